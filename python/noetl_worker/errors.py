@@ -7,10 +7,12 @@ do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from noetl_worker.models.claim import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
+
+ConfigurationReason: TypeAlias = Literal["invalid", "missing", "unknown", "ignored"]
 
 
 class NoetlWorkerError(Exception):
@@ -139,9 +141,70 @@ class ResourceShortage(ToolError):
 
 
 class ConfigurationError(ToolError):
-    """A tool's config that is wrong or incomplete. It is found before `command.started`."""
+    """The tool's config is wrong or incomplete; found before `command.started`.
+
+    What a worker only ignores in a config is one too, in `PreparedTool.warnings`, and is never raised.
+
+    Args:
+        problem: what is wrong, with which value, and what to do; the whole text where there is no `tool`.
+        field: its path from the top of the config, as `url` or `retry[0].then.delay`; empty for no single field.
+        suggestion: the name that was probably meant.
+        tool: the kind, at the front of the text; the worker adds it to an error that has a field.
+        reason: `missing`, `unknown` (no such field), `ignored` (nothing reads it), else `invalid`.
+        kind: as of ToolError.
+        retryable: as of ToolError.
+        code: as of ToolError.
+    """
 
     default_kind = "configuration"
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        field: str = "",
+        suggestion: str = "",
+        tool: str = "",
+        reason: ConfigurationReason = "invalid",
+        kind: str | None = None,
+        retryable: bool = False,
+        code: str | None = None,
+    ) -> None:
+        text = f"{tool}: {problem}" if tool else problem
+        super().__init__(text + did_you_mean(suggestion), kind=kind, retryable=retryable, code=code)
+        self.problem: Final = problem
+        self.field: Final = field
+        self.suggestion: Final = suggestion
+        self.tool: Final = tool
+        self.reason: Final = reason
+
+    def within(self, tool: str, *, field: str = "", because: str = "") -> ConfigurationError:
+        """Return the same error as one of the config that holds the one which was checked.
+
+        Args:
+            tool: its kind, for an error that names none.
+            field: the field which holds it.
+            because: what else is wrong, and may be the reason.
+        """
+        return ConfigurationError(
+            f"{self.problem} ({because})" if because else self.problem,
+            field=".".join(filter(None, (field, self.field))),
+            suggestion=self.suggestion,
+            tool=self.tool or tool,
+            reason=self.reason,
+            kind=self.kind,
+            retryable=self.retryable,
+            code=self.code,
+        )
+
+
+def did_you_mean(suggestion: str) -> str:
+    """Return the end of a sentence that offers another name; nothing without one.
+
+    Args:
+        suggestion: a known name.
+    """
+    return f"; did you mean {suggestion!r}?" if suggestion else ""
 
 
 class CommandCancelled(ToolError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from dev.shown_session import interrupted_session, session
-from noetl_worker.cli.dev import reporting
+from noetl_worker.cli.dev import reporting, worker_beside
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.outbox.dev_token import token_file
@@ -182,17 +181,14 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
     assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err
 
 
-async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(tmp_path: Path) -> None:
     secret, page = tmp_path / "secret", tmp_path / "run.html"
-    monkeypatch.setenv("NOETL_SECRET_ABC_FILE", str(secret))
+    worker = partial(worker_beside, machine={"NOETL_SECRET_ABC_FILE": str(secret)})
     tool = "{kind: secrets, provider: env, secret_name: NOETL_SECRET_ABC}"
     path = written(tmp_path, one_step(tool))
     for content in ("s3cret-one", "s3cret-two"):
         secret.write_text(content)
         page.unlink(missing_ok=True)
-        code, _ = await run_file(path, on_end=reporting(page))
+        code, _ = await run_file(path, on_end=reporting(page), worker_factory=worker)
         assert code == 0
         assert page.exists()
-    assert "NOETL_SECRET_ABC" not in os.environ

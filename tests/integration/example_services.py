@@ -118,6 +118,11 @@ class ExampleServices:
         self, directory: Path, stub: HttpStub, cluster: str, mcp: str, database: PostgresServer | None
     ) -> None:
         self.directory, self._database = directory, database
+        self.settings = {
+            "NOETL_DUCKDB_EXTENSION_REPOSITORY": str(directory / "none"),  # not from the network
+            "NOETL_SECRET_PARTNER_KEY": "k3y-of-the-partner",
+        }
+        """What a worker that runs the examples has set."""
         script = directory / "transform.py"
         script.write_text("print('done')\n")
         (directory / "load.sh").write_text("#!/bin/sh\necho loaded $1\n")
@@ -193,8 +198,6 @@ def example_services(
     """All of them; what a missing package keeps away (`lacking`) is not there."""
     missing, Jobs.made = lacking(), []
     extensions = directory if "ducklake" in missing else duckdb_extensions(directory, "ducklake")
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(extensions))
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(directory / "none"))  # not from the network
     if "snowflake" not in missing:
         account = FakeSnowflake()
         account.install(monkeypatch)
@@ -204,4 +207,6 @@ def example_services(
         )
     with ExitStack() as stack:
         cluster, mcp = stack.enter_context(served(Jobs)), stack.enter_context(served(McpServer))
-        yield ExampleServices(directory, stub, cluster, mcp, database)
+        services = ExampleServices(directory, stub, cluster, mcp, database)
+        services.settings["NOETL_DUCKDB_EXTENSION_DIRECTORY"] = str(extensions)
+        yield services

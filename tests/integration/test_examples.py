@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,11 @@ class Played:
 
 
 async def played(
-    name: str, dialect: Dialect, workload: Mapping[str, Any] | None = None, credentials: tuple[str, ...] = ()
+    name: str,
+    dialect: Dialect,
+    workload: Mapping[str, Any] | None = None,
+    credentials: tuple[str, ...] = (),
+    machine: Mapping[str, str] | None = None,
 ) -> Played:
     shown = io.StringIO()
     code = await run_playbook(
@@ -122,7 +127,7 @@ async def played(
         dialect=dialect,
         keep=False,
         as_json=True,
-        worker_factory=worker_beside,
+        worker_factory=partial(worker_beside, machine=machine),
         credentials=credentials,
         console=Console(file=shown),
     )
@@ -253,9 +258,9 @@ async def test_result_fetch(dialect: Dialect) -> None:
     assert tasks(done.result)["count"] == {"characters": 2000}
 
 
-async def test_ducklake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
-    done = await play("ducklake", dialect, workload={"directory": str(tmp_path)})
+async def test_ducklake(dialect: Dialect, tmp_path: Path) -> None:
+    machine = {"NOETL_DUCKDB_EXTENSION_DIRECTORY": str(duckdb_extensions(tmp_path, "ducklake"))}
+    done = await play("ducklake", dialect, workload={"directory": str(tmp_path)}, machine=machine)
     assert done.result["rows"] == [{"version": "now", "total": 13}, {"version": "before", "total": 12}]
     assert (tmp_path / "catalog.ducklake").is_file()
 
@@ -267,9 +272,8 @@ async def test_mcp(dialect: Dialect) -> None:
     assert done.result["stdout"] == "the sum is 3\n"
 
 
-async def test_secrets(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_GREETING", PASSWORD)
-    done = await play("secrets", dialect)
+async def test_secrets(dialect: Dialect) -> None:
+    done = await play("secrets", dialect, machine={"NOETL_SECRET_GREETING": PASSWORD})
     assert tasks(done.result)["use"]["stdout"].split()[:3] == [str(len(PASSWORD) + 1), "it", "is"]
     assert PASSWORD not in done.text
 

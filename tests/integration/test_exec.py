@@ -75,7 +75,6 @@ def database() -> Iterator[PostgresServer | None]:
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: PostgresServer | None) -> Iterator[Examples]:
     """By kind its guide's example, what templates find, and the services. Not on the loop: all that YAML takes long."""
-    monkeypatch.setenv("NOETL_SECRET_PARTNER_KEY", "k3y-of-the-partner")
     kinds = [kind for kind in KINDS if kind not in NEEDS_A_PLANE]
     with HttpStub() as stub, example_services(tmp_path, stub, monkeypatch, database) as services:
         stub.answer("GET /orders", json={"orders": [{"amount": 1}]})
@@ -93,7 +92,7 @@ async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect
         if request.url.path.startswith("/api/events"):
             told.update(calls(json.loads(await request.body())))
 
-    async with house(dialect, WORKER_ID="w", **SETTINGS) as home:
+    async with house(dialect, WORKER_ID="w", **SETTINGS, **services.settings) as home:
         home.plane.fault = listen
         await services.fresh(home.nats.url)
         for known in services.credentials.values():
@@ -106,7 +105,7 @@ async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect
         issued = await home.plane.create_commands(commands, one_execution=False)
         await home.wait_terminal(*(one.event_id for one in issued))
         await services.fresh(home.nats.url)
-        async with local_run(dialect, home.plane.url, services.credentials) as rehearsing:
+        async with local_run(dialect, home.plane.url, services.credentials, services.settings) as rehearsing:
             for (kind, config), one in zip(configs.items(), issued, strict=True):
                 plane = await rehearsing.client.plane("")
                 done = await rehearsing.run(*body_of(actions[kind], config, {}, names), plane)
@@ -125,10 +124,14 @@ def calls(body: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 @asynccontextmanager
 async def local_run(
-    dialect: Dialect = Dialect.PYTHON, url: str = "http://none.invalid", credentials: Mapping[str, Any] | None = None
+    dialect: Dialect = Dialect.PYTHON,
+    url: str = "http://none.invalid",
+    credentials: Mapping[str, Any] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[LocalRun]:
     """As `exec` makes it; errors name the address, so it is the other's where both are compared."""
-    settings = load_settings({**SETTINGS, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url})
+    where = {"NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": url}
+    settings = load_settings({**SETTINGS, **(variables or {}), **where})
     async with LocalRun(settings, WithholdingTransport(NoPlane(credentials or {}))) as made:
         yield made
 

@@ -266,6 +266,6 @@ def test_dev_refuses_to_set_what_the_workload_has_not(given: str, said: str, tmp
 
 
 def test_dev_reads_how_strict_its_worker_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_WORKER_UNDEFINED", "error")
-    settings = settings_beside("nats://127.0.0.1:1", "http://127.0.0.1:1", Dialect.PYTHON).settings
+    machine = {"NOETL_WORKER_UNDEFINED": "error"}
+    settings = settings_beside("nats://127.0.0.1:1", "http://127.0.0.1:1", Dialect.PYTHON, machine=machine).settings
     assert settings.undefined == "error"

@@ -63,6 +63,7 @@ import asyncio, json, os, sys, traceback
 sys.modules["rich"] = None  # structlog would load it for traces in colours: a third of the start
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
 
@@ -74,8 +75,8 @@ async def one(registry, kind, config, credentials):
     return {"data": result.data, "stdout": result.stdout, "stderr": result.stderr, "exit_code": result.exit_code}
 
 async def main(given):
-    os.environ.update(given["environment"])
-    registry = Registry(plugins=False, confinement=Confinement(**given["confinement"]))
+    rules = {"confinement": Confinement(**given["confinement"]), "settings": ToolSettings(**given["settings"])}
+    registry = Registry(plugins=False, **rules)
     commands = [one(registry, kind, config, given["credentials"]) for kind, config in given["commands"]]
     if given["together"]:
         outcomes = await asyncio.gather(*commands)
@@ -133,7 +134,7 @@ def run_as(
     *,
     together: bool = False,
     credentials: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
+    settings: dict[str, str] | None = None,
     **limits: int,
 ) -> list[dict[str, Any]]:
     """What came of each command, in a worker's process of its own."""
@@ -142,7 +143,7 @@ def run_as(
         "commands": commands,
         "together": together,
         "credentials": credentials or {},
-        "environment": environment or {},
+        "settings": settings or {},
     }
     outcomes: list[dict[str, Any]] = _forked(user, given)
     assert isinstance(outcomes, list), outcomes

@@ -10,7 +10,6 @@ import pytest
 
 import loops
 from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
-from noetl_worker.tools import file_roots
 from noetl_worker.tools.http import egress
 from tools.http_server import ToolServer, as_json
 
@@ -30,14 +29,9 @@ def no_worker_stays() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def rules_of_no_worker() -> Iterator[None]:
-    """A worker hides its own files, and what is above them, from DuckDB in its process, and denies addresses there.
-
-    One that a test has run in this process leaves neither to the next.
-    """
-    file_roots.keep_own(())
+    """A worker that a test has run in this process leaves its denied addresses to no other test."""
     egress.deny(items_of(DEFAULT_DENIED))
     yield
-    file_roots.keep_own(())
     egress.deny(items_of(DEFAULT_DENIED))
 
 

@@ -20,7 +20,7 @@ CANARY = "canary-of-the-worker"
 WORKER = """
 import asyncio, json, os, socket, sys
 from noetl_worker.testing import tool_context
-from noetl_worker.tools import file_roots
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
@@ -32,7 +32,7 @@ if not given["landlock"]:
     landlock.is_there = lambda: False
 if not given["landlock"]:
     os.chdir("/")
-file_roots.keep_own([os.path.dirname(own)])
+settings = ToolSettings(own_files=(os.path.dirname(own),))
 os.environ["CANARY"] = canary
 
 with open(own, "w") as made:
@@ -66,7 +66,7 @@ async def one(registry, sql):
         return str(error)
 
 async def main():
-    registry = Registry(plugins=False, confinement=Confinement("basic"))
+    registry = Registry(plugins=False, confinement=Confinement("basic"), settings=settings)
     said = []
     opened = [int(fd) for fd in os.listdir("/proc/self/fd")] if given["every"] else targets
     for number in range(max(len(given["statements"]), len(opened) if given["every"] else 0)):

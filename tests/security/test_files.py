@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +16,18 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.artifact.files import path_of
 from noetl_worker.tools.kinds.duckdb.limits import keep_to_roots
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
+from tool_settings import tool_settings
 from tools.fake_snowflake import FakeSnowflake
 
 from .commands import placed
 
+NOTHING_SET = tool_settings()
 OURS = "{temporary}/noetl-worker-outbox-0/x.sqlite3"
 
 
@@ -32,30 +36,34 @@ def there(text: str) -> str:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def inside(tmp_path: Path) -> Path:
     """The one directory that playbooks may use; beside it is a file that they may not."""
     root = tmp_path / "inside"
     root.mkdir()
     (root / "a.csv").write_text("x\n1\n")
     (tmp_path / "secret.csv").write_text("x\n2\n")
     (root / "link.csv").symlink_to(tmp_path / "secret.csv")
-    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", f"{tmp_path / 'other'}{os.pathsep}{root}")
     return root
 
 
-def query(sql: str, **config: Any) -> Any:
+@pytest.fixture
+def rooted(inside: Path) -> ToolSettings:
+    return tool_settings(NOETL_WORKER_FILE_ROOTS=f"{inside.parent / 'other'}{os.pathsep}{inside}")
+
+
+def query(sql: str, settings: ToolSettings = NOTHING_SET, **config: Any) -> Any:
     pytest.importorskip("duckdb")
-    return run_tool("duckdb", {"query": sql, **config}).data
+    return run_tool("duckdb", {"query": sql, **config}, settings=settings).data
 
 
-async def confined(sql: str, **config: Any) -> Any:
+async def confined(sql: str, settings: ToolSettings = NOTHING_SET, **config: Any) -> Any:
     """As `query`, in a worker with NOETL_WORKER_ISOLATION=basic."""
     pytest.importorskip("duckdb")
-    registry = Registry(plugins=False, confinement=Confinement("basic"))
+    registry = Registry(plugins=False, confinement=Confinement("basic"), settings=settings)
     return (await arun_tool("duckdb", {"query": sql, **config}, registry=registry)).data
 
 
-async def read_by_each_kind(file: str) -> list[str]:
+async def read_by_each_kind(file: str, settings: ToolSettings = NOTHING_SET) -> list[str]:
     """What each kind says about the file."""
     said = []
     configs: list[tuple[str, dict[str, Any]]] = [
@@ -66,7 +74,7 @@ async def read_by_each_kind(file: str) -> list[str]:
     ]
     for kind, config in configs:
         with pytest.raises(ConfigurationError) as caught:
-            await arun_tool(kind, config)
+            await arun_tool(kind, config, settings=settings)
         said.append(str(caught.value))
     return said
 
@@ -77,19 +85,22 @@ async def test_kernels_and_workers_files_are_no_artifact_upload_or_certificate(f
     assert all("not a file for playbooks" in said for said in await read_by_each_kind(there(file)))
 
 
-async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(inside: Path) -> None:
+async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(
+    inside: Path, rooted: ToolSettings
+) -> None:
     """Files outside of NOETL_WORKER_FILE_ROOTS, also through a link."""
     for file in (inside.parent / "secret.csv", inside / "link.csv", inside / ".." / "secret.csv"):
-        assert all("is outside NOETL_WORKER_FILE_ROOTS=" in said for said in await read_by_each_kind(str(file)))
-    assert path_of(str(inside / "a.csv")) == inside / "a.csv"
+        said = await read_by_each_kind(str(file), rooted)
+        assert all("is outside NOETL_WORKER_FILE_ROOTS=" in one for one in said)
+    assert path_of(str(inside / "a.csv"), rooted) == inside / "a.csv"
 
 
-def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) NOETL_ARTIFACT_ROOT is what it was."""
-    monkeypatch.setenv("NOETL_ARTIFACT_ROOT", str(inside / "deep"))
+    rooted = replace(rooted, artifact_root=str(inside / "deep"))
     with pytest.raises(ConfigurationError, match="is outside NOETL_ARTIFACT_ROOT"):
-        path_of(str(inside / "a.csv"))
-    assert path_of(str(inside / "deep" / "a.csv")) == inside / "deep" / "a.csv"
+        path_of(str(inside / "a.csv"), rooted)
+    assert path_of(str(inside / "deep" / "a.csv"), rooted) == inside / "deep" / "a.csv"
 
 
 @pytest.mark.parametrize(
@@ -201,40 +212,44 @@ def test_other_texts_with_slashes_are_texts(tmp_path: Path) -> None:
         "SELECT * FROM 'https://elsewhere.test/a.csv'",
     ],
 )
-def test_sql_reaches_nothing_outside_of_the_roots(inside: Path, sql: str) -> None:
+def test_sql_reaches_nothing_outside_of_the_roots(inside: Path, rooted: ToolSettings, sql: str) -> None:
     """With roots: built names, links, settings that lift the limit."""
     with pytest.raises(ToolError):
-        query(sql.format(root=inside, out=inside.parent))
+        query(sql.format(root=inside, out=inside.parent), settings=rooted)
     assert sorted(path.name for path in inside.parent.iterdir()) == ["inside", "secret.csv"]
 
 
-def test_sql_works_within_the_roots(inside: Path) -> None:
+def test_sql_works_within_the_roots(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) Tables, files and databases where they may be."""
-    query("CREATE TABLE t AS SELECT * FROM range(100000)", database=str(inside / "d.db"))
-    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"))["rows"] == [{"n": 100_000}]
-    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"), read_only=True)["rows"] == [
+    query("CREATE TABLE t AS SELECT * FROM range(100000)", database=str(inside / "d.db"), settings=rooted)
+    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"), settings=rooted)["rows"] == [
         {"n": 100_000}
     ]
-    assert query(f"SELECT * FROM '{inside}/a.csv'")["rows"] == [{"x": 1}]
-    assert query("SET TimeZone = 'UTC'; SET threads = 1; SELECT 1 AS x")["rows"] == [{"x": 1}]
+    assert query("SELECT count(*) AS n FROM t", database=str(inside / "d.db"), read_only=True, settings=rooted)[
+        "rows"
+    ] == [{"n": 100_000}]
+    assert query(f"SELECT * FROM '{inside}/a.csv'", settings=rooted)["rows"] == [{"x": 1}]
+    assert query("SET TimeZone = 'UTC'; SET threads = 1; SELECT 1 AS x", settings=rooted)["rows"] == [{"x": 1}]
 
 
-async def test_confined_sql_works_within_the_roots(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_confined_sql_works_within_the_roots(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) Tables, files, what is spilled and an extension, in a process that reaches the roots alone."""
     database = str(inside / "d.db")
     spilling = "SET memory_limit = '40MB'; CREATE TABLE t AS SELECT range AS i FROM range(3000000) ORDER BY hash(range)"
-    await confined(spilling, database=database)
-    assert (await confined("SELECT count(*) AS n FROM t", database=database, read_only=True))["rows"] == [
-        {"n": 3_000_000}
+    await confined(spilling, database=database, settings=rooted)
+    assert (await confined("SELECT count(*) AS n FROM t", database=database, read_only=True, settings=rooted))[
+        "rows"
+    ] == [{"n": 3_000_000}]
+    assert (await confined(f"SELECT * FROM '{inside}/a.csv'", extensions=["json"], settings=rooted))["rows"] == [
+        {"x": 1}
     ]
-    assert (await confined(f"SELECT * FROM '{inside}/a.csv'", extensions=["json"]))["rows"] == [{"x": 1}]
-    assert (await confined("SET TimeZone = 'Asia/Kathmandu'; SELECT '2020-01-01'::TIMESTAMPTZ AS t"))["rows"] == [
-        {"t": "2020-01-01T00:00:00+05:45"}
-    ]
-    monkeypatch.setenv("NOETL_DATA_DIR", str(inside.parent / "data"))
-    await confined("CREATE TABLE t AS SELECT 1 AS i")
+    assert (await confined("SET TimeZone = 'Asia/Kathmandu'; SELECT '2020-01-01'::TIMESTAMPTZ AS t", settings=rooted))[
+        "rows"
+    ] == [{"t": "2020-01-01T00:00:00+05:45"}]
+    rooted = replace(rooted, data_dir=str(inside.parent / "data"))
+    await confined("CREATE TABLE t AS SELECT 1 AS i", settings=rooted)
     with pytest.raises(ToolError, match="Permission"):
-        await confined(f"SELECT * FROM '{inside.parent}/secret.csv'")
+        await confined(f"SELECT * FROM '{inside.parent}/secret.csv'", settings=rooted)
 
 
 @pytest.mark.skipif(not landlock.is_there(), reason="no Landlock of Linux 5.19 or later")
@@ -266,13 +281,11 @@ for name in sys.argv[2:]:
     assert done.stdout.split() == ["opened"] * len(reached) + ["PermissionError"] * len(refused), done.stderr
 
 
-def test_database_of_an_execution_is_reached_wherever_the_operator_has_it(
-    inside: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_of_an_execution_is_reached_wherever_the_operator_has_it(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) NOETL_DATA_DIR is the operator's, and need not be in the roots."""
-    monkeypatch.setenv("NOETL_DATA_DIR", str(inside.parent / "data"))
-    query("CREATE TABLE t AS SELECT * FROM range(100000)")
-    assert query("INSERT INTO t VALUES (1); SELECT count(*) AS n FROM t")["rows"] == [{"n": 100_001}]
+    rooted = replace(rooted, data_dir=str(inside.parent / "data"))
+    query("CREATE TABLE t AS SELECT * FROM range(100000)", settings=rooted)
+    assert query("INSERT INTO t VALUES (1); SELECT count(*) AS n FROM t", settings=rooted)["rows"] == [{"n": 100_001}]
 
 
 def test_duckdb_that_cannot_keep_to_the_roots_is_not_used(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,29 +369,31 @@ def test_no_kind_opens_a_file_of_the_kernel_or_the_worker(
 
 
 @each_place
-def test_no_kind_opens_a_file_outside_of_the_roots(inside: Path, kind: str, config: dict[str, Any]) -> None:
+def test_no_kind_opens_a_file_outside_of_the_roots(
+    inside: Path, rooted: ToolSettings, kind: str, config: dict[str, Any]
+) -> None:
     """The same outside of the roots, also through a link."""
     needs_duckdb(kind)
     for file in (inside.parent / "secret.csv", inside / "link.csv"):
         with pytest.raises(ConfigurationError, match="is outside NOETL_WORKER_FILE_ROOTS="):
-            run_tool(kind, placed(config, root=inside, file=file))
+            run_tool(kind, placed(config, root=inside, file=file), settings=rooted)
 
 
-def test_lake_with_roots_is_in_them(inside: Path) -> None:
+def test_lake_with_roots_is_in_them(inside: Path, rooted: ToolSettings) -> None:
     """A lake's files at an address that DuckDB opens itself."""
     with pytest.raises(ConfigurationError, match=r"'s3://b/x' is an address; with NOETL_WORKER_FILE_ROOTS"):
-        run_tool("ducklake", placed({**LAKE, "data_path": "s3://b/x"}, root=inside))
+        run_tool("ducklake", placed({**LAKE, "data_path": "s3://b/x"}, root=inside), settings=rooted)
 
 
 @pytest.mark.parametrize("path", ["{root}/link.csv", "{out}/*.csv", "https://elsewhere.test/a.csv"])
-def test_transfer_reads_nothing_outside_of_the_roots(inside: Path, path: str) -> None:
+def test_transfer_reads_nothing_outside_of_the_roots(inside: Path, rooted: ToolSettings, path: str) -> None:
     """Files of a transfer, or the SQL of its source."""
     pytest.importorskip("duckdb")
     where = path.format(root=inside, out=inside.parent)
     sources = ({"type": "file", "path": where}, {"type": "duckdb", "query": f"SELECT * FROM '{where}'"})
     for source in sources:
         with pytest.raises(ToolError):
-            run_tool("transfer", placed({**MOVED, "source": source}, root=inside))
+            run_tool("transfer", placed({**MOVED, "source": source}, root=inside), settings=rooted)
 
 
 def test_transfer_reads_no_file_of_the_kernel() -> None:
@@ -390,10 +405,10 @@ def test_transfer_reads_no_file_of_the_kernel() -> None:
             run_tool("transfer", placed({**MOVED, "source": source}, root="/tmp"))
 
 
-def test_transfer_works_within_the_roots(inside: Path) -> None:
+def test_transfer_works_within_the_roots(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) From a file to a table."""
     pytest.importorskip("duckdb")
-    assert run_tool("transfer", placed(MOVED, root=inside)).data["rows_transferred"] == 1
+    assert run_tool("transfer", placed(MOVED, root=inside), settings=rooted).data["rows_transferred"] == 1
 
 
 ACCOUNT = {"account": "a", "user": "u", "password": "p"}
@@ -446,7 +461,7 @@ def test_address_of_postgres_writes_no_file_and_sends_none(more: str, said: str,
 
 
 @pytest.mark.parametrize("name", ["passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl"])
-def test_files_of_a_postgres_connection_are_those_for_playbooks(inside: Path, name: str) -> None:
+def test_files_of_a_postgres_connection_are_those_for_playbooks(inside: Path, rooted: ToolSettings, name: str) -> None:
     """The same with files that libpq opens, also outside of the roots."""
     pytest.importorskip("psycopg")
     for file in (inside.parent / "secret.csv", inside / "link.csv", "/proc/self/environ", there(OURS)):
@@ -458,7 +473,7 @@ def test_files_of_a_postgres_connection_are_those_for_playbooks(inside: Path, na
         ]
         for kind, config in steps:
             with pytest.raises(ConfigurationError, match=r"is outside NOETL_WORKER_FILE_ROO|not a file for playbook"):
-                run_tool(kind, config)
+                run_tool(kind, config, settings=rooted)
 
 
 def test_key_of_a_postgres_connection_is_a_file(tmp_path: Path) -> None:

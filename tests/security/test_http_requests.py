@@ -11,6 +11,8 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, pack
 from noetl_worker.testing import run_tool
+from noetl_worker.tools.contract import ToolSettings
+from tool_settings import tool_settings
 from tools.http_server import ToolServer, as_json
 
 
@@ -57,31 +59,28 @@ SECRET = {"type": "bearer", "source": "secret", "key": "weather"}
 OWN = {"type": "gcp_adc"}
 TOKEN = "Bearer {{ token('own') }}"
 GOOGLE = "http://storage.googleapis.com/"
+AT_HOME = tool_settings(NOETL_WORKER_GOOGLE_HOSTS="127.0.0.1")
 
 
-def ask(url: str, **config: Any) -> ToolResult:
-    return run_tool("http", {"url": url, "auth": SECRET, **config})
+def named(hosts: str = "127.0.0.1, *.weather.test", **more: str) -> ToolSettings:
+    return tool_settings(NOETL_SECRET_WEATHER="sunny-key", NOETL_SECRET_WEATHER_HOSTS=hosts, **more)
 
 
-@pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
-    monkeypatch.setenv("NOETL_SECRET_WEATHER_HOSTS", "127.0.0.1, *.weather.test")
-    return monkeypatch
+def ask(url: str, settings: ToolSettings, **config: Any) -> ToolResult:
+    return run_tool("http", {"url": url, "auth": SECRET, **config}, settings=settings)
 
 
-def test_secret_without_named_hosts_is_sent_nowhere(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_without_named_hosts_is_sent_nowhere(server: ToolServer) -> None:
     """A secret whose hosts are not named."""
-    monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
     with pytest.raises(CredentialError, match="set NOETL_SECRET_WEATHER_HOSTS for the worker"):
-        ask(server.url("/echo"))
+        ask(server.url("/echo"), tool_settings(NOETL_SECRET_WEATHER="sunny-key"))
     assert server.requests == []
 
 
 @pytest.mark.parametrize("hosts", ["127.0.0.1", "*", "other.test,127.0.0.*", "127.0.0.1:{port}"])
-def test_secret_is_sent_to_its_named_hosts(server: ToolServer, named: pytest.MonkeyPatch, hosts: str) -> None:
-    named.setenv("NOETL_SECRET_WEATHER_HOSTS", hosts.replace("{port}", str(server.port)))
-    assert ask(server.url("/echo")).data["data"]["headers"]["authorization"] == "Bearer sunny-key"
+def test_secret_is_sent_to_its_named_hosts(server: ToolServer, hosts: str) -> None:
+    settings = named(hosts.replace("{port}", str(server.port)))
+    assert ask(server.url("/echo"), settings).data["data"]["headers"]["authorization"] == "Bearer sunny-key"
 
 
 @pytest.mark.parametrize(
@@ -96,28 +95,29 @@ def test_secret_is_sent_to_its_named_hosts(server: ToolServer, named: pytest.Mon
          "headers": {"Host": "evil.test"}},
     ],
 )  # fmt: skip
-def test_secret_leaves_for_no_other_host(named: pytest.MonkeyPatch, attack: dict[str, Any]) -> None:
+def test_secret_leaves_for_no_other_host(attack: dict[str, Any]) -> None:
     """A secret for another host: URL, user part, proxy, Host header."""
     with pytest.raises(
         CredentialError, match=r"NOETL_SECRET_WEATHER may not be sent to 'evil\.test'|'weather\.test\.e"
     ):
-        ask(**attack)
+        ask(settings=named(), **attack)
 
 
 # ── the next page ───────────────────────────────────────────────────────────────────────────────
 
 
-def paged(url: str, next_call: dict[str, Any], **config: Any) -> ToolResult:
+def paged(server: ToolServer, next_call: dict[str, Any], **config: Any) -> ToolResult:
     rule = {"while": "{{ response.next }}", "next_call": next_call, "collect": {"path": "items"}}
     credentials = {"own": OWN, "alias": {"type": "bearer", "token": "aaa"}}
-    return run_tool("http", {"url": url, "retry": {"on_success": rule}, **config}, credentials=credentials)
+    config = {"url": server.url("/first"), "retry": {"on_success": rule}, **config}
+    settings = named(NOETL_WORKER_GOOGLE_HOSTS=f"127.0.0.1:{server.port}")
+    return run_tool("http", config, credentials=credentials, settings=settings)
 
 
 @pytest.fixture
-def two(identity: ToolServer, named: pytest.MonkeyPatch) -> Iterator[tuple[ToolServer, ToolServer]]:
+def two(identity: ToolServer) -> Iterator[tuple[ToolServer, ToolServer]]:
     """A server that may have all credentials, and the one that its answer names."""
     with ToolServer() as other:
-        named.setenv("NOETL_WORKER_GOOGLE_HOSTS", f"127.0.0.1:{identity.port}")
         identity.routes["/first"] = lambda seen: as_json({"items": [1], "next": other.url("/next")})
         identity.routes["/next"] = other.routes["/next"] = lambda seen: as_json({"items": [2], "next": None})
         yield identity, other
@@ -148,7 +148,7 @@ def test_next_page_elsewhere_is_asked_for_without_credentials_alone(
     given = {name: value for name, value in config.items() if name != "next"}
     here, there = server.url(""), other.url("")
     with pytest.raises(CredentialError) as caught:
-        paged(server.url("/first"), {**LINK, **config.get("next", {})}, **given)
+        paged(server, {**LINK, **config.get("next", {})}, **given)
     assert str(caught.value).startswith(f"http: the next page is at {there}, and credentials of this step ({what}) ")
     assert f"are for {here} alone: " in str(caught.value)
     assert other.requests == []
@@ -158,7 +158,7 @@ def test_next_page_of_another_site_at_the_same_server_gets_no_credential(two: tu
     server, other = two
     for host in ("evil.test", f"{{{{ '127.0.0.1:{other.port}' }}}}"):
         with pytest.raises(CredentialError, match=r"the next page is at http://127.0.0.1:\d+ \(Host: '"):
-            paged(server.url("/first"), {"url": "/next", "headers": {"hOST": host}}, headers={"Authorization": TOKEN})
+            paged(server, {"url": "/next", "headers": {"hOST": host}}, headers={"Authorization": TOKEN})
     assert [seen.path for seen in server.requests if "meta" not in seen.path.lower()] == ["/first"] * 2
 
 
@@ -166,13 +166,13 @@ def test_next_page_of_another_site_at_the_same_server_gets_no_credential(two: tu
 def test_next_page_elsewhere_is_read_where_there_is_no_credential(
     two: tuple[ToolServer, ToolServer], config: dict[str, Any]
 ) -> None:
-    assert paged(two[0].url("/first"), LINK, **config).data["data"] == [1, 2]
+    assert paged(two[0], LINK, **config).data["data"] == [1, 2]
 
 
 def test_header_that_next_call_leaves_out_does_not_hold_a_page_back(two: tuple[ToolServer, ToolServer]) -> None:
     server, other = two
     next_call = {**LINK, "headers": {"Authorization": None}}
-    assert paged(server.url("/first"), next_call, headers={"Authorization": TOKEN}).data["data"] == [1, 2]
+    assert paged(server, next_call, headers={"Authorization": TOKEN}).data["data"] == [1, 2]
     assert "authorization" not in other.requests[0].headers
 
 
@@ -184,7 +184,7 @@ def test_next_page_at_the_same_server_gets_the_credentials(
     server, _ = two
     headers = {**config.get("headers", {}), "Host": host and host.replace("{port}", str(server.port))}
     next_call = {"url": server.url("/next").replace("http:", "HTTP:")}
-    assert paged(server.url("/first"), next_call, **{**config, "headers": headers}).data["data"] == [1, 2]
+    assert paged(server, next_call, **{**config, "headers": headers}).data["data"] == [1, 2]
     assert server.requests[-1].headers["authorization"] in ("Bearer sunny-key", "Bearer mine")
 
 
@@ -208,20 +208,17 @@ def test_token_in_any_header_does_not_follow_a_redirect(two: tuple[ToolServer, T
         ("python", {"script": {"uri": "http://evil.test/x.py", "source": {"type": "http", "auth": SECRET}}}),
     ],
 )
-def test_other_kinds_send_the_secret_to_its_hosts_only(
-    named: pytest.MonkeyPatch, kind: str, config: dict[str, Any]
-) -> None:
+def test_other_kinds_send_the_secret_to_its_hosts_only(kind: str, config: dict[str, Any]) -> None:
     """The secret in `mcp`, `artifact` and a script's source."""
     with pytest.raises(CredentialError, match=r"may not be sent to 'evil\.test'"):
-        run_tool(kind, {**config, **({} if kind == "python" else {"auth": SECRET})})
+        run_tool(kind, {**config, **({} if kind == "python" else {"auth": SECRET})}, settings=named())
 
 
-def test_secret_with_named_hosts_is_not_handed_to_tasks_either(named: pytest.MonkeyPatch) -> None:
+def test_secret_with_named_hosts_is_not_handed_to_tasks_either() -> None:
     """A task asks for the value of a secret with hosts."""
     with pytest.raises(ToolError, match="is for the hosts of the worker's NOETL_SECRET_WEATHER_HOSTS only"):
-        run_tool("secrets", {"name": "weather"})
-    named.setenv("NOETL_SECRET_WEATHER_HOSTS", "*")
-    assert run_tool("secrets", {"name": "weather"}).data["value"] == "sunny-key"
+        run_tool("secrets", {"name": "weather"}, settings=named())
+    assert run_tool("secrets", {"name": "weather"}, settings=named("*")).data["value"] == "sunny-key"
 
 
 # ── the worker's own identity at Google ─────────────────────────────────────────────────────────
@@ -256,21 +253,20 @@ def test_own_google_identity_of_the_worker_leaves_for_no_other_host(
 @pytest.mark.parametrize("auth", [{"type": "header", "header": "hOST", "value": "evil"}, "kept"])
 @pytest.mark.parametrize("with_it", [{"headers": {"X": TOKEN}}, {}])
 def test_credential_names_no_other_site_that_the_others_are_sent_to(
-    identity: ToolServer, monkeypatch: pytest.MonkeyPatch, auth: Any, with_it: dict[str, Any]
+    identity: ToolServer, auth: Any, with_it: dict[str, Any]
 ) -> None:
-    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
     kept = {"type": "headers", "headers": {"X-Plain": "1", "Host": "evil"}}
     several = auth if with_it else {"one": OWN, "two": auth if isinstance(auth, dict) else {"credential": auth}}
     with pytest.raises(CredentialError, match=r"http: headers? auth: Host is no credential: give it in 'headers'"):
         run_tool("http", {"url": identity.url("/echo"), "auth": several, **with_it},
-                 credentials={"own": OWN, "kept": kept})  # fmt: skip
+                 credentials={"own": OWN, "kept": kept}, settings=AT_HOME)  # fmt: skip
     assert not any(seen.path == "/echo" for seen in identity.requests)
 
 
-def test_own_google_identity_is_sent_to_its_named_hosts(identity: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
+def test_own_google_identity_is_sent_to_its_named_hosts(identity: ToolServer) -> None:
     config = {"url": identity.url("/echo"), "auth": OWN}
-    assert run_tool("http", config).data["data"]["headers"]["authorization"] == "Bearer mine"
+    result = run_tool("http", config, settings=AT_HOME)
+    assert result.data["data"]["headers"]["authorization"] == "Bearer mine"
 
 
 # ── OAuth2 ──────────────────────────────────────────────────────────────────────────────────────

@@ -94,8 +94,8 @@ def said(outcome: dict[str, Any]) -> str:
 @pytest.mark.parametrize("user", USERS)
 def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Author, user: str) -> None:
     """`python: ./program`, or an environment with a `.pth` file."""
-    for environment in ({}, {"NOETL_WORKER_PYTHONS": "/no/such:/usr"}):
-        outcomes = run_as(user, "basic", [("python", step) for step in author.steps()], environment=environment)
+    for settings in ({}, {"pythons": "/no/such:/usr"}):
+        outcomes = run_as(user, "basic", [("python", step) for step in author.steps()], settings=settings)
         assert all("NOETL_WORKER_PYTHONS does not name it" in said(one) for one in outcomes), outcomes
     assert not author.seen.exists()
 
@@ -103,8 +103,8 @@ def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Auth
 @pytest.mark.parametrize("user", USERS)
 def test_link_to_an_environment_that_is_named_makes_no_other_one_of_it(author: Author, user: str) -> None:
     """A link to a named environment beside another `pyvenv.cfg`."""
-    environment = {"NOETL_WORKER_PYTHONS": str(author.environment)}
-    _, named, linked, _ = run_as(user, "basic", [("python", one) for one in author.steps()], environment=environment)
+    settings = {"pythons": str(author.environment)}
+    _, named, linked, _ = run_as(user, "basic", [("python", one) for one in author.steps()], settings=settings)
     assert named["data"] == linked["data"] == str(author.environment)
 
 
@@ -117,7 +117,7 @@ def test_interpreter_that_is_named_is_confined_before_it_starts(author: Author, 
         user,
         "basic",
         [("python", author.steps()[step])],
-        environment={"NOETL_WORKER_PYTHONS": named},
+        settings={"pythons": named},
         descriptors=128,
     )
     assert outcome["exit_code"] == 0, outcome
@@ -153,7 +153,7 @@ def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author,
         user,
         "basic",
         [("python", {**step, "deps": {"venv_path": str(author.environment)}}) for step in steps],
-        environment={"NOETL_WORKER_PYTHONS": f"/no/such:{author.environment}"},
+        settings={"pythons": f"/no/such:{author.environment}"},
         credentials={"a": {"type": "bearer", "token": "t"}},
     )
     assert good["data"] == [str(author.environment / "bin/python"), 4, "hidden" if user != "root" else "read"]
@@ -169,8 +169,8 @@ def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author,
 def test_program_that_is_no_interpreter_fails_its_command(user: str) -> None:
     """(no attack) One that ends at once, and one that is not there."""
     steps = [{"code": "result = 1", "python": f"/usr/bin/{name}"} for name in ("true", "no-such-python")]
-    environment = {"NOETL_WORKER_PYTHONS": "*"}
-    ended, missing = run_as(user, "basic", [("python", step) for step in steps], environment=environment)
+    settings = {"pythons": "*"}
+    ended, missing = run_as(user, "basic", [("python", step) for step in steps], settings=settings)
     assert (ended["exit_code"], ended["data"]) == (0, {"stdout": "", "stderr": ""})
     assert "cannot start the interpreter '/usr/bin/no-such-python'" in said(missing)
 
@@ -180,7 +180,7 @@ def test_interpreter_cannot_say_that_the_machine_has_nothing_left(author: Author
     """It claims a shortage, to be returned for ever."""
     author.program.write_text("""#!/bin/sh\nprintf '{"error": "[Errno 11] nothing left"}' >&3\n""")
     config = {"code": "result = 1", "python": str(author.program)}
-    [outcome] = run_as(user, "basic", [("python", config)], environment={"NOETL_WORKER_PYTHONS": "*"})
+    [outcome] = run_as(user, "basic", [("python", config)], settings={"pythons": "*"})
     assert outcome["exit_code"] == 0, outcome
 
 

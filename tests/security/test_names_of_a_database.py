@@ -11,9 +11,11 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
+from tool_settings import tool_settings
 
 from .commands import placed
 
@@ -87,10 +89,10 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
 async def test_what_takes_no_turn_shares_no_database_either(there: Path) -> None:
     """Another process of the worker has the file open."""
     duckdb, file = Duckdb(UNCONFINED), f"{there}/x.duckdb"
-    async with duckdb.opened(Opening("b", database=file)) as b:
+    async with duckdb.opened(Opening("b", database=file), ToolSettings()) as b:
         await b.execute("s", "CREATE SECRET s (TYPE http, BEARER_TOKEN 'of B')")
         with pytest.raises(ToolError, match="lock") as caught:
-            async with duckdb.opened(Opening("a", database=file)):
+            async with duckdb.opened(Opening("a", database=file), ToolSettings()):
                 raise AssertionError("it has no lock")
         assert caught.value.kind == "db_lock"
     await duckdb.aclose()
@@ -132,11 +134,11 @@ def test_database_is_a_regular_file(made: str, there: Path) -> None:
             query(str(name), "SELECT 1", read_only=is_read)
 
 
-def test_file_of_another_execution_is_refused_under_each_name(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_another_execution_is_refused_under_each_name(there: Path) -> None:
     """The database of another execution."""
-    monkeypatch.setenv("NOETL_DATA_DIR", str(there))
-    run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7)
+    settings = tool_settings(NOETL_DATA_DIR=str(there))
+    run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7, settings=settings)
     for name in (one for one in NAMES if "x.duckdb" in one):
         theirs = placed(name.replace("x.duckdb", "noetldb/duckdb_7.duckdb"), there=there)
         with pytest.raises(ConfigurationError, match="belongs to execution 7, not to 8"):
-            run_tool("duckdb", {"query": "FROM t", "database": theirs}, execution_id=8)
+            run_tool("duckdb", {"query": "FROM t", "database": theirs}, execution_id=8, settings=settings)

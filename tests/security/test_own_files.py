@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ async def query(settings: Settings, sql: str) -> Any:
 @pytest.mark.parametrize("name", OWN)
 async def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
     """The worker's key or password file as artifact, upload or certificate."""
-    await data_of(settings, "noop", {})
-    assert all("not a file for playbooks" in said for said in await read_by_each_kind(str(place / "worker" / name)))
+    tools = tool_rules.registry_of(settings).settings
+    said = await read_by_each_kind(str(place / "worker" / name), tools)
+    assert all("not a file for playbooks" in one for one in said)
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -130,7 +132,7 @@ async def test_pattern_finds_no_own_file(settings: Settings, place: Path) -> Non
 @needs_landlock
 @pytest.mark.parametrize("kind", ["ducklake", "transfer"])
 async def test_other_kinds_that_have_a_duckdb_reach_none_either(
-    settings: Settings, place: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, place: Path, kind: str, tmp_path: Path
 ) -> None:
     """The SQL of a lake, or of a transfer's source."""
     pytest.importorskip("duckdb")
@@ -143,7 +145,8 @@ async def test_other_kinds_that_have_a_duckdb_reach_none_either(
         },
     }[kind]
     if kind == "ducklake":
-        monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+        extensions = str(duckdb_extensions(tmp_path, "ducklake"))
+        settings = replace(settings, duckdb_extension_directory=extensions)
     with pytest.raises(ToolError, match="Permission denied"):
         await data_of(settings, kind, config)
 
@@ -192,7 +195,6 @@ async def test_kernel_without_landlock_is_named_at_the_start(
 
 
 def reached(settings: Settings) -> list[list[str]]:
-    tool_rules.registry_of(settings)
     with capture_logs() as lines:
         tool_rules.log_what_is_not_confined(settings)
     return [line["files"] for line in lines if line["event"] == "own_files_within_reach"]
@@ -204,10 +206,11 @@ def test_own_files_where_playbooks_make_files_are_named_at_the_start(
 ) -> None:
     """(no attack) Hiding these would hide what playbooks make beside them."""
     assert reached(settings) == []
-    for variable in ("HOME", "NOETL_DATA_DIR", "NOETL_WORKER_FILE_ROOTS"):
-        with monkeypatch.context() as changed:
-            changed.setenv(variable, str(place))
-            assert [len(files) for files in reached(settings)] == [len(OWN)]
+    for changed in (replace(settings, data_dir=str(place)), replace(settings, file_roots=str(place))):
+        assert [len(files) for files in reached(changed)] == [len(OWN)]
+    with monkeypatch.context() as home:
+        home.setenv("HOME", str(place))
+        assert [len(files) for files in reached(settings)] == [len(OWN)]
     default = load_settings({}, dotenv=Path(os.devnull))
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     assert reached(default) == [[str(directory_of(""))]]

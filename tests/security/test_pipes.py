@@ -16,6 +16,7 @@ from integration.processes import Probe, worker_process
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
+from tool_settings import tool_settings
 from tools.http_server import ToolServer, unused_port
 
 CONNECTION = {"connection_string": "postgresql://u:p@127.0.0.1:1/d"}
@@ -67,7 +68,7 @@ async def test_named_pipes_hold_up_no_other_command(tmp_path: Path) -> None:
 async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe, directory or socket as a file or a secret."""
     pytest.importorskip("psycopg")
-    monkeypatch.setenv("NOETL_SECRETS_DIR", str(tmp_path))
+    settings = tool_settings(NOETL_SECRETS_DIR=str(tmp_path))
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "there.sql"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -81,7 +82,7 @@ async def test_only_regular_files_are_opened(made: str, tmp_path: Path, monkeypa
         said = "No such device" if made == "socket" else "no regular file"
         for kind, config in [*steps_that_open(str(there)), ("secrets", {"provider": "file", "name": there.name})]:
             with pytest.raises((ConfigurationError, ToolError), match=f"{said}|is no regular file"):
-                await arun_tool(kind, config)
+                await arun_tool(kind, config, settings=settings)
 
 
 def test_certificates_are_bounded(tmp_path: Path) -> None:

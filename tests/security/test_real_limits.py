@@ -68,12 +68,12 @@ from pathlib import Path
 from noetl_worker.errors import ToolError
 from noetl_worker.process.lookups import TOOLS
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.registry import Registry
 
 limit, kinds = sys.argv[1], json.load(sys.stdin)
 directory = tempfile.TemporaryDirectory(prefix="tests-real-limits-")  # gone at the end
 place = Path(directory.name)
-os.environ["NOETL_SECRETS_DIR"] = str(place)
 (place / "script").write_text("1")
 stacks = iter(range(64 << 20, 1 << 40, 64 << 20))
 
@@ -101,7 +101,7 @@ def short():
 
 async def outcome(name, around):
     kind, config = kinds[name]
-    registry = Registry(plugins=False)
+    registry = Registry(plugins=False, settings=ToolSettings(secrets_dir=str(place)))
     try:
         with around():
             await registry.run_tool(kind, placed(config), tool_context(registry=registry))

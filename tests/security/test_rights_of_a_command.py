@@ -25,6 +25,7 @@ from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
 from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.worker import Worker
+from tool_settings import tool_settings
 from unit.planes import answer, plane
 
 from .commands import USERS, run_as, run_one
@@ -132,21 +133,21 @@ SHARE = Confinement("basic", duckdb_bytes=100 << 20)
 LIMIT = "select current_setting('memory_limit') as m"
 
 
-async def limit_of_duckdb(*before: str, **config: str) -> object:
+async def limit_of_duckdb(*before: str, allowed: str = "", **config: str) -> object:
     """The limit that a query sees, after other statements."""
     pytest.importorskip("duckdb")
-    registry = Registry(plugins=False, confinement=SHARE)
+    settings = tool_settings(NOETL_DUCKDB_MEMORY_LIMIT=allowed)
+    registry = Registry(plugins=False, confinement=SHARE, settings=settings)
     result: Any = await arun_tool("duckdb", {"query": [*before, LIMIT], **config}, registry=registry)
     return result.data["rows"][0]["m"]
 
 
-async def test_duckdb_has_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_duckdb_has_its_share_of_the_memory() -> None:
     """Sixteen `duckdb` commands take 80 % of the memory each."""
     assert await limit_of_duckdb() == "100.0 MiB"
     assert await limit_of_duckdb(memory_limit="50MiB") == "50.0 MiB"
-    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
-    assert await limit_of_duckdb() == "200.0 MiB"
-    assert await limit_of_duckdb(memory_limit="150MiB") == "150.0 MiB"
+    assert await limit_of_duckdb(allowed="200MiB") == "200.0 MiB"
+    assert await limit_of_duckdb(allowed="200MiB", memory_limit="150MiB") == "150.0 MiB"
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,10 @@ async def test_sql_does_not_take_more_memory_than_its_share(statement: str) -> N
     assert (await arun_tool("duckdb", {"query": "SELECT 1 AS x"}, registry=registry)).data["rows"] == [{"x": 1}]
 
 
-async def test_step_does_not_take_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_step_does_not_take_more_memory_than_its_share() -> None:
     """A step raises it."""
     assert await limit_of_duckdb(memory_limit="300MiB") == "100.0 MiB"
-    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MiB")
-    assert await limit_of_duckdb(memory_limit="300MiB") == "200.0 MiB"
+    assert await limit_of_duckdb(allowed="200MiB", memory_limit="300MiB") == "200.0 MiB"
 
 
 async def test_each_end_of_a_transfer_has_half_of_a_share(tmp_path: Path) -> None:
@@ -213,14 +213,12 @@ def test_what_the_system_lacks_is_logged() -> None:
     assert without == ["processes that leave their session"]
 
 
-def test_dev_has_no_isolation_and_a_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dev_has_no_isolation_and_a_worker_has() -> None:
     """(no attack) On one's own machine ping and sudo work; NOETL_WORKER_ISOLATION is heard there too."""
-    monkeypatch.delenv("NOETL_WORKER_ISOLATION", raising=False)
     assert load_settings({}).isolation == "basic"
     beside = ("nats://localhost:1", "http://localhost:1", Dialect.PYTHON)
-    assert settings_beside(*beside).settings.isolation == "off"
-    monkeypatch.setenv("NOETL_WORKER_ISOLATION", "basic")
-    assert settings_beside(*beside).settings.isolation == "basic"
+    assert settings_beside(*beside, machine={}).settings.isolation == "off"
+    assert settings_beside(*beside, machine={"NOETL_WORKER_ISOLATION": "basic"}).settings.isolation == "basic"
 
 
 @pytest.mark.parametrize("level", ["basic", "off"])

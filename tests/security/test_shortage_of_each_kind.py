@@ -20,6 +20,7 @@ from noetl_worker.tools.kinds.artifact import files as artifact_files
 from noetl_worker.tools.process.shortage import is_shortage, is_shortage_text, started
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
+from tool_settings import tool_settings
 from tools.databases import duckdb_extensions
 from tools.fake_snowflake import FakeSnowflake, OperationalError
 
@@ -80,20 +81,18 @@ def without_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-async def test_kind_that_finds_no_descriptor_has_its_command_returned(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_kind_that_finds_no_descriptor_has_its_command_returned(name: str, tmp_path: Path) -> None:
     """Others use up the descriptors."""
-    kind, config = CONFIGS[name]
+    (kind, config), settings = CONFIGS[name], tool_settings()
     for library in {"postgres": ["psycopg"], "duckdb": ["duckdb"], "transfer": ["duckdb", "psycopg"]}.get(kind, []):
         pytest.importorskip(library)
     if kind == "ducklake":
         pytest.importorskip("duckdb")
-        monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
+        settings = tool_settings(NOETL_DUCKDB_EXTENSION_DIRECTORY=str(duckdb_extensions(tmp_path, "ducklake")))
     config = placed(config, directory=tmp_path)
     (tmp_path / "file.json").write_text("{}")
     (tmp_path / "rows.csv").write_text("a\n1\n")
-    registry = Registry(plugins=False)
+    registry = Registry(plugins=False, settings=settings)
     context = tool_context(registry=registry)
     try:
         with suppress(ToolError):  # nobody is there; from now on what it needs is loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -12,11 +12,12 @@ from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Command, Dialect
 from noetl_worker.pipeline.command.command import hydrate
 from noetl_worker.pipeline.command.credentials import CommandCredentials
-from noetl_worker.pipeline.command.tool_rules import registry_of
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import run_tool
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.script.script import ScriptTool
+from tool_settings import tool_settings
 from tools.cluster import FakeCluster, condition, terminated
 from tools.containers import CREDENTIALS, call
 from unit.planes import ENVELOPE, URL, ScriptedTransport, answer, command, plane
@@ -101,13 +102,8 @@ async def test_workload_does_not_choose_the_playbook_that_a_command_is_of(dialec
 # ── Kubernetes ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def allow() -> Iterator[Any]:
-    def given(names: str = "", own: str = "") -> None:
-        registry_of(load_settings({"NOETL_WORKER_KUBERNETES_ALLOW": names, "NOETL_WORKER_KUBERNETES_OWN_SECRETS": own}))
-
-    yield given
-    given()
+def allowed(names: str, own: str = "") -> ToolSettings:
+    return tool_settings(NOETL_WORKER_KUBERNETES_ALLOW=names, NOETL_WORKER_KUBERNETES_OWN_SECRETS=own)
 
 
 def completing() -> FakeCluster:
@@ -117,9 +113,9 @@ def completing() -> FakeCluster:
     return FakeCluster(condition("Complete"), container=terminated(0, "Completed"), before=before)
 
 
-def run_script(cluster: FakeCluster, job: Mapping[str, Any]) -> Any:
+def run_script(cluster: FakeCluster, job: Mapping[str, Any], settings: ToolSettings) -> Any:
     config = {"script": "print(1)", "auth": "k8s", "job": dict(job)}
-    return run_tool(ScriptTool(cluster, poll_s=0.001), config, credentials=CREDENTIALS)
+    return run_tool(ScriptTool(cluster, poll_s=0.001), config, credentials=CREDENTIALS, settings=settings)
 
 
 def secret(name: str) -> list[dict[str, Any]]:
@@ -138,13 +134,13 @@ def secret(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("config", [*secret("noetl-worker-nats"), *secret("noetl-worker-tls")])
-def test_step_never_gets_the_workers_own_secret(allow: Any, config: dict[str, Any]) -> None:
+def test_step_never_gets_the_workers_own_secret(config: dict[str, Any]) -> None:
     """A `container` step names the Secret with the worker's own login, in each spelling; a list has it too."""
     for names in ("", f"{NAMES},noetl-*"):
-        allow(names, "noetl-worker-nats,noetl-worker-tls")
+        settings = allowed(names, "noetl-worker-nats,noetl-worker-tls")
         cluster = completing()
         with pytest.raises(ConfigurationError, match=r"is the worker's own .*make another Secret"):
-            call(cluster, config)
+            call(cluster, config, settings=settings)
         assert cluster.requests == []
 
 
@@ -157,32 +153,31 @@ def test_step_never_gets_the_workers_own_secret(allow: Any, config: dict[str, An
         *((config, "the Secret 'other' is not allowed") for config in secret("other")),
     ],
 )
-def test_step_names_nothing_that_the_operator_does_not_allow(allow: Any, config: dict[str, Any], told: str) -> None:
+def test_step_names_nothing_that_the_operator_does_not_allow(config: dict[str, Any], told: str) -> None:
     """A `container` or `script` step names a namespace, service account or Secret that no list has."""
-    allow(NAMES)
-    cluster = completing()
+    settings, cluster = allowed(NAMES), completing()
     with pytest.raises(ConfigurationError) as caught:
-        call(cluster, config)
+        call(cluster, config, settings=settings)
     assert told in str(caught.value)
     assert "NOETL_WORKER_KUBERNETES_ALLOW" in str(caught.value)
     assert caught.value.code == "kubernetes_not_allowed"
     if "namespace" in config or "service_account" in config:
         with pytest.raises(ConfigurationError, match=told):
-            run_script(cluster, config)
+            run_script(cluster, config, settings)
     assert cluster.requests == []
 
 
-def test_part_that_is_not_named_allows_nothing(allow: Any) -> None:
+def test_part_that_is_not_named_allows_nothing() -> None:
     """A list of namespaces alone is taken for one that says nothing of Secrets and service accounts."""
-    allow("namespaces=noetl")
+    settings = allowed("namespaces=noetl")
     for config in (*secret("any"), {"service_account": "any"}):
         with pytest.raises(ToolError, match=r"NOETL_WORKER_KUBERNETES_ALLOW, whose .* are none"):
-            call(completing(), config)
+            call(completing(), config, settings=settings)
 
 
-def test_step_has_what_is_allowed_and_the_namespaces_default_account(allow: Any) -> None:
+def test_step_has_what_is_allowed_and_the_namespaces_default_account() -> None:
     """(no attack)"""
-    allow(NAMES, "noetl-worker-nats")
+    settings = allowed(NAMES, "noetl-worker-nats")
     for config in (*secret("app-1"), {"service_account": "runner"}, {"service_account": "default"}, {}):
-        assert call(completing(), config).error is None, config
-    assert run_script(completing(), {"env": {"A": "1"}}).error is None  # its own Secret is made with it
+        assert call(completing(), config, settings=settings).error is None, config
+    assert run_script(completing(), {"env": {"A": "1"}}, settings).error is None  # its own Secret is made with it

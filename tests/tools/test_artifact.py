@@ -26,6 +26,7 @@ from noetl_worker.testing import MemoryControlPlane, arun_tool, run_tool
 from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool
 from noetl_worker.tools.kinds.result_fetch.result_fetch import ResultFetchTool
 from patience import PATIENCE_S, until
+from tool_settings import tool_settings
 
 from .http_server import ToolServer
 
@@ -249,15 +250,18 @@ def test_the_kernels_files_are_not_read(uri: str) -> None:
     assert str(refused({"uri": uri})) == said
 
 
-def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     (tmp_path / "outside").write_text("x")
     (inside / "link").symlink_to(tmp_path / "outside")
-    monkeypatch.setenv("NOETL_ARTIFACT_ROOT", str(inside))
-    artifact({"action": "put", "uri": f"{inside}/a", "data": 1})
+    settings = tool_settings(NOETL_ARTIFACT_ROOT=str(inside))
+    artifact({"action": "put", "uri": f"{inside}/a", "data": 1}, settings=settings)
     for uri in (f"{tmp_path}/outside", f"{inside}/../outside", f"{inside}/link"):
-        assert str(refused({"uri": uri})) == f"artifact: {uri!r} is outside NOETL_ARTIFACT_ROOT={inside}"
+        assert (
+            str(refused({"uri": uri}, settings=settings))
+            == f"artifact: {uri!r} is outside NOETL_ARTIFACT_ROOT={inside}"
+        )
 
 
 # ── HTTP ────────────────────────────────────────────────────────────────────────────────────────

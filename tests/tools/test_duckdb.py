@@ -13,7 +13,9 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb import secrets as duckdb_secrets
+from tool_settings import tool_settings
 
 from .databases import Postgres, duckdb_extensions, query
 
@@ -186,24 +188,24 @@ def test_memory_limit_that_is_none_is_refused() -> None:
         query("select 1", memory_limit="much")
 
 
-def test_memory_limit_of_the_worker_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "200MB")
-    assert query("select current_setting('memory_limit') as m")["rows"] == [{"m": "190.7 MiB"}]
-    assert query("select current_setting('memory_limit') as m", memory_limit="100MB")["rows"] == [{"m": "95.3 MiB"}]
-    monkeypatch.setenv("NOETL_DUCKDB_MEMORY_LIMIT", "some")
+def test_memory_limit_of_the_worker_names_its_variable() -> None:
+    settings, text = tool_settings(NOETL_DUCKDB_MEMORY_LIMIT="200MB"), "select current_setting('memory_limit') as m"
+    for config, shown in (({}, "190.7 MiB"), ({"memory_limit": "100MB"}, "95.3 MiB")):
+        found: Any = run_tool("duckdb", {"query": text, **config}, settings=settings).data
+        assert found["rows"] == [{"m": shown}]
     with pytest.raises(ConfigurationError, match="duckdb: NOETL_DUCKDB_MEMORY_LIMIT = 'some' is refused: "):
-        query("select 1")
+        run_tool("duckdb", {"query": "select 1"}, settings=ToolSettings(duckdb_memory_limit="some"))
 
 
-def test_extension_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(tmp_path))
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_REPOSITORY", str(tmp_path / "mirror"))
+def test_extension_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
+    variables = {"DIRECTORY": str(tmp_path), "REPOSITORY": str(tmp_path / "mirror")}
+    settings = tool_settings(**{f"NOETL_DUCKDB_EXTENSION_{name}": text for name, text in variables.items()})
     message = (
         r"duckdb: extension 'nothing_like_it' is not installed and cannot be fetched: .*; install it for DuckDB "
         r"[\d.]+ where the worker runs, or name a directory that has it in NOETL_DUCKDB_EXTENSION_DIRECTORY"
     )
     with pytest.raises(ConfigurationError, match=message):
-        query("select 1", extensions=["nothing_like_it"])
+        run_tool("duckdb", {"query": "select 1", "extensions": ["nothing_like_it"]}, settings=settings)
 
 
 def test_extension_that_is_there_is_loaded() -> None:
@@ -258,14 +260,16 @@ async def test_credentials_become_secrets_and_their_values_stay_out_of_messages(
     assert seen == {"p'w#1", "SS99"}
 
 
-def test_postgres_is_attached_by_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> None:
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "postgres_scanner")))
+def test_postgres_is_attached_by_a_secret(tmp_path: Path, postgres: Postgres) -> None:
+    extensions = str(duckdb_extensions(tmp_path, "postgres_scanner"))
+    settings = tool_settings(NOETL_DUCKDB_EXTENSION_DIRECTORY=extensions)
     from psycopg.conninfo import conninfo_to_dict
 
     known = conninfo_to_dict(postgres.uri)
     data = {"type": "postgres", "db_host": known["host"], "db_user": "postgres", "db_name": "postgres"}
     text = "attach '' as pg (type postgres, secret pg_k8s); select * from postgres_query('pg', 'select 7 as n')"
-    found: Any = run_tool("duckdb", {"query": text, "auth": "pg_k8s"}, credentials={"pg_k8s": data}).data
+    config = {"query": text, "auth": "pg_k8s"}
+    found: Any = run_tool("duckdb", config, credentials={"pg_k8s": data}, settings=settings).data
     assert found["rows"] == [{"n": 7}]
 
 

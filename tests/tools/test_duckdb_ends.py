@@ -14,6 +14,7 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.files import turn
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
@@ -120,7 +121,7 @@ async def test_death_of_the_process_fails_its_command_alone(
 
 async def test_step_that_is_cancelled_ends_its_process_and_undoes_its_transaction(file: str, duckdb: Duckdb) -> None:
     async def steps() -> None:
-        async with duckdb.opened(Opening("transfer", file)) as session:
+        async with duckdb.opened(Opening("transfer", file), ToolSettings()) as session:
             await session.execute("t", "create table t (i int)")
             await session.execute("t", "begin")
             await session.execute("t", "insert into t values (1)")
@@ -133,13 +134,13 @@ async def test_step_that_is_cancelled_ends_its_process_and_undoes_its_transactio
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    async with duckdb.opened(Opening("transfer", file)) as session:
+    async with duckdb.opened(Opening("transfer", file), ToolSettings()) as session:
         assert await session.execute("t", "from t") == []
 
 
 async def test_failure_between_two_steps_closes_the_file_in_good_order(file: str, duckdb: Duckdb) -> None:
     async def steps() -> None:
-        async with duckdb.opened(Opening("transfer", file)) as session:
+        async with duckdb.opened(Opening("transfer", file), ToolSettings()) as session:
             await session.execute("t", "create table t as select 1 as i")
             raise ToolError("of its own")
 
@@ -149,7 +150,7 @@ async def test_failure_between_two_steps_closes_the_file_in_good_order(file: str
 
 
 async def test_step_that_fails_is_told_and_the_next_one_goes_on(duckdb: Duckdb) -> None:
-    async with duckdb.opened(Opening("transfer")) as session:
+    async with duckdb.opened(Opening("transfer"), ToolSettings()) as session:
         with pytest.raises(ToolError, match="what it is for: ") as caught:
             await session.execute("what it is for", "select nothing")
         assert caught.value.kind == "db_syntax"
@@ -157,7 +158,7 @@ async def test_step_that_fails_is_told_and_the_next_one_goes_on(duckdb: Duckdb) 
 
 
 async def test_rows_beyond_one_answer_come_in_several(duckdb: Duckdb) -> None:
-    async with duckdb.opened(Opening("transfer")) as session:
+    async with duckdb.opened(Opening("transfer"), ToolSettings()) as session:
         query = "select repeat('x', 3000000) as x from range(10)"
         assert await session.select("s", query, is_file=False) == [("x", "VARCHAR")]
         rows = await session.fetch("s", 10)
@@ -167,7 +168,7 @@ async def test_rows_beyond_one_answer_come_in_several(duckdb: Duckdb) -> None:
 async def test_opening_that_fails_leaves_no_process(duckdb: Duckdb, tmp_path: Path) -> None:
     for _ in range(3):
         with pytest.raises(ToolError, match="Failed to open database"):
-            async with duckdb.opened(Opening("transfer", str(tmp_path / "none" / "a.duckdb"))):
+            async with duckdb.opened(Opening("transfer", str(tmp_path / "none" / "a.duckdb")), ToolSettings()):
                 raise AssertionError("it is not opened")
-    async with duckdb.opened(Opening("transfer")) as session:
+    async with duckdb.opened(Opening("transfer"), ToolSettings()) as session:
         assert await session.execute("t", "select 1") == [[1]]

@@ -16,9 +16,11 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
+from tool_settings import tool_settings
 
 from .databases import query
 
@@ -43,29 +45,32 @@ def test_no_file_in_no_directory() -> None:
 
 
 @pytest.fixture
-def scoped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "data"
+def scoped(tmp_path: Path) -> ToolSettings:
+    return tool_settings(NOETL_DATA_DIR=str(tmp_path / "data"))
 
 
-def in_execution(execution_id: int, text: str, **config: Any) -> Any:
-    return run_tool("duckdb", {"query": text, **config}, execution_id=execution_id).data["rows"]
+def in_execution(scoped: ToolSettings, execution_id: int, text: str, **config: Any) -> Any:
+    result = run_tool("duckdb", {"query": text, **config}, execution_id=execution_id, settings=scoped)
+    return result.data["rows"]
 
 
-def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: Path) -> None:
-    in_execution(7, "create table t as select 'seven' as v")
-    in_execution(8, "create table t as select 'eight' as v")
-    assert in_execution(7, "select v from t") == [{"v": "seven"}]
-    assert in_execution(8, "select v from t") == [{"v": "eight"}]
-    assert sorted(path.name for path in (scoped / "noetldb").iterdir()) == ["duckdb_7.duckdb", "duckdb_8.duckdb"]
+def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: ToolSettings) -> None:
+    in_execution(scoped, 7, "create table t as select 'seven' as v")
+    in_execution(scoped, 8, "create table t as select 'eight' as v")
+    assert in_execution(scoped, 7, "select v from t") == [{"v": "seven"}]
+    assert in_execution(scoped, 8, "select v from t") == [{"v": "eight"}]
+    assert sorted(path.name for path in (Path(scoped.data_dir) / "noetldb").iterdir()) == [
+        "duckdb_7.duckdb",
+        "duckdb_8.duckdb",
+    ]
     message = r"duckdb: '.*duckdb_7\.duckdb' belongs to execution 7, not to 8"
     with pytest.raises(ConfigurationError, match=message):
-        in_execution(8, "select v from t", database=str(scoped / "noetldb" / "duckdb_7.duckdb"))
-    assert in_execution(7, "select 1 as a", database=":memory:") == [{"a": 1}]
+        in_execution(scoped, 8, "select v from t", database=str(Path(scoped.data_dir) / "noetldb" / "duckdb_7.duckdb"))
+    assert in_execution(scoped, 7, "select 1 as a", database=":memory:") == [{"a": 1}]
 
 
-async def test_parallel_commands_of_one_execution_take_turns(scoped: Path, registry: Registry) -> None:
-    context = tool_context(registry=registry, execution_id=9)
+async def test_parallel_commands_of_one_execution_take_turns(scoped: ToolSettings, registry: Registry) -> None:
+    context = tool_context(registry=registry, execution_id=9, settings=scoped)
     start = "create table if not exists log(n int); attach ':memory:' as side; create table side.t as select 1"
     calls = [
         registry.run_tool("duckdb", {"query": [start, f"insert into log values ({n})"]}, context) for n in range(8)
@@ -130,8 +135,8 @@ def test_file_that_another_process_writes_is_waited_for(file: str, read_only: bo
         timer.join()
 
 
-def test_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("NOETL_DATA_DIR", str(tmp_path / "file"))
+    settings = tool_settings(NOETL_DATA_DIR=str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"NOETL_DATA_DIR=.* cannot be used: "):
-        query("select 1")
+        run_tool("duckdb", {"query": "select 1"}, settings=settings)

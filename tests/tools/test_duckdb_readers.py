@@ -12,6 +12,7 @@ from unittest.mock import ANY
 import pytest
 
 from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
@@ -72,8 +73,8 @@ async def test_no_process_writes_a_file_while_a_reader_is_left(file: str) -> Non
     write = [sys.executable, "-c", f"import duckdb; duckdb.connect({file!r})"]
     reading = Opening(kind="duckdb", database=file, read_only=True)
     duckdb = Duckdb(UNCONFINED)
-    async with duckdb.opened(reading) as first:
-        async with duckdb.opened(reading):
+    async with duckdb.opened(reading, ToolSettings()) as first:
+        async with duckdb.opened(reading, ToolSettings()):
             pass
         refused = await asyncio.to_thread(subprocess.run, write, capture_output=True, check=False)
         assert b"Could not set lock on file" in refused.stderr

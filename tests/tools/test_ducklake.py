@@ -4,6 +4,7 @@ the installed DuckDB is (and `duckdb-extension-postgres-scanner` for a catalog i
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.ducklake.ducklake import DucklakeConfig, lake_opening
+from tool_settings import tool_settings
 
 from .databases import Postgres, duckdb_extensions
 
@@ -19,16 +22,20 @@ pytest.importorskip("duckdb")
 
 
 @pytest.fixture
-def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(duckdb_extensions(tmp_path, "ducklake")))
-    return in_lake(tmp_path)
+def settings(tmp_path: Path) -> ToolSettings:
+    return tool_settings(NOETL_DUCKDB_EXTENSION_DIRECTORY=str(duckdb_extensions(tmp_path, "ducklake")))
 
 
-def in_lake(directory: Path, **fixed: Any) -> Any:
+@pytest.fixture
+def lake(tmp_path: Path, settings: ToolSettings) -> Any:
+    return in_lake(tmp_path, settings)
+
+
+def in_lake(directory: Path, settings: ToolSettings, **fixed: Any) -> Any:
     where = {"catalog_connection": str(directory / "meta.ducklake"), "data_path": str(directory / "data"), **fixed}
 
     def run(text: Any, **config: Any) -> dict[str, Any]:
-        data: dict[str, Any] = run_tool("ducklake", {"commands": text, **where, **config}).data
+        data: dict[str, Any] = run_tool("ducklake", {"commands": text, **where, **config}, settings=settings).data
         return data
 
     return run
@@ -61,23 +68,25 @@ def test_catalog_for_reading_refuses_to_write(lake: Any) -> None:
         lake("insert into t values (1)", read_only=True)
 
 
-async def test_parallel_commands_of_one_catalog_file_take_turns(lake: Any, tmp_path: Path) -> None:
+async def test_parallel_commands_of_one_catalog_file_take_turns(
+    lake: Any, settings: ToolSettings, tmp_path: Path
+) -> None:
     lake("create table t(i int)")
     where = {"catalog_connection": str(tmp_path / "meta.ducklake"), "data_path": str(tmp_path / "data")}
-    await asyncio.gather(*(arun_tool("ducklake", {"query": f"insert into t values ({n})", **where}) for n in range(5)))
+    configs = [{"query": f"insert into t values ({n})", **where} for n in range(5)]
+    await asyncio.gather(*(arun_tool("ducklake", config, settings=settings) for config in configs))
     assert lake("select count(*) as n from t")["rows"] == [{"n": 5}]
 
 
 def test_lake_works_within_the_file_roots_and_reaches_nothing_else(
-    lake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Any, settings: ToolSettings, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.csv").write_text("x\n1\n")
     inside = tmp_path / "inside"
     inside.mkdir()
-    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", str(inside))
-    kept = in_lake(inside)
+    kept = in_lake(inside, replace(settings, file_roots=str(inside)))
     kept("create table t as select range as i from range(100000)")
     assert kept("insert into t values (7); select count(*) as n from t")["rows"] == [{"n": 100_001}]
     for text in (f"from '{outside}/a.csv'", f"attach 'ducklake:{outside}/m' as o (data_path '{inside}')"):
@@ -85,11 +94,9 @@ def test_lake_works_within_the_file_roots_and_reaches_nothing_else(
             kept(text)
 
 
-def test_catalog_in_postgres_by_credential_and_by_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
-) -> None:
+def test_catalog_in_postgres_by_credential_and_by_address(tmp_path: Path, postgres: Postgres) -> None:
     found = duckdb_extensions(tmp_path, "ducklake", "postgres_scanner")
-    monkeypatch.setenv("NOETL_DUCKDB_EXTENSION_DIRECTORY", str(found))
+    settings = tool_settings(NOETL_DUCKDB_EXTENSION_DIRECTORY=str(found))
     from psycopg.conninfo import conninfo_to_dict
 
     known = conninfo_to_dict(postgres.uri)
@@ -98,14 +105,14 @@ def test_catalog_in_postgres_by_credential_and_by_address(
     credentials = {"pg": {"type": "postgres", "db_host": known["host"], "db_user": "postgres", "db_name": "lake"}}
     config: dict[str, Any] = {"auth": "pg", "data_path": str(tmp_path / "data")}
     config["query"] = "create table t as select 1 as i"
-    run_tool("ducklake", config, credentials=credentials)
-    monkeypatch.setenv("NOETL_WORKER_FILE_ROOTS", str(tmp_path / "data"))  # the catalog's server is no file
+    run_tool("ducklake", config, credentials=credentials, settings=settings)
+    settings = replace(settings, file_roots=str(tmp_path / "data"))  # the catalog's server is no file
     pairs = f"postgres:host={known['host']} user=postgres dbname=lake"
     by_address = {**config, "auth": None, "catalog_connection": pairs, "query": "select i from t"}
-    assert run_tool("ducklake", by_address).data["rows"] == [{"i": 1}]
+    assert run_tool("ducklake", by_address, settings=settings).data["rows"] == [{"i": 1}]
     wrong = {**config, "auth": None, "catalog_connection": "postgresql://u:hunter2-secret@127.0.0.1:1/lake"}
     with pytest.raises(ToolError, match="Connection refused") as caught:
-        run_tool("ducklake", wrong)
+        run_tool("ducklake", wrong, settings=settings)
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__

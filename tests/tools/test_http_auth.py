@@ -19,6 +19,7 @@ from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.kinds.http.http import HttpTool
 from noetl_worker.tools.registry import Registry
+from tool_settings import tool_settings
 
 from .http_server import Answer, Seen, ToolServer, as_json, unused_port
 
@@ -110,11 +111,10 @@ def test_key_in_the_query_is_sent_and_not_told(server: ToolServer) -> None:
     assert result.data["url"] == server.url("/status/200?x=1")
 
 
-def test_secret_of_the_workers_environment_by_its_name(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_WEATHER", "sunny-key")
-    monkeypatch.setenv("NOETL_SECRET_WEATHER_HOSTS", "127.0.0.1")
+def test_secret_of_the_workers_environment_by_its_name(server: ToolServer) -> None:
+    settings = tool_settings(NOETL_SECRET_WEATHER="sunny-key", NOETL_SECRET_WEATHER_HOSTS="127.0.0.1")
     secrets: set[str] = set()
-    sent = told(server, {"type": "bearer", "source": "secret", "key": "weather"}, secrets=secrets)
+    sent = told(server, {"type": "bearer", "source": "secret", "key": "weather"}, secrets=secrets, settings=settings)
     assert sent["headers"]["authorization"] == "Bearer sunny-key"
     assert "sunny-key" in secrets
 
@@ -263,13 +263,10 @@ async def test_token_of_a_credential_without_one_is_refused(server: ToolServer) 
 # ── Google ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be sent to the server of the test."""
-    monkeypatch.setenv("NOETL_WORKER_GOOGLE_HOSTS", "127.0.0.1")
+OWN_IDENTITY = tool_settings(NOETL_WORKER_GOOGLE_HOSTS="127.0.0.1")
+"""It may be sent to the server of the test."""
 
 
-@pytest.mark.usefixtures("own_identity")
 @pytest.mark.parametrize("has_home", [True, False])
 def test_metadata_server_is_asked_without_a_key(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch, has_home: bool
@@ -281,21 +278,20 @@ def test_metadata_server_is_asked_without_a_key(
     if not has_home:
         monkeypatch.delenv("HOME")
         monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
-    assert told(server, {"type": "gcp_adc"})["headers"]["authorization"] == "Bearer meta"
+    assert told(server, {"type": "gcp_adc"}, settings=OWN_IDENTITY)["headers"]["authorization"] == "Bearer meta"
     assert server.requests[0].headers["metadata-flavor"] == "Google"
     assert server.requests[0].param("scopes") == "https://www.googleapis.com/auth/cloud-platform"
 
 
-@pytest.mark.usefixtures("own_identity")
 def test_no_google_credentials_anywhere_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{unused_port()}")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(CredentialError, match="no Google credentials: give a service account, set GOOGLE_APPL"):
-        run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}})
+        run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}}, settings=OWN_IDENTITY)
 
 
 @pytest.fixture
-def account_file(own_identity: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def account_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "adc.json"))
     return tmp_path / "adc.json"
 
@@ -304,14 +300,14 @@ def test_refresh_token_of_gclouds_file(server: ToolServer, account_file: Path) -
     client = {"client_id": "c", "client_secret": "s"}
     account = {"type": "authorized_user", **client, "refresh_token": "r", "token_uri": server.url("/token")}
     account_file.write_text(json.dumps(account))
-    assert told(server, {"type": "gcp_adc"})["headers"]["authorization"] == "Bearer token-1"
+    assert told(server, {"type": "gcp_adc"}, settings=OWN_IDENTITY)["headers"]["authorization"] == "Bearer token-1"
     assert server.requests[0].body == b"grant_type=refresh_token&refresh_token=r&client_id=c&client_secret=s"
 
 
 def test_google_credentials_of_another_type_are_refused(account_file: Path) -> None:
     account_file.write_text('{"type": "external_account"}')
     with pytest.raises(CredentialError, match="of type 'external_account' are not supported"):
-        run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}})
+        run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}}, settings=OWN_IDENTITY)
 
 
 KEY_FILE = {"type": "service_account", "private_key": "nonsense", "client_email": "e"}

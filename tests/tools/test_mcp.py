@@ -15,6 +15,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger, run_tool
 from noetl_worker.tools.kinds.mcp.mcp import McpTool
+from tool_settings import tool_settings
 
 from .mcp_recording import CALLS, Replay
 
@@ -378,11 +379,9 @@ def test_a_stream_that_never_answers_ends_with_the_timeout() -> None:
     assert result.data == {"status": "error", "server": "kubernetes", "endpoint": ENDPOINT, "method": "tools/call"}
 
 
-def test_the_timeout_may_come_from_the_workers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "0.5")
-    assert call(never_answering)[0].status is ToolStatus.TIMEOUT
-    monkeypatch.setenv("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "soon")
-    assert str(refused(never_answering)).startswith("mcp: NOETL_MCP_REQUEST_TIMEOUT_SECONDS='soon' is not a time")
+def test_the_timeout_may_come_from_the_workers_settings() -> None:
+    settings = tool_settings(NOETL_MCP_REQUEST_TIMEOUT_SECONDS="0.5")
+    assert call(never_answering, settings=settings)[0].status is ToolStatus.TIMEOUT
 
 
 # ── health and endpoints ────────────────────────────────────────────────────────────────────────
@@ -429,12 +428,10 @@ def test_a_server_that_is_not_well_is_a_failure() -> None:
     ],
 )
 def test_the_workers_settings_say_where_a_server_is(
-    config: dict[str, Any], settings: dict[str, str], server: str, host: str, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any], settings: dict[str, str], server: str, host: str
 ) -> None:
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
     peer = Peer(reply_nothing)
-    result = run_tool(McpTool(peer), {"tool": "t", **config})
+    result = run_tool(McpTool(peer), {"tool": "t", **config}, settings=tool_settings(**settings))
     assert (result.data["server"], peer.requests[0].url.host) == (server, host)
 
 

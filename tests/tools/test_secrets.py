@@ -17,15 +17,18 @@ from noetl_worker.text.secrets.known import KnownSecrets
 from noetl_worker.tools.kinds.noop.noop import NoopTool
 from noetl_worker.tools.kinds.secrets.secrets import SecretsTool
 from noetl_worker.tools.registry import Registry
+from tool_settings import tool_settings
 
 Answer = Callable[[httpx.Request], httpx.Response]
 GOOGLE = {"gcp": {"type": "bearer", "token": "ya29.token"}}
 
 
+DB = tool_settings(NOETL_SECRET_DB="hunter22")
+
+
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NOETL_SECRET_DB", "NOETL_KEYCHAIN_ENV_VARS", "NOETL_SECRETS_DIR", "GOOGLE_CLOUD_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
 
 
 def fetched(config: dict[str, Any], answer: Answer | None = None, **context: Any) -> tuple[ToolResult, set[str]]:
@@ -44,18 +47,17 @@ def refused(config: dict[str, Any], answer: Answer | None = None, **context: Any
 
 
 @pytest.mark.parametrize("name", ["db", "DB", "NOETL_SECRET_DB"])
-def test_what_the_worker_offers_is_read_and_known_as_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_DB", "hunter22")
-    result, secrets = fetched({"name": name})
+def test_what_the_worker_offers_is_read_and_known_as_a_secret(name: str) -> None:
+    result, secrets = fetched({"name": name}, settings=DB)
     assert result.data == {
         "status": "success", "name": name, "provider": "env", "value": "hunter22", "secret_value": "hunter22",
     }  # fmt: skip
     assert secrets == {"hunter22"}
 
 
-def test_the_workers_own_variables_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_INTERNAL_API_TOKEN", "workers-own")
-    error = refused({"name": "NOETL_INTERNAL_API_TOKEN"})
+def test_the_workers_own_variables_are_not_read() -> None:
+    settings = tool_settings(NOETL_INTERNAL_API_TOKEN="workers-own")
+    error = refused({"name": "NOETL_INTERNAL_API_TOKEN"}, settings=settings)
     assert (str(error), error.kind) == (
         "Secret 'NOETL_INTERNAL_API_TOKEN' not found in environment: set NOETL_SECRET_NOETL_INTERNAL_API_TOKEN for the "
         "worker, or list NOETL_INTERNAL_API_TOKEN in NOETL_KEYCHAIN_ENV_VARS",
@@ -63,16 +65,15 @@ def test_the_workers_own_variables_are_not_read(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-def test_a_variable_that_is_listed_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_KEY", "listed-value")
-    monkeypatch.setenv("NOETL_KEYCHAIN_ENV_VARS", "OTHER, API_KEY")
-    assert fetched({"name": "API_KEY"})[0].data["value"] == "listed-value"
+def test_a_variable_that_is_listed_is_read() -> None:
+    settings = tool_settings(API_KEY="listed-value", NOETL_KEYCHAIN_ENV_VARS="OTHER, API_KEY", OF_NOBODY="unlisted")
+    assert fetched({"name": "API_KEY"}, settings=settings)[0].data["value"] == "listed-value"
+    assert "unlisted" not in settings.named.values()
 
 
 @pytest.mark.parametrize("value", ["abc", "ab \n", "demo", "Admin@123"])
-def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_DB", value)
-    error = refused({"name": "db"}, keep=KnownSecrets().add)
+def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str) -> None:
+    error = refused({"name": "db"}, keep=KnownSecrets().add, settings=tool_settings(NOETL_SECRET_DB=value))
     assert (str(error), error.kind) == (
         "Secret 'db' is too short or too common to be told from a word, and could not be kept out of results: "
         "give it a random text of at least 12 characters",
@@ -83,28 +84,29 @@ def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str, monkeypatch
 # ── file ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_mounted_secret_is_read_without_its_last_line_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mounted_secret_is_read_without_its_last_line_break(tmp_path: Path) -> None:
     mounted = tmp_path / "..2026" / "db"
     mounted.parent.mkdir()
     mounted.write_bytes(b"first line\nsecond line\n")
     (tmp_path / "db").symlink_to(mounted)
-    monkeypatch.setenv("NOETL_SECRETS_DIR", str(tmp_path))
-    result, secrets = fetched({"name": "db", "provider": "file"})
+    settings = tool_settings(NOETL_SECRETS_DIR=str(tmp_path))
+    result, secrets = fetched({"name": "db", "provider": "file"}, settings=settings)
     assert result.data["value"] == "first line\nsecond line"
     assert secrets == {"first line\nsecond line"}
     (tmp_path / "key").write_bytes(b"\xff\xfe\xfd")
-    assert fetched({"name": "key", "provider": "file"})[0].data["value"] == "//79"
+    assert fetched({"name": "key", "provider": "file"}, settings=settings)[0].data["value"] == "//79"
 
 
-def test_files_elsewhere_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
     error = refused({"name": "db", "provider": "file"})
     assert str(error) == "secrets: provider file needs NOETL_SECRETS_DIR to be set for the worker"
     (tmp_path / "in").mkdir()
     (tmp_path / "out").write_text("not for playbooks")
-    monkeypatch.setenv("NOETL_SECRETS_DIR", str(tmp_path / "in"))
+    settings = tool_settings(NOETL_SECRETS_DIR=str(tmp_path / "in"))
     for name in ("../out", str(tmp_path / "out")):
-        assert str(refused({"name": name, "provider": "file"})) == f"secrets: {name!r} is outside NOETL_SECRETS_DIR"
-    missing = refused({"name": "db", "provider": "file"})
+        error = refused({"name": name, "provider": "file"}, settings=settings)
+        assert str(error) == f"secrets: {name!r} is outside NOETL_SECRETS_DIR"
+    missing = refused({"name": "db", "provider": "file"}, settings=settings)
     assert (str(missing), missing.kind) == (
         f"Secret 'db' not found in {tmp_path}/in: No such file or directory", "not_found",
     )  # fmt: skip
@@ -214,9 +216,8 @@ def test_google_out_of_reach_is_a_connection_failure() -> None:
 # ── use, and that it does not leave ─────────────────────────────────────────────────────────────
 
 
-def test_the_next_task_of_a_sequence_has_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_DB", "hunter22")
-    registry = Registry([SecretsTool(), NoopTool()], plugins=False)
+def test_the_next_task_of_a_sequence_has_the_value() -> None:
+    registry = Registry([SecretsTool(), NoopTool()], plugins=False, settings=DB)
     tasks = [
         {"name": "db", "kind": "secrets", "secret_name": "db"},
         {"name": "use", "kind": "noop", "result": "password={{ db.value }}"},

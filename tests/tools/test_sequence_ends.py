@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.models import Dialect, RaisedFailure, ToolStatus
+from tool_settings import tool_settings
 from tools.sequence_stub import ON_ERROR, go, rules
 
 RAISES: dict[str, Any] = {"name": "a", "kind": "stub", "crash": "tool"}
@@ -57,21 +58,18 @@ def test_list_whose_rules_go_on_after_what_a_task_raised_is_a_success() -> None:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_task_that_never_ran_is_in_no_result(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "1")
-    ended = go([{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2}], dialect=dialect)
+def test_task_that_never_ran_is_in_no_result(dialect: Dialect) -> None:
+    tasks = [{"name": "a", "kind": "stub", "say": 1}, {"name": "b", "kind": "stub", "say": 2}]
+    ended = go(tasks, dialect=dialect, settings=tool_settings(NOETL_TASK_SEQUENCE_MAX_ITERATIONS="1"))
     assert (ended.status, ended.data["failed_task"], ended.data["results"]) == (ToolStatus.ERROR, "b", {"a": 1})
 
 
 @pytest.mark.parametrize(("dialect", "kept"), [(Dialect.PYTHON, {}), (Dialect.RUST, {"b": {"said": 2}})])
-def test_failed_task_that_was_to_run_again_has_no_data_of_another(
-    dialect: Dialect, kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "3")
+def test_failed_task_that_was_to_run_again_has_no_data_of_another(dialect: Dialect, kept: dict[str, Any]) -> None:
     back = rules({"when": ON_ERROR, "then": {"do": "jump", "to": "a"}})
     tasks = [
         {"name": "a", "kind": "stub", "say": 1},
         {"name": "b", "kind": "stub", "say": 2, "fail": True, "spec": back},
     ]
-    ended = go(tasks, dialect=dialect)
+    ended = go(tasks, dialect=dialect, settings=tool_settings(NOETL_TASK_SEQUENCE_MAX_ITERATIONS="3"))
     assert (ended.data["failed_task"], ended.data["results"]) == ("b", {"a": 1, **kept})

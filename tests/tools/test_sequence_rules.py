@@ -9,6 +9,7 @@ import pytest
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import RecordedLogger
 from noetl_worker.tools.kinds.task_sequence.task_sequence import python_form
+from tool_settings import tool_settings
 from tools.sequence_stub import ON_ERROR, StubTool, go, rules
 
 # ── rules ───────────────────────────────────────────────────────────────────────────────────────
@@ -170,11 +171,11 @@ def test_fail_makes_a_success_a_failure() -> None:
     assert result.data["results"] == {"a": 1}
 
 
-def test_endless_jump_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "50")
+def test_endless_jump_is_ended() -> None:
+    settings = tool_settings(NOETL_TASK_SEQUENCE_MAX_ITERATIONS="50")
     stub = StubTool()
     again = rules({"when": True, "then": {"do": "jump", "to": "a"}})
-    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": again}], stub=stub)
+    result = go([{"name": "a", "kind": "stub", "say": 1, "spec": again}], stub=stub, settings=settings)
     assert len(stub.calls) == 50
     assert result.error.message.startswith("max_iterations_exceeded: 50 task executions")
 

@@ -10,6 +10,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, MaybeProcessed, ServerRefused, ToolError, UnknownTool
 from noetl_worker.models import JsonValue, ToolStatus
 from noetl_worker.testing import MemoryControlPlane, run_tool
+from tool_settings import tool_settings
 
 ADD = {"name": "add", "tool": {"kind": "python", "code": "return a + b", "input": {"b": "{{ workload.b }}"}}}
 WORKLOAD = {"workload": {"b": 2}}
@@ -39,9 +40,9 @@ def test_kind_may_be_named_with_the_fields_beside_it(kind: str) -> None:
     assert call({"name": "say", "input": {"a": 1}}, entry).data == "Ada of 1"
 
 
-def test_field_of_the_tool_that_is_called_name_stays_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOETL_SECRET_DOOR", "swordfish")
-    result = call({"name": "key"}, {"name": "key", "tool": {"kind": "secrets", "name": "door"}})
+def test_field_of_the_tool_that_is_called_name_stays_the_tools() -> None:
+    settings = tool_settings(NOETL_SECRET_DOOR="swordfish")
+    result = call({"name": "key"}, {"name": "key", "tool": {"kind": "secrets", "name": "door"}}, settings=settings)
     assert (result.status, result.data["name"]) == (ToolStatus.SUCCESS, "door")
 
 

@@ -43,19 +43,6 @@ DECIDERS = (
     "cli.dev",
 )
 """Modules that may ask which of the two planes it is."""
-FOR_ANNOTATIONS = {
-    ("settings.checks", "settings.settings"),
-    ("authoring.dev.server.route_table", "authoring.dev.plane"),
-    ("authoring.dev.server.routes", "authoring.dev.plane"),
-    ("tools.kinds.http.call", "tools.kinds.http.http"),
-    ("tools.kinds.http.request", "tools.kinds.http.http"),
-    ("tools.kinds.container.container_job", "tools.kinds.container.container"),
-    ("tools.kinds.container.container_job", "tools.kinds.container.script_job"),
-    ("tools.kinds.nats.key_value", "tools.kinds.nats.nats"),
-    ("tools.kinds.nats.messages", "tools.kinds.nats.nats"),
-    ("tools.kinds.nats.operation", "tools.kinds.nats.nats"),
-}
-"""Imports that close a circle, and that annotations alone need."""
 STAGES = {  # a stage imports no other stage
     "remote.jetstream.puller": "pull",
     "pipeline.delivery.keepalive": "pull",
@@ -180,19 +167,12 @@ def test_nothing_in_a_folder_imports_what_imports_it_directly_or_round_about() -
     graphs: dict[str, dict[str, set[str]]] = {}
     for path in sources():
         for name in inner(path):
-            if (own(path), name) not in FOR_ANNOTATIONS and (found := beside_each_other(path, name)) is not None:
+            if (found := beside_each_other(path, name)) is not None:
                 folder, one, other = found
                 graphs.setdefault(folder, {}).setdefault(one, set()).add(other)
     for graph in graphs.values():
         TopologicalSorter(graph).prepare()
     assert {"", "remote", "remote.plane", "tools", "tools.kinds", "authoring.dev", "cli"} <= set(graphs)
-
-
-def test_imports_that_are_let_pass_are_there_and_of_annotations_alone() -> None:
-    there = {own(path): path for path in sources()}
-    for name, wanted in FOR_ANNOTATIONS:
-        assert wanted in inner(there[name])
-        assert wanted not in inner(there[name], at_run_time=True)
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
@@ -251,7 +231,7 @@ def test_nats_is_imported_only_where_it_is_spoken() -> None:
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
     below = ["tools", "models", "errors", "text.json_text", "engine.short_keys", "settings.networks"]
     below += ["text.secrets.auth_alias", "process.threads", "process.lookups", "process.room"]
-    below += ["settings.patterns", "remote.transport.url_path"]
+    below += ["settings.patterns", "settings.tools", "remote.transport.url_path"]
     calls = {
         "tools.registry",
         "tools.deadline",

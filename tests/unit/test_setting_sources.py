@@ -220,9 +220,10 @@ def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
     monkeypatch.setattr(os, "environ", dict(own))
     settings = load_settings(flags={"NOETL_WORKER_OUTBOX_DIR": "/flag"}, dotenv=dotenv)
     assert settings.data_dir == "/in/environment"
-    assert os.environ == {
-        **own,
+    assert os.environ == own
+    assert settings.for_tools(()).named == {
         "NOETL_SECRET_A": "from a file",
+        "NOETL_SECRET_A_HOSTS": "h",
         "NOETL_MCP_X_ENDPOINT": "http://x",
     }
     assert settings.files_read == (str(dotenv), str(secret))

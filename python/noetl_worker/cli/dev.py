@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import SettingsReading, is_for_process, read_settings
+from noetl_worker.settings.settings import SettingsReading, is_for_tools, read_settings
 from noetl_worker.tools.contract import Tool
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ def settings_beside(
         machine: this machine's variables; default `os.environ`. What runs no tool needs none.
     """
     of_machine = os.environ if machine is None else machine
+    listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
     return read_settings(
         {
             "NATS_URL": nats_url,
@@ -258,7 +259,7 @@ def settings_beside(
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
-            **{name: text for name, text in of_machine.items() if name in _RULES or is_for_process(name)},
+            **{name: text for name, text in of_machine.items() if name in (*_RULES, *listed) or is_for_tools(name)},
         },
         dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
     )
@@ -266,35 +267,30 @@ def settings_beside(
 
 @asynccontextmanager
 async def worker_beside(
-    nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, tools: Sequence[Tool[Any]] = ()
+    nats_url: str,
+    server_url: str,
+    dialect: Dialect,
+    token: str = "",
+    *,
+    tools: Sequence[Tool[Any]] = (),
+    machine: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
     """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end.
 
     Args:
         token: what the control plane asks for, if anything.
         tools: kinds that it has besides.
+        machine: as in `settings_beside`.
     """
     from noetl_worker.pipeline.command.tool_rules import registry_of
     from noetl_worker.worker.worker import Worker
 
-    reading = settings_beside(nats_url, server_url, dialect, token)
-    with _in_environment(reading.for_environment()):
-        registry = registry_of(reading.settings)
-        for tool in tools:
-            registry.register(tool)
-        async with _running(Worker(reading.settings, registry=registry)):
-            yield
-
-
-@contextmanager
-def _in_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Where tools look for them. The next worker of this process reads its files anew, so nothing is left."""
-    os.environ.update(variables)
-    try:
+    reading = settings_beside(nats_url, server_url, dialect, token, machine=machine)
+    registry = registry_of(reading.settings)
+    for tool in tools:
+        registry.register(tool)
+    async with _running(Worker(reading.settings, registry=registry)):
         yield
-    finally:
-        for name in variables:
-            del os.environ[name]
 
 
 @asynccontextmanager

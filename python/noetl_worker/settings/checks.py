@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from noetl_worker.errors import SettingsError
+from noetl_worker.settings.model import Settings
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
+from noetl_worker.settings.sources import Given
 from noetl_worker.settings.tools import family_of
-
-if TYPE_CHECKING:
-    from noetl_worker.settings.settings import Settings
-    from noetl_worker.settings.sources import Given
 
 
 def check_families(given: Mapping[str, Given]) -> None:

@@ -1,7 +1,7 @@
 """Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
 
 Nothing falls back silently: a value that does not parse stops the start and names the variable, the value and
-what is allowed. Each setting is one `setting(...)` line; docs/settings.md is made from the same lines.
+what is allowed. docs/settings.md is made from the same lines.
 """
 
 from __future__ import annotations
@@ -11,308 +11,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
-from noetl_worker.settings import values
 from noetl_worker.settings.checks import check_families, check_together
-from noetl_worker.settings.line import FILE_SUFFIX, lines_of, setting
-from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
-from noetl_worker.settings.patterns import Patterns, kubernetes_names, patterns_by_name
-from noetl_worker.settings.sources import ENVIRONMENT, Given, given_texts
+from noetl_worker.settings.line import FILE_SUFFIX, lines_of
+from noetl_worker.settings.model import Settings
+from noetl_worker.settings.sources import Given, given_texts
 from noetl_worker.settings.tools import ToolSettings, family_of
-from noetl_worker.settings.values import Secret, TlsPaths
+from noetl_worker.settings.values import Secret
 
-__all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_process", "load_settings", "read_settings"]
-
-
-@dataclass(frozen=True)
-class Settings(ToolSettings):
-    """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
-
-    # ── the control plane ──
-    server_url: str = setting(
-        "NOETL_SERVER_URL",
-        "http://localhost:8082",
-        values.url("http", "https"),
-        source="Rust worker",
-        help="control plane: the registry, and each command whose notification names no trusted server",
-    )
-    control_plane: str = setting(
-        "NOETL_CONTROL_PLANE",
-        "auto",
-        values.choice("auto", "python", "rust"),
-        help="dialect; auto asks GET /api/health once per server",
-    )
-    http_timeout_s: float = setting(
-        "NOETL_WORKER_HTTP_TIMEOUT_S",
-        "30",
-        values.seconds(0.1),
-        aliases=("NOETL_WORKER_HTTP_TIMEOUT",),
-        unit="s",
-        source="Rust worker",
-        help="total time of one control-plane request; a command's end has no limit on the Rust plane",
-    )
-    trusted_servers: tuple[str, ...] = setting(
-        "NOETL_WORKER_TRUSTED_SERVERS",
-        parse=values.urls,
-        help="other control planes that notifications may name; they get the bearer token too, comma-separated",
-    )
-    tls_ca: str = setting("NOETL_TLS_CA", source="Rust worker", help="CA bundle (PEM)")
-    tls_client_cert: str = setting("NOETL_TLS_CLIENT_CERT", source="Rust worker", help="client cert (PEM)")
-    tls_client_key: str = setting("NOETL_TLS_CLIENT_KEY", source="Rust worker", help="client key (PEM)")
-    internal_api_token: Secret = setting(
-        "NOETL_INTERNAL_API_TOKEN",
-        parse=values.secret,
-        source="Rust worker",
-        help="bearer token sent with every control-plane request",
-    )
-
-    # ── the worker ──
-    worker_id: str = setting(
-        "WORKER_ID",
-        aliases=("NOETL_WORKER_ID",),
-        source="Rust worker",
-        help="name in claims and registry; Python plane: made unique by a suffix",
-    )
-    pool_name: str = setting(
-        "WORKER_POOL_NAME",
-        "default",
-        aliases=("NOETL_WORKER_POOL_NAME",),
-        source="Rust worker",
-        help="pool label in the registry; never a filter",
-    )
-    max_concurrent: int = setting(
-        "WORKER_MAX_CONCURRENT",
-        "16",
-        values.integer(1, 10_000),
-        aliases=("NOETL_WORKER_MAX_INFLIGHT_COMMANDS",),
-        unit="commands",
-        source="ours (Rust worker 4, Python worker 8)",
-        help="slots: commands that run at the same time",
-    )
-    processes: int = setting(
-        "NOETL_WORKER_PROCESSES",
-        "1",
-        values.processes,
-        unit="processes",
-        help="worker processes below one supervisor, each with these slots; auto: one for each CPU",
-    )
-    engine: str = setting(
-        "NOETL_WORKER_ENGINE",
-        "auto",
-        values.choice("auto", "rust", "python"),
-        help="what reads notifications, decides cases and fits results; auto: the Rust engine where it is installed",
-    )
-    command_timeout_s: float = setting(
-        "NOETL_WORKER_COMMAND_TIMEOUT_S",
-        "1740",
-        values.seconds(0.1),
-        aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
-        unit="s",
-        source="ours: the Python plane gives a command away at 1,800 s",
-        help="limit of a command that sets none",
-    )
-    kind_limits: Mapping[str, int] = setting(
-        "NOETL_WORKER_KIND_LIMITS",
-        parse=values.numbers_by_name,
-        unit="commands",
-        help="most commands of a kind at the same time: postgres=4,container=2",
-    )
-    execution_share: float = setting(
-        "NOETL_WORKER_EXECUTION_SHARE",
-        "0",
-        values.share,
-        unit="of the slots",
-        help="most slots of a worker that one execution takes while others wait; 0: all (docs/operate.md)",
-    )
-    started_hold_ms: int = setting(
-        "NOETL_WORKER_STARTED_HOLD_MS",
-        "25",
-        values.integer(0, 10_000),
-        unit="ms",
-        help="how long command.started waits for a fast command's one batch",
-    )
-    result_max_bytes: int = setting(
-        "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
-        "102400",
-        values.integer(1024),
-        unit="bytes",
-        source="both planes",
-        help="largest result inside an event (the Python plane counts escaped JSON); more goes to the result store",
-    )
-    heartbeat_interval_s: float = setting(
-        "WORKER_HEARTBEAT_INTERVAL",
-        "15",
-        values.seconds(0.1),
-        aliases=("NOETL_WORKER_HEARTBEAT_INTERVAL",),
-        unit="s",
-        source="Rust worker",
-        help="registry heartbeat; the Python plane calls 30 s without one stale",
-    )
-    drain_timeout_s: float = setting(
-        "NOETL_WORKER_DRAIN_TIMEOUT_S",
-        "25",
-        values.seconds(0),
-        unit="s",
-        source="ours (Kubernetes gives 30 s)",
-        help="how long running commands may finish after SIGTERM",
-    )
-
-    undefined: str = setting(
-        "NOETL_WORKER_UNDEFINED",
-        "empty",
-        values.choice("empty", "error"),
-        source="ours (Jinja's and the planes' way is empty)",
-        help="what a template's unknown variable is",
-    )
-    kinds: tuple[str, ...] = setting(
-        "NOETL_WORKER_KINDS",
-        parse=values.names,
-        help="kinds of tools that run here, comma-separated (sequences and workbook need no mention); empty: all",
-    )
-    kinds_deny: tuple[str, ...] = setting(
-        "NOETL_WORKER_KINDS_DENY",
-        parse=values.names,
-        help="kinds of tools that do not run here, comma-separated; a command of one is a call.error that says so",
-    )
-    egress_deny: tuple[str, ...] = setting(
-        "NOETL_WORKER_EGRESS_DENY",
-        DEFAULT_DENIED,
-        items_of,
-        help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
-        "link-local, metadata, loopback, private; none: anywhere",
-    )
-    kubernetes_allow: Patterns | None = setting(
-        "NOETL_WORKER_KUBERNETES_ALLOW",
-        parse=kubernetes_names,
-        help="what steps of kinds container and script may name: "
-        "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*. A part that is not named allows nothing; empty: "
-        "anything (docs/security.md)",
-    )
-    kubernetes_own_secrets: tuple[str, ...] = setting(
-        "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
-        parse=values.subjects,
-        help="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
-        "them; the chart sets it",
-    )
-    credentials_allow: Patterns | None = setting(
-        "NOETL_WORKER_CREDENTIALS_ALLOW",
-        parse=patterns_by_name,
-        help="credential aliases by playbook path, both with * and ?: etl/*=pg-etl-*,s3;billing/invoices=pg-billing. A "
-        "path that fits no entry has none; empty: any playbook has any alias (docs/security.md)",
-    )
-
-    # ── what commands may do ──
-    isolation: str = setting(
-        "NOETL_WORKER_ISOLATION",
-        "basic",
-        values.choice("basic", "off"),
-        help="how the processes of commands are kept from the worker's secrets (docs/security.md); `dev`: off",
-    )
-    allow_namespaces: bool = setting(
-        "NOETL_WORKER_ALLOW_NAMESPACES",
-        "false",
-        values.boolean,
-        help="whether commands may make user namespaces, for rootless containers and the sandbox of a browser in a "
-        "step; within one a command has every right",
-    )
-    environment_kept: tuple[str, ...] = setting(
-        "NOETL_WORKER_ENVIRONMENT_KEPT",
-        parse=values.subjects,
-        help="variables that stay readable in /proc, for what runs before the worker (a sitecustomize): DD_*",
-    )
-    process_memory_mb: int | None = setting(
-        "NOETL_WORKER_PROCESS_MEMORY_MB",
-        parse=values.optional_integer(0),
-        unit="MiB",
-        help="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
-    )
-
-    # ── the outbox ──
-    outbox: str = setting(
-        "NOETL_WORKER_OUTBOX",
-        "on_failure",
-        values.choice("on_failure", "always", "off"),
-        help="when terminal events are written to disk: at the first refused try, before the first try, never",
-    )
-    outbox_dir: str = setting(
-        "NOETL_WORKER_OUTBOX_DIR",
-        help="directory of the outbox, shared by the workers of a machine; empty: `outbox` in STATE_DIRECTORY, else "
-        "`noetl-worker/outbox` in XDG_STATE_HOME or ~/.local/state",
-    )
-
-    # ── observability ──
-    metrics_bind: str = setting(
-        "WORKER_METRICS_BIND",
-        "0.0.0.0:9090",
-        values.bind,
-        source="Rust worker",
-        help="address of /metrics, /healthz, /readyz, /livez, /debug/inflight; empty: off",
-    )
-    debug_token: Secret = setting(
-        "NOETL_WORKER_DEBUG_TOKEN",
-        parse=values.secret,
-        help="bearer token for /debug/inflight from another machine; empty: from this machine only",
-    )
-    lag_poll_interval_s: float = setting(
-        "WORKER_NATS_LAG_POLL_INTERVAL",
-        "5",
-        values.seconds(1),
-        unit="s",
-        source="Rust worker",
-        help="how often the consumer's lag is read",
-    )
-    log_level: str = setting(
-        "LOG_LEVEL",
-        "info",
-        values.choice("debug", "info", "warning", "error"),
-        help="least level that is logged; SIGUSR1 changes to debug, and back",
-    )
-    log_commands: str = setting(
-        "NOETL_WORKER_LOG_COMMANDS",
-        "sampled",
-        values.choice("failed", "sampled", "all", "none"),
-        help="finished commands that have a log line; sampled: those that failed, and of the others 50 a second, above "
-        "that one of 100 (docs/operate.md)",
-    )
-
-    # ── ids ──
-    snowflake_node_id: int | None = setting(
-        "NOETL_SNOWFLAKE_NODE_ID",
-        parse=values.optional_integer(0, 1023),
-        aliases=("NOETL_SHARD_ID",),
-        source="Rust worker",
-        help="node part of event ids; empty: from worker id",
-    )
-
-    @property
-    def plane_tls(self) -> TlsPaths:
-        return TlsPaths(self.tls_ca, self.tls_client_cert, self.tls_client_key)
-
-    @property
-    def nats_tls(self) -> TlsPaths:
-        """Its own CA and its own certificate, else the plane's."""
-        ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
-        return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
-
-    def secrets(self) -> tuple[str, ...]:
-        """The worker's own secrets, in clear: what it must never send."""
-        urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
-        logins = [unquote(url.password or url.username or "") for url in urls if url.username]
-        own = [getattr(self, line.field).reveal() for line in SETTINGS if line.is_secret and line.field != "nats_url"]
-        return tuple(filter(None, (*own, *logins)))
+__all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_tools", "load_settings", "read_settings"]
 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """In the order of docs/settings.md: NATS, the worker, the tools."""
-_READ_THERE: Final = frozenset(line.variable for line in SETTINGS if line.field in {*_TOOL_FIELDS, "engine"})
-"""The engine too, which is chosen when it is imported."""
+_OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
 
 
-def is_for_process(variable: str) -> bool:
-    """Whether tools or the engine read it, from the process's environment."""
-    return variable in _READ_THERE or family_of(variable) is not None
+def is_for_tools(variable: str) -> bool:
+    """Whether it is a setting that tools have."""
+    return variable in _OF_TOOLS or family_of(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +40,6 @@ class SettingsReading:
     settings: Settings
     given: Mapping[str, Given]
     """Variable -> its text and source; those of a family (NOETL_SECRET_<NAME>) as well."""
-
-    def for_environment(self) -> dict[str, str]:
-        """What is looked for in the process's environment, and is not there: from flags, `.env` and files."""
-        given = ((name, found) for name, found in self.given.items() if is_for_process(name))
-        return {name: found.text for name, found in given if found.source != ENVIRONMENT}
 
 
 def read_settings(
@@ -339,7 +52,7 @@ def read_settings(
     defaults.
 
     Args:
-        environment: variable -> text; default `os.environ`, to which what tools and the engine look for is added.
+        environment: variable -> text; default `os.environ`, to which the engine is added, which is chosen there.
         flags: variable -> text of command-line flags; None entries are not given.
         dotenv: a `.env` file; default `.env` in the working directory when there is one.
 
@@ -349,24 +62,25 @@ def read_settings(
     An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
     """
     path = dotenv if dotenv is not None else Path(".env")
-    given = given_texts(SETTINGS, os.environ if environment is None else environment, flags or {}, path)
+    variables = os.environ if environment is None else environment
+    given = given_texts(SETTINGS, variables, flags or {}, path)
     parsed = {line.field: line.value(given[line.variable].text) for line in SETTINGS if line.variable in given}
     files = sorted({found.file for found in given.values() if found.file})
-    settings = Settings(**parsed, files_read=tuple(files))
     check_families(given)
+    listed = {name: variables[name] for name in parsed.get("keychain_env_vars", ()) if name in variables}
+    named = listed | {name: found.text for name, found in given.items() if family_of(name) is not None}
+    settings = Settings(**parsed, files_read=tuple(files), named=named)
     check_together(settings)
-    reading = SettingsReading(settings, given)
-    if environment is None:
-        os.environ.update(reading.for_environment())
-    return reading
+    if environment is None and (engine := given.get("NOETL_WORKER_ENGINE")) is not None:
+        os.environ["NOETL_WORKER_ENGINE"] = engine.text
+    return SettingsReading(settings, given)
 
 
 def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
     """The variables of a process that is to read the same settings: what a flag says, no variable says otherwise.
 
     Args:
-        environment: as it was before `read_settings`, which adds contents of files: a worker reads those files itself,
-            as they are by then, and knows which they are.
+        environment: of this process. A worker reads `.env` and other files itself, as they are by then.
     """
     given = {name: text for name, text in flags.items() if text and text.strip()}
     of_each = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)

@@ -1,23 +1,25 @@
-"""The settings of tools, which read them from the process's environment: checked here, before anything starts."""
+"""The settings of tools, which have them in their context: checked here, before anything starts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.settings import values
 from noetl_worker.settings.line import FILE_SUFFIX, SettingLine, setting
-from noetl_worker.settings.nats import NatsSettings
+from noetl_worker.settings.patterns import Patterns, kubernetes_names
 
 
 @dataclass(frozen=True)
-class ToolSettings(NatsSettings):
-    """The second part of `Settings`: what tools may use of this machine, and where they find what a playbook names."""
+class ToolSettings:
+    """The part of `Settings` that tools have: what they may use of this machine, and what a playbook only names."""
 
-    files_read: tuple[str, ...] = ()
-    """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
+    named: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Text by variable: those of `FAMILIES`, and those that `keychain_env_vars` lists."""
+    own_files: tuple[str, ...] = ()
+    """Files and directories of the worker's own, which are not for playbooks."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
         help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
@@ -88,6 +90,19 @@ class ToolSettings(NatsSettings):
         unit="tasks",
         source="Rust worker",
         help="most runs of tasks in one task sequence: a jump without an end stops here",
+    )
+    kubernetes_allow: Patterns | None = setting(
+        "NOETL_WORKER_KUBERNETES_ALLOW",
+        parse=kubernetes_names,
+        help="what steps of kinds container and script may name: "
+        "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*. A part that is not named allows nothing; empty: "
+        "anything (docs/security.md)",
+    )
+    kubernetes_own_secrets: tuple[str, ...] = setting(
+        "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
+        parse=values.subjects,
+        help="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
+        "them; the chart sets it",
     )
 
 

@@ -144,7 +144,7 @@ async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **c
     warnings: tuple[str, ...] = ()
     try:
         prepared = registry.prepare(kind, config, made)
-        warnings = prepared.warnings
+        warnings = tuple(map(str, prepared.warnings))
         result = await prepared.run()
     except Exception as error:  # a tool may raise anything, and the test wants to see it
         raised = error

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_c
 
 from noetl_worker.models.tool_result import ToolForm, ToolResult
 from noetl_worker.models.wire import CommandId, JsonValue
+from noetl_worker.settings.tools import ToolSettings
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -25,6 +26,7 @@ __all__ = [
     "ToolForm",
     "ToolLogger",
     "ToolSecrets",
+    "ToolSettings",
     "ToolValues",
     "ToolWorker",
 ]
@@ -33,6 +35,7 @@ CONTRACT_VERSION: Final = 1
 """Version of the contract in this file. A tool names the version it is written for (`contract`); another is refused."""
 Render: TypeAlias = Callable[..., JsonValue]
 
+_NOTHING_SET: Final = ToolSettings()
 ConfigT = TypeVar("ConfigT", contravariant=True)
 T = TypeVar("T")
 
@@ -257,6 +260,8 @@ class ToolContext:
     values: ToolValues
     secrets: ToolSecrets
     worker: ToolWorker
+    settings: ToolSettings = _NOTHING_SET
+    """What the operator has set for tools: directories, hosts, limits, secrets by name."""
 
     def with_render(self, render: Render) -> ToolContext:
         """Return a copy with another `render`.
@@ -271,21 +276,21 @@ class ToolContext:
 class Tool(Protocol[ConfigT]):
     """A tool kind.
 
-    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical
-    ones of protocol/tasks.md#fields. Its `__post_init__` raises ValueError (or ConfigurationError) for every mistake
-    that the rendered values alone show: the command is then refused before it is reported as started. Mistakes that
-    depend on a credential, a file or the worker's environment are found in `run`.
+    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical ones
+    of protocol/tasks.md#fields. Its `__post_init__` raises ConfigurationError (or ValueError) for whatever is seen to
+    be wrong from the rendered values alone: the command is then refused before it is reported as started. What a
+    credential, a file or the worker's environment decides is for `run`.
 
-    Optional attributes: `aliases`, other kinds that mean the same tool; `field_aliases`, other spelling -> canonical
-    name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its own tasks one by one);
-    `inline = True` says that `run` never waits and takes no time: it is awaited directly, with no task and no timeout;
-    `async def aclose(self)` closes what the tool keeps open between calls; `check(config, context)` raises
-    ConfigurationError if a decoded config asks something impossible of other tools; `time_needed(config)` returns the
-    minimum seconds that a config without a timeout needs, which may exceed the worker's default; `ignored(config)`
-    returns texts about parts of a decoded config that nothing reads, reported like unknown fields; `field_schemas`
-    (field -> JSON Schema) describes a field more precisely than its type; `requires` (module -> how to install it) lets
-    `noetl-worker tools` say what is missing; `imports` names modules that are imported with the kind, in a thread,
-    before its first command.
+    Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
+    spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
+    own tasks one by one); `inline = True` says that `run` waits for nothing and takes no time: it is awaited as it is,
+    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls; `check(config,
+    context)` raises ConfigurationError for what a decoded config asks of other tools; `time_needed(config)` gives the
+    seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts or
+    ConfigurationErrors about parts of a decoded config that nothing reads, reported as unknown fields are;
+    `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to install
+    it) lets `noetl-worker tools` say what is missing; `imports` names those that are imported with the kind, in a
+    thread, before its first command.
     """
 
     kind: ClassVar[str]

@@ -30,8 +30,8 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
         return {}
     try:
         one = auth if isinstance(auth, str) else _single(auth)
-    except ValueError as error:
-        raise ConfigurationError(f"{kind}: {error}") from None
+    except ConfigurationError as error:
+        raise error.within(kind) from None
     return await merged_data(one, context)
 
 
@@ -79,5 +79,5 @@ def _single(auth: Mapping[str, Any]) -> Mapping[str, Any]:
     if not nested or len(nested) != len(auth):
         return auth
     if len(nested) > 1:
-        raise ValueError(_SEVERAL)
+        raise ConfigurationError(_SEVERAL, field="auth")
     return _single(nested[0])

@@ -121,14 +121,26 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     `key` is an alias even without `source`, as fixtures write it: no entry has a value under that name.
     """
     if not isinstance(entry, Mapping):
-        raise ConfigurationError(f"python: auth: {name!r} must be an alias or an object, not {type(entry).__name__}")
+        raise ConfigurationError(
+            f"auth: {name!r} must be an alias or an object, not {type(entry).__name__}",
+            field=f"auth.{name}",
+            tool="python",
+        )
     alias = alias_of(entry) or entry.get("key")
     if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
-        raise ConfigurationError(f"python: auth: {name!r}: 'key' must be the alias of a credential")
+        raise ConfigurationError(
+            f"auth: {name!r}: 'key' must be the alias of a credential", field=f"auth.{name}", tool="python"
+        )
     if entry.get("source") not in (None, "credential", "inline"):
-        raise ConfigurationError(f"python: auth: {name!r}: source {entry['source']!r} is not supported; use credential")
+        raise ConfigurationError(
+            f"auth: {name!r}: source {entry['source']!r} is not supported; use credential",
+            field=f"auth.{name}.source",
+            tool="python",
+        )
     if alias is None and entry.get("source") == "credential":
-        raise ConfigurationError(f"python: auth: {name!r} needs 'key': the alias of a credential")
+        raise ConfigurationError(
+            f"auth: {name!r} needs 'key': the alias of a credential", field=f"auth.{name}", tool="python"
+        )
     return None if alias is None else str(alias), str(
         entry.get("service") or entry.get("tool") or entry.get("type") or ""
     )

@@ -21,15 +21,16 @@ _DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|sec|se
 _UNITS: Final = {None: 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0}
 
 
-def seconds(value: JsonValue, field: str) -> float:
-    """Return 30, 1.5, "30", "30s", "500ms", "2m" or "1h" in seconds. Raises ConfigurationError that names `field`."""
+def seconds(value: JsonValue, field: str, tool: str) -> float:
+    """30, 1.5, "30", "30s", "500ms", "2m" or "1h" in seconds; ConfigurationError names `tool` and `field` otherwise."""
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         number = float(match[1]) * _UNITS.get(match[2], 3600.0)
     if not (0 < number < math.inf):
-        raise ConfigurationError(f"{field}={value!r} is not a time: give seconds above 0, or a text like 30s or 2m")
+        problem = f"{field}={value!r} is not a time: give seconds above 0, or a text like 30s or 2m"
+        raise ConfigurationError(problem, field=field, tool=tool)
     return number
 
 
@@ -51,7 +52,7 @@ def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float |
     """
     given = {name: _total(kind, name, value) for name, value in _given(raw_config).items()}
     known = {name: value for name, value in given.items() if value is not None and not has_template(value)}
-    return min((seconds(value, f"{kind}: {name}") for name, value in known.items()), default=None)
+    return min((seconds(value, name, kind) for name, value in known.items()), default=None)
 
 
 def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, float]:
@@ -60,7 +61,7 @@ def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, f
     for given in _given(raw_config).values():
         for name in ("connect", "read"):
             if isinstance(given, Mapping) and given.get(name) is not None:
-                parts.setdefault(f"{name}_timeout", seconds(given[name], f"{kind}: timeout.{name}"))
+                parts.setdefault(f"{name}_timeout", seconds(given[name], f"timeout.{name}", kind))
     return parts
 
 
@@ -76,7 +77,9 @@ def _total(kind: str, field: str, value: JsonValue) -> JsonValue:
         return value
     odd = [name for name in value if name not in _PARTS]
     if odd:
-        raise ConfigurationError(f"{kind}: {field}.{odd[0]} is not read; an object takes {', '.join(_PARTS)}")
+        raise ConfigurationError(
+            f"{field}.{odd[0]} is not read; an object takes {', '.join(_PARTS)}", field=f"{field}.{odd[0]}", tool=kind
+        )
     return value.get("total")
 
 

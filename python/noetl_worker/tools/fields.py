@@ -14,10 +14,10 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.errors import ConfigurationError, TemplateError, did_you_mean
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
 from noetl_worker.text.templates.template import has_template
@@ -138,7 +138,9 @@ def _merged(kind: str, name: str, keys: tuple[str, str], first: JsonValue, secon
     if name == "input" and isinstance(first, Mapping) and isinstance(second, Mapping):
         return {**second, **first} if keys[0] == "input" else {**first, **second}
     if first != second:
-        raise ConfigurationError(f"{kind}: {keys[0]!r} and {keys[1]!r} are the same field with two values; keep one")
+        raise ConfigurationError(
+            f"{keys[0]!r} and {keys[1]!r} are the same field with two values; keep one", field=keys[1], tool=kind
+        )
     return first
 
 
@@ -255,21 +257,24 @@ def decode(
     except MissingField as error:
         spellings = spellings_of(model, own_spellings)
         others = [other for other, name in spellings.items() if name == error.field_name]
-        raise ConfigurationError(_missing(kind, error.field_name, others, fields, raw)) from None
+        raise _missing(kind, error.field_name, others, fields, raw) from None
     except InvalidFieldValue as error:
         raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from None
-    except (TypeError, ValueError) as error:  # a model's own __post_init__
+    except ConfigurationError as error:  # a model's own __post_init__, as what follows
+        raise error.within(kind) if error.field else error from error.__cause__
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{kind}: {error}") from error
 
 
 def _missing(
     kind: str, name: str, others: Sequence[str], fields: Mapping[str, JsonValue], raw: Mapping[str, JsonValue]
-) -> str:
+) -> ConfigurationError:
     if name in fields:
         source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
-        return f"{kind}: field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
-    usual = f" (or {', '.join(others[:3])})" if others else ""  # a message names three; more are accepted
-    return f"{kind}: field {name!r}{usual} is missing"
+        problem = f"field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
+        return ConfigurationError(problem, field=name, tool=kind)
+    usual = f" (or {', '.join(others[:3])})" if others else ""  # more are accepted than a message should name
+    return ConfigurationError(f"field {name!r}{usual} is missing", field=name, tool=kind, reason="missing")
 
 
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
@@ -282,7 +287,7 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
     shown = type(value).__name__
     if isinstance(value, (str, int, float)) and not any(word in name.lower() for word in _SENSITIVE):
         shown = f"{excerpt(str(value), 80)!r} ({shown})"
-    return ConfigurationError(f"{kind}: field {name!r} must be {describe(hint)}, not {shown}")
+    return ConfigurationError(f"field {name!r} must be {describe(hint)}, not {shown}", field=name, tool=kind)
 
 
 class _Form(NamedTuple):
@@ -352,26 +357,35 @@ def describe(hint: Any) -> str:
 
 
 def text_of_base64(field: str, encoded: str) -> str:
-    """Decode base64 text of the config field named `field`, for a `__post_init__`. Raises ValueError."""
+    """Return the text of a config's `field`; for its `__post_init__`. Raises ConfigurationError."""
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except ValueError as error:
-        raise ValueError(f"{field!r} is not base64 of UTF-8 text: {error}") from error
+        raise ConfigurationError(f"{field!r} is not base64 of UTF-8 text: {error}", field=field) from error
 
 
-def with_misspelt(error: ConfigurationError, warnings: Sequence[str]) -> ConfigurationError:
-    """Return the error with the "did you mean" warnings appended, which often explain it."""
-    misspelt = [warning for warning in warnings if "did you mean" in warning]
-    return ConfigurationError(f"{error} ({'; '.join(misspelt)})") if misspelt else error
+def with_misspelt(error: ConfigurationError, warnings: Sequence[ConfigurationError]) -> ConfigurationError:
+    """Return the error, with those of the warnings that are often why."""
+    misspelt = "; ".join(str(warning) for warning in warnings if warning.suggestion)
+    return error.within("", because=misspelt) if misspelt else error
 
 
-def unknown_field(kind: str, name: str, model: type) -> str:
-    """Return the warning about a field that `canonical` does not know."""
-    guess = nearest(name.removeprefix("spec."), sorted(names_of(model)))
-    return f"{kind}: unknown field {name!r} is ignored{guess}"
+def unknown_field(kind: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """Return the warning about a field that is none of the known ones."""
+    guess, problem = closest(name.removeprefix("spec."), sorted(known)), f"unknown field {name!r} is ignored"
+    return ConfigurationError(problem, field=name, suggestion=guess, tool=kind, reason="unknown")
+
+
+def ignored_field(kind: str, name: str, why: str) -> ConfigurationError:
+    """Return the warning about a field that is not read beside the others which are given."""
+    return ConfigurationError(f"field {name!r} is ignored: {why}", field=name, tool=kind, reason="ignored")
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Return the known name that is nearest to another one; empty when none is close."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?`, or an empty text if no known name is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Return `; did you mean 'x'?`, or nothing when no known name is close."""
+    return did_you_mean(closest(name, known))

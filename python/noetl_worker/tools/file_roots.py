@@ -7,85 +7,69 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import ToolSettings
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Variable: directories, separated by `:`, that must contain such files. Empty: any directory that is not forbidden."""
-ARTIFACT_ROOT: Final = "NOETL_ARTIFACT_ROOT"
-"""Variable: the directory that must contain file artifacts, in addition to the other rules."""
+"""Variable: the directories that such files have to be in, separated by `:`; empty: anywhere but what is forbidden."""
 KERNEL: Final = ("/proc", "/sys")
-"""Trees that expose the worker's memory and other processes' environments."""
-_SHARED: Final = ("HOME", "NOETL_DATA_DIR", "NOETL_DUCKDB_EXTENSION_DIRECTORY", ARTIFACT_ROOT)
-"""Variables naming directories in which playbooks create files, besides the roots, the working and temporary one."""
+"""The worker's memory, other processes' environments."""
 _OWN: Final = "noetl-"
 """Name prefix of the worker's own directories in the temporary one: the outbox, other commands' scratch directories."""
 
 
-_own: tuple[str, ...] = ()
+def hidden(settings: ToolSettings) -> tuple[str, ...]:
+    """The worker's own that DuckDB can be kept from by its place: nothing else is made in a directory above it."""
+    return tuple(sorted({str(path) for path in map(_real, settings.own_files) if not _is_shared(path, settings)}))
 
 
-def keep_own(files: Iterable[str]) -> None:
-    """Set the worker's own files in this process that lack that prefix: its outbox, files with its secrets."""
-    global _own
-    _own = tuple(files)
-
-
-def hidden() -> tuple[str, ...]:
-    """Return the worker's own paths that DuckDB can be denied by directory: playbooks create no files above them."""
-    return tuple(sorted({str(path) for path in map(_real, _own) if not _is_shared(path)}))
-
-
-def within_reach() -> list[str]:
-    """Return the worker's own paths that cannot be denied by directory."""
-    return sorted({str(path) for path in map(_real, _own) if _is_shared(path)})
+def within_reach(settings: ToolSettings) -> list[str]:
+    """The worker's own that it cannot be kept from so."""
+    return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 
 def _real(path: str) -> Path:
     return Path(path).resolve()
 
 
-def _is_shared(real: Path) -> bool:
-    named = (os.environ.get(variable) for variable in _SHARED)
+def _is_shared(real: Path, settings: ToolSettings) -> bool:
+    """Whether it is where playbooks make files: in the roots, the home, the working and the temporary directory."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
+    named = (home, settings.data_dir, settings.duckdb_extension_directory, settings.artifact_root)
     shared = {tempfile.gettempdir(), str(Path.cwd()), *filter(None, named)}
-    places = {*map(_real, shared), *roots()} - {Path(os.sep)}
+    places = {*map(_real, shared), *roots(settings)} - {Path(os.sep)}
     return any(real.is_relative_to(place) for place in places)
 
 
-def roots() -> tuple[Path, ...]:
-    return tuple(Path(root).resolve() for root in os.environ.get(FILE_ROOTS, "").split(os.pathsep) if root.strip())
+def roots(settings: ToolSettings) -> tuple[Path, ...]:
+    return tuple(Path(root).resolve() for root in settings.file_roots.split(os.pathsep) if root.strip())
 
 
-def checked(kind: str, given: str, path: Path, *, within: str | None = None) -> Path:
-    """Return `path` with its links followed, if a playbook may name it.
-
-    `given` is the name the playbook uses; `within` is a variable that names a narrower root.
+def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
+    """`path` with its links followed. `given` is how the playbook names it.
 
     Raises:
         ConfigurationError: a file that a playbook may not name.
     """
     real = path.resolve()
-    if is_forbidden(real) or real.is_relative_to("/dev"):
+    if is_forbidden(real, settings) or real.is_relative_to("/dev"):
         raise ConfigurationError(f"{kind}: {given!r} is the kernel's or the worker's own, not a file for playbooks")
-    narrower = os.environ.get(within) if within else None
-    if narrower and not real.is_relative_to(Path(narrower).resolve()):
-        raise ConfigurationError(f"{kind}: {given!r} is outside {within}={narrower}")
-    allowed = roots()
+    allowed = roots(settings)
     if allowed and not any(real.is_relative_to(root) for root in allowed):
-        raise ConfigurationError(f"{kind}: {given!r} is outside {FILE_ROOTS}={os.environ[FILE_ROOTS]}")
+        raise ConfigurationError(f"{kind}: {given!r} is outside {FILE_ROOTS}={settings.file_roots}")
     return real
 
 
-def opened(kind: str, given: str, path: Path) -> BinaryIO:
-    """Open a file that a playbook names, for reading. Call this in a thread: the file system may not answer.
+def opened(kind: str, given: str, path: Path, settings: ToolSettings) -> BinaryIO:
+    """The file that a playbook names, for reading; called in a thread, as its file system may not answer.
 
     Raises:
         ConfigurationError: as `checked`, or it cannot be opened, or is no regular file.
     """
-    real = checked(kind, given, path)
+    real = checked(kind, given, path, settings)
     try:
         return open_regular(real)
     except OSError as error:
@@ -108,11 +92,11 @@ def open_regular(real: Path) -> BinaryIO:
         raise
 
 
-def is_forbidden(real: Path) -> bool:
-    """Return True if playbooks may never name this path (without links), whatever the roots are."""
+def is_forbidden(real: Path, settings: ToolSettings) -> bool:
+    """Of a path without links, whatever the roots are."""
     if any(real.is_relative_to(tree) for tree in KERNEL):
         return True
-    if any(real.is_relative_to(own) for own in map(_real, _own)):
+    if any(real.is_relative_to(own) for own in map(_real, settings.own_files)):
         return True
     temporary = Path(tempfile.gettempdir()).resolve()
     inside = real.relative_to(temporary).parts if real.is_relative_to(temporary) else ()

@@ -146,6 +146,7 @@ def tool_context(
         values=ToolValues(scope, {}, render),
         secrets=in_memory,
         worker=ToolWorker(plane, tools.run_tool, tools.fields_of, tools.check, report_progress=lambda _: None),
+        settings=tools.settings,
     )
     groups: tuple[Any, ...] = (made, made.command, made.values, in_memory, made.worker)
     holders = {field.name: group for group in groups for field in dataclasses.fields(group)}

@@ -28,7 +28,8 @@ def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
         try:
             return base64.b64decode(value if isinstance(value, str) else "!", validate=True)
         except ValueError as error:
-            raise ConfigurationError(f"{kind}: with encoding base64 the data must be base64 text") from error
+            problem = "with encoding base64 the data must be base64 text"
+            raise ConfigurationError(problem, field="encoding", tool=kind) from error
     return value.encode() if isinstance(value, str) else dumps(value)
 
 
@@ -84,6 +85,8 @@ def as_headers(headers: Mapping[str, JsonValue]) -> dict[str, str] | None:
             continue
         text = value if isinstance(value, str) else dumps(value).decode()
         if any(mark in f"{name}{text}" for mark in "\r\n") or not name.strip() or ":" in name:
-            raise ConfigurationError(f"nats: header {name!r} has a line break or a colon where none may be")
+            raise ConfigurationError(
+                f"header {name!r} has a line break or a colon where none may be", field="headers", tool="nats"
+            )
         given[name] = text
     return given or None

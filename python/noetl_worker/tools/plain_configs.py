@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import json_text
 
@@ -18,7 +19,7 @@ class Checked(NamedTuple):
     """The result of a check. Calls with the same text share the config, and nothing changes it."""
 
     config: Any
-    warnings: tuple[str, ...]
+    warnings: tuple[ConfigurationError, ...]
     timeout_s: float | None
     needed_s: float
     """Minimum seconds that the call is given if its config has no timeout."""

@@ -6,10 +6,11 @@ holds decides. A condition that cannot be evaluated does not hold, and a warning
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models import backoff
@@ -19,6 +20,7 @@ from noetl_worker.text.templates.template import has_template, truthy
 from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolForm
 
+_TOOL: Final = "task_sequence"
 VERBS: Final = ("continue", "retry", "break", "jump", "fail")
 _PREVIOUS: Final = frozenset({"previous", "prev", "_previous", "@previous"})
 _ATTEMPTS: Final = 3
@@ -30,6 +32,25 @@ _ACTION_WORDS: Final = frozenset({"do", "attempts", "backoff", "delay", "to", "s
 _WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", "none", "null", ""})
 
 
+class ConfigPlace(NamedTuple):
+    """A part of a config, for what is said of it."""
+
+    tool: str
+    where: str
+    """Its name in texts: `task 'a': rule 0`."""
+    field: str
+    """Its path: `rules[0]`."""
+
+    def wrong(self, problem: str, name: str = "", **more: Any) -> ConfigurationError:
+        """Return the error about this part, or about a name in it."""
+        path = ".".join(filter(None, (self.field, name)))
+        return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
+
+    def below(self, name: str) -> ConfigPlace:
+        """Return a part of this one that texts do not name."""
+        return self._replace(field=f"{self.field}.{name}")
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """The `then` of a rule. `attempts` counts every execution of the task, including the first."""
@@ -39,7 +60,9 @@ class Action:
     backoff: str = "none"
     delay_s: float = _DELAY_S
     to: str | None = None
-    set: Mapping[str, JsonValue] = field(default_factory=dict)
+    set: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict)
+    field: str = ""
+    """Its path in the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +167,15 @@ def place_of(to: str | None, position: int, labels: Sequence[str]) -> int | None
     return max((index for index, label in enumerate(labels) if label == to), default=None)
 
 
-def not_found(to: str | None, label: str) -> str:
-    return f"task_sequence: jump target {to!r} of task {label!r} not found"
+def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError:
+    return ConfigurationError(f"jump target {to!r} of task {label!r} not found", field=field, tool=_TOOL)
 
 
-def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[str]:
-    """Return the errors of jumps to unknown tasks, for the log before a sequence begins.
-
-    Such a rule fails the task only when it holds.
-    """
-    jumps = [rule.action.to for rule in rules if rule.action is not None and rule.action.do == "jump"]
-    return [not_found(to, labels[position]) for to in jumps if place_of(to, position, labels) is None]
+def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
+    """Told before a sequence begins; a failure when such a rule holds."""
+    jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
+    wrong = [action for action in jumps if place_of(action.to, position, labels) is None]
+    return [not_found(action.to, labels[position], f"{action.field}.to") for action in wrong]
 
 
 # ── parsing ─────────────────────────────────────────────────────────────────────────────────────
@@ -170,27 +191,33 @@ def parse_policy(label: str, policy: JsonValue) -> tuple[PolicyRule, ...]:
         return ()
     rules = policy.get("rules") or [] if isinstance(policy, Mapping) else policy
     if not isinstance(rules, Sequence) or isinstance(rules, str):
-        raise ConfigurationError(
-            f"task_sequence: task {label!r}: policy must be an object with 'rules', or a list of rules"
-        )
-    parsed = [_parse_rule(f"task_sequence: task {label!r}: rule {index}", rule) for index, rule in enumerate(rules)]
+        problem = f"task {label!r}: policy must be an object with 'rules', or a list of rules"
+        raise ConfigurationError(problem, tool=_TOOL)
+    parsed = [_parse_rule(_place_of_rule(label, index), rule) for index, rule in enumerate(rules)]
     unmatched = policy.get("on_unmatched") if isinstance(policy, Mapping) else None
     if unmatched is not None:
-        parsed.append(PolicyRule(True, _parse_action(f"task_sequence: task {label!r}: on_unmatched", unmatched)))
+        place = ConfigPlace(_TOOL, f"task {label!r}: on_unmatched", "on_unmatched")
+        parsed.append(PolicyRule(True, _parse_action(place, unmatched)))
     return tuple(parsed)
 
 
-def _parse_rule(where: str, rule: JsonValue) -> PolicyRule:
+def _place_of_rule(label: str, index: int) -> ConfigPlace:
+    return ConfigPlace(_TOOL, f"task {label!r}: rule {index}", f"rules[{index}]")
+
+
+def _parse_rule(where: ConfigPlace, rule: JsonValue) -> PolicyRule:
     if not isinstance(rule, Mapping):
-        raise ConfigurationError(f"{where} must be an object with 'when' and 'then', or 'else'")
+        raise where.wrong(" must be an object with 'when' and 'then', or 'else'")
     _refuse_removed(where, rule)
     if "when" in rule:
-        return PolicyRule(parse_condition(where, "when", rule["when"]), _parse_action(where, rule.get("then")))
+        return PolicyRule(
+            parse_condition(where, "when", rule["when"]), _parse_action(where.below("then"), rule.get("then"))
+        )
     if "else" in rule:
-        return PolicyRule(True, _parse_action(where, _then_of_else(rule["else"])))
+        return PolicyRule(True, _parse_action(where.below("else.then"), _then_of_else(rule["else"])))
     if "then" not in rule:
-        raise ConfigurationError(f"{where} has neither 'when' nor 'else'")
-    return PolicyRule(True, _parse_action(where, rule["then"]), is_bare=True)
+        raise where.wrong(" has neither 'when' nor 'else'")
+    return PolicyRule(True, _parse_action(where.below("then"), rule["then"]), is_bare=True)
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
@@ -198,15 +225,15 @@ def _then_of_else(otherwise: JsonValue) -> JsonValue:
     return otherwise.get("then") if isinstance(otherwise, Mapping) else None
 
 
-def _refuse_removed(where: str, given: Mapping[str, JsonValue]) -> None:
-    """Raise ConfigurationError for words of older playbooks: ignoring one would lose a value it sets or decides."""
+def _refuse_removed(where: ConfigPlace, given: Mapping[str, JsonValue]) -> None:
+    """Older playbooks' words: to ignore one would lose what it sets or decides."""
     removed = [word for word in _REMOVED if word in given]
     if removed:
-        raise ConfigurationError(f"{where}: {removed[0]!r} is not supported; use 'when', 'then' and 'set'")
+        raise where.wrong(f": {removed[0]!r} is not supported; use 'when', 'then' and 'set'", removed[0])
 
 
-def parse_condition(where: str, word: str, when: JsonValue) -> JsonValue:
-    """Return a condition in the form that `condition_holds` takes.
+def parse_condition(where: ConfigPlace, word: str, when: JsonValue) -> JsonValue:
+    """A condition as `condition_holds` takes it.
 
     Raises:
         ConfigurationError: text that is neither a template nor a word for true or false.
@@ -214,25 +241,25 @@ def parse_condition(where: str, word: str, when: JsonValue) -> JsonValue:
     if isinstance(when, str) and not has_template(when):
         if when.strip().lower() not in _WORDS:  # as text without template marks it would always be true
             shown = fields.excerpt(when, 80)
-            raise ConfigurationError(f"{where}: '{word}: {shown}' is no template; write it as {{{{ ... }}}}")
+            raise where.wrong(f": '{word}: {shown}' is no template; write it as {{{{ ... }}}}", word)
         return truthy(when)
     return when
 
 
-def _parse_action(where: str, then: JsonValue) -> Action | None:
+def _parse_action(where: ConfigPlace, then: JsonValue) -> Action | None:
     if then is None:
         return None
     if isinstance(then, str):
         then = {"do": then}
     if not isinstance(then, Mapping):
-        raise ConfigurationError(f"{where}: 'then' must be an object like {{do: retry, attempts: 3}}")
+        raise where.wrong(": 'then' must be an object like {do: retry, attempts: 3}")
     _refuse_removed(where, then)
     verb = str(then.get("do", "continue")).strip().lower()
     if verb not in VERBS:
-        raise ConfigurationError(f"{where}: 'do: {verb}' is none of {', '.join(VERBS)}")
+        raise where.wrong(f": 'do: {verb}' is none of {', '.join(VERBS)}", "do")
     assignments = then.get("set") or {}
     if not isinstance(assignments, Mapping):
-        raise ConfigurationError(f"{where}: 'set' must be an object")
+        raise where.wrong(": 'set' must be an object", "set")
     to, attempts, delay_s = then.get("to"), _count(then.get("attempts")), _seconds(then.get("delay"))
     # differs-from-upstream: a written `delay` counts without `backoff` too; both workers ignore it
     # (protocol/tasks.md#policies).
@@ -243,6 +270,7 @@ def _parse_action(where: str, then: JsonValue) -> Action | None:
         delay_s=_DELAY_S if delay_s is None else max(0.0, delay_s),
         to=to.strip() if isinstance(to, str) else None,
         set=assignments,
+        field=where.field,
     )
 
 
@@ -266,42 +294,47 @@ def _seconds(value: JsonValue) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def unknown_words(label: str, policy: JsonValue) -> list[str]:
-    """Return warnings about words in a policy that nothing reads. The policy must have been parsed before."""
+def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
+    """Words in a policy that nothing reads, reported as unknown fields are; the policy has been parsed."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
-    found = _unknown(f"task_sequence: task {label!r}: policy", policy, _POLICY_WORDS)
+    found = _unknown(ConfigPlace(_TOOL, f"task {label!r}: policy", ""), policy, _POLICY_WORDS)
     for index, rule in enumerate(policy.get("rules") or []):
-        where = f"task_sequence: task {label!r}: rule {index}"
+        where = _place_of_rule(label, index)
         found += _unknown(where, rule, _RULE_WORDS)
         if "else" in rule and "when" in rule:
-            found.append(f"{where}: 'else' beside 'when' is ignored; make it a rule of its own")
+            problem = ": 'else' beside 'when' is ignored; make it a rule of its own"
+            found.append(where.wrong(problem, "else", reason="ignored"))
         elif "else" in rule and _then_of_else(rule["else"]) is None:
-            found.append(
-                f"{where}: 'else' has no 'then': the default action is taken; write else: {{then: {{do: ...}}}}"
-            )
-        for action in (rule.get("then"), _then_of_else(rule.get("else"))):
-            found += _unknown(where, action, _ACTION_WORDS) + _replaced(where, action)
+            problem = ": 'else' has no 'then': the default action is taken; write else: {then: {do: ...}}"
+            found.append(where.wrong(problem, "else", reason="ignored"))
+        for part, action in (("then", rule.get("then")), ("else.then", _then_of_else(rule.get("else")))):
+            place = where.below(part)
+            found += _unknown(place, action, _ACTION_WORDS) + _replaced(place, action)
     return found
 
 
-def _replaced(where: str, action: JsonValue) -> list[str]:
-    """Return warnings about values that are replaced by a default."""
+def _replaced(where: ConfigPlace, action: JsonValue) -> list[ConfigurationError]:
+    """Values in whose place another one is taken."""
     if not isinstance(action, Mapping):
         return []
     count, seconds, growth = (action.get(name) for name in ("attempts", "delay", "backoff"))
-    found = []
+    found = {}
     if count is not None and _count(count) is None:
-        found.append(f"{where}: 'attempts: {count}' is no whole number: {_ATTEMPTS} are taken")
+        found["attempts"] = f": 'attempts: {count}' is no whole number: {_ATTEMPTS} are taken"
     if seconds is not None and _seconds(seconds) is None:
-        found.append(f"{where}: 'delay: {seconds}' is no number: {_DELAY_S:g} s is taken")
+        found["delay"] = f": 'delay: {seconds}' is no number: {_DELAY_S:g} s is taken"
     if growth is not None and _backoff(action) not in backoff.GROWTHS:
-        found.append(f"{where}: 'backoff: {growth}' is none of {', '.join(backoff.GROWTHS)}: fixed is taken")
-    return [fields.excerpt(text, 300) for text in found]
+        found["backoff"] = f": 'backoff: {growth}' is none of {', '.join(backoff.GROWTHS)}: fixed is taken"
+    return [where.wrong(fields.excerpt(text, 300), name, reason="ignored") for name, text in found.items()]
 
 
-def _unknown(where: str, given: JsonValue, known: frozenset[str]) -> list[str]:
+def _unknown(where: ConfigPlace, given: JsonValue, known: frozenset[str]) -> list[ConfigurationError]:
     if not isinstance(given, Mapping):
         return []
     words = [word for word, value in given.items() if word not in known and value is not None]
-    return [f"{where}: {word!r} is ignored{fields.nearest(word, sorted(known))}" for word in words]
+    guesses = {word: fields.closest(word, sorted(known)) for word in words}
+    return [
+        where.wrong(f": {word!r} is ignored", word, suggestion=guess, reason="unknown")
+        for word, guess in guesses.items()
+    ]

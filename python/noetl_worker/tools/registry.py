@@ -23,7 +23,7 @@ from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, requirements
 from noetl_worker.tools.built_in import ALIASES, BUILT_IN
-from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext
+from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext, ToolSettings
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
 from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.kind_rules import KindRules
@@ -59,8 +59,9 @@ class PreparedTool:
     config: Any
     context: ToolContext
     timeout_s: float | None
-    """Seconds: the shorter of the config's shortest timeout and the context's remaining time."""
-    warnings: tuple[str, ...] = ()
+    """The shortest of the config's timeouts and what the context has left; seconds."""
+    warnings: tuple[ConfigurationError, ...] = ()
+    """Parts of the config that nothing reads."""
     own_timeout_s: float | None = None
     """The config's own timeout alone; None if it has none."""
     needed_s: float = 0.0
@@ -142,9 +143,10 @@ class Registry:
     """Tools by kind.
 
     Args:
-        tools: instances, added after the built-in ones and the plug-ins; the last one of a kind wins.
-        plugins: True to load the `noetl_worker.tools` entry points.
-        confinement: restrictions for the built-in tools that run code.
+        tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
+        plugins: whether to load the `noetl_worker.tools` entry points.
+        confinement: what commands of the built-in tools that run code may not do.
+        settings: what each tool has in its context.
     """
 
     def __init__(
@@ -153,8 +155,10 @@ class Registry:
         *,
         plugins: bool = True,
         confinement: Confinement = UNCONFINED,
+        settings: ToolSettings | None = None,
     ) -> None:
         self.confinement = confinement
+        self.settings: Final = settings or ToolSettings()
         self._rules = KindRules()
         self.broken: list[BrokenPlugin] = []
         self._plain = PlainConfigs()
@@ -284,15 +288,14 @@ class Registry:
         raw = _with_timeout(kind, raw_config, tool, context)
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
-        warnings = [fields.unknown_field(kind, name, tool.config_model) for name in [*unknown, *_unread(raw, tool)]]
+        own = fields.names_of(tool.config_model)
+        warnings = [fields.unknown_field(kind, name, own) for name in [*unknown, *_unread(raw, tool)]]
         if raw.get("retry") and "retry" not in _read_by(tool):
-            warnings.append(
-                f"{kind}: retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
-            )
-        if _has_rules(raw) and "tasks" not in fields.names_of(tool.config_model):
-            warnings.append(
-                f"{kind}: spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
-            )
+            problem = f"retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
+            warnings.append(ConfigurationError(problem, field="retry", tool=kind, reason="ignored"))
+        if _has_rules(raw) and "tasks" not in own:
+            problem = "spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
+            warnings.append(ConfigurationError(problem, field="spec.policy", tool=kind, reason="ignored"))
         rendered = fields.rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context.values.render)
         try:
             config = fields.decode(kind, tool.config_model, rendered, raw, own_spellings)
@@ -302,7 +305,11 @@ class Registry:
             check(config, context)
         ignored = getattr(tool, "ignored", None)
         if ignored is not None:
-            warnings += ignored(config)
+            told = ignored(config)  # a plug-in may give texts
+            warnings += [
+                one if isinstance(one, ConfigurationError) else ConfigurationError(one, reason="ignored")
+                for one in told
+            ]
         needed = getattr(tool, "time_needed", None)
         return Checked(config, tuple(warnings), raw["timeout"], 0.0 if needed is None else needed(config))
 
@@ -343,7 +350,7 @@ class Registry:
         """
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:
-            context.logger.warning("tool_config", kind=kind, problem=warning)
+            context.logger.warning("tool_config", kind=kind, problem=str(warning))
         return await prepared.run_in_time()
 
     async def aclose(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,32 +13,18 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from noetl_worker.authoring.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.authoring.dev.forms.python_form import PythonForm
-from noetl_worker.authoring.dev.forms.rust_form import RustForm
-from noetl_worker.authoring.dev.forms.wire_form import Issued, WireForm
+from noetl_worker.authoring.dev.event_log import CommandRow, LoggedEvent
+from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import CommandStream
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
-from noetl_worker.authoring.dev.server.batches import Batches
-from noetl_worker.authoring.dev.server.catalog import Catalog, CatalogEntry, playbook_of
-from noetl_worker.authoring.dev.server.claims import Claims
-from noetl_worker.authoring.dev.server.credentials import Credentials, Keychain
-from noetl_worker.authoring.dev.server.dispatcher import Dispatcher
-from noetl_worker.authoring.dev.server.executions import Executions
-from noetl_worker.authoring.dev.server.inspection import Inspection
+from noetl_worker.authoring.dev.server.catalog import CatalogEntry, playbook_of
 from noetl_worker.authoring.dev.server.own_requests import OwnAddresses, OwnRequests
-from noetl_worker.authoring.dev.server.python_events import PythonEvents
-from noetl_worker.authoring.dev.server.reaper import Reaper
-from noetl_worker.authoring.dev.server.registry import RuntimeRegistry
-from noetl_worker.authoring.dev.server.results import Results
 from noetl_worker.authoring.dev.server.route_table import route_table
-from noetl_worker.authoring.dev.server.routes import Fault, build_app
-from noetl_worker.authoring.dev.server.rust_events import RustEvents
-from noetl_worker.authoring.dev.server.variables import Variables
+from noetl_worker.authoring.dev.server.routes import build_app
+from noetl_worker.authoring.dev.server.state import PlaneState
 from noetl_worker.authoring.dev.settings import PlaneSettings
-from noetl_worker.models.wire import Dialect, JsonValue
+from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.outbox.dev_token import token_file
 from noetl_worker.process import event_loop
 
@@ -62,7 +46,7 @@ class RawCommand:
     """Added to the plane's own meta."""
 
 
-class DevControlPlane:
+class DevControlPlane(PlaneState):
     """A control plane for development and tests, on loopback.
 
     `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
@@ -73,35 +57,10 @@ class DevControlPlane:
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
         """`nats_url` None: nothing is published (HTTP only)."""
-        self.settings: Final = settings or PlaneSettings()
-        self.nats_url: Final = nats_url
-        chosen = self.settings
-        self.log: Final = EventLog(chosen)
-        ids = self.log.ids
-        self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
-        self.results: Final = Results(chosen, ids)
-        self.registry: Final = RuntimeRegistry(chosen, ids)
-        self.variables: Final = Variables(chosen)
-        self.credentials: Final = Credentials(chosen, ids)
-        self.keychain: Final = Keychain(chosen)
-        self.catalog: Final = Catalog(chosen, ids)
-        router = Router(self.form)
-        self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)
-        self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
-        self.inspection: Final = Inspection(chosen, self.log, self.executions)
-        self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)
-        self.python_events: Final = PythonEvents(self.log, self.executions, router, self.dispatcher, self.results)
-        self.rust_events: Final = RustEvents(self.log, self.executions, router, self.dispatcher)
-        self.batches: Final = Batches(self.log, self.python_events, self.dispatcher)
-        self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
-        self.started_at: Final = time.time()
-        self.requests: Final[Counter[str]] = Counter()
-        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
-        self.fault: Fault | None = None
-        """Called with every request before it is handled; a response it returns is the answer."""
+        super().__init__(settings, nats_url=nats_url)
         self.app: Final = build_app(self, route_table(self))
         """The routes as an ASGI application, for tests without a socket; see `settle`."""
-        self._port = chosen.port
+        self._port = self.settings.port
         self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._changed = asyncio.Event()
@@ -112,10 +71,6 @@ class DevControlPlane:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def dialect(self) -> Dialect:
-        return self.settings.dialect
 
     async def start(self) -> None:
         """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""

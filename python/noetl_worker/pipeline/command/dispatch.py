@@ -214,6 +214,7 @@ class Dispatch:
                 partial(self.slots.waiting, command.kind),
                 trace_headers,
             ),
+            registry.settings,
         )
 
     async def _run_tool(
@@ -240,7 +241,7 @@ class Dispatch:
 
     def _warn(self, prepared: PreparedTool) -> None:
         for warning in prepared.warnings:
-            self._log().warning("tool_config", kind=prepared.kind, problem=warning)
+            self._log().warning("tool_config", kind=prepared.kind, problem=str(warning))
 
     def _forget_if_refused(self, failure: ToolError | ToolFailure) -> None:
         if failure.kind == "auth":

@@ -12,7 +12,6 @@ from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools import fields, file_roots
 from noetl_worker.tools.http import egress
-from noetl_worker.tools.kinds.container import allowance
 from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.command_group import commands_group
 from noetl_worker.tools.process.confinement import Confinement
@@ -37,15 +36,13 @@ _KEEP_APART: Final = (
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The worker's tools, under its rules; the rules for connections and files hold for the process from here on.
+    """The worker's tools, under its rules; the rule for connections holds for the process from here on.
 
     Raises:
         SettingsError: a setting names a kind that is not there.
     """
     egress.deny(settings.egress_deny)
-    allowance.allow(settings.kubernetes_allow, settings.kubernetes_own_secrets)
-    file_roots.keep_own(_own_files(settings))
-    registry = Registry(confinement=_confinement(settings))
+    registry = Registry(confinement=_confinement(settings), settings=settings.for_tools(_own_files(settings)))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),
         ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
@@ -73,7 +70,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
-    if landlock.is_there() and (files := file_roots.within_reach()) and _duckdb_kinds(settings):
+    tools = settings.for_tools(_own_files(settings))
+    if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)

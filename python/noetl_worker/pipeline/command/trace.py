@@ -55,31 +55,11 @@ _SPANS: Final = {
 _FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
 
 
-MOST_COMMANDS: Final = 1000
-"""Of one execution in one trace, for each worker; those after them are in the trace of their step. Backends cut a trace
-that is larger, or refuse it."""
-_MOST_KEPT: Final = 1000
-
-
-@dataclass(slots=True)
-class _Begun:
-    """What began in one trace."""
-
-    trace_id: int
-    commands: int = 0
-    first: SpanContext | None = None
-    """Recorded."""
-
-
 class ExecutionTraceIds(RandomIdGenerator):
     """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
-        self._begun: dict[tuple[str, int, str], _Begun] = {}
-        """By plane, execution and step ("": all), of the last ones."""
-        self.begun_now: list[_Begun] = []
-        """The execution whose trace, or that of a step of it, was begun last; none where there was a parent."""
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
 
@@ -87,23 +67,8 @@ class ExecutionTraceIds(RandomIdGenerator):
         notification = self.notification
         if notification is None:
             return super().generate_trace_id()
-        key = (notification.server_url, notification.execution_id, "")
-        begun = self._begun.get(key) or self._first(key)
-        self.begun_now = [begun]
-        begun.commands += 1
-        if begun.commands > MOST_COMMANDS:
-            key = (*key[:2], notification.step)
-            begun = self._begun.get(key) or self._first(key)
-        return begun.trace_id
-
-    def _first(self, key: tuple[str, int, str]) -> _Begun:
-        if len(self._begun) >= _MOST_KEPT:
-            del self._begun[next(iter(self._begun))]
-        url, execution, step = key
-        text = "/".join(filter(None, ((url or self._server_url).rstrip("/"), str(execution), step)))
-        digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        found = self._begun[key] = _Begun(int.from_bytes(digest[:16], "big"))
-        return found
+        text = f"{(notification.server_url or self._server_url).rstrip('/')}/{notification.execution_id}"
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
 
 
 class DeliveryTraces:
@@ -130,8 +95,7 @@ class DeliveryTraces:
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
-        ids = self._trace_ids
-        ids.notification, ids.begun_now = notification, []  # asked at once, if there is no parent
+        self._trace_ids.notification = notification  # asked at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -157,8 +121,6 @@ class DeliveryTraces:
                         "noetl.step": notification.step,
                     }
                 )
-            for execution in ids.begun_now:
-                _link(span, execution)
             progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
@@ -167,15 +129,6 @@ class DeliveryTraces:
         task = progress.task or asyncio.current_task()
         assert task is not None
         task.add_done_callback(traced.end)
-
-
-def _link(span: Span, execution: _Begun) -> None:
-    """A span of a step's trace leads to a span of its execution's: one that was sent, so it is no parent."""
-    at = span.get_span_context()
-    if execution.first is None:
-        execution.first = at
-    elif at.trace_id != execution.trace_id:
-        span.add_link(execution.first)
 
 
 class _Unrecorded:

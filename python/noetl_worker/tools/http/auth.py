@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
@@ -76,7 +75,7 @@ class Authorizer:
         values = await self._values(auth, context, destination)
         kind = _supported(values)
         if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
-            check_identity(destination)
+            check_identity(destination, context.settings)
         made = await _MAKERS[kind](self, values)
         if "host" in map(str.lower, made.headers):  # `destination` knows of those in 'headers' alone
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
@@ -148,16 +147,22 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
         return
     if _is_several(auth):
         if not all(isinstance(part, Mapping) for part in auth.values()):
-            raise ConfigurationError(f"http: auth needs 'type'; supported: {_SUPPORTED}")
+            raise ConfigurationError(f"auth needs 'type'; supported: {_SUPPORTED}", field="auth", tool="http")
         for part in auth.values():
             check_auth(part)
         return
     own = {name: value for name, value in auth.items() if value is not None}
     source, is_kept = own.get("source"), own.get("provider") == "secret_manager"
     if is_kept and not isinstance(own.get("key") or own.get("secret_name"), str):
-        raise ConfigurationError("http: auth from secret_manager needs 'key': projects/<p>/secrets/<s>")
+        raise ConfigurationError(
+            "auth from secret_manager needs 'key': projects/<p>/secrets/<s>", field="auth", tool="http"
+        )
     if not is_kept and source not in (None, "credential", "secret", "inline"):
-        raise ConfigurationError(f"http: auth source {source!r} is not supported; use credential, secret or inline")
+        raise ConfigurationError(
+            f"auth source {source!r} is not supported; use credential, secret or inline",
+            field="auth.source",
+            tool="http",
+        )
     is_the_credential = not is_kept and source != "secret" and alias_of(own) is None
     if (is_the_credential or "type" in own) and _supported(own) == "oauth2":
         check_grant(own)
@@ -171,17 +176,21 @@ def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
 def _supported(values: Mapping[str, JsonValue]) -> str:
     kind = _kind(values)
     if kind not in _MAKERS:
-        raise ConfigurationError(f"http: auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}")
+        raise ConfigurationError(
+            f"auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}",
+            field="auth.type",
+            tool="http",
+        )
     return kind
 
 
 def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
     """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
     variable = SECRET_VARIABLE + name.upper()
-    value = os.environ.get(variable)
+    value = context.settings.named.get(variable)
     if not value:
         raise CredentialError(f"http: auth: the worker's environment has no {variable}")
-    check_destination(variable, destination)
+    check_destination(variable, destination, context.settings)
     context.secrets.keep(value)
     return value
 

@@ -25,6 +25,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http import egress
@@ -84,19 +85,22 @@ class Clients:
         self._is_closed = False
 
     @asynccontextmanager
-    async def lease(self, options: ClientOptions = ClientOptions(), *, to: str) -> AsyncIterator[httpx.AsyncClient]:
+    async def lease(
+        self, options: ClientOptions = ClientOptions(), *, to: str, settings: ToolSettings | None = None
+    ) -> AsyncIterator[httpx.AsyncClient]:
         """A client for these options, for one command alone.
 
         One that is left by an exception is closed: over a proxy, httpcore may keep a cancelled request's connection.
 
         Args:
             to: the address that will be asked first: who has asked that server before has a connection to it.
+            settings: which files the options may name; needed where they name one.
 
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
         """
         key = (_server_of(to), options)
-        client = self._take(key) or _new_client(options, await _tls_of(options), self._transport)
+        client = self._take(key) or _new_client(options, await _tls_of(options, settings), self._transport)
         is_kept = False
         try:
             yield client
@@ -141,7 +145,9 @@ def _server_of(address: str) -> str:
 def check_options(options: ClientOptions) -> None:
     """What can be checked without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
-        raise ConfigurationError("http: 'client_key' is the key of a 'client_cert'; give that too")
+        raise ConfigurationError(
+            "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"
+        )
     if options.proxy is not None:
         try:
             is_socks = httpx.Proxy(options.proxy).url.scheme.startswith("socks")
@@ -153,7 +159,7 @@ def check_options(options: ClientOptions) -> None:
 
 def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
     what = f"'proxy' {shown_text(proxy)!r}" if proxy else "the proxy of the worker's environment"
-    return ConfigurationError(f"http: {what} cannot be used: {error}")
+    return ConfigurationError(f"{what} cannot be used: {error}", field="proxy", tool="http")
 
 
 class _Client(httpx.AsyncClient):
@@ -222,15 +228,15 @@ def _public_tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _tls_of(options: ClientOptions) -> ssl.SSLContext:
+async def _tls_of(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
     if options.ca_file or options.client_cert or not options.verify:
-        return await finished_off_loop(functools.partial(_tls_context, options))
+        return await finished_off_loop(functools.partial(_tls_context, options, settings))
     return _public_tls_context()
 
 
-def _tls_context(options: ClientOptions) -> ssl.SSLContext:
+def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
     with ExitStack() as files:
-        ca, cert, key = (_opened(options, name, files) for name in ("ca_file", "client_cert", "client_key"))
+        ca, cert, key = (_opened(options, name, files, settings) for name in ("ca_file", "client_cert", "client_key"))
         try:
             context = ssl.create_default_context(cafile=ca) if ca else httpx.create_ssl_context()
         except (OSError, ssl.SSLError) as error:
@@ -247,12 +253,14 @@ def _tls_context(options: ClientOptions) -> ssl.SSLContext:
     return context
 
 
-def _opened(options: ClientOptions, name: str, files: ExitStack) -> str | None:
+def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings | None) -> str | None:
     """A path that leads OpenSSL, which takes no open file, to the file that was looked at."""
     given = getattr(options, name)
     if not given:
         return None
-    file = files.enter_context(opened(f"http: {name!r}", given, Path(given)))
+    if settings is None:
+        raise TypeError("a client with files is leased with the settings that say which may be named")
+    file = files.enter_context(opened(f"http: {name!r}", given, Path(given), settings))
     if os.fstat(file.fileno()).st_size > _MOST_PEM_BYTES:  # OpenSSL keeps all of it
         raise ConfigurationError(f"http: {name!r}: {given!r} is over {_MOST_PEM_BYTES >> 20} MiB")
     return str(Path("/dev/fd", str(file.fileno())))

@@ -6,7 +6,6 @@ a server of their own. A token of the worker's own identity at Google is such a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,12 +14,11 @@ from typing import Any, Final
 import httpx
 
 from noetl_worker.errors import CredentialError
+from noetl_worker.tools.contract import ToolSettings
 
 SECRET_VARIABLE: Final = "NOETL_SECRET_"
 HOSTS_SUFFIX: Final = "_HOSTS"
-GOOGLE_HOSTS: Final = "NOETL_WORKER_GOOGLE_HOSTS"
-"""Variable: where a token of the worker's own identity at Google may be sent; absent: Google's APIs."""
-_GOOGLE_APIS: Final = "googleapis.com,*.googleapis.com"
+_GOOGLE_HOSTS: Final = "NOETL_WORKER_GOOGLE_HOSTS"
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -51,18 +49,15 @@ class Destination:
         return f"{url.scheme}://{server}" + "".join(f" (Host: {site!r})" for site in sorted(sites - {server}))
 
 
-def named_hosts(variable: str) -> tuple[str, ...]:
+def named_hosts(variable: str, settings: ToolSettings) -> tuple[str, ...]:
     """What the worker's NOETL_SECRET_<NAME>_HOSTS says: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
-    return _hosts(os.environ.get(variable + HOSTS_SUFFIX, ""))
-
-
-def _hosts(text: str) -> tuple[str, ...]:
+    text = settings.named.get(variable + HOSTS_SUFFIX, "")
     return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 
 
-def check_destination(variable: str, destination: Destination) -> None:
+def check_destination(variable: str, destination: Destination, settings: ToolSettings) -> None:
     """Raises CredentialError: the secret in `variable` may not be sent there."""
-    hosts = named_hosts(variable)
+    hosts = named_hosts(variable, settings)
     if not hosts:
         raise CredentialError(
             f"http: auth: nothing says where {variable} may be sent: set {variable}{HOSTS_SUFFIX} for the worker, "
@@ -71,10 +66,10 @@ def check_destination(variable: str, destination: Destination) -> None:
     _check(variable, variable + HOSTS_SUFFIX, hosts, destination)
 
 
-def check_identity(destination: Destination) -> None:
+def check_identity(destination: Destination, settings: ToolSettings) -> None:
     """Raises CredentialError: a token of the worker's own identity at Google may not be sent there."""
-    hosts = _hosts(os.environ.get(GOOGLE_HOSTS) or _GOOGLE_APIS)
-    _check("the worker's own Google identity", GOOGLE_HOSTS, hosts, destination)
+    hosts = tuple(host.lower() for host in settings.google_hosts)
+    _check("the worker's own Google identity", _GOOGLE_HOSTS, hosts, destination)
 
 
 def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destination) -> None:

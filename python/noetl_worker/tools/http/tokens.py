@@ -194,8 +194,10 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
     grant = values.get("grant_type")
     if grant is not None and grant != "client_credentials":
         raise ConfigurationError(
-            f"http: oauth2 auth: grant_type {grant!r} is not supported; only client_credentials is "
-            "(Google: type gcp_adc with a refresh_token)"
+            f"oauth2 auth: grant_type {grant!r} is not supported; only client_credentials is "
+            "(Google: type gcp_adc with a refresh_token)",
+            field="auth.grant_type",
+            tool="http",
         )
 
 

@@ -65,7 +65,9 @@ def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
             continue
         text = value if isinstance(value, str) else dumps(value).decode()
         if not name or "=" in name or "\0" in name or "\0" in text:
-            raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no NUL character may be in it")
+            raise ConfigurationError(
+                f"env: {name!r} cannot be a variable: no '=' and no NUL character may be in it", field=f"env.{name}"
+            )
         texts[name] = text
     return texts
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.command_group import remove_group
 from noetl_worker.tools.process.confinement import Confinement
@@ -23,10 +24,8 @@ _PYTHONS: Final = "NOETL_WORKER_PYTHONS"
 _CHANNEL: Final = 3
 
 
-def allowed(given: str, *, is_confined: bool) -> str:
-    """Return the path of the interpreter that a step names.
-
-    Links to its directory are resolved, because through one the interpreter would find another environment.
+def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
+    """The interpreter that a step names, by its own path: a link to a directory would make another environment of it.
 
     Raises:
         ConfigurationError: the operator has not allowed it.
@@ -34,7 +33,7 @@ def allowed(given: str, *, is_confined: bool) -> str:
     found, own = _placed(shutil.which(given) or given), _placed(sys.executable)
     if found.parent == own.parent and found.resolve() == own.resolve():
         return sys.executable
-    named = [name for name in os.environ.get(_PYTHONS, "").split(os.pathsep) if name]
+    named = [name for name in settings.pythons.split(os.pathsep) if name]
     is_any = "*" in named or not (named or is_confined)
     if is_any or any(found == _placed(name) or found.parent == Path(name, "bin").resolve() for name in named):
         return str(found)

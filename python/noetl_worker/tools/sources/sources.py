@@ -16,7 +16,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import seconds
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.file_roots import opened
@@ -63,7 +63,7 @@ class Sources(OverHttp):
     async def _of_address(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
         scheme = urlsplit(uri).scheme
         if scheme in ("", "file"):
-            return await asyncio.to_thread(_of_file, uri, self._kind)
+            return await asyncio.to_thread(_of_file, uri, self._kind, context.settings)
         if scheme in ("http", "https"):
             destination = Destination(uri, _headers(details, self._kind))
             authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
@@ -140,11 +140,11 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
         return place.code
     parts = urlsplit(place.uri)
     if parts.scheme not in _SCHEMES:
-        text = f"{kind}: script address {place.uri!r}: a path, file://, http(s)://, gs:// or s3:// is needed"
-        raise ConfigurationError(text)
+        text = f"script address {place.uri!r}: a path, file://, http(s)://, gs:// or s3:// is needed"
+        raise ConfigurationError(text, field="script", tool=kind)
     if parts.scheme in _BUCKETS and not (parts.netloc and parts.path.lstrip("/")):
-        text = f"{kind}: script address {place.uri!r}: {parts.scheme}://<bucket>/<object> is needed"
-        raise ConfigurationError(text)
+        text = f"script address {place.uri!r}: {parts.scheme}://<bucket>/<object> is needed"
+        raise ConfigurationError(text, field="script", tool=kind)
     if parts.scheme in ("http", "https", "gs"):
         check_auth(place.details.get("auth"))
     if parts.scheme in ("http", "https", "gs", "s3"):
@@ -161,7 +161,9 @@ def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
     details: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
     kind = details.get("type")
     if kind is not None and kind not in _TYPES:
-        raise ConfigurationError(f"{tool}: script.source.type {kind!r} is none of {', '.join(_TYPES)}")
+        raise ConfigurationError(
+            f"script.source.type {kind!r} is none of {', '.join(_TYPES)}", field="script.source.type", tool=tool
+        )
     if isinstance(details.get("code"), str):
         return _ScriptAddress(str(details["code"]))
     uri = script.get("uri") or details.get("uri") or (source if isinstance(source, str) else None)
@@ -169,7 +171,7 @@ def _place(script: str | Mapping[str, Any], tool: str) -> _ScriptAddress:
     if kind == "http" and isinstance(endpoint, str):
         uri = _below(endpoint, uri) if isinstance(uri, str) and "://" not in uri else uri or endpoint
     if not isinstance(uri, str) or kind == "inline":
-        raise ConfigurationError(f"{tool}: 'script' needs 'uri', or 'source' with 'code'")
+        raise ConfigurationError("'script' needs 'uri', or 'source' with 'code'", field="script", tool=tool)
     auth = details.get("auth") or details.get("credential")
     return _ScriptAddress(uri=uri.strip(), details={**details, "auth": auth})
 
@@ -181,7 +183,7 @@ def _below(endpoint: str, path: str) -> str:
 
 def _limit_s(details: Mapping[str, Any], kind: str) -> float:
     given = details.get("timeout")
-    return _TIMEOUT_S if given is None else seconds(given, f"{kind}: script.source.timeout")
+    return _TIMEOUT_S if given is None else seconds(given, "script.source.timeout", kind)
 
 
 def _headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
@@ -189,7 +191,11 @@ def _headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{kind}: script.source.headers must be an object, not {type(given).__name__}")
+        raise ConfigurationError(
+            f"script.source.headers must be an object, not {type(given).__name__}",
+            field="script.source.headers",
+            tool=kind,
+        )
     return {str(name): str(value) for name, value in given.items() if value is not None}
 
 
@@ -207,9 +213,9 @@ def _is_source(script: str) -> bool:
     )
 
 
-def _of_file(uri: str, kind: str) -> str:
+def _of_file(uri: str, kind: str, settings: ToolSettings) -> str:
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
-    with opened(f"{kind}: script", uri, path) as file:
+    with opened(f"{kind}: script", uri, path, settings) as file:
         data = file.read(MAX_CODE_BYTES + 1)
     if len(data) > MAX_CODE_BYTES:
         raise ConfigurationError(f"{kind}: script {uri!r} is over {MAX_CODE_BYTES >> 20} MiB")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from noetl_worker.errors import ToolError
+from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import plain
 from noetl_worker.tools.contract import ToolForm
@@ -105,7 +105,7 @@ def check_above_zero(**given: int | None) -> None:
     """Check numbers in a config's fields. Raises ValueError for one below 1."""
     for name, value in given.items():
         if value is not None and value < 1:
-            raise ValueError(f"{name!r} is {value}: give 1 or more")
+            raise ConfigurationError(f"{name!r} is {value}: give 1 or more", field=name)
 
 
 # ── the text ────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +119,9 @@ def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | 
             `__post_init__`: the worker then refuses the config before the command is reported as started.
     """
     if query is None and encoded is None:
-        raise ValueError("field 'query' (or command, commands, sql) is missing")
+        raise ConfigurationError(
+            "field 'query' (or command, commands, sql) is missing", field="query", reason="missing"
+        )
     texts = []
     if query is not None:
         texts.append(_joined([query] if isinstance(query, str) else query))
@@ -127,9 +129,9 @@ def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | 
         pieces = ["".join(piece.split()) for piece in ([encoded] if isinstance(encoded, str) else encoded)]
         texts.append(_joined([text_of_base64("query_b64", piece) for piece in pieces]))
     if len(set(texts)) > 1:
-        raise ValueError("'query' and 'query_b64' hold two texts; keep one")
+        raise ConfigurationError("'query' and 'query_b64' hold two texts; keep one", field="query_b64")
     if not texts[0].strip():
-        raise ValueError("'query' has no statement")
+        raise ConfigurationError("'query' has no statement", field="query")
     return texts[0]
 
 

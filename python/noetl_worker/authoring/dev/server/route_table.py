@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from noetl_worker.authoring.dev.database import MAX_ID
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.authoring.dev.server.claims import claim_body, command_body
 from noetl_worker.authoring.dev.server.routes import Handler, RouteCall
+from noetl_worker.authoring.dev.server.state import PlaneState
 from noetl_worker.models.wire import Dialect, fields_of
-
-if TYPE_CHECKING:
-    from noetl_worker.authoring.dev.plane import DevControlPlane
 
 RUST_VERSION: Final = "3.54.0"
 """The Rust plane that was recorded; `version` in its health answer is how workers recognise it
 (protocol/registry.md#identity)."""
 
 
-def route_table(plane: DevControlPlane) -> Mapping[str, Mapping[str, Handler]]:
+def route_table(plane: PlaneState) -> Mapping[str, Mapping[str, Handler]]:
     """Path template -> method -> handler; what workers call most comes first."""
     results, variables, inspection = plane.results, plane.variables, plane.inspection
     prefix = plane.settings.result_prefix
@@ -97,12 +95,12 @@ def _event_id(call: RouteCall) -> int:
     return event_id
 
 
-def _claim(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _claim(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     event_id = _event_id(call)
     return plane.claims.claim(event_id, claim_body(call.body, call.raw, plane.dialect))
 
 
-def _command(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _command(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     event_id = _event_id(call)
     row = plane.log.command(event_id)
     if row is not None:
@@ -111,35 +109,35 @@ def _command(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
     return rust_error(404, text) if plane.dialect is Dialect.RUST else detail(404, text)
 
 
-def _event(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _event(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     if plane.dialect is Dialect.RUST:
         return plane.rust_events.single(call.body, call.raw)
     return plane.python_events.single(call.body)
 
 
-def _batch(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _batch(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     if plane.dialect is Dialect.RUST:
         return plane.rust_events.batch(call.body, call.raw)
     key = call.headers.get("idempotency-key") or call.headers.get("x-idempotency-key")
     return plane.batches.accept(call.body, call.raw, key)
 
 
-def _result(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _result(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     is_resolved = call.query.get("resolve", "true").lower() != "false"
     return plane.results.get_route(call.execution_id, call.path["step"], is_resolved=is_resolved)
 
 
-def _credential(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _credential(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     with_data = call.query.get("include_data", "").lower() in ("true", "1", "yes")
     return plane.credentials.read(call.path["name"], with_data=with_data)
 
 
-def _keychain_read(plane: DevControlPlane, call: RouteCall) -> HttpAnswer:
+def _keychain_read(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     catalog_id, scope = _number(call, "catalog_id"), call.query.get("scope_type", "global")
     return plane.keychain.read(catalog_id, call.path["name"], scope, call.query.get("execution_id"))
 
 
-def _pool(plane: DevControlPlane) -> HttpAnswer:
+def _pool(plane: PlaneState) -> HttpAnswer:
     low, high = (0, 5) if plane.dialect is Dialect.RUST else (2, 32)
     size = max(low, 2)
     return answer(
@@ -156,7 +154,7 @@ def _pool(plane: DevControlPlane) -> HttpAnswer:
     )
 
 
-def _health(plane: DevControlPlane) -> HttpAnswer:
+def _health(plane: PlaneState) -> HttpAnswer:
     if plane.dialect is Dialect.PYTHON:
         return answer({"status": "ok"})
     return answer(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,17 +14,12 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noetl_worker.authoring.dev.server.answers import JSON, TEXT, HttpAnswer, Refused, detail, invalid
+from noetl_worker.authoring.dev.server.state import PlaneState
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.text.json_text import loads
 
-if TYPE_CHECKING:
-    from noetl_worker.authoring.dev.plane import DevControlPlane
-
 log = logging.getLogger(__name__)
-
-Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A test's way in: gets each request first and may answer it, delay it, or let it pass with None."""
 
 
 class RouteCall(NamedTuple):
@@ -49,7 +44,7 @@ Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 class Endpoint:
     """All methods of one path, as an ASGI application: Starlette then adds no wrapper of its own."""
 
-    def __init__(self, template: str, handlers: Mapping[str, Handler], plane: DevControlPlane) -> None:
+    def __init__(self, template: str, handlers: Mapping[str, Handler], plane: PlaneState) -> None:
         self._template, self._handlers, self._plane = template, handlers, plane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +103,7 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
     return HttpAnswer(422, b"{}", JSON)
 
 
-def build_app(plane: DevControlPlane, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
+def build_app(plane: PlaneState, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
     """The application: it counts each request, and publishes what one led to before it is answered.
 
     `table`: path template -> method -> handler, in the order in which they are tried.

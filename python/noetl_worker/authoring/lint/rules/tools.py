@@ -13,14 +13,14 @@ from noetl_worker.authoring.dev.orchestration.playbook import known_kinds
 from noetl_worker.authoring.dev.outline import ToolPart, mapping, names_in, policy_of, tools_of
 from noetl_worker.authoring.dev.positions import Path, Place
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.errors import ConfigurationError, TemplateError
+from noetl_worker.errors import ConfigurationError, TemplateError, did_you_mean
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, policy
 from noetl_worker.tools.contract import Tool, ToolContext
 from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.memory_context import tool_context
 
-_QUOTED: Final = re.compile(r"'([^']+)'")
+_PART_OF_PATH: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""
@@ -73,33 +73,41 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
     path, given = policy_of(part)
     try:
         rules = policy.parse_policy(part.label, given)
-        ignored = policy.unknown_words(part.label, given)
     except ConfigurationError as error:
-        inspection.add("NW206", _place_of_rule(inspection, path, str(error)), _without_kind(str(error)))
+        _add_policy_problem(inspection, path, error)
         return
-    for message in policy.jumps_nowhere(rules, part.position, part.labels):
-        place = _place_of_rule(inspection, path, message.partition(" of task ")[0])
-        inspection.add("NW206", place, _without_kind(message))
-    for message in ignored:
-        place, is_guessed = _place_of_rule(inspection, path, message), "did you mean" in message
-        inspection.add("NW206", place, _without_kind(message), is_warning=not is_guessed)
+    for problem in (
+        *policy.jumps_nowhere(rules, part.position, part.labels),
+        *policy.unknown_words(part.label, given),
+    ):
+        is_certain = problem.reason == "invalid" or bool(problem.suggestion)
+        _add_policy_problem(inspection, path, problem, is_warning=not is_certain)
 
 
-def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Place:
-    """Of the word that a message quotes, within the rule that it numbers."""
-    numbered = re.search(r": rule (\d+)", message)
-    if numbered is not None:
-        inside = (*path, "rules", int(numbered[1]))
-        path = inside if inspection.playbook.has(inside) else (*path, int(numbered[1]))
-    for word in reversed(_QUOTED.findall(message.split(": rule", 1)[-1])):
-        found = inspection.playbook.below(path, word.partition(":")[0])
-        if found is not None:
-            return found
-    return inspection.playbook.at(path)
+def _add_policy_problem(
+    inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
+) -> None:
+    """A list of rules stands for an object with `rules`."""
+    inside = _path_of(problem.field)
+    if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
+        inside = inside[1:]
+    place = inspection.playbook.key(_there(inspection, path, inside))
+    text = f"{problem.problem}{did_you_mean(problem.suggestion)}"
+    inspection.add("NW206", place, text, is_warning=is_warning)
 
 
-def _without_kind(message: str) -> str:
-    return message.removeprefix("task_sequence: ")
+def _path_of(field: str) -> Path:
+    """Return the path of a field: `rules[0].then` is ("rules", 0, "then")."""
+    return tuple(int(index) if index else name for index, name in _PART_OF_PATH.findall(field))
+
+
+def _there(inspection: Inspected, path: Path, inside: Path) -> Path:
+    """Return so much of a path as the playbook has."""
+    for part in inside:
+        if not inspection.playbook.has((*path, part)):
+            break
+        path = (*path, part)
+    return path
 
 
 # ── fields ──────────────────────────────────────────────────────────────────────────────────────
@@ -121,17 +129,27 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
         for key, value in config.items()
     }
     try:
-        prepared = inspection.registry.prepare(part.kind, filled, context)
-    except (ConfigurationError, TemplateError) as error:
-        if not _is_of_stand_in(str(error), spellings, templated):
-            _report_error(inspection, part, str(error), spellings)
+        warnings = inspection.registry.prepare(part.kind, filled, context).warnings
+    except TemplateError as error:
+        if not templated:
+            inspection.add("NW204", part.path, f"{part.kind}: {error}")
+        return
+    except ConfigurationError as error:
+        warnings = _unknown_fields(part.kind, filled, tool)
+        if not _is_of_stand_in(error, spellings, templated):
+            _report_error(inspection, part, error, warnings, spellings)
             return
-        _, unknown = fields.canonical(part.kind, filled, tool.config_model, getattr(tool, "field_aliases", {}))
-        warnings = tuple(fields.unknown_field(part.kind, name, tool.config_model) for name in unknown)
-    else:
-        warnings = prepared.warnings
     for warning in warnings:
         _report_warning(inspection, part, warning, spellings, templated)
+
+
+def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tuple[ConfigurationError, ...]:
+    try:
+        _, unknown = fields.canonical(kind, config, tool.config_model, getattr(tool, "field_aliases", {}))
+    except ConfigurationError:  # this is the error that is reported
+        return ()
+    known = fields.names_of(tool.config_model)
+    return tuple(fields.unknown_field(kind, name, known) for name in unknown)
 
 
 def _filled(value: Any, hint: Any) -> Any:
@@ -158,59 +176,53 @@ def _stand_in(hint: Any) -> Any:
     return _STAND_INS.get(origin or hint, _TEXT)
 
 
-def _named_in(message: str) -> list[str]:
-    return [name.removeprefix("spec.") for name in _QUOTED.findall(message)]
+def _is_of_stand_in(error: ConfigurationError, spellings: Mapping[str, str], templated: set[str]) -> bool:
+    """Whether an error may be about what stands in a template's place."""
+    first = str(next(iter(_path_of(error.field)), ""))
+    return bool(templated) and (not first or spellings.get(first, first) in templated)
 
 
-def _field_of(message: str) -> str:
-    """A message names its field, first of all that it quotes."""
-    return next(iter(_named_in(message)), "").partition(".")[0]
-
-
-def _is_of_stand_in(message: str, spellings: Mapping[str, str], templated: set[str]) -> bool:
-    """Whether an error says something of what stands in a template's place alone."""
-    first = _field_of(message)
-    return bool(templated) and (not first or _TEXT in message or spellings.get(first, first) in templated)
-
-
-def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str]) -> None:
-    named, first = _named_in(message), _field_of(message)
-    text = message.removeprefix(f"{part.kind}: ")
-    if "is missing" in text and first not in part.config:
-        misspelt = [name for name in named if "unknown field" in message and name in part.config]
-        if misspelt:  # that is why
-            at = inspection.playbook.key((*part.path, misspelt[0]))
-            guess = fields.nearest(misspelt[0], [first, *spellings])
-            inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
+def _report_error(
+    inspection: Inspected,
+    part: ToolPart,
+    error: ConfigurationError,
+    unknown: Sequence[ConfigurationError],
+    spellings: Mapping[str, str],
+) -> None:
+    text = str(error if error.tool.startswith(part.kind) else error.within(part.kind))
+    if error.reason == "missing" and _path_of(error.field)[0] not in part.config:
+        if misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why
+            _report_warning(inspection, part, misspelt, spellings, set())
         else:
-            inspection.add("NW203", part.path, f"{part.kind}: {text}")
-        return
-    quoted = next((found for name in named if (found := inspection.playbook.below(part.path, name)) is not None), None)
-    found = _place_of_field(inspection, part, first, spellings) or quoted
-    inspection.add("NW204", found or part.path, f"{part.kind}: {text}")
+            inspection.add("NW203", part.path, text)
+    else:
+        inspection.add("NW204", _place_of_field(inspection, part, error.field, spellings), text)
 
 
 def _report_warning(
-    inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str], templated: set[str]
+    inspection: Inspected,
+    part: ToolPart,
+    warning: ConfigurationError,
+    spellings: Mapping[str, str],
+    templated: set[str],
 ) -> None:
-    if "spec.policy is ignored" in message:  # not on the Python plane: NW504
+    if warning.field == "spec.policy":  # not on the Python plane: NW504
         return
-    named = _QUOTED.findall(message)
-    first = named[0] if named else "retry"
-    if "unknown field" in message:
-        path: Path = (*part.path, *first.split(".", 1)) if first.startswith("spec.") else (*part.path, first)
-        is_guessed = "did you mean" in message
-        text = message.replace(" is ignored", "") if is_guessed else message
-        inspection.add("NW202", inspection.playbook.key(path), text, is_warning=not is_guessed)
+    place = _place_of_field(inspection, part, warning.field, spellings)
+    if warning.reason == "unknown":
+        is_guessed = bool(warning.suggestion)
+        text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(warning.suggestion)}"
+        inspection.add("NW202", place, text if is_guessed else str(warning), is_warning=not is_guessed)
     elif not templated:  # what is ignored depends on other values
-        inspection.add("NW205", _place_of_field(inspection, part, first, spellings) or part.path, message)
+        inspection.add("NW205", place, str(warning))
 
 
-def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | None:
+def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
     """In whichever spelling it is given, and wherever it stands."""
-    own = spellings.get(field, field)
-    for name in (field, own, *(other for other, name in spellings.items() if name == own)):
+    first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _path_of(field) or ("",)
+    own = spellings.get(str(first), first)
+    for name in (first, own, *(other for other, name in spellings.items() if name == own)):
         for path in ((*part.path, name), (*part.path, "spec", name)):
             if inspection.playbook.has(path):
-                return inspection.playbook.key(path)
-    return None
+                return inspection.playbook.key(_there(inspection, path, tuple(inside)))
+    return part.path

@@ -23,7 +23,7 @@ from noetl_worker.text.json_text import dumps, loads_in_room
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import http_failure
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
@@ -88,15 +88,17 @@ class ArtifactConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.input.get(name))
         if self.uri is not None and not isinstance(self.uri, str):
-            raise ValueError("'uri' under 'input' must be text")
+            raise ConfigurationError("'uri' under 'input' must be text", field="uri")
         if self.result_ref is not None:
             object.__setattr__(self, "uri", self.uri or reference_of(self.result_ref))
         if not 0 < self.max_bytes <= LARGEST_MAX_BYTES:
-            raise ValueError(f"'max_bytes' must be between 1 and {LARGEST_MAX_BYTES}")
+            raise ConfigurationError(f"'max_bytes' must be between 1 and {LARGEST_MAX_BYTES}", field="max_bytes")
         if self.action == "get" and self.uri is None:
-            raise ValueError("get requires 'uri' or 'result_ref' (or either of them under 'input')")
+            raise ConfigurationError(
+                "get requires 'uri' or 'result_ref' (or either of them under 'input')", field="uri", reason="missing"
+            )
         if self.action == "put" and self.data is None:
-            raise ValueError("put requires 'data'")
+            raise ConfigurationError("put requires 'data'", field="data", reason="missing")
         self._check_place()
         if self.action == "put" and self.encoding == "base64" and self.scheme != "noetl":
             as_bytes("artifact", self.data, self.encoding)
@@ -104,15 +106,20 @@ class ArtifactConfig:
     def _check_place(self) -> None:
         scheme = self.scheme
         if scheme in _ELSEWHERE:
-            raise ValueError(f"uri scheme {scheme!r} is not supported: {_ELSEWHERE[scheme]}")
+            raise ConfigurationError(f"uri scheme {scheme!r} is not supported: {_ELSEWHERE[scheme]}", field="uri")
         if scheme not in ("noetl", "file", "http", "https"):
-            raise ValueError(
-                f"uri {excerpt(str(self.uri), 160)!r}: supported are noetl://, file://, http:// and https://"
+            raise ConfigurationError(
+                f"uri {excerpt(str(self.uri), 160)!r}: supported are noetl://, file://, http:// and https://",
+                field="uri",
             )
         if self.action == "put" and scheme == "noetl" and self.compress:
-            raise ValueError("'compress' is for files and http; the control plane packs its results by itself")
+            raise ConfigurationError(
+                "'compress' is for files and http; the control plane packs its results by itself", field="compress"
+            )
         if self.action == "put" and scheme == "noetl" and self.uri not in (None, RESULT_SCHEME):
-            raise ValueError("the control plane names its references: put without 'uri', and give 'name'")
+            raise ConfigurationError(
+                "the control plane names its references: put without 'uri', and give 'name'", field="uri"
+            )
         if self.action == "get" and scheme == "noetl":
             reference_of(self.uri)
         if scheme == "file":
@@ -125,7 +132,9 @@ class ArtifactConfig:
             if not httpx.URL(str(self.uri)).host:
                 raise ValueError("it has no host")
         except (httpx.InvalidURL, ValueError) as error:
-            raise ValueError(f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}") from error
+            raise ConfigurationError(
+                f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}", field="uri"
+            ) from error
         check_auth(self.auth)
 
     @property
@@ -150,8 +159,8 @@ class ArtifactTool(OverHttp):
     config_model: ClassVar[type] = ArtifactConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
 
-    def ignored(self, config: ArtifactConfig) -> list[str]:
-        """Return warnings about fields that this action or this place does not read."""
+    def ignored(self, config: ArtifactConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: what this action does not read, or this place."""
         is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
         read = {
             "auth": (is_http, "it is for http(s)"),
@@ -161,7 +170,7 @@ class ArtifactTool(OverHttp):
             "sha256": (not is_put, "it is for a get"),
         }
         unread = {name: why for name, (is_read, why) in read.items() if getattr(config, name) and not is_read}
-        return [f"artifact: field {name!r} is ignored: {why}" for name, why in unread.items()]
+        return [ignored_field(self.kind, name, why) for name, why in unread.items()]
 
     async def run(self, config: ArtifactConfig, context: ToolContext) -> ToolResult:
         act = self._get if config.action == "get" else self._put
@@ -175,7 +184,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "noetl":
             return await _stored(config, context)
         if config.scheme == "file":
-            content = await asyncio.to_thread(read_file, path_of(config.uri), config.max_bytes)
+            content = await asyncio.to_thread(read_file, path_of(config.uri, context.settings), config.max_bytes)
         else:
             content = await self._exchange("GET", config, context, None)
         largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
@@ -195,7 +204,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "file":
             stopped = threading.Event()
             try:
-                await asyncio.to_thread(write_file, path_of(config.uri), content, stopped)
+                await asyncio.to_thread(write_file, path_of(config.uri, context.settings), content, stopped)
             finally:
                 stopped.set()
         else:

@@ -6,10 +6,14 @@ import os
 import threading
 import uuid
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.tools.file_roots import ARTIFACT_ROOT, checked, open_regular
+from noetl_worker.tools.contract import ToolSettings
+from noetl_worker.tools.file_roots import checked, open_regular
+
+_ROOT: Final = "NOETL_ARTIFACT_ROOT"
 
 
 def absolute(uri: str) -> str:
@@ -22,20 +26,28 @@ def absolute(uri: str) -> str:
     if uri.lower().startswith("file:"):
         url = urlsplit(uri)
         if url.netloc not in ("", "localhost"):
-            raise ConfigurationError(f"artifact: {uri!r} names the host {url.netloc!r}; write file:///absolute/path")
+            raise ConfigurationError(
+                f"{uri!r} names the host {url.netloc!r}; write file:///absolute/path", field="uri", tool="artifact"
+            )
         text = unquote(url.path)
     if not text.startswith("/") or "\0" in text:
-        raise ConfigurationError(f"artifact: {uri!r} is no absolute path; write file:///absolute/path")
+        raise ConfigurationError(
+            f"{uri!r} is no absolute path; write file:///absolute/path", field="uri", tool="artifact"
+        )
     return text
 
 
-def path_of(uri: str) -> Path:
-    """Return the file at `absolute(uri)`, with its links followed.
+def path_of(uri: str, settings: ToolSettings) -> Path:
+    """The file at `absolute(uri)`, links followed.
 
     Raises:
         ConfigurationError: as `absolute`, and for a place that playbooks may not name.
     """
-    return checked("artifact", uri, Path(absolute(uri)), within=ARTIFACT_ROOT)
+    path = checked("artifact", uri, Path(absolute(uri)), settings)
+    root = settings.artifact_root
+    if root and not path.is_relative_to(Path(root).resolve()):
+        raise ConfigurationError(f"artifact: {uri!r} is outside {_ROOT}={root}")
+    return path
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

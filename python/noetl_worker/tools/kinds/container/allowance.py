@@ -5,11 +5,12 @@ The finished Job is checked, so that no spelling of a config can bypass this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.settings.patterns import Patterns, matches
+from noetl_worker.settings.patterns import matches
+from noetl_worker.tools.contract import ToolSettings
 
 _SETTING = "NOETL_WORKER_KUBERNETES_ALLOW"
 _OWN = "NOETL_WORKER_KUBERNETES_OWN_SECRETS"
@@ -17,29 +18,21 @@ _DEFAULT_ACCOUNT = "default"
 """Service account that Kubernetes gives a pod that names none."""
 _REFERENCES = frozenset({"secretKeyRef", "secretRef"})
 
-_allowed: Patterns | None = None
-_own: frozenset[str] = frozenset()
 
-
-def allow(names: Patterns | None, own_secrets: Iterable[str]) -> None:
-    """Set which names this process's Jobs may use (None: any), and which Secrets none of them may use."""
-    global _allowed, _own
-    _allowed, _own = names, frozenset(own_secrets)
-
-
-def check(kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]) -> None:
-    """Raise ConfigurationError for a Job that uses a name which is not allowed. `beside`: objects created with
-    the Job."""
+def check(
+    kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]], settings: ToolSettings
+) -> None:
+    """Raise ConfigurationError for a Job that uses a name which is not allowed; `beside`: what is made with it."""
     pod = job["spec"]["template"]["spec"]
     made = {manifest["metadata"]["name"] for manifest in beside.values()}
     secrets = sorted(set(_secrets_in(pod)) - made)
-    for name in _own.intersection(secrets):
+    for name in set(settings.kubernetes_own_secrets).intersection(secrets):
         raise ConfigurationError(
             f"{kind}: the Secret {name!r} is the worker's own ({_OWN}), and no step gets it: make another Secret with "
             "what the step needs",
             code="kubernetes_not_allowed",
         )
-    if _allowed is None:
+    if settings.kubernetes_allow is None:
         return
     account = pod.get("serviceAccountName", _DEFAULT_ACCOUNT)
     for part, word, names in (
@@ -47,7 +40,7 @@ def check(kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[
         ("service-accounts", "service account", [] if account == _DEFAULT_ACCOUNT else [account]),
         ("secrets", "Secret", secrets),
     ):
-        patterns = _allowed.get(part, ())
+        patterns = settings.kubernetes_allow.get(part, ())
         for name in names:
             if not matches(name, patterns):
                 raise ConfigurationError(

@@ -20,7 +20,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.text.json_text import dumps
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data, written_data
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import without_half_at_end
@@ -47,17 +47,18 @@ class ClusterAddress:
     url: str
     token: str | None = field(repr=False)
     options: ClientOptions
+    settings: ToolSettings
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ValueError: `auth` has no address of a cluster.
+        ConfigurationError: it leads to no cluster.
     """
     written = written_data(auth)
     if auth is not None and written is not None and not _url(written):
-        raise ValueError(_NO_URL)
+        raise ConfigurationError(_NO_URL, field="auth")
 
 
 async def place_of(
@@ -80,7 +81,8 @@ async def place_of(
         options = ClientOptions(
             verify=bool(found.get("verify", True)), ca_file=None if ca_file is None else str(ca_file)
         )
-        return ClusterAddress(url.rstrip("/"), None if found.get("token") is None else str(found["token"]), options)
+        token = None if found.get("token") is None else str(found["token"])
+        return ClusterAddress(url.rstrip("/"), token, options, context.settings)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         token = (await asyncio.to_thread((service_account / "token").read_text, "utf-8")).strip()
@@ -95,7 +97,7 @@ async def place_of(
     context.secrets.keep(token)
     shown_host = f"[{host}]" if ":" in host else host
     options = ClientOptions(ca_file=str(service_account / "ca.crt"), is_own=True)
-    return ClusterAddress(f"https://{shown_host}:{port}", token, options)
+    return ClusterAddress(f"https://{shown_host}:{port}", token, options, context.settings)
 
 
 def _url(found: Mapping[str, Any]) -> str:
@@ -185,8 +187,10 @@ class Cluster:
         content = None if body is None else dumps(body)
         request = httpx.Request(method, self._place.url + path, headers=headers, content=content)
         try:
-            async with self._clients.lease(self._place.options, to=self._place.url) as client:
-                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives as the call finishes
+            async with self._clients.lease(
+                self._place.options, to=self._place.url, settings=self._place.settings
+            ) as client:
+                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
                 with anyio.fail_after(_CALL_TIMEOUT_S):
                     response = await client.send(request, stream=True)
                     got = (await read(response, limit)).take()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 import httpx
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
@@ -21,6 +22,7 @@ from noetl_worker.tools.kinds.container.container_job import (
     check_volumes,
     manifest,
 )
+from noetl_worker.tools.kinds.container.job_fields import ContainerFields
 from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
@@ -42,93 +44,47 @@ _IN_RUNTIME: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerConfig:
+class ContainerConfig(ContainerFields):
     """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
 
     The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names.
     """
 
-    image: str | None = None
-    """Image to run."""
-    command: list[str] | None = None
-    """Program and its first arguments; the image's own when absent."""
-    args: list[str] | None = None
-    """Arguments; the image's own when absent."""
-    env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
-    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
-    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
-    resources: dict[str, Any] = field(default_factory=dict)
-    """Kubernetes' `requests` and `limits`."""
-    auth: str | dict[str, Any] | None = None
-    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
-    namespace: str = "noetl"
-    """Namespace of the Job."""
-    service_account: str | None = None
-    """Service account of the pod; the namespace's default when absent."""
-    backoff_limit: int = 0
-    """Number of retries by Kubernetes after a failure."""
-    restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """Policy for a container that failed: with OnFailure the pod starts it again."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """When the image is pulled; Kubernetes decides when absent."""
-    node_selector: dict[str, str] = field(default_factory=dict)
-    """Labels a node must have."""
-    tolerations: list[dict[str, Any]] = field(default_factory=list)
-    """Taints that are tolerated, as Kubernetes writes them."""
-    volumes: list[dict[str, Any]] = field(default_factory=list)
-    """Objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret; Kubernetes' spellings are
-    accepted too."""
-    volume_mounts: list[dict[str, Any]] = field(default_factory=list)
-    """Objects {name, mount_path, sub_path, read_only}."""
-    ttl_seconds_after_finished: int = 300
-    """Seconds until Kubernetes removes the ended Job."""
-    wait: bool = True
-    """false: only create the Job; nothing reports to the playbook how it ended."""
-    max_log_bytes: int = 262_144
-    """Maximum bytes of the output that are returned, from its beginning."""
-    runtime: dict[str, Any] = field(default_factory=dict)
-    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
-    timeout: float | None = None
-    """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
-
     def __post_init__(self) -> None:
         for key, value in self.runtime.items():
             if key not in _IN_RUNTIME:
-                raise ValueError(f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}")
+                raise ConfigurationError(
+                    f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}", field=f"runtime.{key}"
+                )
             if value is not None:
                 field_name = "service_account" if key == "serviceAccountName" else key
                 object.__setattr__(self, field_name, _of_runtime(key, value))
         if not (self.image or "").strip():
-            raise ValueError("image is required")
+            raise ConfigurationError("image is required", field="image", reason="missing")
         check_variables(self.variables)
         check_job(self)
         check_counts(max_log_bytes=self.max_log_bytes)
         check_volumes(self.volumes, self.volume_mounts)
         check_auth(self.auth)
 
-    @property
-    def variables(self) -> list[dict[str, Any]]:
-        """Return `env` as a list."""
-        if isinstance(self.env, Mapping):
-            return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
-        return self.env
-
 
 def _of_runtime(key: str, value: Any) -> Any:
     """Return a value of `runtime`, which the decoder does not check, in the form of its field."""
     if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
-            raise ValueError(f"{key} must be a list of text")
+            raise ConfigurationError(f"{key} must be a list of text", field=f"runtime.{key}")
         return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
     if key == "env":
         is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
         if not is_list and not isinstance(value, Mapping):
-            raise ValueError("runtime.env must be an object, or a list of objects with 'name'")
+            raise ConfigurationError(
+                "runtime.env must be an object, or a list of objects with 'name'", field="runtime.env"
+            )
     elif key == "resources":
         if not isinstance(value, Mapping):
-            raise ValueError("runtime.resources must be an object")
+            raise ConfigurationError("runtime.resources must be an object", field="runtime.resources")
     elif not isinstance(value, str):
-        raise ValueError(f"runtime.{key} must be text")
+        raise ConfigurationError(f"runtime.{key} must be text", field=f"runtime.{key}")
     return value
 
 

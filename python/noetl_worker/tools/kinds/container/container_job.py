@@ -7,22 +7,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.kinds.container.job_fields import ContainerFields, JobFields
 from noetl_worker.tools.process import process
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.container.container import ContainerConfig
-    from noetl_worker.tools.kinds.container.script_job import JobConfig
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
 """Seconds after the worker's own timeout when the cluster ends the Job, in case the worker is gone."""
 _NEVER_STARTS: Final = frozenset(
-    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+    {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerFieldsError", "CreateContainerError"}
 )
 _VOLUME_SOURCES: Final[Mapping[str, Mapping[str, str]]] = {
     "empty_dir": {"medium": "medium", "size_limit": "sizeLimit"},
@@ -44,18 +42,20 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
 
-# ── checks for a config model's `__post_init__`: each raises ValueError for what no Job can have ──
+# ── what no Job can have: each raises ConfigurationError, for a `__post_init__` ───────────
 
 
 def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 0:
-            raise ValueError(f"{name!r} must be 0 or more, not {count}")
+            raise ConfigurationError(f"{name!r} must be 0 or more, not {count}", field=name)
 
 
 def check_variable_name(name: str) -> None:
     if not _VARIABLE.fullmatch(name):
-        raise ValueError(f"env: {name!r} cannot be a variable: no '=' and no control character may be in it")
+        raise ConfigurationError(
+            f"env: {name!r} cannot be a variable: no '=' and no control character may be in it", field=f"env.{name}"
+        )
 
 
 def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -63,18 +63,22 @@ def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
         _variable(entry)
 
 
-def check_job(config: ContainerConfig | JobConfig) -> None:
-    """Check the fields that all configs of a Job have."""
+def check_job(config: ContainerFields | JobFields) -> None:
+    """What each config of a Job has."""
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
-        raise ValueError(
-            f"'namespace' {config.namespace!r} is not allowed: use small letters, digits and -, at most 63"
+        raise ConfigurationError(
+            f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63", field="namespace"
         )
     for name, amounts in config.resources.items():
         if name not in _RESOURCES:
-            raise ValueError(f"resources: {name!r} is none of {', '.join(_RESOURCES)}")
+            raise ConfigurationError(
+                f"resources: {name!r} is none of {', '.join(_RESOURCES)}", field=f"resources.{name}"
+            )
         if name != "claims" and amounts is not None and not isinstance(amounts, Mapping):
-            raise ValueError(f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}")
+            raise ConfigurationError(
+                f"resources: {name!r} must be an object like {{cpu: 500m, memory: 1Gi}}", field=f"resources.{name}"
+            )
 
 
 def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
@@ -88,14 +92,16 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
     names = [str(_volume(volume)["name"]) for volume in volumes]
     for mount in mounts:
         if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
-            raise ValueError("each of volume_mounts needs 'name' and 'mount_path'")
+            raise ConfigurationError("each of volume_mounts needs 'name' and 'mount_path'", field="volume_mounts")
         if str(mount["name"]) not in names:
             there = ", ".join(names) or "none"
-            raise ValueError(f"volume_mounts: there is no volume {mount['name']!r}; there are: {there}")
+            raise ConfigurationError(
+                f"volume_mounts: there is no volume {mount['name']!r}; there are: {there}", field="volume_mounts"
+            )
 
 
-def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
-    """Return the Job to create."""
+def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
+    """The Job to create."""
     container: dict[str, JsonValue] = {
         "command": config.command,
         "args": config.args,
@@ -113,7 +119,7 @@ def manifest(config: ContainerConfig, context: ToolContext, timeout_s: float) ->
 
 
 def job_of(
-    config: ContainerConfig | JobConfig,
+    config: ContainerFields | JobFields,
     metadata: Mapping[str, JsonValue],
     container: Mapping[str, JsonValue],
     pod: Mapping[str, JsonValue],
@@ -188,20 +194,25 @@ def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     """Return a variable as Kubernetes writes it, or None if its value is null, which counts as absent.
 
     Raises:
-        ValueError: the entry has no name, or not exactly one known source of its value.
+        ConfigurationError: without a name, or without one source of its value that is known here.
     """
     if not entry.get("name"):
-        raise ValueError("each of env needs 'name'")
+        raise ConfigurationError("each of env needs 'name'", field="env")
     name, given = str(entry["name"]), {_camel_word(key): value for key, value in entry.items() if key != "name"}
     check_variable_name(name)
     if len(given) == 2 and given.keys() == {"value", "valueFrom"}:
-        raise ValueError(f"container env var {name!r}: value and value_from are mutually exclusive")
+        raise ConfigurationError(
+            f"container env var {name!r}: value and value_from are mutually exclusive", field=f"env.{name}"
+        )
     if given.keys() == {"value"}:
         text = process.environment_text({name: given["value"]})
         return {"name": name, "value": text[name]} if text else None
     if given.keys() != {"valueFrom"}:
         there = ", ".join(entry.keys() - {"name"}) or "nothing"
-        raise ValueError(f"container env var {name!r} needs value or value_from; beside its name there is {there}")
+        raise ConfigurationError(
+            f"container env var {name!r} needs value or value_from; beside its name there is {there}",
+            field=f"env.{name}",
+        )
     return {"name": name, "valueFrom": _variable_source(name, given["valueFrom"])}
 
 
@@ -211,28 +222,33 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
         return {"secretKeyRef": {"name": str(source["secretName"]), "key": str(source["secretKey"])}}
     [word, about] = next(iter(source.items())) if len(source) == 1 else ("", None)
     if word not in _VARIABLE_SOURCES:
-        raise ValueError(
+        raise ConfigurationError(
             f"container env var {name!r}: value_from needs secret_name and secret_key, "
-            f"or one of {', '.join(_VARIABLE_SOURCES)}"
+            f"or one of {', '.join(_VARIABLE_SOURCES)}",
+            field=f"env.{name}",
         )
     needed = _VARIABLE_SOURCES[word]
     fields = _camel(about) if isinstance(about, Mapping) else {}
     if not all(fields.get(field) for field in needed):
-        raise ValueError(f"container env var {name!r}: {word} needs {' and '.join(needed)}")
+        raise ConfigurationError(
+            f"container env var {name!r}: {word} needs {' and '.join(needed)}", field=f"env.{name}"
+        )
     return {word: fields}
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return a volume as Kubernetes writes it. Raises ValueError without a name or exactly one known source."""
+    """A volume as Kubernetes writes it. Raises ConfigurationError: it has no name, or not one known source."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
-        raise ValueError(f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}")
+        raise ConfigurationError(
+            f"each of volumes needs 'name' and one of {', '.join(_VOLUME_SOURCES)}", field="volumes"
+        )
     [(source, given)] = sources.items()
     about, names = given or {}, _VOLUME_SOURCES[source]
     if not isinstance(about, Mapping):
-        raise ValueError(f"volume {name!r}: {source!r} must be an object")
+        raise ConfigurationError(f"volume {name!r}: {source!r} must be an object", field="volumes")
     if source != "empty_dir" and not about:
-        raise ValueError(f"volume {name!r}: {source!r} needs {next(iter(names))!r}")
+        raise ConfigurationError(f"volume {name!r}: {source!r} needs {next(iter(names))!r}", field="volumes")
     return {"name": name, _camel_word(source): {names.get(key, _camel_word(key)): about[key] for key in about}}
 
 

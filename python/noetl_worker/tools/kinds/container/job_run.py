@@ -43,7 +43,7 @@ class JobRun:
         Raises:
             ConfigurationError: the worker's operator does not allow a name in it.
         """
-        allowance.check(self._kind, job, beside)
+        allowance.check(self._kind, job, beside, self._context.settings)
         created: Mapping[str, Any] = {}
         try:
             created = await self._cluster.create(job)

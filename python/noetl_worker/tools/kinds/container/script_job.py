@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
@@ -19,34 +19,21 @@ from noetl_worker.tools.kinds.container.container_job import (
     own_letters,
     snake_word,
 )
+from noetl_worker.tools.kinds.container.job_fields import JobFields
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
 """Maximum bytes of a script that a ConfigMap can hold beside its other fields."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobConfig:
-    """The image, namespace and limits of the Job; Kubernetes' own names (`backoffLimit`) are accepted too."""
-
-    image: str = "python:3.11-slim"
-    namespace: str = "noetl"
-    ttl_seconds_after_finished: int = 300
-    backoff_limit: int = 3
-    timeout: float = 600.0
-    """Seconds until the Job is ended, its retries included."""
-    install_dependencies: list[str] = field(default_factory=list)
-    """Requirements that pip installs first."""
-    resources: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
-    """Variables, kept in a Secret that is removed with the Job."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    service_account: str | None = None
+class JobConfig(JobFields):
+    """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
 
     def __post_init__(self) -> None:
         if not self.image.strip():
-            raise ValueError("'image' is empty")
+            raise ConfigurationError("'image' is empty", field="image")
         if not self.timeout > 0:
-            raise ValueError(f"'timeout' must be above 0 seconds, not {self.timeout:g}")
+            raise ConfigurationError(f"'timeout' must be above 0 seconds, not {self.timeout:g}", field="timeout")
         check_job(self)
         for name in self.env:
             check_variable_name(name)
@@ -60,7 +47,10 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
     """
     named = {snake_word(name): value for name, value in job.items()}
     given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
-    made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    try:
+        made: JobConfig = fields.decode("script: job", JobConfig, given, named)
+    except ConfigurationError as error:
+        raise error.within("script: job", field="job") from error.__cause__
     return made, unknown
 
 

@@ -102,7 +102,7 @@ class DuckdbTool:
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
         opening = Opening(
             kind=self.kind,
-            database=database_of(config.database, context.command.execution_id),
+            database=database_of(config.database, context.command.execution_id, context.settings),
             read_only=config.read_only,
             memory_limit=config.memory_limit,
             threads=config.threads,
@@ -110,10 +110,10 @@ class DuckdbTool:
             secrets=tuple(await secrets_of(self.kind, config.auth, context)),
         )
         text = await sql_of(self.kind, config, self._sources, context)
-        self._duckdb.check_files(self.kind, text, config.params)
+        self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(opening.database, read_only=opening.read_only)
-        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context)
         return late or ToolResult.success(_data(batch, context.command.form))
 
     async def aclose(self) -> None:

@@ -8,7 +8,6 @@ is tried again.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
 
 DATA_DIR: Final = "NOETL_DATA_DIR"
@@ -24,16 +24,16 @@ DATA_DIR: Final = "NOETL_DATA_DIR"
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
-def database_of(given: str | None, execution_id: int) -> str:
-    """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
+def database_of(given: str | None, execution_id: int, settings: ToolSettings) -> str:
+    """The database that a command opens, as `canonical` names it; `given` is its `database`.
 
     Raises:
         ConfigurationError: the file of another execution, or a data directory that cannot be made.
     """
-    data_dir = os.environ.get(DATA_DIR, "").strip()
+    data_dir = settings.data_dir
     directory = (Path(data_dir) / "noetldb").resolve() if data_dir else None
     if given:
-        database = canonical("duckdb: 'database'", given)
+        database = canonical("duckdb: 'database'", given, settings)
         path = Path(database)
         owner = _OWNER.fullmatch(path.name)
         if path.parent == directory and owner is not None and owner[1] != str(execution_id):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.file_roots import FILE_ROOTS, KERNEL, checked, is_forbidden, roots
 
 MEMORY: Final = ":memory:"
@@ -31,8 +32,8 @@ _LONGEST: Final = 4096
 """Maximum number of characters of a path; a longer text is not a path."""
 
 
-def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
-    """Return the same name for all spellings of one place that DuckDB accepts, for a name outside of SQL.
+def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: bool = False) -> str:
+    """One name for all that DuckDB takes for the same place, of what a step names outside of SQL.
 
     The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that
     are special to DuckDB.
@@ -43,7 +44,7 @@ def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY
     if _ADDRESS.match(given):
-        if roots():
+        if roots(settings):
             raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
         return given
     path = _in_home(_FILE.sub("", given))
@@ -52,7 +53,7 @@ def canonical(field: str, given: str, *, is_directory: bool = False) -> str:
             f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
             f"address like s3://bucket/name{'' if is_directory else ' (what is of another kind: ATTACH it in SQL)'}"
         )
-    real = checked(field, given, Path(path))
+    real = checked(field, given, Path(path), settings)
     is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
     with suppress(OSError):  # if it does not exist yet, or cannot be read, DuckDB says so
         if not is_there(real.stat().st_mode):
@@ -65,17 +66,17 @@ def _in_home(path: str) -> str:
     return str(Path(path).expanduser()) if path.startswith("~/") else path
 
 
-def check_sql_files(kind: str, text: str, params: Any = ()) -> None:
-    """Check the names in SQL and its parameters. With file roots DuckDB itself does this.
+def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
+    """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
 
     Raises:
         ConfigurationError: a forbidden file.
     """
-    if roots():
+    if roots(settings):
         return
     values = params.values() if isinstance(params, dict) else params
     for name in (*_quoted(text), *(value for value in values if isinstance(value, str))):
-        if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name):
+        if "/" in name and len(name) <= _LONGEST and "\0" not in name and _names_forbidden(name, settings):
             raise ConfigurationError(f"{kind}: {name!r} is the kernel's or the worker's own, not a file for playbooks")
 
 
@@ -84,16 +85,17 @@ def _quoted(text: str) -> Iterable[str]:
         yield next(part for part in (match[1], match[2], match[4]) if part is not None)
 
 
-def _names_forbidden(name: str) -> bool:
+def _names_forbidden(name: str, settings: ToolSettings) -> bool:
     path = _in_home(_KIND.sub("", name))
     if _SCHEME.match(path) or not (path.startswith("/") or ".." in path):  # a name within the working directory
         return False
     magic = _MAGIC.search(path)
     if magic is None:
-        where = Path(path)  # a link in /proc/self/fd may resolve to no path, so its own place is checked too
-        return is_forbidden(where.resolve()) or is_forbidden(where.parent.resolve() / where.name)
+        where = Path(path)  # a link of /proc/self/fd leads to a name that is none: its place counts too
+        places = (where.resolve(), where.parent.resolve() / where.name)
+        return any(is_forbidden(place, settings) for place in places)
     fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()
     if str(fixed) != os.sep:
-        return is_forbidden(fixed)
+        return is_forbidden(fixed, settings)
     first = path.lstrip("/").partition("/")[0]
     return any(fnmatch.fnmatch(tree, first) for tree in (name.strip("/") for name in KERNEL))

@@ -107,7 +107,11 @@ def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
     named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
     for name, given in named.items():
         if not isinstance(given, (str, Mapping)):
-            raise ConfigurationError(f"{kind}: auth {name!r} must be an alias or an object, not {type(given).__name__}")
+            raise ConfigurationError(
+                f"auth {name!r} must be an alias or an object, not {type(given).__name__}",
+                field=f"auth.{name}",
+                tool=kind,
+            )
     return {str(name): given for name, given in named.items()}
 
 
@@ -159,5 +163,7 @@ def extension_of(kind: str, wanted: str) -> tuple[str, str]:
     """
     match = _EXTENSION.fullmatch(wanted.strip())
     if match is None:
-        raise ConfigurationError(f"{kind}: extension {wanted!r} is no name; write `name` or `name from repository`")
+        raise ConfigurationError(
+            f"extension {wanted!r} is no name; write `name` or `name from repository`", field="extensions", tool=kind
+        )
     return match["name"], f" FROM {match['source']}" if match["source"] else ""

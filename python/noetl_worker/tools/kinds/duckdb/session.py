@@ -19,9 +19,17 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import file_roots, requirements
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.ending import ended
 from noetl_worker.tools.kinds.duckdb import typed_values
-from noetl_worker.tools.kinds.duckdb.opening import MEMORY_LIMIT, SETTINGS, FirstRequest, Opening, Surroundings
+from noetl_worker.tools.kinds.duckdb.opening import (
+    EXTENSION_DIRECTORY,
+    EXTENSION_REPOSITORY,
+    MEMORY_LIMIT,
+    FirstRequest,
+    Opening,
+    Surroundings,
+)
 from noetl_worker.tools.kinds.duckdb.paths import check_sql_files
 from noetl_worker.tools.process import landlock, process
 from noetl_worker.tools.process.confinement import Confinement
@@ -50,14 +58,14 @@ class Duckdb:
         # DuckDB has limits of its own for files and memory
         self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
-    def check_files(self, kind: str, text: str, params: Any = ()) -> None:
-        """Check the files that SQL names, unless the kernel already denies the process all forbidden ones.
+    def check_files(self, kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
+        """Look at the files that SQL names, where the kernel does not keep it from all that are not for playbooks.
 
         Raises:
             ConfigurationError: a file is forbidden.
         """
-        if not self._is_restricted or file_roots.within_reach():
-            check_sql_files(kind, text, params)
+        if not self._is_restricted or file_roots.within_reach(settings):
+            check_sql_files(kind, text, settings, params)
 
     async def run(
         self,
@@ -66,7 +74,7 @@ class Duckdb:
         batch: sql.Batch,
         text: str,
         params: Any,
-        timeout_s: float | None,
+        context: ToolContext,
     ) -> ToolResult | None:
         """Run every statement of `text` into `batch`, `params` with the last one, after waiting for `ours`.
 
@@ -80,7 +88,7 @@ class Duckdb:
         step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
 
         async def call() -> None:
-            async with ours, self._start(opening) as start:
+            async with ours, self._start(opening, context.settings) as start:
                 try:
                     run = await self._runner.run({**start.request(), **step})
                 except AnswerTooLong as error:
@@ -89,7 +97,7 @@ class Duckdb:
                     raise _death(opening.kind, run)
                 _fill(batch, _checked(run.answer))
 
-        running = asyncio.ensure_future(call())
+        running, timeout_s = asyncio.ensure_future(call()), context.timeout_s
         try:
             await asyncio.wait({running}, timeout=timeout_s)
         finally:  # not asyncio.wait_for: up to Python 3.11 a second cancellation goes on before the process has ended
@@ -101,13 +109,13 @@ class Duckdb:
         return running.result()
 
     @asynccontextmanager
-    async def opened(self, opening: Opening) -> AsyncIterator[Session]:
-        """Open a DuckDB that is used step by step.
+    async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
+        """A DuckDB that is used step by step.
 
         Raises:
             ToolError: the database cannot be opened, as `child.py` reports.
         """
-        async with self._start(opening) as start:
+        async with self._start(opening, settings) as start:
             session = Session(opening.kind, self._runner, start)
             try:
                 await session.answered()
@@ -120,25 +128,30 @@ class Duckdb:
     async def aclose(self) -> None:
         await self._runner.aclose()
 
-    def _surroundings(self, directory: str) -> Surroundings:
+    def _surroundings(self, directory: str, settings: ToolSettings) -> Surroundings:
         own = {name: value for name, value in os.environ.items() if name.lower() in _VARIABLES}
+        of_duckdb = {
+            MEMORY_LIMIT: settings.duckdb_memory_limit,
+            EXTENSION_DIRECTORY: settings.duckdb_extension_directory,
+            EXTENSION_REPOSITORY: settings.duckdb_extension_repository,
+        }
         return Surroundings(
             directory=directory,
             cwd=str(Path.cwd()),
             environment={**process.base_environment(), **own, **without_logins()},
-            settings={name: os.environ[name] for name in SETTINGS if os.environ.get(name)},
-            roots=tuple(map(str, file_roots.roots())),
+            settings={name: text for name, text in of_duckdb.items() if text},
+            roots=tuple(map(str, file_roots.roots(settings))),
             is_restricted=self._is_restricted,
-            hidden=file_roots.hidden(),
+            hidden=file_roots.hidden(settings),
             share_bytes=self._confinement.duckdb_bytes,
         )
 
     @asynccontextmanager
-    async def _start(self, opening: Opening) -> AsyncIterator[FirstRequest]:
-        """Provide a directory for one process, and remove afterwards what a killed process leaves behind."""
+    async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
+        """With what a killed process leaves behind removed at its end."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
-            start = FirstRequest(opening, self._surroundings(directory))
+            start = FirstRequest(opening, self._surroundings(directory, settings))
             try:
                 yield start
             finally:

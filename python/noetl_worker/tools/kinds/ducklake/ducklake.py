@@ -76,11 +76,19 @@ class DucklakeConfig:
     def __post_init__(self) -> None:
         sql.script_of(self.query, self.query_b64)
         if not self.data_path:
-            raise ValueError("field 'data_path' is missing: the directory or s3:// prefix of the Parquet files")
+            raise ConfigurationError(
+                "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files",
+                field="data_path",
+                reason="missing",
+            )
         if not self.catalog() and self.auth is None:
-            raise ValueError("no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql")
+            raise ConfigurationError(
+                "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql", field="catalog_connection"
+            )
         if not re.fullmatch(r"[A-Za-z_]\w*", self.catalog_name):
-            raise ValueError(f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _")
+            raise ConfigurationError(
+                f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _", field="catalog_name"
+            )
         sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("ducklake", self.auth)
         _server_of(self.catalog())
@@ -113,10 +121,10 @@ class DucklakeTool:
         secrets = await secrets_of(self.kind, config.auth, context)
         opening, metadata = lake_opening(config, secrets, context)
         text = sql.script_of(config.query, config.query_b64)
-        self._duckdb.check_files(self.kind, text, config.params)
+        self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
-        late = await self._duckdb.run(ours, opening, batch, text, config.params, context.timeout_s)
+        late = await self._duckdb.run(ours, opening, batch, text, config.params, context)
         catalog: dict[str, JsonValue] = {"name": config.catalog_name, "data_path": config.data_path}
         return late or ToolResult.success({**batch.data(), "catalog": catalog})
 
@@ -133,7 +141,7 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
     metadata, catalog_secret = _catalog(config, secrets, context)
     if catalog_secret is not None and catalog_secret not in secrets:
         secrets = [*secrets, catalog_secret]
-    canonical("ducklake: 'data_path'", str(config.data_path), is_directory=True)
+    canonical("ducklake: 'data_path'", str(config.data_path), context.settings, is_directory=True)
     opening = Opening(
         kind=DucklakeTool.kind,
         memory_limit=config.memory_limit,
@@ -161,7 +169,7 @@ def _catalog(
     if given:
         kind = "sqlite:" if given.startswith("sqlite:") else ""
         file = given.removeprefix("duckdb:").removeprefix(kind)
-        return kind + canonical("ducklake: 'catalog_connection'", file), None
+        return kind + canonical("ducklake: 'catalog_connection'", file, context.settings), None
     if from_auth is None:
         raise ConfigurationError(
             f"ducklake: 'auth' has no credential of type {' or '.join(_SERVERS)}; give 'catalog_connection'"
@@ -184,7 +192,9 @@ def _address(address: str, pairs: str) -> dict[str, str]:
         try:
             port = url.port
         except ValueError:
-            raise ConfigurationError("ducklake: the port of 'catalog_connection' is no number") from None
+            raise ConfigurationError(
+                "the port of 'catalog_connection' is no number", field="catalog_connection", tool="ducklake"
+            ) from None
         found = {"HOST": url.hostname, "PORT": port, "DATABASE": url.path.lstrip("/")}
         found.update(USER=url.username, PASSWORD=url.password)
         return {name: urllib.parse.unquote(str(value)) for name, value in found.items() if value}
@@ -193,7 +203,11 @@ def _address(address: str, pairs: str) -> dict[str, str]:
     found_pairs = {key.upper(): _unquoted(value) for key, value in _PAIR.findall(pairs)}
     unknown = sorted(key.lower() for key in found_pairs if key not in names)
     if unknown:
-        raise ConfigurationError(f"ducklake: 'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on")
+        raise ConfigurationError(
+            f"'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on",
+            field="catalog_connection",
+            tool="ducklake",
+        )
     return {names[key]: value for key, value in found_pairs.items()}
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 import httpx
@@ -27,12 +27,10 @@ from noetl_worker.tools.http.auth import Authorization, Authorizer
 from noetl_worker.tools.http.client import Clients, is_secret, send, shown, without_user
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.kinds.http import retry as http_retry
-from noetl_worker.tools.kinds.http.request import build
+from noetl_worker.tools.kinds.http.http_fields import HttpFields
+from noetl_worker.tools.kinds.http.request import FileParts, build
 from noetl_worker.tools.process import live_output
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.http.http import HttpConfig
 
 ATTEMPT_TIMEOUT_S: Final = 60.0
 _NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
@@ -48,7 +46,7 @@ class HttpCall:
     `data.pages` if pages were asked for.
     """
 
-    def __init__(self, config: HttpConfig, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
+    def __init__(self, config: HttpFields, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
         self._config = config
         self._context = context
         self._clients = clients
@@ -81,8 +79,8 @@ class HttpCall:
 
     # ── tries ──
 
-    async def _tried(self, config: HttpConfig, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """Return the result of the last try, and the facts that rules see. Raises the last try's ToolError."""
+    async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
+        """The result of the last try, and what rules see of it. Raises the last try's ToolError."""
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
@@ -156,8 +154,8 @@ class HttpCall:
             last["truncated"] = True
         return ToolResult.success(last, exit_code=0)
 
-    def _next(self, config: HttpConfig, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpConfig:
-        """Return the request of the next page: its `params` and `headers` are merged in, other fields replaced."""
+    def _next(self, config: HttpFields, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpFields:
+        """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in fields_of(rendered).items():
@@ -176,8 +174,8 @@ class HttpCall:
         self._require_no_credentials_elsewhere(following)
         return following
 
-    def _require_no_credentials_elsewhere(self, following: HttpConfig) -> None:
-        """Raise if credentials would go to another place: the answer may have named it, as in a redirect.
+    def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
+        """The answer may have named where its next page is: as of a redirect, another place gets no credentials.
 
         Without credentials another place would hardly return the right page, so this is an error, while a redirect
         is followed.
@@ -201,7 +199,7 @@ class HttpCall:
 
     # ── one exchange ──
 
-    async def _exchange(self, config: HttpConfig) -> ToolResult:
+    async def _exchange(self, config: HttpFields) -> ToolResult:
         left = self._left()
         limit_s = config.attempt_timeout or ATTEMPT_TIMEOUT_S
         if left is not None and (left < limit_s or config.attempt_timeout is None):
@@ -215,22 +213,23 @@ class HttpCall:
         limit_shown_s = self._total_s if left is not None and limit_s == left and self._total_s else limit_s
         return _timed_out(limit_shown_s, config.url)
 
-    async def _authorized(self, config: HttpConfig) -> ToolResult:
-        """Do one exchange, and a second one with a new token if a cached token was refused."""
+    async def _authorized(self, config: HttpFields) -> ToolResult:
+        """One exchange; a second one with a new token when the kept one is refused."""
         result, fetched = await self._sent(config)
         if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)
             result, _ = await self._sent(config)
         return result
 
-    async def _sent(self, config: HttpConfig) -> tuple[ToolResult, str | None]:
+    async def _sent(self, config: HttpFields) -> tuple[ToolResult, str | None]:
         authorization = _NO_AUTHORIZATION if config.auth is None else await self._authorization(config)
-        started = time.monotonic()
-        async with self._clients.lease(config.options, to=config.url) as client:
+        started, settings = time.monotonic(), self._context.settings
+        async with self._clients.lease(config.options, to=config.url, settings=settings) as client:
             with ExitStack() as files:
                 headers = self._context.worker.with_trace(self._headers)
                 as_json = self._context.command.form.field_list_is_json
-                built = partial(build, config, headers, authorization, files, lists_are_json=as_json)
+                opener = FileParts(files, settings)
+                built = partial(build, config, headers, authorization, opener, lists_are_json=as_json)
                 request = await finished_off_loop(built) if config.files else built()
                 try:
                     response = await send(
@@ -257,7 +256,7 @@ class HttpCall:
         result = await answer_result(response, content, config.response_type, elapsed_s)
         return _without(result, authorization.params), authorization.fetched
 
-    async def _authorization(self, config: HttpConfig) -> Authorization:
+    async def _authorization(self, config: HttpFields) -> Authorization:
         destination = Destination(config.url, self._headers, config.proxy)
         with nullcontext() if self._has_connected else before_any_effect("no room to fetch the credential"):
             return await self._authorizer.authorize(config.auth, self._context, destination)
@@ -321,7 +320,7 @@ def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> ht
     return http_retry.Facts(failure, known)
 
 
-def _fingerprint(config: HttpConfig, headers: Mapping[str, JsonValue]) -> bytes:
+def _fingerprint(config: HttpFields, headers: Mapping[str, JsonValue]) -> bytes:
     body = [getattr(config, name) for name in _NEXT_FIELDS]
     return dumps([config.url, config.params, dict(headers), body])
 
@@ -352,8 +351,8 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
     return ToolResult.timed_out(round(seconds, 3), data={"url": without_user(url), "status_code": None})
 
 
-def _silent(error: httpx.TimeoutException, config: HttpConfig) -> ToolResult:
-    """Return a timeout of connecting or reading, which is shorter than the total."""
+def _silent(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
+    """A timeout of connecting or reading, shorter than the total."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"

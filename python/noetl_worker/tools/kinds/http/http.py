@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
-import httpx
-
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.answer import in_plane_form
@@ -15,15 +14,15 @@ from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import ClientOptions, check_options
 from noetl_worker.tools.kinds.http import retry as http_retry
 from noetl_worker.tools.kinds.http.call import HttpCall
+from noetl_worker.tools.kinds.http.http_fields import HttpFields
 from noetl_worker.tools.kinds.http.request import check_address, check_request
 
-MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class HttpConfig:
-    """Sends one request, and repeats it after failures or page by page if `retry` says so.
+class HttpConfig(HttpFields):
+    """Sends one request, again after failures or page by page when `retry` says so.
 
     The body is the first of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and `data` that is
     given.
@@ -37,76 +36,16 @@ class HttpConfig:
     without data.
     """
 
-    url: str
-    """The address, with http:// or https://; a query in it is kept."""
-    method: str = "GET"
-    """GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS, in any spelling."""
-    headers: dict[str, Any] = field(default_factory=dict)
-    """Header -> value; numbers and booleans become text, nulls are left out. `{{ token(alias) }}` in a value is the
-    bearer token of that credential."""
-    params: dict[str, Any] = field(default_factory=dict)
-    """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
-    its parameter on the Python plane. Lists in `form` are sent in the same way."""
-    json: Any = None
-    """Body: any value, as JSON."""
-    form: dict[str, Any] | None = None
-    """Body: fields, URL-encoded; with `files`, or a Content-Type of multipart/form-data, the fields of a multipart."""
-    files: dict[str, Any] | None = None
-    """Body: multipart. Field -> path on the worker, or {path | content | content_b64, filename, content_type}, or a
-    list of these; files are sent from disk."""
-    body_b64: str | None = None
-    """Body: bytes, in base64."""
-    body: Any = None
-    """Body: text as it is, anything else as JSON (as a form when Content-Type says so)."""
-    payload: Any = None
-    """Body: another name of `body`."""
-    data: Any = None
-    """Query and body, as {"query": ..., "body": ...}; any other value is the query of a GET, or the body of another
-    method."""
-    auth: str | dict[str, Any] | None = None
-    """A credential's alias, or an object with `type` bearer, basic, api_key, header, headers,
-    oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
-    and the `key` of one of the worker's own)."""
-    timeout: float | None = None
-    """Seconds for the call, its retries and pages included; absent: the command's remaining time."""
-    attempt_timeout: float | None = None
-    """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without one."""
-    connect_timeout: float | None = None
-    """Seconds until the connection is established; absent: part of the exchange's time."""
-    read_timeout: float | None = None
-    """Seconds without a byte while the answer is read; absent: part of the exchange's time."""
-    follow_redirects: bool = True
-    """Follow up to 10 redirects; credentials are not sent on to another host."""
-    verify: bool = True
-    """False: accept any TLS certificate."""
-    ca_file: str | None = None
-    """Path of the certificate authorities to trust (PEM); absent: the public ones."""
-    client_cert: str | None = None
-    """Path of a client certificate (PEM), with its key unless `client_key` has it."""
-    client_key: str | None = None
-    """Path of the client certificate's key (PEM)."""
-    proxy: str | None = None
-    """Address of an HTTP proxy; absent: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the worker."""
-    response_type: Literal["json", "text", "binary"] = "json"
-    """json: parsed, or text if it is not JSON; text: in the declared charset, or UTF-8 (with a note) if that charset is
-    not in the Encoding Standard; binary: {"base64", "size"}."""
-    max_response_bytes: int = MAX_RESPONSE_BYTES
-    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
-    set."""
-    retry: Any = None
-    """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
-    address: httpx.URL = field(init=False, repr=False, compare=False)
-    """The parsed `url`. It is kept because parsing costs a tenth of a request."""
-    options: ClientOptions = field(init=False, repr=False, compare=False)
-    """Options of the connection."""
-
     def __post_init__(self) -> None:
         if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
-            raise ValueError(f"'max_response_bytes' must be from 1 to {_LARGEST_LIMIT}, not {self.max_response_bytes}")
+            raise ConfigurationError(
+                f"'max_response_bytes' must be from 1 to {_LARGEST_LIMIT}, not {self.max_response_bytes}",
+                field="max_response_bytes",
+            )
         for name in ("attempt_timeout", "connect_timeout", "read_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name!r} must be above 0 seconds, not {value:g}")
+                raise ConfigurationError(f"{name!r} must be above 0 seconds, not {value:g}", field=name)
         object.__setattr__(self, "address", check_address(self.url))
         check_request(self)
         options = ClientOptions(self.verify, self.ca_file, self.client_cert, self.client_key, self.proxy)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import httpx
 
@@ -15,12 +15,11 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.text.json_text import dumps
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http.auth import Authorization
 from noetl_worker.tools.http.client import HEADERS, shown_text
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.http.http import HttpConfig
+from noetl_worker.tools.kinds.http.http_fields import HttpFields
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -29,11 +28,22 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
 
+class FileParts(NamedTuple):
+    """Opens the files of a request, and closes them with it."""
+
+    kept: ExitStack
+    settings: ToolSettings
+
+    def opened(self, name: str, path: Path) -> BinaryIO:
+        """Open the file of a field, if playbooks may name it."""
+        return self.kept.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
+
+
 def method_of(text: str) -> str:
     """Return the method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
     method = text.strip().upper()
     if method not in METHODS:
-        raise ConfigurationError(f"http: method {text!r} is none of {', '.join(METHODS)}")
+        raise ConfigurationError(f"method {text!r} is none of {', '.join(METHODS)}", field="method", tool="http")
     return method
 
 
@@ -48,8 +58,8 @@ def check_address(url: str) -> httpx.URL:
     return address
 
 
-def check_request(config: HttpConfig) -> None:
-    """Check the method and the form of the body, before headers are rendered and files are opened.
+def check_request(config: HttpFields) -> None:
+    """What can be checked before headers are rendered and files are opened: the method, and the body's form.
 
     Raises:
         ConfigurationError: no request can be built.
@@ -63,18 +73,22 @@ def check_request(config: HttpConfig) -> None:
     if config.body_b64 is not None:
         _decoded("body_b64", config.body_b64)
     if _is_split(config.data) and not isinstance(config.data.get("query") or {}, Mapping):
-        raise ConfigurationError(f"http: 'data.query' must be an object, not {type(config.data['query']).__name__}")
+        raise ConfigurationError(
+            f"'data.query' must be an object, not {type(config.data['query']).__name__}",
+            field="data.query",
+            tool="http",
+        )
 
 
 def _not_built(url: str, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"http: the request to {shown_text(url)!r} cannot be built: {error}")
+    return ConfigurationError(f"the request to {shown_text(url)!r} cannot be built: {error}", field="url", tool="http")
 
 
 def build(
-    config: HttpConfig,
+    config: HttpFields,
     headers: Mapping[str, JsonValue],
     authorization: Authorization,
-    files: ExitStack,
+    files: FileParts,
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
@@ -151,7 +165,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _routed(
-    config: HttpConfig, method: str, content_type: str, files: ExitStack, as_field: _AsField
+    config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the query and httpx's keywords for the body, from the first given field that may hold one."""
     if config.json is not None:
@@ -190,7 +204,7 @@ def _fields(given: Mapping[str, Any], as_field: _AsField) -> dict[str, str | lis
     return {name: as_field(value) for name, value in given.items() if value is not None}
 
 
-def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
+def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FileParts) -> dict[str, Any]:
     sent: list[tuple[str, Any]] = []
     for name, value in form.items():
         if value is not None:
@@ -202,15 +216,15 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: ExitSta
     return {"files": sent}
 
 
-def _part(name: str, part: Any, files: ExitStack) -> tuple[Any, ...]:
-    """Return (file name, content, content type) of one file."""
+def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
+    """(file name, content, content type) of one file."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)
     if "path" in part:
         path = Path(str(part["path"]))
         file_name = str(part.get("filename") or path.name)
-        content = files.enter_context(opened(f"http: files: {name!r}", str(path), path))
+        content = files.opened(name, path)
     elif "content_b64" in part:
         content = _decoded(f"files.{name}.content_b64", part["content_b64"])
     else:
@@ -223,10 +237,16 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
     if isinstance(part, str):
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
-        raise ConfigurationError(f"http: files: {name!r} needs one of 'path', 'content', 'content_b64'")
+        raise ConfigurationError(
+            f"files: {name!r} needs one of 'path', 'content', 'content_b64'", field=f"files.{name}", tool="http"
+        )
     kind = str(part.get("content_type") or "")
-    if not kind.isprintable() or not kind.isascii():  # this header of the part is written unescaped
-        raise ConfigurationError(f"http: files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv")
+    if not kind.isprintable() or not kind.isascii():  # a header of its part, which is written as it is
+        raise ConfigurationError(
+            f"files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv",
+            field=f"files.{name}.content_type",
+            tool="http",
+        )
     return part
 
 
@@ -234,7 +254,7 @@ def _decoded(field: str, text: Any) -> bytes:
     try:
         return base64.b64decode(str(text), validate=True)
     except ValueError as error:
-        raise ConfigurationError(f"http: '{field}' is not base64: {error}") from error
+        raise ConfigurationError(f"'{field}' is not base64: {error}", field=field, tool="http") from error
 
 
 def _as_text(value: JsonValue) -> str:

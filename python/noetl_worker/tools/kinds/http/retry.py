@@ -17,8 +17,8 @@ from noetl_worker.models.tool_result import ToolFailure
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import seconds
-from noetl_worker.tools.fields import excerpt, nearest
-from noetl_worker.tools.policy import condition_holds, parse_condition
+from noetl_worker.tools.fields import closest, excerpt
+from noetl_worker.tools.policy import ConfigPlace, condition_holds, parse_condition
 
 STRATEGIES: Final = ("append", "replace", "merge")
 _WAIT_KEYS: Final = frozenset(
@@ -103,7 +103,9 @@ def parse(value: JsonValue) -> RetryPlan:
         return _of_mapping(value)
     if isinstance(value, Sequence):
         return _of_list(value)
-    raise ConfigurationError(f"http: 'retry' must be true, a number, an object or a list, not {type(value).__name__}")
+    raise ConfigurationError(
+        f"'retry' must be true, a number, an object or a list, not {type(value).__name__}", field="retry", tool="http"
+    )
 
 
 def _of_mapping(value: Mapping[str, JsonValue]) -> RetryPlan:
@@ -124,11 +126,11 @@ def _of_list(value: Sequence[JsonValue]) -> RetryPlan:
         entry = _object(rule, where)
         _known(entry, where, frozenset({"when", "then"}))
         if "when" not in entry or "then" not in entry:
-            raise ConfigurationError(f"http: {where} needs 'when' and 'then'")
+            raise ConfigurationError(f"{where} needs 'when' and 'then'", field=where, tool="http")
         then = {**_object(entry["then"], f"{where}.then"), "when": entry["when"]}
         if "next_call" in then or "collect" in then:
             if pages is not None:
-                raise ConfigurationError(f"http: {where}: there is a rule with 'next_call' already")
+                raise ConfigurationError(f"{where}: there is a rule with 'next_call' already", field=where, tool="http")
             pages = _pages(then, f"{where}.then")
         else:
             rules.append(_rule(then, f"{where}.then", _RULE_KEYS))
@@ -140,7 +142,9 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
     statuses, kinds = _reasons(value, where)
     backoff = str(value.get("backoff") or "exponential")
     if backoff not in GROWTHS:
-        raise ConfigurationError(f"http: {where}.backoff {backoff!r} is none of {', '.join(GROWTHS)}")
+        raise ConfigurationError(
+            f"{where}.backoff {backoff!r} is none of {', '.join(GROWTHS)}", field=f"{where}.backoff", tool="http"
+        )
     attempts = value.get("max_attempts", value.get("attempts"))
     if attempts is None and "max_retries" in value:
         attempts = _integer(f"{where}.max_retries", value["max_retries"], 0) + 1
@@ -174,7 +178,9 @@ def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int]
                 kinds.add(text)
             else:
                 known = ", ".join(sorted(_KINDS))
-                raise ConfigurationError(f"http: {where}.{key}: {entry!r} is no status and none of {known}")
+                raise ConfigurationError(
+                    f"{where}.{key}: {entry!r} is no status and none of {known}", field=f"{where}.{key}", tool="http"
+                )
     return frozenset(statuses), frozenset(kinds)
 
 
@@ -185,13 +191,21 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
     _known(collect, f"{where}.collect", frozenset({"strategy", "path", "into"}))
     strategy = str(collect.get("strategy") or "append")
     if strategy not in STRATEGIES:
-        raise ConfigurationError(f"http: {where}.collect.strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+        raise ConfigurationError(
+            f"{where}.collect.strategy {strategy!r} is none of {', '.join(STRATEGIES)}",
+            field=f"{where}.collect.strategy",
+            tool="http",
+        )
     condition = _condition(value, where, ("while", "when"))
     if condition is None:
-        raise ConfigurationError(f"http: {where} needs 'while': whether there is another page")
+        raise ConfigurationError(f"{where} needs 'while': whether there is another page", field=where, tool="http")
     next_call = _object(value.get("next_call"), f"{where}.next_call")
     if not next_call:
-        raise ConfigurationError(f"http: {where}.next_call is empty: the same page would be asked for again")
+        raise ConfigurationError(
+            f"{where}.next_call is empty: the same page would be asked for again",
+            field=f"{where}.next_call",
+            tool="http",
+        )
     _known(next_call, f"{where}.next_call", _NEXT_KEYS)
     limit = value.get("max_iterations", value.get("max_attempts", value.get("attempts", _DEFAULT_PAGES)))
     path = collect.get("path")
@@ -208,19 +222,20 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
 def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
     """Return the first of `words` that is given, as a condition, or None if there is none."""
     word = next((key for key in words if value.get(key) is not None), None)
-    return None if word is None else parse_condition(f"http: {where}", word, value[word])
+    return None if word is None else parse_condition(ConfigPlace("http", where, where), word, value[word])
 
 
 def _known(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> None:
     for key in value:
         if key not in keys:
-            guess = nearest(key, sorted(keys)) or f"; known: {', '.join(sorted(keys))}"
-            raise ConfigurationError(f"http: {where}: unknown key {key!r}{guess}")
+            guess = closest(key, sorted(keys))
+            problem = f"{where}: unknown key {key!r}" + ("" if guess else f"; known: {', '.join(sorted(keys))}")
+            raise ConfigurationError(problem, field=f"{where}.{key}", suggestion=guess, tool="http")
 
 
 def _object(value: JsonValue, where: str) -> Mapping[str, JsonValue]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"http: {where} must be an object, not {type(value).__name__}")
+        raise ConfigurationError(f"{where} must be an object, not {type(value).__name__}", field=where, tool="http")
     return value
 
 
@@ -230,14 +245,16 @@ def _integer(where: str, value: JsonValue, least: int) -> int:
     except ValueError:
         number = least - 1
     if number < least:
-        raise ConfigurationError(f"http: {where} must be a whole number from {least}, not {value!r}")
+        raise ConfigurationError(
+            f"{where} must be a whole number from {least}, not {value!r}", field=where, tool="http"
+        )
     return number
 
 
 def _number(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], default: float) -> float:
     for name in names:
         if value.get(name) is not None:
-            return seconds(value[name], f"http: {where}.{name}") if value[name] not in (0, 0.0, "0") else 0.0
+            return seconds(value[name], f"{where}.{name}", "http") if value[name] not in (0, 0.0, "0") else 0.0
     return default
 
 

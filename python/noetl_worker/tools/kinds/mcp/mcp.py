@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.text.json_text import dumps, loads_exact
-from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.deadline import seconds, time_left
+from noetl_worker.tools.contract import ToolContext, ToolSettings
+from noetl_worker.tools.deadline import time_left
 from noetl_worker.tools.error_kinds import kind_of
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import send, shown
@@ -28,8 +27,6 @@ from noetl_worker.tools.kinds.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 DEFAULT_SERVER: Final = "kubernetes"
-DEFAULT_TIMEOUT_S: Final = 60.0
-TIMEOUT_VARIABLE: Final = "NOETL_MCP_REQUEST_TIMEOUT_SECONDS"
 _HEALTH_PATHS: Final = ("", "/mcp", "/sse", "/message")
 _MAX_PAGES: Final = 50
 _CLOSE_S: Final = 2.0
@@ -79,7 +76,7 @@ class McpConfig:
         if isinstance(self.arguments, str):
             object.__setattr__(self, "arguments", _object(self.arguments))
         if self.method == "tools/call" and not self.tool:
-            raise ValueError("tools/call requires 'tool'")
+            raise ConfigurationError("tools/call requires 'tool'", field="tool", reason="missing")
         if self.endpoint is not None:
             _address(self.endpoint)
         check_auth(self.auth)
@@ -119,26 +116,23 @@ class McpTool(OverHttp):
         "tool_name": "tool",
     }
 
-    def ignored(self, config: McpConfig) -> list[str]:
-        """Return warnings about fields that this method does not send."""
+    def ignored(self, config: McpConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: what this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
         if config.method == "prompts/get" and "arguments" not in config.params:
             unread = ("tool",)
-        return [
-            f"mcp: field {name!r} is ignored: {config.method} does not send it"
-            for name in unread
-            if getattr(config, name)
-        ]
+        why = f"{config.method} does not send it"
+        return [ignored_field(self.kind, name, why) for name in unread if getattr(config, name)]
 
     async def run(self, config: McpConfig, context: ToolContext) -> ToolResult:
-        server, endpoint = _endpoint(config)
+        server, endpoint = _endpoint(config, context.settings)
         with before_any_effect("no room to fetch the credential"):
             permit = await self._authorizer.authorize(config.auth, context, Destination(str(endpoint), config.headers))
         headers = {name: str(value) for name, value in config.headers.items() if value is not None}
         headers = {**context.worker.with_trace(headers), **permit.headers}
         endpoint = endpoint.copy_merge_params(dict(permit.params)) if permit.params else endpoint
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
-        timeout_s = time_left(config.timeout or _default_timeout_s(), context)
+        timeout_s = time_left(config.timeout or context.settings.mcp_request_timeout_s, context)
         if config.method == "health":
             call = self._health(endpoint, headers, about)
         else:
@@ -197,16 +191,15 @@ class McpTool(OverHttp):
         return ToolResult.failure(message, kind=kind, retryable=retryable, code=str(response.status_code), data=data)
 
 
-def _endpoint(config: McpConfig) -> tuple[str, httpx.URL]:
-    """Return the server and its endpoint. Raises ConfigurationError that names the variables to set."""
+def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
+    """(server, its endpoint). ConfigurationError names the variables that would say where it is."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
-        known = (
-            (name, os.environ.get(f"NOETL_MCP_{_slug(name)}{end}")) for name in names for end in ("_ENDPOINT", "_URL")
-        )
+        variables = ((name, f"NOETL_MCP_{_slug(name)}{end}") for name in names for end in ("_ENDPOINT", "_URL"))
+        known = ((name, settings.named.get(variable)) for name, variable in variables)
         server, address = next(((name, value) for name, value in known if value), (server, None))
-    address = address or os.environ.get("NOETL_MCP_URL")
+    address = address or settings.mcp_url
     if not address:
         raise ConfigurationError(
             f"mcp: nothing says where the server {server!r} is: give 'endpoint', or set "
@@ -221,17 +214,14 @@ def _address(text: str) -> httpx.URL:
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("it starts with http:// or https:// and a host")
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(f"mcp: endpoint {excerpt(text, 160)!r} is no address: {error}") from error
+        raise ConfigurationError(
+            f"endpoint {excerpt(text, 160)!r} is no address: {error}", field="endpoint", tool="mcp"
+        ) from error
     return url
 
 
 def _slug(server: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", server.upper())
-
-
-def _default_timeout_s() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    return seconds(text, f"mcp: {TIMEOUT_VARIABLE}") if text else DEFAULT_TIMEOUT_S
 
 
 def _object(text: str) -> dict[str, JsonValue]:
@@ -240,7 +230,7 @@ def _object(text: str) -> dict[str, JsonValue]:
     except DocumentError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError("arguments must be an object")
+        raise ConfigurationError("arguments must be an object", field="arguments")
     return value
 
 

@@ -6,16 +6,14 @@ import asyncio
 import fnmatch
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
+from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
 from noetl_worker.tools.kinds.nats.operation import Operation
 from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_text
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.nats.nats import NatsConfig
 
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
@@ -24,7 +22,7 @@ _OPENING_S: Final = 2.0
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     from nats.js.errors import KeyNotFoundError
 
     bucket = await client.jetstream().key_value(config.bucket)
@@ -36,7 +34,7 @@ async def _get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {**place, "value": entry.value or b"", "revision": entry.revision}
 
 
-async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _write(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     value = as_bytes("nats", config.value, config.encoding)
     if config.revision is not None:  # compare and set: a revision is given so that no newer value is overwritten
@@ -46,7 +44,7 @@ async def _write(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {"bucket": config.bucket, "key": config.key, "revision": revision}
 
 
-async def _remove(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _remove(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     if config.operation == "kv_purge":
         await bucket.purge(config.key)
@@ -55,7 +53,7 @@ async def _remove(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {"bucket": config.bucket, "key": config.key}
 
 
-async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _keys(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     keys: set[str] = set()
     async with (
@@ -73,8 +71,8 @@ async def _keys(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {**data, "truncated": True} if len(keys) > _MAX_KEYS else data
 
 
-async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenerator[Any, None]:
-    """Yield the entries present when the watch begins, up to the last one, after which none is pending."""
+async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenerator[Any, None]:
+    """The entries that are there when the watch begins, to the last one, which says that none is pending."""
     has_begun = False
     while True:
         entry = await watcher.updates()
@@ -87,8 +85,8 @@ async def _present(client: Any, config: NatsConfig, watcher: Any) -> AsyncGenera
             return
 
 
-async def _has_messages(client: Any, config: NatsConfig) -> bool:
-    """Return True if the bucket has messages although nats-py marked it as empty.
+async def _has_messages(client: Any, config: NatsFields) -> bool:
+    """Whether there is more than what nats-py's mark for "nothing there" says.
 
     nats-py sets the mark when nothing is pending and nothing has arrived, which is also true while all is on its
     way.
@@ -118,7 +116,7 @@ async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
 # ── objects ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _object_put(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     from nats.js.api import ObjectMeta, ObjectMetaOptions
 
     content = as_bytes("nats", config.data, config.encoding)
@@ -130,8 +128,8 @@ async def _object_put(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {"bucket": config.bucket, "name": info.name, "size": info.size, "digest": info.digest}
 
 
-async def _object_get(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """Return the content. nats-py compares its SHA-256 with the object's digest."""
+async def _object_get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
+    """The content; nats-py compares its SHA-256 with the object's digest."""
     store = await client.jetstream().object_store(config.bucket)
     info = await store.get_info(config.object_name)
     if info.is_link():  # the size of a link is not the size of its target
@@ -151,12 +149,12 @@ class _Content:
         self.data = bytearray()
 
 
-async def _object_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _object_info(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     store = await client.jetstream().object_store(config.bucket)
     return {"bucket": config.bucket, **_described(await store.get_info(config.object_name))}
 
 
-async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _object_list(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     from nats.js.errors import NotFoundError
 
     store = await client.jetstream().object_store(config.bucket)
@@ -168,7 +166,7 @@ async def _object_list(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {"bucket": config.bucket, "objects": objects, "count": len(objects)}
 
 
-async def _object_delete(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _object_delete(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     store = await client.jetstream().object_store(config.bucket)
     await store.delete(config.object_name)
     return {"bucket": config.bucket, "name": config.object_name}

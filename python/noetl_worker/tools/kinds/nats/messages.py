@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.ending import ended
+from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
 from noetl_worker.tools.kinds.nats.operation import Operation
 from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.nats.nats import NatsConfig
 
 _ANSWER_GRACE_S: Final = 2.0
 """Longest wait for a pull's last status after the pull's own end."""
@@ -32,13 +30,13 @@ _REFUSED_PULLS: Final = (
 
 
 def check_names(**names: str | None) -> None:
-    """Check names of a bucket, a stream or a consumer. Raises ValueError for an impossible name."""
+    """Of a bucket, a stream, a consumer. Raises ConfigurationError for one that none can have."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
-            raise ValueError(f"{name} {value!r} has a character that no {name} may have")
+            raise ConfigurationError(f"{name} {value!r} has a character that no {name} may have", field=name)
 
 
-async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     headers = dict(config.headers)
     if config.message_id is not None:
         headers[_MESSAGE_ID] = config.message_id
@@ -48,8 +46,8 @@ async def _js_publish(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     return {"stream": ack.stream, "seq": ack.seq, "duplicate": bool(ack.duplicate)}
 
 
-async def _consume(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
-    """Return at most `batch` messages within `timeout_ms`; these are acked, unless `ack` is false."""
+async def _consume(client: Any, config: NatsFields) -> dict[str, JsonValue]:
+    """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
@@ -78,7 +76,7 @@ def described(message: Any, *, with_ack_id: bool) -> dict[str, JsonValue]:
     return {**fields, "ack_id": message.reply} if with_ack_id else fields
 
 
-async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _get_message(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     context = client.jetstream()
     if config.seq is not None:
         found = await context.get_msg(config.stream, seq=config.seq)
@@ -98,7 +96,7 @@ async def _get_message(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     }
 
 
-async def _stream_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
+async def _stream_info(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     info = await client.jetstream().stream_info(config.stream)
     settings, state = info.config, info.state
     return {
@@ -119,7 +117,7 @@ async def _stream_info(client: Any, config: NatsConfig) -> dict[str, JsonValue]:
     }
 
 
-def _content(client: Any, config: NatsConfig) -> bytes:
+def _content(client: Any, config: NatsFields) -> bytes:
     content = as_bytes("nats", config.data, config.encoding)
     if len(content) > client.max_payload:
         raise ConfigurationError(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import Any, ClassVar, Final
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.kinds.nats.messages import MESSAGES, check_names
+from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
 from noetl_worker.tools.kinds.nats.operation import Operation, with_values
 from noetl_worker.tools.payload import as_bytes, as_headers
 
@@ -28,84 +31,31 @@ _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
 
 @dataclass(frozen=True, slots=True)
-class NatsConfig:
+class NatsConfig(NatsFields):
     """One operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
     The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands
     with the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
     """
 
-    operation: str
-    """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
-    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
-    url: str | list[str] | None = None
-    """Server, or a list of servers; wins over the credential's."""
-    auth: str | dict[str, Any] | None = None
-    """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
-    user: str | None = None
-    """User name; wins over the credential's."""
-    password: str | None = None
-    """Password; wins over the credential's."""
-    token: str | None = None
-    """Token; wins over the credential's."""
-    bucket: str | None = None
-    """Bucket of a kv_ or object_ operation."""
-    key: str | None = None
-    """Key of a kv_ operation."""
-    value: Any = None
-    """The value that kv_put stores: text as it is, anything else as JSON."""
-    revision: int | None = None
-    """kv_put: the revision to replace, 0 for a key that does not exist; kv_get: the revision to read; kv_delete: delete
-    only if this is the last revision."""
-    pattern: str | None = None
-    """kv_keys: only keys that match, * standing for anything."""
-    object: str | None = None
-    """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
-    name: str | None = None
-    """Name of the object, when `object` is absent."""
-    data: Any = None
-    """Content of object_put and js_publish: text as it is, anything else as JSON."""
-    encoding: Literal["utf-8", "base64"] = "utf-8"
-    """Form in which `value` and `data` are given, and an object's content is returned: text or base64."""
-    description: str | None = None
-    """Description of a stored object."""
-    stream: str | None = None
-    """Stream of js_consume, js_get_msg and js_stream_info; for js_publish the stream that must take the message."""
-    consumer: str | None = None
-    """Durable pull consumer of js_consume."""
-    subject: str | None = None
-    """Subject of js_publish; js_get_msg: the last message on it."""
-    headers: dict[str, Any] = field(default_factory=dict)
-    """Headers of a message; nulls are left out."""
-    message_id: str | None = None
-    """js_publish: id by which the stream drops a duplicate."""
-    seq: int | None = None
-    """js_get_msg: sequence number of the message."""
-    last: bool = False
-    """js_get_msg: the stream's last message."""
-    batch: int = 100
-    """js_consume: maximum number of messages; above 1000 counts as 1000."""
-    timeout_ms: int = 1000
-    """js_consume: longest wait in milliseconds; above 5000 counts as 5000."""
-    ack: bool = True
-    """js_consume: ack the returned messages; otherwise each has an `ack_id` and is redelivered after the ack wait."""
-    timeout: float | None = None
-    """Longest time of the call in seconds; absent: the command's remaining time."""
-
     def __post_init__(self) -> None:
         operation = self.operation.strip().lower().replace(".", "_").replace("-", "_")
         operation = _SAME.get(operation, operation)
         if operation not in _OPERATIONS:
-            raise ValueError(f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}")
+            raise ConfigurationError(
+                f"unknown operation {self.operation!r}; known: {', '.join(_OPERATIONS)}", field="operation"
+            )
         for name in _OPERATIONS[operation].required:
             value = self.object_name if name == "name" else getattr(self, name)
             if value is None or (value == "" and name != "value"):
                 shown = "object' or 'name" if name == "name" else name
-                raise ValueError(f"{operation} requires '{shown}'")
+                raise ConfigurationError(f"{operation} requires '{shown}'", field=name, reason="missing")
         if operation == "js_get_msg" and (self.seq, self.subject, self.last) == (None, None, False):
             raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
         if self.batch < 1 or self.timeout_ms < 1:
-            raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+            raise ConfigurationError(
+                "'batch' and 'timeout_ms' must be 1 or more", field="batch" if self.batch < 1 else "timeout_ms"
+            )
         self._check_names()
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
@@ -119,16 +69,13 @@ class NatsConfig:
     def _check_names(self) -> None:
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         if self.key is not None and not _KEY.fullmatch(self.key):
-            raise ValueError(
-                f"key {self.key!r} is not allowed: use letters, digits and - / _ = . with no dot at either end"
+            raise ConfigurationError(
+                f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end", field="key"
             )
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
-            raise ValueError(f"subject {self.subject!r} is not allowed: write words with dots between them")
-
-    @property
-    def object_name(self) -> str | None:
-        """Return `object`, or else `name`, because `name` may hold the label of a task."""
-        return self.object or self.name
+            raise ConfigurationError(
+                f"subject {self.subject!r} is none: it is words with dots between them", field="subject"
+            )
 
 
 def _read_by(operation: str) -> frozenset[str]:
@@ -174,12 +121,12 @@ class NatsTool:
     def __init__(self, connections: Connections | None = None) -> None:
         self._connections = connections or Connections()
 
-    def ignored(self, config: NatsConfig) -> list[str]:
-        """Return warnings about fields that this operation does not read."""
+    def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: fields of other operations."""
         read = _read_by(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
-        operation = config.operation
-        return [f"nats: field {name!r} is ignored: {operation} does not read it" for name in given if name not in read]
+        why = f"{config.operation} does not read it"
+        return [ignored_field(self.kind, name, why) for name in given if name not in read]
 
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
         address = await address_of("nats", config, context)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
 from noetl_worker.tools.payload import values_of
-
-if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.nats.nats import NatsConfig
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
@@ -29,7 +27,7 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
 class Operation(NamedTuple):
     """One operation, and the fields that it reads besides those of the connection."""
 
-    call: Callable[[Any, NatsConfig], Awaitable[dict[str, JsonValue]]]
-    """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""
+    call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
+    """With a connected client. Payloads in what it returns are bytes, which `with_values` makes values."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from noetl_worker.errors import ControlPlaneError, NotSent, ServerRefused, ToolError
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, NotSent, ServerRefused, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
@@ -61,9 +61,9 @@ class PlaybookConfig:
 
     def __post_init__(self) -> None:
         if not self.path and not self.catalog_id:
-            raise ValueError("'path' or 'catalog_id' is missing")
+            raise ConfigurationError("'path' or 'catalog_id' is missing", field="path", reason="missing")
         if self.path and self.catalog_id:
-            raise ValueError("'path' and 'catalog_id' both name a child; keep one")
+            raise ConfigurationError("'path' and 'catalog_id' both name a child; keep one", field="catalog_id")
 
     @property
     def step(self) -> str | None:

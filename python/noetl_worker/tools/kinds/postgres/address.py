@@ -14,7 +14,7 @@ from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools import file_roots, requirements
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, given_values, written_data
 from noetl_worker.tools.process.own_logins import NO_FILE
 
@@ -66,23 +66,27 @@ def check_connection(fields: Any) -> None:
         fields: the config model, which has the connection's fields, one spelling each.
 
     Raises:
-        ValueError: the fields cannot give a connection.
+        ConfigurationError: no connection can come of these fields.
     """
     written = written_data(fields.auth)
     if fields.port is not None and not 0 < fields.port < 65536:
-        raise ValueError(f"'port' is {fields.port}: give 1 to 65535")
+        raise ConfigurationError(f"'port' is {fields.port}: give 1 to 65535", field="port")
     if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
-        raise ValueError(f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}")
+        raise ConfigurationError(
+            f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}", field="sslmode"
+        )
     if fields.schema and "," in fields.schema and _SCHEMAS.fullmatch(fields.schema) is None:
-        raise ValueError(
-            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs them"
+        raise ConfigurationError(
+            f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs "
+            "them",
+            field="schema",
         )
     if written is not None:
         address = fields.connection_string or first_given(written, _ADDRESS_FIELDS)
         if not address and not fields.host and not first_given(written, _FIELDS["host"]):
-            raise ValueError(_NO_CONNECTION)
+            raise ConfigurationError(_NO_CONNECTION, field="auth")
     if fields.connection_string and not _parses(fields.connection_string):
-        raise ValueError(_NO_PARSE)
+        raise ConfigurationError(_NO_PARSE, field="connection_string")
 
 
 def schemas_of(text: str) -> list[str]:
@@ -135,7 +139,7 @@ async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
     except psycopg.Error:
         raise ConfigurationError(f"{kind}: {_NO_PARSE}") from None
     if files:
-        await finished_off_loop(lambda: _check_files(kind, files))
+        await finished_off_loop(lambda: _check_files(kind, files, context.settings))
     if password:
         context.secrets.keep(password)
     return assembled
@@ -159,10 +163,10 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
     return str(library().conninfo.make_conninfo(**{**_DEFAULTS, **parts})), str(parts["password"]), files
 
 
-def _check_files(kind: str, files: tuple[str, ...]) -> None:
-    """Raise ConfigurationError for a file that a playbook may not name, or that is not a regular file."""
+def _check_files(kind: str, files: tuple[str, ...], settings: ToolSettings) -> None:
+    """Raises ConfigurationError for a file that a playbook may not name, or that is no regular one."""
     for file in files:
-        real = file_roots.checked(kind, file, Path(file))
+        real = file_roots.checked(kind, file, Path(file), settings)
         if real.exists() and not real.is_file():
             raise ConfigurationError(f"{kind}: {file!r} is no regular file")
 

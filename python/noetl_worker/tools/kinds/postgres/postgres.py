@@ -130,9 +130,9 @@ class PostgresTool:
         if config.script is not None:
             try:
                 _check_params(text, config.params)
-            except ValueError as error:
-                raise ConfigurationError(f"{self.kind}: {error}") from error
-        # When the task is cancelled, psycopg cancels the statement on the server before it returns.
+            except ConfigurationError as error:
+                raise error.within(self.kind) from error.__cause__
+        # A cancelled task makes psycopg cancel the statement on the server before it lets go.
         return await in_time(self._run(address, text, config, context), context.timeout_s)
 
     async def aclose(self) -> None:
@@ -228,14 +228,15 @@ async def _execute(
 
 
 def _check_params(text: str, params: Any) -> None:
-    """Raise ValueError for placeholders of two kinds in the last statement, or a value without one."""
+    """Raises ConfigurationError for place holders of two kinds in the last statement, or a value without one."""
     if not params or "$" not in text:
         return
     last = (sql_split.statements(text) or [text])[-1]
     if _is_numbered(last, params) and (unused := unused_values(last, params)):
-        raise ValueError(
+        raise ConfigurationError(
             f"{sql.preview(last)}: 'params' has {len(params)} values, and no place holder takes "
-            f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use"
+            f"{', '.join(f'${number}' for number in unused)}: leave out what the statement does not use",
+            field="params",
         )
 
 
@@ -243,15 +244,16 @@ def _is_numbered(text: str, params: Any) -> bool:
     """Return True if the placeholders are `$1, $2`. A `%s` within a string is then only text.
 
     Raises:
-        ValueError: there are `%s` placeholders too.
+        ConfigurationError: `%s` place holders too.
     """
     code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
     if _NUMBERED.search(code) is None:
         return False
     if _IN_ORDER.search(code) is not None:
-        raise ValueError(
+        raise ConfigurationError(
             f"{sql.preview(text)}: it has place holders of two kinds, $1 and %s: write all of them as $1, $2 "
-            "(as an operator, put a blank after the percent sign)"
+            "(as an operator, put a blank after the percent sign)",
+            field="query",
         )
     return True
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential_variables import Granted, check_auth, granted
 from noetl_worker.tools.fields import text_of_base64
 from noetl_worker.tools.process import process
@@ -28,7 +28,7 @@ from noetl_worker.tools.sources.sources import Sources, check_script
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
-_NO_CODE: Final = "python: no code; give 'code', 'script' or 'code_b64'"
+_NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
 """Data that the Python plane's own worker returns for code without a result."""
 _NO_ANSWER: Final = (
@@ -97,22 +97,30 @@ class PythonConfig:
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
-            raise ValueError(f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}")
+            raise ConfigurationError(
+                f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}", field="memory_mb"
+            )
         if self.max_output_bytes < 1:
-            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+            raise ConfigurationError(
+                f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
+            )
         process.environment_text(self.env)
         written = check_script(self.source)
         if written is not None and not written.strip():
-            raise ConfigurationError(_NO_CODE)
+            raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
         check_auth(self.auth)
         _libs(self.libs)
         paths = (self.deps or {}).get("sys_path")
         if not isinstance(paths, (str, list, type(None))):
-            raise ValueError(f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}")
+            raise ConfigurationError(
+                f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}",
+                field="deps.sys_path",
+            )
         unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
         if unknown:
-            raise ValueError(
-                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'"
+            raise ConfigurationError(
+                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+                field=f"deps.{unknown[0]}",
             )
 
     @property
@@ -143,8 +151,8 @@ class PythonTool:
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.of_script(config.source, context)
         if not code.strip():
-            raise ConfigurationError(_NO_CODE)
-        interpreter = _interpreter(config, is_confined=self._is_confined)
+            raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
+        interpreter = _interpreter(config, context.settings, is_confined=self._is_confined)
         async with AsyncExitStack() as directories:
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
             if rights.files and not self._by_descriptor:
@@ -199,17 +207,21 @@ def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
         elif isinstance(module, Mapping) and module.get("from") and module.get("import"):
             named[name] = [str(module["from"]), str(module["import"])]
         else:
-            raise ConfigurationError(f"python: libs: {name!r} must be a module or {{from, import}}, not {module!r}")
+            raise ConfigurationError(
+                f"libs: {name!r} must be a module or {{from, import}}, not {module!r}",
+                field=f"libs.{name}",
+                tool="python",
+            )
     return named
 
 
-def _interpreter(config: PythonConfig, *, is_confined: bool) -> str:
+def _interpreter(config: PythonConfig, settings: ToolSettings, *, is_confined: bool) -> str:
     interpreter, environment = config.python, (config.deps or {}).get("venv_path")
     if environment and not interpreter:
         interpreter = str(Path(str(environment), "bin", "python"))
         if not os.access(interpreter, os.X_OK):
             raise ConfigurationError(f"python: deps: {environment!r} is no virtual environment of this worker")
-    return allowed(interpreter, is_confined=is_confined) if interpreter else sys.executable
+    return allowed(interpreter, settings, is_confined=is_confined) if interpreter else sys.executable
 
 
 def _result(run: process.Finished, config: PythonConfig, context: ToolContext) -> ToolResult:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
-from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
@@ -17,7 +17,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import plane_failure
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, ignored_field
 
 RESULT_SCHEME: Final = "noetl://"
 
@@ -53,15 +53,15 @@ class ResultFetchTool:
     config_model: ClassVar[type] = ResultFetchConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
 
-    def ignored(self, config: ResultFetchConfig) -> list[str]:
-        """Return warnings about fields that have no effect here."""
+    def ignored(self, config: ResultFetchConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields."""
         over_http = "results are fetched over HTTP"
         reasons = {
             "prefer": over_http if config.prefer == "flight" else None,
             "flight_endpoint": over_http if config.flight_endpoint is not None else None,
             "bearer_token": "the worker's own access serves" if config.bearer_token is not None else None,
         }
-        return [f"result_fetch: field {name!r} is ignored: {why}" for name, why in reasons.items() if why is not None]
+        return [ignored_field(self.kind, name, why) for name, why in reasons.items() if why is not None]
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
         return await in_time(resolve(reference_of(config.ref), context, config.sha256), context.timeout_s)
@@ -71,8 +71,10 @@ def reference_of(value: JsonValue) -> str:
     """Return the text of a reference, given as text or in an object. Raises ValueError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
-        # the Python plane would echo such a text (protocol/results.md#store)
-        raise ValueError(f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}")
+        # the Python plane would answer such a text with itself (protocol/results.md#store)
+        raise ConfigurationError(
+            f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}", field="ref"
+        )
     return given
 
 

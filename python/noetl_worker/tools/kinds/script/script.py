@@ -14,7 +14,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.fields import names_of, nearest
+from noetl_worker.tools.fields import names_of, unknown_field
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
 from noetl_worker.tools.kinds.container.job_run import JobRun
@@ -63,7 +63,7 @@ class ScriptConfig:
         object.__setattr__(self, "unknown", tuple(unknown))
         code = check_script(_as_python_script(self.script))
         if code is not None and not code.strip():
-            raise ValueError("the script is empty")
+            raise ConfigurationError("the script is empty", field="script")
         check_auth(self.auth)
 
 
@@ -89,10 +89,10 @@ class ScriptTool:
         self._service_account = service_account
         self._poll_s = poll_s
 
-    def ignored(self, config: ScriptConfig) -> list[str]:
-        """Return warnings about unknown names in `job`."""
-        known = sorted(names_of(JobConfig))
-        return [f"script: job: unknown field {name!r} is ignored{nearest(name, known)}" for name in config.unknown]
+    def ignored(self, config: ScriptConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields."""
+        unknown = [unknown_field("script: job", name, names_of(JobConfig)) for name in config.unknown]
+        return [warning.within("", field="job") for warning in unknown]
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
         job = config.made_after

@@ -16,10 +16,11 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.file_roots import open_regular
 from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
@@ -70,17 +71,18 @@ class SecretsConfig:
 
     def __post_init__(self) -> None:
         if not self.secret:
-            raise ValueError("field 'name' (or secret_name) is missing")
+            raise ConfigurationError("field 'name' (or secret_name) is missing", field="name", reason="missing")
         provider = _SAME.get(str(self.provider).lower(), str(self.provider).lower())
         if self.provider is not None and provider not in _PROVIDERS:
-            raise ValueError(
+            raise ConfigurationError(
                 f"Secrets provider {self.provider!r} is not implemented; use {', '.join(_PROVIDERS)}, or "
-                "{{ keychain.<name>.<field> }} in a template"
+                "{{ keychain.<name>.<field> }} in a template",
+                field="provider",
             )
         object.__setattr__(self, "provider", None if self.provider is None else provider)
         is_full_name = self.secret.startswith("projects/")
         if is_full_name and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
-            raise ValueError(_no_name(self.secret))
+            raise ConfigurationError(_no_name(self.secret), field="name")
         check_auth(self.auth)
 
     @property
@@ -104,12 +106,12 @@ class SecretsTool(OverHttp):
     config_model: ClassVar[type] = SecretsConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
 
-    def ignored(self, config: SecretsConfig) -> list[str]:
-        """Return warnings about fields that only the provider google reads."""
+    def ignored(self, config: SecretsConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: what a provider other than google does not read."""
         if config.provider not in ("env", "file"):
             return []
         given = {"project": config.project, "auth": config.auth}
-        return [f"secrets: field {name!r} is ignored: it is for google" for name, value in given.items() if value]
+        return [ignored_field(self.kind, name, "it is for google") for name, value in given.items() if value]
 
     async def run(self, config: SecretsConfig, context: ToolContext) -> ToolResult:
         return await in_time(self._read(config, context), context.timeout_s)
@@ -120,9 +122,9 @@ class SecretsTool(OverHttp):
         version: str | None = None
         with before_any_effect("no room to read the secret"):
             if provider == "env":
-                content = _from_environment(config.secret).encode()
+                content = _from_environment(config.secret, context.settings).encode()
             elif provider == "file":
-                content = await asyncio.to_thread(_from_file, config.secret)
+                content = await asyncio.to_thread(_from_file, config.secret, context.settings.secrets_dir)
             else:
                 content, version = await self._from_google(config, context)
         value = _hidden(config.secret, content, context)
@@ -165,17 +167,17 @@ def _hidden(name: str, content: bytes, context: ToolContext) -> str:
 # ── env, file ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_environment(name: str) -> str:
+def _from_environment(name: str, settings: ToolSettings) -> str:
     offered = name if name.startswith(SECRET_VARIABLE) else SECRET_VARIABLE + re.sub(r"[^A-Z0-9]", "_", name.upper())
-    allowed = {variable.strip() for variable in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
-    value = os.environ.get(offered) or (os.environ.get(name) if name in allowed else None)
+    is_listed = name in settings.keychain_env_vars
+    value = settings.named.get(offered) or (settings.named.get(name) if is_listed else None)
     if not value:
         raise ToolError(
             f"Secret {name!r} not found in environment: set {offered} for the worker, "
             f"or list {name} in {ALLOWED_VARIABLE}",
             kind="not_found",
         )
-    hosts = named_hosts(offered)
+    hosts = named_hosts(offered, settings)
     if hosts and "*" not in hosts:
         raise ToolError(
             f"Secret {name!r} is for the hosts of the worker's {offered}{HOSTS_SUFFIX} only: give it to http, mcp or "
@@ -185,9 +187,8 @@ def _from_environment(name: str) -> str:
     return value
 
 
-def _from_file(name: str) -> bytes:
-    """Return a mounted secret, without the line break that editors put at its end."""
-    directory = os.environ.get(DIRECTORY_VARIABLE)
+def _from_file(name: str, directory: str) -> bytes:
+    """A mounted secret; the line break that editors put at its end is not part of it."""
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
     root = Path(directory).resolve()

@@ -61,11 +61,13 @@ class ShellConfig:
 
     def __post_init__(self) -> None:
         if self.max_output_bytes < 1:
-            raise ValueError(f"'max_output_bytes' must be above 0, not {self.max_output_bytes}")
+            raise ConfigurationError(
+                f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
+            )
         if not self.commands or not all(command.strip() for command in self.commands):
-            raise ValueError("'command' is empty")
+            raise ConfigurationError("'command' is empty", field="command")
         if any("\0" in command for command in self.commands):
-            raise ValueError("'command' has a NUL character in it")
+            raise ConfigurationError("'command' has a NUL character in it", field="command")
         process.environment_text(self.env)
 
     @property

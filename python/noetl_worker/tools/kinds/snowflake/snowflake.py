@@ -232,8 +232,8 @@ async def connection_settings(
     found = await credential_data(kind, fields.auth, context)
     try:
         settings: dict[str, Any] = dict(_own_settings(fields, found))
-    except ValueError as error:
-        raise ConfigurationError(f"{kind}: {error}") from None
+    except ConfigurationError as error:
+        raise error.within(kind) from None
     for secret in (*_secrets_of(settings), settings.get("private_key_passphrase", "")):
         context.secrets.keep(secret)
     if "private_key" in settings:
@@ -245,14 +245,14 @@ async def connection_settings(
 
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the connector's arguments from the fields and the credential's data. Raises ValueError if one is
-    missing."""
+    """The connector's words, of the fields and the credential's data. Raises ConfigurationError for what is missing."""
     settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:
-            raise ValueError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake")
+            raise ConfigurationError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake", field=name)
     if not _secrets_of(settings) and "authenticator" not in settings:
-        raise ValueError("Password is required for Snowflake authentication, or a 'private_key'")
+        problem = "Password is required for Snowflake authentication, or a 'private_key'"
+        raise ConfigurationError(problem, field="password")
     return settings
 
 

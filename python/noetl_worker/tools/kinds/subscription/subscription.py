@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
 from noetl_worker.tools.kinds.nats.failures import spoken
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
@@ -70,16 +71,19 @@ class SubscriptionConfig:
         source, operation, ack = (str(text).strip().lower() for text in (self.source, self.operation, self.ack))
         operation = "nack" if operation == "nak" else operation
         if source in ("kafka", "pubsub"):
-            raise ValueError(
+            raise ConfigurationError(
                 f"source {source!r} is not read by this worker, nats is: bridge it to a stream, or read it with the "
-                "python tool and a client library"
+                "python tool and a client library",
+                field="source",
             )
         if source != "nats":
-            raise ValueError(f"unsupported source {self.source!r}. Supported: nats")
+            raise ConfigurationError(f"unsupported source {self.source!r}. Supported: nats", field="source")
         if operation not in _OPERATIONS:
-            raise ValueError(f"unsupported operation {self.operation!r}. Supported: {', '.join(_OPERATIONS)}")
+            raise ConfigurationError(
+                f"unsupported operation {self.operation!r}. Supported: {', '.join(_OPERATIONS)}", field="operation"
+            )
         if ack not in _ACK_MODES:
-            raise ValueError(f"unsupported ack {self.ack!r}. Supported: {', '.join(_ACK_MODES)}")
+            raise ConfigurationError(f"unsupported ack {self.ack!r}. Supported: {', '.join(_ACK_MODES)}", field="ack")
         self._check(operation)
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "ack", ack)
@@ -91,21 +95,31 @@ class SubscriptionConfig:
         if operation == "poll":
             for name in ("stream", "consumer"):
                 if not getattr(self, name):
-                    raise ValueError(f"[nats] requires {name!r}")
+                    raise ConfigurationError(f"[nats] requires {name!r}", field=name, reason="missing")
             check_names(stream=self.stream, consumer=self.consumer)
             if self.batch < 1 or self.timeout_ms < 1:
-                raise ValueError("'batch' and 'timeout_ms' must be 1 or more")
+                raise ConfigurationError(
+                    "'batch' and 'timeout_ms' must be 1 or more", field="batch" if self.batch < 1 else "timeout_ms"
+                )
             return
         if self.nack_delay_ms is not None and self.nack_delay_ms < 0:
-            raise ValueError(f"'nack_delay_ms' must be 0 or more, not {self.nack_delay_ms}")
+            raise ConfigurationError(
+                f"'nack_delay_ms' must be 0 or more, not {self.nack_delay_ms}", field="nack_delay_ms"
+            )
         if not self.ack_ids:
-            raise ValueError(f"{operation} requires 'ack_ids', as a poll with ack: defer gave them")
+            raise ConfigurationError(
+                f"{operation} requires 'ack_ids', as a poll with ack: defer gave them",
+                field="ack_ids",
+                reason="missing",
+            )
         if len(self.ack_ids) > MAX_BATCH:
-            raise ValueError(f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once")
+            raise ConfigurationError(
+                f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once", field="ack_ids"
+            )
         for ack_id in self.ack_ids:
             # the ack id is used as a subject, so it must not be able to publish anything else
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
-                raise ValueError(f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll")
+                raise ConfigurationError(f"ack_id {excerpt(ack_id, 80)!r} is none of a NATS poll", field="ack_ids")
 
 
 class SubscriptionTool:
@@ -126,15 +140,14 @@ class SubscriptionTool:
     def __init__(self) -> None:
         self._connections = Connections()
 
-    def ignored(self, config: SubscriptionConfig) -> list[str]:
-        """Return warnings about fields that this operation does not read."""
+    def ignored(self, config: SubscriptionConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: fields of other operations."""
         of_others = {
             "ack_ids": bool(config.ack_ids) and config.operation == "poll",
             "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",
         }
-        operation = config.operation
-        given = [name for name, is_given in of_others.items() if is_given]
-        return [f"subscription: field {name!r} is ignored: {operation} does not read it" for name in given]
+        why = f"{config.operation} does not read it"
+        return [ignored_field(self.kind, name, why) for name, is_given in of_others.items() if is_given]
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await address_of("subscription", config, context)

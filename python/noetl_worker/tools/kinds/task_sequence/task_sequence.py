@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,8 +45,8 @@ class Task:
     """Another spelling of `input`; for a kind that has a field of this name, that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
-    ignored: tuple[str, ...] = ()
-    """Warnings about words of the policy that nothing reads."""
+    ignored: tuple[ConfigurationError, ...] = ()
+    """Words of the policy that nothing reads."""
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
@@ -133,9 +132,9 @@ class TaskSequenceTool:
     raw_fields: ClassVar[frozenset[str]] = frozenset({"tasks"})
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
-    def ignored(self, config: TaskSequenceConfig) -> list[str]:
-        """Return warnings about unread words in policies and jumps to unknown tasks."""
-        labels, told = [task.label for task in config.parsed], []
+    def ignored(self, config: TaskSequenceConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields."""
+        labels, told = [task.label for task in config.parsed], list[ConfigurationError]()
         for position, task in enumerate(config.parsed):
             told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
         return told
@@ -199,7 +198,7 @@ class SequenceProgress:
 
     async def step(self) -> None:
         """Run the task at `position` once and decide what comes next."""
-        if self.time_left() == 0 or self.steps >= _max_steps():
+        if self.time_left() == 0 or self.steps >= self.context.settings.task_sequence_max_iterations:
             self.stop("timeout" if self.time_left() == 0 else "failed", _too_many(self.steps))
             return
         self.steps += 1
@@ -344,7 +343,7 @@ class SequenceProgress:
         labels = [task.label for task in self.tasks]
         place = policy.place_of(to, self.position, labels)
         if place is None:
-            self.stop("failed", ToolFailure(policy.not_found(to, labels[self.position]), kind="policy"))
+            self.stop("failed", ToolFailure(str(policy.not_found(to, labels[self.position])), kind="policy"))
             return
         self.position = place
         await asyncio.sleep(0)  # a loop of tasks that never wait must not block the worker
@@ -456,11 +455,6 @@ def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
         target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: an argument is never changed
         target = target[name]
     target[path[-1]] = value
-
-
-def _max_steps() -> int:
-    text = os.environ.get("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "")
-    return int(text) if text.isdigit() and int(text) > 0 else 1_000_000
 
 
 def _too_many(steps: int) -> ToolFailure:

@@ -111,13 +111,19 @@ class TransferSource(_EndConnection):
 
     def __post_init__(self) -> None:
         if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
-            raise ValueError(f"field 'query' is missing: the SELECT of a {self.type} source")
+            raise ConfigurationError(
+                f"field 'query' is missing: the SELECT of a {self.type} source", field="query", reason="missing"
+            )
         if self.type == "http" and not self.url:
-            raise ValueError("Source URL required for HTTP transfer")
+            raise ConfigurationError("Source URL required for HTTP transfer", field="url", reason="missing")
         if self.type == "file" and not self.path:
-            raise ValueError("field 'path' is missing: the files of a file source")
+            raise ConfigurationError(
+                "field 'path' is missing: the files of a file source", field="path", reason="missing"
+            )
         if self.type == "file" and self.file_format() is None:
-            raise ValueError(f"'format' of {self.path!r} is not known; give csv, json or parquet")
+            raise ConfigurationError(
+                f"'format' of {self.path!r} is not known; give csv, json or parquet", field="format"
+            )
         if self.type == "http":
             http_request.check_address(str(self.url))
             http_request.method_of(self.method)
@@ -147,17 +153,19 @@ class TransferTarget(_EndConnection):
 
     def __post_init__(self) -> None:
         if not self.table.strip():
-            raise ValueError("Target table name required")
+            raise ConfigurationError("Target table name required", field="table", reason="missing")
         if self.type == "duckdb" and not self.database:
-            raise ValueError("field 'database' is missing: a DuckDB target is a file")
+            raise ConfigurationError(
+                "field 'database' is missing: a DuckDB target is a file", field="database", reason="missing"
+            )
         if self.type == "duckdb" and str(self.database).startswith(MEMORY):
             given = f"'database' is {self.database!r}, which ends with the transfer"
-            raise ValueError(f"{given}: a DuckDB target is a file")
+            raise ConfigurationError(f"{given}: a DuckDB target is a file", field="database")
         _check_connection("target", self)
 
 
 def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
-    """Raise ConfigurationError or ValueError for a connection that is impossible whatever a credential contains."""
+    """Raises ConfigurationError for a connection that cannot come about, whatever a credential holds."""
     if end.type == "postgres":
         check_connection(end)
     elif end.type == "snowflake":
@@ -175,30 +183,29 @@ def type_of(name: str, given: Mapping[str, Any]) -> str | None:
     # The worker reads `kind` as its own field everywhere else; here it is the end's type.
     kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
     if kind is None:
-        raise ConfigurationError(f"transfer: {name}: field 'type' is missing")
+        raise ConfigurationError("field 'type' is missing", field=name, tool=f"transfer: {name}")
     return None if fields.has_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
 
 
-def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[str]:
-    """Return the warnings about the fields in `given` that an end of this type does not read."""
+def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[ConfigurationError]:
+    """The warnings about the fields in `given` that an end of this type does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":
         read = (read | {"schema"}) - {"query"}  # a DuckDB table may have a schema too
     spellings = fields.spellings_of(model, _SPELLINGS)
-    warnings = []
+    warnings, where = [], f"transfer: {name}"
     for key, value in given.items():
         field_name = spellings.get(key, key)
         if value in (None, {}, []) or field_name in read or key in fields.WORKER_FIELDS:
             continue
         if field_name in fields.names_of(model):
-            warnings.append(f"transfer: {name}: field {key!r} is ignored: {kind} does not read it")
+            warnings.append(fields.ignored_field(where, key, f"{kind} does not read it"))
         elif field_name in fields.names_of(other):
-            warnings.append(f"transfer: {name}: field {key!r} is ignored: a {name} has none")
+            warnings.append(fields.ignored_field(where, key, f"a {name} has none"))
         else:
-            guess = fields.nearest(key, sorted(read))
-            warnings.append(f"transfer: {name}: unknown field {key!r} is ignored{guess}")
-    return warnings
+            warnings.append(fields.unknown_field(where, key, read))
+    return [warning.within(where, field=name) for warning in warnings]
 
 
 def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
@@ -214,9 +221,9 @@ def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
         known.setdefault("database", known["connection_string"])
     try:
         if "table" in fields.names_of(model_class) and not known.get("table"):
-            raise ConfigurationError(f"{where}: Target table name required")
+            raise ConfigurationError("Target table name required", field="table", tool=where)
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:
         ignored = unread(name, kind, given) if kind and kind in _READ else []
-        raise fields.with_misspelt(error, ignored) from error.__cause__
+        raise fields.with_misspelt(error.within(where, field=name), ignored) from error.__cause__
     return end

@@ -159,16 +159,16 @@ async def _duckdb(
 ) -> AsyncIterator[SourceReader]:
     query = str(source.query) if source.type == "duckdb" else _of_files(source)
     database = MEMORY
-    duckdb.check_files("transfer: source", query)
+    duckdb.check_files("transfer: source", query, context.settings)
     if source.type == "duckdb" and source.database:
-        database = canonical("transfer: source: 'database'", source.database)
+        database = canonical("transfer: source: 'database'", source.database, context.settings)
     opening = Opening(
         kind="transfer: source",
         database=database,
         read_only=database != MEMORY,
         secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
     )
-    async with duckdb.opened(opening) as session:
+    async with duckdb.opened(opening, context.settings) as session:
         described = await session.select("source", query, is_file=source.type == "file")
         types = [kind for _, kind in described]
         alone = JsonText if source.type == "duckdb" else json.loads

@@ -50,9 +50,9 @@ _KEY: Final = (
 async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[DuckdbWriter]:
     """Open the file for this transfer alone. Closing it rolls back what is not committed."""
     kind, target = "transfer: target", plan.target
-    database = canonical(f"{kind}: 'database'", str(target.database))
+    database = canonical(f"{kind}: 'database'", str(target.database), context.settings)
     secrets = tuple(await secrets_of(kind, target.auth, context))
-    async with duckdb.opened(Opening(kind, database, secrets=secrets)) as session:
+    async with duckdb.opened(Opening(kind, database, secrets=secrets), context.settings) as session:
         yield DuckdbWriter(plan, session)
 
 

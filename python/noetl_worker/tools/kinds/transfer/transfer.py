@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import has_template, rendered
 from noetl_worker.tools.kinds.duckdb.files import turn
@@ -83,17 +83,19 @@ class TransferConfig:
     def __post_init__(self) -> None:
         target = end_of("target", self.target, TransferTarget)
         if isinstance(self.source, str) and not has_template(self.source):
-            raise ValueError("field 'source' must be an object, not text")
+            raise ConfigurationError("field 'source' must be an object, not text", field="source")
         kind = None if isinstance(self.source, str) else type_of("source", self.source)
         if kind is not None:
             _check_direction(kind, target)
         if not 1 <= self.chunk_size <= 100_000:
-            raise ValueError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000")
+            raise ConfigurationError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000", field="chunk_size")
         object.__setattr__(self, "ends", (None, target))
         if self.keys() and self.mode != "upsert":
-            raise ValueError(f"'key' belongs to mode 'upsert', not {self.mode!r}")
+            raise ConfigurationError(f"'key' belongs to mode 'upsert', not {self.mode!r}", field="key")
         if target.type == "snowflake" and self.mode == "upsert" and not self.keys():
-            raise ValueError("a snowflake target has no unique key to go by; give 'key' for upsert")
+            raise ConfigurationError(
+                "a snowflake target has no unique key to go by; give 'key' for upsert", field="key"
+            )
         if isinstance(self.source, dict):
             rendered_here = [value for key, value in self.source.items() if key not in RENDERED_BY_HTTP]
             if not has_template(rendered_here):
@@ -102,10 +104,7 @@ class TransferConfig:
     def _checked(self, given: Mapping[str, Any]) -> TransferSource:
         target = self.ends[1]
         _check_direction(type_of("source", given), target)
-        source = end_of("source", given, TransferSource)
-        if source.type == target.type == "duckdb" and source.database and len(_files(source, target)) == 1:
-            raise ValueError("source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT")
-        return source
+        return end_of("source", given, TransferSource)
 
     def source_now(self, context: ToolContext) -> TransferSource:
         """Return the source with its templates rendered now, because those of an http source see its answers.
@@ -124,12 +123,13 @@ class TransferConfig:
             raise ConfigurationError(f"transfer: field 'source' must be an object, not {type(given).__name__}")
         try:
             source = self._checked(given)
-        except ValueError as error:
-            raise ConfigurationError(f"transfer: {error}") from error
-        # If the type was known before, `ignored` has already reported these.
+            _check_files(source, self.ends[1], context.settings)
+        except ConfigurationError as error:
+            raise error.within("transfer") from error.__cause__
+        # Of a source whose type was known, `ignored` has reported already.
         if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
-                context.logger.warning("tool_config", kind="transfer", problem=problem)
+                context.logger.warning("tool_config", kind="transfer", problem=str(problem))
         return source
 
     def keys(self) -> list[str]:
@@ -142,7 +142,14 @@ class TransferConfig:
 
 def _check_direction(kind: str | None, target: TransferTarget) -> None:
     if kind not in transfer_sources.READERS or target.type not in _WRITERS:
-        raise ValueError(f"Unsupported transfer direction: {kind} to {target.type}")
+        raise ConfigurationError(f"Unsupported transfer direction: {kind} to {target.type}", field="target.type")
+
+
+def _check_files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> None:
+    is_of_files = source.type == target.type == "duckdb" and bool(source.database)
+    if is_of_files and len(_files(source, target, settings)) == 1:
+        problem = "source and target are one DuckDB file; use kind duckdb with INSERT INTO ... SELECT"
+        raise ConfigurationError(problem, field="source", tool="transfer")
 
 
 class TransferTool:
@@ -172,8 +179,14 @@ class TransferTool:
         # there may be a DuckDB at each end
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
-    def ignored(self, config: TransferConfig) -> list[str]:
-        """Return warnings about fields that belong to an end of another type."""
+    def check(self, config: TransferConfig, context: ToolContext) -> None:
+        """Refuse one DuckDB file for both ends, where the source is known by now."""
+        source, target = config.ends
+        if source is not None:
+            _check_files(source, target, context.settings)
+
+    def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
+        """What the registry reports beside unknown fields: fields of an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
@@ -187,7 +200,7 @@ class TransferTool:
     async def _moved(self, config: TransferConfig, context: ToolContext) -> dict[str, JsonValue]:
         source, target = config.source_now(context), config.ends[1]
         async with AsyncExitStack() as stack:
-            for database, read_only in sorted(_files(source, target).items()):
+            for database, read_only in sorted(_files(source, target, context.settings).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
             inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
             opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
@@ -220,14 +233,13 @@ class TransferTool:
         }
 
 
-def _files(source: TransferSource, target: TransferTarget) -> dict[str, bool]:
-    """Return DuckDB file -> True if it is only read. Every transfer locks files in the same order, so that none
-    deadlocks."""
+def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
+    """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
     files = {}
     if source.type == "duckdb" and source.database:
-        files[canonical("transfer: source: 'database'", source.database)] = True
+        files[canonical("transfer: source: 'database'", source.database, settings)] = True
     if target.type == "duckdb":
-        files[canonical("transfer: target: 'database'", str(target.database))] = False
+        files[canonical("transfer: target: 'database'", str(target.database), settings)] = False
     return files
 
 

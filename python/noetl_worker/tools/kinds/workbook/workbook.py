@@ -38,7 +38,9 @@ class WorkbookConfig:
 
     def __post_init__(self) -> None:
         if not self.entry:
-            raise ValueError("field 'name' (or task) is missing: an entry of the playbook's workbook")
+            raise ConfigurationError(
+                "field 'name' (or task) is missing: an entry of the playbook's workbook", field="name", reason="missing"
+            )
 
     @property
     def entry(self) -> str:

@@ -1,0 +1,80 @@
+"""Fields of the kinds that make a Job of Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFields:
+    """Fields of kind `container`; `ContainerConfig` checks them."""
+
+    image: str | None = None
+    """Image to run."""
+    command: list[str] | None = None
+    """Program and its first arguments; the image's own when absent."""
+    args: list[str] | None = None
+    """Arguments; the image's own when absent."""
+    env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
+    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
+    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """Kubernetes' `requests` and `limits`."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
+    namespace: str = "noetl"
+    """Namespace of the Job."""
+    service_account: str | None = None
+    """Service account of the pod; the namespace's default when absent."""
+    backoff_limit: int = 0
+    """How often Kubernetes runs it again after a failure."""
+    restart_policy: Literal["Never", "OnFailure"] = "Never"
+    """What the pod does with a container that failed."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled; Kubernetes decides when absent."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Labels a node must have."""
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    """Taints that are tolerated, as Kubernetes writes them."""
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
+    volume_mounts: list[dict[str, Any]] = field(default_factory=list)
+    """{name, mount_path, sub_path, read_only}."""
+    ttl_seconds_after_finished: int = 300
+    """When Kubernetes removes the ended Job, in seconds."""
+    wait: bool = True
+    """false: only create the Job; nothing reports to the playbook how it ended."""
+    max_log_bytes: int = 262_144
+    """How much of the output is returned, from its beginning."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
+    timeout: float | None = None
+    """Longest time in seconds, then the Job is deleted; absent: what the command has left."""
+
+    @property
+    def variables(self) -> list[dict[str, Any]]:
+        """`env` as a list."""
+        if isinstance(self.env, Mapping):
+            return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
+        return self.env
+
+
+@dataclass(frozen=True, slots=True)
+class JobFields:
+    """Fields of `job` of kind `script`; `JobConfig` checks them."""
+
+    image: str = "python:3.11-slim"
+    namespace: str = "noetl"
+    ttl_seconds_after_finished: int = 300
+    backoff_limit: int = 3
+    timeout: float = 600.0
+    """Seconds until the Job is ended, its retries included."""
+    install_dependencies: list[str] = field(default_factory=list)
+    """Requirements that pip installs first."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables, kept in a Secret that ends with the Job."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    service_account: str | None = None

@@ -1,0 +1,73 @@
+"""Fields of kind `nats`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class NatsFields:
+    """Fields of every operation; `NatsConfig` checks them."""
+
+    operation: str
+    """What to do: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
+    url: str | list[str] | None = None
+    """Server, or several; wins over the credential's."""
+    auth: str | dict[str, Any] | None = None
+    """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
+    user: str | None = None
+    """User name; wins over the credential's."""
+    password: str | None = None
+    """Password; wins over the credential's."""
+    token: str | None = None
+    """Token; wins over the credential's."""
+    bucket: str | None = None
+    """Bucket of a kv_ or object_ operation."""
+    key: str | None = None
+    """Key of a kv_ operation."""
+    value: Any = None
+    """What kv_put stores: text as it is, anything else as JSON."""
+    revision: int | None = None
+    """kv_put: the revision to replace, 0 for a key that is not there; kv_get: the one to read; kv_delete: only if it is
+    the last one."""
+    pattern: str | None = None
+    """kv_keys: only keys that match, * standing for anything."""
+    object: str | None = None
+    """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
+    name: str | None = None
+    """Name of the object, when `object` is absent."""
+    data: Any = None
+    """Content of object_put and js_publish: text as it is, anything else as JSON."""
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
+    description: str | None = None
+    """Description of a stored object."""
+    stream: str | None = None
+    """Stream of js_consume, js_get_msg and js_stream_info; for js_publish the stream that must take the message."""
+    consumer: str | None = None
+    """Durable pull consumer of js_consume."""
+    subject: str | None = None
+    """Subject of js_publish; js_get_msg: the last message on it."""
+    headers: dict[str, Any] = field(default_factory=dict)
+    """Headers of a message; nulls are left out."""
+    message_id: str | None = None
+    """js_publish: id by which the stream drops a repetition."""
+    seq: int | None = None
+    """js_get_msg: sequence number of the message."""
+    last: bool = False
+    """js_get_msg: the stream's last message."""
+    batch: int = 100
+    """js_consume: at most so many; above 1000 is 1000."""
+    timeout_ms: int = 1000
+    """js_consume: how long to wait, in milliseconds; above 5000 is 5000."""
+    ack: bool = True
+    """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
+    timeout: float | None = None
+    """Longest time of the call in seconds; absent: what the command has left."""
+
+    @property
+    def object_name(self) -> str | None:
+        """`object`, else `name`: the label of a task may have taken the latter."""
+        return self.object or self.name
