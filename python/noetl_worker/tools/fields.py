@@ -273,7 +273,7 @@ def _missing(
         source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
         problem = f"field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
         return ConfigurationError(problem, field=name, tool=kind)
-    usual = f" (or {', '.join(others[:3])})" if others else ""  # more are accepted than a message should name
+    usual = f" (or {', '.join(others[:3])})" if others else ""  # a message names three; more are accepted
     return ConfigurationError(f"field {name!r}{usual} is missing", field=name, tool=kind, reason="missing")
 
 

@@ -14,20 +14,20 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolSettings
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Variable: the directories that such files have to be in, separated by `:`; empty: anywhere but what is forbidden."""
+"""Variable: directories, separated by `:`, that must contain such files. Empty: any directory that is not forbidden."""
 KERNEL: Final = ("/proc", "/sys")
-"""The worker's memory, other processes' environments."""
+"""Trees that expose the worker's memory and other processes' environments."""
 _OWN: Final = "noetl-"
 """Name prefix of the worker's own directories in the temporary one: the outbox, other commands' scratch directories."""
 
 
 def hidden(settings: ToolSettings) -> tuple[str, ...]:
-    """The worker's own that DuckDB can be kept from by its place: nothing else is made in a directory above it."""
+    """Return the worker's own paths that DuckDB can be denied by directory: playbooks create no files above them."""
     return tuple(sorted({str(path) for path in map(_real, settings.own_files) if not _is_shared(path, settings)}))
 
 
 def within_reach(settings: ToolSettings) -> list[str]:
-    """The worker's own that it cannot be kept from so."""
+    """Return the worker's own paths that cannot be denied by directory."""
     return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 
@@ -64,7 +64,7 @@ def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
 
 
 def opened(kind: str, given: str, path: Path, settings: ToolSettings) -> BinaryIO:
-    """The file that a playbook names, for reading; called in a thread, as its file system may not answer.
+    """Open a file that a playbook names, for reading. Call this in a thread: the file system may not answer.
 
     Raises:
         ConfigurationError: as `checked`, or it cannot be opened, or is no regular file.
@@ -93,7 +93,7 @@ def open_regular(real: Path) -> BinaryIO:
 
 
 def is_forbidden(real: Path, settings: ToolSettings) -> bool:
-    """Of a path without links, whatever the roots are."""
+    """Return True if playbooks may never name this path (without links), whatever the roots are."""
     if any(real.is_relative_to(tree) for tree in KERNEL):
         return True
     if any(real.is_relative_to(own) for own in map(_real, settings.own_files)):

@@ -172,7 +172,10 @@ def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError
 
 
 def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
-    """Told before a sequence begins; a failure when such a rule holds."""
+    """Return the errors of jumps to unknown tasks, for the log before a sequence begins.
+
+    Such a rule fails the task only when it holds.
+    """
     jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
     wrong = [action for action in jumps if place_of(action.to, position, labels) is None]
     return [not_found(action.to, labels[position], f"{action.field}.to") for action in wrong]
@@ -226,14 +229,14 @@ def _then_of_else(otherwise: JsonValue) -> JsonValue:
 
 
 def _refuse_removed(where: ConfigPlace, given: Mapping[str, JsonValue]) -> None:
-    """Older playbooks' words: to ignore one would lose what it sets or decides."""
+    """Raise ConfigurationError for words of older playbooks: ignoring one would lose a value it sets or decides."""
     removed = [word for word in _REMOVED if word in given]
     if removed:
         raise where.wrong(f": {removed[0]!r} is not supported; use 'when', 'then' and 'set'", removed[0])
 
 
 def parse_condition(where: ConfigPlace, word: str, when: JsonValue) -> JsonValue:
-    """A condition as `condition_holds` takes it.
+    """Return a condition in the form that `condition_holds` takes.
 
     Raises:
         ConfigurationError: text that is neither a template nor a word for true or false.
@@ -295,7 +298,7 @@ def _seconds(value: JsonValue) -> float | None:
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
-    """Words in a policy that nothing reads, reported as unknown fields are; the policy has been parsed."""
+    """Return warnings about words in a policy that nothing reads. The policy must have been parsed before."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
     found = _unknown(ConfigPlace(_TOOL, f"task {label!r}: policy", ""), policy, _POLICY_WORDS)
@@ -315,7 +318,7 @@ def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
 
 
 def _replaced(where: ConfigPlace, action: JsonValue) -> list[ConfigurationError]:
-    """Values in whose place another one is taken."""
+    """Return warnings about values that are replaced by a default."""
     if not isinstance(action, Mapping):
         return []
     count, seconds, growth = (action.get(name) for name in ("attempts", "delay", "backoff"))

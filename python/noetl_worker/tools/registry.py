@@ -59,7 +59,7 @@ class PreparedTool:
     config: Any
     context: ToolContext
     timeout_s: float | None
-    """The shortest of the config's timeouts and what the context has left; seconds."""
+    """Seconds: the shorter of the config's shortest timeout and the context's remaining time."""
     warnings: tuple[ConfigurationError, ...] = ()
     """Parts of the config that nothing reads."""
     own_timeout_s: float | None = None

@@ -25,7 +25,9 @@ _CHANNEL: Final = 3
 
 
 def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
-    """The interpreter that a step names, by its own path: a link to a directory would make another environment of it.
+    """Return the path of the interpreter that a step names.
+
+    Links to its directory are resolved, because through one the interpreter would find another environment.
 
     Raises:
         ConfigurationError: the operator has not allowed it.

@@ -160,7 +160,7 @@ class ArtifactTool(OverHttp):
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
 
     def ignored(self, config: ArtifactConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: what this action does not read, or this place."""
+        """Return warnings about fields that this action or this place does not read."""
         is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
         read = {
             "auth": (is_http, "it is for http(s)"),

@@ -38,7 +38,7 @@ def absolute(uri: str) -> str:
 
 
 def path_of(uri: str, settings: ToolSettings) -> Path:
-    """The file at `absolute(uri)`, links followed.
+    """Return the file at `absolute(uri)`, with its links followed.
 
     Raises:
         ConfigurationError: as `absolute`, and for a place that playbooks may not name.

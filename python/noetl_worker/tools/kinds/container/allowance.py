@@ -22,7 +22,8 @@ _REFERENCES = frozenset({"secretKeyRef", "secretRef"})
 def check(
     kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]], settings: ToolSettings
 ) -> None:
-    """Raise ConfigurationError for a Job that uses a name which is not allowed; `beside`: what is made with it."""
+    """Raise ConfigurationError for a Job that uses a name which is not allowed. `beside`: objects created with
+    the Job."""
     pod = job["spec"]["template"]["spec"]
     made = {manifest["metadata"]["name"] for manifest in beside.values()}
     secrets = sorted(set(_secrets_in(pod)) - made)

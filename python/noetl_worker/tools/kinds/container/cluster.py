@@ -190,7 +190,7 @@ class Cluster:
             async with self._clients.lease(
                 self._place.options, to=self._place.url, settings=self._place.settings
             ) as client:
-                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that meets a finished call
+                # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives as the call finishes
                 with anyio.fail_after(_CALL_TIMEOUT_S):
                     response = await client.send(request, stream=True)
                     got = (await read(response, limit)).take()

@@ -64,7 +64,7 @@ def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_job(config: ContainerFields | JobFields) -> None:
-    """What each config of a Job has."""
+    """Check the fields that all configs of a Job have."""
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
         raise ConfigurationError(
@@ -101,7 +101,7 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
 
 
 def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
-    """The Job to create."""
+    """Return the Job to create."""
     container: dict[str, JsonValue] = {
         "command": config.command,
         "args": config.args,

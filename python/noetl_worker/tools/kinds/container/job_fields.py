@@ -29,9 +29,9 @@ class ContainerFields:
     service_account: str | None = None
     """Service account of the pod; the namespace's default when absent."""
     backoff_limit: int = 0
-    """How often Kubernetes runs it again after a failure."""
+    """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """What the pod does with a container that failed."""
+    """Policy for a container that failed: with OnFailure the pod starts it again."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is pulled; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
@@ -39,23 +39,24 @@ class ContainerFields:
     tolerations: list[dict[str, Any]] = field(default_factory=list)
     """Taints that are tolerated, as Kubernetes writes them."""
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    """{name, and one of empty_dir, persistent_volume_claim, config_map, secret}; Kubernetes' spelling counts too."""
+    """Objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret; Kubernetes' spellings are
+    accepted too."""
     volume_mounts: list[dict[str, Any]] = field(default_factory=list)
-    """{name, mount_path, sub_path, read_only}."""
+    """Objects {name, mount_path, sub_path, read_only}."""
     ttl_seconds_after_finished: int = 300
-    """When Kubernetes removes the ended Job, in seconds."""
+    """Seconds until Kubernetes removes the ended Job."""
     wait: bool = True
     """false: only create the Job; nothing reports to the playbook how it ended."""
     max_log_bytes: int = 262_144
-    """How much of the output is returned, from its beginning."""
+    """Maximum bytes of the output that are returned, from its beginning."""
     runtime: dict[str, Any] = field(default_factory=dict)
     """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
     timeout: float | None = None
-    """Longest time in seconds, then the Job is deleted; absent: what the command has left."""
+    """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
 
     @property
     def variables(self) -> list[dict[str, Any]]:
-        """`env` as a list."""
+        """Return `env` as a list."""
         if isinstance(self.env, Mapping):
             return [{"name": name, "value": value} for name, value in self.env.items() if value is not None]
         return self.env
@@ -75,6 +76,6 @@ class JobFields:
     """Requirements that pip installs first."""
     resources: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    """Variables, kept in a Secret that ends with the Job."""
+    """Variables, kept in a Secret that is removed with the Job."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     service_account: str | None = None

@@ -27,7 +27,7 @@ MAX_SCRIPT_BYTES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class JobConfig(JobFields):
-    """Where and how the Job runs; the names of Kubernetes (`backoffLimit`) are taken too."""
+    """The image, namespace and limits of the Job; Kubernetes' own names (`backoffLimit`) are accepted too."""
 
     def __post_init__(self) -> None:
         if not self.image.strip():

@@ -25,7 +25,7 @@ _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
 def database_of(given: str | None, execution_id: int, settings: ToolSettings) -> str:
-    """The database that a command opens, as `canonical` names it; `given` is its `database`.
+    """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
 
     Raises:
         ConfigurationError: the file of another execution, or a data directory that cannot be made.

@@ -67,7 +67,7 @@ def _in_home(path: str) -> str:
 
 
 def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-    """What SQL and its parameters name; with file roots DuckDB itself keeps to them.
+    """Check the names in SQL and its parameters. With file roots DuckDB itself does this.
 
     Raises:
         ConfigurationError: a forbidden file.
@@ -91,7 +91,7 @@ def _names_forbidden(name: str, settings: ToolSettings) -> bool:
         return False
     magic = _MAGIC.search(path)
     if magic is None:
-        where = Path(path)  # a link of /proc/self/fd leads to a name that is none: its place counts too
+        where = Path(path)  # a link in /proc/self/fd may resolve to no path, so its own place is checked too
         places = (where.resolve(), where.parent.resolve() / where.name)
         return any(is_forbidden(place, settings) for place in places)
     fixed = Path(path[: magic.start()].rpartition("/")[0] or os.sep).resolve()

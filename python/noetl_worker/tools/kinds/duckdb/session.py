@@ -59,7 +59,7 @@ class Duckdb:
         self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
     def check_files(self, kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-        """Look at the files that SQL names, where the kernel does not keep it from all that are not for playbooks.
+        """Check the files that SQL names, unless the kernel already denies the process all forbidden ones.
 
         Raises:
             ConfigurationError: a file is forbidden.
@@ -110,7 +110,7 @@ class Duckdb:
 
     @asynccontextmanager
     async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
-        """A DuckDB that is used step by step.
+        """Open a DuckDB that is used step by step.
 
         Raises:
             ToolError: the database cannot be opened, as `child.py` reports.
@@ -148,7 +148,7 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """With what a killed process leaves behind removed at its end."""
+        """Provide a directory for one process, and remove afterwards what a killed process leaves behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))

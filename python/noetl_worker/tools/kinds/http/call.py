@@ -80,7 +80,7 @@ class HttpCall:
     # ── tries ──
 
     async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """The result of the last try, and what rules see of it. Raises the last try's ToolError."""
+        """Return the result of the last try, and the facts that rules see. Raises the last try's ToolError."""
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
@@ -155,7 +155,7 @@ class HttpCall:
         return ToolResult.success(last, exit_code=0)
 
     def _next(self, config: HttpFields, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpFields:
-        """The request of the next page: `params` and `headers` over the ones before, other fields in their place."""
+        """Return the request of the next page: its `params` and `headers` are merged in, other fields replaced."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in fields_of(rendered).items():
@@ -214,7 +214,7 @@ class HttpCall:
         return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpFields) -> ToolResult:
-        """One exchange; a second one with a new token when the kept one is refused."""
+        """Do one exchange, and a second one with a new token if a cached token was refused."""
         result, fetched = await self._sent(config)
         if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)
@@ -352,7 +352,7 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
 
 
 def _silent(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
-    """A timeout of connecting or reading, shorter than the total."""
+    """Return a timeout of connecting or reading, which is shorter than the total."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"

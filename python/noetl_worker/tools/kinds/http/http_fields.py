@@ -25,7 +25,7 @@ class HttpFields:
     bearer token of that credential."""
     params: dict[str, Any] = field(default_factory=dict)
     """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
-    its parameter on the Python plane; so it is in `form`."""
+    its parameter on the Python plane. Lists in `form` are sent in the same way."""
     json: Any = None
     """Body: any value, as JSON."""
     form: dict[str, Any] | None = None
@@ -36,21 +36,22 @@ class HttpFields:
     body_b64: str | None = None
     """Body: bytes, in base64."""
     body: Any = None
-    """Body: a text as it is, anything else as JSON (as a form when Content-Type says so)."""
+    """Body: text as it is, anything else as JSON (as a form when Content-Type says so)."""
     payload: Any = None
     """Body: another name of `body`."""
     data: Any = None
-    """{"query": ..., "body": ...} goes where the names say; else the query of a GET, the body of others."""
+    """Query and body, as {"query": ..., "body": ...}; any other value is the query of a GET, or the body of another
+    method."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object with `type` bearer, basic, api_key, header, headers,
     oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
     and the `key` of one of the worker's own)."""
     timeout: float | None = None
-    """Seconds for the call, its retries and pages included; absent: what the command has left."""
+    """Seconds for the call, its retries and pages included; absent: the command's remaining time."""
     attempt_timeout: float | None = None
     """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without one."""
     connect_timeout: float | None = None
-    """Seconds until the connection stands; absent: part of the exchange's time."""
+    """Seconds until the connection is established; absent: part of the exchange's time."""
     read_timeout: float | None = None
     """Seconds without a byte while the answer is read; absent: part of the exchange's time."""
     follow_redirects: bool = True
@@ -66,13 +67,14 @@ class HttpFields:
     proxy: str | None = None
     """Address of an HTTP proxy; absent: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the worker."""
     response_type: Literal["json", "text", "binary"] = "json"
-    """json: parsed, and text when it is none; text: by the declared charset, and UTF-8 (with a note) when that is none
-    of the Encoding Standard's; binary: {"base64", "size"}."""
+    """json: parsed, or text if it is not JSON; text: in the declared charset, or UTF-8 (with a note) if that charset is
+    not in the Encoding Standard; binary: {"base64", "size"}."""
     max_response_bytes: int = MAX_RESPONSE_BYTES
-    """The answer is cut after so many bytes (8 MiB; all pages together) and marked; at most 256 MiB."""
+    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
+    set."""
     retry: Any = None
     """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
     address: httpx.URL = field(init=False, repr=False, compare=False)
-    """The `url` as it was parsed; to parse it costs a tenth of a request."""
+    """The parsed `url`. It is kept because parsing costs a tenth of a request."""
     options: ClientOptions = field(init=False, repr=False, compare=False)
-    """What the connection is made with."""
+    """Options of the connection."""

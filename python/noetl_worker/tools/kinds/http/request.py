@@ -59,7 +59,7 @@ def check_address(url: str) -> httpx.URL:
 
 
 def check_request(config: HttpFields) -> None:
-    """What can be checked before headers are rendered and files are opened: the method, and the body's form.
+    """Check the method and the form of the body, before headers are rendered and files are opened.
 
     Raises:
         ConfigurationError: no request can be built.
@@ -217,7 +217,7 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FilePar
 
 
 def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
-    """(file name, content, content type) of one file."""
+    """Return (file name, content, content type) of one file."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)
@@ -241,7 +241,7 @@ def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
             f"files: {name!r} needs one of 'path', 'content', 'content_b64'", field=f"files.{name}", tool="http"
         )
     kind = str(part.get("content_type") or "")
-    if not kind.isprintable() or not kind.isascii():  # a header of its part, which is written as it is
+    if not kind.isprintable() or not kind.isascii():  # this header of the part is written unescaped
         raise ConfigurationError(
             f"files: {name!r}: content_type {kind!r} must be printable ASCII, as text/csv",
             field=f"files.{name}.content_type",

@@ -117,7 +117,7 @@ class McpTool(OverHttp):
     }
 
     def ignored(self, config: McpConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: what this method does not send."""
+        """Return warnings about fields that this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
         if config.method == "prompts/get" and "arguments" not in config.params:
             unread = ("tool",)
@@ -192,7 +192,7 @@ class McpTool(OverHttp):
 
 
 def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
-    """(server, its endpoint). ConfigurationError names the variables that would say where it is."""
+    """Return the server and its endpoint. Raises ConfigurationError that names the variables to set."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:

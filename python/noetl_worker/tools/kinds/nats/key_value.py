@@ -72,7 +72,7 @@ async def _keys(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenerator[Any, None]:
-    """The entries that are there when the watch begins, to the last one, which says that none is pending."""
+    """Yield the entries present when the watch begins, up to the last one, after which none is pending."""
     has_begun = False
     while True:
         entry = await watcher.updates()
@@ -129,7 +129,7 @@ async def _object_put(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _object_get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """The content; nats-py compares its SHA-256 with the object's digest."""
+    """Return the content. nats-py compares its SHA-256 with the object's digest."""
     store = await client.jetstream().object_store(config.bucket)
     info = await store.get_info(config.object_name)
     if info.is_link():  # the size of a link is not the size of its target

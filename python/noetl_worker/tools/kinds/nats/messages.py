@@ -47,7 +47,7 @@ async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _consume(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """At most `batch` messages within `timeout_ms`; those returned are acked, unless `ack` is false."""
+    """Return at most `batch` messages within `timeout_ms`; these are acked, unless `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)

@@ -122,7 +122,7 @@ class NatsTool:
         self._connections = connections or Connections()
 
     def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: fields of other operations."""
+        """Return warnings about fields that this operation does not read."""
         read = _read_by(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
         why = f"{config.operation} does not read it"

@@ -11,10 +11,10 @@ class NatsFields:
     """Fields of every operation; `NatsConfig` checks them."""
 
     operation: str
-    """What to do: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
     object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
     url: str | list[str] | None = None
-    """Server, or several; wins over the credential's."""
+    """Server, or a list of servers; wins over the credential's."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
     user: str | None = None
@@ -28,10 +28,10 @@ class NatsFields:
     key: str | None = None
     """Key of a kv_ operation."""
     value: Any = None
-    """What kv_put stores: text as it is, anything else as JSON."""
+    """The value that kv_put stores: text as it is, anything else as JSON."""
     revision: int | None = None
-    """kv_put: the revision to replace, 0 for a key that is not there; kv_get: the one to read; kv_delete: only if it is
-    the last one."""
+    """kv_put: the revision to replace, 0 for a key that does not exist; kv_get: the revision to read; kv_delete: delete
+    only if this is the last revision."""
     pattern: str | None = None
     """kv_keys: only keys that match, * standing for anything."""
     object: str | None = None
@@ -41,7 +41,7 @@ class NatsFields:
     data: Any = None
     """Content of object_put and js_publish: text as it is, anything else as JSON."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    """Whether `value` and `data` are given, and an object's content is returned, as text or as base64."""
+    """Form in which `value` and `data` are given, and an object's content is returned: text or base64."""
     description: str | None = None
     """Description of a stored object."""
     stream: str | None = None
@@ -53,21 +53,21 @@ class NatsFields:
     headers: dict[str, Any] = field(default_factory=dict)
     """Headers of a message; nulls are left out."""
     message_id: str | None = None
-    """js_publish: id by which the stream drops a repetition."""
+    """js_publish: id by which the stream drops a duplicate."""
     seq: int | None = None
     """js_get_msg: sequence number of the message."""
     last: bool = False
     """js_get_msg: the stream's last message."""
     batch: int = 100
-    """js_consume: at most so many; above 1000 is 1000."""
+    """js_consume: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000
-    """js_consume: how long to wait, in milliseconds; above 5000 is 5000."""
+    """js_consume: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: bool = True
-    """js_consume: ack what is returned; otherwise each message has an `ack_id` and comes again after the ack wait."""
+    """js_consume: ack the returned messages; otherwise each has an `ack_id` and is redelivered after the ack wait."""
     timeout: float | None = None
-    """Longest time of the call in seconds; absent: what the command has left."""
+    """Longest time of the call in seconds; absent: the command's remaining time."""
 
     @property
     def object_name(self) -> str | None:
-        """`object`, else `name`: the label of a task may have taken the latter."""
+        """Return `object`, or else `name`, because `name` may hold the label of a task."""
         return self.object or self.name

@@ -28,6 +28,6 @@ class Operation(NamedTuple):
     """One operation, and the fields that it reads besides those of the connection."""
 
     call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
-    """With a connected client. Payloads in what it returns are bytes, which `with_values` makes values."""
+    """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

@@ -164,7 +164,7 @@ def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str
 
 
 def _check_files(kind: str, files: tuple[str, ...], settings: ToolSettings) -> None:
-    """Raises ConfigurationError for a file that a playbook may not name, or that is no regular one."""
+    """Raise ConfigurationError for a file that a playbook may not name, or that is not a regular file."""
     for file in files:
         real = file_roots.checked(kind, file, Path(file), settings)
         if real.exists() and not real.is_file():

@@ -132,7 +132,7 @@ class PostgresTool:
                 _check_params(text, config.params)
             except ConfigurationError as error:
                 raise error.within(self.kind) from error.__cause__
-        # A cancelled task makes psycopg cancel the statement on the server before it lets go.
+        # When the task is cancelled, psycopg cancels the statement on the server before it returns.
         return await in_time(self._run(address, text, config, context), context.timeout_s)
 
     async def aclose(self) -> None:

@@ -54,7 +54,7 @@ class ResultFetchTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
 
     def ignored(self, config: ResultFetchConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about fields that have no effect here."""
         over_http = "results are fetched over HTTP"
         reasons = {
             "prefer": over_http if config.prefer == "flight" else None,
@@ -71,7 +71,7 @@ def reference_of(value: JsonValue) -> str:
     """Return the text of a reference, given as text or in an object. Raises ValueError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
-        # the Python plane would answer such a text with itself (protocol/results.md#store)
+        # the Python plane would echo such a text (protocol/results.md#store)
         raise ConfigurationError(
             f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}", field="ref"
         )

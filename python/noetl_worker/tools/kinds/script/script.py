@@ -90,7 +90,7 @@ class ScriptTool:
         self._poll_s = poll_s
 
     def ignored(self, config: ScriptConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about unknown names in `job`."""
         unknown = [unknown_field("script: job", name, names_of(JobConfig)) for name in config.unknown]
         return [warning.within("", field="job") for warning in unknown]
 

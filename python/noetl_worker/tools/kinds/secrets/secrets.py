@@ -107,7 +107,7 @@ class SecretsTool(OverHttp):
     field_aliases: ClassVar[Mapping[str, str]] = {"project_id": "project", "oauth_credential": "auth"}
 
     def ignored(self, config: SecretsConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: what a provider other than google does not read."""
+        """Return warnings about fields that only the provider google reads."""
         if config.provider not in ("env", "file"):
             return []
         given = {"project": config.project, "auth": config.auth}
@@ -188,7 +188,7 @@ def _from_environment(name: str, settings: ToolSettings) -> str:
 
 
 def _from_file(name: str, directory: str) -> bytes:
-    """A mounted secret; the line break that editors put at its end is not part of it."""
+    """Return a mounted secret, without the line break that editors put at its end."""
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
     root = Path(directory).resolve()

@@ -141,7 +141,7 @@ class SubscriptionTool:
         self._connections = Connections()
 
     def ignored(self, config: SubscriptionConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: fields of other operations."""
+        """Return warnings about fields that this operation does not read."""
         of_others = {
             "ack_ids": bool(config.ack_ids) and config.operation == "poll",
             "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",

@@ -46,7 +46,7 @@ class Task:
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
-    """Words of the policy that nothing reads."""
+    """Warnings about words of the policy that nothing reads."""
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
@@ -133,7 +133,7 @@ class TaskSequenceTool:
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields."""
+        """Return warnings about unread words in policies and jumps to unknown tasks."""
         labels, told = [task.label for task in config.parsed], list[ConfigurationError]()
         for position, task in enumerate(config.parsed):
             told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]

@@ -188,7 +188,7 @@ def type_of(name: str, given: Mapping[str, Any]) -> str | None:
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[ConfigurationError]:
-    """The warnings about the fields in `given` that an end of this type does not read."""
+    """Return the warnings about the fields in `given` that an end of this type does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":

@@ -126,7 +126,7 @@ class TransferConfig:
             _check_files(source, self.ends[1], context.settings)
         except ConfigurationError as error:
             raise error.within("transfer") from error.__cause__
-        # Of a source whose type was known, `ignored` has reported already.
+        # If the type was known before, `ignored` has already reported these.
         if isinstance(self.source, str) or type_of("source", self.source) is None:
             for problem in unread("source", source.type, given):
                 context.logger.warning("tool_config", kind="transfer", problem=str(problem))
@@ -186,7 +186,7 @@ class TransferTool:
             _check_files(source, target, context.settings)
 
     def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
-        """What the registry reports beside unknown fields: fields of an end of another type."""
+        """Return warnings about fields that belong to an end of another type."""
         kind = type_of("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
@@ -234,7 +234,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """DuckDB files -> whether they are only read; taken in one order by everybody, so that none waits for ever."""
+    """Return DuckDB file -> True if it is only read. Every transfer locks files in the same order, so that none
+    deadlocks."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True
