@@ -53,7 +53,7 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._new_parser = parser
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Any] | None = None
+        self.waiter: asyncio.Future[Any] | None = None
         """Done when there is what the request waits for."""
         self._is_asked = False
         """True from a request until the end of its answer."""
@@ -68,17 +68,17 @@ class HttpConnection(asyncio.Protocol):
         self._rings_at = 0.0
         self._writable: asyncio.Future[None] | None = None
         """There while the server takes less than is written."""
-        self._is_open = True
+        self.is_open = True
 
     def is_usable(self, now: float) -> bool:
         """Return whether a request may be written: the last answer was read, nothing was closed or came since, and the
         server has not got tired of the connection."""
-        is_idle = self._is_open and not self._is_asked and now < self._deadline
+        is_idle = self.is_open and not self._is_asked and now < self._deadline
         return is_idle and self._transport is not None and not self._transport.is_closing()
 
     def expect(self, deadline: float) -> asyncio.Future[Any]:
         """Return a future that a subclass sets, or that raises Broken at `deadline` and when the connection breaks."""
-        self._waiter = waiter = self._loop.create_future()
+        self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer for many requests: it is put off when it rings too early.
         if self._timer is None or self._rings_at > deadline:
@@ -87,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
 
     def close(self, why: Broken) -> None:
         """End the connection at once; a request that waits raises Broken. Nobody waits for the server's goodbye."""
-        self._is_open = False
+        self.is_open = False
         if self._transport is not None:
             self._transport.abort()
         self._end(why)
@@ -96,7 +96,7 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiter, self._waiter = self._waiter, None
+        waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(why)
         self.resume_writing()
@@ -145,7 +145,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Also when the server has closed its side: asyncio closes ours then."""
-        self._is_open = False
+        self.is_open = False
         self._transport = None
         told = f": {error!r}" if error else ""
         self._end(Broken(f"the connection was closed before the answer was complete{told}", error))

@@ -92,7 +92,7 @@ class _PlaneConnection(HttpConnection):
         """What each has to write, but for those that were closed in this turn. Empties the list."""
         for connection in connections:
             request, transport = connection.unwritten, connection._transport
-            if request and transport is not None and connection._is_open and not transport.is_closing():
+            if request and transport is not None and connection.is_open and not transport.is_closing():
                 connection.unwritten, connection._is_asked = b"", True
                 transport.write(request)
         del connections[:]
@@ -102,23 +102,13 @@ class _PlaneConnection(HttpConnection):
         assert self._transport is not None
         self._is_asked = True
         for part in parts_of(request):
-            while self._writable is not None and self._waiter is not None and not self._waiter.done():
-                either: set[asyncio.Future[Any]] = {self._writable, self._waiter}
+            while self._writable is not None and self.waiter is not None and not self.waiter.done():
+                either: set[asyncio.Future[Any]] = {self._writable, self.waiter}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if self._waiter is None or self._waiter.done():
-                self._is_open = False  # what is left of the body would be read as the next request
+            if self.waiter is None or self.waiter.done():
+                self.is_open = False  # what is left of the body would be read as the next request
                 return
             self._transport.write(part)
-
-    def done(self) -> None:
-        """Its request is over: kept for the next one, or closed."""
-        waiter = self._waiter
-        if waiter is None and self._is_open:  # looked at again before it is used again
-            self._server.release(self)
-            return
-        if waiter is not None:
-            waiter.cancel()
-        self.close(Broken("the request was given up"))
 
     # ── asyncio ──
 
@@ -130,7 +120,7 @@ class _PlaneConnection(HttpConnection):
         del self._parser  # it has this object: without that it is freed now, and not whenever the collector comes
 
     def _ends_with_the_connection(self) -> bool:
-        if not self._has_head or self._waiter is None:
+        if not self._has_head or self.waiter is None:
             return False
         names = {name.lower() for name, _ in self._pairs}
         return b"content-length" not in names and b"transfer-encoding" not in names
@@ -152,7 +142,7 @@ class _PlaneConnection(HttpConnection):
         self._pairs, self._content, self._size, self._has_head = [], bytearray(), 0, False
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             return
-        waiter, self._waiter = self._waiter, None
+        waiter, self.waiter = self.waiter, None
         self._is_asked, self._beside = False, 0
         if waiter is None:
             raise ValueError("a second answer")
@@ -160,7 +150,7 @@ class _PlaneConnection(HttpConnection):
             waiter.set_result(Response(status, Headers(pairs), bytes(content)))
         self._deadline = self._loop.time() + MAX_IDLE_S
         if not self._parser.should_keep_alive():
-            self._is_open = False
+            self.is_open = False
 
 
 class _Origin:
@@ -243,7 +233,13 @@ class _Origin:
         return await self.connection(deadline, now)
 
     def release(self, connection: _PlaneConnection) -> None:
-        if not self._waiting or not event_loop.give(self._waiting, connection):
+        """Keep a connection whose request is over for the next one; close it where there is no complete answer."""
+        waiter = connection.waiter
+        if waiter is not None:
+            waiter.cancel()
+        if waiter is not None or not connection.is_open:
+            connection.close(Broken("the request was given up"))
+        elif not self._waiting or not event_loop.give(self._waiting, connection):
             self._idle.append(connection)
 
     def lost(self, connection: _PlaneConnection) -> None:
@@ -300,7 +296,7 @@ class OnLoopTransport:
             within = "" if timeout_s is None else f" (within {timeout_s:g} s)"
             raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
         finally:
-            connection.done()
+            server.release(connection)
 
     async def close(self) -> None:
         for server in self._servers.values():

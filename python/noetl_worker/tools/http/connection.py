@@ -86,7 +86,7 @@ class StreamedConnection(HttpConnection):
     async def _send(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> None:
         """Write a part of the request. Raises Broken: the server has closed its side."""
         data = self._parser.write(part)
-        if not self._is_open or self._transport is None or self._transport.is_closing():
+        if not self.is_open or self._transport is None or self._transport.is_closing():
             raise Broken("the server takes no more of the request")
         if data:
             self._transport.write(data)
@@ -95,7 +95,7 @@ class StreamedConnection(HttpConnection):
 
     async def _read_on(self) -> None:
         """Read what has arrived, or wait until something does."""
-        if self._parser.is_behind or self._arrived or not self._is_open:
+        if self._parser.is_behind or self._arrived or not self.is_open:
             await asyncio.sleep(0)  # a server that floods its client has no more than its turn
         else:
             await self.expect(self._loop.time() + self._read_s)
@@ -105,7 +105,7 @@ class StreamedConnection(HttpConnection):
         data = b""
         if not self._parser.is_behind:
             data, self._arrived = bytes(self._arrived), bytearray()
-            if len(data) > _MOST_HELD and self._is_open and self._transport is not None:
+            if len(data) > _MOST_HELD and self.is_open and self._transport is not None:
                 self._transport.resume_reading()
             elif not data and self._lost is not None:
                 raise Broken("the connection was lost", self._lost)
@@ -121,7 +121,7 @@ class StreamedConnection(HttpConnection):
         self._is_asked = False
         self._deadline = self._loop.time() + MAX_IDLE_S
         if self._arrived or not self._parser.should_keep_alive():
-            self._is_open = False
+            self.is_open = False
 
     def close(self, why: Broken) -> None:
         """See `HttpConnection.close`."""
@@ -155,12 +155,12 @@ class StreamedConnection(HttpConnection):
         super().connection_lost(error)
 
     def eof_received(self) -> None:  # closed by asyncio
-        self._is_open = False
+        self.is_open = False
         self._wake()
         self.resume_writing()  # who has answered already reads no more of the request
 
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
+        waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
