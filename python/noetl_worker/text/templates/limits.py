@@ -100,7 +100,7 @@ class Budget:
 
         A list of numbers or texts alone costs a quarter of that: it is gone through without Python code.
         """
-        if type(value) is str:
+        if isinstance(value, str):
             self.charge(1, size * text_size(value))
             return
         waiting = [value]
@@ -196,7 +196,7 @@ def text_size(text: str | bytes) -> int:
 
 def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
     """Of all texts in it. Without Python code for each where all are ASCII: to charge must cost less than the work."""
-    texts = items if is_texts_only else [item for item in items if type(item) is str]
+    texts = items if is_texts_only else [item for item in items if isinstance(item, str)]
     return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
 
 

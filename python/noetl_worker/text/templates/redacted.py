@@ -80,7 +80,7 @@ def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
 
 def check_read(value: Any) -> Any:
     """What a template has looked up. Raises RedactedValue where the plane has taken it out."""
-    if type(value) is RedactedText:
+    if isinstance(value, RedactedText):
         raise RedactedValue(_reason([value.place]))
     return value
 

@@ -14,7 +14,7 @@ from typing import Any
 def read_again(value: Any) -> Any:
     """An input as the Python plane's own worker gives it: that plane prints an object or a list of a single tool's
     input before a worker has it. Nothing in it is rendered."""
-    if type(value) is not str:
+    if not isinstance(value, str):
         return value
     text = value.strip()
     if text[:1] + text[-1:] in ("{}", "[]"):
