@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import virtual_time
-from noetl_worker.tools.http.client import KEPT_S, ClientOptions, Clients
+from noetl_worker.tools.http.client import MAX_IDLE_S, ClientOptions, Clients
 
 from .http_server import Answer, ToolServer
 
@@ -110,7 +110,7 @@ async def test_client_that_is_returned_while_the_surplus_is_closed_stays_open() 
 async def test_client_that_nobody_takes_is_closed(clients: Clients) -> None:
     async with clients.lease(to=A) as first:
         pass
-    await asyncio.sleep(KEPT_S - 1)
+    await asyncio.sleep(MAX_IDLE_S - 1)
     async with clients.lease(to="http://b.example"):
         pass
     assert not first.is_closed

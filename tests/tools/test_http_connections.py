@@ -6,18 +6,16 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
 
-import httpcore
 import httpx
 import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolStatus
+from noetl_worker.process import lookups
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.http.client import Clients, send
 from noetl_worker.tools.http.client_transport import ClientTransport
-from noetl_worker.tools.http.egress_backend import CheckedNetwork
 from patience import until
 
 from .http_server import Answer, ToolServer
@@ -58,6 +56,10 @@ async def client_of(served: Served) -> AsyncIterator[tuple[httpx.AsyncClient, st
         await clients.aclose()
 
 
+def transport_of_tools() -> ClientTransport:
+    return ClientTransport(ssl.create_default_context(), is_own=True)
+
+
 async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One request."""
     await reader.readuntil(b"\r\n\r\n")
@@ -74,7 +76,7 @@ async def asked(client: httpx.AsyncClient, address: str) -> bytes:
 
 @pytest.mark.parametrize("later", [b"", ANSWER.replace(b"ok", b"no")], ids=["closed", "speaks-out-of-turn"])
 async def test_idle_connection_that_was_closed_or_spoke_is_not_used_again(later: bytes) -> None:
-    arrived, seen = [], asyncio.Event()
+    arrived, seen, ended = [], asyncio.Event(), asyncio.Event()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.append(await reader.readuntil(b"\r\n\r\n"))
@@ -83,14 +85,15 @@ async def test_idle_connection_that_was_closed_or_spoke_is_not_used_again(later:
             await seen.wait()
             writer.write(later)
             if not later:
-                writer.close()
+                writer.write_eof()
+            with suppress(ConnectionError):
+                await reader.read()
+            ended.set()
 
     async with client_of(served) as (client, address):
-        first = await get(client, address)
-        stream = first.extensions["network_stream"]
-        assert await first.aread() == b"ok"
+        assert await asked(client, address) == b"ok"
         seen.set()
-        await until(lambda: stream.get_extra_info("is_readable"), "what the server does arrives")
+        await ended.wait()
         assert await asked(client, address) == b"ok"
     assert len(arrived) == 2
 
@@ -117,12 +120,9 @@ async def test_server_that_speaks_or_closes_before_tls_is_an_error_at_once(said:
         if not said:
             writer.close()
 
-    async with serving(served) as address:
-        url = httpx.URL(address)
-        stream = await CheckedNetwork(is_own=True).connect_tcp(url.host, url.port or 0)
-        await until(lambda: stream.get_extra_info("is_readable"), "what the server does arrives")
-        with pytest.raises(httpcore.ConnectError, match=r"the server (spoke|closed) before TLS"):
-            await stream.start_tls(ssl.create_default_context(), url.host)
+    async with serving(served) as address, httpx.AsyncClient(transport=transport_of_tools()) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(address.replace("http:", "https:"))
 
 
 async def test_client_keeps_the_connections_to_two_servers(clients: Clients) -> None:
@@ -304,15 +304,17 @@ async def test_head_of_a_request_leaves_before_its_body_is_there() -> None:
         assert await response.aread() == b"hi"
 
 
-async def test_connection_that_is_made_while_all_are_closed_is_not_kept() -> None:
+async def test_connection_that_is_made_while_all_are_closed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = asyncio.Event()
     connecting, go_on = asyncio.Event(), asyncio.Event()
 
-    class SlowNetwork(CheckedNetwork):
-        async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+    class SlowLookups(lookups.OwnLookups):
+        async def addresses(self, host: str, port: int) -> list[str]:
             connecting.set()
             await go_on.wait()
-            return await super().connect_tcp(host, port, *args, **options)
+            return await super().addresses(host, port)
+
+    monkeypatch.setattr(lookups, "OWN", SlowLookups("own_names", 8))
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await answered(reader, writer)
@@ -321,7 +323,7 @@ async def test_connection_that_is_made_while_all_are_closed_is_not_kept() -> Non
         ended.set()
 
     async with serving(served) as address:
-        transport = ClientTransport(ssl.create_default_context(), SlowNetwork(is_own=True))
+        transport = transport_of_tools()
         asking = asyncio.ensure_future(transport.handle_async_request(httpx.Request("GET", address)))
         await connecting.wait()
         await transport.aclose()

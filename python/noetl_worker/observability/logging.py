@@ -30,7 +30,7 @@ def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) 
     own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
     # as numbers, ids above 2**53 are rounded by what shows logs
     rest = {
-        name: str(value) if name.endswith("_id") and type(value) is int else value
+        name: str(value) if name.endswith("_id") and isinstance(value, int) else value
         for name, value in event_dict.items()
         if name not in own
     }

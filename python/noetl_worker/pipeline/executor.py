@@ -66,7 +66,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.welcome
+            and (notification.pool or delivery.subject) not in pools.welcome  # make counts shows the call below
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
@@ -105,7 +105,7 @@ class Executor:
             claim = RetryLater(str(error))
         now = time.monotonic()
         metrics.claim_ended(claim, now - delivery.received_at)
-        if plane is not None and type(claim) is Claimed:
+        if plane is not None and isinstance(claim, Claimed):
             plane.retry_pace.given_at = progress.claimed_at = now
             command = ClaimedCommand(claim, notification, plane, delivery, self.services, progress, worker_id, now)
             return await command.run()

@@ -324,7 +324,7 @@ def _check_of(hint: Any) -> Callable[[Any], bool]:
         return lambda value: isinstance(value, Mapping)
     if hint is type(None):
         return lambda value: value is None
-    return lambda value: type(value) is str or not isinstance(value, (list, tuple, dict, Mapping))
+    return lambda value: not isinstance(value, (list, tuple, dict, Mapping))
 
 
 _NAMES: Final[Mapping[Any, str]] = {

@@ -119,7 +119,7 @@ def compile_cases(data: bytes) -> CaseTable:
     listed = parse(data)
     cases: list[Case] = []
     skipped: list[SkippedCase] = []
-    for index, element in enumerate(listed if type(listed) is list else ()):
+    for index, element in enumerate(listed if isinstance(listed, list) else ()):
         try:
             cases.append(_parse_case(element))
         except CaseError as error:
@@ -129,18 +129,18 @@ def compile_cases(data: bytes) -> CaseTable:
 
 def _parse_case(value: JsonValue) -> Case:
     """Parse {"when": [...], "then": ...}, or [when, then], which the planes' own workers happen to accept too."""
-    if type(value) is list:
+    if isinstance(value, list):
         if len(value) != 2:
             raise CaseError("wrong_type", f"a positional case has 2 elements, found {len(value)}")
         when, then = value
-    elif type(value) is dict:
+    elif isinstance(value, dict):
         for name in ("when", "then"):
             if name not in value:
                 raise CaseError("missing_field", f"{name} is missing")
         when, then = value["when"], value["then"]
     else:
         raise CaseError("wrong_type", f"expected an object, found {kind_of(value)}")
-    if type(when) is not list:
+    if not isinstance(when, list):
         raise CaseError("wrong_type", f"when: expected an array of conditions, found {kind_of(when)}")
     conditions = tuple(parse_condition(element, f"when[{at}]") for at, element in enumerate(when))
     return Case(conditions, parse_action(then))
@@ -155,13 +155,13 @@ def parse_action(value: JsonValue) -> CaseAction:
     Raises:
         CaseError: `wrong_type`, `missing_field`, `unknown_action`.
     """
-    if type(value) is str:
+    if isinstance(value, str):
         name, payload, is_bare = value, None, True
-    elif type(value) is dict and len(value) == 1:
+    elif isinstance(value, dict) and len(value) == 1:
         ((name, payload),) = value.items()
         is_bare = False
     else:
-        found = f"an object of {len(value)} keys" if type(value) is dict else kind_of(value)
+        found = f"an object of {len(value)} keys" if isinstance(value, dict) else kind_of(value)
         raise CaseError("wrong_type", f"then: expected an action's name or an object of one key, found {found}")
     if name not in _ACTIONS:
         raise CaseError("unknown_action", f"then: no action {quoted(name)}; one of {', '.join(_ACTIONS)}")
@@ -169,7 +169,7 @@ def parse_action(value: JsonValue) -> CaseAction:
         if payload is not None:
             raise CaseError("wrong_type", f"then.continue: expected null, found {kind_of(payload)}")
         return Continue()
-    if type(payload) is not dict:
+    if not isinstance(payload, dict):
         found = "nothing" if is_bare else kind_of(payload)
         raise CaseError("wrong_type", f"then.{name}: expected an object, found {found}")
     return _with_payload(name, payload)
@@ -198,6 +198,6 @@ def _text(payload: dict[str, JsonValue], action: str, name: str) -> str:
     if name not in payload:
         raise CaseError("missing_field", f"then.{action}.{name} is missing")
     value = payload[name]
-    if type(value) is not str:
+    if not isinstance(value, str):
         raise CaseError("wrong_type", f"then.{action}.{name}: expected a text, found {kind_of(value)}")
     return value

@@ -49,21 +49,21 @@ def parse_condition(value: JsonValue, where: str) -> Condition:
     Raises:
         CaseError: `wrong_type`, `missing_field`, `unknown_operator`; the text starts with `where`.
     """
-    if type(value) is list:
+    if isinstance(value, list):
         if not 1 <= len(value) <= 3:
             raise CaseError("wrong_type", f"{where}: a positional condition has 1 to 3 elements, found {len(value)}")
         fields = dict(zip(("left", "op", "right"), value, strict=False))
-    elif type(value) is dict:
+    elif isinstance(value, dict):
         fields = value
     else:
         raise CaseError("wrong_type", f"{where}: expected an object, found {kind_of(value)}")
     if "left" not in fields:
         raise CaseError("missing_field", f"{where}.left is missing")
     left = fields["left"]
-    if type(left) is not str:
+    if not isinstance(left, str):
         raise CaseError("wrong_type", f"{where}.left: expected a text, found {kind_of(left)}")
     op = fields.get("op", "eq")
-    if type(op) is not str:
+    if not isinstance(op, str):
         raise CaseError("wrong_type", f"{where}.op: expected a text, found {kind_of(op)}")
     if op not in OPERATORS:
         raise CaseError("unknown_operator", f"{where}.op: no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
@@ -85,7 +85,7 @@ def resolve_left(condition: Condition, variables: JsonValue, data: JsonValue) ->
     """Return the left value: from the tool's data, else a variable, else a template, else the text itself."""
     if condition.path is not None:
         return walk(data, condition.path)
-    if type(variables) is dict and condition.left in variables:
+    if isinstance(variables, dict) and condition.left in variables:
         return variables[condition.left]
     return LeftTemplate(condition.left) if condition.left_has_marks else condition.left
 
@@ -97,11 +97,11 @@ def is_equal(left: JsonValue, right: JsonValue) -> bool:
         left, right = pairs.pop()
         if type(left) is not type(right):
             return False
-        if type(left) is list:
+        if isinstance(left, list):
             if len(left) != len(right):
                 return False
             pairs.extend(zip(left, right, strict=True))
-        elif type(left) is dict:
+        elif isinstance(left, dict):
             if left.keys() != right.keys():
                 return False
             pairs.extend((value, right[key]) for key, value in left.items())
@@ -114,12 +114,12 @@ def _as_double(value: JsonValue) -> float:
     """Convert a side of an ordering as Rust reads an f64. Null and a missing side are 0."""
     if value is None:
         return 0.0
-    if type(value) in (int, bool, float):
+    if isinstance(value, (int, float)):
         try:
             return float(value)
         except OverflowError:
             return float("inf") if value > 0 else float("-inf")
-    if type(value) is str:
+    if isinstance(value, str):
         if _RUST_FLOAT.fullmatch(value):
             return float(value)
         raise ConditionError("not_a_number", f"{quoted(value)} is not a number")
@@ -127,12 +127,12 @@ def _as_double(value: JsonValue) -> float:
 
 
 def _contains(left: JsonValue, right: JsonValue) -> bool:
-    return (right if type(right) is str else "") in (left if type(left) is str else "")
+    return (right if isinstance(right, str) else "") in (left if isinstance(left, str) else "")
 
 
 def _matches(left: JsonValue, right: JsonValue) -> bool:
-    pattern = compiled(right if type(right) is str else "")
-    return pattern.is_found_in(left if type(left) is str else "")
+    pattern = compiled(right if isinstance(right, str) else "")
+    return pattern.is_found_in(left if isinstance(left, str) else "")
 
 
 _patterns: Final[dict[str, Automaton]] = {}
@@ -154,7 +154,7 @@ def compiled(source: str, kept: dict[str, Automaton] = _patterns) -> Automaton:
 
 
 def _is_in(left: JsonValue, right: JsonValue) -> bool:
-    return type(right) is list and any(is_equal(left, element) for element in right)
+    return isinstance(right, list) and any(is_equal(left, element) for element in right)
 
 
 # The left side is converted before the right one, as in the planes' own workers: an error names the left side first.

@@ -56,8 +56,8 @@ def parse(data: bytes) -> JsonValue:
 def _is_too_deep(value: JsonValue) -> bool:
     level: list[JsonValue] = [[value]]
     for _ in range(MAX_DEPTH + 1):
-        children = (child for node in level for child in (node.values() if type(node) is dict else node))
-        level = [child for child in children if type(child) in (dict, list)]
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, (dict, list))]
     return level != []
 
 
@@ -69,9 +69,9 @@ def encode(value: JsonValue) -> bytes:
 def walk(value: JsonValue, segments: tuple[str, ...]) -> JsonValue:
     """Return the value at a path through objects (by key) and arrays (by index), or None if there is none."""
     for segment in segments:
-        if type(value) is dict:
+        if isinstance(value, dict):
             value = value.get(segment)
-        elif type(value) is list:
+        elif isinstance(value, list):
             index = _array_index(segment)
             value = value[index] if index is not None and index < len(value) else None
         else:
@@ -87,7 +87,7 @@ def _array_index(segment: str) -> int | None:
 
 
 def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
-    return "}" if type(container) is dict else "]"
+    return "}" if isinstance(container, dict) else "]"
 
 
 class DocumentReader:
@@ -110,23 +110,23 @@ class DocumentReader:
         key: str | None = None
         while True:
             value = self._scalar_or_open()
-            if type(value) in (dict, list):
+            if isinstance(value, (dict, list)):
                 if len(open_ones) == MAX_DEPTH:
                     self._at -= 1
                     self._fail("json_depth", f"more than {MAX_DEPTH} nested arrays and objects")
                 open_ones.append((value, key))
                 if not self._closes(value):
-                    key = self._key() if type(value) is dict else None
+                    key = self._key() if isinstance(value, dict) else None
                     continue
                 value, key = open_ones.pop()
             while open_ones:
                 container = open_ones[-1][0]
-                if type(container) is dict:
+                if isinstance(container, dict):
                     container[cast(str, key)] = value
                 else:
                     container.append(value)
                 if not self._ends(container):
-                    key = self._key() if type(container) is dict else None
+                    key = self._key() if isinstance(container, dict) else None
                     break
                 value, key = open_ones.pop()
             else:

@@ -30,7 +30,7 @@ def decode_notification(data: bytes) -> Envelope:
         body = parse(data)
     except DocumentError as error:
         raise NotificationError(error.code, f"notification is not a JSON document: {error}") from None
-    if type(body) is not dict:
+    if not isinstance(body, dict):
         raise NotificationError("not_an_object", f"notification: expected an object, found {_found(body)}")
     return Envelope(
         execution_id=_id(body, "execution_id"),
@@ -47,7 +47,7 @@ def _id(body: Mapping[str, JsonValue], name: str) -> int:
     value = _required(body, name)
     if type(value) is int:
         return _within_64_bits(name, value)
-    if type(value) is str and _DIGITS.fullmatch(value):
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         digits = value.lstrip("0") or "0"
         # The length is compared first, because converting a text of a million digits is slow.
         if len(digits) > 20:
@@ -66,14 +66,14 @@ def _command_id(body: Mapping[str, JsonValue]) -> CommandId:
     value = _required(body, "command_id")
     if type(value) is int:
         return _within_64_bits("command_id", value)
-    if type(value) is str:
+    if isinstance(value, str):
         return value
     return _fail("wrong_type", "command_id", "an integer or a text", value)
 
 
 def _step(body: Mapping[str, JsonValue]) -> str:
     value = _required(body, "step")
-    if type(value) is not str:
+    if not isinstance(value, str):
         _fail("wrong_type", "step", "a text", value)
     if not value:
         _fail("empty_field", "step", "a text that is not empty", value)
@@ -82,7 +82,7 @@ def _step(body: Mapping[str, JsonValue]) -> str:
 
 def _optional(body: Mapping[str, JsonValue], name: str, kind: type, expected: str) -> JsonValue:
     value = body.get(name)
-    if value is not None and type(value) is not kind:
+    if value is not None and not isinstance(value, kind):
         _fail("wrong_type", name, expected, value)
     return value
 
@@ -99,9 +99,9 @@ def _fail(code: str, name: str, expected: str, value: JsonValue) -> NoReturn:
 
 def _found(value: JsonValue) -> str:
     """Describe a value for a message: its size, or a bounded excerpt of its JSON."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         return f"an object of {len(value)} keys"
-    if type(value) is list:
+    if isinstance(value, list):
         return f"an array of {len(value)} elements"
     text = encode(value).decode("utf-8")
     return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"

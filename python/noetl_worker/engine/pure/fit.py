@@ -45,11 +45,11 @@ def preview(value: JsonValue, rules: FitRules) -> bytes:
 
 def _within(value: JsonValue, levels: int, budget: int) -> bytes | None:
     """Return JSON of at most `budget` bytes and `levels` nested containers, or None when nothing useful fits."""
-    if type(value) is dict:
+    if isinstance(value, dict):
         made = _object(value, levels, budget) if levels > 0 else _mark("_keys", len(value))
-    elif type(value) is list:
+    elif isinstance(value, list):
         made = _array(value, levels, budget) if levels > 0 else _mark("_count", len(value))
-    elif type(value) is str:
+    elif isinstance(value, str):
         made = encode(_head(value))
     else:
         made = encode(value)
@@ -74,14 +74,14 @@ def _object(value: dict[str, JsonValue], levels: int, budget: int) -> bytes:
     """
     mark = _mark("_keys", len(value))[1:-1]
     room = budget - 2 - len(mark) - 1
-    containers_last = sorted(value, key=lambda key: type(value[key]) in (dict, list))
+    containers_last = sorted(value, key=lambda key: isinstance(value[key], (dict, list)))
     made: dict[str, bytes] = {}
     longest_cut = 0
     for number, key in enumerate(containers_last):
         if room < 6:
             break
         child, name = value[key], encode(key) + b":"
-        share = room // (len(value) - number) if type(child) in (dict, list) else room
+        share = room // (len(value) - number) if isinstance(child, (dict, list)) else room
         within = _within(child, levels - 1, share - len(name))
         if within is not None:
             made[key] = name + within
@@ -102,7 +102,7 @@ def _mark(name: str, number: int) -> bytes:
 
 
 def _size_if_cut(value: JsonValue) -> int:
-    size = len(value.encode("utf-8")) if type(value) is str else 0
+    size = len(value.encode("utf-8")) if isinstance(value, str) else 0
     return size if size > TEXT_BYTES else 0
 
 

@@ -138,26 +138,26 @@ def is_reference(value: JsonValue) -> bool:
 
     An object that contains a reference together with a value does not count.
     """
-    if type(value) is not dict:
+    if not isinstance(value, dict):
         return False
     if len(value) == 1 and "$noetl_ref" in value:
         return _is_keychain_entry(value["$noetl_ref"])
     if len(value) == 1 and "_ref" in value:
-        return type(value["_ref"]) is str or _is_located(value["_ref"])
+        return isinstance(value["_ref"], str) or _is_located(value["_ref"])
     return _is_located(value)
 
 
 def _is_keychain_entry(value: JsonValue) -> bool:
     """Return True if the value of `$noetl_ref` is a keychain entry."""
-    return type(value) is dict and type(value.get("kind")) is str
+    return isinstance(value, dict) and isinstance(value.get("kind"), str)
 
 
 def _is_located(value: JsonValue) -> bool:
     """Return True for a reference with its address and without any of the stored value."""
     return (
-        type(value) is dict
+        isinstance(value, dict)
         and value.get("kind") in _REFERENCE_KINDS
-        and type(value.get("ref")) is str
+        and isinstance(value.get("ref"), str)
         and value.keys() <= _REFERENCE_FIELDS
     )
 
@@ -211,7 +211,7 @@ class Redactor:
         waiting: list[tuple[JsonValue, JsonValue]] = [([root], copy)]
         while waiting:
             source, target = waiting.pop()
-            if type(source) is dict:
+            if isinstance(source, dict):
                 self._members(source, target, waiting)
             else:
                 for element in source:
@@ -244,7 +244,7 @@ class Redactor:
 
     def _hides(self, key: str, value: JsonValue) -> bool:
         """Return True if a whole value is replaced because of its key. Null and booleans are never secret."""
-        if self._knows_only or self._is_in_reference or value is None or type(value) is bool:
+        if self._knows_only or self._is_in_reference or value is None or isinstance(value, bool):
             return False
         named = named_by(key)
         if named is Named.NOTHING or (named is Named.SECRETS and not holds_text(value)):
@@ -252,17 +252,17 @@ class Redactor:
         return not is_reference(value)
 
     def _child(self, value: JsonValue, waiting: list[tuple[JsonValue, JsonValue]]) -> JsonValue:
-        if type(value) is dict or type(value) is list:
-            copy: JsonValue = {} if type(value) is dict else []
+        if isinstance(value, (dict, list)):
+            copy: JsonValue = {} if isinstance(value, dict) else []
             waiting.append((value, copy))
             return copy
         return self._scalar(value)
 
     def _scalar(self, value: JsonValue) -> JsonValue:
-        if type(value) is str:
+        if isinstance(value, str):
             return self.text(value)
         # A secret may be a number in the result (a PIN, an account id).
-        if (type(value) is int or type(value) is float) and self._secrets.include_number(value):
+        if type(value) in (int, float) and self._secrets.include_number(value):
             self.count += 1
             return MARK
         return value
@@ -297,7 +297,7 @@ def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
     value = source[key]
     if key == "ref" and source.get("kind") not in _REFERENCE_KINDS:
         return False
-    return type(value) is str or _is_located(value) or (key == "$noetl_ref" and _is_keychain_entry(value))
+    return isinstance(value, str) or _is_located(value) or (key == "$noetl_ref" and _is_keychain_entry(value))
 
 
 def redact_text(text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:

@@ -52,13 +52,13 @@ def broken_texts(root: JsonValue) -> Iterator[str]:
     waiting = [root]
     while waiting:
         value = waiting.pop()
-        if type(value) is str:
+        if isinstance(value, str):
             if _MAY_BE_ONE_LINE.match(value) or ("\n" in value and _MAY_BE_BROKEN.search(value)):
                 yield value
-        elif type(value) is dict:
+        elif isinstance(value, dict):
             waiting += value
             waiting += value.values()
-        elif type(value) is list:
+        elif isinstance(value, list):
             waiting += value
 
 

@@ -157,7 +157,7 @@ class Client(LibraryClient):
     async def _connect_to_server(self, s: Any) -> None:
         self._is_mute = None  # permissions may be others
         await self._connect_to_one_of(s)
-        if type(self._transport) is TcpTransport:
+        if isinstance(self._transport, TcpTransport):
             self._transport.__class__ = _Transport  # the library asks for no class of ours
 
     async def _connect_to_one_of(self, s: Any) -> None:

@@ -75,12 +75,12 @@ def not_found(answer: Response) -> bool:
 
 def is_page(answer: Response) -> bool:
     """Whether it has a body that is no object: a proxy's, where a plane has an object."""
-    return bool(answer.body) and type(answer.json()) is not dict
+    return bool(answer.body) and not isinstance(answer.json(), dict)
 
 
 def is_outage(answer: Response) -> bool:
     """Of one that is OVERLOADED: whether a proxy says that nobody is behind it, and not the plane that it is busy."""
-    return answer.status in CUT_BY_A_PROXY or type(answer.json()) is not dict
+    return answer.status in CUT_BY_A_PROXY or not isinstance(answer.json(), dict)
 
 
 def floor_s(header_s: float | None) -> float:

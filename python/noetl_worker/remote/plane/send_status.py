@@ -35,7 +35,7 @@ NOT_CLEAR: Final = frozenset({SendStatus.NEW_ID, SendStatus.LOST, SendStatus.DUP
 
 
 def judge(answer: Response) -> SendStatus:
-    is_the_planes, means, status = type(answer.json()) is dict, MEANING[answer.status], answer.status
+    is_the_planes, means, status = isinstance(answer.json(), dict), MEANING[answer.status], answer.status
     if means is Meaning.ACCEPTED and is_the_planes:
         return SendStatus.ACCEPTED
     # Somebody between, who says nothing of the set. Not so with a 400 or 413: a firewall may refuse this body for ever.

@@ -1,67 +1,96 @@
-"""h11 with the calls of httptools' response parser: what a pure install reads answers with."""
+"""h11 with the calls of httptools' response parser: for pure installs, and for tools, which write requests with it."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import h11
 
+from noetl_worker.remote.transport.connection import HttpConnection
+
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
-"""h11 reads an answer to a request that it has seen. Which one is the same to it, for all that is sent here."""
+"""h11 reads an answer to a request that it has seen. Which one is the same to it, for all that a plane is sent."""
+_LONGEST_HEAD: Final = 100 * 1024
 
 
-class AnswerReader(Protocol):
-    """What a parser calls; the names are httptools'."""
+class H11Parser:
+    """Reads answers one after the other. Interim answers are left out.
 
-    def on_header(self, name: bytes, value: bytes) -> None: ...
-    def on_headers_complete(self) -> None: ...
-    def on_body(self, part: bytes) -> None: ...
-    def on_message_complete(self) -> None: ...
+    Args:
+        reader: receives what is read.
+        at_once: pieces and interim answers that one call of `feed_data` reads at most; then `is_behind`.
+    """
 
+    def __init__(self, reader: HttpConnection, at_once: int | None = None) -> None:
+        self._reader: HttpConnection | None = reader
+        self._at_once = at_once
+        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
+        self.head: h11.Response | h11.InformationalResponse | None = None
+        """Head of the last answer. An informational one (101) switches to a protocol that is not read here."""
+        self.is_behind = False
+        """True after `feed_data` stopped before the end of its data; fed with nothing, it goes on."""
 
-class H11ResponseParser:
-    """Reads answers one after the other. `feed_data` raises h11.RemoteProtocolError for what is no HTTP."""
+    def write(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
+        """Return the bytes of a request's next part. Raises h11.LocalProtocolError."""
+        self._start_next()
+        return self._state.send(part) or b""
 
-    def __init__(self, reader: AnswerReader) -> None:
-        self._reader = reader
-        self._status = 0
-        self._is_kept = False
-        self._connection = h11.Connection(h11.CLIENT)
-        self._ask()
-
-    def _ask(self) -> None:
-        self._connection.send(_ANY_REQUEST)
-        self._connection.send(h11.EndOfMessage())
+    def _start_next(self) -> None:
+        if self._state.our_state is h11.DONE and self._state.their_state is h11.DONE:
+            self._state.start_next_cycle()
 
     def get_status_code(self) -> int:
-        return self._status
+        return 0 if self.head is None else self.head.status_code
 
     def should_keep_alive(self) -> bool:
-        """Of the answer that is being read, once its head is complete."""
-        return self._is_kept
+        """Return whether another request may follow: both sides are done and agree, and nothing came behind."""
+        state = self._state
+        return state.our_state is h11.DONE and state.their_state is h11.DONE and not state.trailing_data[0]
 
     def feed_data(self, data: bytes) -> None:
-        self._connection.receive_data(bytes(data))
-        while True:
-            event = self._connection.next_event()
-            if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+        """Read the next bytes. Raises h11.RemoteProtocolError for what is no HTTP."""
+        if data:
+            self._start_next()
+            if self._state.our_state is h11.IDLE:
+                self._state.send(_ANY_REQUEST)
+                self._state.send(h11.EndOfMessage())
+            self._state.receive_data(data)
+        count = 0
+        self.is_behind = False
+        while self._read_event():
+            count += 1
+            if count == self._at_once:
+                self.is_behind = True
                 return
-            if isinstance(event, (h11.InformationalResponse, h11.Response)):
-                self._read_head(event)
-            elif isinstance(event, h11.Data):
-                self._reader.on_body(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                self._reader.on_message_complete()
-                if self._connection.their_state is not h11.DONE:
-                    return
-                self._connection.start_next_cycle()
-                self._ask()
 
-    def _read_head(self, head: h11.InformationalResponse | h11.Response) -> None:
-        self._status = head.status_code
-        for name, value in head.headers:
-            self._reader.on_header(name, value)
-        self._is_kept = self._connection.their_state is not h11.MUST_CLOSE and self._connection.our_state is h11.DONE
-        self._reader.on_headers_complete()
-        if isinstance(head, h11.InformationalResponse):
-            self._reader.on_message_complete()
+    def feed_eof(self) -> None:
+        """Note that no byte comes any more; the next `feed_data`, with nothing, reads what this means."""
+        if self._state.their_state is h11.SEND_RESPONSE:
+            raise h11.RemoteProtocolError("Server disconnected without sending a response.")
+        self._state.receive_data(b"")
+
+    def _read_event(self) -> bool:
+        """Read one event; False: there is none more in what was received."""
+        event, reader = self._state.next_event(), self._reader
+        assert reader is not None
+        if isinstance(event, h11.Data):
+            reader.on_body(event.data)
+            return True
+        if isinstance(event, h11.EndOfMessage):
+            reader.on_message_complete()
+            return False
+        if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+            return True
+        if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+            return False
+        self.head = event
+        for name, value in event.headers.raw_items():
+            reader.on_header(name, value)
+        reader.on_headers_complete()
+        if event.status_code == 101:
+            reader.on_message_complete()
+        return True
+
+    def close(self) -> None:
+        """Let go of the reader, which has this object: without a cycle both are freed at once."""
+        self._reader = None

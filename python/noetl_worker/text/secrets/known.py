@@ -168,7 +168,7 @@ class KnownSecrets:
                     self._add_auth(value)
                 elif meaning.is_several:  # `api_keys: {github: ...}` has a secret under each name; numbers are counts
                     self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
-                waiting += [(key if type(key) is str else str(key), item) for key, item in value.items()]
+                waiting += [(str(key), item) for key, item in value.items()]
             elif kind is list or isinstance(value, (list, tuple)):
                 waiting += [(name, item) for item in value]
             elif dataclasses.is_dataclass(kind):

@@ -110,7 +110,7 @@ class Budget:
         A value that is in it twice costs twice. A list of only numbers or texts costs a quarter, because it is visited
         without Python code.
         """
-        if type(value) is str:
+        if isinstance(value, str):
             self.charge(1, size * text_size(value))
             return
         waiting = [value]
@@ -209,7 +209,7 @@ def _texts_size(items: Collection[Any], is_texts_only: bool) -> int:
 
     If all are ASCII, no Python code runs per text: charging must cost less than the work itself.
     """
-    texts = items if is_texts_only else [item for item in items if type(item) is str]
+    texts = items if is_texts_only else [item for item in items if isinstance(item, str)]
     return sum(map(len, texts)) if all(map(str.isascii, texts)) else sum(map(text_size, texts))
 
 

@@ -95,7 +95,7 @@ def check_read(value: Any) -> Any:
     Raises:
         RedactedValue: the plane has redacted the value.
     """
-    if type(value) is RedactedText:
+    if isinstance(value, RedactedText):
         raise RedactedValue(_reason([value.place]))
     return value
 

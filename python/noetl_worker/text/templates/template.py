@@ -276,7 +276,7 @@ def native(value: Any, budget: Budget) -> JsonValue:
 
 def _native_container(value: Any, budget: Budget) -> JsonValue:
     count = len(value)
-    if type(value) is list:
+    if isinstance(value, list):
         budget.charge(CONTAINER_NODES + count // 4, _ITEM_BYTES * count)
         if _is_flat(value, budget):
             return value
@@ -298,7 +298,7 @@ def _is_flat(items: Collection[Any], budget: Budget) -> bool:
     if kinds == {str}:
         budget.charge(size=sum(map(len, items)))
     elif str in kinds:
-        texts = [item for item in items if type(item) is str]
+        texts = [item for item in items if isinstance(item, str)]
         budget.charge(len(texts) // 8, sum(map(len, texts)))
     return True
 

@@ -25,13 +25,13 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.remote.transport.connection import MAX_IDLE_S
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.http.client_transport import ClientTransport
-from noetl_worker.tools.http.connection import KEPT_S
-from noetl_worker.tools.http.egress_backend import CheckedNetwork, guard
+from noetl_worker.tools.http.egress_backend import guard
 
 MAX_REDIRECTS: Final = 10
 HEADERS: Final = {
@@ -119,7 +119,7 @@ class Clients:
         return None
 
     async def _close_surplus(self) -> None:
-        too_old = asyncio.get_running_loop().time() - KEPT_S
+        too_old = asyncio.get_running_loop().time() - MAX_IDLE_S
         surplus = []  # all at once: another command could take one
         while self._idle and (len(self._idle) > self._max_idle or self._idle[0].since < too_old):
             surplus.append(self._idle.pop(0).client)
@@ -203,7 +203,7 @@ def _new_client(
     options: ClientOptions, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
     if transport is None and not _has_proxies(options):
-        transport = ClientTransport(verify, CheckedNetwork(is_own=options.is_own))
+        transport = ClientTransport(verify, is_own=options.is_own)
     try:
         client = _Client(
             verify=verify,

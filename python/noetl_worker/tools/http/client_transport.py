@@ -6,26 +6,34 @@ third of a request's CPU, and locks, traces and copies of httpcore's connections
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from typing import Final
 
-import httpcore
 import httpx
 
-from noetl_worker.tools.http.connection import HttpConnection, raise_as_httpx
+from noetl_worker.tools.http.connection import StreamedConnection
+from noetl_worker.tools.http.egress_backend import connected
 
 _MOST_IDLE: Final = 20
+_DAY_S: Final = 86_400.0
+"""asyncio ends a handshake after a minute by itself; here the deadline of the exchange does."""
 
 
 class ClientTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1, a new connection for each request that finds none idle to its server."""
+    """HTTP/1.1, a new connection for each request that finds none idle to its server.
 
-    def __init__(self, verify: ssl.SSLContext, network: httpcore.AsyncNetworkBackend) -> None:
+    Args:
+        verify: what TLS is made with.
+        is_own: any address will do: it is the worker's own setting.
+    """
+
+    def __init__(self, verify: ssl.SSLContext, *, is_own: bool = False) -> None:
         verify.set_alpn_protocols(["http/1.1"])
         self._verify = verify
-        self._network = network
-        self._idle: dict[bytes, HttpConnection] = {}
+        self._is_own = is_own
+        self._idle: dict[bytes, StreamedConnection] = {}
         """By server; the one that was used longest ago first."""
         self._is_closed = False
 
@@ -34,40 +42,30 @@ class ClientTransport(httpx.AsyncBaseTransport):
         if url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
         server = url.raw_scheme + b"://" + url.netloc
-        connection = await self._take(server) or await self._connect(request)
-        head = await connection.ask(request)
-        return httpx.Response(
-            head.status_code,
-            headers=head.headers.raw_items(),
-            stream=_Body(self, server, connection),
-            extensions={
-                "http_version": b"HTTP/" + head.http_version,
-                "reason_phrase": head.reason,
-                "network_stream": connection.stream,
-            },
-        )
-
-    async def _take(self, server: bytes) -> HttpConnection | None:
         connection = self._idle.pop(server, None)
-        if connection is None or connection.is_usable():
-            return connection
-        await connection.aclose()
-        return None
+        if connection is not None and not connection.is_usable(asyncio.get_running_loop().time()):
+            await connection.aclose()
+            connection = None
+        connection = connection or await self._connect(request)
+        return await connection.ask(request, _Body(self, server, connection))
 
-    async def _connect(self, request: httpx.Request) -> HttpConnection:
+    async def _connect(self, request: httpx.Request) -> StreamedConnection:
         url, timeout_s = request.url, request.extensions.get("timeout", {}).get("connect")
         host, is_tls = url.raw_host.decode("ascii"), url.scheme == "https"
-        try:
-            stream = await self._network.connect_tcp(host, url.port or (443 if is_tls else 80), timeout_s)
-            if is_tls:
-                stream = await stream.start_tls(self._verify, host, timeout_s)
-        except Exception as error:
-            raise_as_httpx(error)
-        return HttpConnection(stream)
+        port = url.port or (443 if is_tls else 80)
+        tls, name, handshake_s = (self._verify, host, _DAY_S) if is_tls else (None, None, None)
 
-    async def give_back(self, server: bytes, connection: HttpConnection) -> None:
+        async def connect(address: str) -> StreamedConnection:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                StreamedConnection, address, port, ssl=tls, server_hostname=name, ssl_handshake_timeout=handshake_s
+            )
+            return connection
+
+        return await connected(connect, host, port, timeout_s, is_own=self._is_own)
+
+    async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
         """After an answer that was read, or left."""
-        if self._is_closed or not connection.reset():
+        if self._is_closed or not connection.is_usable(asyncio.get_running_loop().time()):
             await connection.aclose()
             return
         surplus = self._idle.pop(server, None)
@@ -88,9 +86,9 @@ class ClientTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """Its end, or its closing before, gives the connection back."""
 
-    def __init__(self, owner: ClientTransport, server: bytes, connection: HttpConnection) -> None:
+    def __init__(self, owner: ClientTransport, server: bytes, connection: StreamedConnection) -> None:
         self._owner, self._server = owner, server
-        self._connection: HttpConnection | None = connection
+        self._connection: StreamedConnection | None = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

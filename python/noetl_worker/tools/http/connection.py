@@ -1,58 +1,77 @@
-"""One connection of HTTP/1.1: what h11 makes of a request is written, what it makes of the bytes read is the answer."""
+"""A connection of a tool: the body of an answer in the pieces it comes in, no faster than they are taken."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
 from contextlib import suppress
 from typing import Final, NoReturn
 
 import h11
-import httpcore
 import httpx
 
-KEPT_S: Final = 5.0
-"""An idle connection is closed after so long, or not used again."""
-_LONGEST_HEAD: Final = 100 << 10
-_READ_AT_ONCE: Final = 1 << 16
-_MOST_BESIDE: Final = 1 << 17
-"""Bytes of an answer that are not its content: heads, trailers, and what the frames of its chunks have above a byte for
-each byte of content. A chunk counts 16 more, for the time it takes to read."""
+from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Broken, HttpConnection, Late
+from noetl_worker.remote.transport.h11_parser import H11Parser
+
+_MOST_HELD: Final = 1 << 16
+"""Bytes that were not asked for yet; the server has to wait with more."""
 _CHUNK: Final = 16
+"""A chunk counts so many bytes more beside its content, for the time it takes to read."""
 _EVENTS_AT_ONCE: Final = 64
 """Chunks in a row that are read without a turn for others."""
 
 
-class HttpConnection:
-    """Used by one exchange at a time: `ask`, the pieces of the answer, `reset`. Closed by whatever it raises.
+class StreamedConnection(HttpConnection):
+    """Used by one exchange at a time: `ask`, then `next_piece` to the end. Closed by whatever it raises.
 
     Raises:
         httpx.TransportError: of the network, and of what is no HTTP/1.1.
     """
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self.stream = stream
-        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-        self._timeouts: Mapping[str, float | None] = {}
-        self._idle_since_s = 0.0
-        self._beside = 0
-        self._events = 0
+    _parser: H11Parser
+    _most_bytes = math.inf  # who takes the pieces has a limit
+    _most_beside = 128 * 1024
 
-    async def ask(self, request: httpx.Request) -> h11.Response | h11.InformationalResponse:
-        """The head of the answer. An informational one (101) switches to a protocol that is not read here."""
-        self._timeouts, self._beside = request.extensions.get("timeout", {}), 0
+    def __init__(self) -> None:
+        super().__init__(lambda reader: H11Parser(reader, at_once=_EVENTS_AT_ONCE))
+        self._arrived = bytearray()
+        self._failure: Broken | None = None
+        """Why it was closed here: what has arrived is not read any more."""
+        self._lost: Exception | None = None
+        """Why the network has closed it: what arrived before is an answer still."""
+        self._read_s = NO_LIMIT_S
+
+    async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:
+        """Send the request and return the head of the answer, with a body that is read by `next_piece`."""
+        self._read_s = request.extensions.get("timeout", {}).get("read") or NO_LIMIT_S
+        self._pairs, self._size, self._beside, self._has_head = [], 0, 0, False
+        self._is_asked = True
+        self._deadline = self._loop.time() + NO_LIMIT_S
         try:
-            with suppress(httpcore.WriteError):  # a server may answer before it has read all
+            with suppress(Broken):  # a server may answer before it has read all
                 await self._write(request)
-            while True:
-                event = await self._next_event()
-                if isinstance(event, h11.Response):
-                    return event
-                if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                    return event
+            while not self._has_head:
+                await self._read_on()
         except BaseException as error:
             await self.aclose()
-            raise_as_httpx(error)
+            _raise_as_httpx(error)
+        head = self._parser.head
+        assert head is not None
+        extensions = {"http_version": b"HTTP/" + head.http_version, "reason_phrase": head.reason}
+        return httpx.Response(head.status_code, headers=self._pairs, stream=body, extensions=extensions)
+
+    async def next_piece(self) -> bytes | None:
+        """Return what has come of the answer's body; None: it is complete."""
+        try:
+            while not self._content:
+                if not self._is_asked:
+                    return None
+                await self._read_on()
+        except BaseException as error:
+            await self.aclose()
+            _raise_as_httpx(error)
+        piece, self._content = bytes(self._content), bytearray()
+        return piece
 
     async def _write(self, request: httpx.Request) -> None:
         head = h11.Request(method=request.method.encode(), target=request.url.raw_path, headers=request.headers.raw)
@@ -64,59 +83,97 @@ class HttpConnection:
                 await self._send(h11.Data(data=piece))
         await self._send(h11.EndOfMessage())
 
-    async def _send(self, event: h11.Event) -> None:
-        await self.stream.write(self._state.send(event) or b"", self._timeouts.get("write"))
+    async def _send(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        """Write a part of the request. Raises Broken: the server has closed its side."""
+        data = self._parser.write(part)
+        if not self.is_open or self._transport is None or self._transport.is_closing():
+            raise Broken("the server takes no more of the request")
+        if data:
+            self._transport.write(data)
+        if self._writable is not None:
+            await self._writable
 
-    async def next_piece(self) -> bytes | None:
-        """Of the answer's body. None: it is complete."""
-        try:
-            event = await self._next_event()
-        except BaseException as error:
-            await self.aclose()
-            raise_as_httpx(error)
-        if not isinstance(event, h11.Data):
-            return None
-        self._events += 1
-        if self._events > _EVENTS_AT_ONCE:
-            self._events = 0
-            await asyncio.sleep(0)
-        self._beside = max(0, self._beside + _CHUNK - 2 * len(event.data))
-        return bytes(event.data)
+    async def _read_on(self) -> None:
+        """Read what has arrived, or wait until something does."""
+        if self._parser.is_behind or self._arrived or not self.is_open:
+            await asyncio.sleep(0)  # a server that floods its client has no more than its turn
+        else:
+            await self.expect(self._loop.time() + self._read_s)
+            self._deadline = self._loop.time() + NO_LIMIT_S  # nobody waits while a piece is used
+        if self._failure is not None:
+            raise self._failure
+        data = b""
+        if not self._parser.is_behind:
+            data, self._arrived = bytes(self._arrived), bytearray()
+            if len(data) > _MOST_HELD and self.is_open and self._transport is not None:
+                self._transport.resume_reading()
+            elif not data and self._lost is not None:
+                raise Broken("the connection was lost", self._lost)
+            elif not data:
+                self._parser.feed_eof()
+        super().data_received(data)
 
-    async def _next_event(self) -> object:
-        state = self._state
-        if self._beside > _MOST_BESIDE:
-            raise h11.RemoteProtocolError(f"what the answer has beside its content is over {_MOST_BESIDE} bytes")
-        while (event := state.next_event()) is h11.NEED_DATA:
-            self._events = 0
-            data = await self.stream.read(_READ_AT_ONCE, self._timeouts.get("read"))
-            if not data and state.their_state is h11.SEND_RESPONSE:
-                raise h11.RemoteProtocolError("Server disconnected without sending a response.")
-            self._beside += len(data)
-            state.receive_data(data)
-        return event
+    def on_body(self, part: bytes) -> None:
+        self._beside += _CHUNK
+        super().on_body(part)
 
-    def reset(self) -> bool:
-        """Whether it takes another request: after an answer that was read to its end, and nothing behind it."""
-        state = self._state
-        has_more = state.trailing_data[0]  # it would be the answer to the next request, which may be another's
-        if state.our_state is not h11.DONE or state.their_state is not h11.DONE or has_more:
-            return False
-        state.start_next_cycle()
-        self._idle_since_s = asyncio.get_running_loop().time()
-        return True
+    def on_message_complete(self) -> None:
+        self._is_asked = False
+        self._deadline = self._loop.time() + MAX_IDLE_S
+        if self._arrived or not self._parser.should_keep_alive():
+            self.is_open = False
 
-    def is_usable(self) -> bool:
-        """Of an idle one: whether it was not kept for too long, and the server neither spoke nor left."""
-        is_kept = asyncio.get_running_loop().time() <= self._idle_since_s + KEPT_S
-        return is_kept and not self.stream.get_extra_info("is_readable")
+    def close(self, why: Broken) -> None:
+        """See `HttpConnection.close`."""
+        self._failure = self._failure or why
+        super().close(why)
 
     async def aclose(self) -> None:
-        await self.stream.aclose()
+        """Close it; the one who has it will not read on."""
+        self._failure = Broken("the request was given up")  # another one may have this object in its traceback
+        self.close(self._failure)
+        self._parser.close()
+
+    # ── asyncio ──
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_asked:  # refused: it would be the answer to the next request, which may be another's
+            super().data_received(data)
+            return
+        was_full = len(self._arrived) > _MOST_HELD
+        self._arrived += data
+        if not was_full and len(self._arrived) > _MOST_HELD and self._transport is not None:
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = error
+        if error is None:  # the end of the answer, perhaps: the parser knows
+            self._wake()
+        if not self._is_asked:
+            self._parser.close()
+        super().connection_lost(error)
+
+    def eof_received(self) -> None:  # closed by asyncio
+        self.is_open = False
+        self._wake()
+        self.resume_writing()  # who has answered already reads no more of the request
+
+    def _wake(self) -> None:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
-def raise_as_httpx(error: BaseException) -> NoReturn:
-    """The errors of h11 and of httpcore's streams by the names that httpx has for them; others as they are."""
-    if not isinstance(error, (httpcore.TimeoutException, httpcore.NetworkError, h11.ProtocolError)):
+def _raise_as_httpx(error: BaseException) -> NoReturn:
+    """Raise it by the name that httpx has for it; others as they are."""
+    cause = error.__cause__ if isinstance(error, Broken) else error
+    if isinstance(cause, h11.ProtocolError):
+        raise getattr(httpx, type(cause).__name__)(str(cause)) from error
+    if isinstance(error, Late):
+        raise httpx.ReadTimeout("") from error
+    if not isinstance(error, Broken):
         raise error
-    raise getattr(httpx, type(error).__name__)(str(error)) from error
+    if isinstance(cause, OSError):  # an SSLError is one
+        raise httpx.ReadError(str(cause)) from error
+    raise httpx.RemoteProtocolError(str(error)) from error

@@ -8,9 +8,10 @@ and a redirect's is checked like any other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+import ssl
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import httpcore
@@ -18,10 +19,11 @@ import httpx
 
 from noetl_worker.process import lookups
 from noetl_worker.process.lookups import Lookups
+from noetl_worker.tools.http.connection import StreamedConnection
 from noetl_worker.tools.http.egress import EgressDenied, check
-from noetl_worker.tools.http.stream import TcpStream
 from noetl_worker.tools.process.shortage import is_shortage
 
+T = TypeVar("T", httpcore.AsyncNetworkStream, StreamedConnection)
 _STAGGER_S: Final = 0.25
 """After so long the next address of a name is tried beside the one before (RFC 8305)."""
 
@@ -44,37 +46,45 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
         pool._network_backend = CheckedNetwork()
 
 
-class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connections of asyncio, to checked addresses."""
-
-    def __init__(self, *, is_own: bool = False) -> None:
-        self._is_own = is_own
-        """Any address will do."""
+class CheckedNetwork(httpcore.AnyIOBackend):
+    """Connections of httpcore, which makes those over proxies, to checked addresses."""
 
     async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
     ) -> httpcore.AsyncNetworkStream:
-        if local_address is not None or socket_options is not None:
-            raise ValueError("a tool's connection has neither a local address nor options of its socket")
-
-        try:
-            with anyio.fail_after(timeout):
-                addresses = await (_resolved(lookups.OWN, host, port) if self._is_own else _allowed(host, port))
-                return await _first(partial(_connected, port), addresses)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(f"no connection to {host} after {timeout:g} seconds") from error
+        connect = super().connect_tcp
+        return await connected(
+            lambda one: connect(one, port, None, *args, **options), host, port, timeout, is_own=False
+        )
 
 
-async def _connected(port: int, address: str) -> TcpStream:
+async def connected(
+    connect: Callable[[str], Coroutine[Any, Any, T]], host: str, port: int, timeout_s: float | None, *, is_own: bool
+) -> T:
+    """Return the first connection that stands to an address of `host` that may be connected to, or if `is_own` to any.
+
+    Raises:
+        EgressDenied: none of them may.
+        httpx.ConnectError, httpx.ConnectTimeout: none stands (in time). httpcore lets these through.
+    """
     try:
-        return (await asyncio.get_running_loop().create_connection(TcpStream, address, port))[1]
-    except OSError as error:  # the text of the published worker first: playbooks look for it (values/, http-refused)
-        raise httpcore.ConnectError(f"All connection attempts failed: {error.strerror or error}") from error
+        with anyio.fail_after(timeout_s):
+            addresses = await (_resolved(lookups.OWN, host, port) if is_own else _allowed(host, port))
+            return await _first(partial(_attempt, connect), addresses)
+    except TimeoutError as error:
+        raise httpx.ConnectTimeout(f"no connection to {host} after {timeout_s:g} seconds") from error
+
+
+async def _attempt(connect: Callable[[str], Coroutine[Any, Any, T]], address: str) -> T:
+    try:
+        return await connect(address)
+    except OSError as error:
+        text = error.strerror or str(error) or type(error).__name__
+        if not isinstance(
+            error, ssl.SSLError
+        ):  # the text of the published worker: playbooks look for it (http-refused)
+            text = f"All connection attempts failed: {text}"
+        raise httpx.ConnectError(text) from error
 
 
 async def _allowed(host: str, port: int) -> list[str]:
@@ -103,18 +113,18 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
     except (OSError, UnicodeError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_shortage(error):
             raise
-        raise httpcore.ConnectError(str(error)) from error
+        raise httpx.ConnectError(str(error)) from error
 
 
-async def _first(connected: Callable[[str], Coroutine[Any, Any, TcpStream]], addresses: list[str]) -> TcpStream:
+async def _first(connect: Callable[[str], Coroutine[Any, Any, T]], addresses: list[str]) -> T:
     """The first connection that stands; each address is tried a moment after the one before."""
     if len(addresses) == 1:
-        return await connected(addresses[0])
-    waiting, tasks, failure = list(addresses), set[asyncio.Task[TcpStream]](), None
+        return await connect(addresses[0])
+    waiting, tasks, failure = list(addresses), set[asyncio.Task[T]](), None
     try:
         while waiting or tasks:
             if waiting:
-                tasks.add(asyncio.ensure_future(connected(waiting.pop(0))))
+                tasks.add(asyncio.ensure_future(connect(waiting.pop(0))))
             pause_s = _STAGGER_S if waiting else None
             done, tasks = await asyncio.wait(tasks, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -128,4 +138,4 @@ async def _first(connected: Callable[[str], Coroutine[Any, Any, TcpStream]], add
         for late in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(late, BaseException):
                 await late.aclose()
-    raise failure or httpcore.ConnectError("no address")
+    raise failure or httpx.ConnectError("no address")

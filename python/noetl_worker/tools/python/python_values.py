@@ -15,7 +15,7 @@ from typing import Any
 def read_again(value: Any) -> Any:
     """Return an input as the Python plane's own worker does: that plane turns an object or a list in a single tool's
     input into text before a worker gets it. Templates in it are not rendered."""
-    if type(value) is not str:
+    if not isinstance(value, str):
         return value
     text = value.strip()
     if text[:1] + text[-1:] in ("{}", "[]"):

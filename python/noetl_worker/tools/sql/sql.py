@@ -180,7 +180,7 @@ def json_form(value: Any) -> JsonValue:
     if isinstance(value, datetime.timedelta):
         return _duration(value)
     if isinstance(value, dict):
-        return {key if type(key) is str else _key(key): json_form(item) for key, item in value.items()}
+        return {key if isinstance(key, str) else _key(key): json_form(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_form(item) for item in value]
     return plain(value)
