@@ -36,8 +36,8 @@ BESIDE = {
 DECIDERS = (
     "remote.plane.python",
     "remote.plane.rust",
-    "remote.outcomes.python_ends",
-    "remote.outcomes.rust_ends",
+    "worker.recovery.python_ends",
+    "worker.recovery.rust_ends",
     "authoring.run_page.reading",
     "authoring.dev",
     "cli.dev",

@@ -23,8 +23,8 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.puller import Puller
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.worker.readings import PULSE_S
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S

@@ -128,7 +128,10 @@ class EventSet:
 
     def body(self) -> bytes:
         """The next request of events: the same bytes at every try, as far as the plane has to distinguish tries."""
-        made = self.rules.body(self, self.part) if self.rescues is None else self.rules.rescue(self)
+        if self.rescues is None:
+            made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
+        else:
+            made = self.rules.rescue(self, self.worker_id, self.report)
         self.size = len(made)
         return made
 

@@ -74,28 +74,6 @@ class Subject(Protocol):
     loop: LoopPosition | None
 
 
-class PendingEnd(Subject, Protocol):
-    """A command's end, on its way to the plane (event_set.py)."""
-
-    event_id: int
-    worker_id: str
-    report: Report
-    with_start: bool
-    part: Part
-    sent: int
-    size: int
-    own_id: int
-    above: int
-    was_tried: bool
-
-    @property
-    def has_own_id(self) -> bool: ...
-    def accepted(self, answer: JsonValue) -> None: ...
-    def rescue(self, batch: str) -> None: ...
-    def again(self, sent: int) -> PendingEnd: ...
-    def who(self) -> dict[str, object]: ...
-
-
 class Post(NamedTuple):
     """A POST of events."""
 
@@ -244,12 +222,12 @@ class DialectRules(Protocol):
         """An Idempotency-Key for one request and all its tries, where the plane knows them."""
         return None
 
-    def body(self, end: PendingEnd, part: Part) -> bytes:
-        """The JSON of one request."""
+    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+        """Return the JSON of one request; `own_id` is its event's id, where the plane takes it from us."""
 
-    def can_rescue(self, end: PendingEnd) -> bool:
-        """Whether a batch that the plane stored and never processed can be brought on by `rescue`."""
+    def can_rescue(self, command: Subject) -> bool:
+        """Return whether `rescue` brings on a batch that the plane stored and never processed."""
         return False
 
-    def rescue(self, end: PendingEnd) -> bytes:
-        """What is sent in place of such a batch."""
+    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
+        """Return what is sent in place of such a batch."""

@@ -30,7 +30,7 @@ from noetl_worker.remote.plane.python.store import (
     scrubbing_s,
     why_not_stored,
 )
-from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, PendingEnd, Post, Subject, preview_of, unique
+from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, preview_of, unique
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
@@ -226,38 +226,38 @@ class PythonRules(DialectRules):
         # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
-    def body(self, end: PendingEnd, part: Part) -> bytes:
-        report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
+    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+        command_id, step, failed = command.command_id, command.step, report.error is not None
         word = "FAILED" if failed else "COMPLETED"
-        result, meta = _result(word, report), _meta(end)
+        result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
-        last = {"command_id": command_id, "worker_id": end.worker_id, "result": brief, **report.notes}
+        last = {"command_id": command_id, "worker_id": worker_id, "result": brief, **report.notes}
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
-        events = _start(end, end.worker_id) if end.with_start else []
-        done, leave, last_meta = _call(end, result), _exit(end, word, brief), {"command_id": command_id}
+        events = _start(command, worker_id) if part.events[:2] == _START else []
+        done, leave = _call(command, report, result), _exit(command, report, word, brief)
+        last_meta = {"command_id": command_id}
         events += (
             {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
             {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
             {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
         )
-        return _batch(end, end.worker_id, events)
+        return _batch(command, worker_id, events)
 
-    def can_rescue(self, end: PendingEnd) -> bool:
+    def can_rescue(self, command: Subject) -> bool:
         """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
         tasks, whose `step.exit` the engine passes over."""
-        return end.loop is None and not end.step.endswith(STEP_OF_TASKS)
+        return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
-    def rescue(self, end: PendingEnd) -> bytes:
+    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
-        report = end.report
         word = "FAILED" if report.error is not None else "COMPLETED"
-        payload, name = _exit(end, word, _result(word, report)), "step.exit"
+        payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
             payload.update(payload_of_result(payload["result"], report.response))
-        event = {"step": end.step, "name": name, "payload": payload, "actionable": True, "informative": True}
-        return _batch(end, end.worker_id, [{**event, "meta": _meta(end)}])
+        event = {"step": command.step, "name": name, "payload": payload, "actionable": True, "informative": True}
+        return _batch(command, worker_id, [{**event, "meta": _meta(command, report)}])
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
@@ -385,10 +385,10 @@ def _has_response(report: Report) -> bool:
     return report.reference is None or report.response is not None
 
 
-def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
-    loop, report = end.loop, end.report
+def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, JsonValue]:
+    loop = command.loop
     payload: dict[str, JsonValue] = {
-        "command_id": end.command_id,
+        "command_id": command.command_id,
         "loop_event_id": loop.event_id if loop else None,
         "loop_iteration_index": loop.iteration_index if loop else None,
         "result": result,
@@ -403,24 +403,23 @@ def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
     return payload
 
 
-def _exit(end: PendingEnd, word: str, result: JsonValue) -> dict[str, JsonValue]:
-    report = end.report
+def _exit(command: Subject, report: Report, word: str, result: JsonValue) -> dict[str, JsonValue]:
     payload: dict[str, JsonValue] = {
         "status": word,
         "result": result,
         "error": report.error,
-        "command_id": end.command_id,
+        "command_id": command.command_id,
     }
     if report.exit is not None:
         payload.update(status=report.exit.status, data=report.exit.data)
     return payload
 
 
-def _meta(end: PendingEnd) -> dict[str, JsonValue]:
-    meta: dict[str, JsonValue] = {"command_id": end.command_id}
-    if end.report.reference is not None:
-        meta["state_ref"] = end.report.reference.get("ref")
-    if end.loop is not None:
-        meta["__loop_epoch_id"] = end.loop.epoch_id
-        meta["loop_iteration_index"] = end.loop.iteration_index
+def _meta(command: Subject, report: Report) -> dict[str, JsonValue]:
+    meta: dict[str, JsonValue] = {"command_id": command.command_id}
+    if report.reference is not None:
+        meta["state_ref"] = report.reference.get("ref")
+    if command.loop is not None:
+        meta["__loop_epoch_id"] = command.loop.epoch_id
+        meta["loop_iteration_index"] = command.loop.iteration_index
     return meta
