@@ -176,7 +176,7 @@ class Draining:
                 del ours.issuing["w-1/7"]
 
         progress = Progress()
-        progress.phase, progress.is_issuing = Phase.REPORTING, lambda: bool(ours.issuing)
+        progress.enter(Phase.REPORTING, is_issuing=lambda: bool(ours.issuing))
         task = progress.task = asyncio.ensure_future(handle())
         self.worker.deliveries.tasks[task] = progress
         task.add_done_callback(self.worker.deliveries.tasks.pop)
