@@ -22,8 +22,8 @@ from noetl_worker.models import (
 )
 from noetl_worker.pipeline.command import case_actions
 from noetl_worker.pipeline.report import results
-from noetl_worker.remote.plane.python.store import NullCharacters, has_null
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NullCharacters, has_null
 from unit.planes import command, plane
 from unit.reports import parsed, report_of, tell
 

@@ -21,7 +21,6 @@ from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
-from noetl_worker.remote.plane.python.store import has_packed
 from noetl_worker.remote.plane.rules import DialectRules
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import check_given, mark_stored
@@ -112,7 +111,7 @@ async def hydrate(
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
     named = partial(plane.rules.names.of_templates, variables, of_step)
-    variables = await finished_off_loop(named) if has_packed(variables) else named()
+    variables = await finished_off_loop(named) if plane.rules.names.has_packed(variables) else named()
     if "action" not in variables:
         variables["action"] = command.kind
     if "node_name" not in variables:

@@ -17,7 +17,6 @@ from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import whole_of
 from noetl_worker.remote.plane.rules import DialectRules, Part
 from noetl_worker.text import json_text
 
@@ -209,7 +208,7 @@ class EventSet:
             self._fail(unstored_text(upload, reason))
         elif report.response is None:
             self.unstored = unstored_text(upload, reason)
-            report.response = json_text.embed(whole_of(upload.data))
+            report.response = json_text.embed(self.rules.whole_of(upload.data))
 
     def _fail(self, text: str) -> None:
         """The command failed after all; nothing of its end was sent before."""

@@ -24,7 +24,6 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.sending import Ownership
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import IN_MEMORY
 from noetl_worker.remote.plane.send_status import SendStatus
 
 log = structlog.get_logger("noetl_worker.events")
@@ -133,7 +132,7 @@ class CommandEvents:
             self._warn("result_changed_by_store", _CHANGED_ADVICE)
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
-        if reference is not None and reference.get("store") == IN_MEMORY and event_set.report.response is None:
+        if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:

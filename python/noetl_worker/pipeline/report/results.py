@@ -24,8 +24,8 @@ from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResu
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")

@@ -144,13 +144,38 @@ class DialectRules(Protocol):
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
     redacts_results: bool = False
     """Whether the store puts "[REDACTED]" in place of what looks like a secret (remote/plane/python/store.py)."""
-    has_one_store_route: bool = False
+    store_routes: tuple[str, ...] = ("/api/result",)
+    """Paths below one of which a server has its result store."""
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""
 
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         """Whether a result that the store has answered so goes into the event as well."""
         return False
+
+    def is_no_route(self, answer: Response) -> bool:
+        """Return whether the server has nothing at this path of its result store, as against no result of that name."""
+        return False
+
+    def has_expired(self, answer: Response) -> bool:
+        """Return whether the store looks for the result again when it is asked once more."""
+        return False
+
+    def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
+        """Return whether one server alone has this stored result, until it is restarted."""
+        return False
+
+    def is_packed(self, data: bytes) -> bool:
+        """Return whether this stored result is in the form that `whole_of` reads."""
+        return False
+
+    def whole_of(self, data: bytes) -> bytes:
+        """Return the JSON of a stored result, packed or not.
+
+        Raises:
+            ControlPlaneError: it is not as it was packed, or too large.
+        """
+        return data
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.names import Referred, referred_as
-from noetl_worker.remote.plane.python.store import PACKED, unpacked
+from noetl_worker.remote.plane.python.store import PACKED, has_packed, unpacked
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
 
@@ -32,6 +32,8 @@ class PythonNames:
         if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
             names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
         return names
+
+    has_packed = staticmethod(has_packed)
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         found = {}

@@ -22,12 +22,16 @@ from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
 from noetl_worker.remote.plane.python.store import (
     IN_MEMORY,
+    ROUTES,
+    has_expired,
     holds_up_plane,
+    is_no_route,
     is_over_budget,
     is_packed,
     may_redact,
     packed_for_store,
     scrubbing_s,
+    whole_of,
     why_not_stored,
 )
 from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, preview_of, unique
@@ -101,6 +105,11 @@ class PythonRules(DialectRules):
     looks_through_results = True
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
+    store_routes = ROUTES
+    is_no_route = staticmethod(is_no_route)
+    has_expired = staticmethod(has_expired)
+    is_packed = staticmethod(is_packed)
+    whole_of = staticmethod(whole_of)
     batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
@@ -175,9 +184,12 @@ class PythonRules(DialectRules):
             report.upload = Upload(command.step, fitted.body, command.step, preview)
         return report
 
+    def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
+        return reference.get("store") == IN_MEMORY
+
     def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
         """One that it keeps in the memory of one server alone, where the batch has room for it."""
-        return answer.get("store") == IN_MEMORY and _has_room(upload.data) and not is_packed(upload.data)
+        return self.is_in_memory(answer) and _has_room(upload.data) and not is_packed(upload.data)
 
     def batch_limit(self, body: bytes) -> int | None:
         found = _LIMIT.search(body)

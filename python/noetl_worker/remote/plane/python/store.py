@@ -1,8 +1,4 @@
-"""What a plane can store, and for how long the Python plane's result store is at it (protocol/results.md#redaction).
-
-Both planes keep results and variables in Postgres as JSONB, which refuses U+0000. What has it is answered with 500
-(recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
-what the Python plane does not store itself stops the next command.
+"""The Python plane's result store, and for how long it is at what it is given (protocol/results.md#redaction).
 
 The result store of the Python plane looks through what it stores in its event loop, several times, in a time that
 grows with the square of each unbroken text: 50 kB take 4.9 s, 200 kB 70 s, and it answers nobody meanwhile. So does a
@@ -15,25 +11,19 @@ a short text under `password` or `token` is kept (result-get-secret-like).
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 import string
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from noetl_worker.errors import ControlPlaneError, NotSent, TransportError
+from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.remote.plane.answers import CUT_BY_A_PROXY, MEANING, PASSES, Meaning
 from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, Response
 from noetl_worker.text import json_text
-from noetl_worker.text.templates.redacted import members
 
-FIRST_ROUTE: Final = "/api/result"
-_ROUTES: Final = (FIRST_ROUTE, "/api/api/result")
+ROUTES: Final = ("/api/result", "/api/api/result")
 """Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
 """The `store` of a result that only the server which took it has, until it is restarted: what a store falls back to."""
@@ -60,13 +50,6 @@ _PIECE: Final = 20
 """Characters of packed text without a space: the store is soon through them, and none looks like a key or token."""
 _BYTES_PER_S: Final = 12_500
 """For the deadline of a PUT: forty times slower than words usually are."""
-NULL_MARK: Final = b"\\u0000"
-"""What is looked for first. After a backslash that is a character it is no escape."""
-_REPLACEMENT: Final = "\ufffd"
-_BACKSLASH: Final = b"\\\\"
-_NO_JSON: Final = b"\x00"
-"""A byte that JSON has nowhere: it stands for a backslash that is a character."""
-_MAX_PLACE_CHARS: Final = 200
 _WORDS_OF_KEYS: Final = (
     *(b"auth", b"bearer", b"cert", b"credential", b"jwt", b"keychain", b"pem", b"pwd", b"secret", b"token"),
     *(b"passw", b"passphrase"),
@@ -203,11 +186,6 @@ def whole_of(data: bytes) -> bytes:
     return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
 
 
-async def restored(data: bytes) -> bytes:
-    """The same, with no work on the loop for a packed one."""
-    return await finished_off_loop(partial(whole_of, data)) if is_packed(data) else data
-
-
 def has_packed(values: Mapping[str, JsonValue]) -> bool:
     """Whether one of these objects is a packed result."""
     for value in values.values():  # noqa: SIM110 - of each command: a generator is a call for each name
@@ -236,91 +214,6 @@ def scrubbing_s(size: int) -> float:
     return size / _BYTES_PER_S
 
 
-def has_null(packed: bytes) -> bool:
-    """Whether a text or a key of this JSON has U+0000."""
-    return NULL_MARK in packed and NULL_MARK in packed.replace(_BACKSLASH, _NO_JSON)
-
-
-def without_null(text: str) -> str:
-    return text.replace("\0", _REPLACEMENT)
-
-
-class NullCharacters(NamedTuple):
-    """What was found in a JSON text that has them."""
-
-    place: str
-    """Where the first one is, as a template would say it: data.rows[3].name."""
-    without: JsonValue
-    """The value with U+FFFD in their place."""
-
-    @classmethod
-    def of(cls, packed: bytes) -> NullCharacters:
-        marked = packed.replace(_BACKSLASH, _NO_JSON).replace(NULL_MARK, _REPLACEMENT.encode())
-        place = without_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
-        return cls(place, json_text.loads_exact(marked.replace(_NO_JSON, _BACKSLASH)))
-
-    @property
-    def warning(self) -> str:
-        return f"U+0000 in {self.place} is U+FFFD here: no control plane can store it"
-
-    def refusal(self, what: str) -> str:
-        """Why a command fails, and what to do."""
-        return (
-            f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
-            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text)"
-        )
-
-
-def _null_in(value: JsonValue, path: str) -> str | None:
-    if isinstance(value, str):
-        return (path or "its text") if "\0" in value else None
-    for key, child, place in members(value, path):
-        if "\0" in str(key):
-            return f"the key {place}"
-        if found := _null_in(child, place):
-            return found
-    return None
-
-
-class StoreRoute:
-    """Where one server of the Python plane has its result store: the same for its life, so it is asked once."""
-
-    def __init__(self) -> None:
-        self.known = ""
-        self._finding = asyncio.Lock()
-
-    async def find(self, ask: Callable[[str], Awaitable[Response]], stale: str) -> Response | None:
-        """Ask with a request that is nothing but the question: a result may be large.
-
-        Args:
-            ask: sends a GET of this path.
-            stale: what was known, where the server has nothing there any more (another version is running).
-
-        Returns:
-            None when it is known; else an answer that leaves it open, for the request that needed it.
-
-        Raises:
-            NotSent: there was no answer, and the request that needed it has not left.
-        """
-        async with self._finding:
-            if self.known != stale:  # found by another one meanwhile
-                return None
-            for route in _ROUTES:
-                try:  # what is no reference is answered as it is (protocol/results.md#store)
-                    answer = await ask(f"{route}/resolve?ref=where")
-                except TransportError as error:
-                    raise NotSent(str(error)) from error
-                if answer.status in CUT_BY_A_PROXY:
-                    raise NotSent(f"GET {route}: {answer.status}")
-                if not is_no_route(answer):
-                    break
-            meaning = MEANING[answer.status]
-            if answer.status == 404 or meaning is Meaning.UNCERTAIN or meaning in PASSES:
-                return answer
-            self.known = route
-            return None
-
-
 def is_no_route(answer: Response) -> bool:
     """Whether the Python plane has nothing at this path, as against no result of that name."""
     return answer.status == 404 and answer.json() == {"detail": "Not Found"}
@@ -333,13 +226,3 @@ def has_expired(answer: Response) -> bool:
     data there (NATS keeps them for two hours).
     """
     return answer.status == 404 and b"TempRef expired" in answer.body
-
-
-def note_on(answer: Response, said: Mapping[str, JsonValue]) -> str:
-    """For the error of a result that is gone: when it was stored, as far as its reference says so, and what to do."""
-    if answer.status != 404 or is_no_route(answer):
-        return ""
-    meta, until = said.get("meta"), said.get("expires_at")
-    stored = meta.get("created_at") if isinstance(meta, dict) else None
-    when = f"stored {stored}; " if stored else f"to be kept until {until}; " if until else ""
-    return f" ({when}the result store has it no longer: start the execution again)"

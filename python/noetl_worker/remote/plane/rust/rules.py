@@ -53,7 +53,6 @@ class RustRules(DialectRules):
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
-    has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
 
     def is_health(self, body: JsonValue) -> bool:
