@@ -1,4 +1,4 @@
-"""U+0000 in JSON, which no control plane can store.
+"""U+0000 in JSON, which no control plane can store; half of a surrogate pair becomes one (plain_values.py).
 
 Both planes keep results and variables in Postgres as JSONB, which refuses it. What has it is answered with 500
 (recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
@@ -53,7 +53,8 @@ class NullCharacters(NamedTuple):
         """Why a command fails, and what to do."""
         return (
             f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
-            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text)"
+            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text). Half of a "
+            "surrogate pair becomes one (Python: `.encode('utf-8', 'replace').decode()`)"
         )
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import decimal
 import math
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -18,6 +19,7 @@ from typing import Any
 
 MAX_DEPTH = 254
 """orjson's own limit."""
+_HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
 """Types that are JSON text already -> what reads them."""
 
@@ -84,8 +86,11 @@ def key_text(key: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """No half of a surrogate pair."""
-    return text.encode("utf-8", "replace").decode()
+    """Return the text with U+0000 for each half of a surrogate pair: what JSON cannot say, no plane can store."""
+    try:
+        return text.encode().decode()
+    except UnicodeEncodeError:
+        return _HALF_OF_PAIR.sub("\0", text)
 
 
 def _of_object(value: Any, within: tuple[int, ...]) -> Any:
