@@ -195,6 +195,12 @@ class MaybeProcessed(TransportError):
     """The request left and no complete answer came back: repeat only with the same identity."""
 
 
+class AnswerTooLarge(MaybeProcessed):
+    """The answer has more bytes than are read of one, and has them at every try."""
+
+    is_retryable = False
+
+
 class ServerRefused(ControlPlaneError):
     """An HTTP answer outside 2xx.
 

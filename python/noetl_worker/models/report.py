@@ -68,5 +68,3 @@ class Report:
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
-    is_changed_by_store: bool = False
-    """Whether later steps see another value than this one, for which an event has no room beside its reference."""

@@ -203,7 +203,9 @@ class ClaimedCommand:
                 outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
                 if outcome is not None:
                     return outcome
-            if not isinstance(error, ToolError):  # only its text is reported: the plane may be another team's
+            if not isinstance(
+                error, (ToolError, ControlPlaneError)
+            ):  # its text alone is reported, to another team's plane
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
                 safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()
@@ -260,7 +262,8 @@ class ClaimedCommand:
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
-        return FitRules.of(known, max_bytes=self.services.settings.result_max_bytes)
+        ours = self.services.settings
+        return FitRules.of(known, max_bytes=ours.result_max_bytes, most_bytes=ours.max_result_mb << 20)
 
 
 def _ran(dispatch: Dispatch | None, result: ToolResult) -> ToolRun:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from noetl_worker.errors import ConfigurationError, DocumentError
+from noetl_worker.errors import AnswerTooLarge, ConfigurationError, DocumentError, ToolError
 from noetl_worker.models.command import Command
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
@@ -129,7 +130,11 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
-            value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+            try:
+                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+            except AnswerTooLarge as error:
+                text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
+                raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error
             below = "" if name == _NAMES else name
             redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
         elif isinstance(value, str) and value[:1] in ("{", "["):

@@ -188,8 +188,6 @@ class EventSet:
         self.report.reference = reference = upload.reference(answer)
         if upload.beside:
             self.report.context = {"data": {"_ref": reference["ref"]}, **upload.beside}
-        if self.report.response is None and self.rules.sends_beside(upload, answer):
-            self.report.response = json_text.embed(upload.data)
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:

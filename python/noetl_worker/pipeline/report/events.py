@@ -32,12 +32,6 @@ _MEMORY_ADVICE: Final = (
     "one server of the control plane has this result, in its memory, and its restart loses it: let the step return "
     "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
 )
-_CHANGED_ADVICE: Final = (
-    "later steps do not see this result as it is, and an event has no room for it: the control plane puts [REDACTED] "
-    "in place of what looks like a secret to it (an object or a list under a name with auth, cert, token or secret in "
-    "it, `authors` too; a text like `Basic ...` or a link with `?token=`), and has `data` and `status` of its own. Let "
-    "the step return less than 1.75 MiB, or under other names"
-)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -128,8 +122,6 @@ class CommandEvents:
             self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
             raise
         event_set = self._set_of(report, with_start=with_start)
-        if report.is_changed_by_store:
-            self._warn("result_changed_by_store", _CHANGED_ADVICE)
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
         if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from noetl_worker.errors import (
+    AnswerTooLarge,
     AuthRefused,
     ControlPlaneError,
     CredentialError,
@@ -182,6 +183,9 @@ class ControlPlaneClient:
         sent_at = time.monotonic()
         try:
             answer = await self.transport.send(method, url, all_headers, packed, limit_s)
+        except AnswerTooLarge:  # the plane is there
+            gate.answered(None)
+            raise
         except TransportError:
             gate.refused(sent_at, is_outage=True)
             raise
@@ -306,8 +310,7 @@ class Plane:
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
         """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
-        if reason := await finished_off_loop(partial(self.rules.why_not_stored, data)):
-            raise ControlPlaneError(reason)
+        data = await finished_off_loop(partial(self.rules.for_store, data))
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(

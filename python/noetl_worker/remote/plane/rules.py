@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 from noetl_worker.models.claim import ClaimOutcome
 from noetl_worker.models.command import Command, LoopPosition
-from noetl_worker.models.fit import FittedResult
-from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.fit import MAX_RESULT_BYTES, FittedResult
+from noetl_worker.models.report import Report
 from noetl_worker.models.tool_result import ToolForm, ToolResult
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 from noetl_worker.remote.plane.names import Names
@@ -149,10 +149,6 @@ class DialectRules(Protocol):
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""
 
-    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
-        """Whether a result that the store has answered so goes into the event as well."""
-        return False
-
     def is_no_route(self, answer: Response) -> bool:
         """Return whether the server has nothing at this path of its result store, as against no result of that name."""
         return False
@@ -181,6 +177,10 @@ class DialectRules(Protocol):
 
     def result_body(self, result: ToolResult) -> JsonValue:
         """What is fitted to an event, and stored."""
+
+    def may_be_inline(self, data: bytes) -> bool:
+        """Return whether an event may have this result, whatever its size."""
+        return True
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """The report of a result that fits into an event.
@@ -211,9 +211,12 @@ class DialectRules(Protocol):
         """
         return False  # no result is in its events that is not within the budget
 
-    def why_not_stored(self, data: bytes) -> str | None:
-        """Why the store is not to be given this, for the error of the step; None: it is."""
-        return None
+    max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
+    """Size of the largest result, as it is stored, that a later command can be given: it reads it in one answer."""
+
+    def for_store(self, data: bytes) -> bytes:
+        """Return JSON that a tool wants stored in the form in which the store is given it; `whole_of` reads it."""
+        return data
 
     def is_stored_alone(self, data: bytes) -> bool:
         """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""

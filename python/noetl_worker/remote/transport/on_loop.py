@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
-from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, NotSent
 from noetl_worker.process import event_loop, lookups
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.remote.transport.transport import (
@@ -83,6 +83,10 @@ class _Broken(Exception):
     """The connection cannot be used any more; the text says what happened."""
 
 
+class _TooLarge(_Broken):
+    """The answer is larger than is read."""
+
+
 class _Connection(asyncio.Protocol):
     """One connection: at most one request at a time."""
 
@@ -143,7 +147,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._transport.write(part)
 
-    def close(self, why: str) -> None:
+    def close(self, why: str, kind: type[_Broken] = _Broken) -> None:
         """End it at once; a request that waits for its answer learns why."""
         self._is_open = False
         if self._timer is not None:
@@ -151,12 +155,12 @@ class _Connection(asyncio.Protocol):
             self._timer = None
         if self._transport is not None:
             self._transport.abort()
-        self._fail(why)
+        self._fail(why, kind)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, kind: type[_Broken] = _Broken) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_exception(_Broken(why))
+            answer.set_exception(kind(why))
         self.resume_writing()
 
     def _set_timer(self, when: float) -> None:
@@ -212,6 +216,9 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except Exception as error:  # whatever a parser raises, this is no answer
             cause = error.__context__ or error  # httptools wraps what a callback raises
+            if isinstance(cause, _TooLarge):
+                self.close(str(cause), _TooLarge)
+                return
             self.close(f"the answer cannot be read: {type(cause).__name__}: {cause}")
             return
         if self._beside > MAX_HEAD_BYTES:
@@ -235,7 +242,7 @@ class _Connection(asyncio.Protocol):
         for name, value in self._pairs:
             # In another spelling it is refused where its body is.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
-                raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                raise _TooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
         self._has_head = True
 
     def on_body(self, part: bytes) -> None:
@@ -245,7 +252,7 @@ class _Connection(asyncio.Protocol):
         left = self._beside - 2 * size
         self._beside = left if left > 0 else 0
         if self._size > MAX_BODY_BYTES:
-            raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+            raise _TooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -404,6 +411,8 @@ class OnLoopTransport:
         except _Broken as error:
             if connection.unwritten:
                 raise NotSent(f"{method} {url}: {error}") from error
+            if isinstance(error, _TooLarge):
+                raise AnswerTooLarge(f"{method} {url}: {error}") from error
             within = "" if timeout_s is None else f" (within {timeout_s:g} s)"
             raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
         finally:
