@@ -143,7 +143,7 @@ class DialectRules(Protocol):
     looks_through_results: bool = False
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
     redacts_results: bool = False
-    """Whether the store puts "[REDACTED]" in place of what looks like a secret (remote/plane/python/store.py)."""
+    """Whether the store puts "[REDACTED]" in place of what looks like a secret (protocol/results.md#redaction)."""
     store_routes: tuple[str, ...] = ("/api/result",)
     """Paths below one of which a server has its result store."""
     store_fields: Mapping[str, JsonValue]

@@ -1,9 +1,9 @@
 """Values that the Python plane has put "[REDACTED]" in place of, in what its result store keeps for it.
 
 Fields of a command above 8 kB are there (protocol/command.md#python-plane), and so are large results. What looks like a
-secret is taken out: a list under `authors` too (read in its source; `remote/plane/python/store.py` has the rule). A
-tool that is given the text in its place is green with a wrong value, or says that a credential of that name is not
-there. So each is found when it is fetched, and what reads one fails.
+secret is taken out: a list under `authors` too (read in its source; `authoring/dev/server/stored_form.py` has the
+rule). A tool that is given the text in its place is green with a wrong value, or says that a credential of that name is
+not there. So each is found when it is fetched, and what reads one fails.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ class RustNames:
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
         return False
 
+    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+        return value
+
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         records, found = fields_of(variables.get(STEPS)), {}
         for name in {**records, **variables}:
