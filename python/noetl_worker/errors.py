@@ -259,6 +259,12 @@ class MaybeProcessed(TransportError):
     """A request that was sent and got no complete answer. Repeat it only with the same identity."""
 
 
+class AnswerTooLarge(MaybeProcessed):
+    """The answer has more bytes than are read of one, and has them at every try."""
+
+    is_retryable = False
+
+
 class ServerRefused(ControlPlaneError):
     """An HTTP answer outside 2xx.
 

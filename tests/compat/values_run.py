@@ -21,6 +21,7 @@ from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
+from noetl_worker.remote.plane.dialects import RULES
 from patience import PATIENCE_S
 
 HERE = Path(__file__).parent / "values"
@@ -179,7 +180,7 @@ def _outcome(scene: House, execution: Execution) -> str:
 def _seen_of(scene: House, listener: Listener, execution: Execution) -> Observed:
     def resolve(reference: str) -> Any:
         stored = scene.plane.results.find(reference)
-        return json.loads(stored) if stored is not None else None
+        return json.loads(RULES[scene.plane.dialect].whole_of(stored)) if stored is not None else None
 
     return {
         "steps": listener.steps(execution.execution_id, resolve),

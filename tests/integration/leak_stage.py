@@ -39,13 +39,13 @@ from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
-from noetl_worker.remote.outcomes.ends import ends_of
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
+from noetl_worker.worker.recovery.ends import ends_of
 from unit.planes import URL, settings
 
 CATALOG = 9

@@ -12,7 +12,7 @@ from integration.house import house
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models import Dialect
-from noetl_worker.remote.outcomes import recent_batches
+from noetl_worker.worker.recovery import recent_batches
 from noetl_worker.worker.worker import Worker
 from patience import until
 

@@ -236,3 +236,10 @@ async def test_login_that_may_not_ask_jetstream_or_hear_it_learns_it_from_the_re
         for _ in range(2):
             with pytest.raises(JetStreamError, match="since NATS refuses it"):
                 await ask(connection.client, "STREAM.NAMES", timeout_s=1e6)
+
+
+async def test_stream_that_the_python_plane_makes_itself_is_no_warning(tmp_path: Path) -> None:
+    async with set_up(tmp_path) as (there, ours):
+        await there.ask("STREAM.UPDATE.NOETL_COMMANDS", {"name": "NOETL_COMMANDS", "subjects": ["noetl.commands"]})
+        assert "stream: subjects" in not_fine(await nats.examine(ours))
+        assert "stream: subjects" not in not_fine(await nats.examine(ours, is_made_bare=True))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from integration.wire import Script, serving, transport
-from noetl_worker.errors import MaybeProcessed
+from noetl_worker.errors import AnswerTooLarge, MaybeProcessed
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, PROBE_S, PROBES
@@ -45,7 +45,7 @@ def chunks(sizes: Iterable[int], sent: list[int]) -> Script:
 async def test_chunked_answer_without_an_end_is_refused_and_not_read_on() -> None:
     sent = [0]
     async with serving(chunks(repeat(256 * 1024, 100_000), sent)) as url, transport() as wire:
-        with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
+        with pytest.raises(AnswerTooLarge, match=f"larger than {MAX_BODY_BYTES} bytes"):
             await wire.send("GET", url, {}, None, PATIENCE_S)
     assert MAX_BODY_BYTES <= sent[0] < 2 * MAX_BODY_BYTES  # the part that went over the limit may not count as sent
 
@@ -55,7 +55,7 @@ async def test_chunked_answer_may_be_as_large_as_the_limit(over: int) -> None:
     sizes = [MAX_BODY_BYTES // 64] * 64 + [1] * over
     async with serving(chunks(sizes, [0])) as url, transport() as wire:
         if over:
-            with pytest.raises(MaybeProcessed, match=f"larger than {MAX_BODY_BYTES} bytes"):
+            with pytest.raises(AnswerTooLarge, match=f"larger than {MAX_BODY_BYTES} bytes"):
                 await wire.send("GET", url, {}, None, PATIENCE_S)
         else:
             assert len((await wire.send("GET", url, {}, None, PATIENCE_S)).body) == MAX_BODY_BYTES

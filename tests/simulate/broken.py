@@ -23,11 +23,11 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.report import emitter
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.remote.jetstream.delivery import Delivery
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.python.rules import PythonRules
 from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.plane.send_status import SendStatus
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 
 async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:

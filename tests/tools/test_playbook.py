@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -359,3 +360,34 @@ def test_refusal_is_a_tool_error_with_the_answer() -> None:
     with pytest.raises(ToolError, match=r"Failed to start child playbook 'c': 404 Playbook not found: c") as caught:
         run_tool("playbook", {"path": "c"}, control_plane=Refusing())
     assert (caught.value.kind, caught.value.retryable) == ("not_found", False)
+
+
+async def test_next_attempt_of_a_stopped_wait_waits_for_the_same_child(dialect: Dialect) -> None:
+    plane = EndingPlane({"status": "RUNNING"})
+    config = {"return_step": "x", "poll_interval": 0.05}
+    stopped = asyncio.ensure_future(waited(config, plane, dialect))
+    while not plane.variables:
+        await asyncio.sleep(0.01)
+    stopped.cancel()
+    await asyncio.wait({stopped})
+    plane.answers = [{"failed": True}]
+    result = await waited(config, plane, dialect)
+    assert (result.error.kind, list(plane.executions)) == ("playbook", [1001])
+
+
+async def test_wait_that_has_ended_lets_a_retry_start_another_child(dialect: Dialect) -> None:
+    plane = EndingPlane({"failed": True})
+    for started in (1, 2):
+        await waited({"return_step": "x"}, plane, dialect)
+        assert len(plane.executions) == started
+
+
+async def test_plane_that_keeps_no_note_has_the_child_waited_for(dialect: Dialect) -> None:
+    class NoVariables(EndingPlane):
+        async def get_var(self, name: str) -> Any:
+            raise ServerRefused("500", status=500, body="")
+
+        async def set_vars(self, variables: Mapping[str, Any]) -> None:
+            raise ServerRefused("500", status=500, body="")
+
+    assert (await waited({"return_step": "x"}, NoVariables({"failed": True}), dialect)).error.kind == "playbook"

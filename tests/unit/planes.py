@@ -18,12 +18,12 @@ from noetl_worker.models import AlreadyFinished, Command, Dialect, Envelope, Hel
 from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
-from noetl_worker.remote.outcomes.ends import ends_of
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.settings.settings import Settings, load_settings
+from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 URL = "http://plane.test"
 Answer = Response | Exception

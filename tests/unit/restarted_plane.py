@@ -16,10 +16,10 @@ from noetl_worker.models import Command, LoopPosition, Report
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
-from noetl_worker.remote.outcomes.recent_batches import CHECK_S, RecentBatches
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.worker.recovery.adoption import Adoption
+from noetl_worker.worker.recovery.recent_batches import CHECK_S, RecentBatches
 from unit.planes import Answer, Ours, Script, ScriptedTransport, answer, batch_status, command, emitter, plane
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})

@@ -36,8 +36,8 @@ BESIDE = {
 DECIDERS = (
     "remote.plane.python",
     "remote.plane.rust",
-    "remote.outcomes.python_ends",
-    "remote.outcomes.rust_ends",
+    "worker.recovery.python_ends",
+    "worker.recovery.rust_ends",
     "authoring.run_page.reading",
     "authoring.dev",
     "cli.dev",
@@ -292,6 +292,13 @@ def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
         if node.attr in ("PYTHON", "RUST")
     ]
     assert found == []
+
+
+def test_result_store_of_the_python_plane_is_known_in_its_folder_alone() -> None:
+    """Everybody else asks the rules of the plane."""
+    store = "remote.plane.python.store"
+    known = {package(own(path).removeprefix("remote.plane.")) for path in sources() if store in inner(path)}
+    assert known == {"python"}
 
 
 def test_server_library_is_the_development_planes_alone() -> None:

@@ -21,10 +21,10 @@ from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
-from noetl_worker.remote.outcomes.execution_watch import ExecutionWatch
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.worker.recovery.adoption import Adoption
+from noetl_worker.worker.recovery.execution_watch import ExecutionWatch
 from noetl_worker.worker.worker import Worker
 from unit.planes import ENVELOPE, URL, Ours, ScriptedTransport, answer, command, emitter, plane, rows_on_disk, settings
 from unit.reports import OK
@@ -176,7 +176,7 @@ class Draining:
                 del ours.issuing["w-1/7"]
 
         progress = Progress()
-        progress.phase, progress.is_issuing = Phase.REPORTING, lambda: bool(ours.issuing)
+        progress.enter(Phase.REPORTING, is_issuing=lambda: bool(ours.issuing))
         task = progress.task = asyncio.ensure_future(handle())
         self.worker.deliveries.tasks[task] = progress
         task.add_done_callback(self.worker.deliveries.tasks.pop)

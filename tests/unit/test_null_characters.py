@@ -20,10 +20,12 @@ from noetl_worker.models import (
     SkippedCase,
     ToolResult,
 )
+from noetl_worker.models.fit import SecretTexts
 from noetl_worker.pipeline.command import case_actions
+from noetl_worker.pipeline.command.tool_plane import ToolPlane
 from noetl_worker.pipeline.report import results
-from noetl_worker.remote.plane.python.store import NullCharacters, has_null
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NullCharacters, has_null
 from unit.planes import command, plane
 from unit.reports import parsed, report_of, tell
 
@@ -43,6 +45,7 @@ SUCCESSES = {
     "rows": ({"rows": [{"name": "x"}, {"name": "\0"}]}, "rows[1].name"),
     "key": ({"in": {"k\0": 1}}, "the key in.k\ufffd"),
     "after a backslash": ({"path": "c:\\\\\0"}, "path"),
+    "half of a surrogate pair": ({"name": "a\ud800b"}, "name"),
     "large": ({"rows": LARGE * 3}, "rows[1]"),
 }
 
@@ -120,6 +123,22 @@ async def test_variable_that_no_plane_can_store_is_not_sent(dialect: Dialect) ->
     at, transport = plane(lambda *_: pytest.fail("nothing is sent"), dialect)
     with pytest.raises(ToolError, match=r"case 2: set_var 'n': the variable has the character U\+0000 in n\[1\], "):
         await case_actions.act(CaseDecision(2, SetVar("n", ["a", "\0"])), command(dialect), at)
+    assert transport.sent == []
+
+
+async def test_half_of_a_pair_in_an_error_is_told_with_another_character(dialect: Dialect) -> None:
+    failed = await results.report_failure(command(dialect), ToolResult.failure("no \udcff good"), FitRules())
+    assert failed.error == "no ? good"
+    assert "\\u0000" not in await sent(failed, dialect)
+
+
+async def test_value_that_no_plane_can_store_is_not_passed_on_to_a_child(dialect: Dialect) -> None:
+    at, transport = plane(lambda *_: pytest.fail("nothing is sent"), dialect)
+    tool_plane = ToolPlane(at, command(dialect), SecretTexts, lambda: None)
+    with pytest.raises(ToolError, match=r"what is passed on has the character U\+0000 in payload\.t, "):
+        await tool_plane.execute_playbook({"path": "c", "payload": {"t": "\ud800"}})
+    with pytest.raises(ToolError, match=r"the value to store has the character U\+0000 in its text, "):
+        await tool_plane.put_result("r", json_text.dumps("\0"), source_step="start")
     assert transport.sent == []
 
 

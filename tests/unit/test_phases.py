@@ -26,11 +26,9 @@ async def stopped_in(phase: Phase, *, is_issuing: bool = False, goes_on_s: float
     """How the work ends that is stopped in this phase: done or cut, and whether its tool was interrupted."""
     interrupted: list[str] = []
     progress = Progress()
-    progress.interrupt = lambda: interrupted.append("tool")
-    progress.is_issuing = lambda: is_issuing
 
     async def work() -> str:
-        progress.enter(phase)
+        progress.enter(phase, interrupt=lambda: interrupted.append("tool"), is_issuing=lambda: is_issuing)
         try:
             await asyncio.sleep(goes_on_s)
             return "done"

@@ -19,7 +19,7 @@ from noetl_worker.models import LoopPosition
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.reading import look_into
 from noetl_worker.pipeline.report.events import CommandEvents
-from noetl_worker.remote.outcomes.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
+from noetl_worker.worker.recovery.recent_batches import CHECK_S, OVERDUE_S, RecentBatches
 from unit.outboxes import event_set
 from unit.planes import Answer, Ours, ScriptedTransport, answer, command, emitter, plane
 from unit.restarted_plane import EXECUTION, FIRST, LOOP, OK, Restarted, asked, checked, not_rescued, numbered, watching

@@ -14,7 +14,7 @@ from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.python.store import holds_up_plane
+from noetl_worker.remote.plane.python.store import has_long_word
 from noetl_worker.remote.transport.transport import MAX_BODY_BYTES
 from unit.planes import URL, Ours, answer, command, emitter, plane
 from unit.reports import STORED, accept, report_of
@@ -95,7 +95,7 @@ async def test_result_of_any_size_is_reported_and_can_be_had(dialect: Dialect, s
     payload = await reported(at, data)
     assert await whole(at, payload) == data
     assert at.refused == 0, "the plane's own limit is known"
-    assert dialect is Dialect.RUST or not holds_up_plane(at.stored), "its store would look through it for minutes"
+    assert dialect is Dialect.RUST or not has_long_word(at.stored), "its store would look through it for minutes"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from random import Random
 from typing import Any
 
 import pytest
 
 import virtual_time
-from noetl_worker.errors import ControlPlaneError, NotSent
-from noetl_worker.models import Dialect
+from noetl_worker.errors import NotSent
+from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.python.store import BUDGET_S, unpacked
 from unit.planes import URL, After, ScriptedTransport, plane, settings
-from unit.reports import STORED, accept, call_done, puts, report_of, tell
+from unit.reports import STORED, accept, call_done, event_of, puts, report_of, tell
 
 anyio_backend = virtual_time.anyio_backend
 
 RUNS = {"lines": [f"{number:04}" + "x" * 9_996 for number in range(58)]}
 """580 kB that took the real plane longer than 46 s."""
-WORDS = {"text": "a few words " * 48_000}
+NOISE = Random(7).randbytes(600_000).hex()
+"""1.2 MB that take 0.7 MB packed."""
 
 
 def cost_s(body: Any) -> float:
@@ -54,42 +56,61 @@ async def told(data: Any) -> tuple[Scrubber, ScriptedTransport]:
     return stub, await tell(await report_of(data), stub)
 
 
-async def test_result_of_many_unbroken_texts_goes_into_the_event_as_it_is() -> None:
-    stub, transport = await told(RUNS)
-    payload = call_done(transport)
-    assert stub.costs == []
-    assert payload["response"] == RUNS
-    assert "reference" not in payload["result"]
+HEX = "0123456789abcdef" * 3_750
+SHAPES = {
+    "small, one long word": {"text": HEX, "count": 1},
+    "runs": RUNS,
+    "runs that no batch has room for": {"lines": RUNS["lines"] * 5},
+    "words": {"text": "a few words " * 48_000, "count": 1},
+}
 
 
-async def test_result_of_many_unbroken_texts_that_no_batch_has_room_for_is_stored_packed_and_unaltered() -> None:
-    data = {"lines": RUNS["lines"] * 5}
+@pytest.mark.parametrize("data", SHAPES.values(), ids=SHAPES)
+async def test_result_is_stored_packed_and_unaltered_at_little_cost(data: Any) -> None:
     stub, transport = await told(data)
     [put] = puts(transport)
     assert json.loads(unpacked(put["data"]) or b"") == data
     assert stub.costs[0] < BUDGET_S
+    payload = call_done(transport)
+    assert payload["result"]["reference"]["ref"] == STORED["ref"]
+    assert "response" not in payload
+    assert payload["result"]["context"].get("count") == put["data"].get("count") == data.get("count")
 
 
-async def test_result_of_words_of_the_same_size_is_stored() -> None:
-    stub, transport = await told(WORDS)
-    assert len(stub.costs) == 1
-    assert call_done(transport)["result"]["reference"]["ref"] == STORED["ref"]
+async def test_small_result_of_short_words_stays_in_its_event() -> None:
+    stub, transport = await told({"text": f"{HEX[:1_999]} " * 20})
+    assert (stub.costs, "reference" in call_done(transport)["result"]) == ([], False)
 
 
-async def test_step_that_wants_many_unbroken_texts_stored_is_told_their_size_and_what_to_do() -> None:
+async def test_large_result_of_words_is_in_its_event_too_for_the_templates_of_arcs() -> None:
+    data = {"rows": ["a few words " * 100] * 200}
+    _, transport = await told(data)
+    assert call_done(transport)["response"] == data
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_no_part_of_a_cut_field_is_taken_for_the_whole(failed: bool) -> None:
+    data = {"text": HEX, "rows": [1, HEX], "in": {"n": 1, "text": HEX}, "small": {"n": [1]}, "none": None}
+    result = ToolResult.failure("no " * 400, kind="x", data=data) if failed else ToolResult.success(data)
+    _, transport = await told(result)
+    context = event_of("call.error" if failed else "call.done", transport)["payload"]["result"]["context"]
+    whole = {name: context[name] for name in context if name not in ("status", "error", "error_kind", "retryable")}
+    assert whole == {"small": {"n": [1]}, "none": None, "_truncated": True}
+    assert ("status" in context, "error" in context) == (failed, failed)
+
+
+async def test_value_that_a_step_wants_stored_is_packed_and_read_back() -> None:
     at, transport = plane(Scrubber())
-    data = json.dumps(RUNS).encode()
-    with pytest.raises(ControlPlaneError) as raised:
-        await at.put_result(7, "start", data, source_step="start")
-    assert f"{len(data)} bytes" in str(raised.value)
-    assert "up to 10000 bytes" in str(raised.value)
-    assert "Break them into lines" in str(raised.value)
-    assert transport.sent == []
+    await at.put_result(7, "start", json.dumps(RUNS).encode(), source_step="start")
+    [put] = puts(transport)
+    assert json.loads(unpacked(put["data"]) or b"") == RUNS
+    await at.put_result(7, "start", b'{"n":1}', source_step="start")
+    assert puts(transport)[1]["data"] == {"n": 1}
 
 
 @pytest.mark.parametrize(
     ("dialect", "data", "most"),
-    [(Dialect.PYTHON, WORDS, 1), (Dialect.PYTHON, "a few words", 3), (Dialect.RUST, WORDS, 3)],
+    [(Dialect.PYTHON, NOISE, 1), (Dialect.PYTHON, "a few words", 3), (Dialect.RUST, NOISE, 3)],
     ids=["above the budget", "within it", "of the Rust plane"],
 )
 async def test_results_above_the_budget_are_stored_one_at_a_time(dialect: Dialect, data: Any, most: int) -> None:
@@ -114,7 +135,7 @@ async def test_results_above_the_budget_are_stored_one_at_a_time(dialect: Dialec
 
 async def test_result_that_waits_for_another_one_for_too_long_is_not_sent() -> None:
     at, transport = plane(Scrubber())
-    data = json.dumps(WORDS).encode()
+    data = json.dumps(NOISE).encode()
     first = asyncio.ensure_future(at.store_result(7, "start", data, source_step="start"))
     await asyncio.sleep(0.01)
     with pytest.raises(NotSent):

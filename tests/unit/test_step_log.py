@@ -174,6 +174,20 @@ async def test_exception_that_no_tool_foresaw_is_logged_with_its_trace_and_witho
     assert "hunter2secret" not in str(lines)
 
 
+async def test_result_that_has_expired_is_one_line_without_a_trace() -> None:
+    reference = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1"}
+    script = script_for(Dialect.PYTHON, reference, "noop")
+
+    def expired(method: str, path: str, body: Any) -> Any:
+        return answer(404, {"detail": "TempRef expired"}) if "ref=noetl" in path else script(method, path, body)
+
+    with capture_logs() as lines:
+        await execution(ScriptedTransport(expired), Dialect.PYTHON, Beats()).run(delivery(Dialect.PYTHON))
+    [failed] = [line for line in lines if line["log_level"] in ("warning", "error")]
+    assert (failed["event"], "exception" in failed, "exc_info" in failed) == ("command_failed", False, False)
+    assert "TempRef expired" in failed["error"]
+
+
 async def ended(scene: Scene, data: bytes | None = None) -> None:
     scene.deliver("a", data=data)
     await asyncio.gather(*scene.worker.deliveries.running())

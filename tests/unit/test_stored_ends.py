@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import ClaimLost, MaybeProcessed, NotSent
 from noetl_worker.models import AlreadyFinished, LoopPosition
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.report.events import CommandEvents
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.rules import PendingEnd
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 from unit.planes import Answer, Lost, Script, answer, command, emitter, plane
 from unit.reports import OK
 from unit.restarted_plane import FIRST, LOOP, Restarted
@@ -26,7 +26,7 @@ class Remembered(RecentBatches):
         super().__init__()
         self.batches: list[Any] = []
 
-    def accepted(self, plane: Plane, end: PendingEnd, answer: Mapping[str, Any]) -> None:
+    def accepted(self, plane: Plane, end: EventSet, answer: Mapping[str, Any]) -> None:
         self.batches.append(answer.get("request_id"))
 
 

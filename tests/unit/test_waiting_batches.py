@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability import metrics
-from noetl_worker.remote.outcomes.recent_batches import CHECK_S, OVERDUE_S
+from noetl_worker.worker.recovery.recent_batches import CHECK_S, OVERDUE_S
 from unit.planes import command
 from unit.restarted_plane import FIRST, LOOP, Restarted, Watching, checked, not_rescued, watching
 

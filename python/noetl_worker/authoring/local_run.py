@@ -30,7 +30,6 @@ from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.remote.jetstream.delivery import Delivery
-from noetl_worker.remote.outcomes.ends import ends_of
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.rules import BATCH, SINGLE
@@ -40,6 +39,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.text import json_text
 from noetl_worker.text.secrets import redaction
 from noetl_worker.tools.registry import Registry
+from noetl_worker.worker.recovery.ends import ends_of
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
 """Routes that are asked with a POST."""

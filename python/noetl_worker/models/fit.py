@@ -31,6 +31,12 @@ class SecretTexts:
         return self.words + self.message_words
 
 
+LESS_ADVICE: Final = (
+    "let the step return less, or put it into a file, an object store or an artifact and return its address"
+)
+"""Advice on a result that no later command can be given."""
+MAX_RESULT_BYTES: Final = 64 << 20
+"""Size of the largest result: a command reads it in one answer."""
 _ENVELOPE_BYTES: Final = 512
 """Bytes reserved for the parts of the event around the fitted result: the wrapper object and the command id."""
 
@@ -49,20 +55,24 @@ class FitRules:
     """Known secret values, replaced only as whole words and never inside a key."""
     message_words: tuple[str, ...] = ()
     """Known secret values, replaced only in messages for people (errors, reasons). `fit_result` ignores them."""
+    most_bytes: int = MAX_RESULT_BYTES
+    """Size of the largest result that may be stored; more fails its step."""
 
     @classmethod
-    def of(cls, known: SecretTexts, *, max_bytes: int) -> FitRules:
-        """Return the rules for a command's secrets.
+    def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
+        """The rules for a command's secrets.
 
         Args:
-            known: the secrets, grouped by where they are replaced.
-            max_bytes: largest size of the result in its event, including the wrapper object around it.
+            known: those secrets, by where they are taken out.
+            max_bytes: of the result in its event, with what is put around it.
+            most_bytes: of the result wherever it is.
         """
         return cls(
             max_bytes - _ENVELOPE_BYTES,
             secrets=known.anywhere,
             secret_words=known.words,
             message_words=known.message_words,
+            most_bytes=most_bytes,
         )
 
 

@@ -68,5 +68,3 @@ class Report:
     exit: Exit | None = None
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
     """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
-    is_changed_by_store: bool = False
-    """True if the plane's store changes the value and the event has no room for the original beside the reference."""

@@ -53,8 +53,7 @@ class Executor:
         Args:
             progress: where the worker sees, and stops, what is done here.
         """
-        progress, in_flight = progress or Progress(), self.services.in_flight
-        progress.delivery = delivery
+        progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
             notification = envelope.decode_notification(delivery.data)
         except NotificationError as error:

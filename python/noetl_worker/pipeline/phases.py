@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from noetl_worker.models import stopping
 from noetl_worker.models.command import Command
@@ -47,36 +47,45 @@ class Stages(Protocol):
     def enter(self, phase: Phase) -> None: ...
 
 
+class ToolRun(NamedTuple):
+    """The run of a command's tool, for its log line and its trace."""
+
+    at: float = 0.0
+    """Monotonic time when it began; 0: it did not run."""
+    took_s: float = 0.0
+    failure: str | None = None
+    """Kind of the failure that it, or the way to it, ended with."""
+
+
+_NOT_RUN = ToolRun()
+
+
 @dataclass(slots=True, eq=False)
 class Progress:
     """One delivery's phase."""
 
+    delivery: Delivery | None = None
+    """None: a command that came in no message."""
     phase: Phase = Phase.RECEIVED
     is_stopping: bool = False
     is_cut: bool = False
     """Whether its task was cancelled: what it awaited is given up."""
-    interrupt: Callable[[], None] = field(default=lambda: None)
-    """Stops the tool that runs, if one does."""
-    is_issuing: Callable[[], bool] = field(default=lambda: False)
-    """Whether its end is with a plane that issues the next commands meanwhile."""
     task: asyncio.Task[Any] | None = None
     """The only one that works on the delivery."""
-    delivery: Delivery | None = None
     notification: Envelope | None = None
     command: Command | None = None
     """Once it is claimed; until its context is read, without that."""
     claimed_at: float = 0.0
-    """Monotonic, as `tool_at`, when its tool began; `tool_s`: how long that ran. Written for the log alone."""
-    tool_at: float = 0.0
-    tool_s: float = 0.0
+    """Monotonic."""
+    tool: ToolRun = _NOT_RUN
     has_line: bool = False
     """Whether the log has the line of its failure."""
-    failure: str | None = None
-    """The kind of what it failed with."""
     stages: Stages | None = None
     """Of a delivery whose trace is recorded."""
     outcome: Outcome | None = None
     """What JetStream is answered with; None as well when another delivery of the message answers."""
+    _interrupt: Callable[[], None] | None = field(default=None, init=False)
+    _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
     def who(self) -> dict[str, object]:
         """The ids that an operator searches the log for, as far as they are known."""
@@ -95,13 +104,25 @@ class Progress:
             "queued_s": round(max(0.0, delivery.age_s() - waited_s), 3),
             "claim_s": round(self.claimed_at - delivery.received_at, 3),
         }
-        if self.tool_at:
-            found["prepare_s"] = round(self.tool_at - self.claimed_at, 3)
-            found["tool_s"] = round(self.tool_s, 3)
+        if self.tool.at:
+            found["prepare_s"] = round(self.tool.at - self.claimed_at, 3)
+            found["tool_s"] = round(self.tool.took_s, 3)
         return found
 
-    def enter(self, phase: Phase) -> None:
-        self.phase = phase
+    def enter(
+        self,
+        phase: Phase,
+        *,
+        interrupt: Callable[[], None] | None = None,
+        is_issuing: Callable[[], bool] | None = None,
+    ) -> None:
+        """Begin a phase.
+
+        Args:
+            interrupt: stops the tool that runs in it.
+            is_issuing: whether its end is with a plane that issues the next commands meanwhile.
+        """
+        self.phase, self._interrupt, self._is_issuing = phase, interrupt, is_issuing
         if self.is_stopping:
             self._act()
         if self.stages is not None:
@@ -133,8 +154,8 @@ class Progress:
         phase = self.phase
         if phase is Phase.PREPARING or phase is Phase.WAITING:
             self.cut()
-        elif phase is Phase.RUNNING:
-            self.interrupt()
+        elif phase is Phase.RUNNING and self._interrupt is not None:
+            self._interrupt()
         elif phase is Phase.CLAIMING:
             asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, phase)
         elif phase is Phase.REPORTING:
@@ -143,7 +164,8 @@ class Progress:
     def _cut_if_still(self, phase: Phase) -> None:
         if self.phase is not phase:
             return
-        if self.is_issuing():  # what the plane does in that request would be lost (protocol/events.md#rust-plane)
+        # What the plane does in that request would be lost (protocol/events.md#rust-plane).
+        if self._is_issuing is not None and self._is_issuing():
             asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, phase)
         else:
             self.cut()

@@ -133,6 +133,13 @@ class Settings(ToolSettings, NatsSettings):
         source="both planes",
         help="largest result inside an event (the Python plane counts escaped JSON); more goes to the result store",
     )
+    max_result_mb: int = setting(
+        "NOETL_WORKER_MAX_RESULT_MB",
+        "64",
+        values.integer(1, 64),
+        unit="MiB",
+        help="largest result of a step; more fails the step, as does what no later command could be given",
+    )
     heartbeat_interval_s: float = setting(
         "WORKER_HEARTBEAT_INTERVAL",
         "15",

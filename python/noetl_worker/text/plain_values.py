@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import decimal
 import math
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -18,6 +19,7 @@ from typing import Any
 
 MAX_DEPTH = 254
 """Largest depth of nested containers: orjson's own limit."""
+_HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
 """Readers by type, for types that are JSON text already."""
 
@@ -85,7 +87,10 @@ def key_text(key: Any) -> str:
 
 def _whole(text: str) -> str:
     """Return a text with halves of surrogate pairs replaced by `?`."""
-    return text.encode("utf-8", "replace").decode()
+    try:
+        return text.encode().decode()
+    except UnicodeEncodeError:
+        return _HALF_OF_PAIR.sub("\0", text)
 
 
 def _of_object(value: Any, within: tuple[int, ...]) -> Any:

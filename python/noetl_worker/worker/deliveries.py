@@ -23,8 +23,8 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.puller import Puller
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.worker.readings import PULSE_S
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
@@ -120,7 +120,7 @@ class Deliveries:
 
     def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
         """A message is here: work on it, or give it back when we are stopping or full."""
-        progress, is_draining = Progress(), self._stopping.level >= StopLevel.DRAIN
+        progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
             outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
             progress.enter(Phase.SETTLING)
@@ -164,7 +164,7 @@ class Deliveries:
 
     def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
         is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
-        share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
+        share = self.lines.share(progress.tool.at + progress.tool.took_s) if is_finished else 0.0
         if share:
             _log_finished(progress, share, reported_at)
         elif self.lines.is_debug:
@@ -180,9 +180,9 @@ class Deliveries:
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
     """The line of a command whose outcome the plane has."""
-    spent, failure = progress.spent(), progress.failure
-    report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
-    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
+    spent, tool = progress.spent(), progress.tool
+    report_s = round(reported_at - (tool.at or progress.claimed_at) - tool.took_s, 3)
+    handled = {"failure": tool.failure} if tool.failure is not None else {}  # by a case of its step
     kind = OutcomeKind.REPORTED.value
     log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
 

@@ -47,8 +47,6 @@ from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.remote.jetstream.start_notes import StartNotes
-from noetl_worker.remote.outcomes.ends import ends_of
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches
 from noetl_worker.remote.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.identity import Identity
@@ -64,6 +62,8 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.deliveries import Deliveries
 from noetl_worker.worker.readings import PULSE_S, Readings
 from noetl_worker.worker.recovery.adoption import Adoption
+from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 if TYPE_CHECKING:
     from noetl_worker.pipeline.command.trace import DeliveryTraces

@@ -30,9 +30,13 @@ async def examine(settings: Settings) -> list[Finding]:
         outbox.disk(settings),
     ]
     there: Sequence[list[Finding]] = await asyncio.gather(
-        tls.of_nats(settings), nats.examine(settings), tls.of_plane(settings), plane.examine(settings)
+        tls.of_nats(settings), _nats(settings), tls.of_plane(settings), plane.examine(settings)
     )
     return [_without_secrets(finding) for findings in (here, *there) for finding in findings]
+
+
+async def _nats(settings: Settings) -> list[Finding]:
+    return await nats.examine(settings, is_made_bare=await plane.makes_bare_stream(settings))
 
 
 def _without_secrets(finding: Finding) -> Finding:

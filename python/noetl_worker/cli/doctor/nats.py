@@ -18,7 +18,7 @@ from noetl_worker.remote.jetstream.comparison import (
     dead_letter_rows,
     durable_rows,
     pause_left_s,
-    stream_rows,
+    rows_of_stream,
 )
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
@@ -35,7 +35,10 @@ _OTHER_POOL: Final = (
 """To change it (nats ensure) would take another pool's commands away from it."""
 
 
-async def examine(settings: Settings, now: Callable[[], float] = lambda: time.time()) -> list[Finding]:
+async def examine(
+    settings: Settings, now: Callable[[], float] = lambda: time.time(), *, is_made_bare: bool = False
+) -> list[Finding]:
+    """`is_made_bare`: whether the plane makes the stream itself, with the bare subject."""
     where = ", ".join(settings.nats_servers)
     try:
         connection = await connect(settings, "noetl-worker doctor", attempts=1)
@@ -45,14 +48,16 @@ async def examine(settings: Settings, now: Callable[[], float] = lambda: time.ti
         return [wrong("NATS", f"{where}: {error}", _REACHED, "NATS_CA, NATS_CERT and NATS_KEY: PEM files")]
     try:
         reached = fine("NATS", f"{where}, version {server_version(connection)}", _REACHED)
-        return [reached, *await _behind(connection, settings, now)]
+        return [reached, *await _behind(connection, settings, now, is_made_bare=is_made_bare)]
     except JetStreamError as error:
         return [reached, wrong("JetStream", str(error), "JetStream for this account", "see what is found")]
     finally:
         await connection.close()
 
 
-async def _behind(connection: Connection, settings: Settings, now: Callable[[], float]) -> list[Finding]:
+async def _behind(
+    connection: Connection, settings: Settings, now: Callable[[], float], *, is_made_bare: bool
+) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
     stream, kept_in = settings.nats_stream, ""
     allowed = await permissions.first_tried(connection)
@@ -69,7 +74,7 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
     has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
         *(permissions.before_the_start(finding, **has) for finding in allowed),
-        *_stream(found, settings, owner),
+        *_stream(found, settings, owner, is_made_bare=is_made_bare),
         *_durable(found, settings),
         *_dead_letters(found, settings),
         *await _others(connection, found, settings),
@@ -80,14 +85,14 @@ async def _behind(connection: Connection, settings: Settings, now: Callable[[], 
 # ── stream and durable, field by field ──────────────────────────────────────────────────────────
 
 
-def _stream(found: Found, settings: Settings, owner: str | None) -> list[Finding]:
+def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
     """`owner`: the stream that has the subject, where the one of the settings is none."""
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
         return [wrong("stream", of_another_stream(found.stream, owner, settings), wanted, take_stream(owner))]
     if found.stream_info is None:
         return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
-    rows = stream_rows(found.stream_info["config"], settings)
+    rows = rows_of_stream(found.stream_info["config"], settings, is_made_bare=is_made_bare)
     return [fine("stream", found.stream, wanted), *(_of_row("stream", row) for row in rows)]
 
 

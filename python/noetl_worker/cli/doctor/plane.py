@@ -13,6 +13,7 @@ from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
 from noetl_worker.models.wire import fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
 from noetl_worker.remote.plane.client import ControlPlaneClient
+from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.health import SERVED, PlaneHealth
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.remote.transport.transport import Response
@@ -28,6 +29,16 @@ _MOST_SLOTS: Final = 256
 async def examine(settings: Settings) -> list[Finding]:
     async with ControlPlaneClient(open_transport(settings, max_connections=2), settings) as client:
         return await _looked_at(client, settings)
+
+
+async def makes_bare_stream(settings: Settings) -> bool:
+    """Return whether the plane makes the stream of commands itself, with the bare subject; not, where it is away."""
+    async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
+        try:
+            health = await client.health(client.servers.configured, timeout_s=_TIMEOUT_S)
+        except (ControlPlaneError, OSError):
+            return False  # `examine` says so
+        return RULES[health.dialect].makes_bare_stream
 
 
 async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker.errors import MaybeProcessed, TransportError
+from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, TransportError
 from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.settlement import assert_never
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.claim.text_marks import marks_of
@@ -26,6 +27,8 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
+        except AnswerTooLarge as error:
+            return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
             # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
             if left == 0:

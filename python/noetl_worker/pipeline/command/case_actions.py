@@ -20,8 +20,8 @@ from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.pipeline.command import cases
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
-from noetl_worker.remote.plane.python.store import NullCharacters, has_null
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NullCharacters, has_null
 from noetl_worker.text.secrets import redaction
 from noetl_worker.text.templates import template
 

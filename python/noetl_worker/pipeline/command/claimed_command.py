@@ -29,7 +29,7 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.phases import Phase, Progress, ToolRun
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
@@ -113,7 +113,6 @@ class ClaimedCommand:
             outside=services.slots.waiting,
             warned=services.warned,
         )
-        self.progress.is_issuing = self._events.is_issuing
         self._is_copy = plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
         """Whether the Python plane published it again: copies have the command's id as text
         (protocol/notification.md#message)."""
@@ -151,9 +150,9 @@ class ClaimedCommand:
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
-                progress.enter(Phase.REPORTING)
+                progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
-            progress.enter(Phase.REPORTING)
+            progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
             return report if isinstance(report, Outcome) else await self._report(report)
         except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
             progress.absorb(stop)
@@ -188,8 +187,7 @@ class ClaimedCommand:
             is_limited = at.slots.is_limited(command.kind)
             result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
             self.services.machine.answered(None)
-            if result.error is not None:
-                self.progress.failure = result.error.kind
+            self.progress.tool = _ran(dispatch, result)
             self.progress.enter(Phase.DECIDING)
             decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
@@ -205,15 +203,15 @@ class ClaimedCommand:
                 outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
                 if outcome is not None:
                     return outcome
-            if not isinstance(error, ToolError):  # only its text is reported: the plane may be another team's
+            if not isinstance(
+                error, (ToolError, ControlPlaneError)
+            ):  # its text alone is reported, to another team's plane
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
                 safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
-            self.progress.failure = result.error.kind if result.error is not None else None
+            self.progress.tool = _ran(dispatch, result)
             report = await results.report_failure(command, result, self._rules(dispatch))
-        if dispatch is not None:
-            self.progress.tool_at, self.progress.tool_s = dispatch.ran_at, dispatch.ran_s
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
@@ -242,8 +240,7 @@ class ClaimedCommand:
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        self.progress.interrupt = dispatch.interrupt
-        self.progress.enter(Phase.RUNNING)
+        self.progress.enter(Phase.RUNNING, interrupt=dispatch.interrupt)
         self._events.start()
         return await dispatch.run(prepared)
 
@@ -265,7 +262,13 @@ class ClaimedCommand:
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
-        return FitRules.of(known, max_bytes=self.services.settings.result_max_bytes)
+        ours = self.services.settings
+        return FitRules.of(known, max_bytes=ours.result_max_bytes, most_bytes=ours.max_result_mb << 20)
+
+
+def _ran(dispatch: Dispatch | None, result: ToolResult) -> ToolRun:
+    at, took_s = (dispatch.ran_at, dispatch.ran_s) if dispatch is not None else (0.0, 0.0)
+    return ToolRun(at, took_s, result.error.kind if result.error is not None else None)
 
 
 def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from noetl_worker.errors import ConfigurationError, DocumentError
+from noetl_worker.errors import AnswerTooLarge, ConfigurationError, DocumentError, ToolError
 from noetl_worker.models.command import Command
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
@@ -20,8 +21,8 @@ from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.names import Names
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
-from noetl_worker.remote.plane.python.store import has_packed
 from noetl_worker.remote.plane.rules import DialectRules
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import check_given, mark_stored
@@ -111,8 +112,13 @@ async def hydrate(
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
-    named = partial(plane.rules.names.of_templates, variables, of_step)
-    variables = await finished_off_loop(named) if has_packed(variables) else named()
+    names = plane.rules.names
+    named = partial(names.of_templates, variables, of_step)
+    if names.has_packed(variables):  # the plane may have put it into the config as well, as it does with any value
+        config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
+        variables = await finished_off_loop(named)
+    else:
+        variables = named()
     if "action" not in variables:
         variables["action"] = command.kind
     if "node_name" not in variables:
@@ -130,7 +136,11 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
-            value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+            try:
+                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+            except AnswerTooLarge as error:
+                text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
+                raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error
             below = "" if name == _NAMES else name
             redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
         elif isinstance(value, str) and value[:1] in ("{", "["):
@@ -220,6 +230,22 @@ def _is_of_data(text: str, data: Sequence[str]) -> bool:
 def _has_closed_marks(text: str) -> bool:
     """Not a pattern: from each mark on it would look through the rest of a text that closes none."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
+
+
+def _whole(value: Any, names: Names) -> Any:
+    """Return a tool's config with the results in it that are packed as they were, their texts as data."""
+    if isinstance(value, dict):
+        whole = names.whole(value)
+        return _as_data(whole) if whole is not value else {key: _whole(item, names) for key, item in value.items()}
+    return [_whole(item, names) for item in value] if isinstance(value, list) else value
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, str):
+        return PlainText(value) if has_template(value) else value
+    if isinstance(value, dict):
+        return {key: _as_data(item) for key, item in value.items()}
+    return [_as_data(item) for item in value] if isinstance(value, list) else value
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:

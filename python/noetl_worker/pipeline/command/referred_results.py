@@ -13,18 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from noetl_worker.errors import ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import AnswerTooLarge, ControlPlaneError, ServerRefused, ToolError
 from noetl_worker.models.command import Command
+from noetl_worker.models.fit import LESS_ADVICE, MAX_RESULT_BYTES
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import STEPS, Referred
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
-from noetl_worker.remote.transport.transport import MAX_BODY_BYTES
 from noetl_worker.text.templates.paths import Path, codes_of, names_in, paths_in
 from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
-_MAX_BYTES: Final = MAX_BODY_BYTES
+_MAX_BYTES: Final = MAX_RESULT_BYTES
 """Of all results that one command fetches: as much as one answer may have."""
 _KEPT_TEXT_BYTES: Final = 500
 """A longer text of a preview may be the beginning of one."""
@@ -184,7 +184,7 @@ def _check_size(needed: list[Referred], size: int) -> None:
         names = ", ".join(sorted(earlier.name for earlier in needed))
         raise ToolError(
             f"the stored results that this command may read ({names}) have {size} bytes, more than {_MAX_BYTES}: "
-            "read fewer steps in one command, or let the earlier step return less",
+            f"read fewer steps in one command, or {LESS_ADVICE}",
             kind="resource",
         )
 
@@ -194,6 +194,10 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
         found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.who)
+    except AnswerTooLarge as error:
+        raise ToolError(
+            f"{what} ({earlier.size} bytes) is too large: {error}: {LESS_ADVICE}", kind="resource"
+        ) from error
     except ControlPlaneError as error:
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         text = (

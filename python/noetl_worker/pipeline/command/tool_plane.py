@@ -13,6 +13,7 @@ from noetl_worker.models.fit import FitRules, SecretTexts
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NullCharacters, has_null
 from noetl_worker.text.secrets import redaction
 from noetl_worker.text.templates.redacted import mark_stored
 
@@ -57,6 +58,7 @@ class ToolPlane:
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
         safe = await asyncio.to_thread(engine.fit_result, data, FitRules.of(self._known(), max_bytes=2**62))
+        _require_no_null(safe.body, "the value to store")
         return await self._plane.put_result(self._command.execution_id, name, safe.body, source_step=source_step)
 
     async def resolve_result(self, ref: str) -> JsonValue:
@@ -75,8 +77,15 @@ class ToolPlane:
     async def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         given = json_text.plain(body)
         safe: Mapping[str, JsonValue] = await redaction.passed_on(given, self._known())
+        _require_no_null(json_text.dumps(safe), "what is passed on")
         if safe != given:
             advice = "pass the credential's alias on, not its value"
             differing = sorted(name for name in safe if name not in given or given[name] != safe[name])
             self._log().warning("secret_not_passed_on", fields=differing, advice=advice)
         return safe
+
+
+def _require_no_null(packed: bytes, what: str) -> None:
+    """Raise ToolError for a character that no plane can store."""
+    if has_null(packed):
+        raise ToolError(NullCharacters.of(packed).refusal(what), kind="transform")

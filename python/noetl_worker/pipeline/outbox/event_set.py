@@ -17,7 +17,6 @@ from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import whole_of
 from noetl_worker.remote.plane.rules import DialectRules, Part
 from noetl_worker.text import json_text
 
@@ -128,7 +127,10 @@ class EventSet:
 
     def body(self) -> bytes:
         """The next request of events: the same bytes at every try, as far as the plane has to distinguish tries."""
-        made = self.rules.body(self, self.part) if self.rescues is None else self.rules.rescue(self)
+        if self.rescues is None:
+            made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
+        else:
+            made = self.rules.rescue(self, self.worker_id, self.report)
         self.size = len(made)
         return made
 
@@ -186,8 +188,6 @@ class EventSet:
         self.report.reference = reference = upload.reference(answer)
         if upload.beside:
             self.report.context = {"data": {"_ref": reference["ref"]}, **upload.beside}
-        if self.report.response is None and self.rules.sends_beside(upload, answer):
-            self.report.response = json_text.embed(upload.data)
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
@@ -206,7 +206,7 @@ class EventSet:
             self._fail(unstored_text(upload, reason))
         elif report.response is None:
             self.unstored = unstored_text(upload, reason)
-            report.response = json_text.embed(whole_of(upload.data))
+            report.response = json_text.embed(self.rules.whole_of(upload.data))
 
     def _fail(self, text: str) -> None:
         """The command failed after all; nothing of its end was sent before."""

@@ -24,11 +24,11 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
+from noetl_worker.pipeline.report.ends import Ends
 from noetl_worker.pipeline.report.sending import Ownership, Sending
 from noetl_worker.pipeline.report.started_clock import StartedClock
 from noetl_worker.pipeline.report.storing import try_to_store
 from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.remote.outcomes.ends import Ends
 from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, retry_after_s
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.patience import STORE_UNCERTAIN_S, UNCERTAIN_S

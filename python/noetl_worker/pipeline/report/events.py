@@ -24,7 +24,6 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.sending import Ownership
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import IN_MEMORY
 from noetl_worker.remote.plane.send_status import SendStatus
 
 log = structlog.get_logger("noetl_worker.events")
@@ -32,12 +31,6 @@ _STARTED_TIMEOUT_S: Final = 5.0
 _MEMORY_ADVICE: Final = (
     "one server of the control plane has this result, in its memory, and its restart loses it: let the step return "
     "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
-)
-_CHANGED_ADVICE: Final = (
-    "later steps do not see this result as it is, and an event has no room for it: the control plane puts [REDACTED] "
-    "in place of what looks like a secret to it (an object or a list under a name with auth, cert, token or secret in "
-    "it, `authors` too; a text like `Basic ...` or a link with `?token=`), and has `data` and `status` of its own. Let "
-    "the step return less than 1.75 MiB, or under other names"
 )
 
 
@@ -129,11 +122,9 @@ class CommandEvents:
             self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
             raise
         event_set = self._set_of(report, with_start=with_start)
-        if report.is_changed_by_store:
-            self._warn("result_changed_by_store", _CHANGED_ADVICE)
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
-        if reference is not None and reference.get("store") == IN_MEMORY and event_set.report.response is None:
+        if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:

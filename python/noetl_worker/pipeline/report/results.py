@@ -17,15 +17,15 @@ from noetl_worker import engine
 from noetl_worker.errors import DocumentError, ServerRefused
 from noetl_worker.models.case import CaseDecision, Exit, Fail, SetVar
 from noetl_worker.models.command import Command
-from noetl_worker.models.fit import FitRules, FittedResult, SecretTexts
+from noetl_worker.models.fit import LESS_ADVICE, FitRules, FittedResult, SecretTexts
 from noetl_worker.models.report import Report
 from noetl_worker.models.spellings import SEQUENCES
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.python.store import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.text import json_text
+from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
@@ -151,18 +151,26 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     dialect, nulls = RULES[command.dialect], None
     body = dialect.result_body(result)
     fitted = await _fit(body, rules)
+    if fitted.size > rules.most_bytes:
+        return await _without_data(command, result, _too_large(command, fitted.size, rules.most_bytes), rules)
     if NULL_MARK in fitted.body and has_null(fitted.body):
         nulls = await _nulls(fitted.body)
         if result.status is ToolStatus.SUCCESS:
             return await _refused_success(command, result, nulls, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
-    made = dialect.inline(command, result, fitted, body) if fitted.size <= rules.max_bytes else None
+    is_small = fitted.size <= rules.max_bytes and dialect.may_be_inline(fitted.body)
+    made = dialect.inline(command, result, fitted, body) if is_small else None
     if made and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(made, fitted, rules.max_bytes):
-        fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
         made = None
     if made is None:
+        if fitted.preview is None:
+            fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
         made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+        stored = len(made.upload.data) if made.upload is not None else 0
+        if stored > dialect.max_stored_bytes:
+            reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
+            return await _without_data(command, result, reason, rules)
     if nulls is not None:
         made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
     return made
@@ -176,6 +184,24 @@ async def _refused_success(command: Command, result: ToolResult, nulls: NullChar
     text = fit_text(nulls.refusal("the result"), rules)
     failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
     return replace(await fit_result(command, failure, rules), error=text, error_kind=_NULL_KIND)
+
+
+def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
+    form = f", {stored} as it is stored" if stored else ""
+    return (
+        f"the result of step {command.step!r} has {size} bytes{form}, more than the {most} bytes that a later command "
+        f"can be given: {LESS_ADVICE}"
+    )
+
+
+async def _without_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
+    """Return the failure of a success that no later command could read; a failure keeps its text."""
+    if result.status is ToolStatus.SUCCESS:
+        result = replace(result, status=ToolStatus.ERROR, error=ToolFailure(reason, kind="resource"))
+        report = await fit_result(command, replace(result, data=None, stdout=None, stderr=None), rules)
+        return replace(report, error=reason, error_kind="resource")
+    report = await fit_result(command, replace(result, data=None, stdout=None, stderr=None), rules)
+    return replace(report, notes={**report.notes, "warnings": [reason]})
 
 
 async def _nulls(packed: bytes) -> NullCharacters:

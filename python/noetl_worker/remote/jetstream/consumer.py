@@ -22,6 +22,7 @@ from noetl_worker.remote.jetstream.comparison import (
     new_stream,
     patched,
     pause_left_s,
+    rows_of_stream,
     stream_rows,
 )
 from noetl_worker.remote.jetstream.start_notes import BUCKET, ensure_bucket
@@ -64,9 +65,8 @@ class Durable:
         """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
         if self.stream_config is None:
             return
-        is_as_made = is_made_bare and self.stream_config.get("subjects") == [settings.nats_subject]
-        rows = stream_rows(self.stream_config, settings)
-        _warn("stream_differs", self.stream, [row for row in rows if not (is_as_made and row.field == "subjects")])
+        rows = rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
+        _warn("stream_differs", self.stream, rows)
 
 
 @dataclass(frozen=True, slots=True)

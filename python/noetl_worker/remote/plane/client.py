@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from noetl_worker.errors import (
+    AnswerTooLarge,
     AuthRefused,
     ControlPlaneError,
     CredentialError,
@@ -29,9 +30,9 @@ from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.health import PlaneHealth, read_health
 from noetl_worker.remote.plane.python.batch_state import BatchState
-from noetl_worker.remote.plane.python.store import FIRST_ROUTE, has_expired, is_no_route, note_on, restored
 from noetl_worker.remote.plane.rules import stored_name
 from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
+from noetl_worker.remote.plane.store_route import note_on
 from noetl_worker.remote.transport.transport import Body, Response, Transport, size_of
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.settings.settings import Settings
@@ -183,6 +184,9 @@ class ControlPlaneClient:
         sent_at = time.monotonic()
         try:
             answer = await self.transport.send(method, url, all_headers, packed, limit_s)
+        except AnswerTooLarge:  # the plane is there
+            gate.answered(None)
+            raise
         except TransportError:
             gate.refused(sent_at, is_outage=True)
             raise
@@ -313,8 +317,7 @@ class Plane:
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
         """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
-        if reason := await finished_off_loop(partial(self.rules.why_not_stored, data)):
-            raise ControlPlaneError(reason)
+        data = await finished_off_loop(partial(self.rules.for_store, data))
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(
@@ -334,12 +337,14 @@ class Plane:
         """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
-        if has_expired(answer):
+        if self.rules.has_expired(answer):
             answer = await self._result_call("GET", path)
-        what = f"resolving {ref}{note_on(answer, said)}"
+        what = f"resolving {ref}{note_on(answer, said, self.rules)}"
         found = await off_loop(len(answer.body), partial(_expect_json, what, answer))
-        whole = await restored(answer.body)
-        return found if whole is answer.body else await off_loop(len(whole), partial(json_text.loads, whole)), whole
+        if not self.rules.is_packed(answer.body):
+            return found, answer.body
+        whole = await finished_off_loop(partial(self.rules.whole_of, answer.body))
+        return await off_loop(len(whole), partial(json_text.loads, whole)), whole
 
     async def _result_call(
         self,
@@ -358,14 +363,16 @@ class Plane:
             gate = self.store_gate
             return await self.client.send(method, url, body, timeout_s=limit_s, gate=gate, patience_s=patience_s)
 
-        if self.rules.has_one_store_route:
-            return await ask(FIRST_ROUTE)
+        if len(self.rules.store_routes) == 1:
+            return await ask(self.rules.store_routes[0])
         if known := self.server.store_route.known:
             answer = await ask(known)
-            if not is_no_route(answer):
+            if not self.rules.is_no_route(answer):
                 return answer
         refused = await self.server.store_route.find(
-            lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s), known
+            lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s),
+            known,
+            self.rules,
         )
         return refused if refused is not None else await ask(self.server.store_route.known)
 

@@ -32,6 +32,13 @@ class Names(Protocol):
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """What templates may name, by a claim's variables, which are not changed, and its step's input."""
 
+    def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
+        """Return whether one of them is a packed result, which takes long to read."""
+
+    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+        """Return the result that this object is packed, as the plane hands out any other; the object, where it is not
+        packed."""
+
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         """By the names of their steps."""
 

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 from noetl_worker.models.claim import ClaimOutcome
 from noetl_worker.models.command import Command, LoopPosition
-from noetl_worker.models.fit import FittedResult
-from noetl_worker.models.report import Report, Upload
+from noetl_worker.models.fit import MAX_RESULT_BYTES, FittedResult
+from noetl_worker.models.report import Report
 from noetl_worker.models.tool_result import ToolForm, ToolResult
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 from noetl_worker.remote.plane.names import Names
@@ -72,28 +72,6 @@ class Subject(Protocol):
     step: str
     attempt: int
     loop: LoopPosition | None
-
-
-class PendingEnd(Subject, Protocol):
-    """A command's end, on its way to the plane (event_set.py)."""
-
-    event_id: int
-    worker_id: str
-    report: Report
-    with_start: bool
-    part: Part
-    sent: int
-    size: int
-    own_id: int
-    above: int
-    was_tried: bool
-
-    @property
-    def has_own_id(self) -> bool: ...
-    def accepted(self, answer: JsonValue) -> None: ...
-    def rescue(self, batch: str) -> None: ...
-    def again(self, sent: int) -> PendingEnd: ...
-    def who(self) -> dict[str, object]: ...
 
 
 class Post(NamedTuple):
@@ -165,19 +143,44 @@ class DialectRules(Protocol):
     looks_through_results: bool = False
     """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
     redacts_results: bool = False
-    """Whether the store puts "[REDACTED]" in place of what looks like a secret (remote/plane/python/store.py)."""
-    has_one_store_route: bool = False
+    """Whether the store puts "[REDACTED]" in place of what looks like a secret (protocol/results.md#redaction)."""
+    store_routes: tuple[str, ...] = ("/api/result",)
+    """Paths below one of which a server has its result store."""
     store_fields: Mapping[str, JsonValue]
     """What every PUT of a result has beside it."""
 
-    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
-        """Whether a result that the store has answered so goes into the event as well."""
+    def is_no_route(self, answer: Response) -> bool:
+        """Return whether the server has nothing at this path of its result store, as against no result of that name."""
         return False
+
+    def has_expired(self, answer: Response) -> bool:
+        """Return whether the store looks for the result again when it is asked once more."""
+        return False
+
+    def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
+        """Return whether one server alone has this stored result, until it is restarted."""
+        return False
+
+    def is_packed(self, data: bytes) -> bool:
+        """Return whether this stored result is in the form that `whole_of` reads."""
+        return False
+
+    def whole_of(self, data: bytes) -> bytes:
+        """Return the JSON of a stored result, packed or not.
+
+        Raises:
+            ControlPlaneError: it is not as it was packed, or too large.
+        """
+        return data
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
     def result_body(self, result: ToolResult) -> JsonValue:
         """What is fitted to an event, and stored."""
+
+    def may_be_inline(self, data: bytes) -> bool:
+        """Return whether an event may have this result, whatever its size."""
+        return True
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """The report of a result that fits into an event.
@@ -208,9 +211,12 @@ class DialectRules(Protocol):
         """
         return False  # no result is in its events that is not within the budget
 
-    def why_not_stored(self, data: bytes) -> str | None:
-        """Why the store is not to be given this, for the error of the step; None: it is."""
-        return None
+    max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
+    """Size of the largest result, as it is stored, that a later command can be given: it reads it in one answer."""
+
+    def for_store(self, data: bytes) -> bytes:
+        """Return JSON that a tool wants stored in the form in which the store is given it; `whole_of` reads it."""
+        return data
 
     def is_stored_alone(self, data: bytes) -> bool:
         """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""
@@ -244,12 +250,12 @@ class DialectRules(Protocol):
         """An Idempotency-Key for one request and all its tries, where the plane knows them."""
         return None
 
-    def body(self, end: PendingEnd, part: Part) -> bytes:
-        """The JSON of one request."""
+    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+        """Return the JSON of one request; `own_id` is its event's id, where the plane takes it from us."""
 
-    def can_rescue(self, end: PendingEnd) -> bool:
-        """Whether a batch that the plane stored and never processed can be brought on by `rescue`."""
+    def can_rescue(self, command: Subject) -> bool:
+        """Return whether `rescue` brings on a batch that the plane stored and never processed."""
         return False
 
-    def rescue(self, end: PendingEnd) -> bytes:
-        """What is sent in place of such a batch."""
+    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
+        """Return what is sent in place of such a batch."""

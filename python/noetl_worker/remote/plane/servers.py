@@ -15,8 +15,8 @@ import structlog
 
 from noetl_worker.observability import metrics
 from noetl_worker.remote.plane.gate import Gate
-from noetl_worker.remote.plane.python.store import StoreRoute
 from noetl_worker.remote.plane.retry_pace import RetryPace
+from noetl_worker.remote.plane.store_route import StoreRoute
 from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 

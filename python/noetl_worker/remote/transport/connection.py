@@ -38,6 +38,10 @@ class Late(Broken):
     """Nothing came until the deadline."""
 
 
+class TooLarge(Broken):
+    """The answer is larger than is read."""
+
+
 class HttpConnection(asyncio.Protocol):
     """A connection to one server, with at most one request at a time."""
 
@@ -129,7 +133,7 @@ class HttpConnection(asyncio.Protocol):
         left = self._beside - 2 * size
         self._beside = left if left > 0 else 0
         if self._size > self._most_bytes:
-            raise ValueError(f"the answer is larger than {self._most_bytes} bytes")
+            raise TooLarge(f"the answer is larger than {self._most_bytes} bytes")
 
     def on_message_complete(self) -> None:
         raise NotImplementedError
@@ -159,7 +163,9 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except Exception as error:  # whatever a parser raises; httptools wraps what a callback does
-            self.close(Broken(f"the answer cannot be read: {error.__context__ or error!r}", error))
+            cause = error.__context__ or error
+            unread = Broken(f"the answer cannot be read: {cause!r}", error)
+            self.close(cause if isinstance(cause, TooLarge) else unread)
             return
         if self._beside > self._most_beside:
             self.close(Broken(f"what the answer has beside its content is over {self._most_beside} bytes"))

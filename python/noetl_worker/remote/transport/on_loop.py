@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
-from noetl_worker.errors import MaybeProcessed, NotSent
+from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, NotSent
 from noetl_worker.process import event_loop, lookups
-from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Broken, HttpConnection
+from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Broken, HttpConnection, TooLarge
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.remote.transport.transport import (
     CONNECT_S,
@@ -133,7 +133,7 @@ class _PlaneConnection(HttpConnection):
         for name, value in self._pairs:
             # In another spelling it is refused where its body is.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
-                raise ValueError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                raise TooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
         self._has_head = True
 
     def on_message_complete(self) -> None:
@@ -293,6 +293,8 @@ class OnLoopTransport:
         except Broken as error:
             if connection.unwritten:
                 raise NotSent(f"{method} {url}: {error}") from error
+            if isinstance(error, TooLarge):
+                raise AnswerTooLarge(f"{method} {url}: {error}") from error
             within = "" if timeout_s is None else f" (within {timeout_s:g} s)"
             raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
         finally:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from noetl_worker.errors import DocumentError
+from noetl_worker.models.fit import MAX_RESULT_BYTES
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = MAX_RESULT_BYTES
 """As the Rust plane's own limit (protocol/results.md#store). A larger answer is refused instead of filling the
 memory."""
 _NOT_READ: Final = object()

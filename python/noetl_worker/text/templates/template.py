@@ -16,7 +16,6 @@ turns the string "42" into a number (protocol/tasks.md#templates).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -44,7 +43,6 @@ _EXCERPT: Final = 160
 _REASON: Final = 500
 """Most characters of an exception's text that an error quotes. Some exceptions quote their whole input."""
 _MISSING: Final = object()
-_COMMENT: Final = re.compile(r"\s*\{#.*?#\}", re.DOTALL)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20
 """Bytes of a key and its value in JSON, without the value's texts."""
@@ -106,11 +104,9 @@ def _render(
             return str(value)
         if "{" not in value:  # a fast check, as in `has_template`
             return value
-        if "{#" in value and _is_comment(value):
-            return ""
         if "{{" in value or "{%" in value:
             return _render_text(value, variables, strict, undefined, budget)
-        return value
+        return _without_comments(value) if "{#" in value else value
     if isinstance(value, dict):
         rendered = {}
         for key, item in value.items():  # loops, because comprehensions take two stack frames per level of a deep value
@@ -124,12 +120,18 @@ def _render(
     return value
 
 
-def _is_comment(text: str) -> bool:
-    """Return True if a text has only comments `{# ... #}`. In other text `{#` may belong to a shell's `${#list}`."""
-    end = 0
-    while found := _COMMENT.match(text, end):
-        end = found.end()
-    return not text[end:].strip()
+def _without_comments(text: str) -> str:
+    """Return a text that has no other template without its `{# ... #}`; `${#` is the length of a shell's list."""
+    kept, at = [], 0
+    while (start := text.find("{#", at)) >= 0:
+        end = text.find("#}", start + 2)
+        if end < 0:
+            break
+        is_shells = text[start - 1 : start] == "$"
+        kept.append(text[at : start + 2 if is_shells else start])
+        at = start + 2 if is_shells else end + 2
+    left = "".join([*kept, text[at:]])
+    return left if left.strip() else ""
 
 
 def _render_text(

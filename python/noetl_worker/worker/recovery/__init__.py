@@ -1,1 +1,1 @@
-"""What a worker or a plane before us left behind: outcomes on disk, batches that a restart forgot."""
+"""Outcomes that an earlier worker left on disk, or that a plane has accepted and may have lost."""

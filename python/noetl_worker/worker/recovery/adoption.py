@@ -2,7 +2,7 @@
 
 The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
 Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. So is sent again what
-the Python plane has lost after it had accepted it (remote/outcomes/recent_batches.py).
+the Python plane has lost after it had accepted it (worker/recovery/recent_batches.py).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxRow
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
-from noetl_worker.remote.outcomes.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
 AT_ONCE: Final = 8
@@ -127,7 +127,6 @@ class Adoption:
     async def _send_again(self, lost: LostEnd) -> None:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
         plane, end, batch = lost
-        assert isinstance(end, EventSet)  # what the emitter has sent
         self._emitter.outbox.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))

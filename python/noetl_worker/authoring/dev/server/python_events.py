@@ -239,13 +239,13 @@ class PythonEvents:
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None
         return {
-            **fields_of(data),
             "status": result.get("status"),
             "context": result.get("context", {}),
             "reference": reference,
             "ref": reference,
             "_ref": {key: reference.get(key) for key in ("ref", "kind", "store")},
             "data": data,
+            **fields_of(data),
         }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.names import Referred, referred_as
-from noetl_worker.remote.plane.python.store import PACKED, unpacked
+from noetl_worker.remote.plane.python.store import PACKED, has_packed, unpacked
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
 
@@ -28,10 +28,25 @@ class PythonNames:
             if type(value) is dict and "context" in value and name not in _PLANES_OWN:
                 names = dict(variables) if names is variables else names
                 whole = unpacked(value) if PACKED in value else None  # the plane has resolved the reference
-                names[name] = _with_full_result(value) if whole is None else _resolved(json_text.loads(whole), value)
+                if whole is None:
+                    names[name] = _with_full_result(value)
+                else:
+                    _put(names, name, _resolved(json_text.loads(whole), value))
         if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
             names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
         return names
+
+    has_packed = staticmethod(has_packed)
+
+    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+        packed = unpacked(value) if PACKED in value else None
+        if packed is None:
+            return value
+        stored = json_text.loads(packed)
+        if "reference" not in value:
+            return stored
+        beside = {name: value[name] for name in value if name != PACKED}
+        return {**beside, "data": stored, **fields_of(stored)}
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         found = {}
@@ -42,12 +57,16 @@ class PythonNames:
         return found
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
-        value = _resolved(stored, earlier.summary)
-        for copy in _COPIES:
-            held = variables.get(copy)
-            if isinstance(held, dict) and earlier.name in held:
-                variables[copy] = {**held, earlier.name: value}
-        variables[earlier.name] = value
+        _put(variables, earlier.name, _resolved(stored, earlier.summary))
+
+
+def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
+    """Set a step's name to its full result, and in the copies of all names too."""
+    for copy in _COPIES:
+        held = variables.get(copy)
+        if isinstance(held, dict) and name in held:
+            variables[copy] = {**held, name: value}
+    variables[name] = value
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

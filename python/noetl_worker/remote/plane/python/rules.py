@@ -13,7 +13,7 @@ from typing import Any, Final
 from noetl_worker import engine
 from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
-from noetl_worker.models.fit import FitRules, FittedResult
+from noetl_worker.models.fit import MAX_RESULT_BYTES, FitRules, FittedResult
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
@@ -22,15 +22,17 @@ from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
 from noetl_worker.remote.plane.python.store import (
     IN_MEMORY,
-    holds_up_plane,
+    ROUTES,
+    has_expired,
+    has_long_word,
+    is_no_route,
     is_over_budget,
     is_packed,
-    may_redact,
     packed_for_store,
     scrubbing_s,
-    why_not_stored,
+    whole_of,
 )
-from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, PendingEnd, Post, Subject, preview_of, unique
+from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, preview_of, unique
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
@@ -39,12 +41,11 @@ _CONTEXT_BYTES: Final = 102_400
 """Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
 of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,
 `utils.py`)."""
-_NAMES_OF_PLANE: Final = frozenset({"data", "status", "context", "reference", "ref", "_ref"})
-"""What the plane puts into a result that it has as a reference alone, over fields of the same name (recorded:
+_NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
+"""What the plane has of a stored result under its step's name, unless the result has it (recorded:
 result-reference-claim-2)."""
-_MAX_RESPONSE_BYTES: Final = 1_835_008
-"""Of a result beside its reference: a batch may have 2 MiB (protocol/batches.md#request), with the previews of three
-events in it."""
+_SHORT_TEXT_BYTES: Final = 500
+"""A longer text of a preview may be the beginning of one."""
 _FORBIDDEN: Final = "_internal_data"
 """A key that an event may have in its `response` alone (read in its source): with it in `result.context`, down to depth
 8, or beside `result` it is answered with 500 (recorded: refused-*-internal-data*)."""
@@ -55,6 +56,13 @@ _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
 """In a preview, and in what is sent of a list of tasks: there is more of it in the result store."""
+_MAX_RESPONSE_BYTES: Final = 500_000
+"""Of a result beside its reference: more keeps the plane from answering for longer than a second."""
+_COPIES: Final = 6
+"""Times that the names of a next command have a stored result (run on NoETL 4.0.0)."""
+_OF_FAILURES: Final = ("status", "error")
+_MARKS: Final = frozenset({_CUT, "_keys", "_count", "_len"})
+"""Names that a preview says with what it has cut."""
 _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
@@ -101,6 +109,12 @@ class PythonRules(DialectRules):
     looks_through_results = True
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
+    max_stored_bytes = MAX_RESULT_BYTES // _COPIES
+    store_routes = ROUTES
+    is_no_route = staticmethod(is_no_route)
+    has_expired = staticmethod(has_expired)
+    is_packed = staticmethod(is_packed)
+    whole_of = staticmethod(whole_of)
     batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
@@ -159,25 +173,25 @@ class PythonRules(DialectRules):
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
         return json_text.fits(fitted.body, max_bytes) or json_text.fits(json_text.dumps(report.context), max_bytes)
 
+    def may_be_inline(self, data: bytes) -> bool:
+        return not has_long_word(data)
+
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
-        preview = _allowed(preview_of(fitted))
-        report = Report(result.status.value, preview if isinstance(preview, dict) else {"preview": preview})
-        # Of a list of tasks the plane reads the fields and what they set from `response` alone: it goes out in full,
-        # beside the reference, as its own worker's does (protocol/results.md#store).
-        is_unbroken, is_sequence = holds_up_plane(fitted.body), command.kind in SEQUENCES
-        if is_unbroken or is_sequence or _would_be_hidden(result.data) or may_redact(fitted.body):
-            if is_unbroken or is_sequence or _has_room(fitted.body):
-                report.response = json_text.embed(fitted.body)
-            else:
-                report.is_changed_by_store = True
-        # the store would look through it for minutes, and answer nobody (protocol/results.md#redaction)
-        if not is_unbroken:
-            report.upload = Upload(command.step, fitted.body, command.step, preview)
+        is_failure = result.status is not ToolStatus.SUCCESS
+        context, upload = _stored(command.step, fitted.body, preview_of(fitted), is_failure=is_failure)
+        report = Report(result.status.value, context, upload=upload)
+        # The plane's own templates, those of arcs, read it here; of a list of tasks also what it has set.
+        if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not has_long_word(fitted.body):
+            report.response = json_text.embed(fitted.body)
+        elif command.kind in SEQUENCES:
+            report.response = _brief_tasks(fitted.body, _CONTEXT_BYTES)
         return report
 
-    def sends_beside(self, upload: Upload, answer: Mapping[str, JsonValue]) -> bool:
-        """One that it keeps in the memory of one server alone, where the batch has room for it."""
-        return answer.get("store") == IN_MEMORY and _has_room(upload.data) and not is_packed(upload.data)
+    def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
+        return reference.get("store") == IN_MEMORY
+
+    def for_store(self, data: bytes) -> bytes:
+        return packed_for_store(data) if len(data) > _CONTEXT_BYTES or has_long_word(data) else data
 
     def batch_limit(self, body: bytes) -> int | None:
         found = _LIMIT.search(body)
@@ -186,19 +200,14 @@ class PythonRules(DialectRules):
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
         if report.response is None:
             return False
-        whole, room = json_text.dumps(report.response), max_bytes - max_bytes // 8
+        whole = json_text.dumps(report.response)
         if report.upload is None and report.reference is None:
-            fitted = engine.fit_result(whole, FitRules(max_bytes=0))
-            is_unbroken, preview = holds_up_plane(whole), _allowed(preview_of(fitted))
-            report.context = preview if isinstance(preview, dict) else {"preview": preview}
-            if is_unbroken:  # the plane would show the preview's fields as those of the result, which it cannot read
-                said = ("status", "error") if report.error is not None else ()
-                report.context = {_CUT: True, **{name: report.context.get(name) for name in said}}
-            report.upload = Upload(step, packed_for_store(whole) if is_unbroken else whole, step, preview)
+            preview = preview_of(engine.fit_result(whole, FitRules(max_bytes=0)))
+            report.context, report.upload = _stored(step, whole, preview, is_failure=report.error is not None)
+        room = min(max_bytes - max_bytes // 8, _CONTEXT_BYTES)
         report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None
         return True
 
-    why_not_stored = staticmethod(why_not_stored)
     is_stored_alone = staticmethod(is_over_budget)
     storing_s = staticmethod(scrubbing_s)
 
@@ -226,38 +235,38 @@ class PythonRules(DialectRules):
         # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
-    def body(self, end: PendingEnd, part: Part) -> bytes:
-        report, command_id, step, failed = end.report, end.command_id, end.step, end.report.error is not None
+    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+        command_id, step, failed = command.command_id, command.step, report.error is not None
         word = "FAILED" if failed else "COMPLETED"
-        result, meta = _result(word, report), _meta(end)
+        result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
-        last = {"command_id": command_id, "worker_id": end.worker_id, "result": brief, **report.notes}
+        last = {"command_id": command_id, "worker_id": worker_id, "result": brief, **report.notes}
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
-        events = _start(end, end.worker_id) if end.with_start else []
-        done, leave, last_meta = _call(end, result), _exit(end, word, brief), {"command_id": command_id}
+        events = _start(command, worker_id) if part.events[:2] == _START else []
+        done, leave = _call(command, report, result), _exit(command, report, word, brief)
+        last_meta = {"command_id": command_id}
         events += (
             {"step": step, "name": called, "payload": done, "actionable": True, "informative": True, "meta": meta},
             {"step": step, "name": left, "payload": leave, "actionable": False, "informative": True, "meta": meta},
             {"step": step, "name": ended, "payload": last, "actionable": False, "informative": True, "meta": last_meta},
         )
-        return _batch(end, end.worker_id, events)
+        return _batch(command, worker_id, events)
 
-    def can_rescue(self, end: PendingEnd) -> bool:
+    def can_rescue(self, command: Subject) -> bool:
         """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
         tasks, whose `step.exit` the engine passes over."""
-        return end.loop is None and not end.step.endswith(STEP_OF_TASKS)
+        return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
-    def rescue(self, end: PendingEnd) -> bytes:
+    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
         """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
-        report = end.report
         word = "FAILED" if report.error is not None else "COMPLETED"
-        payload, name = _exit(end, word, _result(word, report)), "step.exit"
+        payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
             payload.update(payload_of_result(payload["result"], report.response))
-        event = {"step": end.step, "name": name, "payload": payload, "actionable": True, "informative": True}
-        return _batch(end, end.worker_id, [{**event, "meta": _meta(end)}])
+        event = {"step": command.step, "name": name, "payload": payload, "actionable": True, "informative": True}
+        return _batch(command, worker_id, [{**event, "meta": _meta(command, report)}])
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
@@ -318,10 +327,27 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return found
 
 
-def _would_be_hidden(data: JsonValue) -> bool:
-    """Whether the plane would show its own `data` and `status` in place of those of this result: the next steps
-    would read nothing from `{{ step.data.rows }}` of an HTTP answer. Its own worker sends all large results in full."""
-    return isinstance(data, dict) and not _NAMES_OF_PLANE.isdisjoint(data)
+def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
+    """Return the context of a result that is stored, and the result as it is stored.
+
+    Both have its small fields, which the plane's own templates read. What a preview has cut is left out: the plane
+    would take it for the whole, and hands on to the worker a template that it cannot render.
+    """
+    fields = fields_of(_allowed(preview))
+    small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
+    said: dict[str, JsonValue] = {name: fields[name] for name in _OF_FAILURES if is_failure and name in fields}
+    beside = {name: value for name, value in small.items() if name not in _NAMES_OF_PLANE}
+    context: dict[str, JsonValue] = {**small, **said, _CUT: True}
+    return context, Upload(step, packed_for_store(whole, beside), step, context)
+
+
+def _is_whole(value: JsonValue) -> bool:
+    """Return whether nothing was cut from a part of a preview."""
+    if isinstance(value, str):
+        return len(value.encode()) < _SHORT_TEXT_BYTES
+    if isinstance(value, dict):
+        return _CUT not in value and all(map(_is_whole, value.values()))
+    return all(map(_is_whole, value)) if isinstance(value, list) else True
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
@@ -337,16 +363,11 @@ def _brief_tasks(whole: bytes, room: int) -> JsonValue:
         holder, names = (data[name], data[name]) if name in ("results", "ctx") else (data, (name,))
         sized = ((json_text.escaped_size(json_text.dumps(holder[key])), holder, key) for key in names)
         parts += [(name != "ctx", *part) for part in sized]
-    for _, size, holder, key in sorted(parts, key=lambda part: part[:2]):
+    for may_go, size, holder, key in sorted(parts, key=lambda part: part[:2]):
         room -= size
-        if room < 0:
+        if room < 0 or (may_go and has_long_word(json_text.dumps(holder[key]))):
             del holder[key]
     return {**data, _CUT: True}
-
-
-def _has_room(response: bytes) -> bool:
-    """Whether a batch has room for it, beside its reference."""
-    return json_text.fits(response, _MAX_RESPONSE_BYTES)
 
 
 def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
@@ -378,17 +399,17 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)
-    return {**result, "context": {name: context[name] for name in ("status", "error") if name in context}}
+    return {**result, "context": {name: context[name] for name in _OF_FAILURES if name in context}}
 
 
 def _has_response(report: Report) -> bool:
     return report.reference is None or report.response is not None
 
 
-def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
-    loop, report = end.loop, end.report
+def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, JsonValue]:
+    loop = command.loop
     payload: dict[str, JsonValue] = {
-        "command_id": end.command_id,
+        "command_id": command.command_id,
         "loop_event_id": loop.event_id if loop else None,
         "loop_iteration_index": loop.iteration_index if loop else None,
         "result": result,
@@ -403,24 +424,23 @@ def _call(end: PendingEnd, result: JsonValue) -> dict[str, JsonValue]:
     return payload
 
 
-def _exit(end: PendingEnd, word: str, result: JsonValue) -> dict[str, JsonValue]:
-    report = end.report
+def _exit(command: Subject, report: Report, word: str, result: JsonValue) -> dict[str, JsonValue]:
     payload: dict[str, JsonValue] = {
         "status": word,
         "result": result,
         "error": report.error,
-        "command_id": end.command_id,
+        "command_id": command.command_id,
     }
     if report.exit is not None:
         payload.update(status=report.exit.status, data=report.exit.data)
     return payload
 
 
-def _meta(end: PendingEnd) -> dict[str, JsonValue]:
-    meta: dict[str, JsonValue] = {"command_id": end.command_id}
-    if end.report.reference is not None:
-        meta["state_ref"] = end.report.reference.get("ref")
-    if end.loop is not None:
-        meta["__loop_epoch_id"] = end.loop.epoch_id
-        meta["loop_iteration_index"] = end.loop.iteration_index
+def _meta(command: Subject, report: Report) -> dict[str, JsonValue]:
+    meta: dict[str, JsonValue] = {"command_id": command.command_id}
+    if report.reference is not None:
+        meta["state_ref"] = report.reference.get("ref")
+    if command.loop is not None:
+        meta["__loop_epoch_id"] = command.loop.epoch_id
+        meta["loop_iteration_index"] = command.loop.iteration_index
     return meta

@@ -21,6 +21,12 @@ class RustNames:
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
 
+    def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
+        return False
+
+    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+        return value
+
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         records, found = fields_of(variables.get(STEPS)), {}
         for name in {**records, **variables}:

@@ -17,7 +17,7 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
-from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, PendingEnd, Post, Subject, preview_of
+from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, Post, Subject, preview_of
 from noetl_worker.remote.plane.rust.names import RustNames
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
@@ -53,7 +53,6 @@ class RustRules(DialectRules):
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
-    has_one_store_route = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
 
     def is_health(self, body: JsonValue) -> bool:
@@ -134,25 +133,26 @@ class RustRules(DialectRules):
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has its text alone
 
-    def body(self, end: PendingEnd, part: Part) -> bytes:
+    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
         if not part.has_own_id:
-            return _batch(end, end.worker_id, [_item(end, name, _context(end, name)) for name in part.events])
+            events = [_item(command, name, _context(command, report, name)) for name in part.events]
+            return _batch(command, worker_id, events)
         name = part.last
         # Without `created_at`: the plane compares the times of steps, and has one clock (source of server 3.54.0).
         return json_text.dumps(
             {
-                "execution_id": end.execution_id,
-                "event_id": end.own_id,
+                "execution_id": command.execution_id,
+                "event_id": own_id,
                 "event_type": name,
-                "step": end.step,
-                "status": end.report.status if end.report.error is None else "FAILED",
-                "context": _context(end, name),
-                "worker_id": end.worker_id,
-                "meta": _meta(end),
+                "step": command.step,
+                "status": report.status if report.error is None else "FAILED",
+                "context": _context(command, report, name),
+                "worker_id": worker_id,
+                "meta": _meta(command),
             }
         )
 
-    def rescue(self, end: PendingEnd) -> bytes:
+    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
         raise NotImplementedError("this plane processes a batch inside of its request")
 
 
@@ -178,16 +178,15 @@ def _meta(command: Subject) -> dict[str, JsonValue]:
     return {"command_id": str(command.command_id), "attempts": command.attempt}
 
 
-def _context(end: PendingEnd, name: str) -> dict[str, JsonValue]:
-    report = end.report
-    context: dict[str, JsonValue] = {"command_id": str(end.command_id)}
+def _context(command: Subject, report: Report, name: str) -> dict[str, JsonValue]:
+    context: dict[str, JsonValue] = {"command_id": str(command.command_id)}
     if name == "call.done":
         context.update(call_index=0, result=_result(report))
     elif name == "step.exit" and report.exit is not None:
-        context.update(step=end.step, status=report.exit.status, data=report.exit.data)
+        context.update(step=command.step, status=report.exit.status, data=report.exit.data)
     elif name == "command.completed":
         context.update({"status": report.status, **report.notes})
-        if end.loop is None:  # the results of a loop's items are listed as they stand in here (recorded)
+        if command.loop is None:  # the results of a loop's items are listed as they stand in here (recorded)
             context["result"] = _result(report)
     elif name in ("call.error", "command.failed"):
         context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, ToolError
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import file_roots, requirements
@@ -92,7 +93,7 @@ class Duckdb:
                 try:
                     run = await self._runner.run({**start.request(), **step})
                 except AnswerTooLong as error:
-                    raise ToolError(f"{opening.kind}: the rows are {error}", kind="resource") from error
+                    raise ToolError(f"{opening.kind}: the rows are {error}: {LESS_ADVICE}", kind="resource") from error
                 if run.answer is None:
                     raise _death(opening.kind, run)
                 _fill(batch, _checked(run.answer))

@@ -21,6 +21,7 @@ from noetl_worker.tools.kinds.playbook.child import (
     state_of,
     steps_without_value,
 )
+from noetl_worker.tools.kinds.playbook.child_note import ChildNote
 
 _MIN_POLL_S: Final = 0.05
 _LIST_LAG_S: Final = 15.0
@@ -81,28 +82,45 @@ class PlaybookTool:
     config_model: ClassVar[type] = PlaybookConfig
 
     async def run(self, config: PlaybookConfig, context: ToolContext) -> ToolResult:
+        if config.return_result or config.step:
+            return await _wait(config, context)
         started = await _start(config, context)
-        execution_id = started.get("execution_id")
-        data: dict[str, JsonValue] = {
-            "status": "started",
-            "execution_id": str(execution_id),
-            "path": config.path,
-            "async": True,
-        }
-        if not (config.return_result or config.step):
-            # On the Python plane its own worker puts the answer under `data`; `status` is the call's.
-            if context.command.form.child_is_its_status:
-                data.update(status="success", data=dict(started))
-            return ToolResult.success(data)
-        if execution_id is None:
+        data = _data_of(started.get("execution_id"), config)
+        # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
+        if context.command.form.child_is_its_status:
+            data.update(status="success", data=dict(started))
+        return ToolResult.success(data)
+
+
+def _data_of(execution_id: JsonValue, config: PlaybookConfig) -> dict[str, JsonValue]:
+    return {"status": "started", "execution_id": str(execution_id), "path": config.path, "async": True}
+
+
+async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
+    """Wait for the child that an earlier attempt of this command has started, or for a new one."""
+    note = ChildNote(context)
+    execution_id = await note.read()
+    if execution_id is None:
+        found = (await _start(config, context)).get("execution_id")
+        if found is None:
             raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
-        child = _ChildRun(int(execution_id), data, config, context)
-        try:
-            with context.worker.waiting():
-                return await asyncio.wait_for(child.outcome(), context.timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            # Not retryable: a retry would start another child.
-            return ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
+        execution_id = int(found)
+        await note.write(execution_id)
+    else:
+        context.logger.info("child_found", child_execution_id=execution_id)
+    data = _data_of(execution_id, config)
+    child = _ChildRun(execution_id, data, config, context)
+    try:
+        with context.worker.waiting():
+            result = await asyncio.wait_for(child.outcome(), context.timeout_s)
+    except (asyncio.TimeoutError, TimeoutError):
+        # Not again: that would start another child.
+        result = ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
+    except ToolError:
+        await note.write(None)
+        raise
+    await note.write(None)
+    return result
 
 
 async def _start(config: PlaybookConfig, context: ToolContext) -> Mapping[str, JsonValue]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolSettings
@@ -166,7 +167,8 @@ class PythonTool:
                     max_output_bytes=config.max_output_bytes,
                 )
             except AnswerTooLong as error:
-                raise ToolError(f"the result of the Python code is {error}", kind="python") from error
+                text = f"the result of the Python code is {error} (step {context.command.step!r}): {LESS_ADVICE}"
+                raise ToolError(text, kind="python") from error
         return _result(run, config, context)
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.settings.networks import OWN_PORTS
@@ -118,7 +119,7 @@ class RhaiTool:
                 timeout_s=None if timeout_s is None else timeout_s + _GRACE_S,
             )
         except AnswerTooLong as error:
-            raise ToolError(f"rhai: the value is {error}", kind="resource") from error
+            raise ToolError(f"rhai: the value is {error}: {LESS_ADVICE}", kind="resource") from error
         if run.timed_out:
             return ToolResult.timed_out(timeout_s or 0.0)
         return _result(run, timeout_s)

@@ -10,14 +10,14 @@ import structlog
 
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import Dialect
-from noetl_worker.remote.outcomes.batch_events import BatchEvents
-from noetl_worker.remote.outcomes.recent_batches import RecentBatches, rescue
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.patience import until_it_passes
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
-from noetl_worker.remote.plane.rules import PendingEnd
 from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
+from noetl_worker.worker.recovery.batch_events import BatchEvents
+from noetl_worker.worker.recovery.recent_batches import RecentBatches, rescue
 
 T = TypeVar("T")
 _STATE: Final = "the state of a batch"
@@ -25,17 +25,17 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class PythonEnds:
-    """See `ends.Ends`."""
+    """See `pipeline.report.ends.Ends`."""
 
     dialect = Dialect.PYTHON
 
     def __init__(self, batches: RecentBatches) -> None:
         self._batches: Final = batches
 
-    def arm(self, end: PendingEnd) -> None:
+    def arm(self, end: EventSet) -> None:
         pass  # the plane makes the ids
 
-    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """The plane can hold the rows and never process them. That it says with a 503, or, when that answer was lost,
         with "duplicate" to the same key: its state is waited for before it is accepted."""
         body = answer.json()
@@ -47,10 +47,10 @@ class PythonEnds:
             return SendStatus.ACCEPTED
         return SendStatus.PASSING
 
-    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
         self._batches.accepted(plane, end, answer.json())
 
-    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         events = BatchEvents(plane, end.execution_id)
         batch = await _said("the batch of an outcome", partial(events.batch_of, end), end)
         if batch is None:
@@ -68,7 +68,7 @@ class PythonEnds:
         await self._batches.stop()
 
 
-async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: PendingEnd) -> T | None:
+async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: EventSet) -> T | None:
     """None where the plane does not say it."""
     try:
         return await until_it_passes(what, ask, ids=end.who)

@@ -27,12 +27,12 @@ from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models import backoff
 from noetl_worker.models.stopping import Stopping
 from noetl_worker.observability import metrics
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.process import event_loop
-from noetl_worker.remote.outcomes.batch_events import BatchEvents
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.patience import is_passing
 from noetl_worker.remote.plane.python.batch_state import BatchState
-from noetl_worker.remote.plane.rules import PendingEnd
+from noetl_worker.worker.recovery.batch_events import BatchEvents
 
 CHECK_S: Final = 15.0
 """How long after a batch the plane is asked what became of the last ones, all together."""
@@ -80,7 +80,7 @@ class _Accepted:
 
     batch: str
     plane: Plane
-    end: PendingEnd | NamedEnd
+    end: EventSet | NamedEnd
     bytes: int
     """What it takes, about."""
     sent: int
@@ -112,7 +112,7 @@ class LostEnd(NamedTuple):
     """An end that the plane does not have, or never processes: it is to be sent again."""
 
     plane: Plane
-    end: PendingEnd
+    end: EventSet
     batch: str
 
 
@@ -140,7 +140,7 @@ class RecentBatches:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accepted(self, plane: Plane, end: PendingEnd, answer: Mapping[str, Any]) -> None:
+    def accepted(self, plane: Plane, end: EventSet, answer: Mapping[str, Any]) -> None:
         """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
         if "request_id" not in answer:
             return
@@ -377,7 +377,7 @@ _OPEN_ADVICE: Final = (
 )
 
 
-def rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
+def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
     """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
     if not plane.rules.can_rescue(end):
         not_rescued(end, batch, _NOT_RESCUED_ADVICE)
@@ -387,13 +387,13 @@ def rescue(plane: Plane, end: PendingEnd, batch: str) -> bool:
     return True
 
 
-def not_rescued(end: PendingEnd | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
+def not_rescued(end: EventSet | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
     """Name the command whose end the plane has and never processes, and for which nothing more can be done here."""
     why = {"reason": reason} if reason is not None else {}
     _name("batch_not_rescued", end, batch, advice=advice, **why)
 
 
-def _name(event: str, end: PendingEnd | NamedEnd, batch: str, **said: str) -> None:
+def _name(event: str, end: EventSet | NamedEnd, batch: str, **said: str) -> None:
     metrics.BATCHES_NOT_RESCUED.inc()
     log.error(event, **end.who(), batch=batch, **said)
 

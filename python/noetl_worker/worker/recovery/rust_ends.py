@@ -5,18 +5,18 @@ from __future__ import annotations
 import structlog
 
 from noetl_worker.models.wire import Dialect
-from noetl_worker.remote.outcomes.execution_watch import ExecutionWatch, is_stored
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.rules import PendingEnd
 from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
+from noetl_worker.worker.recovery.execution_watch import ExecutionWatch, is_stored
 
 log = structlog.get_logger("noetl_worker.events")
 
 
 class RustEnds:
-    """See `ends.Ends`."""
+    """See `pipeline.report.ends.Ends`."""
 
     dialect = Dialect.RUST
 
@@ -24,11 +24,11 @@ class RustEnds:
         self._ids = ids
         self._watch = ExecutionWatch()
 
-    def arm(self, end: PendingEnd) -> None:
+    def arm(self, end: EventSet) -> None:
         if end.has_own_id and not end.own_id:
             end.own_id = self._ids.above(end.above)
 
-    async def look_into(self, plane: Plane, end: PendingEnd, answer: Response, how: SendStatus) -> SendStatus:
+    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """A taken id can be our own event's: a proxy has sent the request twice, and the second was answered first."""
         del answer, how
         if await is_stored(plane, end):
@@ -36,11 +36,11 @@ class RustEnds:
         end.own_id, end.was_tried = self._ids.above(end.own_id), False
         return SendStatus.UNCERTAIN
 
-    def accepted(self, plane: Plane, end: PendingEnd, answer: Response) -> None:
+    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
         if answer.status >= 300 and end.has_own_id:  # a duplicate: the request that the plane has was cut off
             self._watch.look_at(plane, end)
 
-    async def is_stored(self, plane: Plane, end: PendingEnd) -> bool:
+    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         if not end.has_own_id:
             return False
         log.info("outcome_already_stored", **end.who())

@@ -17,10 +17,11 @@ import structlog
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import context_of
 from noetl_worker.observability import metrics
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.process import event_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.patience import is_passing, until_it_passes
-from noetl_worker.remote.plane.rules import ENDS, PendingEnd
+from noetl_worker.remote.plane.rules import ENDS
 
 STANDING_STILL_S: Final = 60.0
 log = structlog.get_logger("noetl_worker.events")
@@ -32,7 +33,7 @@ class ExecutionWatch:
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
-    def look_at(self, plane: Plane, end: PendingEnd) -> None:
+    def look_at(self, plane: Plane, end: EventSet) -> None:
         """The plane has the end of this command, and may have dropped what follows from it."""
         if end.execution_id not in self._watched:
             watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.who()))
@@ -66,7 +67,7 @@ class ExecutionWatch:
             await asyncio.sleep(STANDING_STILL_S)
 
 
-async def is_stored(plane: Plane, end: PendingEnd) -> bool:
+async def is_stored(plane: Plane, end: EventSet) -> bool:
     """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:

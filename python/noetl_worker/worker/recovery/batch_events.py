@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.models.wire import context_of
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.rules import PendingEnd
 
 _PAGE: Final = 200
 
@@ -36,7 +36,7 @@ class BatchEvents:
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
-    async def batch_of(self, end: PendingEnd) -> str | None:
+    async def batch_of(self, end: EventSet) -> str | None:
         """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
