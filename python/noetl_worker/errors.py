@@ -247,6 +247,12 @@ class JetStreamError(NoetlWorkerError):
     """The stream or the durable is missing or differs from the settings; the text has the fix."""
 
 
+class NatsUnavailable(JetStreamError):
+    """NATS or its JetStream does not answer, or refuses the login: that may pass, without a change here."""
+
+    is_retryable = True
+
+
 class WorkerBroken(NoetlWorkerError):
     """A worker that was pulling lost what it cannot mend by itself; it has drained, and is to be started again."""
 

@@ -24,7 +24,7 @@ from faults.test_names_and_keys import make_login
 from integration.desk import connected
 from integration.wire import serving
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
@@ -218,7 +218,7 @@ async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) 
     config = make_login(creds := tmp_path / "w.creds")
     creds.write_text(creds.read_text().partition("\n\n")[2])
     async with NatsServer(config=config) as server:
-        with pytest.raises(JetStreamError, match="no NATS USER JWT"):
+        with pytest.raises(SettingsError, match="no NATS USER JWT"):
             await connect(settings(server.url, NATS_CREDS=str(creds)), "test", attempts=1)
 
 

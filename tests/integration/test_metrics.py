@@ -154,13 +154,15 @@ def series_of(name: str, values: str, **labels: str) -> dict[str, str]:
     return {"series": f"{name}{{{written}}}", "values": values}
 
 
-PENDING = {"stream": "s", "consumer": "c"}
+PENDING = {"stream": "NOETL_COMMANDS", "consumer": "c"}
+STORED = {"stream_name": "NOETL_COMMANDS", "consumer_name": "c"}
 HTTP = {"tool_kind": "http"}
 QUIET = {
     name: series_of(f"noetl_worker_{name}", values, **labels)
     for name, values, labels in (
         ("nats_consumer_pending", "5x30", PENDING),
         ("nats_consumer_pause_seconds", "0x30", PENDING),
+        ("durable_usable", "1x30", PENDING),
         ("nats_consumer_ack_pending_full", "0x30", PENDING),
         ("slots_limit", "16x30", {}),
         ("slots_in_use", "4x30", {}),
@@ -182,6 +184,10 @@ QUIET = {
 }
 QUIET |= {
     "bucket": series_of("noetl_worker_loop_delay_seconds_bucket", "0+120x30", le="2.5"),
+    "up": series_of("up", "1x30"),
+    "ack_pending": series_of("noetl_worker_nats_consumer_ack_pending", "2x30", **PENDING),
+    "stored": series_of("jetstream_consumer_num_pending", "5x30", **STORED),
+    "asked": series_of("jetstream_consumer_num_waiting", "0x30", **STORED),
     "succeeded": series_of("noetl_worker_tool_runs_total", "0+9x30", status="success", **HTTP),
     "failed": series_of("noetl_worker_tool_runs_total", "0+1x30", status="error", **HTTP),
     "started": series_of("process_start_time_seconds", "100x30"),
@@ -193,11 +199,22 @@ def but(**changed: str) -> list[dict[str, str]]:
     return [{**one, "values": changed[name]} if name in changed else one for name, one in QUIET.items()]
 
 
+def gone(pending: str, ack_pending: str) -> dict[str, str]:
+    """The last worker is gone after 20 minutes, and its target; Prometheus marks its series as stale."""
+    own = {name: f"{one['values'].partition('x')[0]}x20 stale" for name, one in QUIET.items()}
+    own = {name: text for name, text in own.items() if name not in ("stored", "asked")}
+    return {**own, "nats_consumer_pending": f"{pending}x20 stale", "ack_pending": f"{ack_pending}x20 stale"}
+
+
 FULL = {"slots_in_use": "16x30"}
 TROUBLE = {
+    "NoetlWorkerTargetDown": but(**{**gone("0", "0"), "up": "1x20 0x10"}),
+    "NoetlWorkerGone": but(**gone("0", "2")),
+    "NoetlWorkerNobodyPulls": but(**gone("0", "0")),
     "NoetlWorkerPlaneDown": but(gate_down="0x20 1x10"),
     "NoetlWorkerNatsDown": but(nats_connected="1x20 0x10"),
     "NoetlWorkerAuthRefused": but(auth_refused="0x20 1x10"),
+    "NoetlWorkerDurableUnusable": but(**{**gone("0", "0"), "durable_usable": "1x15 0x4 stale"}),
     "NoetlWorkerNotReady": but(ready="1x5 0x25"),
     "NoetlWorkerRestarts": but(started="100x5 200x5 300x5 400x5 500x10"),
     "NoetlWorkerLagGrows": but(nats_consumer_pending="5+3x30"),
@@ -216,6 +233,9 @@ TROUBLE = {
 IDLE = but(plane_down="0x20 1x10")
 """A plane that only heartbeats have met."""
 SILENT = {
+    "KEDA holds the pool at 0": ("NoetlWorkerGone", but(**gone("0", "0"), stored="0x30")),
+    "nothing waits at 0": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), stored="0x30")),
+    "another program pulls": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), asked="1x30")),
     "all slots are taken": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", **FULL)),
     "paused": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", nats_consumer_pause_seconds="1800-60x30")),
     "nothing waits": ("NoetlWorkerSlotsFull", but(nats_consumer_pending="0x30", **FULL)),

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from integration.house import CLAIM, house, noops
 from integration.processes import ON_DISK, PROBES, starting_process, until, worker_process
+from noetl_worker.authoring.dev.nats_server import NatsServer
 
 BEAT = "POST /api/worker/pool/heartbeat"
 
@@ -32,6 +33,38 @@ async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: P
             await until(probe.is_ready, "ready")
             await home.wait_terminal(one.event_id)
             assert await worker.stop() == 0
+
+
+async def test_nats_that_is_down_at_the_start_is_waited_for_with_probes_and_metrics(tmp_path: Path) -> None:
+    """It ended with code 3, and the series that the alerts read ended with it."""
+    async with house(worker=False, plane=ON_DISK) as home:
+        await home.nats.stop()
+        async with starting_process(home, tmp_path, **PROBES) as worker:
+            probe = await worker.probe()
+            await worker.wait_logged("nats_unreachable")
+            assert "no NATS at nats://127.0.0.1" in (await probe.why_not_ready() or "")
+            assert (await probe.get("/livez")).status_code == 200
+            found = (await probe.metrics()).splitlines()
+            assert {"noetl_worker_nats_connected 0.0", "noetl_worker_ready 0.0"} <= {*found}
+            await home.nats.start()
+            await until(probe.is_ready, "ready")
+            assert "noetl_worker_nats_connected 1.0" in await probe.metrics()
+            await home.ran(*noops(1))
+            assert await worker.stop() == 0
+
+
+async def test_login_that_nats_refuses_at_the_start_is_the_reason_of_a_worker_that_waits(tmp_path: Path) -> None:
+    async with house(worker=False) as home, NatsServer(config="authorization { token: right }") as server:
+        url = {"NATS_URL": f"nats://s3cr3t@{server.host}:{server.port}"}
+        async with starting_process(home, tmp_path, **PROBES, **url) as worker:
+            probe = await worker.probe()
+
+            async def is_refused() -> bool:
+                return "refuses the login" in (await probe.why_not_ready() or "")
+
+            await until(is_refused, "the reason")
+            assert await worker.stop() == 0
+            assert "s3cr3t" not in worker.text
 
 
 async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_path: Path) -> None:

@@ -138,6 +138,11 @@ PAUSED: Final = Gauge(
     "How long an operator's pause of the durable still lasts; 0: it is not paused",
     ["stream", "consumer"],
 )
+DURABLE_USABLE: Final = Gauge(
+    "noetl_worker_durable_usable",
+    "0 while somebody has changed the durable so that this pool's commands do not come, or another's do",
+    ["stream", "consumer"],
+)
 NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected")
 AUTH_REFUSED: Final = Gauge("noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials")
 CREDENTIAL_ENDS: Final = Gauge(

@@ -103,6 +103,13 @@ class Settings(ToolSettings):
         values.choice("auto", "rust", "python"),
         help="what reads notifications, decides cases and fits results; auto: the Rust engine where it is installed",
     )
+    wait: bool = setting(
+        "NOETL_WORKER_WAIT",
+        "true",
+        values.boolean,
+        help="whether a start waits for NATS and the control plane, not ready; false: after five tries it ends with "
+        "code 3, for jobs",
+    )
     command_timeout_s: float = setting(
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
         "1740",

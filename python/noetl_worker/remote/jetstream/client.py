@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.parser import BytesParser
 from pathlib import Path
@@ -310,6 +310,23 @@ class Client(LibraryClient):
             self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
+
+
+def require_key(login: Mapping[str, Any]) -> None:
+    """Read the key of a login, as given to `Client.connect`, before there is a server.
+
+    Raises:
+        UnusableKey: it is none.
+        OSError: its file cannot be read.
+    """
+    if "user_credentials" in login:
+        client = Client()
+        client._read_creds_user_jwt(login["user_credentials"])
+        client._read_creds_user_nkey(login["user_credentials"])
+    elif "nkeys_seed_str" in login:
+        _require_seed(login["nkeys_seed_str"].encode(), _NO_SEED)
+    elif "nkeys_seed" in login:
+        _require_seed(Path(login["nkeys_seed"]).read_bytes(), _NO_SEED)
 
 
 def _require_seed(text: bytes | bytearray, otherwise: str) -> None:

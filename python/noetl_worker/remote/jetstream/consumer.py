@@ -10,6 +10,7 @@ import structlog
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import (
@@ -59,6 +60,7 @@ class Durable:
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Of a stream that was there before."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
+    unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
         """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
@@ -103,6 +105,8 @@ class Look:
     """As it is now."""
     pause_left_s: float = 0.0
     """How long it delivers nothing yet, since an operator paused it."""
+    trouble: str | None = None
+    """Why it brings no command, or not those of this pool."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -112,7 +116,8 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     """Find or make the stream and the durable.
 
     Raises:
-        JetStreamError: JetStream is off, or the durable differs so that a worker must not or cannot use it: it
+        NatsUnavailable: JetStream is off, or does not answer.
+        JetStreamError: the durable differs so that a worker must not or cannot use it: it
             filters other subjects than the settings say (then another pool's commands would be claimed,
             protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
@@ -130,17 +135,6 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     _warn_of_dead_letters(await _with_dead_letters(client, found))
     config = found.stream_info["config"] if found.stream_info is not None else None
     return replace(_durable(found.stream, info), stream_config=config)
-
-
-async def ensure_at_start(client: Client, settings: Settings) -> Durable:
-    """As `ensure_durable`, once more where the connection came back meanwhile: the server before owed the answer."""
-    while True:
-        reconnects = client.stats["reconnects"]
-        try:
-            return await ensure_durable(client, settings)
-        except JetStreamError:
-            if client.stats["reconnects"] == reconnects:
-                raise
 
 
 def _warn_of_dead_letters(found: Found) -> None:
@@ -200,9 +194,9 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> None:
     log.info("stream_made", stream=name, subjects=config["subjects"])
 
 
-async def _make_durable(client: Client, found: Found, settings: Settings) -> dict[str, Any]:
+async def _make_durable(client: Client, found: Found, settings: Settings, first: int | None = None) -> dict[str, Any]:
     try:
-        made = await _put_durable(client, found, new_durable(settings), "create")
+        made = await _put_durable(client, found, new_durable(settings, first), "create")
     except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
             raise
@@ -262,10 +256,13 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 # ── by order of an operator ─────────────────────────────────────────────────────────────────────
 
 
-async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
+async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
     """Make what is missing and change in place what differs and can be; what was done, one line each.
 
     A durable's change holds for every worker that pulls from it.
+
+    Args:
+        first: stream sequence at which a durable that is made begins; None: the oldest message.
 
     Raises:
         JetStreamError: JetStream refuses it; what was done before stays.
@@ -279,7 +276,7 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
         await ask(client, f"STREAM.UPDATE.{found.stream}", config)
         done += [f"stream {found.stream}: {_row_text(row)}" for row in changes]
     if found.durable_info is None:
-        await _make_durable(client, found, settings)
+        await _make_durable(client, found, settings, first)
         done.append(f"durable {found.durable} made")
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _put_durable(client, found, patched(found.durable_info["config"], _together(changes)), "update")
@@ -308,8 +305,10 @@ def _row_text(row: ComparedField) -> str:
 # ── while it is used ────────────────────────────────────────────────────────────────────────────
 
 
-async def look(client: Client, durable: Durable) -> Look:
+async def look(client: Client, durable: Durable, settings: Settings) -> Look:
     """How full the durable is, and what has become of it; says what has changed once, and sets the gauges.
+
+    A durable that no worker can use has a line each minute.
 
     Raises:
         JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
@@ -324,12 +323,14 @@ async def look(client: Client, durable: Durable) -> Look:
             "(finished commands are dropped at their claim)",
         )
     if info is None:
+        metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(0)
         raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
     seen = Look(
         int(info.get("num_pending") or 0),
         int(info.get("num_ack_pending") or 0),
         _durable(durable.stream, info),
         pause_left_s(info),
+        _watch_use(durable, info, settings),
     )
     _log_changes(durable, seen)
     _watch_pause(durable, seen)
@@ -337,18 +338,22 @@ async def look(client: Client, durable: Durable) -> Look:
     return seen
 
 
+def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
+    """Why no worker of this pool should use it; None: it is as it was at the start."""
+    wrong = next((row for row in durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
+    metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
+    if wrong is None:
+        if (line := durable.unusable.ends()) is not None:
+            log.info("durable_usable", durable=durable.name, **line)
+        return None
+    reason = _refusal(Found(durable.stream, durable.name, None, info), wrong, settings)
+    if (line := durable.unusable.lasts(reason)) is not None:
+        log.error("durable_unusable", durable=durable.name, field=wrong.field, **line)
+    return f"the durable is another one: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
+
+
 def _log_changes(before: Durable, seen: Look) -> None:
     now = seen.durable
-    if before.logged.begins("filters", set(now.filters) != set(before.filters)):
-        log.error(
-            "durable_changed",
-            durable=now.name,
-            field="filters",
-            before=before.filters,
-            now=now.filters,
-            advice="commands of another pool may be claimed here, or ours nowhere: put the filters back with "
-            f"`{ENSURE}`, or restart the workers with the settings that are meant",
-        )
     for name in ("ack_wait_s", "max_ack_pending"):
         old, new = getattr(before, name), getattr(now, name)
         if before.logged.begins(f"{name} {new}", old != new):
