@@ -138,6 +138,9 @@ PAUSED: Final = Gauge(
     "How long an operator's pause of the durable still lasts; 0: it is not paused",
     ["stream", "consumer"],
 )
+PERMISSION_VIOLATIONS: Final = Counter(
+    "noetl_worker_nats_permission_violations", "What NATS refused since this login may not do it", ["what"]
+)
 DURABLE_USABLE: Final = Gauge(
     "noetl_worker_durable_usable",
     "0 while somebody has changed the durable so that this pool's commands do not come, or another's do",
@@ -181,6 +184,8 @@ for _pool in (OWN_NAMES, TOOL_NAMES, WORK):
 for _kind in OutcomeKind:
     if _kind.settlement is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)
+for _what in ("acknowledge", "pull", "other"):
+    PERMISSION_VIOLATIONS.labels(_what)
 IN_PROGRESS_FAILURES: Final = KEEPALIVE_FAILURES.labels("in_progress")
 HEARTBEAT_FAILURES: Final = KEEPALIVE_FAILURES.labels("heartbeat")
 PARKED_FOR_KIND: Final = PARKED.labels("kind")

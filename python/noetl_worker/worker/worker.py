@@ -39,6 +39,7 @@ from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.jetstream.ack_watch import AckWatch
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.jetstream.consumer import Durable, ensure_durable, look
 from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
@@ -291,7 +292,8 @@ class Worker:
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
-        report_readiness = partial(self._report_readiness, connection, plane_watch)
+        acks = AckWatch(connection)
+        report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
         look_again_at = 0.0
@@ -320,6 +322,7 @@ class Worker:
             if self._adoption is not None:
                 self._adoption.look()
             try:
+                await acks.look(durable)
                 seen = await look(connection.client, durable, self.settings)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
@@ -334,12 +337,12 @@ class Worker:
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
-    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
+    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch, acks: AckWatch) -> None:
         metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
-        why = why or self._durable_trouble or ("the outbox is full" if self.outbox.is_full else None)
+        why = why or acks.trouble or self._durable_trouble or ("the outbox is full" if self.outbox.is_full else None)
         is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
         self.health.set_ready(why is None, why or is_paused or "pulling")
 

@@ -27,6 +27,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
+from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
@@ -151,11 +152,13 @@ class Client(LibraryClient):
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
         """The subjects of requests that are open."""
+        self.is_ack_refused = False
+        """Whether an acknowledgement was refused since this was set back: this login may not publish it."""
         self._is_mute: str | None = None
         """Why no request is ever answered: this login may not subscribe to the answers."""
 
     async def _connect_to_server(self, s: Any) -> None:
-        self._is_mute = None  # permissions may be others
+        self._is_mute, self.is_ack_refused = None, False  # permissions may be others
         await self._connect_to_one_of(s)
         if type(self._transport) is TcpTransport:
             self._transport.__class__ = _Transport  # the library asks for no class of ours
@@ -267,6 +270,10 @@ class Client(LibraryClient):
     async def _process_err(self, err_msg: str) -> None:
         await super()._process_err(err_msg)
         said = err_msg.lower()
+        if "permissions violation" in said:
+            self.is_ack_refused |= (is_ack := 'publish to "$js.ack.' in said)
+            what = "acknowledge" if is_ack else "pull" if "consumer.msg.next" in said else "other"
+            metrics.PERMISSION_VIOLATIONS.labels(what).inc()
         answers = bytes(self._resp_sub_prefix or b"-").decode().lower()
         if f'subscription to "{answers}' in said:
             self._is_mute = str(self.last_error)

@@ -334,7 +334,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
     )
     _log_changes(durable, seen)
     _watch_pause(durable, seen)
-    _watch_limit(durable, seen)
+    _watch_limit(durable, seen, is_ack_refused=client.is_ack_refused)
     return seen
 
 
@@ -372,7 +372,7 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
         )
 
 
-def _watch_limit(durable: Durable, seen: Look) -> None:
+def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
     """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
@@ -386,7 +386,9 @@ def _watch_limit(durable: Durable, seen: Look) -> None:
             ack_pending=seen.ack_pending,
             max_ack_pending=limit,
             waiting=seen.pending,
-            advice="no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
+            advice="this login may not acknowledge: see `acks_refused`"
+            if is_ack_refused
+            else "no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
             f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
             f"workers together and run `{ENSURE}`",
         )
