@@ -160,7 +160,7 @@ HTTP = {"tool_kind": "http"}
 QUIET = {
     name: series_of(f"noetl_worker_{name}", values, **labels)
     for name, values, labels in (
-        ("nats_consumer_pending", "5x30", PENDING),
+        ("nats_consumer_pending", "0x30", PENDING),
         ("nats_consumer_pause_seconds", "0x30", PENDING),
         ("durable_usable", "1x30", PENDING),
         ("nats_permission_violations_total", "3x30", {"what": "acknowledge"}),
@@ -169,6 +169,10 @@ QUIET = {
         ("slots_in_use", "4x30", {}),
         ("dead_letters_total", "7x30", {"reason": "unknown_command"}),
         ("outbox_oldest_seconds", "0x30", {}),
+        ("outbox_unwritten", "0x30", {}),
+        ("outbox_write_errors_total", "2x30", {}),
+        ("resource_shortages_total", "2x30", {}),
+        ("dead_letters_kept", "0x30", {}),
         ("ready", "1x30", {}),
         ("nats_connected", "1x30", {}),
         ("auth_refused", "0x30", {}),
@@ -220,10 +224,14 @@ TROUBLE = {
     "NoetlWorkerNotReady": but(ready="1x5 0x25"),
     "NoetlWorkerRestarts": but(started="100x5 200x5 300x5 400x5 500x10"),
     "NoetlWorkerLagGrows": but(nats_consumer_pending="5+3x30"),
+    "NoetlWorkerCommandsWait": but(nats_consumer_pending="500x30"),
     "NoetlWorkerAckPendingFull": but(nats_consumer_ack_pending_full="0x20 1x10"),
-    "NoetlWorkerSlotsFull": but(**FULL),
+    "NoetlWorkerSlotsFull": but(**FULL, nats_consumer_pending="5x30"),
     "NoetlWorkerKindFails": but(succeeded="0+9x15 135+5x15", failed="0+1x15 15+5x15"),
     "NoetlWorkerDeadLetters": but(dead_letters_total="0x20 1x10"),
+    "NoetlWorkerDeadLettersKept": but(dead_letters_kept="0x10 3x20"),
+    "NoetlWorkerOutboxUnwritten": but(outbox_unwritten="0x27 2x3"),
+    "NoetlWorkerResourceShortage": but(resource_shortages_total="2x27 8x3"),
     "NoetlWorkerOutboxOld": but(outbox_oldest_seconds="0+60x30"),
     "NoetlWorkerExecutionStandsStill": but(executions_standing_still_total="0x20 1x10"),
     "NoetlWorkerBatchNotRescued": but(batches_not_rescued_total="0x20 1x10"),
@@ -232,14 +240,19 @@ TROUBLE = {
     "NoetlWorkerForeignPool": but(foreign_pool_total="0x20 4x10"),
     "NoetlWorkerCredentialEnds": but(credential_ends_timestamp_seconds="1000000x30"),
 }
-IDLE = but(plane_down="0x20 1x10")
-"""A plane that only heartbeats have met."""
+ALSO = {
+    "an idle worker, whose plane only heartbeats have met": ("NoetlWorkerPlaneDown", but(plane_down="0x20 1x10")),
+    "a kind that fails from its first run": ("NoetlWorkerKindFails", but(succeeded="0x30", failed="0x15 0+2x15")),
+    "a disk that refuses a row": ("NoetlWorkerOutboxUnwritten", but(outbox_write_errors_total="2x27 3x3")),
+}
 SILENT = {
     "KEDA holds the pool at 0": ("NoetlWorkerGone", but(**gone("0", "0"), stored="0x30")),
     "nothing waits at 0": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), stored="0x30")),
     "another program pulls": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), asked="1x30")),
     "all slots are taken": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", **FULL)),
     "paused": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", nats_consumer_pause_seconds="1800-60x30")),
+    "few wait for a moment": ("NoetlWorkerCommandsWait", but(nats_consumer_pending="500x14 0 500x15")),
+    "every slot is taken": ("NoetlWorkerCommandsWait", but(nats_consumer_pending="500x30", **FULL)),
     "nothing waits": ("NoetlWorkerSlotsFull", but(nats_consumer_pending="0x30", **FULL)),
     "a start": ("NoetlWorkerNotReady", but(ready="1x26 0x2 1x2")),
     "a roll-out": ("NoetlWorkerRestarts", but(started="100x15 200x15")),
@@ -274,7 +287,7 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
         }
 
     cases = [case(alert, alert, samples, fires=True) for alert, samples in TROUBLE.items()]
-    cases.append(case("an idle worker", "NoetlWorkerPlaneDown", IDLE, fires=True))
+    cases += [case(name, alert, samples, fires=True) for name, (alert, samples) in ALSO.items()]
     cases += [case(f"quiet: {alert}", alert, but(), fires=False) for alert in TROUBLE]
     cases += [case(name, alert, samples, fires=False) for name, (alert, samples) in SILENT.items()]
     file = tmp_path / "cases.yaml"

@@ -85,6 +85,33 @@ async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_p
         assert await worker.stop() == 0
 
 
+async def test_outcomes_that_no_disk_takes_stop_the_pull_and_are_what_plane_down_says(tmp_path: Path) -> None:
+    """It said that nothing is lost, with nothing on disk."""
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    given = {**PROBES, "WORKER_HEARTBEAT_INTERVAL": "0.2", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    given["NOETL_WORKER_OUTBOX_DIR"] = str(blocked / "outbox")
+    async with house(worker=False) as home, worker_process(home, tmp_path, **given) as worker:
+        probe = await worker.probe()
+        home.plane.fault = lambda request: JSONResponse({}, 503) if "/events" in request.url.path else None
+        [one] = await home.plane.create_commands(noops(1))
+
+        async def is_in_memory() -> bool:
+            return "1 outcomes are in memory only" in (await probe.why_not_ready() or "")
+
+        await until(is_in_memory, "not ready")
+        assert "noetl_worker_outbox_unwritten 1.0" in await probe.metrics()
+        await home.plane.stop()
+        down = await worker.wait_logged("plane_down")
+        assert (down["outcomes_on_disk"], down["outcomes_in_memory"]) == (0, 1)
+        assert "lost with this worker" in down["advice"]
+        home.plane.fault = None
+        await home.plane.start()
+        await home.wait_terminal(one.event_id)
+        await until(probe.is_ready, "ready again")
+        assert await worker.stop() == 0
+
+
 async def test_outage_of_nats_has_one_line_when_it_begins_and_one_when_it_is_over(tmp_path: Path) -> None:
     variables = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
     async with (

@@ -91,6 +91,9 @@ OUTBOX_OLDEST: Final = Gauge(
     "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none"
 )
 OUTBOX_ADOPTED: Final = Counter("noetl_worker_outbox_adopted", "Event sets taken over from dead workers")
+OUTBOX_UNWRITTEN: Final = Gauge(
+    "noetl_worker_outbox_unwritten", "Event sets that are in memory only, since the disk refused them"
+)
 OUTBOX_FAILED: Final = Counter("noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory")
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim")
 RESOURCE_SHORTAGES: Final = Counter(

@@ -223,7 +223,7 @@ class Worker:
         return Puller(
             connection,
             durable,
-            window=lambda: 0 if self.outbox.is_full else self.slots.window(),
+            window=lambda: 0 if self.outbox.trouble else self.slots.window(),
             deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
             wake=self._freed,
@@ -342,7 +342,7 @@ class Worker:
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
-        why = why or acks.trouble or self._durable_trouble or ("the outbox is full" if self.outbox.is_full else None)
+        why = why or acks.trouble or self._durable_trouble or self.outbox.trouble
         is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
         self.health.set_ready(why is None, why or is_paused or "pulling")
 
