@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from integration.desk import DURABLE, STREAM, Desk, connected, desk, durable_config
 from integration.house import house, noops
-from integration.processes import PROBES, one_line, refused_start, until, worker_process
+from integration.processes import PROBES, Gate, one_line, refused_start, until, worker_process
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
@@ -169,6 +169,37 @@ async def test_worker_whose_durable_was_changed_is_not_ready_until_it_is_mended(
             await worker.wait_logged("durable_usable")
             await until(probe.is_ready, "ready again")
             await home.ran(*noops(1))
+
+
+@pytest.mark.parametrize("is_idle", [True, False], ids=["pulling", "full"])
+async def test_stream_that_is_deleted_is_an_error_with_the_number_that_waited(is_idle: bool, tmp_path: Path) -> None:
+    """The line said that every message comes again."""
+    given = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "1"}
+    gate = Gate(tmp_path)
+    async with house(worker=False) as home, worker_process(home, tmp_path, **given) as worker:
+        probe = await worker.probe()
+        await home.plane.create_commands(
+            [RawCommand("shell", {"command": gate.command()}), *noops(0 if is_idle else 5)]
+        )
+        await until(lambda: gate.runs == 1, "its slot is taken")
+        waiting = 'consumer_pending{consumer="noetl_worker",stream="NOETL_COMMANDS"} ' + ("0.0" if is_idle else "5.0")
+
+        async def is_counted() -> bool:
+            return waiting in await probe.metrics()
+
+        await until(is_counted, "the lag was looked at")
+        if is_idle:
+            gate.open()
+            await home.wait_settled()
+        async with connected(load_settings({"NATS_URL": home.nats.url})) as connection:
+            await Desk(home.nats, connection).ask(f"STREAM.DELETE.{STREAM}")
+            lost = await worker.wait_logged("stream_lost")
+            assert (lost["level"], lost["waited"]) == ("error", 0 if is_idle else 5)
+            assert f"noetl_worker_commands_lost_total {lost['waited']}.0" in await probe.metrics()
+            gate.open()
+            await worker.wait_logged("stream_made")
+        assert worker.logged("durable_gone") == []
+        assert len(worker.logged("stream_lost")) == 1
 
 
 async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over() -> None:

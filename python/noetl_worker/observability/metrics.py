@@ -38,6 +38,14 @@ TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 PLANE_REQUESTS: Final = Counter(
     "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too"
 )
+PLANE_ROUTES: Final = ("claim", "events", "results", "registry", "other")
+PLANE_TIME_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PLANE_TIMES: Final = Histogram(
+    "noetl_worker_control_plane_request_duration_seconds",
+    "From a request to the control plane to its answer; without ends in which it issues commands",
+    ["route"],
+    buckets=PLANE_TIME_BUCKETS,
+)
 CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight")
 SLOTS: Final = Gauge("noetl_worker_slots", "Slots of this worker (WORKER_MAX_CONCURRENT)")
 SLOTS_IN_USE: Final = Gauge("noetl_worker_slots_in_use", "Slots that commands hold")
@@ -95,6 +103,9 @@ OUTBOX_UNWRITTEN: Final = Gauge(
     "noetl_worker_outbox_unwritten", "Event sets that are in memory only, since the disk refused them"
 )
 OUTBOX_FAILED: Final = Counter("noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory")
+COMMANDS_LOST: Final = Counter(
+    "noetl_worker_commands_lost", "Commands that waited in a stream which somebody deleted, as last looked at"
+)
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim")
 RESOURCE_SHORTAGES: Final = Counter(
     "noetl_worker_resource_shortages",

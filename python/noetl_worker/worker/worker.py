@@ -41,7 +41,7 @@ from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.remote.jetstream.ack_watch import AckWatch
 from noetl_worker.remote.jetstream.connection import Connection
-from noetl_worker.remote.jetstream.consumer import Durable, ensure_durable, look
+from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
 from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.pause import shown
@@ -218,12 +218,14 @@ class Worker:
         settle = partial(settle_delivery, DeadLetters(store.publish, self.identity.unique))
 
         async def ensure() -> Durable:
-            return self._warn_of_stream(await ensure_durable(connection.client, self.settings), plane)
+            nonlocal durable
+            durable = await ensure_again(connection.client, self.settings, durable)
+            return self._warn_of_stream(durable, plane)
 
         return Puller(
             connection,
             durable,
-            window=lambda: 0 if self.outbox.trouble else self.slots.window(),
+            window=lambda: 0 if self.outbox.is_full or self.outbox.unkept else self.slots.window(),
             deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
             wake=self._freed,

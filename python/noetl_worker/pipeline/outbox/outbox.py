@@ -71,7 +71,7 @@ class Outbox:
         self.is_full = False
         """No room for more: whoever claims now would only hold more in memory."""
         self._full, self._unwritable = Outage(), Outage()
-        self._unkept: set[str] = set()
+        self.unkept: set[str] = set()
         """Keys of sets that are in memory only, since the disk refused them."""
 
     # ── the sets of this process ──
@@ -87,8 +87,8 @@ class Outbox:
     @property
     def trouble(self) -> str | None:
         """Why nothing more may be pulled: what is claimed now could only be held in memory."""
-        if self._unkept:
-            return f"the outbox cannot be written, and {len(self._unkept)} outcomes are in memory only"
+        if self.unkept:
+            return f"the outbox cannot be written, and {len(self.unkept)} outcomes are in memory only"
         return "the outbox is full" if self.is_full else None
 
     def has(self, event_set: EventSet) -> bool:
@@ -108,7 +108,8 @@ class Outbox:
             self._report(error)
             self._count_unkept(key, is_kept=False)
             return False
-        self._count_unkept(key, is_kept=True)
+        if self.unkept:
+            self._count_unkept(key, is_kept=True)
         self._enter(key, file, len(contents) + len(data or b""))
         self._works_again()
         return True
@@ -118,13 +119,14 @@ class Outbox:
         is_kept = event_set.key in self._rows
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
-        elif not event_set.is_open:
+        elif is_kept or self.unkept:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
         """The set is done with: accepted, refused for good, or no longer ours."""
         key = event_set.key
-        self._count_unkept(key, is_kept=True)
+        if self.unkept:
+            self._count_unkept(key, is_kept=True)
         if key not in self._rows:
             return
         try:
@@ -249,10 +251,10 @@ class Outbox:
 
     def _count_unkept(self, key: str, *, is_kept: bool) -> None:
         if is_kept:
-            self._unkept.discard(key)
+            self.unkept.discard(key)
         else:
-            self._unkept.add(key)
-        metrics.OUTBOX_UNWRITTEN.set(len(self._unkept))
+            self.unkept.add(key)
+        metrics.OUTBOX_UNWRITTEN.set(len(self.unkept))
 
     def log_fullness(self) -> None:
         """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""

@@ -59,6 +59,8 @@ class Durable:
     filters: tuple[str, ...]
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Of a stream that was there before."""
+    stream_created: str = field(default="", compare=False, repr=False)
+    """When the stream was made, in the server's words: another stream of this name has lost what was in this one."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
@@ -122,8 +124,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
             protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
     found = await _find_commands(client, settings)
-    if found.stream_info is None:
-        await _make_stream(client, found.stream, settings)
+    stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
     info = found.durable_info
     if info is None:
         info = await _make_durable(client, found, settings)
@@ -134,7 +135,31 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     _warn("durable_differs", found.durable, rows)
     _warn_of_dead_letters(await _with_dead_letters(client, found))
     config = found.stream_info["config"] if found.stream_info is not None else None
-    return replace(_durable(found.stream, info), stream_config=config)
+    created = str(stream_info.get("created") or "")
+    return replace(_durable(found.stream, info), stream_config=config, stream_created=created)
+
+
+async def ensure_again(client: Client, settings: Settings, before: Durable) -> Durable:
+    """Do as `ensure_durable` after the durable was gone; say what went with its stream, if that is another one."""
+    now = await ensure_durable(client, settings)
+    if before.stream_created != now.stream_created:
+        _report_lost(before)
+    return now
+
+
+def _report_lost(durable: Durable) -> None:
+    """The stream is gone: the number that waited at the last look, once for each stream."""
+    if not durable.logged.begins(f"lost {durable.stream_created}", holds=True):
+        return
+    waited = int(metrics.PENDING.labels(durable.stream, durable.name).value)
+    metrics.COMMANDS_LOST.inc(waited)
+    log.error(
+        "stream_lost",
+        stream=durable.stream,
+        waited=waited,
+        advice="somebody deleted the stream, and it is made again, empty: the commands that waited in it are gone. "
+        "What runs is reported. Start the executions anew that stand still",
+    )
 
 
 def _warn_of_dead_letters(found: Found) -> None:
@@ -180,18 +205,19 @@ def take_stream(owner: str) -> str:
     return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
 
 
-async def _make_stream(client: Client, name: str, settings: Settings) -> None:
+async def _make_stream(client: Client, name: str, settings: Settings) -> dict[str, Any]:
     config = new_stream(name, settings)
     try:
-        await ask(client, f"STREAM.CREATE.{name}", config)
+        made = await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
         if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own idea of it
-            return
+            return await ask(client, f"STREAM.INFO.{name}")
         owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
             raise
         raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
     log.info("stream_made", stream=name, subjects=config["subjects"])
+    return made
 
 
 async def _make_durable(client: Client, found: Found, settings: Settings, first: int | None = None) -> dict[str, Any]:
@@ -314,7 +340,10 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
         JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
     """
     info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
-    if durable.logged.begins("gone", info is None):
+    is_stream_gone = info is None and await ask_if_there(client, f"STREAM.INFO.{durable.stream}") is None
+    if is_stream_gone:
+        _report_lost(durable)
+    if durable.logged.begins("gone", info is None) and not is_stream_gone:
         log.error(
             "durable_gone",
             stream=durable.stream,
