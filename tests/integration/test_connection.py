@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import os
@@ -220,6 +221,16 @@ async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) 
     async with NatsServer(config=config) as server:
         with pytest.raises(SettingsError, match="no NATS USER JWT"):
             await connect(settings(server.url, NATS_CREDS=str(creds)), "test", attempts=1)
+
+
+async def test_login_that_has_ended_is_the_reason_why_nats_is_not_reached() -> None:
+    """A server ends such a connection without a word: "unexpected EOF" was all."""
+    nkeys = pytest.importorskip("nkeys")
+    claims = base64.urlsafe_b64encode(b'{"exp": 1000000000}').decode().rstrip("=")
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+    given = settings(f"nats://127.0.0.1:{closed_port()}", NATS_JWT=f"eyJhbGciOiJub25lIn0.{claims}.c2ln", NATS_SEED=seed)
+    with pytest.raises(JetStreamError, match=r"^NATS_JWT has ended"):
+        await connect(given, "test", attempts=1)
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])

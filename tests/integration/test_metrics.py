@@ -18,6 +18,7 @@ from integration.scraped_names import expressions, unknown_in
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability.tool_times import STATUSES
+from patience import PATIENCE_S
 
 Series: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 ROOT = Path(__file__, "../../..").resolve()
@@ -116,6 +117,13 @@ def test_tool_time_is_by_kind_and_status_and_the_upstream_names_have_the_sum(scr
     assert value(found, "noetl_worker_dispatch_duration_seconds_count", **shell) == 2
     assert value(found, "noetl_worker_dispatch_errors_total", **shell) == 2
     assert value(found, "noetl_worker_dispatch_errors_total", tool_kind="noop") == 0
+
+
+def test_wait_of_a_command_is_by_pool_and_kind(scrapes: Scrapes) -> None:
+    name, labels = "noetl_worker_schedule_to_start_seconds", {"pool": "default", "tool_kind": "noop"}
+    assert value(scrapes.at_start, f"{name}_count", **labels) == 0
+    assert value(scrapes.after_noops, f"{name}_count", **labels) == 20
+    assert 0 < value(scrapes.after_noops, f"{name}_sum", **labels) < 20 * PATIENCE_S
 
 
 def test_requests_a_command_and_slots_and_gates_are_those_of_the_settings(scrapes: Scrapes) -> None:

@@ -35,11 +35,17 @@ PULL_DURATION: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120))
+SCHEDULE_TO_START: Final = Histogram(
+    "noetl_worker_schedule_to_start_seconds",
+    "From a command's message in the stream to the start of its tool, by WORKER_POOL_NAME",
+    ["pool", "tool_kind"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 PLANE_REQUESTS: Final = Counter(
     "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too"
 )
 PLANE_ROUTES: Final = ("claim", "events", "results", "registry", "other")
-PLANE_TIME_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PLANE_TIME_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PLANE_TIMES: Final = Histogram(
     "noetl_worker_control_plane_request_duration_seconds",
     "From a request to the control plane to its answer; without ends in which it issues commands",

@@ -302,6 +302,12 @@ class Settings(ToolSettings):
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Variables that are set and have no effect without another one."""
+        has_user = self.nats_user or any(urlsplit(url).username for url in self.nats_url.reveal().split(","))
+        return ("NATS_PASSWORD",) if self.nats_password.reveal() and not has_user else ()
+
     def secrets(self) -> tuple[str, ...]:
         """The worker's own secrets, in clear: what it must never send."""
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))

@@ -234,6 +234,8 @@ class Worker:
     async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
         metrics.TOOLS.announce(self.registry.kinds())
+        for kind in self.registry.kinds():
+            metrics.SCHEDULE_TO_START.labels(self.settings.pool_name, kind)
         log_what_is_not_confined(self.settings)
         start = self._start_line(durable, plane)
         self.health.in_flight = InFlightView(self.deliveries.tasks, start)
@@ -367,8 +369,8 @@ class Worker:
 
     async def _pulse(self, readings: Readings) -> None:
         while True:
-            self.health.pulse = time.monotonic()
             readings.take()
+            self.health.pulse = time.monotonic() + PULSE_S
             await asyncio.sleep(PULSE_S)
 
     def _executor(self, client: ControlPlaneClient, starts: StartNotes) -> Executor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import random
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from noetl_worker.errors import NatsUnavailable, SettingsError, describe
 from noetl_worker.models import backoff
 from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream.client import Client, UnusableKey, require_key
+from noetl_worker.remote.transport.credential_ends import credential_ends
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 
@@ -38,6 +40,8 @@ _CREDS: Final = (
 """What a .creds file has."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors of a connection that is up, after which it is not."""
+_SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
+"""Credentials that NATS is shown and refuses without a reason: "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = "it is tried again; `noetl-worker doctor` looks at the way to it and at the login"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
@@ -238,6 +242,9 @@ def _unavailable(settings: Settings, error: BaseException) -> str:
         )
     if isinstance(error, UnusableKey):
         return str(error)
+    ended = [name for name, ends_at in credential_ends(settings).items() if ends_at < time.time() and name in _SHOWN]
+    if ended:
+        return f"{', '.join(ended)} has ended, and NATS at {where} does not take it ({describe(error)}): renew it"
     return f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
 
 
