@@ -19,7 +19,7 @@ from noetl_worker.errors import (
     TransportError,
 )
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.wire import Dialect, context_of
+from noetl_worker.models.wire import context_of
 from noetl_worker.pipeline.delivery import envelope
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.pipeline.outbox.directory import directory_of
@@ -78,7 +78,7 @@ class Diagnosis:
         self._conclusions: dict[str, str] = {}
         """The first one that each source has led to."""
         self._running = "is RUNNING"
-        self._is_python = self._may_be_passed_over = False
+        self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
         """By the control plane; why."""
 
@@ -238,7 +238,7 @@ class Diagnosis:
         try:
             async with ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings) as client:
                 plane = await client.plane("")
-                self._is_python = plane.dialect is Dialect.PYTHON
+                self._infers_completion = plane.rules.infers_completion
                 if story.execution_id is not None:
                     self._note_command(await plane.execution_detail(story.execution_id))
                 elif (detail := await _execution_named(plane, story.command_id)) is not None:
@@ -280,7 +280,7 @@ class Diagnosis:
     def _state_of(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
         word = self._running if status == "RUNNING" else f"is {status}"
-        if self._is_python and (inferred := inferred_end(status, _events_of(detail))):
+        if self._infers_completion and (inferred := inferred_end(status, _events_of(detail))):
             word = f"is {status} ({inferred})"
         return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
 

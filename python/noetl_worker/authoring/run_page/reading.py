@@ -50,7 +50,7 @@ async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST
             f"it is in no event, and {most_asked} are asked for at most."
         )
     run.commands = fold(dialect, events, asked)
-    if plane.dialect is Dialect.PYTHON and (inferred := inferred_end(detail.get("status"), events)):
+    if plane.rules.infers_completion and (inferred := inferred_end(detail.get("status"), events)):
         run.inferred = inferred
         run.notes.append(f"COMPLETED is {inferred}.")
     document = await _playbook(plane, detail, run)

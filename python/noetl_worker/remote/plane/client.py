@@ -402,17 +402,16 @@ class Plane:
     # ── registry (protocol/registry.md#registration) ──
 
     async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return _expect("register", await self._beat("register", dict(body)))
+        return _expect("register", await self._beat("/api/worker/pool/register", dict(body)))
 
     async def heartbeat(self, name: str) -> bool:
         """False when the plane does not know us (any more): register again."""
-        beat = self._beat("heartbeat", {"name": name})
+        beat = self._beat("/api/worker/pool/heartbeat", {"name": name})
         return await if_there(_expected("heartbeat", beat)) is not None
 
-    def _beat(self, what: str, body: JsonValue) -> Awaitable[Response]:
+    def _beat(self, path: str, body: JsonValue) -> Awaitable[Response]:
         limit_s = min(self.client.timeout_s, BEAT_S)
-        url = f"{self.url}/api/worker/pool/{what}"
-        return self.client.send("POST", url, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
+        return self.client.send("POST", self.url + path, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
 
     async def deregister(self, name: str) -> None:
         """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
