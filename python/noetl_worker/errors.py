@@ -317,6 +317,12 @@ class JetStreamError(NoetlWorkerError):
     """A stream or durable that is missing or differs from the settings. The text says how to correct it."""
 
 
+class NatsUnavailable(JetStreamError):
+    """NATS or its JetStream does not answer, or refuses the login: that may pass, without a change here."""
+
+    is_retryable = True
+
+
 class WorkerBroken(NoetlWorkerError):
     """A failure that a running worker cannot repair by itself. The worker has drained and must be started again."""
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 TARGET_LABELS: Final = frozenset({"job", "instance"})
 """What prometheus adds to each sample that it scrapes."""
+NATS_EXPORTER: Final = frozenset({"stream_name", "consumer_name"})
+"""Labels of what prometheus-nats-exporter says of a durable, as of its 0.17 (collector/jsz.go)."""
 _SELECTOR: Final = re.compile(r"\b(noetl_worker_\w+)\s*(?:\{([^}]*)\})?")
 _MATCHER: Final = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _LABELS: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
@@ -37,6 +39,8 @@ def unknown_in(expression: str, shown: str, scraped: Mapping[str, Mapping[str, C
     """
     found: list[str] = []
     known = set(TARGET_LABELS)
+    if "jetstream_consumer_" in expression:
+        known |= NATS_EXPORTER
     selectors = _SELECTOR.findall(expression)
     if not selectors:
         found.append(f"no metric of the worker in {expression!r}")

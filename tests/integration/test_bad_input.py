@@ -35,12 +35,17 @@ async def test_setting_that_does_not_parse_is_named_in_one_line(variable: str, v
     assert "s3cr3t" not in worker.text
 
 
-async def test_nats_that_is_not_there_ends_the_start_with_exit_3(tmp_path: Path) -> None:
+NO_WAIT = {
+    "NOETL_WORKER_WAIT": "false",
+    **inside(SET="noetl_worker.remote.jetstream.connection:RETRY_S=0.05 noetl_worker.worker.startup:RETRY_S=0.05"),
+}
+
+
+async def test_nats_that_is_not_there_ends_a_start_that_does_not_wait_with_exit_3(tmp_path: Path) -> None:
     url = f"nats://user:s3cr3t@127.0.0.1:{closed_port()}"
-    at_once = inside(SET="noetl_worker.remote.jetstream.connection:RETRY_S=0.05")
-    worker = await refused_start(tmp_path, NATS_URL=url, **at_once)
+    worker = await refused_start(tmp_path, NATS_URL=url, **NO_WAIT)
     assert worker.process.returncode == 3
-    assert len(worker.logged("nats_unreachable")) == 4
+    assert len(worker.logged("nats_unreachable")) == 1
     line = one_line(worker)
     assert "NATS_URL" in line
     assert url.rpartition("@")[2] in line
@@ -51,9 +56,10 @@ async def test_nats_without_jetstream_is_named(tmp_path: Path) -> None:
     account = 'accounts { A { users: [{user: a, password: "b"}] } }'  # no jetstream in this account
     async with NatsServer(config=account) as server:
         url = f"nats://a:b@{server.host}:{server.port}"
-        worker = await refused_start(tmp_path, NATS_URL=url)
+        worker = await refused_start(tmp_path, NATS_URL=url, **NO_WAIT)
         assert worker.process.returncode == 3
         assert "JetStream" in one_line(worker)
+        assert worker.logged("jetstream_unanswered")
 
 
 # ── the control plane at the start ──

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import os
@@ -24,7 +25,7 @@ from faults.test_names_and_keys import make_login
 from integration.desk import connected
 from integration.wire import serving
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.settings.settings import Settings, load_settings
@@ -218,8 +219,18 @@ async def test_credentials_without_a_jwt_are_refused_and_say_so(tmp_path: Path) 
     config = make_login(creds := tmp_path / "w.creds")
     creds.write_text(creds.read_text().partition("\n\n")[2])
     async with NatsServer(config=config) as server:
-        with pytest.raises(JetStreamError, match="no NATS USER JWT"):
+        with pytest.raises(SettingsError, match="no NATS USER JWT"):
             await connect(settings(server.url, NATS_CREDS=str(creds)), "test", attempts=1)
+
+
+async def test_login_that_has_ended_is_the_reason_why_nats_is_not_reached() -> None:
+    """A server ends such a connection without a word: "unexpected EOF" was all."""
+    nkeys = pytest.importorskip("nkeys")
+    claims = base64.urlsafe_b64encode(b'{"exp": 1000000000}').decode().rstrip("=")
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+    given = settings(f"nats://127.0.0.1:{closed_port()}", NATS_JWT=f"eyJhbGciOiJub25lIn0.{claims}.c2ln", NATS_SEED=seed)
+    with pytest.raises(JetStreamError, match=r"^NATS_JWT has ended"):
+        await connect(given, "test", attempts=1)
 
 
 @pytest.mark.parametrize("end", ["drain", "unsubscribe"])

@@ -67,6 +67,21 @@ async def test_clock_of_the_plane_is_compared(off_s: float, state: State, tmp_pa
     assert found["clock against the plane"].state is state
 
 
+async def test_plane_that_takes_seconds_is_a_warning_with_its_time(tmp_path: Path) -> None:
+    """With 5 s an answer it was "ok", after 16 s."""
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(1.1)
+            writer.write(answer)
+
+    async with serving(serve) as url:
+        found = by_check(await plane.examine(settings(tmp_path, NOETL_SERVER_URL=url)))["control plane: time"]
+    assert found.state is State.WARNING
+    assert found.found.startswith("/api/health answers in 1.")
+
+
 def test_clock_is_judged_by_what_is_surely_off() -> None:
     assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=2.5).state is State.FINE
     assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=1.0).state is State.WARNING

@@ -9,20 +9,23 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from integration.desk import DURABLE, STREAM, desk, durable_config
-from integration.house import house
-from integration.processes import one_line, refused_start, until, worker_process
+from integration.desk import DURABLE, STREAM, Desk, connected, desk, durable_config
+from integration.house import house, noops
+from integration.processes import PROBES, Gate, one_line, refused_start, until, worker_process
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
 from noetl_worker.models import Dialect
-from noetl_worker.observability.metrics import ACK_PENDING_FULL, MAX_ACK_PENDING
+from noetl_worker.models.stopping import Stopping
+from noetl_worker.observability.metrics import ACK_PENDING_FULL, DURABLE_USABLE, MAX_ACK_PENDING
+from noetl_worker.observability.probes import Health
 from noetl_worker.remote.jetstream import comparison
 from noetl_worker.remote.jetstream.api import ask
 from noetl_worker.remote.jetstream.connection import connect
-from noetl_worker.remote.jetstream.consumer import ensure_at_start, ensure_durable, look
+from noetl_worker.remote.jetstream.consumer import ensure_durable, look
 from noetl_worker.settings.nats import covers
 from noetl_worker.settings.settings import load_settings
+from noetl_worker.worker.startup import Startup
 from patience import PATIENCE_S
 
 
@@ -58,12 +61,13 @@ async def test_server_that_is_restarted_during_a_start_is_asked_again() -> None:
     port = listening.sockets[0].getsockname()[1]
     settings = load_settings({"NATS_URL": f"nats://127.0.0.1:{port}"})
     connection = await connect(settings, "test")
-    starting = asyncio.ensure_future(ensure_at_start(connection.client, settings))
+    starting = asyncio.ensure_future(Startup(settings, Health(), Stopping()).durable(connection))
     await asked.wait()
     listening.close()
     over.set()
     async with NatsServer(port=port):
         durable = await starting
+        assert durable is not None
         assert (durable.stream, durable.name) == (STREAM, DURABLE)
         await connection.close()
 
@@ -126,20 +130,76 @@ async def test_durable_changed_or_deleted_while_it_is_used_is_said_once() -> Non
             },
         )
         with capture_logs() as logs:
-            seen = await look(client, durable)
+            seen = await look(client, durable, settings)
             assert set(seen.durable.filters) != set(durable.filters)
             assert seen.durable.ack_wait_s == 5
-            await look(client, durable)
+            await look(client, durable, settings)
             assert [(line["event"], line["field"]) for line in logs] == [
-                ("durable_changed", "filters"),
+                ("durable_unusable", "filters"),
                 ("durable_changed", "ack_wait_s"),
             ]
-            assert "noetl-worker nats ensure --apply" in logs[0]["advice"]
+            assert DURABLE_USABLE.labels(STREAM, DURABLE).value == 0
+            assert "noetl-worker nats ensure --apply" in logs[0]["error"]
             await there.ask(f"CONSUMER.DELETE.{STREAM}.{DURABLE}")
             for _ in range(2):
                 with pytest.raises(JetStreamError, match="is gone"):
-                    await look(client, durable)
+                    await look(client, durable, settings)
             assert [line["event"] for line in logs[2:]] == ["durable_gone"]
+
+
+async def test_worker_whose_durable_was_changed_is_not_ready_until_it_is_mended(tmp_path: Path) -> None:
+    """It was ready, with a lag of 0."""
+    poll = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    async with house(worker=False) as home, worker_process(home, tmp_path, **poll) as worker:
+        probe = await worker.probe()
+        async with connected(load_settings({"NATS_URL": home.nats.url})) as connection:
+            there = Desk(home.nats, connection)
+            config = (await there.durable())["config"]
+            others = {**config, "filter_subjects": None, "filter_subject": "noetl.commands.gpu.>"}
+            body = {"stream_name": STREAM, "action": "update", "config": others}
+            await there.ask(f"CONSUMER.CREATE.{STREAM}.{DURABLE}", body)
+            said = await worker.wait_logged("durable_unusable")
+            assert (said["level"], said["field"]) == ("error", "filters")
+
+            async def is_the_reason() -> bool:
+                return "filters noetl.commands.gpu.>" in (await probe.why_not_ready() or "")
+
+            await until(is_the_reason, "not ready")
+            assert (await there.type("nats", "ensure", "--apply")).code == 0
+            await worker.wait_logged("durable_usable")
+            await until(probe.is_ready, "ready again")
+            await home.ran(*noops(1))
+
+
+@pytest.mark.parametrize("is_idle", [True, False], ids=["pulling", "full"])
+async def test_stream_that_is_deleted_is_an_error_with_the_number_that_waited(is_idle: bool, tmp_path: Path) -> None:
+    """The line said that every message comes again."""
+    given = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "1"}
+    gate = Gate(tmp_path)
+    async with house(worker=False) as home, worker_process(home, tmp_path, **given) as worker:
+        probe = await worker.probe()
+        await home.plane.create_commands(
+            [RawCommand("shell", {"command": gate.command()}), *noops(0 if is_idle else 5)]
+        )
+        await until(lambda: gate.runs == 1, "its slot is taken")
+        waiting = 'consumer_pending{consumer="noetl_worker",stream="NOETL_COMMANDS"} ' + ("0.0" if is_idle else "5.0")
+
+        async def is_counted() -> bool:
+            return waiting in await probe.metrics()
+
+        await until(is_counted, "the lag was looked at")
+        if is_idle:
+            gate.open()
+            await home.wait_settled()
+        async with connected(load_settings({"NATS_URL": home.nats.url})) as connection:
+            await Desk(home.nats, connection).ask(f"STREAM.DELETE.{STREAM}")
+            lost = await worker.wait_logged("stream_lost")
+            assert (lost["level"], lost["waited"]) == ("error", 0 if is_idle else 5)
+            assert f"noetl_worker_commands_lost_total {lost['waited']}.0" in await probe.metrics()
+            gate.open()
+            await worker.wait_logged("stream_made")
+        assert worker.logged("durable_gone") == []
+        assert len(worker.logged("stream_lost")) == 1
 
 
 async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_it_is_over() -> None:
@@ -160,8 +220,8 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
         taken = await subscription.fetch(2, timeout=PATIENCE_S)
         gauge = ACK_PENDING_FULL.labels(STREAM, DURABLE)
         with capture_logs() as logs:
-            seen = await look(client, durable)
-            await look(client, durable)
+            seen = await look(client, durable, settings)
+            await look(client, durable, settings)
             assert (seen.pending, seen.ack_pending) == (1, 2)
             assert gauge.value == 1
             assert MAX_ACK_PENDING.labels(STREAM, DURABLE).value == 2
@@ -169,7 +229,7 @@ async def test_max_ack_pending_that_is_reached_is_a_gauge_and_one_warning_until_
             assert (line["event"], line["waiting"]) == ("max_ack_pending_reached", 1)
             assert "NOETL_WORKER_MAX_ACK_PENDING" in line["advice"]
             await taken[0].ack_sync()
-            await look(client, durable)
+            await look(client, durable, settings)
             assert gauge.value == 0
 
 

@@ -18,6 +18,7 @@ from integration.scraped_names import expressions, unknown_in
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability.tool_times import STATUSES
+from patience import PATIENCE_S
 
 Series: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 ROOT = Path(__file__, "../../..").resolve()
@@ -118,6 +119,13 @@ def test_tool_time_is_by_kind_and_status_and_the_upstream_names_have_the_sum(scr
     assert value(found, "noetl_worker_dispatch_errors_total", tool_kind="noop") == 0
 
 
+def test_wait_of_a_command_is_by_pool_and_kind(scrapes: Scrapes) -> None:
+    name, labels = "noetl_worker_schedule_to_start_seconds", {"pool": "default", "tool_kind": "noop"}
+    assert value(scrapes.at_start, f"{name}_count", **labels) == 0
+    assert value(scrapes.after_noops, f"{name}_count", **labels) == 20
+    assert 0 < value(scrapes.after_noops, f"{name}_sum", **labels) < 20 * PATIENCE_S
+
+
 def test_requests_a_command_and_slots_and_gates_are_those_of_the_settings(scrapes: Scrapes) -> None:
     name, before = "noetl_worker_control_plane_requests_total", scrapes.at_start
     sent = value(scrapes.after_noops, name) - value(before, name)
@@ -154,18 +162,27 @@ def series_of(name: str, values: str, **labels: str) -> dict[str, str]:
     return {"series": f"{name}{{{written}}}", "values": values}
 
 
-PENDING = {"stream": "s", "consumer": "c"}
+PENDING = {"stream": "NOETL_COMMANDS", "consumer": "c"}
+STORED = {"stream_name": "NOETL_COMMANDS", "consumer_name": "c"}
 HTTP = {"tool_kind": "http"}
+CLAIM = {"route": "claim"}
 QUIET = {
     name: series_of(f"noetl_worker_{name}", values, **labels)
     for name, values, labels in (
-        ("nats_consumer_pending", "5x30", PENDING),
+        ("nats_consumer_pending", "0x30", PENDING),
         ("nats_consumer_pause_seconds", "0x30", PENDING),
+        ("durable_usable", "1x30", PENDING),
+        ("nats_permission_violations_total", "3x30", {"what": "acknowledge"}),
         ("nats_consumer_ack_pending_full", "0x30", PENDING),
         ("slots_limit", "16x30", {}),
         ("slots_in_use", "4x30", {}),
         ("dead_letters_total", "7x30", {"reason": "unknown_command"}),
         ("outbox_oldest_seconds", "0x30", {}),
+        ("outbox_unwritten", "0x30", {}),
+        ("outbox_write_errors_total", "2x30", {}),
+        ("commands_lost_total", "2x30", {}),
+        ("resource_shortages_total", "2x30", {}),
+        ("dead_letters_kept", "0x30", {}),
         ("ready", "1x30", {}),
         ("nats_connected", "1x30", {}),
         ("auth_refused", "0x30", {}),
@@ -182,6 +199,17 @@ QUIET = {
 }
 QUIET |= {
     "bucket": series_of("noetl_worker_loop_delay_seconds_bucket", "0+120x30", le="2.5"),
+    "answers": series_of("noetl_worker_control_plane_request_duration_seconds_bucket", "0+9x30", le="0.1", **CLAIM),
+    "all answers": series_of(
+        "noetl_worker_control_plane_request_duration_seconds_bucket", "0+9x30", le="+Inf", **CLAIM
+    ),
+    "slow answers": series_of(
+        "noetl_worker_control_plane_request_duration_seconds_bucket", "0+9x30", le="5.0", **CLAIM
+    ),
+    "up": series_of("up", "1x30"),
+    "ack_pending": series_of("noetl_worker_nats_consumer_ack_pending", "2x30", **PENDING),
+    "stored": series_of("jetstream_consumer_num_pending", "5x30", **STORED),
+    "asked": series_of("jetstream_consumer_num_waiting", "0x30", **STORED),
     "succeeded": series_of("noetl_worker_tool_runs_total", "0+9x30", status="success", **HTTP),
     "failed": series_of("noetl_worker_tool_runs_total", "0+1x30", status="error", **HTTP),
     "started": series_of("process_start_time_seconds", "100x30"),
@@ -193,18 +221,36 @@ def but(**changed: str) -> list[dict[str, str]]:
     return [{**one, "values": changed[name]} if name in changed else one for name, one in QUIET.items()]
 
 
+def gone(pending: str, ack_pending: str) -> dict[str, str]:
+    """The last worker is gone after 20 minutes, and its target; Prometheus marks its series as stale."""
+    own = {name: f"{one['values'].partition('x')[0]}x20 stale" for name, one in QUIET.items()}
+    own = {name: text for name, text in own.items() if name not in ("stored", "asked")}
+    return {**own, "nats_consumer_pending": f"{pending}x20 stale", "ack_pending": f"{ack_pending}x20 stale"}
+
+
 FULL = {"slots_in_use": "16x30"}
 TROUBLE = {
+    "NoetlWorkerTargetDown": but(**{**gone("0", "0"), "up": "1x20 0x10"}),
+    "NoetlWorkerGone": but(**gone("0", "2")),
+    "NoetlWorkerNobodyPulls": but(**gone("0", "0")),
     "NoetlWorkerPlaneDown": but(gate_down="0x20 1x10"),
+    "NoetlWorkerPlaneSlow": but(answers="0+9x26 234x4"),
     "NoetlWorkerNatsDown": but(nats_connected="1x20 0x10"),
     "NoetlWorkerAuthRefused": but(auth_refused="0x20 1x10"),
+    "NoetlWorkerDurableUnusable": but(**{**gone("0", "0"), "durable_usable": "1x15 0x4 stale"}),
+    "NoetlWorkerNatsRefuses": but(nats_permission_violations_total="0x27 40x3"),
     "NoetlWorkerNotReady": but(ready="1x5 0x25"),
     "NoetlWorkerRestarts": but(started="100x5 200x5 300x5 400x5 500x10"),
     "NoetlWorkerLagGrows": but(nats_consumer_pending="5+3x30"),
+    "NoetlWorkerCommandsWait": but(nats_consumer_pending="500x30"),
     "NoetlWorkerAckPendingFull": but(nats_consumer_ack_pending_full="0x20 1x10"),
-    "NoetlWorkerSlotsFull": but(**FULL),
+    "NoetlWorkerSlotsFull": but(**FULL, nats_consumer_pending="5x30"),
     "NoetlWorkerKindFails": but(succeeded="0+9x15 135+5x15", failed="0+1x15 15+5x15"),
     "NoetlWorkerDeadLetters": but(dead_letters_total="0x20 1x10"),
+    "NoetlWorkerStreamLost": but(commands_lost_total="2x27 200x3"),
+    "NoetlWorkerDeadLettersKept": but(dead_letters_kept="0x10 3x20"),
+    "NoetlWorkerOutboxUnwritten": but(outbox_unwritten="0x27 2x3"),
+    "NoetlWorkerResourceShortage": but(resource_shortages_total="2x27 8x3"),
     "NoetlWorkerOutboxOld": but(outbox_oldest_seconds="0+60x30"),
     "NoetlWorkerExecutionStandsStill": but(executions_standing_still_total="0x20 1x10"),
     "NoetlWorkerBatchNotRescued": but(batches_not_rescued_total="0x20 1x10"),
@@ -213,11 +259,19 @@ TROUBLE = {
     "NoetlWorkerForeignPool": but(foreign_pool_total="0x20 4x10"),
     "NoetlWorkerCredentialEnds": but(credential_ends_timestamp_seconds="1000000x30"),
 }
-IDLE = but(plane_down="0x20 1x10")
-"""A plane that only heartbeats have met."""
+ALSO = {
+    "an idle worker, whose plane only heartbeats have met": ("NoetlWorkerPlaneDown", but(plane_down="0x20 1x10")),
+    "a kind that fails from its first run": ("NoetlWorkerKindFails", but(succeeded="0x30", failed="0x15 0+2x15")),
+    "a disk that refuses a row": ("NoetlWorkerOutboxUnwritten", but(outbox_write_errors_total="2x27 3x3")),
+}
 SILENT = {
+    "KEDA holds the pool at 0": ("NoetlWorkerGone", but(**gone("0", "0"), stored="0x30")),
+    "nothing waits at 0": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), stored="0x30")),
+    "another program pulls": ("NoetlWorkerNobodyPulls", but(**gone("0", "0"), asked="1x30")),
     "all slots are taken": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", **FULL)),
     "paused": ("NoetlWorkerLagGrows", but(nats_consumer_pending="5+3x30", nats_consumer_pause_seconds="1800-60x30")),
+    "few wait for a moment": ("NoetlWorkerCommandsWait", but(nats_consumer_pending="500x14 0 500x15")),
+    "every slot is taken": ("NoetlWorkerCommandsWait", but(nats_consumer_pending="500x30", **FULL)),
     "nothing waits": ("NoetlWorkerSlotsFull", but(nats_consumer_pending="0x30", **FULL)),
     "a start": ("NoetlWorkerNotReady", but(ready="1x26 0x2 1x2")),
     "a roll-out": ("NoetlWorkerRestarts", but(started="100x15 200x15")),
@@ -242,7 +296,7 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
     assert {rule["alert"] for rule in rules} == set(TROUBLE)
 
     def case(name: str, alert: str, samples: list[dict[str, str]], *, fires: bool) -> dict[str, Any]:
-        asked = {"expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) > 0', "eval_time": "30m"}
+        asked = {"expr": f'count(ALERTS{{alertname=~"{alert}", alertstate="firing"}}) > 0', "eval_time": "30m"}
         expected = [{"labels": "{}", "value": 1}] if fires else []
         return {
             "name": name,
@@ -252,8 +306,8 @@ def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -
         }
 
     cases = [case(alert, alert, samples, fires=True) for alert, samples in TROUBLE.items()]
-    cases.append(case("an idle worker", "NoetlWorkerPlaneDown", IDLE, fires=True))
-    cases += [case(f"quiet: {alert}", alert, but(), fires=False) for alert in TROUBLE]
+    cases += [case(name, alert, samples, fires=True) for name, (alert, samples) in ALSO.items()]
+    cases.append(case("quiet", ".+", but(), fires=False))
     cases += [case(name, alert, samples, fires=False) for name, (alert, samples) in SILENT.items()]
     file = tmp_path / "cases.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": cases}))

@@ -12,6 +12,7 @@ from integration.processes import Ended
 from noetl_worker.errors import JetStreamError
 from noetl_worker.remote.jetstream.consumer import ensure_durable
 from noetl_worker.settings.settings import load_settings
+from patience import PATIENCE_S
 
 
 def differing(ended: Ended) -> dict[str, list[str]]:
@@ -85,6 +86,29 @@ async def test_ensure_changes_in_place_what_can_be_and_keeps_the_place_of_the_du
         assert sorted(subjects) == ["noetl.commands", "noetl.commands.>"]
         assert (await ensure_durable(there.connection.client, load_settings({}))).name == DURABLE
         assert (await there.type("nats", "ensure")).code == 5, "without --apply any difference counts"
+
+
+async def test_commands_that_other_filters_pass_over_are_counted_and_a_durable_from_a_sequence_has_them() -> None:
+    """748 of 1,084 were never delivered, and nothing said so."""
+    async with desk() as there:
+        await there.make_stream()
+        await there.make_durable(filter_subjects=None, filter_subject="noetl.commands.gpu.>", ack_wait=30 * 10**9)
+        jetstream = there.connection.client.jetstream()
+        for number in range(12):
+            await jetstream.publish("noetl.commands" if number % 4 else f"noetl.commands.gpu.{number}", b"x")
+        taken = await (await jetstream.pull_subscribe_bind(DURABLE, STREAM)).fetch(2, timeout=PATIENCE_S)
+        assert [int(one.metadata.sequence.stream) for one in taken] == [1, 5]
+        applied = await there.type("nats", "ensure", "--apply", NATS_FILTER_SUBJECT="noetl.commands")
+        assert applied.code == 0, applied.out + applied.err
+        said = " ".join(applied.out.split())
+        assert "warning: 3 commands that its filters bring lie before sequence 6" in said
+        assert "1 commands that waited are not brought by the filters any more" in said
+        words = ["nats", "ensure", "--apply", "--from", "1", "--nats-consumer", "noetl_worker_missed"]
+        assert f"noetl-worker {' '.join(words)}" in said
+        assert (await there.type(*words, NATS_FILTER_SUBJECT="noetl.commands")).code == 0
+        missed = await there.ask(f"CONSUMER.INFO.{STREAM}.noetl_worker_missed")
+        assert missed["num_pending"] == 9
+        assert (await there.type(*words, NATS_FILTER_SUBJECT="noetl.commands")).code == 2, "it is there by now"
 
 
 async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_it() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 from integration.desk import DURABLE, account_of, desk
 from integration.findings import by_check, not_fine, settings
 from integration.house import House
+from integration.processes import PROBES, Probe, until, worker_process
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
@@ -47,6 +50,39 @@ async def test_worker_with_the_permissions_of_the_page_does_all_and_doctor_finds
     assert (found[LOGIN].state, found[ANYBODY].state) == (State.FINE, State.FINE)
     # it may not list the consumers
     assert not_fine(findings).keys() <= {"stream: other durables"}
+
+
+async def test_login_that_may_not_acknowledge_makes_the_worker_not_ready_until_it_may(tmp_path: Path) -> None:
+    """1,000 commands were reported, then the pool stood, and the log advised a higher limit."""
+    lacking = users(permissions().replace('"$JS.ACK.NOETL_COMMANDS.noetl_worker.>",', ""))
+    async with NatsServer(config=lacking) as server:
+        at = f"{server.host}:{server.port}"
+        async with DevControlPlane(PlaneSettings(dialect=Dialect.RUST), nats_url=f"nats://plane:p@{at}") as plane:
+            home = House(server, plane)
+            poll = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1", "NATS_URL": f"nats://w:p@{at}"}
+            poll |= {"NOETL_WORKER_MAX_ACK_PENDING": "16"}
+            try:
+                async with worker_process(home, tmp_path, **poll) as worker:
+                    probe, refused = await worker.probe(), "NATS refuses the acknowledgements of this login"
+                    await plane.create_commands([RawCommand("noop")] * 20)
+                    assert (await worker.wait_logged("acks_refused"))["level"] == "error"
+                    await until(lambda: is_reason(probe, refused), "not ready")
+                    found = re.search(r'violations_total{what="acknowledge"} (\d+)', await probe.metrics())
+                    assert found is not None
+                    assert int(found[1]) >= 16
+                    full = await worker.wait_logged("max_ack_pending_reached")
+                    assert "MAX_ACK_PENDING" not in full["advice"]
+                    config = server.log_path.with_name("nats-server.conf")
+                    config.write_text(config.read_text().replace(lacking, users(permissions())))
+                    os.kill(server.pid or 0, signal.SIGHUP)
+                    await worker.wait_logged("acks_taken")
+                    await until(probe.is_ready, "ready again")
+            finally:
+                await home.close()
+
+
+async def is_reason(probe: Probe, reason: str) -> bool:
+    return await probe.why_not_ready() == reason
 
 
 async def test_login_that_may_do_more_is_a_warning_that_names_it(tmp_path: Path) -> None:

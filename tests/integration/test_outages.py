@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from integration.house import CLAIM, house, noops
 from integration.processes import ON_DISK, PROBES, starting_process, until, worker_process
+from noetl_worker.authoring.dev.nats_server import NatsServer
 
 BEAT = "POST /api/worker/pool/heartbeat"
 
@@ -34,6 +35,38 @@ async def test_control_plane_that_is_down_at_the_start_is_waited_for(tmp_path: P
             assert await worker.stop() == 0
 
 
+async def test_nats_that_is_down_at_the_start_is_waited_for_with_probes_and_metrics(tmp_path: Path) -> None:
+    """It ended with code 3, and the series that the alerts read ended with it."""
+    async with house(worker=False, plane=ON_DISK) as home:
+        await home.nats.stop()
+        async with starting_process(home, tmp_path, **PROBES) as worker:
+            probe = await worker.probe()
+            await worker.wait_logged("nats_unreachable")
+            assert "no NATS at nats://127.0.0.1" in (await probe.why_not_ready() or "")
+            assert (await probe.get("/livez")).status_code == 200
+            found = (await probe.metrics()).splitlines()
+            assert {"noetl_worker_nats_connected 0.0", "noetl_worker_ready 0.0"} <= {*found}
+            await home.nats.start()
+            await until(probe.is_ready, "ready")
+            assert "noetl_worker_nats_connected 1.0" in await probe.metrics()
+            await home.ran(*noops(1))
+            assert await worker.stop() == 0
+
+
+async def test_login_that_nats_refuses_at_the_start_is_the_reason_of_a_worker_that_waits(tmp_path: Path) -> None:
+    async with house(worker=False) as home, NatsServer(config="authorization { token: right }") as server:
+        url = {"NATS_URL": f"nats://s3cr3t@{server.host}:{server.port}"}
+        async with starting_process(home, tmp_path, **PROBES, **url) as worker:
+            probe = await worker.probe()
+
+            async def is_refused() -> bool:
+                return "refuses the login" in (await probe.why_not_ready() or "")
+
+            await until(is_refused, "the reason")
+            assert await worker.stop() == 0
+            assert "s3cr3t" not in worker.text
+
+
 async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_path: Path) -> None:
     beats = {"WORKER_HEARTBEAT_INTERVAL": "0.2"}
     async with house(worker=False) as home, worker_process(home, tmp_path, **PROBES, **beats) as worker:
@@ -49,6 +82,33 @@ async def test_idle_worker_says_that_the_plane_is_down_and_that_it_is_back(tmp_p
         await until(probe.is_ready, "ready again")
         assert (await worker.wait_logged("plane_up"))["since"] == down["since"]
         assert len(worker.logged("plane_down")) == 1
+        assert await worker.stop() == 0
+
+
+async def test_outcomes_that_no_disk_takes_stop_the_pull_and_are_what_plane_down_says(tmp_path: Path) -> None:
+    """It said that nothing is lost, with nothing on disk."""
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    given = {**PROBES, "WORKER_HEARTBEAT_INTERVAL": "0.2", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
+    given["NOETL_WORKER_OUTBOX_DIR"] = str(blocked / "outbox")
+    async with house(worker=False) as home, worker_process(home, tmp_path, **given) as worker:
+        probe = await worker.probe()
+        home.plane.fault = lambda request: JSONResponse({}, 503) if "/events" in request.url.path else None
+        [one] = await home.plane.create_commands(noops(1))
+
+        async def is_in_memory() -> bool:
+            return "1 outcomes are in memory only" in (await probe.why_not_ready() or "")
+
+        await until(is_in_memory, "not ready")
+        assert "noetl_worker_outbox_unwritten 1.0" in await probe.metrics()
+        await home.plane.stop()
+        down = await worker.wait_logged("plane_down")
+        assert (down["outcomes_on_disk"], down["outcomes_in_memory"]) == (0, 1)
+        assert "lost with this worker" in down["advice"]
+        home.plane.fault = None
+        await home.plane.start()
+        await home.wait_terminal(one.event_id)
+        await until(probe.is_ready, "ready again")
         assert await worker.stop() == 0
 
 

@@ -262,7 +262,7 @@ async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> N
 PROBED = """
 import os, socket
 probes = socket.socket(fileno=int(os.environ["NOETL_WORKER_PROBES_SOCKET"]))
-for answer in (b"", b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}", b"", b""):
+for answer in (b"", b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}", b"", b"", b""):
     connection, _ = probes.accept()
     connection.recv(4096)
     connection.sendall(answer)
@@ -310,6 +310,10 @@ async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that
         assert [(await livez())[0] for _ in range(2)] == [200, 200]
         hung = {"status": "failing", "processes": {"1": "it runs, and no longer answers"}}
         assert await livez() == (503, hung)
+        _, scraped = await there.pages["/metrics"]()
+        assert isinstance(scraped, bytes)
+        assert b"\nnoetl_worker_ready 0.0\n" in scraped, "the alerts see it, though the others answer"
+        assert b"\nnoetl_worker_loop_lag_seconds " in scraped
         await there.lives_again()
         assert (await livez())[0] == 200, "another one, which has not answered yet"
 

@@ -320,7 +320,7 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
         collector.answer("POST /v1/traces")
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
         async with house(worker=False) as home, worker_process(home, tmp_path, **otel) as worker:
-            await home.ran(RawCommand("shell", {"command": "exit 3"}))
+            await home.ran(RawCommand("shell", {"command": "exit 3"}), RawCommand("noop"))
             assert await worker.stop() == 0
         [export] = collector.requests
     assert (export.method, export.path) == ("POST", "/v1/traces")
@@ -328,6 +328,8 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
     [line] = worker.logged("command_failed")
     assert bytes.fromhex(line["trace_id"]) in sent
     assert bytes.fromhex(line["span_id"]) in sent
+    [outcome] = [one for one in worker.logged("outcome") if one["kind"] == "noop"]
+    assert sent.count(bytes.fromhex(outcome["span_id"])) > 1, "of `process`, which others name as their parent"
 
 
 def test_no_trace_and_no_import_without_an_endpoint() -> None:

@@ -14,6 +14,7 @@ from integration.findings import nowhere
 from integration.house import House, house
 from integration.processes import command_line, typed
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.cli.diagnosis import Diagnosis, Story
 from noetl_worker.models import Dialect, Report
 from noetl_worker.pipeline.outbox.event_set import EventSet
@@ -79,6 +80,27 @@ async def test_command_that_waits_is_told_by_where_the_durable_stands() -> None:
         missed = await asked(home, one.command_id, most=1, execution_id=one.execution_id)
         assert "1 older ones were not looked through" in texts(missed, "NATS")
         assert two.command_id != one.command_id
+
+
+async def test_command_that_the_durable_passed_over_is_not_called_acknowledged() -> None:
+    """The ack floor is all that JetStream tells, and a change of filters leaves messages behind it."""
+    async with house(Dialect.PYTHON, worker=False) as home, connected(settings(home)) as connection:
+        [one] = await home.plane.create_commands([RawCommand("noop")])
+        there = Desk(home.nats, connection)
+        await there.make_durable(opt_start_seq=2, deliver_policy="by_start_sequence")
+        story = await asked(home, one.command_id, execution_id=one.execution_id)
+        assert "acknowledged, or passed over" in texts(story, "NATS")
+        assert story.conclusion.startswith("it was never claimed, and the durable is beyond it: passed over")
+
+
+def test_completion_that_the_plane_infers_is_told_with_what_has_not_ended() -> None:
+    def events(kind: str, count: int) -> list[dict[str, str]]:
+        return [{"event_type": kind, "node_name": "fetch"}] * count
+
+    seen = [*events("command.issued", 500), *events("command.completed", 498), *events("command.failed", 1)]
+    assert inferred_end("COMPLETED", seen) == "inferred by the plane, no event says so; fetch has 499 of 500"
+    assert inferred_end("COMPLETED", [*seen, {"event_type": "playbook.completed"}]) == ""
+    assert inferred_end("RUNNING", seen) == ""
 
 
 async def test_dead_letter_is_told_with_its_number_and_reason() -> None:

@@ -179,6 +179,7 @@ class SimClient:
         self.is_connecting = False
         self.is_reconnecting = False
         self.last_error: Exception | None = None
+        self.is_ack_refused = False
         self.stats = {"reconnects": 0}
         self._transport = None  # there are no sockets here that an attempt could leave open
         self.connected_server_version = ServerVersion("2.14.0")

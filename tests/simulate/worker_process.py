@@ -29,19 +29,21 @@ class _Keepalive(Keepalive):
 
     _running: asyncio.Task[Any] | None = None
 
-    async def start(self) -> None:
+    async def serve(self) -> None:
         strand = STRAND.get()
         assert strand is not None, "a keepalive outside of every process"
         self._running = strand.process.keepalive.spawn(self._guarded())
-        await asyncio.wrap_future(self._up)
+        await asyncio.wrap_future(self._serving)
 
     async def _guarded(self) -> None:
         try:
             await self._main()
         except Exception as error:
-            if self._up.done():
+            waiting = [one for one in (self._serving, self._up) if not one.done()]
+            for one in waiting:
+                one.set_exception(error)
+            if not waiting:
                 raise
-            self._up.set_exception(error)
 
     def is_alive(self) -> bool:
         return self._running is not None and not self._running.done()

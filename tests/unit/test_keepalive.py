@@ -142,6 +142,11 @@ async def server() -> AsyncIterator[Server]:
     listening.close()  # not `async with`: that waits for connections, which a test that fails leaves behind
 
 
+async def started(keepalive: Keepalive) -> None:
+    await keepalive.serve()
+    await keepalive.start()
+
+
 async def ended_by_itself() -> None:
     for thread in threading.enumerate():
         if thread.name == "noetl-keepalive":
@@ -171,7 +176,7 @@ async def test_plane_that_never_answers_is_down_though_it_is_not_known_which_it_
     server.settings = settings(NATS_URL=server.settings.nats_url.reveal(), NOETL_SERVER_URL=server.settings.server_url)
     keepalive = server.keepalive()
     async with logged():
-        await keepalive.start()
+        await started(keepalive)
         await until(lambda: server.health.plane_down is not None, "plane_down")
         await keepalive.stop()
     assert server.settings.server_url in str(server.health.plane_down)
@@ -184,7 +189,7 @@ async def test_bug_in_a_part_of_it_ends_the_thread_so_that_the_worker_notices(pa
     if not of_registry:
         keepalive.in_progress.track(REPLY, cast(Any, "no time"))
     async with logged() as errors:
-        await keepalive.start()
+        await started(keepalive)
         await ended_by_itself()
     assert not keepalive.is_alive()
     assert [("name_for" in error, "str" in error) for error in errors] == [(of_registry, not of_registry)]
@@ -201,7 +206,7 @@ async def test_stop_that_meets_the_end_of_the_thread_raises_nothing(server: Serv
 
     keepalive = server.keepalive(SimpleNamespace(unique="w"))
     async with logged(hold):
-        await keepalive.start()
+        await started(keepalive)
         await asyncio.to_thread(dying.wait, PATIENCE_S)
         asyncio.get_running_loop().call_later(0.1, may_end.set)
         await keepalive.stop()
@@ -214,7 +219,7 @@ async def test_threads_of_tools_that_do_not_end_do_not_hold_up_the_stop(server: 
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     tool = loop.run_in_executor(None, tool_may_end.wait)
-    await keepalive.start()
+    await started(keepalive)
     stopping = asyncio.ensure_future(keepalive.stop())
     done, _ = await asyncio.wait({stopping}, timeout=PATIENCE_S)
     tool_may_end.set()
@@ -227,13 +232,14 @@ async def stopped_at_its_start(server: Server, at: Callable[[], Awaitable[Any]],
     """The start is cancelled when `at` is over; its thread goes on while it is stopped."""
     keepalive = server.keepalive()
     async with logged() as errors:
-        starting = asyncio.ensure_future(keepalive.start())
+        starting = asyncio.ensure_future(started(keepalive))
         await at()
         starting.cancel()
         await asyncio.wait({starting})
         asyncio.get_running_loop().call_later(0.1, go_on)
         await keepalive.stop()
-        await server.closed.wait()
+        if server.accepted.is_set():
+            await server.closed.wait()
     assert (keepalive.is_alive(), errors) == (False, [])
 
 

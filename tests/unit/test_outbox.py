@@ -161,8 +161,10 @@ def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path, datab
     large.report.response = "x" * 100_000
     with capture_logs() as lines:
         assert not ours.keep(large)
+        assert ours.trouble == "the outbox cannot be written, and 1 outcomes are in memory only"
         databases[0].execute("PRAGMA max_page_count=1000000")
         assert ours.keep(large), "and it works again when there is room"
+        assert ours.trouble is None
     assert [line["event"] for line in lines] == ["outbox_not_writable", "outbox_writable"]
     assert "full" in lines[0]["error"]
 

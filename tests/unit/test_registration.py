@@ -8,6 +8,7 @@ import time
 import pytest
 
 import virtual_time
+from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.delivery.keepalive import InProgress
@@ -99,3 +100,24 @@ async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_
     assert await worker.expired_later() == [False, True]
     assert await beat
     assert worker.is_expired(), "it was given away meanwhile"
+
+
+async def test_plane_that_hangs_is_down_within_30_s_and_one_that_takes_5_s_is_not() -> None:
+    """It took 85 s: each heartbeat waited for as long as any request."""
+    said: Response | After = TAKEN
+    at, transport = plane(lambda *_: said, Dialect.PYTHON)
+    health = Health()
+    registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, health))
+    keeping = asyncio.ensure_future(registration.keep(15))
+
+    def is_down() -> bool:
+        return health.plane_down is not None
+
+    await asyncio.sleep(1)
+    said = After(5.0, TAKEN)
+    await asyncio.sleep(60)
+    assert not is_down()
+    said = After(max(transport.timeouts_s), MaybeProcessed("no answer"))
+    await asyncio.sleep(30)
+    assert is_down()
+    keeping.cancel()

@@ -332,10 +332,31 @@ def test_variable_that_is_named_as_ours_and_is_no_setting_is_found(tmp_path: Pat
         ("NOETL_WORKER_OUTBOX_DIRECTORY", "NOETL_WORKER_OUTBOX_DIR"),
         ("NOETL_WORKER_PROCESS_MEMORY_MIB", "NOETL_WORKER_PROCESS_MEMORY_MB"),
         ("NOETL_WORKER_SERVICE_PORTS", None),
+        ("WORKER_MAX_CONCURENT", "WORKER_MAX_CONCURRENT"),
+        ("NATS_FILTER_SUBJECTS", "NATS_FILTER_SUBJECT"),
+        ("NOETL_SERVR_URL", "NOETL_SERVER_URL"),
     ],
 )
 def test_variable_that_is_no_setting_has_the_nearest_one_beside_it(mistyped: str, meant: str | None) -> None:
     assert unknown_names(SETTINGS, {mistyped: "1"}, Path(os.devnull)) == {mistyped: meant}
+
+
+def test_variables_that_other_programs_read_are_no_mistyped_settings() -> None:
+    names = (
+        "NATS_PORT",
+        "NATS_SERVICE_HOST",
+        "NATS_SERVER",
+        "NATS_CLUSTER",
+        "NOETL_HOME",
+        "WORKER_PORT",
+        "WORKER_NAME",
+    )
+    assert unknown_names(SETTINGS, dict.fromkeys(names, "1"), Path(os.devnull)) == {}
+
+
+def test_password_without_a_user_is_unused() -> None:
+    assert load_settings({"NATS_PASSWORD": "p"}, dotenv=NOWHERE).unused == ("NATS_PASSWORD",)
+    assert load_settings({"NATS_PASSWORD": "p", "NATS_URL": "nats://w@h:1"}, dotenv=NOWHERE).unused == ()
 
 
 def test_variables_that_kubernetes_makes_for_a_service_are_known() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.errors import (
     ControlPlaneError,
     DocumentError,
@@ -38,6 +39,8 @@ from noetl_worker.worker.probe_addresses import addresses_here, looks_at
 _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
+_BEYOND: Final = "acknowledged, or passed over"
+"""State of a message before the durable's ack floor, which is all that JetStream tells of it."""
 _SOURCES: Final = ("plane", "machine", "NATS")
 """The word of each counts over that of the next."""
 
@@ -75,6 +78,7 @@ class Diagnosis:
         self._conclusions: dict[str, str] = {}
         """The first one that each source has led to."""
         self._running = "is RUNNING"
+        self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
         """By the control plane; why."""
 
@@ -213,6 +217,7 @@ class Diagnosis:
         for message in search.found:
             self._learn(_notification(message.data))
             state, conclusion = _state(message, found, self._settings)
+            self._may_be_passed_over |= state == _BEYOND
             text = f"message {message.sequence} of {found.stream} on {message.subject}: {state}"
             self._knows("NATS", text, message.stored_at, conclusion=conclusion)
         if not search.found:
@@ -233,6 +238,7 @@ class Diagnosis:
         try:
             async with ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings) as client:
                 plane = await client.plane("")
+                self._infers_completion = plane.rules.infers_completion
                 if story.execution_id is not None:
                     self._note_command(await plane.execution_detail(story.execution_id))
                 elif (detail := await _execution_named(plane, story.command_id)) is not None:
@@ -274,6 +280,8 @@ class Diagnosis:
     def _state_of(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
         word = self._running if status == "RUNNING" else f"is {status}"
+        if self._infers_completion and (inferred := inferred_end(status, _events_of(detail))):
+            word = f"is {status} ({inferred})"
         return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
 
     def _note_command(self, detail: Mapping[str, Any]) -> None:
@@ -289,6 +297,11 @@ class Diagnosis:
             )
         elif claims:
             self._conclusions["plane"] = f"it was claimed by {_worker(events)}, and the control plane has no end of it"
+        elif self._may_be_passed_over and events:
+            self._conclusions["plane"] = (
+                "it was never claimed, and the durable is beyond it: passed over, since its filters or its start were "
+                "others then; `noetl-worker nats ensure` says how to get it"
+            )
         if not events and (detail.get("pagination") or {}).get("has_next"):
             self._lacks(
                 f"execution {self._story.execution_id} has more events than its newest page, which names it not"
@@ -347,7 +360,7 @@ def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[st
         waiting = int(info.get("num_pending") or 0)
         return f"not delivered yet ({waiting} messages wait)", "it waits in the stream: no worker has got it yet"
     if message.sequence <= floor or not pending:
-        return "delivered and acknowledged", "it was delivered and acknowledged; the plane knows how it ended"
+        return _BEYOND, "it was acknowledged, or passed over by other filters of the durable; the plane knows which"
     state = f"delivered; {pending} of the durable are not acknowledged, it may be one of them"
     return state, "it was delivered; a worker has it, or has given it back for a while"
 

@@ -27,12 +27,16 @@ app = typer.Typer(
 
 
 @app.command("ensure")
-@with_setting_flags(shown=("nats_url",))
+@with_setting_flags(shown=("nats_url", "nats_consumer"))
 def ensure(
     flags: SettingFlags,
     apply_: Annotated[
         bool, typer.Option("--apply", help="Make what is missing; change what can be changed in place.")
     ] = False,
+    first: Annotated[
+        int | None,
+        typer.Option("--from", min=1, metavar="SEQUENCE", help="Where a durable that is made begins; else the oldest."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
 ) -> None:
     """Compare stream, durable and dead letters with the settings.
@@ -40,6 +44,7 @@ def ensure(
     Without --apply nothing is changed. With it nothing is deleted: what
     JetStream does not change in place is shown with what a new one would lose
     and the command that makes it. A durable belongs to all workers of its pool.
+    What other filters, or --from, leave out is counted.
     Takes every flag of `run` (noetl-worker run --help lists them).
 
     Exit codes: 0 all is as wanted (with --apply: by now, or a worker runs on it
@@ -50,12 +55,17 @@ def ensure(
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.cli.views.comparison import ComparisonView
         from noetl_worker.remote.jetstream.consumer import apply, find
+        from noetl_worker.remote.jetstream.passed_over import passed_over
 
-        found, done = await find(connection.client, settings), []
+        found, done, left_out = await find(connection.client, settings), [], None
+        if first is not None and found.durable_info is not None:
+            say(f"noetl-worker: --from: durable {found.durable} is there; name a new one: --nats-consumer", err=True)
+            return EXIT_SETTINGS
         if apply_:
-            done = await apply(connection.client, found, settings)
-            found = await find(connection.client, settings)
-        view = ComparisonView(found, settings, done, is_applied=apply_)
+            done = await apply(connection.client, found, settings, first)
+            before, found = found, await find(connection.client, settings)
+            left_out = await passed_over(connection.client, before, found)
+        view = ComparisonView(found, settings, done, is_applied=apply_, passed_over=left_out)
         view.print(as_json=as_json)
         return 0 if view.is_fine else EXIT_DIFFERS
 

@@ -94,4 +94,5 @@ async def write_report(settings: Settings, execution_id: int, file: Path, *, is_
         return
     file.write_text(page, encoding="utf-8")
     count, size = len(run.commands), f"{len(page.encode()) / 1000:,.0f} kB"
-    say(f"{file}: {run.path} {run.status}, {count} command{'' if count == 1 else 's'}, {size}", err=True)
+    state = f"{run.status} ({run.inferred})" if run.inferred else run.status
+    say(f"{file}: {run.path} {state}, {count} command{'' if count == 1 else 's'}, {size}", err=True)

@@ -35,8 +35,22 @@ PULL_DURATION: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 TOOLS: Final = ToolTimes(buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120))
+SCHEDULE_TO_START: Final = Histogram(
+    "noetl_worker_schedule_to_start_seconds",
+    "From a command's message in the stream to the start of its tool, by WORKER_POOL_NAME",
+    ["pool", "tool_kind"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
 PLANE_REQUESTS: Final = Counter(
     "noetl_worker_control_plane_requests", "Requests sent to control planes, heartbeats too"
+)
+PLANE_ROUTES: Final = ("claim", "events", "results", "registry", "other")
+PLANE_TIME_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PLANE_TIMES: Final = Histogram(
+    "noetl_worker_control_plane_request_duration_seconds",
+    "From a request to the control plane to its answer; without ends in which it issues commands",
+    ["route"],
+    buckets=PLANE_TIME_BUCKETS,
 )
 CONCURRENT: Final = Gauge("noetl_worker_concurrent_dispatches", "Commands in flight")
 SLOTS: Final = Gauge("noetl_worker_slots", "Slots of this worker (WORKER_MAX_CONCURRENT)")
@@ -91,7 +105,13 @@ OUTBOX_OLDEST: Final = Gauge(
     "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none"
 )
 OUTBOX_ADOPTED: Final = Counter("noetl_worker_outbox_adopted", "Event sets taken over from dead workers")
+OUTBOX_UNWRITTEN: Final = Gauge(
+    "noetl_worker_outbox_unwritten", "Event sets that are in memory only, since the disk refused them"
+)
 OUTBOX_FAILED: Final = Counter("noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory")
+COMMANDS_LOST: Final = Counter(
+    "noetl_worker_commands_lost", "Commands that waited in a stream which somebody deleted, as last looked at"
+)
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim")
 RESOURCE_SHORTAGES: Final = Counter(
     "noetl_worker_resource_shortages",
@@ -138,6 +158,14 @@ PAUSED: Final = Gauge(
     "How long an operator's pause of the durable still lasts; 0: it is not paused",
     ["stream", "consumer"],
 )
+PERMISSION_VIOLATIONS: Final = Counter(
+    "noetl_worker_nats_permission_violations", "What NATS refused since this login may not do it", ["what"]
+)
+DURABLE_USABLE: Final = Gauge(
+    "noetl_worker_durable_usable",
+    "0 while somebody has changed the durable so that this pool's commands do not come, or another's do",
+    ["stream", "consumer"],
+)
 NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected")
 AUTH_REFUSED: Final = Gauge("noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials")
 CREDENTIAL_ENDS: Final = Gauge(
@@ -176,6 +204,8 @@ for _pool in (OWN_NAMES, TOOL_NAMES, WORK):
 for _kind in OutcomeKind:
     if _kind.settlement is Settlement.TERM:
         DEAD_LETTERS.labels(_kind.value)
+for _what in ("acknowledge", "pull", "other"):
+    PERMISSION_VIOLATIONS.labels(_what)
 IN_PROGRESS_FAILURES: Final = KEEPALIVE_FAILURES.labels("in_progress")
 HEARTBEAT_FAILURES: Final = KEEPALIVE_FAILURES.labels("heartbeat")
 PARKED_FOR_KIND: Final = PARKED.labels("kind")

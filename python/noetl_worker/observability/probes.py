@@ -30,7 +30,7 @@ class Health:
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """When the main loop last turned (monotonic seconds)."""
+    """By when the main loop is to turn again (monotonic seconds): later than that, it lags."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """What the worker is doing; None before it pulls."""

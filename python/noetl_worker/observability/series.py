@@ -44,15 +44,16 @@ class Level(Count):
 class Times:
     """How many values lie in which bucket, and their sum."""
 
-    __slots__ = ("_bounds", "counts", "sum")
+    __slots__ = ("_bounds", "_first", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
+        self._bounds, self._first = bounds, bounds[0]
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self._bounds, value)] += 1
+        # Most values lie in the first bucket, and are counted without a call.
+        self.counts[0 if value <= self._first else bisect_left(self._bounds, value)] += 1
         self.sum += value
 
 

@@ -31,7 +31,9 @@ _HIGHEST: Final = frozenset(
     }
 )
 """Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""
-_LOWEST: Final = frozenset({"noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"})
+_LOWEST: Final = frozenset(
+    {"noetl_worker_durable_usable", "noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"}
+)
 _COUNTED: Final = frozenset({"counter", "histogram"})
 
 

@@ -96,6 +96,13 @@ class Settings(ToolSettings, NatsSettings):
         values.choice("auto", "rust", "python"),
         help="what reads notifications, decides cases and fits results; auto: the Rust engine where it is installed",
     )
+    wait: bool = setting(
+        "NOETL_WORKER_WAIT",
+        "true",
+        values.boolean,
+        help="whether a start waits for NATS and the control plane, not ready; false: after five tries it ends with "
+        "code 3, for jobs",
+    )
     command_timeout_s: float = setting(
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
         "1740",
@@ -290,6 +297,12 @@ class Settings(ToolSettings, NatsSettings):
         """
         given = {one.name: getattr(self, one.name) for one in fields(ToolSettings)}
         return ToolSettings(**{**given, "own_files": tuple(own_files)})
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Variables that are set and have no effect without another one."""
+        has_user = self.nats_user or any(urlsplit(url).username for url in self.nats_url.reveal().split(","))
+        return ("NATS_PASSWORD",) if self.nats_password.reveal() and not has_user else ()
 
     def secrets(self) -> tuple[str, ...]:
         """The worker's own secrets, in clear: what it must never send."""

@@ -20,6 +20,9 @@ EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
 """No other program reads such names."""
+_SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
+"""Other programs read such names too: one is mistyped if it is nearly a setting's."""
+_NEARLY: Final = 0.93
 _OF_A_SERVICE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -108,13 +111,19 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
     with the setting that is named most like it."""
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
-    unknown = sorted(name for name in given if name.startswith(_OURS) and not _OF_A_SERVICE.fullmatch(name))
+    unknown = sorted(name for name in given if name.startswith(_SHARED) and not _OF_A_SERVICE.fullmatch(name))
     if not unknown:
         return {}
     import difflib
 
-    settings = [name for line in lines for name in line.names if name.startswith(_OURS)]
-    return {name: next(iter(difflib.get_close_matches(name, settings, 1, _ALIKE)), None) for name in unknown}
+    def nearest(name: str) -> str | None:
+        first = _OURS if name.startswith(_OURS) else _SHARED
+        settings = [one for line in lines for one in line.names if one.startswith(first)]
+        alike = _ALIKE if first is _OURS else _NEARLY
+        return next(iter(difflib.get_close_matches(name, settings, 1, alike)), None)
+
+    found = {name: nearest(name) for name in unknown}
+    return {name: meant for name, meant in found.items() if meant or name.startswith(_OURS)}
 
 
 def advice_on(unknown: Mapping[str, str | None]) -> str:

@@ -19,8 +19,7 @@ import nats
 import structlog
 
 from noetl_worker import __version__, engine
-from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
-from noetl_worker.models import backoff
+from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, WorkerBroken
 from noetl_worker.models.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability import metrics
@@ -40,8 +39,9 @@ from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
-from noetl_worker.remote.jetstream.connection import Connection, connect
-from noetl_worker.remote.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
+from noetl_worker.remote.jetstream.ack_watch import AckWatch
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
 from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.pause import shown
@@ -64,6 +64,7 @@ from noetl_worker.worker.readings import PULSE_S, Readings
 from noetl_worker.worker.recovery.adoption import Adoption
 from noetl_worker.worker.recovery.ends import ends_of
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
+from noetl_worker.worker.startup import Startup
 
 if TYPE_CHECKING:
     from noetl_worker.pipeline.command.trace import DeliveryTraces
@@ -75,7 +76,6 @@ EXIT_AT_ONCE: Final = 130
 _CREDENTIALS_S: Final = 600.0
 """How often is looked at when they end: files are replaced while we run."""
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
-_UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -125,6 +125,7 @@ class Worker:
         self.puller: Puller | None = None
         self._credentials = Outage()
         self._pause_left_s = 0.0
+        self._durable_trouble: str | None = None
 
     @property
     def settled(self) -> Counter[str]:
@@ -160,7 +161,7 @@ class Worker:
 
         Raises:
             JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
-            WorkerBroken: it had started, and cannot go on; it has drained.
+            WorkerBroken: it cannot go on; it has drained what it had.
         """
         settings, keepalive = self.settings, self._keepalive
         # An end that the plane issues commands in holds its connection outside of its slot.
@@ -176,15 +177,15 @@ class Worker:
             self._pulse(Readings(self.slots, self.outbox, self._servers, self.deliveries.tasks))
         )
         try:
-            connection = self.connection = await self.stopping.unless_stopped(
-                connect(settings, f"noetl-worker {self.identity.unique}")
-            )
-            if connection is None:
+            await keepalive.serve()
+            start = Startup(settings, self.health, self.stopping)
+            connection = self.connection = await start.nats(f"noetl-worker {self.identity.unique}")
+            durable = await start.durable(connection) if connection is not None else None
+            if connection is None or durable is None:
                 return EXIT_OK
-            durable = await ensure_at_start(connection.client, settings)
             keepalive.in_progress.ack_wait_s = durable.ack_wait_s
-            await keepalive.start()
-            plane = await self._reach_control_plane(client)
+            await self.stopping.unless_stopped(keepalive.start())
+            plane = await start.plane(client)
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
@@ -217,12 +218,14 @@ class Worker:
         settle = partial(settle_delivery, DeadLetters(store.publish, self.identity.unique))
 
         async def ensure() -> Durable:
-            return self._warn_of_stream(await ensure_durable(connection.client, self.settings), plane)
+            nonlocal durable
+            durable = await ensure_again(connection.client, self.settings, durable)
+            return self._warn_of_stream(durable, plane)
 
         return Puller(
             connection,
             durable,
-            window=lambda: 0 if self.outbox.is_full else self.slots.window(),
+            window=lambda: 0 if self.outbox.is_full or self.outbox.unkept else self.slots.window(),
             deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
             wake=self._freed,
@@ -231,11 +234,12 @@ class Worker:
     async def _work(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> int:
         metrics.BUILD_INFO.labels(__version__, engine.ENGINE).set(1)
         metrics.TOOLS.announce(self.registry.kinds())
+        for kind in self.registry.kinds():
+            metrics.SCHEDULE_TO_START.labels(self.settings.pool_name, kind)
         log_what_is_not_confined(self.settings)
         start = self._start_line(durable, plane)
         self.health.in_flight = InFlightView(self.deliveries.tasks, start)
         log.info("pulling", **start)
-        metrics.NATS_CONNECTED.set(1)
         self.health.set_ready(True, "pulling")
         self.ready.set()
         watching = self._watch(connection, durable, puller, plane)
@@ -271,29 +275,6 @@ class Worker:
         """When the pull loop last turned; now, while there is none."""
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
-    async def _reach_control_plane(self, client: ControlPlaneClient) -> Plane | None:
-        """Wait until the configured plane answers; None when a stop comes first.
-
-        Raises:
-            ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
-        """
-        tries, outage = 0, Outage()
-        while self.stopping.level < StopLevel.DRAIN:
-            try:
-                plane = await client.plane(self.settings.server_url)
-                if self.settings.control_plane != "auto":  # else it was asked just now
-                    await PlaneWatch(client).require_nats()
-                return plane
-            except ControlPlaneError as error:
-                if not error.is_retryable and not isinstance(error, ServerRefused):
-                    raise
-                tries += 1
-                if (line := outage.lasts(str(error))) is not None:
-                    url = self.settings.server_url
-                    log.warning("control_plane_unreachable", server_url=url, advice=_UNREACHABLE_ADVICE, **line)
-            await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
-        return None
-
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
         if self._credentials.is_on or self.puller is None:
@@ -315,7 +296,8 @@ class Worker:
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
-        report_readiness = partial(self._report_readiness, connection, plane_watch)
+        acks = AckWatch(connection)
+        report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
         look_again_at = 0.0
@@ -344,7 +326,8 @@ class Worker:
             if self._adoption is not None:
                 self._adoption.look()
             try:
-                seen = await look(connection.client, durable)
+                await acks.look(durable)
+                seen = await look(connection.client, durable, self.settings)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
                     log.warning("lag_unknown", **line)
@@ -353,17 +336,17 @@ class Worker:
             await dead_letters.look()
             # `nats ensure --apply` changes it while we run
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
-            self._pause_left_s = seen.pause_left_s
+            self._pause_left_s, self._durable_trouble = seen.pause_left_s, seen.trouble
             report_readiness()
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
-    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch) -> None:
+    def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch, acks: AckWatch) -> None:
         metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
             return  # those reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
-        why = why or ("the outbox is full" if self.outbox.is_full else None)
+        why = why or acks.trouble or self._durable_trouble or self.outbox.trouble
         is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
         self.health.set_ready(why is None, why or is_paused or "pulling")
 
@@ -386,8 +369,8 @@ class Worker:
 
     async def _pulse(self, readings: Readings) -> None:
         while True:
-            self.health.pulse = time.monotonic()
             readings.take()
+            self.health.pulse = time.monotonic() + PULSE_S
             await asyncio.sleep(PULSE_S)
 
     def _executor(self, client: ControlPlaneClient, starts: StartNotes) -> Executor:

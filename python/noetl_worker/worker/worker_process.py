@@ -58,6 +58,11 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         configure_logging(settings.log_level, "auto")
         if handed_down.PARENT not in os.environ:  # else its supervisor has said it
             _warn_of_unknown_settings()
+            if settings.unused:
+                advice = "NATS_PASSWORD is not sent without NATS_USER: set both"
+                structlog.get_logger("noetl_worker").warning(
+                    "settings_unused", variables=settings.unused, advice=advice
+                )
         is_one_of_several = end_with_parent()
         raise_open_files_limit()
         hide_own_logins()

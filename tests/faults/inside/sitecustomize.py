@@ -82,7 +82,7 @@ def _guard_loop(file: Path) -> None:
     assert spec.loader is not None
     guard = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(guard)
-    guard.watch_process(file, but="Stopping.unless_stopped")  # its start: modules are loaded, and nothing is in flight
+    guard.watch_process(file, but="Keepalive.serve")  # its start: modules are loaded, and nothing is in flight
 
 
 def _beat(file: Path) -> None:

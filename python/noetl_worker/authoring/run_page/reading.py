@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.authoring.run_page.command_events import RunDialect, fold, number_of
+from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.authoring.run_page.python_events import PythonRunEvents
 from noetl_worker.authoring.run_page.run import ExecutionRun
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
@@ -49,6 +50,9 @@ async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST
             f"no event has it, and at most {most_asked} commands are asked for."
         )
     run.commands = fold(dialect, events, asked)
+    if plane.rules.infers_completion and (inferred := inferred_end(detail.get("status"), events)):
+        run.inferred = inferred
+        run.notes.append(f"COMPLETED is {inferred}.")
     document = await _playbook(plane, detail, run)
     run.steps = steps_of(document, run.commands)
     return run

@@ -81,5 +81,7 @@ class ExecutionRun:
     workload: JsonValue = None
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
+    inferred: str = ""
+    """How sure the plane's COMPLETED is, where no event says so."""
     notes: list[str] = field(default_factory=list)
     """Notes about missing values, and why they are missing."""

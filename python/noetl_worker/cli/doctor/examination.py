@@ -19,7 +19,7 @@ from noetl_worker.tools.process.machine import memory_bytes
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding; raises nothing for what it finds."""
     here = [
-        variables.names(os.environ, Path(".env")),
+        variables.names(os.environ, Path(".env"), settings),
         machine.engine_in_use(),
         machine.isolation(settings, machine.lacking()),
         machine.descriptors(settings, raise_open_files_limit()),

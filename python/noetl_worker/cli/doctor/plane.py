@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,9 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a control plane that answers /api/health"
-_TIMEOUT_S: Final = 10.0
+_TIMEOUT_S: Final = 8.0
+"""Of all that is asked of the plane: `doctor` takes 10 s at most."""
+_SLOW_S: Final = 1.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
 """Of a worker that does not tell its capacity: no pull request of ours is larger."""
@@ -42,19 +45,32 @@ async def makes_bare_stream(settings: Settings) -> bool:
 
 
 async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    url = client.servers.configured
+    url, began = client.servers.configured, time.monotonic()
     try:
         health = await client.health(url, timeout_s=_TIMEOUT_S)
     except AuthRefused as error:
         return [wrong("control plane", str(error), _REACHED, "NOETL_INTERNAL_API_TOKEN, NOETL_TLS_CLIENT_CERT")]
     except (ControlPlaneError, OSError) as error:
         return [wrong("control plane", str(error), _REACHED, "start it, or set NOETL_SERVER_URL")]
+    took_s = time.monotonic() - began
+    left_s = max(_TIMEOUT_S - took_s, 1.0)
+    registry, clock_skew = await asyncio.gather(_registry(client, url, settings, left_s), _clock(client, url, left_s))
     return [
         fine("control plane", url, _REACHED),
+        _latency(took_s),
         _version(health, url, settings),
-        *await _registry(client, url, settings),
-        await _clock(client, url),
+        *registry,
+        clock_skew,
     ]
+
+
+def _latency(took_s: float) -> Finding:
+    """Of one answer that takes the plane no work."""
+    check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
+    if took_s < _SLOW_S:
+        return fine(check, found, wanted)
+    fix = "look at the plane and its database, and at the way to it; more workers make it slower"
+    return warning(check, found, wanted, fix)
 
 
 def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
@@ -73,11 +89,11 @@ def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
     return fine(check, found, wanted)
 
 
-async def _registry(client: ControlPlaneClient, url: str, settings: Settings) -> list[Finding]:
+async def _registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
     """Asked with the token, as claims are; who else says that it works here."""
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
-        answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=_TIMEOUT_S)
+        answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=left_s)
     except ControlPlaneError as error:
         return [unknown(check, str(error), wanted)]
     if MEANING[answer.status] is Meaning.AUTH:
@@ -136,11 +152,11 @@ def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return fields_of(row.get("labels"))
 
 
-async def _clock(client: ControlPlaneClient, url: str) -> Finding:
+async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
     """By the Date of an answer, which has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
-        answer = await client.send("GET", f"{url}/api/health", timeout_s=_TIMEOUT_S)
+        answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)
     except ControlPlaneError as error:
         return unknown(check, str(error), clock.WANTED)
     after = time.time()

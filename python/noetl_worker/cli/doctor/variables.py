@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from noetl_worker.cli.doctor.finding import Finding, fine, warning
-from noetl_worker.settings.settings import SETTINGS
+from noetl_worker.settings.settings import SETTINGS, Settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 
 
-def names(environment: Mapping[str, str], dotenv: Path) -> Finding:
+def names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
     """A start refuses none of them, for a roll-back to an older version has to start."""
     check, wanted = "variables", "each NOETL_WORKER_... is a setting"
     unknown = unknown_names(SETTINGS, environment, dotenv)
+    if settings.unused:
+        return warning(check, "NATS_PASSWORD without a user is not sent", wanted, "set NATS_USER beside it")
     if not unknown:
         return fine(check, "all are settings", wanted)
     return warning(check, f"no settings: {', '.join(unknown)}", wanted, advice_on(unknown))

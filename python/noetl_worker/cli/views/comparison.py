@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from noetl_worker.remote.jetstream.comparison import (
     stream_rows,
 )
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
+from noetl_worker.remote.jetstream.passed_over import PassedOver
 from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
 
@@ -43,6 +44,7 @@ class ComparisonView:
     settings: Settings
     done: Sequence[str]
     is_applied: bool = False
+    passed_over: PassedOver | None = None
 
     @cached_property
     def _parts(self) -> Sequence[_Part]:
@@ -80,6 +82,7 @@ class ComparisonView:
             "as_wanted": self.is_as_wanted,
             "paused_s": pause_left_s(self.found.durable_info),
             "done": list(self.done),
+            "passed_over": asdict(self.passed_over) if self.passed_over is not None else None,
             "stream": parts["stream"],
             "durable": parts["durable"],
             "dead_letters": parts.get("dead letters"),
@@ -101,7 +104,7 @@ class ComparisonView:
 
     def closing(self) -> list[str]:
         """Return the lines that say what to do now."""
-        lines = []
+        lines = self._left_out()
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(
                 f"durable {self.found.durable} is paused by an operator for {shown(left_s)} more, and delivers nothing "
@@ -116,6 +119,20 @@ class ComparisonView:
             if part.exists:
                 lines += self._advice(part)
         return lines
+
+    def _left_out(self) -> list[str]:
+        if (left_out := self.passed_over) is None:
+            return []
+        name = f"{self.found.durable}_missed"
+        make = f"{ENSURE} --from {left_out.first} --nats-consumer {name}"
+        behind = (
+            f"warning: {left_out.behind} commands that its filters bring lie before sequence {left_out.place + 1}, "
+            f"where durable {self.found.durable} goes on: it delivers none. A durable of their own does: {make}",
+            f"    then run a worker with NATS_CONSUMER={name} until it waits for nothing, and delete that durable. "
+            "Finished commands among them are dropped at their claim",
+        )
+        unwanted = f"warning: {left_out.unwanted} commands that waited are not brought by the filters any more"
+        return [*(behind if left_out.behind else ()), *([unwanted] if left_out.unwanted else ())]
 
     def _advice(self, part: _Part) -> list[str]:
         lines = []

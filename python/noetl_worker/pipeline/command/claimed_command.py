@@ -212,6 +212,9 @@ class ClaimedCommand:
             result, is_handled = failure_of(error), False
             self.progress.tool = _ran(dispatch, result)
             report = await results.report_failure(command, result, self._rules(dispatch))
+        if dispatch is not None and dispatch.ran_at:
+            waited = metrics.SCHEDULE_TO_START.series[self.services.settings.pool_name, command.kind]
+            waited.observe(dispatch.ran_at + self.delivery.wall_offset_s - self.delivery.published_at)
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report

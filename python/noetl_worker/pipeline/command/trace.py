@@ -213,7 +213,8 @@ class _Recorded:
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        span = self.stage or self.process
+        is_acked = self.progress is not None and self.progress.phase is Phase.SETTLING
+        span = (None if is_acked else self.stage) or self.process  # what is said at the end is of the whole
         return _ids(span.get_span_context()) if span is not None else None
 
 

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import nats
 import structlog
@@ -133,7 +133,7 @@ class InProgress:
 
 
 class Keepalive:
-    """The thread. Start it before the first pull, stop it after the last ack."""
+    """The thread. It serves the probes from the first, works from before the first pull until after the last ack."""
 
     def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
         self._settings = settings
@@ -142,18 +142,27 @@ class Keepalive:
         self.in_progress: Final = InProgress(settings.ack_wait_s)
         self._thread = threading.Thread(target=self._run, name="noetl-keepalive", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving: Future[None] = Future()
         self._up: Future[None] = Future()
         self._over: Future[None] = Future()
         self._stop: asyncio.Event | None = None
+        self._wanted = asyncio.Event()
         self._is_stopping = False
         self._registered: Registration | None = None
 
     # ── called from the main loop ──
 
-    async def start(self) -> None:
-        """Raises JetStreamError when its own connection cannot be made, SettingsError when the probe port is taken."""
+    async def serve(self) -> None:
+        """Start the thread and its probes. Raises SettingsError when their port is taken."""
         self._thread.start()
-        await asyncio.shield(asyncio.wrap_future(self._up))  # who is cancelled here does not take it from the thread
+        await _awaited(self._serving)
+
+    async def start(self) -> None:
+        """Connect to NATS, which is waited for, then register and extend deliveries."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself, and `_up` says why
+                self._loop.call_soon_threadsafe(self._wanted.set)
+        await _awaited(self._up)
 
     def is_alive(self) -> bool:
         """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
@@ -178,9 +187,10 @@ class Keepalive:
         try:
             asyncio.run(self._main())
         except BaseException as error:  # the outermost guard of this thread: nothing may vanish with it
-            if not self._up.done():
-                self._up.set_exception(error)
-            else:
+            waiting = [one for one in (self._serving, self._up) if not one.done()]
+            for one in waiting:
+                one.set_exception(error)
+            if not waiting:
                 log.exception("keepalive_died", error=str(error))
         finally:
             self._over.set_result(None)
@@ -189,28 +199,42 @@ class Keepalive:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         if self._is_stopping:  # before there was anything to set
             self._stop.set()
-        name = f"noetl-worker keepalive {self._identity.unique}"
-        connection = await connect(self._settings, name, attempts=3, is_beside=True)
-        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:
             await server.open(self._settings.metrics_bind)
-        registry = asyncio.create_task(self._registry(client))
-        beats = asyncio.create_task(self.in_progress.extend_until(self._stop, connection, self._settings))
-        self._up.set_result(None)
+        self._serving.set_result(None)
         stopping = asyncio.ensure_future(self._stop.wait())
+        connecting = asyncio.ensure_future(self._connection())
+        try:
+            await asyncio.wait({stopping, connecting}, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                await self._work(connecting.result(), self._stop, stopping)
+        finally:
+            await event_loop.end(stopping, connecting)
+            if not (self._up.done() or connecting.cancelled() or connecting.exception()):
+                await connecting.result().close()  # it was made while it was cancelled
+            await server.close()
+
+    async def _connection(self) -> Connection:
+        await self._wanted.wait()
+        name = f"noetl-worker keepalive {self._identity.unique}"
+        return await connect(self._settings, name, attempts=None, is_beside=True)
+
+    async def _work(self, connection: Connection, stop: asyncio.Event, stopping: asyncio.Future[Any]) -> None:
+        client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
+        registry = asyncio.create_task(self._registry(client))
+        beats = asyncio.create_task(self.in_progress.extend_until(stop, connection, self._settings))
+        self._up.set_result(None)
         try:
             await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
             for task in (beats, registry):  # neither ends by itself: a bug ends the thread, which the worker notices
                 if task.done():
                     task.result()
         finally:
-            stopping.cancel()
             await event_loop.end(beats, registry)
             await asyncio.gather(beats, registry, return_exceptions=True)  # one was raised where it ended
             if self._registered is not None and self._registered.is_registered:
                 await _deregister(self._registered)
-            await server.close()
             await connection.close()
             await client.close()
 
@@ -231,6 +255,10 @@ class Keepalive:
                 await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
         return Registration(plane, settings, name, watch, on_heard=self.in_progress.heard)
+
+
+async def _awaited(of_thread: Future[None]) -> None:
+    await asyncio.shield(asyncio.wrap_future(of_thread))  # who is cancelled here does not take it from the thread
 
 
 async def _deregister(registration: Registration) -> None:

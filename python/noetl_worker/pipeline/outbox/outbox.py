@@ -71,6 +71,8 @@ class Outbox:
         self.is_full = False
         """No room for more: whoever claims now would only hold more in memory."""
         self._full, self._unwritable = Outage(), Outage()
+        self.unkept: set[str] = set()
+        """Keys of sets that are in memory only, since the disk refused them."""
 
     # ── the sets of this process ──
 
@@ -81,6 +83,13 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         return not self._rows
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing more may be pulled: what is claimed now could only be held in memory."""
+        if self.unkept:
+            return f"the outbox cannot be written, and {len(self.unkept)} outcomes are in memory only"
+        return "the outbox is full" if self.is_full else None
 
     def has(self, event_set: EventSet) -> bool:
         """Whether a row of it is on disk."""
@@ -97,7 +106,10 @@ class Outbox:
             file.put(key, str(event_set.command_id), event_set.place, contents, data)
         except _Trouble as error:
             self._report(error)
+            self._count_unkept(key, is_kept=False)
             return False
+        if self.unkept:
+            self._count_unkept(key, is_kept=True)
         self._enter(key, file, len(contents) + len(data or b""))
         self._works_again()
         return True
@@ -107,12 +119,14 @@ class Outbox:
         is_kept = event_set.key in self._rows
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
-        elif is_kept:
+        elif is_kept or self.unkept:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
         """The set is done with: accepted, refused for good, or no longer ours."""
         key = event_set.key
+        if self.unkept:
+            self._count_unkept(key, is_kept=True)
         if key not in self._rows:
             return
         try:
@@ -234,6 +248,13 @@ class Outbox:
         self.log_fullness()
         metrics.OUTBOX_ROWS.set(len(self._rows))
         metrics.OUTBOX_BYTES.set(self._bytes)
+
+    def _count_unkept(self, key: str, *, is_kept: bool) -> None:
+        if is_kept:
+            self.unkept.discard(key)
+        else:
+            self.unkept.add(key)
+        metrics.OUTBOX_UNWRITTEN.set(len(self.unkept))
 
     def log_fullness(self) -> None:
         """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import nats
 
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, NatsUnavailable
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.text import json_text
 
@@ -49,24 +49,24 @@ async def ask(
 
     Raises:
         ApiRefused: the answer is an error.
-        JetStreamError: there is no JetStream, or no answer.
+        NatsUnavailable: there is no JetStream, or no answer.
     """
     try:
         answer = await client.request(
             f"{PREFIX}.{subject}", b"" if body is None else json_text.dumps(dict(body)), timeout=timeout_s
         )
     except nats.errors.NoRespondersError as error:
-        raise JetStreamError(_NOT_ENABLED) from error
+        raise NatsUnavailable(_NOT_ENABLED) from error
     except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-        raise JetStreamError(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
+        raise NatsUnavailable(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
     parsed = json_text.loads(answer.data)
     if not isinstance(parsed, dict):
         raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is no object")
     problem = parsed.get("error")
     if isinstance(problem, dict):
         refused = ApiRefused(subject, problem)
-        if refused.code == _UNAVAILABLE and "not enabled" in refused.text:
-            raise JetStreamError(_NOT_ENABLED) from refused
+        if refused.code == _UNAVAILABLE:
+            raise NatsUnavailable(_NOT_ENABLED if "not enabled" in refused.text else str(refused)) from refused
         raise refused
     return dict(parsed)
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.parser import BytesParser
 from pathlib import Path
@@ -27,6 +27,7 @@ from nats.aio.transport import TcpTransport
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
+from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
@@ -151,11 +152,13 @@ class Client(LibraryClient):
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
         """The subjects of requests that are open."""
+        self.is_ack_refused = False
+        """Whether an acknowledgement was refused since this was set back: this login may not publish it."""
         self._is_mute: str | None = None
         """Why no request is ever answered: this login may not subscribe to the answers."""
 
     async def _connect_to_server(self, s: Any) -> None:
-        self._is_mute = None  # permissions may be others
+        self._is_mute, self.is_ack_refused = None, False  # permissions may be others
         await self._connect_to_one_of(s)
         if isinstance(self._transport, TcpTransport):
             self._transport.__class__ = _Transport  # the library asks for no class of ours
@@ -267,6 +270,10 @@ class Client(LibraryClient):
     async def _process_err(self, err_msg: str) -> None:
         await super()._process_err(err_msg)
         said = err_msg.lower()
+        if "permissions violation" in said:
+            self.is_ack_refused |= (is_ack := 'publish to "$js.ack.' in said)
+            what = "acknowledge" if is_ack else "pull" if "consumer.msg.next" in said else "other"
+            metrics.PERMISSION_VIOLATIONS.labels(what).inc()
         answers = bytes(self._resp_sub_prefix or b"-").decode().lower()
         if f'subscription to "{answers}' in said:
             self._is_mute = str(self.last_error)
@@ -310,6 +317,23 @@ class Client(LibraryClient):
             self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
+
+
+def require_key(login: Mapping[str, Any]) -> None:
+    """Read the key of a login, as given to `Client.connect`, before there is a server.
+
+    Raises:
+        UnusableKey: it is none.
+        OSError: its file cannot be read.
+    """
+    if "user_credentials" in login:
+        client = Client()
+        client._read_creds_user_jwt(login["user_credentials"])
+        client._read_creds_user_nkey(login["user_credentials"])
+    elif "nkeys_seed_str" in login:
+        _require_seed(login["nkeys_seed_str"].encode(), _NO_SEED)
+    elif "nkeys_seed" in login:
+        _require_seed(Path(login["nkeys_seed"]).read_bytes(), _NO_SEED)
 
 
 def _require_seed(text: bytes | bytearray, otherwise: str) -> None:

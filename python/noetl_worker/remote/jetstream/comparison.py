@@ -75,7 +75,8 @@ def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(config.get("filter_subjects") or ([subject] if subject else []))
 
 
-def _filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+def filter_fields(filters: Sequence[str]) -> dict[str, Any]:
+    """The filters as a configuration has them; None takes a key out."""
     if len(filters) == 1:
         return {"filter_subject": filters[0], "filter_subjects": None}
     return {"filter_subject": None, "filter_subjects": list(filters)}
@@ -100,22 +101,27 @@ def new_stream(name: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def new_durable(settings: Settings) -> dict[str, Any]:
-    """The configuration of a durable that does not exist yet."""
+def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
+    """The configuration of a durable that does not exist yet.
+
+    Args:
+        first: stream sequence of its first message; None: the oldest.
+    """
     return patched(
         {
             "name": settings.nats_consumer,
             "durable_name": settings.nats_consumer,
             # all, not new: a command published before the first start must not wait for a reaper
             # (protocol/notification.md#durable)
-            "deliver_policy": "all",
+            "deliver_policy": "all" if first is None else "by_start_sequence",
+            "opt_start_seq": first,
             "ack_policy": "explicit",
             "replay_policy": "instant",
             "ack_wait": int(settings.ack_wait_s * NANOSECONDS),
             "max_deliver": UNLIMITED,
             "max_ack_pending": settings.max_ack_pending,
         },
-        _filter_fields(settings.filters),
+        filter_fields(settings.filters),
     )
 
 
@@ -221,7 +227,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             set(filters) == set(settings.filters),
             "which commands this pool gets; a change counts for later messages only",
             is_fatal=True,
-            patch=_filter_fields(settings.filters),
+            patch=filter_fields(settings.filters),
         ),
         ComparedField(
             "ack_wait",

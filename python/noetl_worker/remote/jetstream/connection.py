@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import random
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ import nats
 import structlog
 from nats.aio.client import RawCredentials
 
-from noetl_worker.errors import JetStreamError, SettingsError, describe
+from noetl_worker.errors import NatsUnavailable, SettingsError, describe
 from noetl_worker.models import backoff
 from noetl_worker.observability.outage import Outage
-from noetl_worker.remote.jetstream.client import Client, UnusableKey
+from noetl_worker.remote.jetstream.client import Client, UnusableKey, require_key
+from noetl_worker.remote.transport.credential_ends import credential_ends
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 
@@ -28,6 +30,8 @@ PING_INTERVAL_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
 """Before the second of the first attempts, doubling to 5 s."""
+ATTEMPTS: Final = 5
+"""First attempts of who does not wait."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
@@ -36,7 +40,10 @@ _CREDS: Final = (
 """What a .creds file has."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors of a connection that is up, after which it is not."""
+_SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
+"""Credentials that NATS is shown and refuses without a reason: "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
+_UNREACHABLE_ADVICE: Final = "it is tried again; `noetl-worker doctor` looks at the way to it and at the login"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
@@ -164,40 +171,81 @@ async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> Ba
     return asyncio.TimeoutError()
 
 
-async def connect(settings: Settings, name: str, *, attempts: int = 5, is_beside: bool = False) -> Connection:
+async def connect(
+    settings: Settings,
+    name: str,
+    *,
+    attempts: int | None = ATTEMPTS,
+    is_beside: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Connection:
     """Connect, and once connected reconnect for ever with jitter.
 
     Args:
         name: shown by `nats server report connections`.
-        attempts: first attempts before giving up.
+        attempts: first attempts before giving up; None: wait for a server that takes the login.
         is_beside: another connection to the same servers has the lines of an outage.
+        on_wait: called with the reason before each wait.
 
     Raises:
-        JetStreamError: the server refused the login, or `attempts` are used up; the text says what to set.
+        SettingsError: a file of the login or of TLS is not what its setting says.
+        NatsUnavailable: the server refused the login, or `attempts` are used up; the text says what to set.
     """
+    _require_files(settings)
     connection = Connection(name, partial(_tls, settings), is_beside=is_beside)
-    where = ", ".join(settings.nats_servers)
-    tried = 0
+    tried, outage = 0, Outage()
     while True:
         tried += 1
         try:
             await connection._open(_options(settings, connection))
-            return connection
         except (OSError, asyncio.TimeoutError, nats.errors.Error) as raised:
             error = connection.last_error or raised
-            if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
-                raise JetStreamError(
-                    f"NATS at {where} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
-                    "NATS_CREDS, NATS_SEED or NATS_NKEY (with NATS_JWT), or user-info in NATS_URL"
-                ) from raised
-            if isinstance(error, UnusableKey):
-                raise JetStreamError(str(error)) from raised
-            if tried >= attempts:
-                raise JetStreamError(
-                    f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
-                ) from raised
-            log.warning("nats_unreachable", attempt=tried, servers=settings.nats_servers, error=describe(error))
+            reason = _unavailable(settings, error)
+            if attempts is not None and (tried >= attempts or _refuses_login(error) or isinstance(error, UnusableKey)):
+                raise NatsUnavailable(reason) from raised
+            on_wait(reason)
+            if (line := outage.lasts(reason)) is not None and not is_beside:
+                log.warning("nats_unreachable", **line, advice=_UNREACHABLE_ADVICE)
+        else:
+            if (line := outage.ends()) is not None and not is_beside:
+                log.info("nats_reached", connection=name, **line)
+            return connection
         await asyncio.sleep(backoff.delay_s(tried, RETRY_S, 5.0, jitter=0.5))
+
+
+def _require_files(settings: Settings) -> None:
+    """Raises SettingsError for a file that no server could make right."""
+    tls = settings.nats_tls
+    login = next((name for name in ("NATS_CREDS", "NATS_NKEY") if getattr(settings, name.lower())), "NATS_SEED")
+    try:
+        require_key(nats_login(settings))
+    except (OSError, UnusableKey) as error:
+        shown = settings.nats_creds or settings.nats_nkey or "***"
+        raise SettingsError(login, shown, str(error)) from error
+    try:
+        _tls(settings)
+    except OSError as error:  # ssl.SSLError too
+        name, path = ("NATS_CERT", tls.cert) if tls.cert else ("NATS_CA", tls.ca)
+        raise SettingsError(name, path, f"PEM files that belong together ({describe(error)})") from error
+
+
+def _refuses_login(error: BaseException) -> bool:
+    return isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
+
+
+def _unavailable(settings: Settings, error: BaseException) -> str:
+    where = ", ".join(settings.nats_servers)
+    if _refuses_login(error):
+        return (
+            f"NATS at {where} refuses the login: set NATS_USER and NATS_PASSWORD, NATS_TOKEN, "
+            "NATS_CREDS, NATS_SEED or NATS_NKEY (with NATS_JWT), or user-info in NATS_URL"
+        )
+    if isinstance(error, UnusableKey):
+        return str(error)
+    ended = [name for name, ends_at in credential_ends(settings).items() if ends_at < time.time() and name in _SHOWN]
+    if ended:
+        return f"{', '.join(ended)} has ended, and NATS at {where} does not take it ({describe(error)}): renew it"
+    return f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
 
 
 def _options(settings: Settings, connection: Connection) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import structlog
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import (
@@ -59,7 +60,10 @@ class Durable:
     filters: tuple[str, ...]
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Of a stream that was there before."""
+    stream_created: str = field(default="", compare=False, repr=False)
+    """When the stream was made, in the server's words: another stream of this name has lost what was in this one."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
+    unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
         """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
@@ -103,6 +107,8 @@ class Look:
     """As it is now."""
     pause_left_s: float = 0.0
     """How long it delivers nothing yet, since an operator paused it."""
+    trouble: str | None = None
+    """Why it brings no command, or not those of this pool."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -112,13 +118,13 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     """Find or make the stream and the durable.
 
     Raises:
-        JetStreamError: JetStream is off, or the durable differs so that a worker must not or cannot use it: it
+        NatsUnavailable: JetStream is off, or does not answer.
+        JetStreamError: the durable differs so that a worker must not or cannot use it: it
             filters other subjects than the settings say (then another pool's commands would be claimed,
             protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
     """
     found = await _find_commands(client, settings)
-    if found.stream_info is None:
-        await _make_stream(client, found.stream, settings)
+    stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
     info = found.durable_info
     if info is None:
         info = await _make_durable(client, found, settings)
@@ -129,18 +135,31 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     _warn("durable_differs", found.durable, rows)
     _warn_of_dead_letters(await _with_dead_letters(client, found))
     config = found.stream_info["config"] if found.stream_info is not None else None
-    return replace(_durable(found.stream, info), stream_config=config)
+    created = str(stream_info.get("created") or "")
+    return replace(_durable(found.stream, info), stream_config=config, stream_created=created)
 
 
-async def ensure_at_start(client: Client, settings: Settings) -> Durable:
-    """As `ensure_durable`, once more where the connection came back meanwhile: the server before owed the answer."""
-    while True:
-        reconnects = client.stats["reconnects"]
-        try:
-            return await ensure_durable(client, settings)
-        except JetStreamError:
-            if client.stats["reconnects"] == reconnects:
-                raise
+async def ensure_again(client: Client, settings: Settings, before: Durable) -> Durable:
+    """Do as `ensure_durable` after the durable was gone; say what went with its stream, if that is another one."""
+    now = await ensure_durable(client, settings)
+    if before.stream_created != now.stream_created:
+        _report_lost(before)
+    return now
+
+
+def _report_lost(durable: Durable) -> None:
+    """The stream is gone: the number that waited at the last look, once for each stream."""
+    if not durable.logged.begins(f"lost {durable.stream_created}", holds=True):
+        return
+    waited = int(metrics.PENDING.labels(durable.stream, durable.name).value)
+    metrics.COMMANDS_LOST.inc(waited)
+    log.error(
+        "stream_lost",
+        stream=durable.stream,
+        waited=waited,
+        advice="somebody deleted the stream, and it is made again, empty: the commands that waited in it are gone. "
+        "What runs is reported. Start the executions anew that stand still",
+    )
 
 
 def _warn_of_dead_letters(found: Found) -> None:
@@ -186,23 +205,24 @@ def take_stream(owner: str) -> str:
     return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
 
 
-async def _make_stream(client: Client, name: str, settings: Settings) -> None:
+async def _make_stream(client: Client, name: str, settings: Settings) -> dict[str, Any]:
     config = new_stream(name, settings)
     try:
-        await ask(client, f"STREAM.CREATE.{name}", config)
+        made = await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
         if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own idea of it
-            return
+            return await ask(client, f"STREAM.INFO.{name}")
         owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
             raise
         raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
     log.info("stream_made", stream=name, subjects=config["subjects"])
+    return made
 
 
-async def _make_durable(client: Client, found: Found, settings: Settings) -> dict[str, Any]:
+async def _make_durable(client: Client, found: Found, settings: Settings, first: int | None = None) -> dict[str, Any]:
     try:
-        made = await _put_durable(client, found, new_durable(settings), "create")
+        made = await _put_durable(client, found, new_durable(settings, first), "create")
     except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
             raise
@@ -262,10 +282,13 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 # ── by order of an operator ─────────────────────────────────────────────────────────────────────
 
 
-async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
+async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
     """Make what is missing and change in place what differs and can be; what was done, one line each.
 
     A durable's change holds for every worker that pulls from it.
+
+    Args:
+        first: stream sequence at which a durable that is made begins; None: the oldest message.
 
     Raises:
         JetStreamError: JetStream refuses it; what was done before stays.
@@ -279,7 +302,7 @@ async def apply(client: Client, found: Found, settings: Settings) -> list[str]:
         await ask(client, f"STREAM.UPDATE.{found.stream}", config)
         done += [f"stream {found.stream}: {_row_text(row)}" for row in changes]
     if found.durable_info is None:
-        await _make_durable(client, found, settings)
+        await _make_durable(client, found, settings, first)
         done.append(f"durable {found.durable} made")
     elif changes := _changes(durable_rows(found.durable_info, settings)):
         await _put_durable(client, found, patched(found.durable_info["config"], _together(changes)), "update")
@@ -308,14 +331,19 @@ def _row_text(row: ComparedField) -> str:
 # ── while it is used ────────────────────────────────────────────────────────────────────────────
 
 
-async def look(client: Client, durable: Durable) -> Look:
+async def look(client: Client, durable: Durable, settings: Settings) -> Look:
     """How full the durable is, and what has become of it; says what has changed once, and sets the gauges.
+
+    A durable that no worker can use has a line each minute.
 
     Raises:
         JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
     """
     info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
-    if durable.logged.begins("gone", info is None):
+    is_stream_gone = info is None and await ask_if_there(client, f"STREAM.INFO.{durable.stream}") is None
+    if is_stream_gone:
+        _report_lost(durable)
+    if durable.logged.begins("gone", info is None) and not is_stream_gone:
         log.error(
             "durable_gone",
             stream=durable.stream,
@@ -324,31 +352,37 @@ async def look(client: Client, durable: Durable) -> Look:
             "(finished commands are dropped at their claim)",
         )
     if info is None:
+        metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(0)
         raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
     seen = Look(
         int(info.get("num_pending") or 0),
         int(info.get("num_ack_pending") or 0),
         _durable(durable.stream, info),
         pause_left_s(info),
+        _watch_use(durable, info, settings),
     )
     _log_changes(durable, seen)
     _watch_pause(durable, seen)
-    _watch_limit(durable, seen)
+    _watch_limit(durable, seen, is_ack_refused=client.is_ack_refused)
     return seen
+
+
+def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
+    """Why no worker of this pool should use it; None: it is as it was at the start."""
+    wrong = next((row for row in durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
+    metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
+    if wrong is None:
+        if (line := durable.unusable.ends()) is not None:
+            log.info("durable_usable", durable=durable.name, **line)
+        return None
+    reason = _refusal(Found(durable.stream, durable.name, None, info), wrong, settings)
+    if (line := durable.unusable.lasts(reason)) is not None:
+        log.error("durable_unusable", durable=durable.name, field=wrong.field, **line)
+    return f"the durable is another one: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
 
 
 def _log_changes(before: Durable, seen: Look) -> None:
     now = seen.durable
-    if before.logged.begins("filters", set(now.filters) != set(before.filters)):
-        log.error(
-            "durable_changed",
-            durable=now.name,
-            field="filters",
-            before=before.filters,
-            now=now.filters,
-            advice="commands of another pool may be claimed here, or ours nowhere: put the filters back with "
-            f"`{ENSURE}`, or restart the workers with the settings that are meant",
-        )
     for name in ("ack_wait_s", "max_ack_pending"):
         old, new = getattr(before, name), getattr(now, name)
         if before.logged.begins(f"{name} {new}", old != new):
@@ -367,7 +401,7 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
         )
 
 
-def _watch_limit(durable: Durable, seen: Look) -> None:
+def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
     """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
@@ -381,7 +415,9 @@ def _watch_limit(durable: Durable, seen: Look) -> None:
             ack_pending=seen.ack_pending,
             max_ack_pending=limit,
             waiting=seen.pending,
-            advice="no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
+            advice="this login may not acknowledge: see `acks_refused`"
+            if is_ack_refused
+            else "no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
             f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
             f"workers together and run `{ENSURE}`",
         )

@@ -27,7 +27,6 @@ class Delivery:
 
     __slots__ = (
         "_client",
-        "_wall_offset_s",
         "data",
         "headers",
         "num_delivered",
@@ -37,12 +36,13 @@ class Delivery:
         "stream_sequence",
         "subject",
         "tries",
+        "wall_offset_s",
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
         """`received_at`: monotonic; `wall_offset_s`: wall clock less monotonic clock."""
         self._client = client
-        self._wall_offset_s = wall_offset_s
+        self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
         self.headers: Mapping[str, str] | None = message.headers
         self.subject: str = message.subject
@@ -62,7 +62,7 @@ class Delivery:
     def age_s(self) -> float:
         """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server
         error would set a fresh message aside."""
-        return max(0.0, time.monotonic() + self._wall_offset_s - self.published_at)
+        return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property
     def undelivered(self) -> int:

@@ -8,6 +8,7 @@ settings name that server (servers.py).
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from noetl_worker.errors import (
 )
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
 from noetl_worker.observability import metrics
+from noetl_worker.observability.series import Times
 from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
 from noetl_worker.remote.plane.dialects import RULES
@@ -47,6 +49,12 @@ _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
 """Added to without a call: it is in the way of every request."""
+_CLAIM_TIMES, _EVENT_TIMES, _RESULT_TIMES, _REGISTRY_TIMES, _OTHER_TIMES = (
+    metrics.PLANE_TIMES.labels(route) for route in metrics.PLANE_ROUTES
+)
+_SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
+BEAT_S: Final = 7.0
+"""How long the plane may take over a heartbeat: two that hang are over within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
 """A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
 _KEPT_CHARS: Final = 2000
@@ -151,6 +159,7 @@ class ControlPlaneClient:
         gate: Gate | None = None,
         patience_s: float | None = None,
         on_sent: Callable[[], None] | None = None,
+        times: Times = _OTHER_TIMES,
     ) -> Response:
         """One request; any status is an answer.
 
@@ -161,6 +170,7 @@ class ControlPlaneClient:
             on_sent: of a request whose answer takes as long as the work that the plane does in it, called when the gate
                 has let it pass. It has no limit, takes no place at the gate, and how long it takes is no sign of
                 trouble.
+            times: of the route, where answers that pass a gate are counted.
 
         Raises:
             TransportError: no answer; NotSent as well when the gate did not open in time.
@@ -193,10 +203,15 @@ class ControlPlaneClient:
         finally:
             if on_sent is None:
                 gate.leave()
+        took_s = time.monotonic() - sent_at
+        if on_sent is None:
+            # The usual case without a call: it is in the way of every request.
+            times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
+            times.sum += took_s
         if MEANING[answer.status] is Meaning.OVERLOADED:
             gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
-            gate.answered(time.monotonic() - sent_at if on_sent is None else None)
+            gate.answered(took_s if on_sent is None else None)
         return answer if len(answer.body) <= LARGE else await _read(answer)
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -241,7 +256,9 @@ class Plane:
         patience_s = CLAIM_PATIENCE_S
         if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
             patience_s = 0.0  # it holds no slot that a command of another plane could have
-        return self.client.send("POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s)
+        return self.client.send(
+            "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, times=_CLAIM_TIMES
+        )
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
         """GET /api/commands/{event_id}: the command without claiming it (protocol/claim.md#fetch)."""
@@ -254,7 +271,9 @@ class Plane:
         cut off (protocol/events.md#rust-plane).
         """
         all_headers = {**self._headers, **headers}
-        return self.client.send("POST", self.url + path, body, headers=all_headers, gate=self.gate, **options)
+        return self.client.send(
+            "POST", self.url + path, body, headers=all_headers, gate=self.gate, times=_EVENT_TIMES, **options
+        )
 
     async def batch_state(self, request_id: str) -> BatchState:
         """Python plane only."""
@@ -360,8 +379,8 @@ class Plane:
         async def ask(route: str) -> Response:
             limit_s = self.client.timeout_s + extra_s
             url = f"{self.url}{route}{path}"
-            gate = self.store_gate
-            return await self.client.send(method, url, body, timeout_s=limit_s, gate=gate, patience_s=patience_s)
+            options = {"timeout_s": limit_s, "patience_s": patience_s, "times": _RESULT_TIMES}
+            return await self.client.send(method, url, body, gate=self.store_gate, **options)  # type: ignore[arg-type]
 
         if len(self.rules.store_routes) == 1:
             return await ask(self.rules.store_routes[0])
@@ -397,11 +416,16 @@ class Plane:
     # ── registry (protocol/registry.md#registration) ──
 
     async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return await self._object("POST", "/api/worker/pool/register", dict(body))
+        return _expect("register", await self._beat("/api/worker/pool/register", dict(body)))
 
     async def heartbeat(self, name: str) -> bool:
         """False when the plane does not know us (any more): register again."""
-        return await if_there(self._object("POST", "/api/worker/pool/heartbeat", {"name": name})) is not None
+        beat = self._beat("/api/worker/pool/heartbeat", {"name": name})
+        return await if_there(_expected("heartbeat", beat)) is not None
+
+    def _beat(self, path: str, body: JsonValue) -> Awaitable[Response]:
+        limit_s = min(self.client.timeout_s, BEAT_S)
+        return self.client.send("POST", self.url + path, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
 
     async def deregister(self, name: str) -> None:
         """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
@@ -417,6 +441,10 @@ class Plane:
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
         return _expect(f"{method} {path}", await self._send(method, path, body))
+
+
+async def _expected(what: str, asked: Awaitable[Response]) -> Mapping[str, JsonValue]:
+    return _expect(what, await asked)
 
 
 async def if_there(asked: Awaitable[T]) -> T | None:

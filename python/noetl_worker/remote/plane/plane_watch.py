@@ -25,6 +25,9 @@ _DOWN_ADVICE: Final = (
     "nothing is lost: commands wait in the stream, outcomes in the outbox; look at the control plane, and with "
     "`noetl-worker doctor` at the way to it"
 )
+_MEMORY_ADVICE: Final = (
+    "outcomes are in memory only and are lost with this worker: make room in NOETL_WORKER_OUTBOX_DIR before it ends"
+)
 log = structlog.get_logger("noetl_worker")
 
 
@@ -94,7 +97,9 @@ class HeartbeatWatch:
         if line is not None:
             metrics.PLANE_DOWN.set(1)
             self._health.plane_down = f"the control plane {self._url} does not answer since {line['since']}"
-            log.error("plane_down", server_url=self._url, **line, **_held_up(), advice=_DOWN_ADVICE)
+            held_up = _held_up()
+            advice = _MEMORY_ADVICE if held_up["outcomes_in_memory"] else _DOWN_ADVICE
+            log.error("plane_down", server_url=self._url, **line, **held_up, advice=advice)
         return self._outage.is_on
 
 
@@ -110,4 +115,5 @@ def _held_up() -> dict[str, int]:
         "commands_in_flight": int(metrics.CONCURRENT.own.value),
         "commands_waiting": int(waiting),
         "outcomes_on_disk": int(metrics.OUTBOX_ROWS.own.value),
+        "outcomes_in_memory": int(metrics.OUTBOX_UNWRITTEN.own.value),
     }

@@ -73,12 +73,17 @@ class Registration:
 
     async def keep(self, interval_s: float) -> None:
         """Register, then beat, until cancelled."""
+        soon_s = min(REGISTER_AGAIN_S, interval_s)
         while True:
-            if self.is_registered:
-                await self.heartbeat()
+            began = time.monotonic()
+            is_taken = await (self.heartbeat() if self.is_registered else self.register())
+            if is_taken:
+                wait_s = interval_s
+            elif self.is_registered:  # one that hung took its time already
+                wait_s = max(soon_s, interval_s / 2 - (time.monotonic() - began))
             else:
-                await self.register()
-            await asyncio.sleep(interval_s if self.is_registered else REGISTER_AGAIN_S)
+                wait_s = REGISTER_AGAIN_S
+            await asyncio.sleep(wait_s)
 
     async def register(self) -> bool:
         """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""

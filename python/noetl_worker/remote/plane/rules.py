@@ -98,6 +98,8 @@ class DialectRules(Protocol):
     stale_after_s: float = math.inf
     """Time without a heartbeat after which its claims are given away."""
     heartbeat_registers: bool = False
+    infers_completion: bool = False
+    """Whether the plane calls an execution COMPLETED while no command is open, which is so between two steps too."""
     makes_bare_stream: bool = False
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
     copies_have_text_ids: bool = False

@@ -2,8 +2,8 @@
 
 The store keeps the fields of a command above 8 kB (protocol/command.md#python-plane) and large results. It replaces
 everything that looks like a secret, even a list under `authors` (read in its source;
-`authoring/dev/server/stored_form.py` has the rule). A tool that got the replacement would succeed with a wrong value, or
-miss a credential of that name. So each replacement is found when it is fetched, and reading one fails.
+`authoring/dev/server/stored_form.py` has the rule). A tool that got the replacement would succeed with a wrong value,
+or miss a credential of that name. So each replacement is found when it is fetched, and reading one fails.
 """
 
 from __future__ import annotations

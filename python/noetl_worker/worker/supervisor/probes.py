@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -57,7 +58,8 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
     async def metrics() -> tuple[int, bytes]:
         now, past = [], []
         async with scrapes:
-            for worker, answer in await _asked(supervisor, "/metrics"):
+            answers = await _asked(supervisor, "/metrics")
+            for worker, answer in answers:
                 last = said[worker.number]
                 if answer is not None and _is_ok(answer):
                     last.take(worker.answered, answer.text)
@@ -65,6 +67,9 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
                 else:
                     past.append(last.text)
                 past.append(last.before)
+            silent = [worker for worker, answer in answers if answer is None and _hangs(worker)]
+            if silent and not supervisor.is_stopping:
+                now.append(_of_silent(max(time.monotonic() - worker.answered_at for worker in silent)))
             return 200, summed([*now, _own(supervisor)], past).encode()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
@@ -88,6 +93,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
                 answer = await client.get(f"http://127.0.0.1:{worker.port}{path}")
             except httpx.HTTPError:
                 return None
+            worker.answered_at = time.monotonic()
             worker.answered = worker.running or asked  # which it has become meanwhile has the same port
             return answer
 
@@ -106,6 +112,14 @@ def _is_ok(answer: httpx.Response | None) -> bool:
 
 def _text_of(answer: httpx.Response | None) -> str:
     return str(answer.json().get("reason")) if answer is not None else "it does not run, or does not answer"
+
+
+def _of_silent(seconds: float) -> str:
+    """What a worker would say of itself that runs and has not answered for so long."""
+    return (
+        "# TYPE noetl_worker_ready gauge\nnoetl_worker_ready 0.0\n"
+        f"# TYPE noetl_worker_loop_lag_seconds gauge\nnoetl_worker_loop_lag_seconds {seconds}\n"
+    )
 
 
 def _own(supervisor: Supervisor) -> str:

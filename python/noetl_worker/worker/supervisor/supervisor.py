@@ -52,6 +52,8 @@ class WorkerProcess:
     running: asyncio.subprocess.Process | None = None
     answered: asyncio.subprocess.Process | None = None
     """The last life that has answered a probe: one that has not may be starting."""
+    answered_at: float = 0.0
+    """When that was; monotonic."""
     starts: int = 0
     deaths: int = 0
     """In a row, none of which lasted."""

@@ -99,6 +99,7 @@ class PythonRules(DialectRules):
     # it logs a warning for every heartbeat; its own worker registers again (protocol/registry.md#heartbeat)
     heartbeat_registers = True
     makes_bare_stream = True
+    infers_completion = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
     names = PythonNames()

@@ -1,0 +1,96 @@
+"""Commands that a durable leaves out since its filters were changed, or since it starts at a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.remote.jetstream.api import ask
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.comparison import NANOSECONDS, config_filters, filter_fields, patched
+from noetl_worker.remote.jetstream.consumer import Found
+from noetl_worker.settings.nats import covers
+
+_COUNTED_S: Final = 5
+"""After so long JetStream drops a consumer that counts, should its deletion fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Counts of messages; those of finished commands are among them for as long as the stream keeps them."""
+
+    behind: int
+    """Messages that the filters bring and that lie before the durable's place: it delivers none of them."""
+    place: int
+    """Stream sequence up to which the durable has delivered."""
+    first: int
+    """Oldest sequence of the stream."""
+    unwanted: int = 0
+    """Messages that waited for the filters before and are not brought by those of now."""
+
+
+async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
+    """Count what a change left out; None: the durable leaves out nothing since.
+
+    Args:
+        before: as it was before the change.
+        after: as it is now.
+
+    Raises:
+        JetStreamError: it cannot be counted; the change stands.
+    """
+    if after.durable_info is None or after.stream_info is None:
+        return None
+    config = after.durable_info["config"]
+    first, new = int(after.stream_info["state"]["first_seq"]), config_filters(config)
+    if before.durable_info is None:
+        place = int(config.get("opt_start_seq") or 1) - 1
+        behind = await _up_to(client, after.stream, new, place)
+        return PassedOver(behind, place, first) if behind else None
+    old = config_filters(before.durable_info["config"])
+    if set(old) == set(new):
+        return None
+    place, both = int(after.durable_info["delivered"]["stream_seq"]), _brought_by_both(old, new)
+    behind, unwanted = (
+        await _up_to(client, after.stream, new, place),
+        await _count(client, after.stream, old, place + 1),
+    )
+    if both:
+        behind -= await _up_to(client, after.stream, both, place)
+        unwanted -= await _count(client, after.stream, both, place + 1)
+    return PassedOver(behind, place, first, unwanted) if behind or unwanted else None
+
+
+async def _up_to(client: Client, stream: str, filters: Sequence[str], place: int) -> int:
+    return await _count(client, stream, filters, 1) - await _count(client, stream, filters, place + 1)
+
+
+async def _count(client: Client, stream: str, filters: Sequence[str], first: int) -> int:
+    """How many messages these filters bring from this sequence on; without filters all."""
+    config = {
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": first,
+        "ack_policy": "none",
+        "inactive_threshold": _COUNTED_S * NANOSECONDS,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    whole = patched(config, filter_fields(_without_covered(filters))) if filters else config
+    made = await ask(client, f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": whole})
+    await ask(client, f"CONSUMER.DELETE.{stream}.{made['name']}")
+    return int(made.get("num_pending") or 0)
+
+
+def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The narrower of each pair of filters where one covers the other. None at all: everything."""
+    if not old or not new:
+        return list(old or new)
+    pairs = [(a, b) for a in old for b in new]
+    return [b for a, b in pairs if covers(a, b)] + [a for a, b in pairs if covers(b, a) and a != b]
+
+
+def _without_covered(filters: Sequence[str]) -> list[str]:
+    """JetStream refuses filters that overlap."""
+    distinct = list(dict.fromkeys(filters))
+    return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]

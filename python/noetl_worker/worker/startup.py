@@ -1,0 +1,117 @@
+"""The start of a worker: NATS, JetStream and the control plane are waited for, while the probes say what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from noetl_worker.errors import ControlPlaneError, JetStreamError, ServerRefused, WorkerBroken
+from noetl_worker.models import backoff
+from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.observability import metrics
+from noetl_worker.observability.outage import Outage
+from noetl_worker.observability.probes import Health
+from noetl_worker.remote.jetstream.connection import ATTEMPTS, RETRY_S, Connection, connect
+from noetl_worker.remote.jetstream.consumer import Durable, ensure_durable
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
+from noetl_worker.remote.plane.plane_watch import PlaneWatch
+from noetl_worker.settings.settings import Settings
+
+T = TypeVar("T")
+_UNANSWERED_ADVICE: Final = "it is asked again; `noetl-worker doctor` says what this login may not do"
+_UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
+log = structlog.get_logger("noetl_worker")
+
+
+class Startup:
+    """What a worker waits for before it pulls. With NOETL_WORKER_WAIT=false each is tried a few times only.
+
+    Each method returns None when a stop comes first.
+    """
+
+    def __init__(self, settings: Settings, health: Health, stopping: Stopping) -> None:
+        self._settings, self._health, self._stopping = settings, health, stopping
+
+    async def nats(self, name: str) -> Connection | None:
+        """Return a connection to NATS under this name.
+
+        Raises:
+            SettingsError: a file of the login or of TLS is not what its setting says.
+            NatsUnavailable: nothing is waited for, and there is no server that takes the login.
+        """
+        attempts = None if self._settings.wait else ATTEMPTS
+        connection = await self._stopping.unless_stopped(
+            connect(self._settings, name, attempts=attempts, on_wait=self._wait_for)
+        )
+        if connection is not None:
+
+            def measure() -> None:
+                metrics.NATS_CONNECTED.set(connection.is_connected)
+
+            measure()
+            for happens in (connection.on_disconnected, connection.on_reconnected):
+                happens.append(measure)
+        return connection
+
+    async def durable(self, connection: Connection) -> Durable | None:
+        """Return the durable, made if it is missing.
+
+        Raises:
+            JetStreamError: no worker can run on it.
+            WorkerBroken: NATS closed the connection for good meanwhile.
+        """
+
+        async def ensure() -> Durable:
+            if connection.client.is_closed:
+                raise WorkerBroken(connection.why_closed())
+            return await ensure_durable(connection.client, self._settings)
+
+        def say(line: dict[str, object]) -> None:
+            log.warning("jetstream_unanswered", advice=_UNANSWERED_ADVICE, **line)
+
+        return await self._reached(ensure, say)
+
+    async def plane(self, client: ControlPlaneClient) -> Plane | None:
+        """Return the configured plane.
+
+        Raises:
+            ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
+        """
+        url = self._settings.server_url
+
+        async def ask() -> Plane:
+            plane = await client.plane(url)
+            if self._settings.control_plane != "auto":  # else it was asked just now
+                await PlaneWatch(client).require_nats()
+            return plane
+
+        def say(line: dict[str, object]) -> None:
+            log.warning("control_plane_unreachable", server_url=url, advice=_UNREACHABLE_ADVICE, **line)
+
+        return await self._reached(ask, say)
+
+    async def _reached(
+        self, ask: Callable[[], Coroutine[Any, Any, T]], say: Callable[[dict[str, object]], None]
+    ) -> T | None:
+        tries, outage = 0, Outage()
+        while not self._stopping.is_draining:
+            try:
+                return await self._stopping.unless_stopped(ask())
+            except (ControlPlaneError, JetStreamError) as error:
+                tries += 1
+                if not _may_pass(error) or (tries >= ATTEMPTS and not self._settings.wait):
+                    raise
+                self._wait_for(str(error))
+                if (line := outage.lasts(str(error))) is not None:
+                    say(line)
+            await self._stopping.sleep(backoff.delay_s(tries, RETRY_S, 5.0, jitter=0.0), until=StopLevel.DRAIN)
+        return None
+
+    def _wait_for(self, reason: str) -> None:
+        self._health.set_ready(False, f"it waits: {reason}")
+
+
+def _may_pass(error: ControlPlaneError | JetStreamError) -> bool:
+    return error.is_retryable or isinstance(error, ServerRefused)
