@@ -225,7 +225,7 @@ class AuthRefused(ServerRefused):
 
 
 class PlaneWithoutNats(ControlPlaneError):
-    """A control plane that no longer sends commands over NATS: a worker in front of it would never get one."""
+    """A control plane without NATS, and no bridge: a worker in front of it would never get a command."""
 
 
 # ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────

@@ -54,13 +54,14 @@ def command(number: int, *, pool: str | None = "shared", **more: object) -> dict
         "step": "start",
         **more,
     }
+    return record_of(notification)
+
+
+def record_of(notification: dict[str, Any]) -> dict[str, Any]:
+    """The record that the server makes of a notification."""
     payload = json.dumps(notification, separators=(",", ":"))
-    return {
-        "global_sequence": event_id,
-        "execution_id": str(execution_id),
-        "transaction_id": "",
-        "payload": payload,
-    }
+    ids = {"global_sequence": notification["event_id"], "execution_id": str(notification["execution_id"])}
+    return {**ids, "transaction_id": "", "payload": payload}
 
 
 @dataclass

@@ -40,6 +40,7 @@ from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.remote.jetstream.bridge_mark import find_mark
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.consumer import Durable, ensure_at_start, ensure_durable, look
 from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
@@ -281,8 +282,7 @@ class Worker:
         while self.stopping.level < StopLevel.DRAIN:
             try:
                 plane = await client.plane(self.settings.server_url)
-                if self.settings.control_plane != "auto":  # else it was asked just now
-                    await PlaneWatch(client).require_nats()
+                await PlaneWatch(client, self._has_bridge).require_nats()
                 return plane
             except ControlPlaneError as error:
                 if not error.is_retryable and not isinstance(error, ServerRefused):
@@ -293,6 +293,10 @@ class Worker:
                     log.warning("control_plane_unreachable", server_url=url, advice=_UNREACHABLE_ADVICE, **line)
             await self.stopping.sleep(backoff.delay_s(tries, 0.5, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None
+
+    async def _has_bridge(self) -> bool:
+        """Whether the stream says that a bridge brings the commands. Raises JetStreamError."""
+        return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
@@ -313,7 +317,7 @@ class Worker:
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
-        plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
+        plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
         report_readiness = partial(self._report_readiness, connection, plane_watch)
         for happens in (connection.on_disconnected, connection.on_reconnected):
