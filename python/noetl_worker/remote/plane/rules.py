@@ -120,6 +120,8 @@ class DialectRules(Protocol):
     stale_after_s: float = math.inf
     """Time without a heartbeat after which its claims are given away."""
     heartbeat_registers: bool = False
+    keychain_is_credentials: bool = False
+    """Whether a keychain entry is asked for as a credential of the execution (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
     copies_have_text_ids: bool = False

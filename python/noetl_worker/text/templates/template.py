@@ -180,7 +180,7 @@ class _Compiled:
             pass
         result = context.vars["result"]
         if isinstance(result, MissingSecret) and template.environment is LENIENT:
-            return None  # never `undefined`, which may be an empty text
+            return result.alone()  # never `undefined`, which may be an empty text
         value = native(result, budget)  # strict: raises, naming the variable
         return undefined if isinstance(result, Undefined) else value
 
