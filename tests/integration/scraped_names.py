@@ -8,7 +8,7 @@ from typing import Any, Final
 
 TARGET_LABELS: Final = frozenset({"job", "instance"})
 """What prometheus adds to each sample that it scrapes."""
-_SELECTOR: Final = re.compile(r"\b(noetl_worker_\w+)\s*(?:\{([^}]*)\})?")
+_SELECTOR: Final = re.compile(r"\b(noetl_(?:worker|bridge)_\w+)\s*(?:\{([^}]*)\})?")
 _MATCHER: Final = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _LABELS: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SHOWN: Final = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}")
