@@ -185,6 +185,7 @@ QUIET |= {
     "bridge_ready": series_of("noetl_bridge_ready", "1x30"),
     "other_bridge_ready": series_of("noetl_bridge_ready", "1x30", instance="j"),
     "bridge_oldest_seconds": series_of("noetl_bridge_oldest_seconds", "0x30"),
+    "bridge_feed_lag": series_of("noetl_bridge_feed_lag", "5x30", shard="0"),
     "bridge_refused_total": series_of("noetl_bridge_refused_total", "0x30"),
 }
 QUIET |= {
@@ -223,6 +224,7 @@ TROUBLE = {
     "NoetlBridgeAlone": but(other_bridge_ready="1x10 0x20"),
     "NoetlBridgeRecordsWait": but(bridge_oldest_seconds="0x29 6"),
     "NoetlBridgeRefuses": but(bridge_refused_total="0x20 1x10"),
+    "NoetlFeedGrows": but(bridge_feed_lag="5+3x30"),
 }
 IDLE = but(plane_down="0x20 1x10")
 """A plane that only heartbeats have met."""

@@ -14,6 +14,8 @@ import structlog
 from noetl_worker import __version__
 from noetl_worker.bridge import metrics
 from noetl_worker.bridge.address import FeedAddress
+from noetl_worker.bridge.feed_claims import FeedClaims
+from noetl_worker.bridge.feed_lag import FeedLag
 from noetl_worker.bridge.feed_server import FeedServer
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
 from noetl_worker.bridge.record import Record
@@ -45,6 +47,10 @@ class BridgeOptions:
     """Where control planes publish to."""
     forward: FeedAddress | None = None
     """Upstream's writer, which gets the system pool's records; None: they go to JetStream too."""
+    claims: tuple[FeedAddress, ...] = ()
+    """Coordinators that are asked for commands, one for each shard."""
+    filters: tuple[str, ...] = ()
+    feed_metrics: str = ""
 
 
 class Bridge:
@@ -60,6 +66,7 @@ class Bridge:
         """Where publishers are listened to, once it is ready."""
         self.probes_port = 0
         self._stops_asked = 0
+        self._claims: list[FeedClaims] = []
         self._link = WriterLink(options.forward, self.held) if options.forward is not None else None
         self._emptied = asyncio.Event()
         self.held.on_empty.append(self._emptied.set)
@@ -135,6 +142,12 @@ class Bridge:
         if self._link is not None:
             tasks.append(asyncio.ensure_future(self._link.run()))
         tasks.append(asyncio.ensure_future(self._watch(connection)))
+        tasks.append(asyncio.ensure_future(FeedLag(self.settings, connection, self.options.feed_metrics, stream).run()))
+        self._claims = [
+            FeedClaims(address, self.options.filters, self.held, publisher.put, refusal)
+            for address in self.options.claims
+        ]
+        tasks += [asyncio.ensure_future(claims.run()) for claims in self._claims]
         server = FeedServer(self.held, deliver, refusal)
         try:
             if self.options.publish is not None:
@@ -148,8 +161,13 @@ class Bridge:
             await server.close()
 
     def _shown(self) -> dict[str, object]:
-        forward = self.options.forward
-        return {"version": __version__, "forward": str(forward) if forward is not None else ""}
+        chosen = self.options
+        return {
+            "version": __version__,
+            "forward": str(chosen.forward) if chosen.forward is not None else "",
+            "claims": [str(address) for address in chosen.claims],
+            "filters": chosen.filters,
+        }
 
     async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
         """Wait for the stop. Raises what a task ended with, which should not end."""
@@ -166,12 +184,10 @@ class Bridge:
         self.health.set_ready(False, "draining")
         server.stop()
         log.info("draining", held=len(self.held))
-        if len(self.held):
-            self._emptied.clear()
-            emptied = asyncio.ensure_future(self._emptied.wait())
-            await self.stopping.sleep(self.settings.drain_timeout_s, emptied, until=StopLevel.HARD)
-            emptied.cancel()
-        if not len(self.held):
+        drained = asyncio.ensure_future(self._drained())
+        await self.stopping.sleep(self.settings.drain_timeout_s, drained, until=StopLevel.HARD)
+        drained.cancel()
+        if not len(self.held) and all(claims.is_done for claims in self._claims):
             return EXIT_OK
         log.warning(
             "bridge_not_drained",
@@ -179,6 +195,14 @@ class Bridge:
             advice="nothing is lost: what has no acknowledgement is sent again. Look why JetStream does not take it",
         )
         return EXIT_NOT_DRAINED
+
+    async def _drained(self) -> None:
+        """Wait for what coordinators have assigned, and until all that is held is kept and acknowledged."""
+        await asyncio.gather(*(claims.stop() for claims in self._claims))
+        while len(self.held):
+            self._emptied.clear()
+            await self._emptied.wait()
+        await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
 
     # ── around it ──
 

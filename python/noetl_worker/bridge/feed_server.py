@@ -7,7 +7,6 @@ worker claims what a record names.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import structlog
 from noetl_worker.bridge import metrics
 from noetl_worker.bridge.frames import FrameReader, FrameTooLarge
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
+from noetl_worker.bridge.peer import keep_alive
 from noetl_worker.bridge.record import NotARecord, Record, read_record
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.outage import Outage
@@ -26,8 +26,6 @@ from noetl_worker.observability.outage import Outage
 MOST_CONNECTIONS: Final = 64
 _ACK_BYTES: Final = 8
 _MOST_PEERS: Final = 64
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""A publisher that is gone without a word gives its place back after a minute."""
 _REFUSED_ADVICE: Final = (
     "only the control plane's NOETL_COMMAND_BUS_WRITER_ADDRS may name this address: look who else connects"
 )
@@ -130,7 +128,7 @@ class FeedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
-        _keep_alive(transport.get_extra_info("socket"))
+        keep_alive(transport.get_extra_info("socket"))
         if (reason := self._server.admit(self)) is not None:
             self._refuse(reason)
         elif self._server.is_stopping:
@@ -199,13 +197,3 @@ class FeedConnection(asyncio.Protocol):
             ready += self._awaiting.popleft().record.sequence.to_bytes(_ACK_BYTES, "big")
         if ready and not self._transport.is_closing():
             self._transport.write(bytes(ready))
-
-
-def _keep_alive(connection: socket.socket | None) -> None:
-    if connection is None:
-        return
-    with suppress(OSError):  # it is gone already
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # Linux
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -25,6 +25,13 @@ HELD: Final = Gauge("noetl_bridge_held_records", "Records in memory that are not
 HELD_BYTES: Final = Gauge("noetl_bridge_held_bytes", "Bytes of these records")
 OLDEST: Final = Gauge("noetl_bridge_oldest_seconds", "Age of the oldest unacknowledged record; 0: there is none")
 CONNECTIONS: Final = Gauge("noetl_bridge_connections", "Connections of publishers")
+ASKING: Final = Gauge("noetl_bridge_asking", "Connections to coordinators of the feed that ask for commands")
+FEED_LAG: Final = Gauge(
+    "noetl_bridge_feed_lag", "Commands that the feed has not given out for good, by shard", ["shard"]
+)
+JETSTREAM_LAG: Final = Gauge(
+    "noetl_bridge_jetstream_lag", "Commands that wait or run in JetStream, for the durable NATS_CONSUMER"
+)
 NATS_CONNECTED: Final = Gauge("noetl_bridge_nats_connected", "1 while NATS is connected")
 READY: Final = Gauge("noetl_bridge_ready", "1 while the bridge takes records")
 BUILD_INFO: Final = Gauge("noetl_bridge_build_info", "Always 1; what is running", ["version"])
@@ -32,6 +39,7 @@ BUILD_INFO: Final = Gauge("noetl_bridge_build_info", "Always 1; what is running"
 STORED: Final = RECORDS.labels("jetstream")
 DUPLICATE: Final = RECORDS.labels("duplicate")
 FORWARDED: Final = RECORDS.labels("writer")
+FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
 
 import structlog
 
@@ -13,7 +16,9 @@ from noetl_worker.models import backoff
 from noetl_worker.observability.outage import Outage
 from noetl_worker.process.lookups import OWN
 
-_CONNECT_S = 5.0
+_CONNECT_S: Final = 5.0
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A peer that is gone without a word is noticed after a minute."""
 log = structlog.get_logger("noetl_worker.bridge")
 
 
@@ -51,6 +56,7 @@ class Peer:
             return await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_S)
 
         reader, writer = await OWN.connected(host, port, opened)
+        keep_alive(writer.get_extra_info("socket"))
         self.is_connected = True
         try:
             await session(reader, writer)
@@ -74,3 +80,18 @@ class Peer:
                 **line,
                 advice="see that upstream's writer runs and that the address is its; it is connected to again",
             )
+
+
+def keep_alive(connection: Any) -> None:
+    """Have the system ask a silent peer whether it is there.
+
+    Args:
+        connection: the socket of a transport, None where it has none.
+    """
+    if connection is None:
+        return
+    with suppress(OSError):  # it is gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # Linux
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
