@@ -12,6 +12,7 @@ FIGURES: Final = Path(__file__).with_name("performance.json")
 PEERS: Final = Path(__file__).with_name("peers.json")
 KINDS: Final = Path(__file__).with_name("kinds.json")
 HTTP: Final = Path(__file__).with_name("http.json")
+BRIDGE: Final = Path(__file__).with_name("bridge.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -113,10 +114,10 @@ commands that it finished for two to four ack_waits, to answer repeated messages
 
 def load() -> dict[str, Any]:
     """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind, under
-    `http` of that one."""
-    files = (FIGURES, PEERS, KINDS, HTTP)
-    found, peers, by_kind, http = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    return {**found, "peers": peers, "by_kind": by_kind, "http": http}
+    `http` of that one, under `bridge` of a bridge."""
+    files = (FIGURES, PEERS, KINDS, HTTP, BRIDGE)
+    found, peers, by_kind, http, bridge = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return {**found, "peers": peers, "by_kind": by_kind, "http": http, "bridge": bridge}
 
 
 def rounded(value: Any) -> Any:
@@ -168,6 +169,7 @@ def document(found: Mapping[str, Any]) -> str:
         *_peers(found["peers"]),
         *_by_kind(found["by_kind"]),
         *_http(found["http"]),
+        *_bridge(found["bridge"]),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -416,6 +418,25 @@ def _http(found: Mapping[str, Any]) -> list[str]:
             ["what for", "calls", "CPU, µs", "a no-op's calls", "a no-op's CPU, µs"],
             _http_parts(of_parts["http"], of_parts["noop"]),
         ),
+        "",
+    ]
+
+
+def _bridge(found: Mapping[str, Any]) -> list[str]:
+    publish = found["publish"]
+    rows = [
+        ["bare publishes to JetStream by nats-py, records/s", _number(publish["bare_publishes_a_second"])],
+        ["the bridge, records/s", _number(publish["records_a_second"])],
+        ["a record at 500/s, from the frame to its acknowledgement", _quantiles(publish["ms_at_500_a_second"])],
+        ["memory (RSS) idle, and after the run, MB", " and ".join(map(_number, publish["rss_mb"]))],
+    ]
+    return [
+        "## A bridge",
+        "",
+        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}): "
+        f"{_number(publish['records'])} records over one connection, {publish['window']} in flight, one process.",
+        "",
+        *_table(["what", "figure"], rows),
         "",
     ]
 

@@ -43,7 +43,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return Dialect(request.param)
 
 
-WAITING = frozenset({"security", "dev", "faults", "integration", "local"})
+WAITING = frozenset({"bridge", "security", "dev", "faults", "integration", "local"})
 """Directories of tests that mostly wait: for servers, processes, a lease."""
 
 

@@ -30,9 +30,13 @@ No playbook shows these: what the published worker does is read in its source.
 _PLANES: Final = f"""\
 # Compatibility
 
-Served are {SERVED}. The worker asks the plane which one it is;
-`noetl-worker doctor` shows its version. With a plane that no longer sends commands over NATS the worker does not start,
-and names the versions that are served. If a plane stops sending later, the worker is not ready (`plane_left_nats`).
+Served are {SERVED}. The
+worker asks the plane which one it is; `noetl-worker doctor` shows its version.
+
+* **The last NATS planes** are the Rust ones up to 3.60.1 and the Python ones. They are recorded and compared below.
+* **Today's server** (3.60.2 and later, recorded with 3.83.1) has no NATS: it takes
+  [a bridge](todays-server.md). Without one the worker does not start, and names the command. If a plane leaves NATS
+  later, the worker is not ready (`plane_left_nats`).
 
 | | Python plane | Rust plane |
 |---|---|---|

@@ -22,6 +22,7 @@ NOT_RUN: Final = {
     "kubectl ": "asks a cluster",
     "docker ": "pushes to a registry of the reader's; make image-test builds the image and runs it",
     "noetl-worker dev --watch": "runs until Ctrl-C; tests/local/test_watch.py runs it",
+    "noetl-worker bridge": "runs until it is stopped; tests/bridge runs it",
     "noetl-worker completion fish": "fish is not on every machine; bash's form stands beside it and is run",
 }
 """How a command begins that is not run, and why."""

@@ -13,19 +13,41 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from bridge.feed import bridging
 from integration.desk import DURABLE
 from integration.findings import by_check, settings
 from integration.house import house, without_nats
 from integration.wire import serving
+from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.cli.doctor import Finding, State, clock, plane
+from noetl_worker.models import Dialect
 from noetl_worker.remote.jetstream.api import moment
 
 
-async def test_plane_that_has_left_nats_is_wrong_with_the_versions_that_are_served(tmp_path: Path) -> None:
-    found = (await plane_findings(tmp_path, without_nats("3.77.3")))["control plane version"]
-    assert found.state is State.WRONG
-    assert found.found.startswith("rust 3.77.3")
-    assert "Rust control planes up to 3.60.1, and every Python one" in found.wanted
+async def test_plane_without_nats_and_bridge_is_wrong_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        home.plane.fault = without_nats("3.83.1")
+        found = by_check(await plane.examine(settings(tmp_path, **home.addresses)))
+        assert found["control plane version"].found.startswith("rust 3.83.1")
+        assert "Rust control planes up to 3.60.1, every Python one" in found["control plane version"].wanted
+        assert found["bridge"].state is State.WRONG
+        assert "noetl-worker bridge --publish" in found["bridge"].fix
+
+
+async def test_bridge_of_a_plane_is_shown_with_its_health_and_what_the_server_must_not_be_set_to(
+    tmp_path: Path,
+) -> None:
+    async with house(Dialect.RUST, worker=False) as home:
+        home.plane.fault = without_nats("3.83.1")
+        port = free_port()
+        bind, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{port}"
+        async with bridging(home.nats.url, WORKER_METRICS_BIND=bind, NOETL_BRIDGE_HEALTH=url):
+            found = by_check(await plane.examine(settings(tmp_path, **home.addresses)))
+            assert (found["bridge"].state, found["bridge is ready"].state) == (State.FINE, State.FINE)
+            assert "NOETL_ORPHAN_SWEEP_ENABLED" in found["settings of the server"].wanted
+        assert (
+            by_check(await plane.examine(settings(tmp_path, **home.addresses)))["bridge is ready"].state is State.WRONG
+        )
 
 
 async def test_plane_that_is_none_is_wrong(tmp_path: Path) -> None:

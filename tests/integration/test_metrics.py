@@ -16,6 +16,7 @@ from integration.house import house, noops
 from integration.processes import PROBES, WorkerProcess, program, until, worker_process
 from integration.scraped_names import expressions, unknown_in
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.bridge import metrics as bridge_metrics
 from noetl_worker.models import Dialect
 from noetl_worker.observability.tool_times import STATUSES
 from patience import PATIENCE_S
@@ -146,7 +147,7 @@ def read(path: Path) -> Any:
 
 def test_dashboards_and_alerts_read_only_metrics_and_labels_that_a_scrape_has(scrapes: Scrapes) -> None:
     scraped: dict[str, dict[str, set[str]]] = {}
-    for name, labels in scrapes.at_start:
+    for name, labels in [*scrapes.at_start, *series(bridge_metrics.exposition().decode())]:
         values = scraped.setdefault(name, {})
         for label, one in labels:
             values.setdefault(label, set()).add(one)
@@ -196,6 +197,13 @@ QUIET = {
         ("batches_not_rescued_total", "0x30", {}),
         ("credential_ends_timestamp_seconds", "0x30", {"credential": "NATS_CA"}),
     )
+}
+QUIET |= {
+    "bridge_ready": series_of("noetl_bridge_ready", "1x30"),
+    "other_bridge_ready": series_of("noetl_bridge_ready", "1x30", instance="j"),
+    "bridge_oldest_seconds": series_of("noetl_bridge_oldest_seconds", "0x30"),
+    "bridge_feed_lag": series_of("noetl_bridge_feed_lag", "5x30", shard="0"),
+    "bridge_refused_total": series_of("noetl_bridge_refused_total", "0x30"),
 }
 QUIET |= {
     "bucket": series_of("noetl_worker_loop_delay_seconds_bucket", "0+120x30", le="2.5"),
@@ -258,6 +266,11 @@ TROUBLE = {
     "NoetlWorkerLoopLag": but(bucket="0+120x26 3238+120x3"),
     "NoetlWorkerForeignPool": but(foreign_pool_total="0x20 4x10"),
     "NoetlWorkerCredentialEnds": but(credential_ends_timestamp_seconds="1000000x30"),
+    "NoetlBridgeAway": but(bridge_ready="1x20 0x10", other_bridge_ready="1x20"),
+    "NoetlBridgeAlone": but(other_bridge_ready="1x10 0x20"),
+    "NoetlBridgeRecordsWait": but(bridge_oldest_seconds="0x29 6"),
+    "NoetlBridgeRefuses": but(bridge_refused_total="0x20 1x10"),
+    "NoetlFeedGrows": but(bridge_feed_lag="5+3x30"),
 }
 ALSO = {
     "an idle worker, whose plane only heartbeats have met": ("NoetlWorkerPlaneDown", but(plane_down="0x20 1x10")),
@@ -277,6 +290,7 @@ SILENT = {
     "a roll-out": ("NoetlWorkerRestarts", but(started="100x15 200x15")),
     "few runs": ("NoetlWorkerKindFails", but(succeeded="0+9x15 135x15", failed="0+1x15 15+0.3x15")),
     "as always": ("NoetlWorkerKindFails", but(succeeded="0+5x30", failed="0+5x30")),
+    "a bridge restarts": ("NoetlBridgeAway", but(other_bridge_ready="1x20 0x10")),
     "a year left": ("NoetlWorkerCredentialEnds", but(credential_ends_timestamp_seconds="31536000x30")),
 }
 

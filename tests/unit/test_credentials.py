@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 import virtual_time
+from bridge.feed import recorded
 from noetl_worker.errors import ConfigurationError, CredentialError, NotSent
 from noetl_worker.models import Dialect, JsonValue
 from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
@@ -316,3 +317,44 @@ async def test_template_reads_keychain_fields_with_their_type() -> None:
     assert template.render("{{ keychain.tok.nested.n }}", {"keychain": names}) == 5
     assert template.render("{{ keychain.tok }}", {"keychain": names}) == {"token": "x", "nested": {"n": 5}}
     assert template.render("Bearer {{ keychain.tok.token }}", {"keychain": names}) == "Bearer x"
+
+
+def recorded_of_rust(method: str, path: str, *_: Any) -> Any:
+    """What server 3.83.1 answers at /api/credentials, with the ids of a recorded execution as they come."""
+    asked = path.partition("?")[0], "execution_id=" in path
+    for line in recorded("keychain-through-credentials.jsonl"):
+        if "path" in line and (line["path"].partition("?")[0], "execution_id=" in line["path"]) == asked:
+            return answer(line["status"], line["body"])
+    raise AssertionError(f"not recorded: {method} {path}")
+
+
+async def rust_keychain(names: set[str], **variables: str) -> tuple[Any, CommandCredentials, Any]:
+    transport = ScriptedTransport(recorded_of_rust)
+    at = Plane(ControlPlaneClient(transport, settings(**variables)), URL, Dialect.RUST)
+    one = CommandCredentials(command(dialect=Dialect.RUST), at)
+    return await one.keychain_names(names), one, transport
+
+
+async def test_keychain_of_the_rust_plane_is_asked_for_by_the_execution_at_its_credentials() -> None:
+    names, one, transport = await rust_keychain({"apikey_cred", "entry_of_credential"})
+    for name in ("apikey_cred", "entry_of_credential"):
+        text = f"Key {{{{ keychain.{name}.api_key }}}}"
+        assert template.render(text, {"keychain": names}) == "Key k-123456789"
+    assert "k-123456789" in one.known.texts().all
+    await one.keychain_names({"entry_of_credential"})
+    assert len(transport.sent) == 2  # kept by execution and name
+
+
+@pytest.mark.parametrize("text", ["{{ keychain.entry_static.client_id }}", "id {{ keychain.entry_static.client_id }}"])
+async def test_entry_that_the_rust_plane_does_not_have_is_an_error_that_names_it(text: str) -> None:
+    names, _, _ = await rust_keychain({"entry_static"})
+    with pytest.raises(CredentialError, match="keychain entry 'entry_static' is not_found"):
+        template.render(text, {"keychain": names})
+    given = text.replace("client_id", "client_id | default('d')")
+    assert "d" in template.render(given, {"keychain": names})
+
+
+async def test_keychain_of_the_rust_plane_is_held_to_the_allowed_credentials() -> None:
+    with pytest.raises(CredentialError, match="'apikey_cred' is not allowed") as caught:
+        await rust_keychain({"apikey_cred"}, NOETL_WORKER_CREDENTIALS_ALLOW="etl/*=pg-*")
+    assert caught.value.code == "credential_not_allowed"

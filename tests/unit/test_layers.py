@@ -21,7 +21,7 @@ PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
 # From the ground up: a room imports those before it, and none after it.
 ROOMS = """
-models process settings engine text observability remote tools pipeline worker authoring cli testing
+models process settings engine text observability remote bridge tools pipeline worker authoring cli testing
 """
 BESIDE = {
     "errors": "models",
@@ -219,7 +219,14 @@ def test_public_name_of_a_module_that_moved_still_works(public: str, home: str) 
 
 
 def test_nats_is_imported_only_where_it_is_spoken() -> None:
-    allowed = ("remote.jetstream", "pipeline.delivery.keepalive", "worker", "authoring.dev", "tools.kinds.nats")
+    allowed = (
+        "remote.jetstream",
+        "bridge",
+        "pipeline.delivery.keepalive",
+        "worker",
+        "authoring.dev",
+        "tools.kinds.nats",
+    )
     wrong = [
         own(path)
         for path in sources()

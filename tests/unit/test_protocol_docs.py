@@ -12,7 +12,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(ROOT.joinpath("docs/protocol").glob("*.md"))
-MARK: Final = re.compile(r"\[((?:py|rs|values|test|source) [^\]]+)\]")
+MARK: Final = re.compile(r"\[((?:py|rs|feed|values|test|source) [^\]]+)\]")
 ELSEWHERE: Final = re.compile(r"production-lessons|(?<!/)\b(?:wire|peers)\.md|\(traps? \d+|: trap \d+")
 """Pages that are not in the repository, and numbers of theirs."""
 REFERENCE: Final = re.compile(r"\bprotocol/([a-z]+\.md)(?:#([a-z0-9-]+))?")
@@ -50,6 +50,8 @@ def is_there(kind: str, name: str) -> bool:
         return re.search(r"\d+\.\d+\.\d+$", name) is not None
     if kind == "test":
         return (ROOT / "tests" / name).is_file()
+    if kind == "feed":
+        return (ROOT / f"tests/compat/samples/rust-plane-3.83/{name}.jsonl").is_file()
     if kind == "values":
         return any((ROOT / "tests/compat/values/playbooks").rglob(f"{name}.yaml"))
     return name in recorded({"py": "python", "rs": "rust"}[kind])

@@ -16,6 +16,7 @@ from noetl_worker.observability.terminal import say
 
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
+    "bridge": ("bridge:bridge", "Commands of a server without NATS, into JetStream."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
     "test": ("cases:cases", "Run the cases beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),

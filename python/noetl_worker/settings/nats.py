@@ -97,6 +97,12 @@ class NatsSettings:
         help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any but system. A "
         "pool that NATS_FILTER_SUBJECT names goes before",
     )
+    bridge_health: str = setting(
+        "NOETL_BRIDGE_HEALTH",
+        parse=values.optional_url("http", "https"),
+        help="URL of the bridge's probes as workers and `doctor` reach it; `noetl-worker bridge` writes it into the "
+        "stream's metadata, the chart sets it",
+    )
     ack_wait_s: float = setting(
         "NOETL_WORKER_ACK_WAIT_S",
         "30",

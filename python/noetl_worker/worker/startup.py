@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -73,8 +73,12 @@ class Startup:
 
         return await self._reached(ensure, say)
 
-    async def plane(self, client: ControlPlaneClient) -> Plane | None:
+    async def plane(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> Plane | None:
         """Return the configured plane.
+
+        Args:
+            client: asks the plane.
+            has_bridge: whether the stream of commands names a bridge; asked for a plane without NATS alone.
 
         Raises:
             ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
@@ -83,8 +87,7 @@ class Startup:
 
         async def ask() -> Plane:
             plane = await client.plane(url)
-            if self._settings.control_plane != "auto":  # else it was asked just now
-                await PlaneWatch(client).require_nats()
+            await PlaneWatch(client, has_bridge).require_nats()
             return plane
 
         def say(line: dict[str, object]) -> None:

@@ -40,6 +40,7 @@ from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.remote.jetstream.ack_watch import AckWatch
+from noetl_worker.remote.jetstream.bridge_mark import find_mark
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
 from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
@@ -185,7 +186,7 @@ class Worker:
                 return EXIT_OK
             keepalive.in_progress.ack_wait_s = durable.ack_wait_s
             await self.stopping.unless_stopped(keepalive.start())
-            plane = await start.plane(client)
+            plane = await start.plane(client, self._has_bridge)
             if plane is None:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
@@ -275,6 +276,10 @@ class Worker:
         """When the pull loop last turned; now, while there is none."""
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
+    async def _has_bridge(self) -> bool:
+        """Return whether the stream says that a bridge brings the commands. Raises JetStreamError."""
+        return self.connection is not None and await find_mark(self.connection, self.settings) is not None
+
     def _pause_for_auth(self) -> None:
         """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
         if self._credentials.is_on or self.puller is None:
@@ -294,7 +299,7 @@ class Worker:
         Raises:
             WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
         """
-        plane_watch, lag_trouble = PlaneWatch(plane.client), Outage()
+        plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
         acks = AckWatch(connection)
         report_readiness = partial(self._report_readiness, connection, plane_watch, acks)

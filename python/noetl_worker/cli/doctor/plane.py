@@ -1,4 +1,4 @@
-"""The control plane: is it there, which one in which version, does it send commands over NATS, does it let us in."""
+"""The control plane: is it there, which one in which version, do its commands reach NATS, does it let us in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.cli.doctor import clock
+from noetl_worker.cli.doctor import bridge, clock
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
-from noetl_worker.errors import AuthRefused, ControlPlaneError, PlaneWithoutNats
+from noetl_worker.errors import AuthRefused, ControlPlaneError
 from noetl_worker.models.wire import fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
 from noetl_worker.remote.plane.client import ControlPlaneClient
@@ -58,7 +58,8 @@ async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Fin
     return [
         fine("control plane", url, _REACHED),
         _latency(took_s),
-        _version(health, url, settings),
+        _version(health, settings),
+        *(await bridge.examine(client, settings) if health.has_no_nats else ()),
         *registry,
         clock_skew,
     ]
@@ -73,13 +74,11 @@ def _latency(took_s: float) -> Finding:
     return warning(check, found, wanted, fix)
 
 
-def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
-    check, wanted = "control plane version", f"one that sends commands over NATS: {SERVED}"
+def _version(health: PlaneHealth, settings: Settings) -> Finding:
+    check, wanted = "control plane version", f"one whose commands reach NATS: {SERVED}"
     found = f"{health.dialect.value} {health.version or '(it does not report its version)'}"
-    try:
-        health.require_nats(url)
-    except PlaneWithoutNats as error:
-        return wrong(check, f"{found}: {error}", wanted, "NOETL_SERVER_URL of a plane that is served")
+    if health.has_no_nats:
+        found += ", which has no NATS and needs a bridge"
     if settings.control_plane not in ("auto", health.dialect.value):
         fix = f"NOETL_CONTROL_PLANE=auto, or {health.dialect.value}"
         return wrong(check, f"{found}, and NOETL_CONTROL_PLANE={settings.control_plane}", wanted, fix)

@@ -23,11 +23,12 @@ from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.remote.plane.client import Plane, if_there
+from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
 from noetl_worker.settings.patterns import matches
 from noetl_worker.text.secrets.credential_cache import Fetched, Key
 from noetl_worker.text.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
-from noetl_worker.text.templates.sandbox import SecretEntry
+from noetl_worker.text.templates.sandbox import MissingSecret, RequiredSecret, SecretEntry
 from noetl_worker.text.templates.template import has_template
 
 T = TypeVar("T")
@@ -106,7 +107,12 @@ class CommandCredentials:
             {name: SecretEntry(item, name) if isinstance(item, dict) else item for name, item in there.items()},
             "",
             missing=frozenset(entries.keys() - there.keys()),
+            required=RequiredSecret if self._is_by_credentials else MissingSecret,
         )
+
+    @property
+    def _is_by_credentials(self) -> bool:
+        return RULES[self._command.dialect].keychain_is_credentials
 
     async def _check_allowed(self, alias: str) -> None:
         """Raise CredentialError where the operator allows the command's playbook no such alias."""
@@ -151,6 +157,8 @@ class CommandCredentials:
 
     async def _entry(self, name: str) -> JsonValue:
         """The entry, never null or empty; None, and a warning, where the plane has none of this name."""
+        if self._is_by_credentials:
+            return await self._entry_by_credentials(name)
         command = self._command
         catalog_id = command.catalog_id
         if catalog_id is None:
@@ -167,16 +175,26 @@ class CommandCredentials:
                 return token
             status = found["status"] if status in (None, "not_found") else status
         if status == "not_found":
-            _log.warning(
-                "keychain_entry_missing",
-                entry=name,
-                **command.who(),
-                advice="define it in the playbook's keychain section",
-            )
+            self._warn_of_missing(name, "define it in the playbook's keychain section")
             return None
         raise CredentialError(
             f"keychain entry {name!r} is {status}: define it in the playbook's keychain section", code="keychain_entry"
         )
+
+    async def _entry_by_credentials(self, name: str) -> JsonValue:
+        """As `_entry`. The plane resolves its entries of kind `credential` by the execution's id, and no others; any
+        credential of this name answers as well, so the operator's list of allowed ones holds."""
+        try:
+            return dict(await self.credential(name))
+        except CredentialError as error:
+            if error.code != "credential_not_found":
+                raise
+        advice = "this plane has no entries of kind static: register a credential, and name it by kind credential"
+        self._warn_of_missing(name, advice)
+        return None
+
+    def _warn_of_missing(self, name: str, advice: str) -> None:
+        _log.warning("keychain_entry_missing", entry=name, **self._command.who(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
         """Once per name and worker: what a tool shows of such a secret leaves in its results."""

@@ -162,6 +162,16 @@ def _report_lost(durable: Durable) -> None:
     )
 
 
+async def ensure_stream(client: Client, settings: Settings) -> tuple[str, Mapping[str, Any]]:
+    """Find or make the stream alone, and say what it lacks; its name and configuration. Raises JetStreamError."""
+    stream, info = await find_stream(client, settings)
+    if info is None:
+        await _make_stream(client, stream, settings)
+        info = await ask(client, f"STREAM.INFO.{stream}")
+    _warn("stream_differs", stream, stream_rows(info["config"], settings))
+    return stream, info["config"]
+
+
 def _warn_of_dead_letters(found: Found) -> None:
     if found.dead_letters_unknown:
         error = found.dead_letters_unknown
@@ -187,10 +197,15 @@ async def _with_dead_letters(client: Client, found: Found) -> Found:
     return found if info is None else replace(found, dead_letters=DeadLetterStream(str(stream), info["config"]))
 
 
-async def _find_commands(client: Client, settings: Settings) -> Found:
+async def find_stream(client: Client, settings: Settings) -> tuple[str, dict[str, Any] | None]:
+    """Return the name of the stream of commands, and what the server says of it: None where there is none."""
     subject = settings.nats_subject
     stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
-    stream_info = await ask_if_there(client, f"STREAM.INFO.{stream}")
+    return stream, await ask_if_there(client, f"STREAM.INFO.{stream}")
+
+
+async def _find_commands(client: Client, settings: Settings) -> Found:
+    stream, stream_info = await find_stream(client, settings)
     durable_info = None
     if stream_info is not None:
         durable_info = await ask_if_there(client, f"CONSUMER.INFO.{stream}.{settings.nats_consumer}")

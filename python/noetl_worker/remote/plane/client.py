@@ -125,7 +125,6 @@ class ControlPlaneClient:
         except AuthRefused:
             self.auth_refused(url)
             raise
-        found.require_nats(url)
         return found.dialect
 
     async def health(self, url: str, *, gate: Gate | None = None, timeout_s: float | None = None) -> PlaneHealth:

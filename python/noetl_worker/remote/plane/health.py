@@ -1,7 +1,7 @@
 """What a control plane says of itself at GET /api/health: which of the two it is, and whether commands come over NATS.
 
-The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands in another way, and a worker in front of
-one would wait for ever and look well (protocol/pools.md#subjects).
+The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. Without a
+bridge (protocol/feed.md) a worker in front of one would wait for ever and look well.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from noetl_worker.errors import PlaneWithoutNats
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.remote.plane.dialects import RULES
 
-SERVED: Final = "Rust control planes up to 3.60.1, and every Python one"
+SERVED: Final = "Rust control planes up to 3.60.1, every Python one, and later Rust ones behind a bridge"
 """The planes that a worker can get commands from."""
+START_BRIDGE: Final = "noetl-worker bridge --publish HOST:PORT"
+"""The command that makes a plane without NATS one that is served."""
 _REMOVED: Final = "removed"
 
 
@@ -28,14 +30,18 @@ class PlaneHealth:
     nats: str | None = None
     """connected, disconnected or removed; the Python plane does not say."""
 
-    def require_nats(self, url: str) -> None:
-        """Raises PlaneWithoutNats for a plane that sends no command over NATS."""
-        if self.nats == _REMOVED:
-            raise PlaneWithoutNats(
-                f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
-                f'commands over NATS (its /api/health says nats: "removed"): no command would ever arrive here. '
-                f"Served are {SERVED}. Set NOETL_SERVER_URL to one of them, or run that plane's own worker"
-            )
+    @property
+    def has_no_nats(self) -> bool:
+        """Whether it needs a bridge."""
+        return self.nats == _REMOVED
+
+    def without_bridge(self, url: str) -> PlaneWithoutNats:
+        """Return the refusal of a plane that needs a bridge and has none."""
+        return PlaneWithoutNats(
+            f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
+            f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '
+            f"would ever arrive here. Start `{START_BRIDGE}` on this NATS (docs/todays-server.md). Served are {SERVED}"
+        )
 
 
 def read_health(body: JsonValue) -> PlaneHealth | None:

@@ -1,14 +1,15 @@
-"""Whether the configured plane answers, and still sends commands over NATS: it may be replaced by a later one."""
+"""Whether the configured plane answers, and its commands reach NATS: it may be replaced by a later one."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
-from noetl_worker.errors import ControlPlaneError, PlaneWithoutNats, ServerRefused, TransportError
+from noetl_worker.errors import ControlPlaneError, JetStreamError, PlaneWithoutNats, ServerRefused, TransportError
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
@@ -32,16 +33,20 @@ log = structlog.get_logger("noetl_worker")
 
 
 class PlaneWatch:
-    """Asks GET /api/health; a plane that does not answer, or answers otherwise, changes nothing here."""
+    """Asks GET /api/health; a plane that does not answer, or answers otherwise, changes nothing here.
 
-    def __init__(self, client: ControlPlaneClient) -> None:
-        self._client = client
+    Args:
+        has_bridge: whether the stream of commands names a bridge. It is asked for a plane without NATS alone.
+    """
+
+    def __init__(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> None:
+        self._client, self._has_bridge = client, has_bridge
         self._asked_at = -math.inf
         self.trouble: str | None = None
         """Why no command will come; None: nothing is known against it."""
 
     async def require_nats(self) -> None:
-        """Ask at the start. Raises PlaneWithoutNats."""
+        """Ask at the start. Raises PlaneWithoutNats; JetStreamError where the stream cannot be looked at."""
         try:
             await self._ask()
         except PlaneWithoutNats:
@@ -60,6 +65,8 @@ class PlaneWatch:
             self.trouble = str(error)
             if before is None:
                 log.error("plane_left_nats", problem=self.trouble)
+        except JetStreamError as error:
+            log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:
             if not _is_there(error):  # it may have been restarted, and have lost batches
                 self._client.servers.at(self._client.servers.configured).gate.outages += 1
@@ -70,7 +77,9 @@ class PlaneWatch:
     async def _ask(self) -> None:
         self._asked_at = time.monotonic()
         url = self._client.servers.configured
-        (await self._client.health(url, timeout_s=_TIMEOUT_S)).require_nats(url)
+        health = await self._client.health(url, timeout_s=_TIMEOUT_S)
+        if health.has_no_nats and not await self._has_bridge():
+            raise health.without_bridge(url)
 
 
 class HeartbeatWatch:

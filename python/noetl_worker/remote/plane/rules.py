@@ -100,6 +100,8 @@ class DialectRules(Protocol):
     heartbeat_registers: bool = False
     infers_completion: bool = False
     """Whether the plane calls an execution COMPLETED while no command is open, which is so between two steps too."""
+    keychain_is_credentials: bool = False
+    """Whether a keychain entry is asked for as a credential of the execution (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
     """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
     copies_have_text_ids: bool = False

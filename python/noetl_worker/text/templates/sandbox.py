@@ -85,19 +85,39 @@ class MissingSecret(ChainableUndefined):
             code="keychain_entry",
         )
 
+    def alone(self) -> None:
+        """Return null, the value of a template that is nothing but this reference."""
+
+
+class RequiredSecret(MissingSecret):
+    """A missing entry of a plane whose playbooks do not get null for it. `default` and `is defined` still do."""
+
+    __slots__ = ()
+
+    def alone(self) -> None:
+        """Raise CredentialError."""
+        str(self)
+
 
 class SecretEntry(dict[str, Any]):
     """A keychain entry, or the whole keychain (`entry` is ""). Reading a missing field raises an error that names it.
 
-    `missing` has the entries that the plane was asked for and does not have.
+    `missing` has the entries that the plane was asked for and does not have; `required` is the class of
+    what stands for one.
     """
 
-    __slots__ = ("entry", "missing")
+    __slots__ = ("entry", "missing", "required")
 
-    def __init__(self, fields: Mapping[str, Any], entry: str, missing: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        entry: str,
+        missing: frozenset[str] = frozenset(),
+        required: type[MissingSecret] = MissingSecret,
+    ) -> None:
         super().__init__(fields)
         self.entry = entry
-        self.missing = missing
+        self.missing, self.required = missing, required
 
     def field(self, name: str) -> Any:
         """Return the value of a field.
@@ -106,7 +126,7 @@ class SecretEntry(dict[str, Any]):
             CredentialError: there is no such field, or it is null or empty.
         """
         if name in self.missing:
-            return MissingSecret(name=name)
+            return self.required(name=name)
         value = self.get(name)
         if value is None or value == "":
             state = "is empty" if name in self else "does not exist"

@@ -183,7 +183,7 @@ class _Compiled:
             pass
         result = context.vars["result"]
         if isinstance(result, MissingSecret) and template.environment is LENIENT:
-            return None  # not `undefined`, which may be an empty text
+            return result.alone()  # not `undefined`, which may be an empty text
         value = native(result, budget)  # in strict mode this raises for undefined and names the variable
         return undefined if isinstance(result, Undefined) else value
 

@@ -45,11 +45,15 @@ class Credentials:
         self._by_name[name] = row
         return answer(self._shown(row, with_data=False))
 
-    def read(self, name: str, *, with_data: bool) -> HttpAnswer:
-        """By its name or its id."""
+    def read(self, name: str, *, with_data: bool, entry: Mapping[str, JsonValue] | None = None) -> HttpAnswer:
+        """By its name or its id; `entry`: a keychain entry of this name, which the Rust plane answers too."""
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return answer(self._shown(row, with_data=with_data))
+        if self._is_rust and entry is not None:
+            now = moment(time.time(), utc="Z")
+            known = {"id": "0", "name": name, "type": "keychain", "description": "resolved from keychain provider"}
+            return answer({**known, "data": dict(entry), "created_at": now, "updated_at": now})
         if self._is_rust:
             return rust_error(404, f"Credential '{name}' not found")
         return detail(404, "Credential not found")
@@ -108,6 +112,13 @@ class Keychain:
                 "ttl_seconds": PLAYBOOK_TTL_S,
             }
             self.write(catalog_id, str(entry.get("name")), body)
+
+    def resolved(self, name: str) -> Mapping[str, JsonValue] | None:
+        """The newest entry of this name that the Rust plane resolves for an execution: one of kind `static` it does not
+        (protocol/executions.md#credentials)."""
+        rows = [row for key, row in self._by_key.items() if key.startswith(f"{name}:")]
+        entries = [row["token_data"] for row in rows if row.get("credential_type") != "static"]
+        return entries[-1] if entries and isinstance(entries[-1], dict) else None
 
     def read(self, catalog_id: int, name: str, scope: str, execution_id: str | None) -> HttpAnswer:
         key, now = _key(catalog_id, name, scope, execution_id), time.time()

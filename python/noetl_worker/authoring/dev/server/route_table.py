@@ -129,7 +129,9 @@ def _result(plane: PlaneState, call: RouteCall) -> HttpAnswer:
 
 def _credential(plane: PlaneState, call: RouteCall) -> HttpAnswer:
     with_data = call.query.get("include_data", "").lower() in ("true", "1", "yes")
-    return plane.credentials.read(call.path["name"], with_data=with_data)
+    name = call.path["name"]
+    entry = plane.keychain.resolved(name) if "execution_id" in call.query else None
+    return plane.credentials.read(name, with_data=with_data, entry=entry)
 
 
 def _keychain_read(plane: PlaneState, call: RouteCall) -> HttpAnswer:

@@ -49,6 +49,7 @@ class RustRules(DialectRules):
         sequence_is_flat=True,
     )
     lets_same_name_in = True
+    keychain_is_credentials = True
     names = RustNames()
     reports_output = True
     error_fails_command = False  # protocol/events.md#rust-plane

@@ -1,0 +1,238 @@
+"""The bridge's life: connect, mark the stream, take records, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from noetl_worker import __version__
+from noetl_worker.bridge import metrics
+from noetl_worker.bridge.address import FeedAddress
+from noetl_worker.bridge.feed_claims import FeedClaims
+from noetl_worker.bridge.feed_lag import FeedLag
+from noetl_worker.bridge.feed_server import FeedServer
+from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
+from noetl_worker.bridge.record import Record
+from noetl_worker.bridge.stream_publisher import StreamPublisher
+from noetl_worker.bridge.writer_link import WriterLink
+from noetl_worker.errors import WorkerBroken
+from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.observability.logging import toggle_debug
+from noetl_worker.observability.probe_server import Page, ProbeServer
+from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.process import event_loop
+from noetl_worker.remote.jetstream.bridge_mark import BridgeMark, put_mark
+from noetl_worker.remote.jetstream.connection import Connection, connect
+from noetl_worker.settings.settings import Settings
+
+EXIT_OK: Final = 0
+EXIT_NOT_DRAINED: Final = 4
+"""Records were still held at the end of the drain. Nobody acknowledged them, so the server sends them again."""
+EXIT_AT_ONCE: Final = 130
+_PULSE_S: Final = 0.5
+log = structlog.get_logger("noetl_worker.bridge")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeOptions:
+    """What the flags say."""
+
+    publish: FeedAddress | None = None
+    """Where control planes publish to."""
+    forward: FeedAddress | None = None
+    """Upstream's writer, which gets the system pool's records; None: they go to JetStream too."""
+    claims: tuple[FeedAddress, ...] = ()
+    """Coordinators that are asked for commands, one for each shard."""
+    filters: tuple[str, ...] = ()
+    feed_metrics: str = ""
+
+
+class Bridge:
+    """One bridge process. `run()` returns its exit code."""
+
+    def __init__(self, settings: Settings, options: BridgeOptions) -> None:
+        self.settings, self.options = settings, options
+        self.health: Final = Health()
+        self.held: Final = HeldRecords()
+        self.stopping: Final = Stopping()
+        self.ready: Final = asyncio.Event()
+        self.port = 0
+        """Where publishers are listened to, once it is ready."""
+        self.probes_port = 0
+        self._stops_asked = 0
+        self._claims: list[FeedClaims] = []
+        self._link = WriterLink(options.forward, self.held) if options.forward is not None else None
+        self._emptied = asyncio.Event()
+        self.held.on_empty.append(self._emptied.set)
+
+    # ── stopping ──
+
+    def request_stop(self) -> None:
+        """Ask for the next level: drain, end with what is held, exit."""
+        self._stops_asked += 1
+        log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
+        self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
+        if self._stops_asked >= 3:
+            os._exit(EXIT_AT_ONCE)
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT ask for a stop, SIGUSR1 for the level debug and back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGUSR1, toggle_debug, self.settings.log_level)
+
+    # ── the life ──
+
+    async def run(self) -> int:
+        """Work until a stop is asked for.
+
+        Raises:
+            JetStreamError, SettingsError: it cannot start; the text says what to do.
+            WorkerBroken: it had started, and cannot go on.
+        """
+        metrics.BUILD_INFO.labels(__version__).set(1)
+        probes = ProbeServer(self._pages(), answered_within_s=5.0)
+        connection: Connection | None = None
+        tasks: list[asyncio.Future[None]] = []
+        try:
+            if self.settings.metrics_bind:
+                await probes.open(self.settings.metrics_bind)
+                self.probes_port = probes.port
+            tasks.append(asyncio.ensure_future(self._pulse()))
+            connection = await self.stopping.unless_stopped(connect(self.settings, "noetl-worker bridge"))
+            if connection is None:
+                return EXIT_OK
+            return await self._work(connection, tasks)
+        finally:
+            self.health.set_ready(False, "stopped")
+            await event_loop.end(*tasks)
+            if connection is not None:
+                await connection.close()
+            await probes.close()
+            log.info("stopped", held=len(self.held))
+
+    async def _work(self, connection: Connection, tasks: list[asyncio.Future[None]]) -> int:
+        mark = BridgeMark(__version__, self.settings.bridge_health)
+
+        async def ensure() -> str:
+            return await put_mark(connection, self.settings, mark)
+
+        stream = await ensure()
+        publisher = StreamPublisher(connection, self.held, self.settings.nats_subject, ensure)
+        await publisher.open()
+
+        def deliver(held: HeldRecord) -> None:
+            if self._link is not None and held.record.is_for_system_pool:
+                self._link.put(held)
+            else:
+                publisher.put(held)
+
+        def refusal(record: Record) -> str | None:
+            size, most = len(record.payload), publisher.most_bytes
+            return f"a notification of {size:,} bytes; NATS takes at most {most:,}" if size > most else None
+
+        tasks.append(asyncio.ensure_future(publisher.run()))
+        if self._link is not None:
+            tasks.append(asyncio.ensure_future(self._link.run()))
+        tasks.append(asyncio.ensure_future(self._watch(connection)))
+        tasks.append(asyncio.ensure_future(FeedLag(self.settings, connection, self.options.feed_metrics, stream).run()))
+        self._claims = [
+            FeedClaims(address, self.options.filters, self.held, publisher.put, refusal)
+            for address in self.options.claims
+        ]
+        tasks += [asyncio.ensure_future(claims.run()) for claims in self._claims]
+        server = FeedServer(self.held, deliver, refusal)
+        try:
+            if self.options.publish is not None:
+                await server.open(*self.options.publish)
+                self.port = server.port
+            log.info("bridge_started", stream=stream, subject=self.settings.nats_subject, **self._shown())
+            self.ready.set()
+            await self._until_stopped(tasks)
+            return await self._drain(server)
+        finally:
+            await server.close()
+
+    def _shown(self) -> dict[str, object]:
+        chosen = self.options
+        return {
+            "version": __version__,
+            "forward": str(chosen.forward) if chosen.forward is not None else "",
+            "claims": [str(address) for address in chosen.claims],
+            "filters": chosen.filters,
+        }
+
+    async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
+        """Wait for the stop. Raises what a task ended with, which should not end."""
+        stop = asyncio.ensure_future(self.stopping.reached(StopLevel.DRAIN))
+        try:
+            done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        for ended in done - {stop}:
+            ended.result()
+
+    async def _drain(self, server: FeedServer) -> int:
+        """Take nothing more, and wait until what is held is where it belongs."""
+        self.health.set_ready(False, "draining")
+        server.stop()
+        log.info("draining", held=len(self.held))
+        drained = asyncio.ensure_future(self._drained())
+        await self.stopping.sleep(self.settings.drain_timeout_s, drained, until=StopLevel.HARD)
+        drained.cancel()
+        if not len(self.held) and all(claims.is_done for claims in self._claims):
+            return EXIT_OK
+        log.warning(
+            "bridge_not_drained",
+            held=len(self.held),
+            advice="nothing is lost: what has no acknowledgement is sent again. Look why JetStream does not take it",
+        )
+        return EXIT_NOT_DRAINED
+
+    async def _drained(self) -> None:
+        """Wait for what coordinators have assigned, and until all that is held is kept and acknowledged."""
+        await asyncio.gather(*(claims.stop() for claims in self._claims))
+        while len(self.held):
+            self._emptied.clear()
+            await self._emptied.wait()
+        await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
+
+    # ── around it ──
+
+    async def _pulse(self) -> None:
+        while True:
+            self.health.pulse = time.monotonic()
+            self.held.measure()
+            await asyncio.sleep(_PULSE_S)
+
+    async def _watch(self, connection: Connection) -> None:
+        """Say whether records can be taken. Raises WorkerBroken where NATS has closed the connection for good."""
+
+        def report() -> None:
+            is_connected = connection.is_connected
+            metrics.NATS_CONNECTED.set(is_connected)
+            if not self.stopping.is_draining:
+                self.health.set_ready(is_connected, "taking records" if is_connected else "NATS is not connected")
+
+        for happens in (connection.on_disconnected, connection.on_reconnected):
+            happens.append(report)
+        while not connection.client.is_closed:
+            report()
+            await asyncio.sleep(_PULSE_S)
+        raise WorkerBroken(connection.why_closed())
+
+    def _pages(self) -> dict[str, Page]:
+        async def metrics_text() -> tuple[int, bytes]:
+            self.held.measure()
+            metrics.READY.set(self.health.readiness()[0] and self.health.trouble() is None)
+            return 200, metrics.exposition()
+
+        pages = {path: page for path, page in pages_of(self.health).items() if path in ("/livez", "/readyz")}
+        return {**pages, "/metrics": metrics_text}

@@ -1,0 +1,77 @@
+"""The lag of upstream's feed and that of JetStream, beside each other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from noetl_worker.bridge import metrics
+from noetl_worker.errors import ControlPlaneError, JetStreamError
+from noetl_worker.observability.outage import Outage
+from noetl_worker.remote.jetstream.api import ask_if_there
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.settings.settings import Settings
+
+_SHARD_LAG: Final = "ehdb_feed_shard_lag"
+_TIMEOUT_S: Final = 5.0
+log = structlog.get_logger("noetl_worker.bridge")
+
+
+class FeedLag:
+    """Looks every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
+
+    Args:
+        url: metrics of upstream's writer; "" where they are not looked at.
+        stream: the stream of commands.
+    """
+
+    def __init__(self, settings: Settings, connection: Connection, url: str, stream: str) -> None:
+        self._settings, self._connection, self._url, self._stream = settings, connection, url, stream
+        self._outage = Outage()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        transport = open_transport(self._settings, max_connections=1)
+        try:
+            while True:
+                await self._look_at_jetstream()
+                if self._url:
+                    try:
+                        answer = await transport.send("GET", self._url, {}, None, _TIMEOUT_S)
+                        self._note(answer.body.decode(errors="replace"))
+                    except (ControlPlaneError, ValueError) as error:  # ValueError: no metrics
+                        self._log(str(error))
+                await asyncio.sleep(self._settings.lag_poll_interval_s)
+        finally:
+            await transport.close()
+
+    async def _look_at_jetstream(self) -> None:
+        if not self._connection.is_connected:
+            return
+        try:
+            asked = f"CONSUMER.INFO.{self._stream}.{self._settings.nats_consumer}"
+            info = await ask_if_there(self._connection.client, asked) or {}
+        except JetStreamError as error:
+            self._log(str(error))
+            return
+        metrics.JETSTREAM_LAG.set(float((info.get("num_pending") or 0) + (info.get("num_ack_pending") or 0)))
+
+    def _note(self, text: str) -> None:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == _SHARD_LAG:
+                    metrics.FEED_LAG.labels(str(sample.labels.get("shard", "0"))).set(sample.value)
+        self._outage.ends()
+
+    def _log(self, error: str) -> None:
+        if (line := self._outage.lasts(error)) is not None:
+            log.warning(
+                "bridge_lag_unknown",
+                url=self._url,
+                **line,
+                advice="commands go on; see --feed-metrics, and whether this login may look at NATS_CONSUMER",
+            )

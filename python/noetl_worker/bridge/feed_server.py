@@ -1,0 +1,199 @@
+"""The publish face of upstream's feed: control planes connect to it, and get eight bytes for each record that is kept.
+
+The feed has no login. Whoever reaches the port can have commands run that the control plane knows, and none else: a
+worker claims what a record names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from noetl_worker.bridge import metrics
+from noetl_worker.bridge.frames import FrameReader, FrameTooLarge
+from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
+from noetl_worker.bridge.peer import keep_alive
+from noetl_worker.bridge.record import NotARecord, Record, read_record
+from noetl_worker.errors import SettingsError
+from noetl_worker.observability.outage import Outage
+
+MOST_CONNECTIONS: Final = 64
+_ACK_BYTES: Final = 8
+_MOST_PEERS: Final = 64
+_REFUSED_ADVICE: Final = (
+    "only the control plane's NOETL_COMMAND_BUS_WRITER_ADDRS may name this address: look who else connects"
+)
+log = structlog.get_logger("noetl_worker.bridge")
+
+
+class FeedServer:
+    """Takes records from any number of publishers.
+
+    Args:
+        deliver: brings a held record to where it belongs.
+        refusal: why a record cannot be taken, None where it can.
+    """
+
+    def __init__(
+        self, held: HeldRecords, deliver: Callable[[HeldRecord], None], refusal: Callable[[Record], str | None]
+    ) -> None:
+        self.held, self.deliver, self.refusal = held, deliver, refusal
+        self.connections: Final[dict[FeedConnection, None]] = {}
+        self.is_stopping = False
+        self.port = 0
+        self._refused: dict[str, Outage] = {}
+        self._server: asyncio.Server | None = None
+        held.on_room.append(self._go_on)
+
+    async def open(self, host: str, port: int) -> None:
+        """Listen. Raises SettingsError where the address is taken."""
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: FeedConnection(self), host, port, backlog=MOST_CONNECTIONS
+            )
+        except OSError as error:
+            raise SettingsError("--publish", f"{host}:{port}", f"a free address ({error})") from error
+        self.port = self._server.sockets[0].getsockname()[1]
+        log.info("bridge_listening", host=host, port=self.port)
+
+    def stop(self) -> None:
+        """Take no connection and no record any more; what is held is still acknowledged."""
+        self.is_stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in self.connections:
+            connection.rest()
+
+    async def close(self) -> None:
+        """End the connections, with the acknowledgements that were written."""
+        for connection in list(self.connections):
+            connection.end()
+        if self._server is not None:
+            self._server.close()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._server.wait_closed(), 1.0)
+
+    def _go_on(self) -> None:
+        for connection in list(self.connections):
+            connection.go_on()
+
+    def admit(self, connection: FeedConnection) -> str | None:
+        """Return why a new connection is refused. The one that has been silent longest makes room for it."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            idle = [other for other in self.connections if other.is_idle]
+            if not idle:
+                return f"more than {MOST_CONNECTIONS} connections"
+            min(idle, key=lambda other: other.heard_s).end()
+        self.connections[connection] = None
+        metrics.CONNECTIONS.set(len(self.connections))
+        return None
+
+    def forget(self, connection: FeedConnection) -> None:
+        """Note that a connection is over."""
+        self.connections.pop(connection, None)
+        metrics.CONNECTIONS.set(len(self.connections))
+
+    def count_refused(self, peer: str, reason: str) -> None:
+        """Count a connection that is closed for what it sent; a line a minute for each peer."""
+        metrics.REFUSED.inc()
+        if peer not in self._refused and len(self._refused) >= _MOST_PEERS:
+            del self._refused[next(iter(self._refused))]
+        if (line := self._refused.setdefault(peer, Outage()).lasts(reason)) is not None:
+            log.warning("bridge_connection_refused", peer=peer, **line, advice=_REFUSED_ADVICE)
+
+
+class FeedConnection(asyncio.Protocol):
+    """One publisher. Acknowledgements leave in the order of its frames."""
+
+    def __init__(self, server: FeedServer) -> None:
+        self._server = server
+        self._frames = FrameReader()
+        self._awaiting: deque[HeldRecord] = deque()
+        self._is_reading = True
+        self._can_write = True
+        self._peer = ""
+        self.heard_s = time.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it waits for its acknowledgement."""
+        return not self._awaiting
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        keep_alive(transport.get_extra_info("socket"))
+        if (reason := self._server.admit(self)) is not None:
+            self._refuse(reason)
+        elif self._server.is_stopping:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_s = time.monotonic()
+        self._frames.feed(data)
+        self._take_records()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._awaiting.clear()  # what is held is published all the same; its publisher sends it again
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+        self.rest()
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self.go_on()
+
+    def rest(self) -> None:
+        """Read nothing more for now."""
+        if self._is_reading and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again, what is here already first."""
+        if self._transport.is_closing() or self._server.is_stopping or not self._can_write:
+            return
+        self._take_records()
+        if not self._is_reading and not self._server.held.is_full and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def end(self) -> None:
+        """Close the connection behind what was written to it."""
+        self._server.forget(self)
+        self._transport.close()
+
+    def _take_records(self) -> None:
+        try:
+            while not self._server.held.is_full and not self._server.is_stopping:
+                if (body := self._frames.next()) is None:
+                    return
+                record = read_record(body)
+                if (reason := self._server.refusal(record)) is not None:
+                    raise NotARecord(reason)
+                held = self._server.held.take(record, self._acknowledge)
+                self._awaiting.append(held)
+                self._server.deliver(held)
+        except (FrameTooLarge, NotARecord) as error:
+            self._refuse(str(error))
+            return
+        self.rest()
+
+    def _refuse(self, reason: str) -> None:
+        self._server.count_refused(self._peer, reason)
+        self.end()
+
+    def _acknowledge(self) -> None:
+        ready = bytearray()
+        while self._awaiting and self._awaiting[0].is_kept:
+            ready += self._awaiting.popleft().record.sequence.to_bytes(_ACK_BYTES, "big")
+        if ready and not self._transport.is_closing():
+            self._transport.write(bytes(ready))

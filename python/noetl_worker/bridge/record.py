@@ -1,0 +1,91 @@
+"""One record of upstream's feed: a notification with the id of its command.issued event (protocol/feed.md#record)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from noetl_worker.errors import DocumentError, NoetlWorkerError
+from noetl_worker.settings.nats import SYSTEM_POOL
+from noetl_worker.text import json_text
+
+SHARED_POOL: Final = "shared"
+"""Pool of a command whose notification names none."""
+_FIELDS: Final = frozenset({"global_sequence", "execution_id", "transaction_id", "payload"})
+_NOT_IN_A_TOKEN: Final = re.compile(r"[\s.*>\x00-\x1f\x7f]")
+_MOST_SHOWN: Final = 80
+
+
+class NotARecord(NoetlWorkerError):
+    """Bytes that are no record of a command. The text says why, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was sent."""
+
+    sequence: int
+    """`global_sequence`: the acknowledgement repeats it."""
+    event_id: str
+    execution_id: str
+    pool: str
+    payload: bytes
+    """The notification, byte for byte."""
+    body: bytes
+    """The frame without its length."""
+
+    @property
+    def is_for_system_pool(self) -> bool:
+        return self.pool == SYSTEM_POOL
+
+    def subject(self, base: str) -> str:
+        """Return the subject of this command below the base subject."""
+        return f"{base}.{self.pool}.{self.execution_id}"
+
+
+def read_record(body: bytes) -> Record:
+    """Read the JSON of one frame. Raises NotARecord."""
+    return record_of(_object(body, "frame"), body)
+
+
+def record_of(fields: object, body: bytes) -> Record:
+    """Return the record with these fields. Raises NotARecord.
+
+    Args:
+        body: the JSON of the record, to be passed on unchanged.
+    """
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        raise NotARecord("the frame has other fields than a record of a command")
+    sequence, execution_id, payload = fields["global_sequence"], fields["execution_id"], fields["payload"]
+    if type(sequence) is not int or not 0 <= sequence < 2**64:
+        raise NotARecord("global_sequence is no whole number of 64 bits")
+    if not isinstance(execution_id, str) or not execution_id or not isinstance(payload, str):
+        raise NotARecord("execution_id and payload have to be texts")
+    notification = _object(payload, "payload")
+    if "command_id" not in notification or "event_id" not in notification:
+        raise NotARecord("the payload is no notification of a command: command_id or event_id is missing")
+    pool = notification.get("execution_pool")
+    return Record(
+        sequence,
+        str(notification["event_id"]),
+        _token(execution_id),
+        _token(pool if isinstance(pool, str) and pool else SHARED_POOL),
+        payload.encode(),
+        body,
+    )
+
+
+def _object(text: str | bytes, what: str) -> dict[str, object]:
+    try:
+        found = json_text.loads(text)
+    except DocumentError as error:
+        raise NotARecord(f"the {what} is no JSON: {str(error)[:_MOST_SHOWN]}") from None
+    if not isinstance(found, dict):
+        raise NotARecord(f"the {what} is no JSON object")
+    return found
+
+
+def _token(text: str) -> str:
+    """Return the text as one token of a subject. The notification keeps the name as it was."""
+    return _NOT_IN_A_TOKEN.sub("_", text)

@@ -1,0 +1,78 @@
+"""`noetl-worker bridge`: the commands of a control plane without NATS, into JetStream."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import require_posix
+from noetl_worker.errors import SettingsError
+from noetl_worker.settings.settings import load_settings
+from noetl_worker.settings.values import optional_url
+
+_SHOWN = ("nats_url", "nats_stream", "nats_subject", "bridge_health", "metrics_bind", "log_level")
+
+
+@with_setting_flags(shown=_SHOWN)
+def bridge(
+    flags: SettingFlags,
+    publish: Annotated[
+        str | None,
+        typer.Option("--publish", metavar="HOST:PORT", help="Where the server publishes to; :9100 is loopback alone."),
+    ] = None,
+    forward: Annotated[
+        str | None,
+        typer.Option("--forward", metavar="HOST:PORT", help="Upstream's writer; it gets the pool `system` alone."),
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="HOST:PORT", help="A coordinator of upstream's feed, once for each shard."),
+    ] = None,
+    filter_: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="FILTER", help="What is asked for there, as commands.shared.>."),
+    ] = None,
+    with_system: Annotated[
+        bool, typer.Option("--with-system", help="A filter may take the commands of the pool `system`.")
+    ] = False,
+    feed_metrics: Annotated[
+        str, typer.Option("--feed-metrics", metavar="URL", help="Metrics of upstream's writer, for the feed's lag.")
+    ] = "",
+) -> None:
+    """Take commands from a control plane that has no NATS (3.60.2 and later), and
+    put them into JetStream for workers (docs/todays-server.md).
+
+    With --publish the server publishes here (NOETL_COMMAND_BUS_WRITER_ADDRS);
+    with --claim and --filter they are taken from upstream's feed. A command is
+    acknowledged once JetStream has it. The port has no login and no TLS: let
+    the server alone reach it. Takes every flag of `run` (noetl-worker run
+    --help lists them).
+
+    Exit codes: 0 drained; 2 a setting is wrong; 3 no NATS or JetStream, or one
+    that is too old; 4 records were held at the end of the drain, and are sent
+    again; 6 it ran and could not go on: start it again; 130 third signal.
+    """
+    require_posix()
+    from noetl_worker.bridge.address import read_address
+    from noetl_worker.bridge.bridge import BridgeOptions
+    from noetl_worker.bridge.bridge_process import run_bridge
+    from noetl_worker.bridge.feed_claims import check_filter
+
+    if not publish and not claim:
+        raise SettingsError("--publish", "", "HOST:PORT, or --claim HOST:PORT: where commands come from")
+    if bool(claim) != bool(filter_):
+        raise SettingsError("--filter", "", "set --claim and --filter together, or neither")
+    try:
+        metrics_url = optional_url("http", "https")(feed_metrics)
+    except ValueError as error:
+        raise SettingsError("--feed-metrics", feed_metrics, str(error)) from None
+    options = BridgeOptions(
+        publish=read_address("--publish", publish) if publish else None,
+        forward=read_address("--forward", forward) if forward else None,
+        claims=tuple(read_address("--claim", one) for one in claim or ()),
+        filters=tuple(check_filter(one, with_system=with_system) for one in filter_ or ()),
+        feed_metrics=metrics_url,
+    )
+    raise typer.Exit(run_bridge(load_settings(flags=flags), options))

@@ -1,0 +1,66 @@
+"""The mark of a bridge: the stream's metadata says that commands reach it, and where the bridge answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.errors import JetStreamError
+from noetl_worker.models.wire import fields_of
+from noetl_worker.remote.jetstream.api import ask
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.consumer import ensure_stream, find_stream
+from noetl_worker.remote.jetstream.trial import server_version
+from noetl_worker.settings.settings import Settings
+
+_VERSION: Final = "noetl-bridge"
+_HEALTH: Final = "noetl-bridge-health"
+_LEAST_MINOR: Final = 10
+"""nats-server 2.10 is the first that keeps metadata of a stream."""
+log = structlog.get_logger("noetl_worker.remote.jetstream")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeMark:
+    """What a stream says of its bridge."""
+
+    version: str
+    health_url: str = ""
+    """Address of its probes as others reach it; "" where none was set."""
+
+
+def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
+    """Return the mark in a stream's configuration."""
+    metadata = fields_of(config.get("metadata"))
+    version = metadata.get(_VERSION)
+    return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None
+
+
+async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | None:
+    """Return the mark of the stream of commands. Raises JetStreamError."""
+    _, info = await find_stream(connection.client, settings)
+    return read_mark(info["config"]) if info is not None else None
+
+
+async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark) -> str:
+    """Make the stream where there is none, and put the mark on it; its name.
+
+    Raises:
+        JetStreamError: this server keeps no metadata, or refuses.
+    """
+    version = connection.client.connected_server_version
+    if (version.major, version.minor) < (2, _LEAST_MINOR):
+        raise JetStreamError(
+            f"nats-server {server_version(connection)} keeps no metadata of a stream, by which workers know the "
+            f"bridge: update it to 2.{_LEAST_MINOR} or later"
+        )
+    stream, config = await ensure_stream(connection.client, settings)
+    metadata = {_VERSION: mark.version, **({_HEALTH: mark.health_url} if mark.health_url else {})}
+    there = fields_of(config.get("metadata"))
+    if any(there.get(name) != value for name, value in metadata.items()):
+        await ask(connection.client, f"STREAM.UPDATE.{stream}", {**config, "metadata": {**there, **metadata}})
+        log.info("stream_marked", stream=stream, bridge=mark.version, health=mark.health_url)
+    return stream
