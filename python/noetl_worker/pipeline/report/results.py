@@ -54,7 +54,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     action = decision.action
     if action is not None or decision.skipped:
         fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
-    if isinstance(action, Fail):
+    if type(action) is Fail:
         return replace(fitted, error=fit_text(action.message, rules), error_kind=None)
     if fitted.error is not None:
         return fitted

@@ -251,7 +251,7 @@ class Plane:
 
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
         """POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
-        url, body = f"{self.url}/api/commands/{event_id}/claim", _claim_body(worker_id)
+        url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         patience_s = CLAIM_PATIENCE_S
         if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
             patience_s = 0.0  # it holds no slot that a command of another plane could have

@@ -7,11 +7,11 @@ the answer: `on_loop.py` gives it whole, `tools/http/connection.py` in the piece
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 
+T = TypeVar("T")
 MAX_IDLE_S: Final = 4.0
 """A kept connection is not used after so long: uvicorn closes at 5, and such a request may have been processed."""
 NO_LIMIT_S: Final = 365 * 86_400.0
@@ -42,8 +42,8 @@ class TooLarge(Broken):
     """The answer is larger than is read."""
 
 
-class HttpConnection(asyncio.Protocol):
-    """A connection to one server, with at most one request at a time."""
+class HttpConnection(asyncio.Protocol, Generic[T]):
+    """A connection to one server, with at most one request at a time; T is what a request waits for."""
 
     _most_bytes: float
     """Content of one answer."""
@@ -53,12 +53,10 @@ class HttpConnection(asyncio.Protocol):
 
     _parser: AnswerParser
 
-    def __init__(self, parser: Callable[[Any], AnswerParser]) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._new_parser = parser
         self._transport: asyncio.Transport | None = None
-        self.waiter: asyncio.Future[Any] | None = None
-        """Done when there is what the request waits for."""
+        self.waiter: asyncio.Future[T] | None = None
         self._is_asked = False
         """True from a request until the end of its answer."""
         self._pairs: list[tuple[bytes, bytes]] = []
@@ -80,7 +78,7 @@ class HttpConnection(asyncio.Protocol):
         is_idle = self.is_open and not self._is_asked and now < self._deadline
         return is_idle and self._transport is not None and not self._transport.is_closing()
 
-    def expect(self, deadline: float) -> asyncio.Future[Any]:
+    def expect(self, deadline: float) -> asyncio.Future[T]:
         """Return a future that a subclass sets, or that raises Broken at `deadline` and when the connection breaks."""
         self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
@@ -119,6 +117,9 @@ class HttpConnection(asyncio.Protocol):
 
     # ── the parser ──
 
+    def _new_parser(self) -> AnswerParser:
+        raise NotImplementedError
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._has_head:  # nobody reads trailers
             self._pairs.append((name, value))
@@ -145,7 +146,7 @@ class HttpConnection(asyncio.Protocol):
         for option in SOCKET_OPTIONS:
             transport.get_extra_info("socket").setsockopt(*option)
         self._deadline = self._loop.time() + MAX_IDLE_S
-        self._parser = self._new_parser(self)  # not before: of a handshake that fails no cycle is left
+        self._parser = self._new_parser()  # not before: of a handshake that fails no cycle is left
 
     def connection_lost(self, error: Exception | None) -> None:
         """Also when the server has closed its side: asyncio closes ours then."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import h11
 
 from noetl_worker.remote.transport.connection import HttpConnection
+from noetl_worker.remote.transport.transport import Response
 
+_Reader: TypeAlias = HttpConnection[Response] | HttpConnection[None]
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
 """h11 reads an answer to a request that it has seen. Which one is the same to it, for all that a plane is sent."""
 _LONGEST_HEAD: Final = 100 * 1024
@@ -21,8 +23,8 @@ class H11Parser:
         at_once: pieces and interim answers that one call of `feed_data` reads at most; then `is_behind`.
     """
 
-    def __init__(self, reader: HttpConnection, at_once: int | None = None) -> None:
-        self._reader: HttpConnection | None = reader
+    def __init__(self, reader: _Reader, at_once: int | None = None) -> None:
+        self._reader: _Reader | None = reader
         self._at_once = at_once
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self.head: h11.Response | h11.InformationalResponse | None = None

@@ -21,7 +21,14 @@ import anyio
 
 from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, NotSent
 from noetl_worker.process import event_loop, lookups
-from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Broken, HttpConnection, TooLarge
+from noetl_worker.remote.transport.connection import (
+    MAX_IDLE_S,
+    NO_LIMIT_S,
+    AnswerParser,
+    Broken,
+    HttpConnection,
+    TooLarge,
+)
 from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.remote.transport.transport import (
     CONNECT_S,
@@ -73,14 +80,14 @@ class Headers(Mapping[str, str]):
         return len(self._all())
 
 
-class _PlaneConnection(HttpConnection):
+class _PlaneConnection(HttpConnection[Response]):
     """A connection that gives each answer whole."""
 
     _most_bytes = MAX_BODY_BYTES
     _most_beside = 64 * 1024
 
     def __init__(self, server: _Origin) -> None:
-        super().__init__(_Parser)
+        super().__init__()
         self._server = server
         self.unwritten = b""
         """A request that is written at the end of this turn of the loop."""
@@ -126,6 +133,10 @@ class _PlaneConnection(HttpConnection):
         return b"content-length" not in names and b"transfer-encoding" not in names
 
     # ── the parser ──
+
+    def _new_parser(self) -> AnswerParser:
+        parser: AnswerParser = _Parser(self)
+        return parser
 
     def on_headers_complete(self) -> None:
         if self._beside > self._most_beside and sum(map(len, chain(*self._pairs))) > self._most_beside:
@@ -281,15 +292,14 @@ class OnLoopTransport:
         deadline = now + (NO_LIMIT_S if timeout_s is None else timeout_s)
         try:
             if later:
-                answer: asyncio.Future[Response] = connection.expect(deadline)
+                answer = connection.expect(deadline)
                 await connection.send_parts((head, *later))
                 return await answer
             if not server.asking:
                 server.loop.call_soon(connection.write_all, server.asking)
             server.asking += (connection,)
             connection.unwritten = head
-            response: Response = await connection.expect(deadline)
-            return response
+            return await connection.expect(deadline)
         except Broken as error:
             if connection.unwritten:
                 raise NotSent(f"{method} {url}: {error}") from error

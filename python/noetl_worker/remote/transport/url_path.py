@@ -10,6 +10,8 @@ from noetl_worker.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Most parts: nothing to escape, no dot."""
+_OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})
+"""Not looked at once more for each: a claim is one call here."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 """Within a segment too: a proxy may read `%2F` as `/` before it resolves the dots."""
 
@@ -22,6 +24,9 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
     """
     path = ""
     for segment in segments:
+        if type(segment) is int or segment in _OF_EACH_COMMAND:
+            path += f"/{segment}"
+            continue
         text = str(segment)
         if _PLAIN(text) is not None:
             path += f"/{text}"

@@ -21,7 +21,7 @@ _EVENTS_AT_ONCE: Final = 64
 """Chunks in a row that are read without a turn for others."""
 
 
-class StreamedConnection(HttpConnection):
+class StreamedConnection(HttpConnection[None]):
     """Used by one exchange at a time: `ask`, then `next_piece` to the end. Closed by whatever it raises.
 
     Raises:
@@ -33,7 +33,7 @@ class StreamedConnection(HttpConnection):
     _most_beside = 128 * 1024
 
     def __init__(self) -> None:
-        super().__init__(lambda reader: H11Parser(reader, at_once=_EVENTS_AT_ONCE))
+        super().__init__()
         self._arrived = bytearray()
         self._failure: Broken | None = None
         """Why it was closed here: what has arrived is not read any more."""
@@ -112,6 +112,9 @@ class StreamedConnection(HttpConnection):
             elif not data:
                 self._parser.feed_eof()
         super().data_received(data)
+
+    def _new_parser(self) -> H11Parser:
+        return H11Parser(self, at_once=_EVENTS_AT_ONCE)
 
     def on_body(self, part: bytes) -> None:
         self._beside += _CHUNK

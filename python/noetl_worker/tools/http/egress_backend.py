@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import httpcore
@@ -50,16 +50,20 @@ class CheckedNetwork(httpcore.AnyIOBackend):
     """Connections of httpcore, which makes those over proxies, to checked addresses."""
 
     async def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        connect = super().connect_tcp
-        return await connected(
-            lambda one: connect(one, port, None, *args, **options), host, port, timeout, is_own=False
-        )
+        tcp = super().connect_tcp
+        connect = partial(tcp, port=port, local_address=local_address, socket_options=socket_options)
+        return await connected(connect, host, port, timeout, is_own=False)
 
 
 async def connected(
-    connect: Callable[[str], Coroutine[Any, Any, T]], host: str, port: int, timeout_s: float | None, *, is_own: bool
+    connect: Callable[[str], Awaitable[T]], host: str, port: int, timeout_s: float | None, *, is_own: bool
 ) -> T:
     """Return the first connection that stands to an address of `host` that may be connected to, or if `is_own` to any.
 
@@ -75,7 +79,7 @@ async def connected(
         raise httpx.ConnectTimeout(f"no connection to {host} after {timeout_s:g} seconds") from error
 
 
-async def _attempt(connect: Callable[[str], Coroutine[Any, Any, T]], address: str) -> T:
+async def _attempt(connect: Callable[[str], Awaitable[T]], address: str) -> T:
     try:
         return await connect(address)
     except OSError as error:
@@ -116,11 +120,11 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
         raise httpx.ConnectError(str(error)) from error
 
 
-async def _first(connect: Callable[[str], Coroutine[Any, Any, T]], addresses: list[str]) -> T:
+async def _first(connect: Callable[[str], Awaitable[T]], addresses: list[str]) -> T:
     """The first connection that stands; each address is tried a moment after the one before."""
     if len(addresses) == 1:
         return await connect(addresses[0])
-    waiting, tasks, failure = list(addresses), set[asyncio.Task[T]](), None
+    waiting, tasks, failure = list(addresses), set[asyncio.Future[T]](), None
     try:
         while waiting or tasks:
             if waiting:
