@@ -192,7 +192,7 @@ def test_token_in_any_header_does_not_follow_a_redirect(two: tuple[ToolServer, T
     server, other = two
     headers = {"X-Plain": TOKEN}
     run_tool("http", {"url": server.url("/redirect"), "params": {"to": other.url("/next")}, "headers": headers},
-             credentials={"own": OWN})  # fmt: skip
+             credentials={"own": OWN}, settings=AT_HOME)  # fmt: skip
     assert server.requests[-1].headers["x-plain"] == "Bearer mine"
     assert "x-plain" not in other.requests[0].headers
 

@@ -120,6 +120,7 @@ def moved_as_a_number(text: str) -> str:
         return said(lambda: run_tool("transfer", {"source": source, "target": target}), ToolError)
 
 
+PLACE = policy.ConfigPlace("http", "retry", "retry")
 CUTS: dict[str, Callable[[], str]] = {
     "an answer's body kept in the error": lambda: refusal("POST /x", answer(across(2000))).body,
     "an answer's excerpt": lambda: str(refusal("POST /x", answer(across(500)))),
@@ -141,7 +142,7 @@ CUTS: dict[str, Callable[[], str]] = {
     "a value": lambda: moved_as_a_number(across(80)),
     "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
-    "a condition of a policy": lambda: said(lambda: policy.parse_condition("here", "when", across(80))),
+    "a condition of a policy": lambda: said(lambda: policy.parse_condition(PLACE, "when", across(80))),
     "a field that is null": lambda: said(lambda: fields.decode("k", OneField, {"f": None}, {"f": across(160)})),
 }
 
