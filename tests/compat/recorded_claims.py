@@ -28,8 +28,8 @@ Case = tuple[str, str, int]
 """(plane, playbook, n)"""
 
 
-def _no_keychain(*_: Any) -> Response:
-    return answer(200, {"status": "not_found"})
+def _no_keychain(method: str, path: str, *_: Any) -> Response:
+    return answer(404, {"status": 404}) if "/credentials/" in path else answer(200, {"status": "not_found"})
 
 
 @lru_cache(maxsize=1)
