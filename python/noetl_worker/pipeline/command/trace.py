@@ -62,12 +62,21 @@ class ExecutionTraceIds(RandomIdGenerator):
         self._server_url = server_url
         self.notification: Envelope | None = None
         """Whose trace is begun next; None: it belongs to no execution."""
+        self._execution: tuple[str, int] | None = None
+        self._trace_id = 0
+        """Of the execution before: the next command is mostly of the same one."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
         if notification is None:
             return super().generate_trace_id()
-        text = f"{(notification.server_url or self._server_url).rstrip('/')}/{notification.execution_id}"
+        execution = (notification.server_url, notification.execution_id)
+        if execution != self._execution:
+            self._execution, self._trace_id = execution, self._id_of(*execution)
+        return self._trace_id
+
+    def _id_of(self, server_url: str, execution_id: int) -> int:
+        text = f"{(server_url or self._server_url).rstrip('/')}/{execution_id}"
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
 
 
