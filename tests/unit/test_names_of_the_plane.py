@@ -26,11 +26,6 @@ async def test_large_result_with_a_field_that_the_plane_would_hide_goes_out_whol
     assert parsed(report.response) == data
 
 
-async def test_large_result_without_one_goes_out_as_its_reference_alone() -> None:
-    assert (await report_of({"rows": [LARGE]})).response is None
-    assert (await report_of([LARGE])).response is None
-
-
 async def test_rust_plane_is_told_the_reference_alone() -> None:
     assert (await report_of({"data": LARGE}, Dialect.RUST)).response is None
 

@@ -35,6 +35,7 @@ REPLACED_ATTRIBUTES: Final = {
     "simulate/worker_process.py": (5, "a simulated network, disk and thread, where a worker meets the world"),
     "tools/conftest.py": (1, "each call of a tool in each test of tools is looked at: what its errors are called"),
     "tools/test_nats_messages.py": (1, "a cancellation in the very step in which a pull has ended"),
+    "unit/test_too_large.py": (1, "a result that is too large as it is stored takes seconds to make"),
     "tools/test_python_limits.py": (2, "a cancellation and a close in the very step in which a command has ended"),
 }
 """Test files that replace attributes of the package, how many, and why no seam of the package does."""

@@ -19,7 +19,7 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from noetl_worker.models import stopping
 from noetl_worker.models.command import Command
@@ -47,19 +47,6 @@ class Stages(Protocol):
     def enter(self, phase: Phase) -> None: ...
 
 
-class ToolRun(NamedTuple):
-    """The run of a command's tool, for its log line and its trace."""
-
-    at: float = 0.0
-    """Monotonic time when it began; 0: it did not run."""
-    took_s: float = 0.0
-    failure: str | None = None
-    """Kind of the failure that it, or the way to it, ended with."""
-
-
-_NOT_RUN = ToolRun()
-
-
 @dataclass(slots=True, eq=False)
 class Progress:
     """One delivery's phase."""
@@ -76,8 +63,11 @@ class Progress:
     command: Command | None = None
     """Once it is claimed; until its context is read, without that."""
     claimed_at: float = 0.0
-    """Monotonic."""
-    tool: ToolRun = _NOT_RUN
+    """Monotonic, as `tool_at`, when its tool began; 0: it did not run. Written for the log alone."""
+    tool_at: float = 0.0
+    tool_s: float = 0.0
+    failure: str | None = None
+    """The kind of what it failed with."""
     has_line: bool = False
     """Whether the log has the line of its failure."""
     stages: Stages | None = None
@@ -104,9 +94,9 @@ class Progress:
             "queued_s": round(max(0.0, delivery.age_s() - waited_s), 3),
             "claim_s": round(self.claimed_at - delivery.received_at, 3),
         }
-        if self.tool.at:
-            found["prepare_s"] = round(self.tool.at - self.claimed_at, 3)
-            found["tool_s"] = round(self.tool.took_s, 3)
+        if self.tool_at:
+            found["prepare_s"] = round(self.tool_at - self.claimed_at, 3)
+            found["tool_s"] = round(self.tool_s, 3)
         return found
 
     def enter(

@@ -164,7 +164,7 @@ class Deliveries:
 
     def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
         is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
-        share = self.lines.share(progress.tool.at + progress.tool.took_s) if is_finished else 0.0
+        share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
         if share:
             _log_finished(progress, share, reported_at)
         elif self.lines.is_debug:
@@ -180,9 +180,9 @@ class Deliveries:
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
     """The line of a command whose outcome the plane has."""
-    spent, tool = progress.spent(), progress.tool
-    report_s = round(reported_at - (tool.at or progress.claimed_at) - tool.took_s, 3)
-    handled = {"failure": tool.failure} if tool.failure is not None else {}  # by a case of its step
+    spent, failure = progress.spent(), progress.failure
+    report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
+    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
     kind = OutcomeKind.REPORTED.value
     log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
 

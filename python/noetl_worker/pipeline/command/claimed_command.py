@@ -29,7 +29,7 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
-from noetl_worker.pipeline.phases import Phase, Progress, ToolRun
+from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
@@ -187,7 +187,8 @@ class ClaimedCommand:
             is_limited = at.slots.is_limited(command.kind)
             result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
             self.services.machine.answered(None)
-            self.progress.tool = _ran(dispatch, result)
+            if result.error is not None:
+                self.progress.failure = result.error.kind
             self.progress.enter(Phase.DECIDING)
             decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
@@ -210,11 +211,13 @@ class ClaimedCommand:
                 safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
-            self.progress.tool = _ran(dispatch, result)
+            self.progress.failure = result.error.kind if result.error is not None else None
             report = await results.report_failure(command, result, self._rules(dispatch))
-        if dispatch is not None and dispatch.ran_at:
-            waited = metrics.SCHEDULE_TO_START.series[self.services.settings.pool_name, command.kind]
-            waited.observe(dispatch.ran_at + self.delivery.wall_offset_s - self.delivery.published_at)
+        if dispatch is not None:
+            self.progress.tool_at, self.progress.tool_s = dispatch.ran_at, dispatch.ran_s
+            if dispatch.ran_at:
+                waited = metrics.SCHEDULE_TO_START.series[self.services.settings.pool_name, command.kind]
+                waited.observe(dispatch.ran_at + self.delivery.wall_offset_s - self.delivery.published_at)
         if not is_handled and (report.error is not None or result.status is not ToolStatus.SUCCESS):
             self._log_failure(command, result, report, self._rules(dispatch))
         return report
@@ -267,11 +270,6 @@ class ClaimedCommand:
         known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
         ours = self.services.settings
         return FitRules.of(known, max_bytes=ours.result_max_bytes, most_bytes=ours.max_result_mb << 20)
-
-
-def _ran(dispatch: Dispatch | None, result: ToolResult) -> ToolRun:
-    at, took_s = (dispatch.ran_at, dispatch.ran_s) if dispatch is not None else (0.0, 0.0)
-    return ToolRun(at, took_s, result.error.kind if result.error is not None else None)
 
 
 def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:

@@ -191,7 +191,7 @@ class _Recorded:
     def _end_stage(self) -> None:
         stage, self.stage = self.stage, None
         if stage is not None:
-            failure = self.progress.tool.failure if self.progress is not None else None
+            failure = self.progress.failure if self.progress is not None else None
             if failure is not None and self.is_of_tool:
                 stage.set_attribute("error.type", failure)
                 stage.set_status(Status(StatusCode.ERROR, failure))
@@ -209,7 +209,7 @@ class _Recorded:
             kind = progress.outcome.kind
             span.set_attribute("noetl.outcome", kind.value)
             span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
-            error = progress.tool.failure if kind in _FINE else kind.value
+            error = progress.failure if kind in _FINE else kind.value
             if error is not None:
                 span.set_attribute("error.type", error)
                 span.set_status(Status(StatusCode.ERROR, error))

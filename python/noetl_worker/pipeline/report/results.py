@@ -159,7 +159,9 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
             return await _refused_success(command, result, nulls, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
-    is_small = fitted.size <= rules.max_bytes and dialect.may_be_inline(fitted.body)
+    is_small = fitted.size <= rules.max_bytes and (
+        fitted.size < dialect.long_word_bytes or not dialect.has_long_word(fitted.body)
+    )
     made = dialect.inline(command, result, fitted, body) if is_small else None
     if made and fitted.size * _MAX_GROWTH > rules.max_bytes and not dialect.takes_inline(made, fitted, rules.max_bytes):
         made = None

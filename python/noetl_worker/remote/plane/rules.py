@@ -182,9 +182,12 @@ class DialectRules(Protocol):
     def result_body(self, result: ToolResult) -> JsonValue:
         """What is fitted to an event, and stored."""
 
-    def may_be_inline(self, data: bytes) -> bool:
-        """Return whether an event may have this result, whatever its size."""
-        return True
+    long_word_bytes: float = math.inf
+    """Size from which on a result may have a long word."""
+
+    def has_long_word(self, data: bytes) -> bool:
+        """Return whether this result keeps the plane from answering, so that no event may have it."""
+        return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """The report of a result that fits into an event.

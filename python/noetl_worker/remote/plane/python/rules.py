@@ -22,6 +22,7 @@ from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
 from noetl_worker.remote.plane.python.store import (
     IN_MEMORY,
+    LONG_WORD,
     ROUTES,
     has_expired,
     has_long_word,
@@ -174,8 +175,8 @@ class PythonRules(DialectRules):
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
         return json_text.fits(fitted.body, max_bytes) or json_text.fits(json_text.dumps(report.context), max_bytes)
 
-    def may_be_inline(self, data: bytes) -> bool:
-        return not has_long_word(data)
+    long_word_bytes = LONG_WORD
+    has_long_word = staticmethod(has_long_word)
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         is_failure = result.status is not ToolStatus.SUCCESS

@@ -29,12 +29,12 @@ _S_PER_BYTE: Final = 0.5e-6
 PACKED: Final = "_zlib_base64"
 """The one key of a result that is stored packed."""
 _PACKED_START: Final = b'{"_zlib_base64":'
-_LONG_WORD: Final = 2_000
+LONG_WORD: Final = 2_000
 """Bytes of a word that costs the plane some hundredths of a second at each look."""
 _OF_WORDS: Final = (string.ascii_letters + string.digits + "+.-").encode()
 """Characters of the scheme of a link, which the plane looks for: it reads on to their end from each of them."""
 _WORDS: Final = bytes(ord("x") if code in _OF_WORDS else ord(" ") for code in range(256))
-_ONE_WORD: Final = b"x" * _LONG_WORD
+_ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
 """Characters of packed text without a space: the store is soon through them, and none looks like a key or token."""
@@ -44,7 +44,7 @@ _BYTES_PER_S: Final = 12_500
 
 def has_long_word(data: bytes) -> bool:
     """Return whether this JSON has a text that the plane would be at for long, however small the whole is."""
-    return len(data) >= _LONG_WORD and _ONE_WORD in data.translate(_WORDS)
+    return len(data) >= LONG_WORD and _ONE_WORD in data.translate(_WORDS)
 
 
 def is_over_budget(data: bytes) -> bool:
