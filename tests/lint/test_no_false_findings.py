@@ -19,14 +19,12 @@ ON_PURPOSE = {
     # Recorded to see what a plane makes of a mistake. It completed, without the step or with the text as written.
     "error-syntax": {"NW601"},
     "error-template": {"NW301", "NW302"},
-    "missing-step": {"NW402"},
-    "no-start": {"NW105"},
 }
 REFUSED = {
     # Of the samples: neither plane, or no worker, ran them.
     "invalid-yaml": {"NW100"},
+    "legacy-args": {"NW511"},
     "missing-workflow": {"NW105"},
-    "tool-missing": {"NW105"},
     "tool-postgres-noauth": {"NW204"},
     "unknown-kind": {"NW201"},
     "unknown-tool": {"NW201"},

@@ -96,6 +96,7 @@ def dev(
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, with a live page of each run.")] = False,
     report: _Report = None,
     strict: _Strict = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Run it, whatever errors `check` finds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
@@ -116,7 +117,7 @@ def dev(
             from noetl_worker.authoring.dev.session import run_playbook
 
         async def once() -> int:
-            if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
+            if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict, anyway=anyway):
                 return EXIT_SETTINGS
             code = await run_playbook(
                 playbook,
@@ -145,14 +146,17 @@ def dev(
     raise typer.Exit(code)
 
 
-def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
+def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
     """Say what `check` finds; whether that is a reason to refuse it."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
-    for line in found:
-        say(f"{'error' if strict else 'warning'}: {line}", err=True)
-    return bool(found) and strict
+    for is_fatal, line in found:
+        say(f"{'error' if is_fatal or strict else 'warning'}: {line}", err=True)
+    refused = any(is_fatal for is_fatal, _ in found) and not anyway
+    if refused:
+        say("noetl-worker dev: it is not run: --anyway runs it all the same", err=True)
+    return refused or (bool(found) and strict)
 
 
 async def _again_and_again(

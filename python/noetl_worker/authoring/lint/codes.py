@@ -16,13 +16,18 @@ class Code:
     example: str
     mend: str
     is_warning: bool = False
+    """Always one: it runs, and does something else than it looks like."""
+    is_judged: bool = False
+    """A warning, and an error where a plane refuses the playbook for it."""
     plane: str = ""
     """The plane that it is about: always a warning, but for a playbook of this plane that `fails` there."""
     fails: bool = False
+    is_refusal: bool = False
+    """The plane's own words. An error where the other plane refuses the playbook too."""
 
     @property
     def severity(self) -> Severity:
-        return "warning" if self.is_warning or self.plane else "error"
+        return "warning" if self.is_warning or self.is_judged or self.plane else "error"
 
 
 GROUPS: Final[Mapping[str, str]] = {
@@ -33,6 +38,9 @@ GROUPS: Final[Mapping[str, str]] = {
     "NW5": "Planes",
     "NW6": "Code",
 }
+
+
+HEAD: Final = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: example, path: example}\n"
 
 
 def _step(*lines: str, name: str = "start") -> str:
@@ -53,32 +61,45 @@ _CODES: Final = (
         "NW101",
         "A key that nothing reads",
         _playbook(_step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _LAST),
-        "Write `when`. A key that is like no known one is a warning, but for a step's own.",
+        "Write `when`: a plane ignores what it does not know, and takes this arc always.",
+        is_judged=True,
     ),
     Code(
         "NW102",
         "A key that is there twice",
         _playbook(_step(_NOOP, "desc: one", "desc: two")),
-        "Keep one of them: of two, only the last counts.",
+        "Keep one of them: of two, only the last counts. The Rust plane refuses the file.",
+        is_judged=True,
     ),
     Code(
         "NW103",
         "Another kind of document",
-        _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\n"),
+        _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\nmetadata: {name: a}\n"),
         "Write `apiVersion: noetl.io/v2` and `kind: Playbook`.",
+        is_judged=True,
     ),
     Code(
         "NW104",
         "A value of a wrong type, or none of those allowed",
-        _playbook(_step("loop: {in: '{{ workload.words }}', spec: {mode: concurrent}}", _NOOP), head=_WORDS),
+        _playbook(
+            _step("loop: {in: '{{ workload.words }}', iterator: word, spec: {mode: concurrent}}", _NOOP), head=_WORDS
+        ),
         "Write `mode: parallel` or `mode: sequential`.",
+        is_judged=True,
     ),
-    Code("NW105", "A part that is missing", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
+    Code(
+        "NW105",
+        "A part that is missing",
+        _playbook(_step("desc: does nothing")),
+        "Give the step a `tool`: the Rust plane refuses it, and an execution on the Python plane never ends.",
+        is_judged=True,
+    ),
     Code(
         "NW106",
         "Two steps of one name",
         _playbook(_step(_NOOP), _step(_NOOP)),
-        "Rename one of them, and the arcs that lead to it. Two tasks of one name in a list are a warning.",
+        "Rename one of them, and the arcs that lead to it.",
+        is_judged=True,
     ),
     Code(
         "NW107",
@@ -88,13 +109,21 @@ _CODES: Final = (
         "`false`.",
         is_warning=True,
     ),
+    Code(
+        "NW108",
+        "A file without its head",
+        _playbook(_step(_NOOP)),
+        "Write `apiVersion: noetl.io/v2`, `kind: Playbook` and `metadata: {name: ..., path: ...}`. `dev` adds what is "
+        "missing, no other plane does.",
+    ),
     # Tools
     Code("NW201", "No such kind", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
     Code(
         "NW202",
         "A field that this kind has not",
         _playbook(_step("tool: {kind: http, url: https://example.org, metod: POST}")),
-        "Write `method`. A field that is like no known one is a warning: the worker ignores it.",
+        "Write `method`: the worker ignores what it does not know. An error where a field is missing for it.",
+        is_warning=True,
     ),
     Code("NW203", "A field that is missing", _playbook(_step("tool: {kind: shell}")), "Give it a `command`."),
     Code(
@@ -117,6 +146,20 @@ _CODES: Final = (
             _step("tool:", "  - {name: one, kind: noop, spec: {policy: {rules: [{else: {then: {do: retrry}}}]}}}")
         ),
         "Write one of `continue`, `retry`, `break`, `jump`, `fail`.",
+    ),
+    Code(
+        "NW207",
+        "A loop that this worker does not run",
+        _playbook(
+            _step(
+                "loop:",
+                "  cursor: {kind: postgres, auth: pg, claim: SELECT 1}",
+                "  iterator: row",
+                "  spec: {mode: cursor}",
+                _NOOP,
+            )
+        ),
+        "Read the rows in a step before, and write `loop.in` with its result.",
     ),
     # Templates
     Code(
@@ -171,6 +214,7 @@ _CODES: Final = (
         "A `when` that is no condition",
         _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"), _LAST),
         "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
+        is_judged=True,
     ),
     Code(
         "NW309",
@@ -191,7 +235,8 @@ _CODES: Final = (
         "NW402",
         "An arc that leads nowhere",
         _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _LAST),
-        "Write the name of a step, or `end`.",
+        "Write the name of a step, or `end`. The Rust plane refuses the playbook, the Python plane ends there.",
+        is_judged=True,
     ),
     Code(
         "NW403",
@@ -231,9 +276,9 @@ _CODES: Final = (
     ),
     Code(
         "NW502",
-        "A filter that the plane has not",
+        "A filter or a function that the plane has not",
         _playbook(_step("tool: {kind: http, url: \"https://example.org/{{ 'a b' | urlencode }}\"}")),
-        "Give it as `params`, which are encoded by the worker.",
+        "Give it as `params`, which are encoded by the worker. `{{ token(alias) }}` works in a task of a list.",
         plane="rust",
         fails=True,
     ),
@@ -272,9 +317,10 @@ _CODES: Final = (
         "NW507",
         "A playbook that the plane refuses to execute",
         _playbook(_step(_NOOP, "next: {arcs: [{step: end}]}")),
-        "Add a step `end`. Give every step a tool, and write `loop.in` as a template.",
+        "Add a step `end`. The message is the plane's own (noetl-server 3.54.0).",
         plane="rust",
         fails=True,
+        is_refusal=True,
     ),
     Code(
         "NW508",
@@ -303,6 +349,15 @@ _CODES: Final = (
         ),
         "Repeat inside of a list of tasks, with `jump`: the plane enters a step once.",
         plane="rust",
+    ),
+    Code(
+        "NW511",
+        "A playbook that the plane refuses to register",
+        _playbook(_step("args: {city: Rome}", _NOOP)),
+        "Write `input`. The message is the plane's own (package `noetl` 4.0.0).",
+        plane="python",
+        fails=True,
+        is_refusal=True,
     ),
     # Code
     Code(

@@ -18,7 +18,7 @@ from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
 _FOR_PEOPLE: Final = ("desc", "description")
 ARC_KEYS: Final = frozenset({"step", "when", "set", "spec", "args", "input", *_FOR_PEOPLE})
 NEXT_KEYS: Final = frozenset({"spec", "arcs", "step", "when", "set", *_FOR_PEOPLE})
-LOOP_KEYS: Final = frozenset({"in", "iterator", "spec", "mode", *_FOR_PEOPLE})
+LOOP_KEYS: Final = frozenset({"in", "cursor", "iterator", "spec", "mode", *_FOR_PEOPLE})
 
 _STEP_PARTS: Final[Mapping[str, str]] = {
     "desc": "For people.",

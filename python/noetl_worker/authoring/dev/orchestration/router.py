@@ -7,7 +7,7 @@ dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
@@ -147,7 +147,7 @@ class Router:
             for name, value in alone.results(execution.playbook).items():
                 self._form.keep(execution, name, CommandOutcome(name, True, value))
             execution.playbook = alone.of(execution.playbook)
-        first = execution.playbook.first if execution.playbook is not None else None
+        first = execution.playbook.first(self._form.dialect) if execution.playbook is not None else None
         if first is not None:
             turn.enter(first, turn.scope(None, "command_creation", first), None)
         if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
@@ -301,13 +301,18 @@ class _Turn:
             self.decision.leads_nowhere = not self.form.fails_without_list
             execution.error = f"step '{step.name}': loop.in is not a list: {loop.collection}"
             return
+        limit = _limit(render_fields(loop.max_in_flight, scope, self.form.dialect))
+        if limit is None and loop.max_in_flight is not None:
+            execution.is_failed = True
+            execution.error = f"step '{step.name}': loop.spec.max_in_flight gives no number: {loop.max_in_flight}"
+            return
         execution.loop_count += 1
         run = LoopRun(
             iterator=loop.iterator,
             epoch_id=f"loop_{execution.execution_id}_{execution.loop_count}",
             items=items,
             is_parallel=loop.is_parallel,
-            limit=self.form.in_flight(loop, len(items)),
+            limit=self.form.in_flight(replace(loop, max_in_flight=limit), len(items)),
             next_index=loop.only or 0,
             end=len(items) if loop.only is None else loop.only + 1,
         )
@@ -373,6 +378,15 @@ def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
             inner = target[name] = {}
         target = inner
     target[path[-1]] = value
+
+
+def _limit(value: JsonValue) -> int | None:
+    """Return a loop's `max_in_flight`, a number or its text."""
+    try:
+        found = int(value) if isinstance(value, (int, str)) else 0
+    except ValueError:
+        return None
+    return found if found > 0 else None
 
 
 def items_of(collection: JsonValue) -> list[JsonValue] | None:

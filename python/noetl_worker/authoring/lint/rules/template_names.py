@@ -56,9 +56,12 @@ class Reading:
     """Names that the template does not make itself."""
 
 
-def add_of_word(inspection: Inspected, reading: Reading, word: Word, code: str, message: str) -> None:
+def add_of_word(
+    inspection: Inspected, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
+) -> None:
     """Report it where the word stands in the text."""
-    inspection.add(code, inspection.playbook.within(reading.path, word.line, word.name), message)
+    place = inspection.playbook.within(reading.path, word.line, word.name)
+    inspection.add(code, place, message, is_warning=is_warning)
 
 
 def read_template(path: Path, text: str) -> Reading:

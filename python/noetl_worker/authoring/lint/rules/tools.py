@@ -25,6 +25,7 @@ _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
+_ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
 """In the place of a template, by the type that the field has."""
 
@@ -81,8 +82,8 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
         place = _place_of_rule(inspection, path, message.partition(" of task ")[0])
         inspection.add("NW206", place, _without_kind(message))
     for message in ignored:
-        place, is_guessed = _place_of_rule(inspection, path, message), "did you mean" in message
-        inspection.add("NW206", place, _without_kind(message), is_warning=not is_guessed)
+        place = _place_of_rule(inspection, path, message)
+        inspection.add("NW206", place, _without_kind(message), is_warning=True)
 
 
 def _place_of_rule(inspection: Inspected, path: Path, message: str) -> Place:
@@ -117,45 +118,86 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
     hints = fields.hints_of(tool.config_model)
     raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
     filled = {
-        key: value if spellings.get(key, key) in raw_fields else _filled(value, hints.get(spellings.get(key, key), Any))
+        key: value
+        if spellings.get(key, key) in raw_fields
+        else _filled(value, hints.get(spellings.get(key, key), Any), key)
         for key, value in config.items()
     }
-    try:
-        prepared = inspection.registry.prepare(part.kind, filled, context)
-    except (ConfigurationError, TemplateError) as error:
-        if not _is_of_stand_in(str(error), spellings, templated):
-            _report_error(inspection, part, str(error), spellings)
-            return
-        _, unknown = fields.canonical(part.kind, filled, tool.config_model, getattr(tool, "field_aliases", {}))
-        warnings = tuple(fields.unknown_field(part.kind, name, tool.config_model) for name in unknown)
-    else:
-        warnings = prepared.warnings
-    for warning in warnings:
+    for warning in _warnings_of(inspection, part, tool, context, filled):
         _report_warning(inspection, part, warning, spellings, templated)
 
 
-def _filled(value: Any, hint: Any) -> Any:
+def _warnings_of(
+    inspection: Inspected, part: ToolPart, tool: Tool[Any], context: ToolContext, filled: dict[str, Any]
+) -> Sequence[str]:
+    """Report each error, of the literal fields beside templated ones too; return what is ignored.
+
+    An error ends the tool's own check. So a field with one gets a value that fits, or goes, and the rest is looked at.
+    """
+    own_spellings = getattr(tool, "field_aliases", {})
+    spellings, hints = fields.spellings_of(tool.config_model, own_spellings), fields.hints_of(tool.config_model)
+    left, dropped = dict(filled), set[str]()
+    for _ in range(2 * len(filled) + 1):
+        try:
+            return inspection.registry.prepare(part.kind, left, context).warnings
+        except (ConfigurationError, TemplateError) as error:
+            message = str(error)
+        if dropped & set(_named_in(message)):
+            break
+        if not _is_of_stand_in(message, part.config):
+            _report_error(inspection, part, message, spellings)
+        if "is missing" in message:
+            break
+        subject = _subject_of(message.removeprefix(f"{part.kind}: "), left)
+        if subject is None:
+            break
+        own = spellings.get(subject, subject)
+        names = [name for name in left if spellings.get(name, name) == own]
+        fitting = _stand_in(hints.get(own, Any), own)
+        is_kept = all(isinstance(left[name], (str, int, float)) and left[name] != fitting for name in names)
+        left = {name: value for name, value in left.items() if name not in names} | ({own: fitting} if is_kept else {})
+        dropped |= set() if is_kept else {own}
+    _, unknown = fields.canonical(part.kind, _without_doubles(filled, spellings), tool.config_model, own_spellings)
+    return [fields.unknown_field(part.kind, name, tool.config_model) for name in unknown]
+
+
+def _subject_of(text: str, config: Mapping[str, Any]) -> str | None:
+    """Return the field that an error is about: quoted, or its first word, or the one with a value that it quotes."""
+    quoted = _named_in(text)
+    words = [name.partition(".")[0] for name in quoted] + re.findall(r"^\w+", text)
+    found = [word for word in words if word in config]
+    return next(iter([*found, *(name for name, value in config.items() if value in quoted)]), None)
+
+
+def _without_doubles(config: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
+    """Each field in its first spelling."""
+    seen = {spellings.get(name, name): name for name in reversed(list(config))}
+    return {name: value for name, value in config.items() if seen[spellings.get(name, name)] == name}
+
+
+def _filled(value: Any, hint: Any, name: str = "") -> Any:
     """The value with something that fits in the place of each template."""
     if isinstance(value, str):
-        return _stand_in(hint) if has_template(value) else value
+        return _stand_in(hint, name) if has_template(value) else value
     arguments = typing.get_args(hint)
     if isinstance(value, Mapping):
         inner = arguments[1] if len(arguments) == 2 and typing.get_origin(hint) in (dict, Mapping) else Any
         own = fields.hints_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
-        return {key: _filled(item, own.get(key, inner)) for key, item in value.items()}
+        return {key: _filled(item, own.get(key, inner), str(key)) for key, item in value.items()}
     if isinstance(value, list):
         inner = arguments[0] if len(arguments) == 1 else Any
-        return [_filled(item, inner) for item in value]
+        return [_filled(item, inner, name) for item in value]
     return value
 
 
-def _stand_in(hint: Any) -> Any:
+def _stand_in(hint: Any, name: str = "") -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _stand_in(next(one for one in arguments if one is not types.NoneType))
+        return _stand_in(next(one for one in arguments if one is not types.NoneType), name)
     if origin is typing.Literal:
         return arguments[0]
-    return _STAND_INS.get(origin or hint, _TEXT)
+    text = f"https://{_TEXT}" if name.endswith(_ADDRESSES) else _TEXT
+    return _STAND_INS.get(origin or hint, text) if hint is not str else text
 
 
 def _named_in(message: str) -> list[str]:
@@ -167,10 +209,15 @@ def _field_of(message: str) -> str:
     return next(iter(_named_in(message)), "").partition(".")[0]
 
 
-def _is_of_stand_in(message: str, spellings: Mapping[str, str], templated: set[str]) -> bool:
+def _is_of_stand_in(message: str, config: Mapping[str, Any]) -> bool:
     """Whether an error says something of what stands in a template's place alone."""
-    first = _field_of(message)
-    return bool(templated) and (not first or _TEXT in message or spellings.get(first, first) in templated)
+    if _TEXT in message:
+        return True
+    path = next(iter(_named_in(message)), "").split(".")
+    value: Any = config.get(path[0], mapping(config.get("spec")).get(path[0]))
+    for name in path[1:]:
+        value = value.get(name) if isinstance(value, dict) else value
+    return isinstance(value, str) and has_template(value)
 
 
 def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings: Mapping[str, str]) -> None:
@@ -181,7 +228,7 @@ def _report_error(inspection: Inspected, part: ToolPart, message: str, spellings
         if misspelt:  # that is why
             at = inspection.playbook.key((*part.path, misspelt[0]))
             guess = fields.nearest(misspelt[0], [first, *spellings])
-            inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}")
+            inspection.add("NW202", at, f"{part.kind}: unknown field '{misspelt[0]}'{guess}", is_warning=False)
         else:
             inspection.add("NW203", part.path, f"{part.kind}: {text}")
         return
@@ -201,7 +248,7 @@ def _report_warning(
         path: Path = (*part.path, *first.split(".", 1)) if first.startswith("spec.") else (*part.path, first)
         is_guessed = "did you mean" in message
         text = message.replace(" is ignored", "") if is_guessed else message
-        inspection.add("NW202", inspection.playbook.key(path), text, is_warning=not is_guessed)
+        inspection.add("NW202", inspection.playbook.key(path), text)
     elif not templated:  # what is ignored depends on other values
         inspection.add("NW205", _place_of_field(inspection, part, first, spellings) or part.path, message)
 
