@@ -25,7 +25,7 @@ from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-RECORDED: Final = ROOT / "tests/compat/samples/verdicts.jsonl"
+RECORDED: Final = ROOT / "tests/lint/verdicts.jsonl"
 FOLDERS: Final = ("examples", "tests/compat/playbooks", "tests/compat/values", "tests/lint/broken")
 ENVIRONMENT: Final = ROOT / ".compat" / "noetl-4.0.0"
 PACKAGE: Final = "noetl==4.0.0"

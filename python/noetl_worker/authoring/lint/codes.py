@@ -212,7 +212,9 @@ _CODES: Final = (
     Code(
         "NW308",
         "A `when` that is no condition",
-        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"), _LAST),
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}, {step: last}]}"), _LAST
+        ),
         "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
         is_judged=True,
     ),
@@ -300,7 +302,9 @@ _CODES: Final = (
     Code(
         "NW505",
         "`output.status` or `output.error` outside of a policy",
-        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"), _LAST),
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}, {step: last}]}"), _LAST
+        ),
         "Decide in a rule of a list of tasks, which has both on each plane: there `output` is the result's data alone.",
         plane="rust",
     ),
@@ -358,6 +362,57 @@ _CODES: Final = (
         plane="python",
         fails=True,
         is_refusal=True,
+    ),
+    Code(
+        "NW512",
+        "Arcs that all have a condition",
+        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status == 'ok' }}\"}]}"), _LAST),
+        "End the list with an arc without `when`, to a step of its own if nothing is to be done.",
+        plane="rust",
+    ),
+    Code(
+        "NW513",
+        "An arc that skips a step of another way",
+        _playbook(
+            _step(
+                _NOOP,
+                "next:",
+                "  arcs:",
+                "    - {step: between, when: \"{{ start.status == 'ok' }}\"}",
+                "    - {step: last}",
+            ),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="between"),
+            _LAST,
+        ),
+        "Lead each way through a step of its own: `{kind: noop}` does nothing.",
+        plane="rust",
+    ),
+    Code(
+        "NW514",
+        "Ways that start together and meet",
+        _playbook(
+            _step(_NOOP, "next: {spec: {mode: inclusive}, arcs: [{step: one}, {step: two}]}"),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="one"),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="two"),
+            _LAST,
+        ),
+        "Do the work in a list of tasks, or one step after the other.",
+        plane="python",
+    ),
+    Code(
+        "NW515",
+        "Pages of a single `http`",
+        _playbook(
+            _step(
+                "tool:",
+                "  kind: http",
+                "  url: https://example.org/items",
+                "  retry:",
+                "    on_success: {while: '{{ response.next }}', next_call: {params: {page: 2}}}",
+            )
+        ),
+        "Make `tool` a list of this one task: there the worker fills in `while` and `next_call`, page by page.",
+        plane="rust",
     ),
     # Code
     Code(

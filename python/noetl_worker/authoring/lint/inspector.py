@@ -15,6 +15,7 @@ from noetl_worker.authoring.lint.rules.refusals import check_refusals
 from noetl_worker.authoring.lint.rules.shape import check_shape
 from noetl_worker.authoring.lint.rules.templates import check_templates, templates_of
 from noetl_worker.authoring.lint.rules.tools import check_tools
+from noetl_worker.authoring.lint.rules.traps import check_traps
 from noetl_worker.tools.registry import Registry
 
 _SIGNS: Final = re.compile(
@@ -59,6 +60,7 @@ def inspect_text(
         check_templates(inspection, readings)
         check_flow(inspection)
         check_planes(inspection, readings)
+        check_traps(inspection)
         check_refusals(inspection)
         check_code(inspection)
     lines = playbook.lines

@@ -23,7 +23,6 @@ LOOP_KEYS: Final = frozenset({"in", "cursor", "iterator", "spec", "mode", *_FOR_
 _STEP_PARTS: Final[Mapping[str, str]] = {
     "desc": "For people.",
     "input": "Values for the step's tool.",
-    "args": "Another spelling of `input`.",
     "loop": "`in`, `iterator` and `spec`: one command for each item.",
     "next": "`arcs` with `step`, `when` and `set`: where to go on.",
     "set": "`ctx.x: ...`: values for later steps.",
@@ -88,16 +87,16 @@ def _step() -> dict[str, JsonValue]:
         "then": {"$ref": "#/$defs/tasks"},
         "else": {"$ref": "#/$defs/tool"},
     }
+    parts["args"] = {"not": {}, "description": "Refused by a plane: write `input`."}
     parts |= {"loop": {**_known(LOOP_KEYS, nullable=True), **parts["loop"]}, "next": {**_next(), **parts["next"]}}
     return {"type": "object", "required": ["step"], "properties": {"step": {"type": "string"}, **parts, "tool": either}}
 
 
 def _next() -> dict[str, JsonValue]:
-    """One name, one step, a list of them, or `arcs`."""
-    arc = {"anyOf": [{"type": "string"}, {**_known(ARC_KEYS), "required": ["step"]}]}
-    arcs = {"type": "array", "items": arc}
-    both = {**_known(NEXT_KEYS), "properties": {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}}
-    return {"anyOf": [{"type": ["string", "null"]}, arcs, both]}
+    """`arcs`, the one form that both planes take."""
+    arcs = {"type": "array", "items": {**_known(ARC_KEYS), "required": ["step"]}}
+    properties = {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}
+    return {"anyOf": [{"type": "null"}, {**_known(NEXT_KEYS), "properties": properties, "required": ["arcs"]}]}
 
 
 def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:

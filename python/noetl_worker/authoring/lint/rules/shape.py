@@ -28,6 +28,7 @@ _KEYCHAIN: Final = frozenset(
 )  # fmt: skip
 """An entry may have any other key too: a plane keeps it, and a provider may read it."""
 _WORKBOOK: Final = frozenset({"name", "tool", "desc", "description"})
+_INSTEAD: Final = {("retry", "of a step"): "; make `tool` a list of this one task, with a rule `do: retry`"}
 _API: Final = "noetl.io/v2"
 _TYPES: Final[Mapping[type, str]] = {dict: "a mapping", list: "a list", str: "text", int: "a whole number"}
 
@@ -185,7 +186,8 @@ def _keys(
     for key in value:
         if key not in known:
             guess = nearest(str(key), sorted(known))
-            message, place = f"unknown key '{key}' {where}{guess}", inspection.playbook.key((*path, key))
+            hint = _INSTEAD.get((str(key), where), guess)
+            message, place = f"unknown key '{key}' {where}{hint}", inspection.playbook.key((*path, key))
             if guess or not only_guessed:
                 inspection.add("NW101", place, message)
 
