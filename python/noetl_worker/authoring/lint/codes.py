@@ -225,6 +225,23 @@ _CODES: Final = (
         "Write `workload.name`; name it in `workload`, with null, if whoever runs the playbook gives it.",
         is_warning=True,
     ),
+    Code(
+        "NW310",
+        "A keychain entry that is not there",
+        _playbook(
+            _step('tool: {kind: shell, command: "echo {{ keychain.gp.user }}"}'),
+            head="keychain: [{name: pg, kind: static, map: {user: noetl}}]\n",
+        ),
+        "Write the name of an entry of `keychain`, and of a field of it ([secrets.md](secrets.md#keychain)).",
+        is_warning=True,
+    ),
+    Code(
+        "NW311",
+        "A name of `ctx` or `iter` that nothing writes",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ ctx.totl }}"}', "set: {ctx.total: 1}")),
+        "Write the name that a `set` writes or the iterator of the loop; or `| default(...)`, where it may be missing.",
+        is_warning=True,
+    ),
     # Flow
     Code(
         "NW401",

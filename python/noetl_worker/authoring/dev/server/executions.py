@@ -80,8 +80,8 @@ class Executions:
         parent = given.get("parent_execution_id")
         try:
             execution, generated = self.begin(entry, playbook, payload, int(parent) if parent is not None else None)
-        except TemplateError as error:
-            return rust_error(500, str(error))
+        except (TemplateError, PlaybookError) as error:
+            return rust_error(500, str(error)) if self._is_rust else detail(500, str(error))
         return answer(
             {
                 "execution_id": str(execution.execution_id),
@@ -144,18 +144,26 @@ class Executions:
         self._write_opening(execution)
         if playbook is None:
             return execution, 0
-        for item in playbook.keychain:
-            self._keychain.add_static(entry.catalog_id, item)
         try:
+            execution.keychain = {
+                str(item.get("name")): fields
+                for item in playbook.keychain
+                if (fields := self._keychain.resolve(entry.catalog_id, item))
+            }
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods)
+        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods); a credential is missing
             del self._by_id[execution.execution_id]
             raise
 
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
-        """Return why the plane does not execute it. A head that is not there is completed here."""
+        """Return why the plane does not execute it, as far as a development plane minds: `check` says the rest.
+
+        The head of a file may be missing, a kind may be of a plug-in or stand in for another one, and what a tool's
+        fields may be is the tool's to say.
+        """
         found = refused_by_rust(self._catalog.document(entry))
-        return next((one for one in found if one.path or one.missing not in _HEAD), None)
+        minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
+        return next(minded, None)
 
     def _write_opening(self, execution: Execution) -> None:
         number, path = execution.execution_id, execution.path

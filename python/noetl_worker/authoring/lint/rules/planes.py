@@ -9,8 +9,9 @@ from noetl_worker.authoring.dev.orchestration.rendering import UNKNOWN_FILTERS
 from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.python_model import KINDS
+from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.lint.rules.template_names import Reading, Word, add_of_word
+from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.lint.rules.templates import TOKEN
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})

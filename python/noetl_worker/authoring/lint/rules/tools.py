@@ -25,6 +25,7 @@ _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
+_FILES: Final = (".yaml", ".yml")
 _ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
 """In the place of a template, by the type that the field has."""
@@ -36,8 +37,17 @@ def check_tools(inspection: Inspected) -> None:
     for part in tools_of(inspection.document):
         if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
             _check_tool(inspection, part, context)
+        if part.kind == "playbook":
+            _check_child(inspection, part)
         if part.kind == "workbook":
             _check_entry(inspection, part, entries)
+
+
+def _check_child(inspection: Inspected, part: ToolPart) -> None:
+    path = part.config.get("path")
+    if isinstance(path, str) and not has_template(path) and (path.endswith(_FILES) or path.startswith(("./", "../"))):
+        message = f"playbook: '{path}' is a file: write `metadata.path` of the playbook in it"
+        inspection.add("NW204", (*part.path, "path"), message, is_warning=True)
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
