@@ -53,6 +53,7 @@ def _playbook(*steps: str, head: str = "") -> str:
 
 _NOOP: Final = "tool: {kind: noop}"
 _LAST: Final = _step(_NOOP, name="last")
+_OTHER: Final = _step(_NOOP, name="other")
 _WORDS: Final = "workload: {words: [b, a]}\n"
 _CODES: Final = (
     # Shape
@@ -213,7 +214,9 @@ _CODES: Final = (
         "NW308",
         "A `when` that is no condition",
         _playbook(
-            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}, {step: last}]}"), _LAST
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}, {step: other}]}"),
+            _LAST,
+            _OTHER,
         ),
         "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
         is_judged=True,
@@ -320,7 +323,9 @@ _CODES: Final = (
         "NW505",
         "`output.status` or `output.error` outside of a policy",
         _playbook(
-            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}, {step: last}]}"), _LAST
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}, {step: other}]}"),
+            _LAST,
+            _OTHER,
         ),
         "Decide in a rule of a list of tasks, which has both on each plane: there `output` is the result's data alone.",
         plane="rust",

@@ -54,7 +54,11 @@ def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
     """An arc that is not taken marks its step, which another way leads to later."""
-    for path, arc, name in arcs:
+    for index, (path, arc, name) in enumerate(arcs):
+        if not is_inclusive and name in [earlier for _, _, earlier in arcs[:index]]:
+            message = f"step '{name}' is never entered: of two arcs to it one is passed over"
+            inspection.add("NW513", (*path, "step"), message)
+            continue
         may_be_passed_over = not is_inclusive or arc.get("when") is not None
         others = [other for _, _, other in arcs if other != name]
         by = next((other for other in others if name in reached.get(other, ())), None)
