@@ -21,7 +21,7 @@ SUITE := not soak and not steady and not gates and not as_nobody and not pages
 HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values supply-chain locks check clean
+.PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values verdicts supply-chain locks check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -209,6 +209,10 @@ simulate: $(STAMP) ## seeded faults on a virtual clock, for a night: SEEDS=1000 
 
 compat: $(STAMP) ## the published Rust control plane, our worker, the recorded playbooks: writes its table (installs it once: minutes)
 	$(BIN)/python tests/compat/real_plane.py --write
+
+VERDICTS ?= 2000
+verdicts: $(STAMP) ## what `check` says of random mutations beside package noetl 4.0.0 (installs it once; CPython 3.12)
+	$(BIN)/python tests/lint/verdicts.py $(VERDICTS) $$(date +%j)0000
 
 RANDOM_PLAYBOOKS ?= 200
 compat-values: $(STAMP) ## playbooks through the published Rust worker and ours, each on that plane (installs it once: half an hour)

@@ -6,6 +6,7 @@ import pytest
 
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml
 from noetl_worker.errors import PlaybookError
+from noetl_worker.models.wire import Dialect
 
 HEAD = "metadata: {name: p, path: p}\n"
 
@@ -22,7 +23,6 @@ WRONG = [
     (HEAD + "worklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
     (HEAD + "workload: {}\nworklfow: []", "workflow is missing; is 'worklfow' meant to be it?"),
     (HEAD + "workflow: []", "workflow must be a list with at least one step"),
-    (workflow("{step: strat, tool: {kind: noop}}"), "no step is named 'start'; did you mean 'strat'?"),
     (workflow("{step: start}"), "step 'start': tool is missing; {kind: noop} does nothing"),
     (workflow("{step: start, next: second}", SECOND), "step 'start': tool is missing; {kind: noop} does nothing"),
     (workflow("{step: start, tool: {}}"), "step 'start', tool.kind is missing"),
@@ -104,6 +104,13 @@ def test_alias_stands_for_its_value() -> None:
     assert load_playbook(text).workload == {"a": {"n": 1}, "twice": [{"n": 1}] * 2, "more": {"n": 1}}
 
 
+def test_python_plane_begins_with_the_entry_step_or_the_first_one_written() -> None:
+    text = workflow("{step: one, tool: {kind: noop}}", START, SECOND)
+    entry = "executor: {spec: {entry_step: second}}\n"
+    firsts = [load_playbook(more + text).first(plane) for more in ("", entry) for plane in Dialect]
+    assert [first.name for first in firsts if first is not None] == ["one", "start", "second", "start"]
+
+
 def test_end_needs_no_step() -> None:
     load_playbook(workflow("{step: start, tool: {kind: noop}, next: {arcs: [{step: end}]}}"))
 
@@ -141,14 +148,15 @@ def test_lenient_reading_judges_nothing() -> None:
     assert isinstance(document, dict)
     playbook = Playbook.of(document)
     assert (playbook.path, [*playbook.steps]) == ("unknown", ["alpha"])
-    assert playbook.first is playbook.steps["alpha"]
+    assert playbook.first(Dialect.PYTHON) is playbook.steps["alpha"]
+    assert playbook.first(Dialect.RUST) is None
 
 
 def test_single_tool_with_a_policy_is_a_list_of_one_task_on_the_python_plane() -> None:
     """Recorded (single-policy), with the words of a policy that its author left out."""
     tool = "{kind: noop, spec: {policy: {rules: [{then: {do: continue}}]}}}"
     playbook = load_playbook(workflow(f"{{step: start, tool: {tool}}}", "{step: plain, tool: {kind: noop}}"))
-    steps = playbook.with_policies_in_lists().steps
+    steps = playbook.as_python_reads_it().steps
     whole = {"mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None}
     policy = {**whole, "rules": [{"then": {"do": "continue"}}]}
     spec = {"timeout": None, "policy": policy}

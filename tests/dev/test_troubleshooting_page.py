@@ -30,7 +30,7 @@ SAID: Final = {
         '{kind: python, code: result = {"a": 1}}'
     ).replace("tool: ", "tool:    "),
     "no tool is named 'pyhton'; did you mean 'python'?": starting("{kind: pyhton}"),
-    "no step is named 'start'": starting(NOOP).replace("start", "first"),
+    "Workflow must have a step named 'start'": starting(NOOP).replace("start", "first"),
     "next.arcs[0].step names no step": starting(NOOP, "    next: {arcs: [{step: nowhere}]}\n"),
     "unknown field 'tol'; did you mean 'tool'?": starting(NOOP).replace("tool:", "tol:"),
     "when must be text": starting(NOOP, "    next: {arcs: [{step: end, when: true}]}\n"),

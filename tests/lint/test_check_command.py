@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from integration.processes import Ended, typed
+from noetl_worker.authoring.lint.codes import HEAD
 from noetl_worker.cli import app_for
 from noetl_worker.cli.dev import settings_beside
 from noetl_worker.models.wire import Dialect
@@ -16,9 +17,9 @@ from noetl_worker.models.wire import Dialect
 yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
-WRONG = "workflow:\n  - step: start\n    tol: {kind: noop}\n"
-WARNED = 'workload: {a: 1}\nworkflow:\n  - step: start\n    tool: {kind: noop, result: "{{ workload.b }}"}\n'
-FINE = "workflow:\n  - step: start\n    tool: {kind: noop}\n"
+WRONG = "workflow:\n  - step: start\n    tol: {kind: noop}\n" + HEAD
+WARNED = 'workload: {a: 1}\nworkflow:\n  - step: start\n    tool: {kind: noop, result: "{{ workload.b }}"}\n' + HEAD
+FINE = "workflow:\n  - step: start\n    tool: {kind: noop}\n" + HEAD
 
 
 def written(folder: Path, text: str, name: str = "p.yaml") -> str:
@@ -35,13 +36,17 @@ def checked(*words: str) -> Ended:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("p.yaml", WRONG.encode(), "3:5: NW101 unknown key 'tol' of a step; did you mean 'tool'?"),
+        (
+            "p.yaml",
+            WRONG.encode(),
+            "3:5: NW101 unknown key 'tol' of a step; did you mean 'tool'?; the Rust plane refuses it",
+        ),
         (
             "p.test.yaml",
             b"playbook: p.yaml\ncases:\n- expect: {}\n",
             "2:1: NW101 this is a file of cases, which `noetl-worker test` reads",
         ),
-        ("p.yaml", FINE.encode() + b"    desc: \xe4\n", "4:11: NW100 not UTF-8"),
+        ("p.yaml", FINE.removesuffix(HEAD).encode() + b"    desc: \xe4\n", "4:11: NW100 not UTF-8"),
         (
             "p.yaml",
             f"workload: {{a: !!bool x}}\n{FINE}".encode(),
@@ -131,14 +136,14 @@ def test_text_of_a_playbook_cannot_speak_for_the_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "codes"),
     [
-        ((), ["NW309", "NW101"]),
+        ((), ["NW101", "NW309"]),
         (("--select", "NW1"), ["NW101"]),
         (("--ignore", "NW101"), ["NW309"]),
         (("--select", "NW3", "--ignore", "NW309"), []),
     ],
 )
 def test_select_and_ignore_take_codes_and_groups(flags: tuple[str, ...], codes: list[str], tmp_path: Path) -> None:
-    file = written(tmp_path, WARNED + "    whn: 1\n")
+    file = written(tmp_path, WARNED.replace("start\n", "start\n    whn: 1\n"))
     out = checked(file, "--format", "json", *flags).out
     assert [one["code"] for one in json.loads(out)] == codes
 

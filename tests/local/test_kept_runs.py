@@ -221,7 +221,10 @@ def row(size: int = 1) -> KeptRow:
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_run_whose_output_nobody_reads_ends_quietly_and_is_kept(tmp_path: Path, flags: list[str]) -> None:
     """As in `noetl-worker dev p.yaml | head -1`."""
-    (tmp_path / "p.yaml").write_text("metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: noop}}]\n")
+    (tmp_path / "p.yaml").write_text(
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: p, path: p}\n"
+        "workflow: [{step: start, tool: {kind: noop}}]\n"
+    )
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "noetl_worker", "dev", str(tmp_path / "p.yaml"), *flags]

@@ -92,8 +92,9 @@ def test_step_is_given_what_a_file_names(
 
 
 def test_inputs_of_a_list_of_tasks_are_replaced_too(playbook: Path, tmp_path: Path, dialect: Dialect) -> None:
-    task = "{kind: python, input: {rows: '{{ start.rows }}'}, code: 'result = {\"v\": sum(rows)}'}"
-    playbook.write_text(playbook.read_text() + f"  - step: tasks\n    tool: [{{a: {task}}}, {{b: {task}}}]\n")
+    task = "kind: python, input: {rows: '{{ start.rows }}'}, code: 'result = {\"v\": sum(rows)}'"
+    tasks = f"[{{name: a, {task}}}, {{name: b, {task}}}]"
+    playbook.write_text(playbook.read_text() + f"  - step: tasks\n    tool: {tasks}\n")
     (tmp_path / "in.json").write_text(json.dumps({"rows": [7, 8]}))
     lines = dev(playbook, "--step", "tasks", "--with", str(tmp_path / "in.json"), "--dialect", dialect.value)
     [done] = [line for line in lines if line["event"] == "done"]

@@ -86,7 +86,7 @@ async def test_playbook_runs_again_after_each_change_until_ctrl_c(tmp_path: Path
         script.write_text("echo two, longer")
         await shows(out, "changed: ", "job.sh", "start | two, longer")
         playbook.write_text(shell("[").replace("workflow", "werkflow"))
-        await shows(out, "p.yaml: not YAML at line")
+        await shows(out, "NW100")
         playbook.write_text(shell('"echo three"'))
         await shows(out, "start | three")
         running.send_signal(signal.SIGINT)

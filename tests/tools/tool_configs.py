@@ -20,7 +20,13 @@ PLAYBOOKS = sorted(
 )
 RECORDINGS = sorted((TESTS / "compat" / "samples").glob("*.jsonl"))
 NO_PLAYBOOKS = {"credentials.yaml", "missing-workflow.yaml"}
-MEANT_TO_BE_BROKEN = {"invalid-yaml.yaml", "tool-missing.yaml", "unknown-tool.yaml", "unknown-kind.yaml"}
+MEANT_TO_BE_BROKEN = {
+    "invalid-yaml.yaml",
+    "legacy-args.yaml",
+    "tool-missing.yaml",
+    "unknown-tool.yaml",
+    "unknown-kind.yaml",
+}
 
 
 def written() -> Iterator[tuple[str, str, dict[str, Any]]]:

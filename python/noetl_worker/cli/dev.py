@@ -78,7 +78,12 @@ _Report: TypeAlias = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
 ]
 _Strict: TypeAlias = Annotated[
-    bool, typer.Option("--strict", help="Refuse a playbook of which `check` finds anything.")
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse a playbook of which `check` finds anything. Exit code 1 for a value that nobody had, and for a "
+        "failed step that the plane passes over.",
+    ),
 ]
 
 
@@ -96,6 +101,7 @@ def dev(
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, with a live page of each run.")] = False,
     report: _Report = None,
     strict: _Strict = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Run it, whatever errors `check` finds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
@@ -105,10 +111,7 @@ def dev(
 
     require_posix()
     configure_logging(log_level.value, "auto")
-    if (with_ or run) and not step:
-        raise typer.BadParameter("--with and --run say what a step gets: name it with --step")
-    if watch and keep:
-        raise typer.BadParameter("--watch runs it again, --keep stays with one run: give one of them")
+    _refuse_pairs(is_given=bool(with_ or run), has_step=bool(step), is_both=watch and keep)
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
@@ -116,7 +119,7 @@ def dev(
             from noetl_worker.authoring.dev.session import run_playbook
 
         async def once() -> int:
-            if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict):
+            if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict, anyway=anyway):
                 return EXIT_SETTINGS
             code = await run_playbook(
                 playbook,
@@ -128,6 +131,8 @@ def dev(
                 console=(output := StandardOutput()).console(),
                 credentials=credential or (),
                 is_quiet=quiet,
+                is_strict=strict,
+                is_checked=True,
                 on_end=reporting(report) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )
@@ -145,14 +150,24 @@ def dev(
     raise typer.Exit(code)
 
 
-def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool) -> bool:
+def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
+    if is_given and not has_step:
+        raise typer.BadParameter("--with and --run say what a step gets: name it with --step")
+    if is_both:
+        raise typer.BadParameter("--watch runs it again, --keep stays with one run: give one of them")
+
+
+def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
     """Say what `check` finds; whether that is a reason to refuse it."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
-    for line in found:
-        say(f"{'error' if strict else 'warning'}: {line}", err=True)
-    return bool(found) and strict
+    for is_fatal, line in found:
+        say(f"{'error' if is_fatal or strict else 'warning'}: {line}", err=True)
+    refused = any(is_fatal for is_fatal, _ in found) and not anyway
+    if refused:
+        say("noetl-worker dev: not run, because of these errors; --anyway runs it all the same", err=True)
+    return refused or (bool(found) and strict)
 
 
 async def _again_and_again(

@@ -65,7 +65,10 @@ class Failure:
 
     @property
     def lacks_credential(self) -> bool:
-        return self._fields.get("code") == "credential_not_found"
+        if "code" in self._fields:
+            return bool(self._fields["code"] == "credential_not_found")
+        # The Rust plane keeps the kind alone; an answer's 401 has a status.
+        return self._fields.get("error_kind") == "auth" and "status_code" not in self._fields
 
     @property
     def task(self) -> str:

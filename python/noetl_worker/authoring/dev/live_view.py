@@ -167,6 +167,11 @@ class View(ABC):
         if (happening := self.timeline.take(event, about)) is not None:
             self.tell(happening, event)
 
+    def has_flaws(self, execution: Execution) -> bool:
+        """Return whether a step failed, or a template asked for what nobody had."""
+        runs = [run for run in self.timeline.runs.values() if run.execution_id == execution.execution_id]
+        return bool(execution.empty) or any(run.failed for run in runs)
+
     @abstractmethod
     def tell(self, happening: Happening, event: LoggedEvent) -> None: ...
 
@@ -283,6 +288,7 @@ class JsonView(View):
                 "steps": steps,
                 "result": execution.last_result,
                 "error": execution.error,
+                **({"empty": [name._asdict() for name in execution.empty]} if execution.empty else {}),
                 **({"interrupted": running} if is_interrupted else {}),
             }
         )
@@ -306,9 +312,13 @@ def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: b
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
     status = "INTERRUPTED" if is_interrupted else execution.status
+    failed = sum(bool(run.failed) for run in runs)
+    passed_over = f", {counted(failed, 'step')} failed" if failed and execution.status == "COMPLETED" else ""
     lines = [
-        f"{status} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, {counted(commands, 'command')}",
+        f"{status}{passed_over} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, "
+        f"{counted(commands, 'command')}",
     ]
+    lines += [f"  empty: {printable(str(name))}" for name in execution.empty]
     for run in runs:
         for failure in run.failures[:_MOST_FAILURES]:
             lines += failure_lines(failure)

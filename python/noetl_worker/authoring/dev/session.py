@@ -24,10 +24,18 @@ from noetl_worker.authoring.dev.live_page import live_page
 from noetl_worker.authoring.dev.live_view import View, view_for
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, load_playbook, parse_yaml, text_of
+from noetl_worker.authoring.dev.orchestration.playbook import (
+    NO_CURSOR,
+    Playbook,
+    known_kinds,
+    load_playbook,
+    text_of,
+)
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
+from noetl_worker.authoring.dev.outline import steps_of
 from noetl_worker.authoring.dev.places import FilePlaces, places_in
 from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.authoring.dev.watch import playbooks_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
@@ -61,6 +69,8 @@ async def run_playbook(
     credentials: Sequence[str] = (),
     console: Console | None = None,
     is_quiet: bool = False,
+    is_strict: bool = False,
+    is_checked: bool = False,
     step: Callable[[Playbook], StepAlone] | None = None,
     on_end: OnEnd | None = None,
 ) -> int:
@@ -72,25 +82,23 @@ async def run_playbook(
 
     Args:
         overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
-        credentials: `NAME=FILE`, in addition to a file of credentials beside the playbook.
+        credentials: `NAME=FILE`, beside those of the file beside the playbook.
         keep: leave everything up after the end, until cancelled (Ctrl-C).
         as_json: JSON lines instead of the view; is_quiet: without what the steps print.
-        console: where to show it; default: standard output.
-        step: which one of the playbook is run, alone; None: all of it.
+        is_strict: what `View.has_flaws` finds is a failure; is_checked: `check` has looked at the file.
+        step: which one is run, alone; None: all of them.
         on_end: called with the plane and the execution once it is over or interrupted; the plane is still up.
 
     Returns:
-        0 only if the execution ended COMPLETED, else 1.
+        0 only if the execution ended COMPLETED, and as is_strict says; else 1.
 
     Raises:
-        PlaybookError: the playbook, an override or a credential is wrong; found before anything is started.
-        JetStreamError: nats-server is not installed or does not start.
+        PlaybookError: found before anything is started; JetStreamError: nats-server does not start.
     """
     file = Path(path)
-    text, document = await asyncio.to_thread(load_document, file, overrides)
+    text, document = await asyncio.to_thread(load_document, file, overrides, is_checked=is_checked)
     known = await asyncio.to_thread(local_credentials, file, credentials)
-    alone = await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
-    console = console or safe_console()
+    alone, console = await _alone(step, document), console or safe_console()
     async with (
         NatsServer(has_login=True) as nats,
         DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
@@ -110,7 +118,11 @@ async def run_playbook(
                     execution = await _run(plane, own_path, alone, shown, first_line, on_end)
                     if keep:
                         await _stay(shown, None if as_json else console, page, plane, nats.address)
-    return 0 if execution.status == "COMPLETED" else 1
+    return 0 if execution.status == "COMPLETED" and not (is_strict and view.has_flaws(execution)) else 1
+
+
+async def _alone(step: Callable[[Playbook], StepAlone] | None, document: Mapping[str, JsonValue]) -> StepAlone | None:
+    return await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
 
 
 async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
@@ -278,19 +290,44 @@ class _Shown:
 
 
 def load_document(
-    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
+    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set", is_checked: bool = False
 ) -> tuple[str, dict[str, Any]]:
-    """The text of the file, and the checked document with the overrides in its workload; `source`: who gives them."""
+    """Return the text of the file, and the document with the overrides in its workload.
+
+    Args:
+        source: who gives the overrides.
+        is_checked: `check` has looked at the file, so all that can be run is.
+
+    Raises:
+        PlaybookError: it is no playbook, or an override names what the workload has not.
+    """
     text = text_of(file)
-    written = load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds())).workload
-    document = parse_yaml(text)
-    assert isinstance(document, dict)
+    if not is_checked:
+        load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds()))
+    document = _runnable(text, file)
+    written = fields_of(document.get("workload"))
     workload = document.setdefault("workload", None) or {}
     document["workload"] = workload
     document.setdefault("metadata", {"path": file.stem, "name": file.stem})
     for name, value in overrides.items():
         _override(workload, written, name, value, source)
     return text, document
+
+
+def _runnable(text: str, file: Path) -> dict[str, Any]:
+    """Return the document. Raises PlaybookError with the line of what this worker cannot run at all."""
+    read = read_text(text)
+    if read.unreadable is not None:
+        raise PlaybookError(f"{file}:{read.unreadable.place.line}: {read.unreadable.reason}")
+    document = read.value
+    if not isinstance(document, dict) or not isinstance(document.get("workflow"), list) or not document["workflow"]:
+        line = read.key(("workflow",)).line
+        raise PlaybookError(f"{file}:{line}: a playbook is a mapping with a workflow, a list of at least one step")
+    for step in steps_of(document):
+        if fields_of(step.value.get("loop")).get("cursor") is not None:
+            line = read.key((*step.path, "loop")).line
+            raise PlaybookError(f"{file}:{line}: step '{step.name}': {NO_CURSOR}")
+    return document
 
 
 def _override(workload: dict[str, Any], written: JsonValue, name: str, value: JsonValue, source: str) -> None:

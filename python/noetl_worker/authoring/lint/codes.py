@@ -16,13 +16,18 @@ class Code:
     example: str
     mend: str
     is_warning: bool = False
+    """Always one: it runs, and does something else than it looks like."""
+    is_judged: bool = False
+    """A warning, and an error where a plane refuses the playbook for it."""
     plane: str = ""
     """The plane that it is about: always a warning, but for a playbook of this plane that `fails` there."""
     fails: bool = False
+    is_refusal: bool = False
+    """The plane's own words. An error where the other plane refuses the playbook too."""
 
     @property
     def severity(self) -> Severity:
-        return "warning" if self.is_warning or self.plane else "error"
+        return "warning" if self.is_warning or self.is_judged or self.plane else "error"
 
 
 GROUPS: Final[Mapping[str, str]] = {
@@ -35,6 +40,9 @@ GROUPS: Final[Mapping[str, str]] = {
 }
 
 
+HEAD: Final = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: example, path: example}\n"
+
+
 def _step(*lines: str, name: str = "start") -> str:
     return "".join([f"  - step: {name}\n", *(f"    {line}\n" for line in lines)])
 
@@ -45,6 +53,7 @@ def _playbook(*steps: str, head: str = "") -> str:
 
 _NOOP: Final = "tool: {kind: noop}"
 _LAST: Final = _step(_NOOP, name="last")
+_OTHER: Final = _step(_NOOP, name="other")
 _WORDS: Final = "workload: {words: [b, a]}\n"
 _CODES: Final = (
     # Shape
@@ -53,32 +62,45 @@ _CODES: Final = (
         "NW101",
         "A key that nothing reads",
         _playbook(_step(_NOOP, "next:", "  arcs:", '    - {step: last, whn: "{{ start.ok }}"}'), _LAST),
-        "Write `when`. A key that is like no known one is a warning, but for a step's own.",
+        "Write `when`: a plane ignores what it does not know, and takes this arc always.",
+        is_judged=True,
     ),
     Code(
         "NW102",
         "A key that is there twice",
         _playbook(_step(_NOOP, "desc: one", "desc: two")),
-        "Keep one of them: of two, only the last counts.",
+        "Keep one of them: of two, only the last counts. The Rust plane refuses the file.",
+        is_judged=True,
     ),
     Code(
         "NW103",
         "Another kind of document",
-        _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\n"),
+        _playbook(_step(_NOOP), head="apiVersion: noetl.io/v3\nkind: Playbook\nmetadata: {name: a}\n"),
         "Write `apiVersion: noetl.io/v2` and `kind: Playbook`.",
+        is_judged=True,
     ),
     Code(
         "NW104",
         "A value of a wrong type, or none of those allowed",
-        _playbook(_step("loop: {in: '{{ workload.words }}', spec: {mode: concurrent}}", _NOOP), head=_WORDS),
+        _playbook(
+            _step("loop: {in: '{{ workload.words }}', iterator: word, spec: {mode: concurrent}}", _NOOP), head=_WORDS
+        ),
         "Write `mode: parallel` or `mode: sequential`.",
+        is_judged=True,
     ),
-    Code("NW105", "A part that is missing", _playbook(_step("desc: does nothing")), "Give the step a `tool`."),
+    Code(
+        "NW105",
+        "A part that is missing",
+        _playbook(_step("desc: does nothing")),
+        "Give the step a `tool`: the Rust plane refuses it, and an execution on the Python plane never ends.",
+        is_judged=True,
+    ),
     Code(
         "NW106",
         "Two steps of one name",
         _playbook(_step(_NOOP), _step(_NOOP)),
-        "Rename one of them, and the arcs that lead to it. Two tasks of one name in a list are a warning.",
+        "Rename one of them, and the arcs that lead to it.",
+        is_judged=True,
     ),
     Code(
         "NW107",
@@ -88,13 +110,21 @@ _CODES: Final = (
         "`false`.",
         is_warning=True,
     ),
+    Code(
+        "NW108",
+        "A file without its head",
+        _playbook(_step(_NOOP)),
+        "Write `apiVersion: noetl.io/v2`, `kind: Playbook` and `metadata: {name: ..., path: ...}`. `dev` adds what is "
+        "missing, no other plane does.",
+    ),
     # Tools
     Code("NW201", "No such kind", _playbook(_step("tool: {kind: pyhton}")), "Write `kind: python`."),
     Code(
         "NW202",
         "A field that this kind has not",
         _playbook(_step("tool: {kind: http, url: https://example.org, metod: POST}")),
-        "Write `method`. A field that is like no known one is a warning: the worker ignores it.",
+        "Write `method`: the worker ignores what it does not know. An error where a field is missing for it.",
+        is_warning=True,
     ),
     Code("NW203", "A field that is missing", _playbook(_step("tool: {kind: shell}")), "Give it a `command`."),
     Code(
@@ -117,6 +147,20 @@ _CODES: Final = (
             _step("tool:", "  - {name: one, kind: noop, spec: {policy: {rules: [{else: {then: {do: retrry}}}]}}}")
         ),
         "Write one of `continue`, `retry`, `break`, `jump`, `fail`.",
+    ),
+    Code(
+        "NW207",
+        "A loop that this worker does not run",
+        _playbook(
+            _step(
+                "loop:",
+                "  cursor: {kind: postgres, auth: pg, claim: SELECT 1}",
+                "  iterator: row",
+                "  spec: {mode: cursor}",
+                _NOOP,
+            )
+        ),
+        "Read the rows in a step before, and write `loop.in` with its result.",
     ),
     # Templates
     Code(
@@ -169,14 +213,36 @@ _CODES: Final = (
     Code(
         "NW308",
         "A `when` that is no condition",
-        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}]}"), _LAST),
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status }} == 'ok'\"}, {step: other}]}"),
+            _LAST,
+            _OTHER,
+        ),
         "Write the whole condition into one pair of braces: `\"{{ start.status == 'ok' }}\"`.",
+        is_judged=True,
     ),
     Code(
         "NW309",
         "A name that the workload has not",
         _playbook(_step('tool: {kind: shell, command: "echo {{ workload.nmae }}"}'), head="workload: {name: Ada}\n"),
         "Write `workload.name`; name it in `workload`, with null, if whoever runs the playbook gives it.",
+        is_warning=True,
+    ),
+    Code(
+        "NW310",
+        "A keychain entry that is not there",
+        _playbook(
+            _step('tool: {kind: shell, command: "echo {{ keychain.gp.user }}"}'),
+            head="keychain: [{name: pg, kind: static, map: {user: noetl}}]\n",
+        ),
+        "Write the name of an entry of `keychain`, and of a field of it ([secrets.md](secrets.md#keychain)).",
+        is_warning=True,
+    ),
+    Code(
+        "NW311",
+        "A name of `ctx` or `iter` that nothing writes",
+        _playbook(_step('tool: {kind: shell, command: "echo {{ ctx.totl }}"}', "set: {ctx.total: 1}")),
+        "Write the name that a `set` writes or the iterator of the loop; or `| default(...)`, where it may be missing.",
         is_warning=True,
     ),
     # Flow
@@ -191,7 +257,8 @@ _CODES: Final = (
         "NW402",
         "An arc that leads nowhere",
         _playbook(_step(_NOOP, "next: {arcs: [{step: lst}]}"), _LAST),
-        "Write the name of a step, or `end`.",
+        "Write the name of a step, or `end`. The Rust plane refuses the playbook, the Python plane ends there.",
+        is_judged=True,
     ),
     Code(
         "NW403",
@@ -231,9 +298,9 @@ _CODES: Final = (
     ),
     Code(
         "NW502",
-        "A filter that the plane has not",
+        "A filter or a function that the plane has not",
         _playbook(_step("tool: {kind: http, url: \"https://example.org/{{ 'a b' | urlencode }}\"}")),
-        "Give it as `params`, which are encoded by the worker.",
+        "Give it as `params`, which are encoded by the worker. `{{ token(alias) }}` works in a task of a list.",
         plane="rust",
         fails=True,
     ),
@@ -255,7 +322,11 @@ _CODES: Final = (
     Code(
         "NW505",
         "`output.status` or `output.error` outside of a policy",
-        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}]}"), _LAST),
+        _playbook(
+            _step(_NOOP, "next: {arcs: [{step: last, when: \"{{ output.status == 'error' }}\"}, {step: other}]}"),
+            _LAST,
+            _OTHER,
+        ),
         "Decide in a rule of a list of tasks, which has both on each plane: there `output` is the result's data alone.",
         plane="rust",
     ),
@@ -272,9 +343,10 @@ _CODES: Final = (
         "NW507",
         "A playbook that the plane refuses to execute",
         _playbook(_step(_NOOP, "next: {arcs: [{step: end}]}")),
-        "Add a step `end`. Give every step a tool, and write `loop.in` as a template.",
+        "Add a step `end`. The message is the plane's own (noetl-server 3.54.0).",
         plane="rust",
         fails=True,
+        is_refusal=True,
     ),
     Code(
         "NW508",
@@ -302,6 +374,66 @@ _CODES: Final = (
             _step(_NOOP, "next: {arcs: [{step: last}]}"), _step(_NOOP, "next: {arcs: [{step: start}]}", name="last")
         ),
         "Repeat inside of a list of tasks, with `jump`: the plane enters a step once.",
+        plane="rust",
+    ),
+    Code(
+        "NW511",
+        "A playbook that the plane refuses to register",
+        _playbook(_step("args: {city: Rome}", _NOOP)),
+        "Write `input`. The message is the plane's own (package `noetl` 4.0.0).",
+        plane="python",
+        fails=True,
+        is_refusal=True,
+    ),
+    Code(
+        "NW512",
+        "Arcs that all have a condition",
+        _playbook(_step(_NOOP, "next: {arcs: [{step: last, when: \"{{ start.status == 'ok' }}\"}]}"), _LAST),
+        "End the list with an arc without `when`, to a step of its own if nothing is to be done.",
+        plane="rust",
+    ),
+    Code(
+        "NW513",
+        "An arc that skips a step of another way",
+        _playbook(
+            _step(
+                _NOOP,
+                "next:",
+                "  arcs:",
+                "    - {step: between, when: \"{{ start.status == 'ok' }}\"}",
+                "    - {step: last}",
+            ),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="between"),
+            _LAST,
+        ),
+        "Lead each way through a step of its own: `{kind: noop}` does nothing.",
+        plane="rust",
+    ),
+    Code(
+        "NW514",
+        "Ways that start together and meet",
+        _playbook(
+            _step(_NOOP, "next: {spec: {mode: inclusive}, arcs: [{step: one}, {step: two}]}"),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="one"),
+            _step(_NOOP, "next: {arcs: [{step: last}]}", name="two"),
+            _LAST,
+        ),
+        "Do the work in a list of tasks, or one step after the other.",
+        plane="python",
+    ),
+    Code(
+        "NW515",
+        "Pages of a single `http`",
+        _playbook(
+            _step(
+                "tool:",
+                "  kind: http",
+                "  url: https://example.org/items",
+                "  retry:",
+                "    on_success: {while: '{{ response.next }}', next_call: {params: {page: 2}}}",
+            )
+        ),
+        "Make `tool` a list of this one task: there the worker fills in `while` and `next_call`, page by page.",
         plane="rust",
     ),
     # Code

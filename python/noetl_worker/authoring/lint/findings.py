@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from noetl_worker.authoring.dev.positions import Path, Place, PlaybookText
@@ -39,21 +39,27 @@ class Inspected:
     credentials: Collection[str] | None = None
     """Names that `auth` may give; None: not known."""
     found: list[Mistake] = field(default_factory=list)
+    refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
+    """The planes that refuse the playbook for a finding."""
+    refusers: set[str] = field(default_factory=set)
+    """The planes that refuse the playbook for anything."""
 
     @property
     def document(self) -> Mapping[str, object]:
         value = self.playbook.value
         return value if isinstance(value, dict) else {}
 
-    def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool = False) -> None:
+    def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool | None = None) -> None:
         """Report it once a place: what is wrong of a loop's anchor is wrong once.
 
         Args:
             where: a path: where that value begins.
-            is_warning: here, whatever the code is otherwise.
+            is_warning: here, whatever the code is otherwise; None: as the code is.
         """
         about = CODES[code]
-        severity: Severity = "warning" if is_warning else about.severity
+        severity: Severity = about.severity
+        if is_warning is not None:
+            severity = "warning" if is_warning else "error"
         if about.plane:
             if self.plane not in (None, about.plane):
                 return
@@ -62,9 +68,29 @@ class Inspected:
         shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message)
         place = where if isinstance(where, Place) else self.playbook.at(where)
         mistake = Mistake(self.file, place.line, place.column, code, excerpt(shown, _LONGEST), severity)
-        if mistake not in self.found:
+        if not any(replace(mistake, severity=one.severity) == one for one in self.found):
             self.found.append(mistake)
 
+    def refuse(self, mistake: Mistake, plane: str) -> None:
+        """Make a finding an error: this plane refuses the playbook for it."""
+        known = self.refused_by.setdefault(mistake, set())
+        known.add(plane)
+
+    def judged(self) -> list[Mistake]:
+        """Return what was found; without a plane to judge for, the one that refuses is named."""
+        return [self._judged(mistake) for mistake in self.found]
+
+    def _judged(self, mistake: Mistake) -> Mistake:
+        planes = self.refused_by.get(mistake)
+        if not planes:
+            is_of_both = len(self.refusers) > 1 and CODES[mistake.code].is_refusal
+            return replace(mistake, severity="error") if is_of_both else mistake
+        name = next(iter(planes)).capitalize()
+        is_of_one = self.plane is None and len(planes) == 1
+        named = f"{mistake.message}; the {name} plane refuses it" if is_of_one else mistake.message
+        return replace(mistake, severity="error", message=named)
+
     def has(self, prefix: str) -> bool:
-        """Whether there is an error of a group, as NW1."""
-        return any(mistake.code.startswith(prefix) and mistake.severity == "error" for mistake in self.found)
+        """Return whether a group, as NW1, has an error, or what a plane may refuse."""
+        found = [mistake for mistake in self.found if mistake.code.startswith(prefix)]
+        return any(mistake.severity == "error" or CODES[mistake.code].is_judged for mistake in found)

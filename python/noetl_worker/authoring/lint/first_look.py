@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from noetl_worker.authoring.dev.session import load_document
+from noetl_worker.authoring.dev.orchestration.playbook import text_of
 from noetl_worker.authoring.lint.files import inspect
+from noetl_worker.authoring.lint.findings import Mistake
 from noetl_worker.authoring.lint.formats import FORMATS
 from noetl_worker.authoring.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry
 
+_COMPLETED: Final = "NW108"
+"""The head of a playbook: `dev` adds it."""
 
-def look_at(file: Path, *, plane: str) -> list[str]:
-    """A line for each finding.
 
-    Raises:
-        PlaybookError: it cannot be run at all, in one line.
-    """
-    text, _ = load_document(file, {})
+def look_at(file: Path, *, plane: str) -> list[tuple[bool, str]]:
+    """Return a line for each finding, and whether it says that the playbook does not run."""
     settings = settings_beside(file.resolve().parent).with_flags(plane=plane)
-    return [FORMATS["text"]([mistake]) for mistake in inspect(text, str(file), Registry(), settings)]
+    found = inspect(text_of(file), str(file), Registry(), settings)
+    return [(_is_fatal(mistake), FORMATS["text"]([mistake])) for mistake in found]
+
+
+def _is_fatal(mistake: Mistake) -> bool:
+    return mistake.severity == "error" and mistake.code != _COMPLETED

@@ -11,20 +11,25 @@ from noetl_worker.authoring.lint.findings import Inspected, Mistake
 from noetl_worker.authoring.lint.rules.code import check_code
 from noetl_worker.authoring.lint.rules.flow import check_flow
 from noetl_worker.authoring.lint.rules.planes import check_planes
+from noetl_worker.authoring.lint.rules.refusals import check_refusals
 from noetl_worker.authoring.lint.rules.shape import check_shape
 from noetl_worker.authoring.lint.rules.templates import check_templates, templates_of
 from noetl_worker.authoring.lint.rules.tools import check_tools
+from noetl_worker.authoring.lint.rules.traps import check_traps
 from noetl_worker.tools.registry import Registry
 
 _SIGNS: Final = re.compile(
     r"^(?:workflow\s*:|kind\s*:\s*['\"]?Playbook\b|apiVersion\s*:\s*['\"]?noetl\.io/)", re.MULTILINE
 )
+_OTHER_KIND: Final = re.compile(r"^kind\s*:\s*['\"]?(?!Playbook\b)\w", re.MULTILINE)
+_WORKFLOW: Final = re.compile(r"^workflow\s*:", re.MULTILINE)
 _SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,]+NW\d+)*)?")
 
 
 def looks_like_a_playbook(text: str) -> bool:
-    """Among the YAML files of a folder, which may be anything."""
-    return _SIGNS.search(text) is not None
+    """Among the YAML files of a folder, which may be anything; a Subscription or an Mcp has no workflow."""
+    other = _OTHER_KIND.search(text)
+    return _SIGNS.search(text) is not None and (other is None or _WORKFLOW.search(text) is not None)
 
 
 def inspect_text(
@@ -55,9 +60,11 @@ def inspect_text(
         check_templates(inspection, readings)
         check_flow(inspection)
         check_planes(inspection, readings)
+        check_traps(inspection)
+        check_refusals(inspection)
         check_code(inspection)
     lines = playbook.lines
-    return sorted(mistake for mistake in inspection.found if not _is_silenced(mistake, lines))
+    return sorted(mistake for mistake in inspection.judged() if not _is_silenced(mistake, lines))
 
 
 def _is_silenced(mistake: Mistake, lines: list[str]) -> bool:

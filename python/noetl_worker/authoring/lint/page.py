@@ -13,6 +13,10 @@ _HEAD = """\
 `noetl-worker check PATH...` looks for mistakes before anything runs ([laptop.md](laptop.md)). This page is made by
 `make docs` of the codes.
 
+An error is what a plane refuses, or what fails when it runs. What runs and does something else than it says is a
+warning; `--strict` ends with 1 for those too. `--plane python` and `--plane rust` judge for that plane alone. Without
+`--plane` either one counts, and the message names it. The examples here leave out the head of a playbook (NW108).
+
 A line with the comment `# noetl: ignore NW309` is not looked at for this code, nor is the line below such a comment;
 without a code, for none.
 """
@@ -35,6 +39,8 @@ def _entry(code: Code) -> Iterator[str]:
     if code.plane:
         plane = code.plane.capitalize()
         said = f"Does not work on the {plane} plane. A warning; an error with `--plane {code.plane}` where it fails."
+    elif code.is_judged:
+        said = "An error where a plane refuses the playbook for it, else a warning."
     else:
         said = f"{'An error' if code.severity == 'error' else 'A warning'}."
     yield f"{said}\n"

@@ -17,12 +17,11 @@ from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA
 _FOR_PEOPLE: Final = ("desc", "description")
 ARC_KEYS: Final = frozenset({"step", "when", "set", "spec", "args", "input", *_FOR_PEOPLE})
 NEXT_KEYS: Final = frozenset({"spec", "arcs", "step", "when", "set", *_FOR_PEOPLE})
-LOOP_KEYS: Final = frozenset({"in", "iterator", "spec", "mode", *_FOR_PEOPLE})
+LOOP_KEYS: Final = frozenset({"in", "cursor", "iterator", "spec", "mode", *_FOR_PEOPLE})
 
 _STEP_PARTS: Final[Mapping[str, str]] = {
     "desc": "For people.",
     "input": "Values for the step's tool.",
-    "args": "Another spelling of `input`.",
     "loop": "`in`, `iterator` and `spec`: one command for each item.",
     "next": "`arcs` with `step`, `when` and `set`: where to go on.",
     "set": "`ctx.x: ...`: values for later steps.",
@@ -89,16 +88,16 @@ def _step() -> dict[str, JsonValue]:
         "then": {"$ref": "#/$defs/tasks"},
         "else": {"$ref": "#/$defs/tool"},
     }
+    parts["args"] = {"not": {}, "description": "Refused by a plane: write `input`."}
     parts |= {"loop": {**_known(LOOP_KEYS, nullable=True), **parts["loop"]}, "next": {**_next(), **parts["next"]}}
     return {"type": "object", "required": ["step"], "properties": {"step": {"type": "string"}, **parts, "tool": either}}
 
 
 def _next() -> dict[str, JsonValue]:
     """Return the schema of `next`: a step's name, a list of steps, or an object with `arcs`."""
-    arc = {"anyOf": [{"type": "string"}, {**_known(ARC_KEYS), "required": ["step"]}]}
-    arcs = {"type": "array", "items": arc}
-    both = {**_known(NEXT_KEYS), "properties": {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}}
-    return {"anyOf": [{"type": ["string", "null"]}, arcs, both]}
+    arcs = {"type": "array", "items": {**_known(ARC_KEYS), "required": ["step"]}}
+    properties = {**dict.fromkeys(sorted(NEXT_KEYS), True), "arcs": arcs}
+    return {"anyOf": [{"type": "null"}, {**_known(NEXT_KEYS), "properties": properties, "required": ["arcs"]}]}
 
 
 def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:

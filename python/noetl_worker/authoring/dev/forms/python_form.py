@@ -72,7 +72,8 @@ class PythonForm:
         }
 
     def in_flight(self, loop: Loop, size: int) -> int:
-        return (loop.max_in_flight or max(1, size)) if loop.is_parallel else 1
+        limit = loop.max_in_flight if isinstance(loop.max_in_flight, int) else max(1, size)
+        return limit if loop.is_parallel else 1
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
         run, index = position.run, position.index

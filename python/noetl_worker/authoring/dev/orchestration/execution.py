@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook
 from noetl_worker.models.wire import JsonValue
 
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+
+
+class EmptyName(NamedTuple):
+    """A name that a template asked for and nobody had."""
+
+    step: str
+    where: str
+    """The field of the step."""
+    name: str
+    """As `start.total`."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.step}, {self.where}: nothing gave '{self.name}': {self.why}"
 
 
 @dataclass(slots=True)
@@ -93,6 +107,10 @@ class Execution:
     """command_ref -> place in its loop."""
     reported: dict[str, JsonValue] = field(default_factory=dict)
     """Rust plane: command_ref -> the context of its `call.done`, until `command.completed` comes."""
+    keychain: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Entries of the playbook's keychain that were resolved, with the names of their fields."""
+    empty: list[EmptyName] = field(default_factory=list)
+    """What templates asked for and nobody had."""
     loop_count: int = 0
     """Loops begun so far; makes each run's epoch id its own."""
 

@@ -15,18 +15,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker.authoring.dev.outline import StepPart, arcs_of, label_and_tool, list_of, target_of
+from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.errors import DocumentError, PlaybookError
-from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text import yaml_text
 from noetl_worker.tools.fields import nearest
 
 Mode = Literal["exclusive", "inclusive"]
-KINDS: Final = (
-    "http", "postgres", "duckdb", "ducklake", "python", "workbook", "playbook", "playbooks", "secrets", "iterator",
-    "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "agent", "mcp",
-    "shell", "artifact", "noop", "task_sequence", "rhai",
-)  # fmt: skip
-"""The kinds the Python plane accepts, in its order (recorded: catalog-register-unknown-tool)."""
 STEP_FIELDS: Final = frozenset(
     {
         "step", "desc", "description", "tool", "input", "args", "set", "loop", "next", "spec", "output", "cases",
@@ -37,6 +32,7 @@ _UNWRITTEN_OF_POLICY: Final = {
     "mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None,
 }  # fmt: skip
 _MOST_BYTES: Final = 64 * 1024 * 1024
+NO_CURSOR: Final = "this worker does not run cursor loops; read the rows in a step before, and loop over them"
 END: Final = "end"
 """An arc may lead to `end` without such a step: the planes add one."""
 
@@ -58,7 +54,8 @@ class Loop:
     """The unrendered `in`."""
     iterator: str = "item"
     is_parallel: bool = False
-    max_in_flight: int | None = None
+    max_in_flight: JsonValue = None
+    """A number, or a template that gives it."""
     only: int | None = None
     """The place of the one item that is run; None: all are."""
 
@@ -94,6 +91,8 @@ class Playbook:
     workload: Mapping[str, JsonValue]
     steps: Mapping[str, Step]
     keychain: Sequence[Mapping[str, JsonValue]] = ()
+    entry: str = ""
+    """`executor.spec.entry_step`, which the Python plane alone reads."""
 
     @classmethod
     def of(cls, document: Mapping[str, JsonValue]) -> Playbook:
@@ -108,16 +107,18 @@ class Playbook:
             workload=fields_of(document.get("workload")),
             steps=steps,
             keychain=[item for item in list_of(document.get("keychain")) if isinstance(item, dict)],
+            entry=str(fields_of(fields_of(document.get("executor")).get("spec")).get("entry_step") or ""),
         )
 
-    def with_policies_in_lists(self) -> Playbook:
-        """As the Python plane reads it: a single tool with a policy is a list of one task (recorded: single-policy)."""
+    def as_python_reads_it(self) -> Playbook:
+        """Return it with a single tool that has a policy as a list of one task (recorded: single-policy)."""
         return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
-    @property
-    def first(self) -> Step | None:
-        """`start`, else the first step written (the Python plane runs that one)."""
-        return self.steps.get("start") or next(iter(self.steps.values()), None)
+    def first(self, plane: Dialect) -> Step | None:
+        """Return the step that the plane begins with: the entry step, else the first one written; or `start`."""
+        if plane is Dialect.RUST:
+            return self.steps.get("start")
+        return self.steps.get(self.entry) or next(iter(self.steps.values()), None)
 
 
 def known_kinds() -> frozenset[str]:
@@ -183,8 +184,6 @@ def _check(document: Mapping[str, JsonValue], kinds: Collection[str]) -> None:
     if workload is not None and not isinstance(workload, dict):
         raise PlaybookError("workload must be a mapping")
     names = _names(workflow)
-    if "start" not in names:
-        raise PlaybookError(f"no step is named 'start'{nearest('start', names)}")
     for item in workflow:
         _check_step(item, names, kinds)
 
@@ -240,6 +239,8 @@ def _check_tool(tool: JsonValue, where: str, kinds: Collection[str]) -> None:
 def _check_loop(loop: JsonValue, where: str) -> None:
     if not isinstance(loop, dict):
         raise PlaybookError(f"{where}: loop must be a mapping with 'in' and 'iterator'")
+    if "in" not in loop and loop.get("cursor") is not None:
+        raise PlaybookError(f"{where}: {NO_CURSOR}")
     if "in" not in loop:
         raise PlaybookError(f"{where}: loop.in is missing{misspelt('in', loop)}")
     spec = fields_of(loop.get("spec"))
@@ -247,8 +248,15 @@ def _check_loop(loop: JsonValue, where: str) -> None:
     if mode not in ("sequential", "parallel"):
         raise PlaybookError(f"{where}: loop.spec.mode is '{mode}', not sequential or parallel")
     limit = spec.get("max_in_flight")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+    if limit is not None and not is_limit(limit):
         raise PlaybookError(f"{where}: loop.spec.max_in_flight must be a whole number of at least 1")
+
+
+def is_limit(value: JsonValue) -> bool:
+    """Whether a loop may have this `max_in_flight`: a number, or an expression."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str]) -> None:
@@ -325,7 +333,7 @@ def _loop(loop: JsonValue) -> Loop | None:
         collection=loop.get("in"),
         iterator=str(loop.get("iterator") or "item"),
         is_parallel=spec.get("mode") == "parallel",
-        max_in_flight=limit if isinstance(limit, int) and limit > 0 else None,
+        max_in_flight=limit if is_limit(limit) else None,
     )
 
 

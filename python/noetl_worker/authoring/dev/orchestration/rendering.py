@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jinja2 import Environment as Syntax
@@ -205,6 +205,26 @@ def _refuse_methods(text: str) -> None:
     for found in tree.find_all(nodes.Filter):
         if found.name in UNKNOWN_FILTERS:
             raise TemplateError(f"Template render error: unknown filter: {found.name} in {text}")
+
+
+def is_there(names: Sequence[str], scope: Mapping[str, JsonValue], plane: Dialect) -> bool:
+    """Return whether a template of this plane finds a value under dotted names; null is one where its key is there."""
+    text = "{{ " + names[0] + "".join(f"[{json.dumps(name)}]" for name in names[1:]) + " }}"
+    dotted = "{{ " + ".".join(names) + " }}"
+    try:
+        if plane is Dialect.PYTHON:
+            python_value(dotted if all(name.isidentifier() for name in names) else text, scope)
+            return True
+        if _evaluated(text, scope) is not None:
+            return True
+    except TemplateError:
+        return False
+    value: Any = scope
+    for name in names:
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return True
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:

@@ -7,9 +7,10 @@ dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
+from noetl_worker.authoring.dev.orchestration.empty_names import Asked
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
@@ -147,7 +148,10 @@ class Router:
             for name, value in alone.results(execution.playbook).items():
                 self._form.keep(execution, name, CommandOutcome(name, True, value))
             execution.playbook = alone.of(execution.playbook)
-        first = execution.playbook.first if execution.playbook is not None else None
+        playbook = execution.playbook
+        first = playbook.first(self._form.dialect) if playbook is not None else None
+        if alone is not None and playbook is not None:
+            first = next(iter(playbook.steps.values()))
         if first is not None:
             turn.enter(first, turn.scope(None, "command_creation", first), None)
         if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
@@ -198,6 +202,10 @@ class _Turn:
     execution: Execution
     decision: Decision = field(default_factory=Decision)
 
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.execution, self.form.dialect)
+
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
@@ -224,6 +232,7 @@ class _Turn:
             execution.completed_steps.append(step.name)
         if step.loop is None or not self.form.sets_after_each_item:
             scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
+            self.asked.by_set(step, "set", step.set, scope)
             self.form.set_of_step(execution, step.set, scope)
         if self.form.ctx_beats_set:
             execution.variables.update(outcome.merged)
@@ -233,6 +242,7 @@ class _Turn:
         targets = [arc.step for arc in chosen]
         decision.leads_nowhere = bool(step.arcs) and not self.form.ends_between_steps
         for index, arc in enumerate(chosen):
+            self.asked.by_set(step, "next.set", arc.set, scope)
             added = self.form.set_of_arc(execution, arc, scope)
             target = execution.playbook.steps.get(arc.step) if execution.playbook is not None else None
             if target is None:  # `end`, or a name that the real plane skips as well (recorded: missing-step)
@@ -255,6 +265,8 @@ class _Turn:
         passed_over: list[Arc] = []
         for index, arc in enumerate(step.arcs):
             is_taken = step.mode == "exclusive" and bool(chosen)
+            if not is_taken:
+                self.asked.by_arc(step, index, arc.when, scope)
             where = f"step '{step.name}', next.arcs[{index}].when"
             if not is_taken and holds(arc.when, scope, where, self.form.dialect):
                 chosen.append(arc)
@@ -272,6 +284,7 @@ class _Turn:
         elif step.loop is not None and step.tool is not None:
             self._enter_loop(step, step.loop, scope, trigger)
         elif step.tool is not None:
+            self.asked.by_command(step, scope)
             self.decision.commands.append(StepCommand(step, scope, None, trigger))
         elif trigger is None:  # recorded (tool-missing-status): RUNNING for ever
             self._stand_still(f"step '{step.name}': the first step has no tool")
@@ -295,11 +308,17 @@ class _Turn:
 
     def _enter_loop(self, step: Step, loop: Loop, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         execution = self.execution
+        self.asked.by_loop(step, loop.collection, scope)
         items = self.form.items(loop.collection, render_fields(loop.collection, scope, self.form.dialect))
         if items is None:
             execution.is_failed |= self.form.fails_without_list
             self.decision.leads_nowhere = not self.form.fails_without_list
             execution.error = f"step '{step.name}': loop.in is not a list: {loop.collection}"
+            return
+        limit = _limit(render_fields(loop.max_in_flight, scope, self.form.dialect))
+        if limit is None and loop.max_in_flight is not None:
+            execution.is_failed = True
+            execution.error = f"step '{step.name}': loop.spec.max_in_flight gives no number: {loop.max_in_flight}"
             return
         execution.loop_count += 1
         run = LoopRun(
@@ -307,7 +326,7 @@ class _Turn:
             epoch_id=f"loop_{execution.execution_id}_{execution.loop_count}",
             items=items,
             is_parallel=loop.is_parallel,
-            limit=self.form.in_flight(loop, len(items)),
+            limit=self.form.in_flight(replace(loop, max_in_flight=limit), len(items)),
             next_index=loop.only or 0,
             end=len(items) if loop.only is None else loop.only + 1,
         )
@@ -323,6 +342,7 @@ class _Turn:
         while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
             seen = self.form.with_item(scope, position)
+            self.asked.by_command(step, seen)
             self.decision.commands.append(StepCommand(step, seen, position, trigger))
             run.next_index += 1
             run.in_flight += 1
@@ -373,6 +393,15 @@ def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
             inner = target[name] = {}
         target = inner
     target[path[-1]] = value
+
+
+def _limit(value: JsonValue) -> int | None:
+    """Return a loop's `max_in_flight`, a number or its text."""
+    try:
+        found = int(value) if isinstance(value, (int, str)) else 0
+    except ValueError:
+        return None
+    return found if found > 0 else None
 
 
 def items_of(collection: JsonValue) -> list[JsonValue] | None:

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from noetl_worker.authoring.dev.database import Ids, moment
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds, parse_yaml
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.authoring.dev.registration.python_model import refused_by_python
+from noetl_worker.authoring.dev.registration.shapes import UNPROCESSABLE, Refusal, value_at
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
 EXECUTABLE_KINDS: Final = ("playbook", "agent")
+_MOST_SAID: Final = 3
 
 
 class CatalogEntry(NamedTuple):
@@ -64,25 +67,22 @@ class Catalog:
         )
 
     def _refusal(self, document: Mapping[str, JsonValue]) -> str | None:
-        """What the real plane refuses at registration; a missing step, tool or `start` it does not."""
-        for name in ("metadata", "workflow") if self._is_rust else ("apiVersion", "kind", "metadata", "workflow"):
-            if name not in document:
-                return f"{name}: Field required"
-        if not isinstance(document["workflow"], list):
-            return "workflow: Input should be a valid list"
+        """Return what the real plane refuses at registration. The Rust plane reads little of a playbook there."""
         if self._is_rust:
-            return None
-        kinds = known_kinds() | self._extra_kinds
-        for position, step in enumerate(document["workflow"]):
-            if not isinstance(step, dict) or not isinstance(step.get("step"), str):
-                return f"workflow.{position}.step: Field required"
-            if "args" in step:
-                return f"workflow.{position}: Value error, step must use canonical fields only (input, not args)"
-            tool = step.get("tool")
-            kind = tool.get("kind") if isinstance(tool, dict) else None
-            if isinstance(tool, dict) and kind not in kinds:
-                return f"workflow.{position}.tool.ToolSpec.kind: '{kind}' is not a known tool kind"
-        return None
+            for name in ("metadata", "workflow"):
+                if name not in document:
+                    return f"{name}: Field required"
+            return None if isinstance(document["workflow"], list) else "workflow: Input should be a valid list"
+        found = [one for one in refused_by_python(document) if one.status == UNPROCESSABLE]
+        said = [_placed(one) for one in found if not self._is_of_own_kind(one, document)]
+        more = f" (+{len(said) - _MOST_SAID} more)" if len(said) > _MOST_SAID else ""
+        return "; ".join(said[:_MOST_SAID]) + more if said else None
+
+    def _is_of_own_kind(self, refusal: Refusal, document: Mapping[str, JsonValue]) -> bool:
+        """Tests of a worker register its own kinds too."""
+        if refusal.path[-1:] != ("kind",):
+            return False
+        return fields_of(value_at(document, refusal.path[:-1])).get("kind") in self._extra_kinds
 
     def add(self, path: str, content: str) -> CatalogEntry:
         """Store a new version of `path`, unchecked."""
@@ -106,6 +106,9 @@ class Catalog:
         if version in (None, "latest"):
             return next(of_path, None)
         return next((entry for entry in of_path if str(entry.version) == str(version)), None)
+
+    def document(self, entry: CatalogEntry) -> Mapping[str, JsonValue]:
+        return fields_of(parse_yaml(entry.content))
 
     def playbook(self, entry: CatalogEntry) -> Playbook:
         found = self._playbooks.get(entry.catalog_id)
@@ -155,6 +158,12 @@ class Catalog:
         if not self._is_rust or not isinstance(document, dict):
             return {"layout": None, "payload": document}
         return {"layout": document.get("workflow"), "payload": document.get("workload")}
+
+
+def _placed(refusal: Refusal) -> str:
+    """The text with its place, as `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
+    place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))
+    return f"{place}: {refusal.text}" if place else refusal.text
 
 
 def playbook_of(content: str) -> Playbook:

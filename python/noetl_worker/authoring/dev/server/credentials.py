@@ -4,16 +4,18 @@ development plane."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from noetl_worker.authoring.dev.database import Ids, moment
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 DEFAULT_TTL_S: Final = 3600
 PLAYBOOK_TTL_S: Final = 86_400
+_REFERENCES: Final = ("credential", "credential_ref", "google_oauth", "google_service_account", "google")
 _OF_A_TOKEN: Final = (
     "token_data", "credential_type", "cache_type", "scope_type", "expires_at", "ttl_seconds", "accessed_at",
     "access_count",
@@ -58,6 +60,14 @@ class Credentials:
             return rust_error(404, f"Credential '{name}' not found")
         return detail(404, "Credential not found")
 
+    def data(self, name: str, where: str) -> JsonValue:
+        """Raises PlaybookError: no credential has this name."""
+        for row in self._by_name.values():
+            if name in (row["name"], row["id"]):
+                return row["data"]
+        hint = f"--credential {name}=FILE, or credentials.yaml beside the playbook"
+        raise PlaybookError(f"{where}: no credential is named '{name}': {hint}")
+
     def _shown(self, row: Mapping[str, JsonValue], *, with_data: bool) -> Mapping[str, JsonValue]:
         utc = "Z" if self._is_rust else "+00:00"
         times = {key: moment(row[key], utc=utc) for key in ("created_at", "updated_at")}
@@ -70,8 +80,9 @@ class Credentials:
 class Keychain:
     """Tokens by catalog entry, name and scope. A read always answers 200; `status` says whether it is there."""
 
-    def __init__(self, settings: PlaneSettings) -> None:
+    def __init__(self, settings: PlaneSettings, credentials: Credentials) -> None:
         self._is_rust = settings.dialect is Dialect.RUST
+        self._credentials = credentials
         self._by_key: dict[str, dict[str, JsonValue]] = {}
 
     def write(self, catalog_id: int, name: str, body: JsonValue) -> HttpAnswer:
@@ -101,17 +112,35 @@ class Keychain:
             }
         )
 
-    def add_static(self, catalog_id: int, entry: Mapping[str, JsonValue]) -> None:
-        """A `kind: static` entry of a playbook's `keychain`, made when the playbook is executed."""
-        token = entry.get("map")
-        if entry.get("kind") == "static" and isinstance(token, dict):
-            body = {
-                "token_data": token,
-                "credential_type": "static",
-                "cache_type": "secret",
-                "ttl_seconds": PLAYBOOK_TTL_S,
-            }
-            self.write(catalog_id, str(entry.get("name")), body)
+    def resolve(self, catalog_id: int, entry: Mapping[str, JsonValue]) -> Collection[str]:
+        """Make an entry of a playbook's `keychain` when it is executed, as package noetl 4.0.0 does.
+
+        Returns:
+            The names of its fields; none for a kind that asks another service, which this plane has not.
+
+        Raises:
+            PlaybookError: it names a credential that is not there.
+        """
+        kind, name = str(entry.get("kind") or entry.get("type")), str(entry.get("name"))
+        token: JsonValue = None
+        if kind == "static":
+            token = entry.get("map")
+        elif kind == "bearer":
+            token = {"access_token": entry.get("token"), "token_type": "Bearer"} if entry.get("token") else None
+        elif kind in _REFERENCES:
+            token = self._credentials.data(
+                str(entry.get("ref") or entry.get("credential") or name), f"keychain: {name}"
+            )
+        if not isinstance(token, dict):
+            return ()
+        body = {
+            "token_data": token,
+            "credential_type": kind,
+            "cache_type": "token" if kind == "bearer" else "secret",
+            "ttl_seconds": PLAYBOOK_TTL_S,
+        }
+        self.write(catalog_id, name, body)
+        return tuple(token)
 
     def resolved(self, name: str) -> Mapping[str, JsonValue] | None:
         """The newest entry of this name that the Rust plane resolves for an execution: one of kind `static` it does not

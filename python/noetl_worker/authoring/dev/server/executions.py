@@ -10,9 +10,10 @@ from typing import Final
 from noetl_worker.authoring.dev.event_log import EventLog
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook
-from noetl_worker.authoring.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
+from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
+from noetl_worker.authoring.dev.registration.shapes import Refusal
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.authoring.dev.server.catalog import EXECUTABLE_KINDS, Catalog, CatalogEntry
 from noetl_worker.authoring.dev.server.credentials import Keychain
@@ -21,6 +22,7 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 
+_HEAD: Final = ("apiVersion", "kind", "metadata")
 _DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_name", "dsn")
 
 
@@ -70,7 +72,7 @@ class Executions:
         given = fields_of(body)
         entry = self._entry(given)
         playbook = self._catalog.playbook(entry)
-        if self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
+        if self._is_rust and (refusal := self._refusal_of_rust(entry)):
             return rust_error(refusal.status, refusal.text)
         if not self._is_rust and (reason := _refused_tool(playbook)):
             return detail(422, reason)
@@ -78,8 +80,8 @@ class Executions:
         parent = given.get("parent_execution_id")
         try:
             execution, generated = self.begin(entry, playbook, payload, int(parent) if parent is not None else None)
-        except TemplateError as error:
-            return rust_error(500, str(error))
+        except (TemplateError, PlaybookError) as error:
+            return rust_error(500, str(error)) if self._is_rust else detail(500, str(error))
         return answer(
             {
                 "execution_id": str(execution.execution_id),
@@ -119,10 +121,10 @@ class Executions:
         Raises:
             PlaybookError: the Rust plane does not execute such a playbook; or the step cannot be run alone.
         """
-        if playbook is not None and self._is_rust and (refusal := next(refused_by_rust(playbook), None)):
+        if playbook is not None and self._is_rust and (refusal := self._refusal_of_rust(entry)):
             raise PlaybookError(f"the Rust plane refuses it: {refusal.text}")
         if playbook is not None and not self._is_rust:
-            playbook = playbook.with_policies_in_lists()
+            playbook = playbook.as_python_reads_it()
         workload = {**(playbook.workload if playbook is not None else {}), **payload}
         if alone is not None and playbook is not None:
             workload |= alone.variables(playbook)
@@ -142,13 +144,26 @@ class Executions:
         self._write_opening(execution)
         if playbook is None:
             return execution, 0
-        for item in playbook.keychain:
-            self._keychain.add_static(entry.catalog_id, item)
         try:
+            execution.keychain = {
+                str(item.get("name")): fields
+                for item in playbook.keychain
+                if (fields := self._keychain.resolve(entry.catalog_id, item))
+            }
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods)
+        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods); a credential is missing
             del self._by_id[execution.execution_id]
             raise
+
+    def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
+        """Return why the plane does not execute it, as far as a development plane minds: `check` says the rest.
+
+        The head of a file may be missing, a kind may be of a plug-in or stand in for another one, and what a tool's
+        fields may be is the tool's to say.
+        """
+        found = refused_by_rust(self._catalog.document(entry))
+        minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
+        return next(minded, None)
 
     def _write_opening(self, execution: Execution) -> None:
         number, path = execution.execution_id, execution.path
@@ -156,7 +171,7 @@ class Executions:
             self._log.write(number, "playbook_started", path, "STARTED")
             return
         shown: dict[str, JsonValue] = {"workload": execution.workload, "playbook_path": path}
-        first = execution.playbook.first if execution.playbook is not None else None
+        first = execution.playbook.first(Dialect.PYTHON) if execution.playbook is not None else None
         opened = {"error": None, "status": "initialized", "final_step": None}
         context = {**opened, "result": shown}
         begun = self._log.write(number, "playbook.initialized", path, "initialized", context=context)
@@ -243,7 +258,7 @@ class Executions:
 
 def _refused_tool(playbook: Playbook) -> str | None:
     """Why the first command cannot be issued: postgres needs a credential alias (recorded: tool-postgres-*)."""
-    first = playbook.first
+    first = playbook.first(Dialect.PYTHON)
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):
         return None
     prefix = f"Invalid command context for step '{first.name}' and tool 'postgres': Postgres command for step"

@@ -50,7 +50,7 @@ class PlaneState:
         self.registry: Final = RuntimeRegistry(chosen, ids)
         self.variables: Final = Variables(chosen)
         self.credentials: Final = Credentials(chosen, ids)
-        self.keychain: Final = Keychain(chosen)
+        self.keychain: Final = Keychain(chosen, self.credentials)
         self.catalog: Final = Catalog(chosen, ids)
         router = Router(self.form)
         self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)

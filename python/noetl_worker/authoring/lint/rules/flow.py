@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from noetl_worker.authoring.dev.orchestration.playbook import END
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, target_of, tools_of
+from noetl_worker.authoring.dev.orchestration.playbook import END, Playbook
+from noetl_worker.authoring.dev.outline import (
+    StepPart,
+    arcs_of,
+    list_of,
+    mapping,
+    names_in,
+    steps_of,
+    target_of,
+    tools_of,
+)
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.models.wire import Dialect
 from noetl_worker.text.secrets.auth_alias import alias_of
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import nearest
@@ -18,7 +28,7 @@ def check_flow(inspection: Inspected) -> None:
     steps = {step.name: step for step in steps_of(inspection.document) if step.name}
     for step in steps.values():
         _check_arcs(inspection, step, steps)
-    if "start" in steps and not inspection.has("NW1") and not inspection.has("NW402"):
+    if steps and not inspection.has("NW1") and not inspection.has("NW402"):
         _check_reached(inspection, steps)
     if inspection.credentials is not None:
         known = {*inspection.credentials, *names_in(inspection.document, "keychain")}
@@ -50,7 +60,7 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
         return  # it may lead anywhere
     named = {word for step in steps.values() for word in _goto(step.value)}
     reached: set[str] = set()
-    waiting = ["start", END, *named]
+    waiting = [*_entries(inspection), END, *named]
     while waiting:
         name = waiting.pop()
         if name in steps and name not in reached:
@@ -61,10 +71,19 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
             inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")
 
 
+def _entries(inspection: Inspected) -> list[str]:
+    """Return the steps that an execution begins with: on the Python plane the first one, if none is named."""
+    playbook = Playbook.of(inspection.document)
+    planes = [one for one in Dialect if inspection.plane in (None, one.value)]
+    firsts = [first.name for plane in planes if (first := playbook.first(plane)) is not None]
+    final = mapping(mapping(inspection.document.get("executor")).get("spec")).get("final_step")
+    return [*firsts, *([final] if isinstance(final, str) else [])]
+
+
 def _goto(step: Any) -> list[str]:
     """Steps that cases name."""
     found: list[str] = []
-    for case in step.get("case") or step.get("cases") or ():
+    for case in list_of(step.get("case")) or list_of(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")
         found += [goto] if isinstance(goto, str) else []
     return found

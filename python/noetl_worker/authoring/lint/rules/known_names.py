@@ -34,6 +34,9 @@ _OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
     "shell": frozenset({"exit_code", "returncode", "stdout", "stderr", "commands", "duration_ms", "notes"}),
 }
 
+_PRINTED: Final = frozenset({"stdout", "stderr"})
+"""What a `python` step gives whose code sets no `result`."""
+
 
 def known_names(document: Mapping[str, object]) -> frozenset[str]:
     return frozenset({*_ALWAYS, *_names(document)})
@@ -106,6 +109,9 @@ def _python_keys(code: str) -> frozenset[str] | None:
     ):
         return None
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "result"]
+    calls = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {"exec", "eval", "globals", "locals"}
+    if not uses and not calls and not any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(tree)):
+        return _PRINTED
     given = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and node.targets[0] in uses]
     if not given or len(given) != len(uses):
         return None

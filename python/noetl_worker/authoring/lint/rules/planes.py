@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker.authoring.dev.forms.python_form import ONE_NAME
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, known_kinds
-from noetl_worker.authoring.dev.orchestration.refusals import refused_by_rust
 from noetl_worker.authoring.dev.orchestration.rendering import UNKNOWN_FILTERS
 from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.dev.registration.python_model import KINDS
+from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.lint.rules.template_names import Reading, Word, add_of_word
+from noetl_worker.authoring.lint.rules.template_names import add_of_word
+from noetl_worker.authoring.lint.rules.templates import TOKEN
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
 """protocol/tasks.md#lists."""
@@ -20,7 +21,6 @@ _OF_OUTPUT: Final = frozenset({"status", "error"})
 
 def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
     _check_policies(inspection)
-    _check_refusals(inspection)
     _check_steps(inspection)
     document = inspection.document
     lists = {
@@ -45,25 +45,11 @@ def _check_policies(inspection: Inspected) -> None:
             inspection.add("NW504", inspection.playbook.key(path), "the rules of a tool that is no list are ignored")
 
 
-def _check_refusals(inspection: Inspected) -> None:
-    """Of a playbook whose shape is right; an arc to no step is NW402."""
-    if inspection.has("NW1"):
-        return
-    paths = {step.name: step.path for step in steps_of(inspection.document)}
-    known = {(one.line, one.column) for one in inspection.found if one.severity == "error"}
-    for refusal in refused_by_rust(Playbook.of(inspection.document)):
-        path = (*paths.get(refusal.step, ()), refusal.field)
-        place = inspection.playbook.below(path, refusal.word) or inspection.playbook.at(path)
-        if refusal.step and place not in known:
-            inspection.add("NW507", place, f"it is refused: {refusal.text}")
-
-
 def _check_steps(inspection: Inspected) -> None:
     """Recorded: loop-number, step-when, set-counter."""
-    registered = known_kinds()
     for step in steps_of(inspection.document):
         kind = mapping(step.value.get("tool")).get("kind")
-        if isinstance(kind, str) and kind not in registered and inspection.registry.knows(kind):
+        if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):
             inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
         items = mapping(step.value.get("loop")).get("in")
         if isinstance(items, str) and not ONE_NAME.fullmatch(items):
@@ -93,6 +79,9 @@ def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     for word in reading.filters:
         if word.name in UNKNOWN_FILTERS:
             add_of_word(inspection, reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
+    for word in reading.functions:
+        if word.name == TOKEN:
+            add_of_word(inspection, reading, word, "NW502", f"the function '{TOKEN}' fails the playbook")
     if "policy" in reading.path:
         return
     for chain in reading.chains:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.orchestration.playbook import END, STEP_FIELDS, misspelt
+from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, STEP_FIELDS, is_limit, misspelt
 from noetl_worker.authoring.dev.outline import StepPart, arcs_of, list_of, mapping, steps_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
@@ -17,10 +17,18 @@ _PLAYBOOK: Final = frozenset(
     {"apiVersion", "kind", "metadata", "workload", "keychain", "workbook", "workflow", "executor", "spec", "vars"}
 )
 _LOOP_SPEC: Final = frozenset({"mode", "max_in_flight", "policy"})
-_NEXT_SPEC: Final = frozenset({"mode", "policy"})
+_NEXT_SPEC: Final = frozenset({"mode", "policy", "on_no_match"})
 _STEP_SPEC: Final = frozenset({"timeout", "policy"})
-_KEYCHAIN: Final = frozenset({"name", "kind", "scope", "map", "auth", "spec", "data", "ttl", "auto_renew", "desc"})
+_KEYCHAIN: Final = frozenset(
+    {
+        "name", "kind", "scope", "map", "auth", "spec", "data", "ttl", "auto_renew", "desc", "provider", "endpoint",
+        "ref", "target_audience", "credential", "credential_ref", "token_type", "token", "type", "region", "residency",
+        "allowed_regions", "no_broker_fallback",
+    }
+)  # fmt: skip
+"""An entry may have any other key too: a plane keeps it, and a provider may read it."""
 _WORKBOOK: Final = frozenset({"name", "tool", "desc", "description"})
+_INSTEAD: Final = {("retry", "of a step"): "; make `tool` a list of this one task, with a rule `do: retry`"}
 _API: Final = "noetl.io/v2"
 _TYPES: Final[Mapping[type, str]] = {dict: "a mapping", list: "a list", str: "text", int: "a whole number"}
 
@@ -30,11 +38,12 @@ def check_shape(inspection: Inspected) -> None:
     for key, place, first in playbook.duplicates:
         inspection.add("NW102", place, f"key '{key}' is there twice; it stands in line {first.line} too")
     if not isinstance(playbook.value, dict):
-        inspection.add("NW104", (), "a playbook is a mapping with metadata and workflow")
+        inspection.add("NW104", (), "a playbook is a mapping with metadata and workflow", is_warning=False)
         return
     document = playbook.value
     if "cases" in document and "workflow" not in document:
-        inspection.add("NW101", playbook.key(("cases",)), "this is a file of cases, which `noetl-worker test` reads")
+        message = "this is a file of cases, which `noetl-worker test` reads"
+        inspection.add("NW101", playbook.key(("cases",)), message, is_warning=False)
         return
     _keys(inspection, (), document, _PLAYBOOK, "of a playbook")
     _head(inspection, document)
@@ -44,7 +53,7 @@ def check_shape(inspection: Inspected) -> None:
     for name, known in (("keychain", _KEYCHAIN), ("workbook", _WORKBOOK)):
         for index, entry in enumerate(list_of(document.get(name))):
             if _is(inspection, (name, index), entry, dict, f"an entry of {name}"):
-                _keys(inspection, (name, index), entry, known, f"of {name}")
+                _keys(inspection, (name, index), entry, known, f"of {name}", only_guessed=name == "keychain")
     for written, read, place in playbook.read_otherwise(("workload",)):
         inspection.add("NW107", place, f"YAML reads {written} as {json.dumps(read)}: quote it if it is text")
     if "workflow" not in document:
@@ -78,7 +87,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
             inspection.add("NW106", (*path, "step"), message)
         else:
             names[name] = index
-    if names and "start" not in names:
+    if names and "start" not in names and inspection.plane != "python":
         message = f"no step is named 'start'{nearest('start', list(names))}"
         inspection.add("NW105", ("workflow", 0, "step"), message)
     for step in steps_of(inspection.document):
@@ -94,7 +103,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
 
 def _step(inspection: Inspected, step: StepPart) -> None:
     value, path = step.value, step.path
-    _keys(inspection, path, value, STEP_FIELDS, "of a step", is_strict=True)
+    _keys(inspection, path, value, STEP_FIELDS, "of a step")
     tool = value.get("tool")
     leads_on = value.get("next") is not None and step.name != "start"  # no plane begins with a step without a tool
     if tool is None and not leads_on and step.name != END:
@@ -121,16 +130,21 @@ def _loop(inspection: Inspected, path: Path, loop: Any) -> None:
     if not _is(inspection, path, loop, dict, "loop"):
         return
     _keys(inspection, path, loop, LOOP_KEYS, "of a loop")
+    if "cursor" in loop or mapping(loop.get("spec")).get("mode") == "cursor":
+        inspection.add("NW207", inspection.playbook.key(path), NO_CURSOR)
+        return
     if "in" not in loop:
         _missing(inspection, path, loop, "in", "loop.in is missing: what is looped over?", also=LOOP_KEYS)
+    if "iterator" not in loop:
+        _missing(inspection, path, loop, "iterator", "loop.iterator is missing: the name of an item", also=LOOP_KEYS)
     spec = loop.get("spec")
     if spec is None or not _is(inspection, (*path, "spec"), spec, dict, "loop.spec"):
         return
     _keys(inspection, (*path, "spec"), spec, _LOOP_SPEC, "of a loop's spec")
     _one_of(inspection, (*path, "spec", "mode"), spec.get("mode"), ("sequential", "parallel"), "loop.spec.mode")
     limit = spec.get("max_in_flight")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        message = "loop.spec.max_in_flight must be a whole number of at least 1"
+    if limit is not None and not is_limit(limit):
+        message = "loop.spec.max_in_flight must be a whole number of at least 1, or a template that gives one"
         inspection.add("NW104", (*path, "spec", "max_in_flight"), message)
 
 
@@ -167,14 +181,15 @@ def _keys(
     known: Collection[str],
     where: str,
     *,
-    is_strict: bool = False,
+    only_guessed: bool = False,
 ) -> None:
-    """Without `is_strict` what is like no known key is a warning: a plane may read it."""
     for key in value:
         if key not in known:
             guess = nearest(str(key), sorted(known))
-            message, place = f"unknown key '{key}' {where}{guess}", inspection.playbook.key((*path, key))
-            inspection.add("NW101", place, message, is_warning=not guess and not is_strict)
+            hint = _INSTEAD.get((str(key), where), guess)
+            message, place = f"unknown key '{key}' {where}{hint}", inspection.playbook.key((*path, key))
+            if guess or not only_guessed:
+                inspection.add("NW101", place, message)
 
 
 def _missing(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from noetl_worker.authoring.dev.outline import arcs_of, mapping, rules_of, steps_of, texts_below, tools_of
+from noetl_worker.authoring.dev.outline import arcs_of, list_of, mapping, rules_of, steps_of, texts_below, tools_of
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.dev.template_names import Chain, Reading, Word, read_template
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
-from noetl_worker.authoring.lint.rules.template_names import Chain, Reading, Word, add_of_word, read_template
+from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.text.templates.sandbox import LENIENT
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import nearest
@@ -19,6 +21,10 @@ _METHODS: Final = frozenset(
 _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
 """Fields whose braces are the language's own."""
+TOKEN: Final = "token"
+"""`{{ token(alias) }}` in a header: the worker fills it in (docs/tools/http.md)."""
+_OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
+"""Of `iter`, beside the item (protocol/command.md#names)."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
@@ -40,20 +46,31 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
     for reading in readings:
         if reading.error is not None:
             place = inspection.playbook.within(reading.path, reading.error.line)
-            inspection.add("NW301", place, f"template does not compile: {reading.error.reason}")
+            message = f"template does not compile: {reading.error.reason}"
+            inspection.add("NW301", place, message, is_warning=_is_passed_over(inspection, reading.path))
             continue
         _unknown(inspection, reading, reading.filters, LENIENT.filters, "NW302", "filter")
         _unknown(inspection, reading, reading.tests, LENIENT.tests, "NW303", "test")
         _unknown(inspection, reading, reading.methods, _METHODS, "NW304", "method")
         for word in reading.functions:
+            if word.name == TOKEN and "headers" in reading.path:
+                continue  # of the kind http
             if word.name in reading.free and word.name not in _FUNCTIONS | known:
                 hint = f"; did you mean the filter '| {_INSTEAD[word.name]}'?" if word.name in _INSTEAD else ""
                 guess = hint or nearest(word.name, sorted(_FUNCTIONS))
-                add_of_word(inspection, reading, word, "NW304", f"no function is named '{word.name}'{guess}")
+                message = f"no function is named '{word.name}'{guess}"
+                is_warning = _is_passed_over(inspection, reading.path)
+                add_of_word(inspection, reading, word, "NW304", message, is_warning=is_warning)
         for chain in reading.chains:
             if not chain.may_be_missing and chain.names[0] in reading.free:
                 _check_chain(inspection, reading, chain, known, keys, workload)
     _check_conditions(inspection)
+
+
+def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
+    """Return True where the Python plane alone renders a text: such a condition is false, other text stays."""
+    is_of_plane = len(path) > 2 and path[2] in ("next", "set", "loop")
+    return True if is_of_plane and inspection.plane == "python" else None
 
 
 def _unknown(
@@ -62,7 +79,8 @@ def _unknown(
     for word in words:
         if word.name not in known:
             guess = nearest(word.name, sorted(known))
-            add_of_word(inspection, reading, word, code, f"no {what} is named '{word.name}'{guess}")
+            message = f"no {what} is named '{word.name}'{guess}"
+            add_of_word(inspection, reading, word, code, message, is_warning=_is_passed_over(inspection, reading.path))
 
 
 def _check_chain(
@@ -79,10 +97,14 @@ def _check_chain(
         add_of_word(inspection, reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
     elif root == "workload" and below:
         if below[0] not in workload and below[0] not in ("server_url", "nats_url"):
-            guess = nearest(below[0], sorted(workload))
+            guess = nearest(below[0], sorted(map(str, workload)))
             add_of_word(
                 inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}"
             )
+    elif root in ("ctx", "iter") and below:
+        _check_written(inspection, reading, chain, known)
+    elif root == "keychain" and below:
+        _check_keychain(inspection, reading, chain)
     elif root in keys and below:
         own, name = keys[root], below[0]
         if len(below) > 1 and name in ("data", "result", "context") and name not in own:
@@ -92,6 +114,32 @@ def _check_chain(
             add_of_word(
                 inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}"
             )
+
+
+def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
+    """A name of `ctx` or `iter` that no `set`, no loop and nothing else writes."""
+    root, name, *_ = chain.names
+    if name not in known | _OF_ITEMS:
+        guess = nearest(name, sorted(known | _OF_ITEMS))
+        word = Word(name, chain.line)
+        add_of_word(inspection, reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
+
+
+def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> None:
+    entries = {
+        str(mapping(entry).get("name")): mapping(entry) for entry in list_of(inspection.document.get("keychain"))
+    }
+    _, name, *below = chain.names
+    if name not in entries:
+        message = f"the keychain has no entry '{name}'{nearest(name, sorted(entries))}"
+        add_of_word(inspection, reading, Word(name, chain.line), "NW310", message)
+    elif (
+        below
+        and entries[name].get("kind") == "static"
+        and below[0] not in (fields := mapping(entries[name].get("map")))
+    ):
+        message = f"the keychain's '{name}' has no '{below[0]}'{nearest(below[0], sorted(map(str, fields)))}"
+        add_of_word(inspection, reading, Word(below[0], chain.line), "NW310", message)
 
 
 # ── conditions ──────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,8 @@ _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
 """The worker takes them out before it looks at the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
+_FILES: Final = (".yaml", ".yml")
+_ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
 """In the place of a template, by the type that the field has."""
 
@@ -35,8 +37,17 @@ def check_tools(inspection: Inspected) -> None:
     for part in tools_of(inspection.document):
         if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
             _check_tool(inspection, part, context)
+        if part.kind == "playbook":
+            _check_child(inspection, part)
         if part.kind == "workbook":
             _check_entry(inspection, part, entries)
+
+
+def _check_child(inspection: Inspected, part: ToolPart) -> None:
+    path = part.config.get("path")
+    if isinstance(path, str) and not has_template(path) and (path.endswith(_FILES) or path.startswith(("./", "../"))):
+        message = f"playbook: '{path}' is a file: write `metadata.path` of the playbook in it"
+        inspection.add("NW204", (*part.path, "path"), message, is_warning=True)
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
@@ -76,12 +87,10 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
     except ConfigurationError as error:
         _add_policy_problem(inspection, path, error)
         return
-    for problem in (
-        *policy.jumps_nowhere(rules, part.position, part.labels),
-        *policy.unknown_words(part.label, given),
-    ):
-        is_certain = problem.reason == "invalid" or bool(problem.suggestion)
-        _add_policy_problem(inspection, path, problem, is_warning=not is_certain)
+    for problem in policy.jumps_nowhere(rules, part.position, part.labels):
+        _add_policy_problem(inspection, path, problem)
+    for problem in policy.unknown_words(part.label, given):
+        _add_policy_problem(inspection, path, problem, is_warning=True)
 
 
 def _add_policy_problem(
@@ -125,22 +134,54 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
     hints = fields.hints_of(tool.config_model)
     raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
     filled = {
-        key: value if spellings.get(key, key) in raw_fields else _filled(value, hints.get(spellings.get(key, key), Any))
+        key: value
+        if spellings.get(key, key) in raw_fields
+        else _filled(value, hints.get(spellings.get(key, key), Any), key)
         for key, value in config.items()
     }
-    try:
-        warnings = inspection.registry.prepare(part.kind, filled, context).warnings
-    except TemplateError as error:
-        if not templated:
-            inspection.add("NW204", part.path, f"{part.kind}: {error}")
-        return
-    except ConfigurationError as error:
-        warnings = _unknown_fields(part.kind, filled, tool)
-        if not _is_of_stand_in(error, spellings, templated):
-            _report_error(inspection, part, error, warnings, spellings)
-            return
-    for warning in warnings:
+    for warning in _warnings_of(inspection, part, tool, context, filled, templated):
         _report_warning(inspection, part, warning, spellings, templated)
+
+
+def _warnings_of(
+    inspection: Inspected,
+    part: ToolPart,
+    tool: Tool[Any],
+    context: ToolContext,
+    filled: dict[str, Any],
+    templated: set[str],
+) -> Sequence[ConfigurationError]:
+    """Report each error, of the literal fields beside templated ones too; return what is ignored.
+
+    An error ends the tool's own check. So a field with one gets a value that fits, or goes, and the rest is looked at.
+    """
+    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    hints = fields.hints_of(tool.config_model)
+    unknown = _unknown_fields(part.kind, _without_doubles(filled, spellings), tool)
+    left, dropped = dict(filled), set[str]()
+    for _ in range(2 * len(filled) + 1):
+        try:
+            return inspection.registry.prepare(part.kind, left, context).warnings
+        except TemplateError as error:
+            if not templated:
+                inspection.add("NW204", part.path, f"{part.kind}: {error}")
+            break
+        except ConfigurationError as error:
+            problem = error
+        first = str(next(iter(_path_of(problem.field)), ""))
+        own = spellings.get(first, first)
+        if own in dropped:
+            break
+        if not _is_of_stand_in(problem, spellings, part.config, templated):
+            _report_error(inspection, part, problem, unknown, spellings)
+        names = [name for name in left if spellings.get(name, name) == own]
+        if problem.reason == "missing" or not names:
+            break
+        fitting = _stand_in(hints.get(own, Any), own)
+        is_kept = all(isinstance(left[name], (str, int, float)) and left[name] != fitting for name in names)
+        left = {name: value for name, value in left.items() if name not in names} | ({own: fitting} if is_kept else {})
+        dropped |= set() if is_kept else {own}
+    return unknown
 
 
 def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tuple[ConfigurationError, ...]:
@@ -152,34 +193,52 @@ def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tu
     return tuple(fields.unknown_field(kind, name, known) for name in unknown)
 
 
-def _filled(value: Any, hint: Any) -> Any:
+def _without_doubles(config: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
+    """Return each field in its first spelling."""
+    seen = {spellings.get(name, name): name for name in reversed(list(config))}
+    return {name: value for name, value in config.items() if seen[spellings.get(name, name)] == name}
+
+
+def _filled(value: Any, hint: Any, name: str = "") -> Any:
     """The value with something that fits in the place of each template."""
     if isinstance(value, str):
-        return _stand_in(hint) if has_template(value) else value
+        return _stand_in(hint, name) if has_template(value) else value
     arguments = typing.get_args(hint)
     if isinstance(value, Mapping):
         inner = arguments[1] if len(arguments) == 2 and typing.get_origin(hint) in (dict, Mapping) else Any
         own = fields.hints_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
-        return {key: _filled(item, own.get(key, inner)) for key, item in value.items()}
+        return {key: _filled(item, own.get(key, inner), str(key)) for key, item in value.items()}
     if isinstance(value, list):
         inner = arguments[0] if len(arguments) == 1 else Any
-        return [_filled(item, inner) for item in value]
+        return [_filled(item, inner, name) for item in value]
     return value
 
 
-def _stand_in(hint: Any) -> Any:
+def _stand_in(hint: Any, name: str = "") -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _stand_in(next(one for one in arguments if one is not types.NoneType))
+        return _stand_in(next(one for one in arguments if one is not types.NoneType), name)
     if origin is typing.Literal:
         return arguments[0]
-    return _STAND_INS.get(origin or hint, _TEXT)
+    text = f"https://{_TEXT}" if name.endswith(_ADDRESSES) else _TEXT
+    return _STAND_INS.get(origin or hint, text) if hint is not str else text
 
 
-def _is_of_stand_in(error: ConfigurationError, spellings: Mapping[str, str], templated: set[str]) -> bool:
-    """Whether an error may be about what stands in a template's place."""
-    first = str(next(iter(_path_of(error.field)), ""))
-    return bool(templated) and (not first or spellings.get(first, first) in templated)
+def _is_of_stand_in(
+    error: ConfigurationError, spellings: Mapping[str, str], config: Mapping[str, Any], templated: set[str]
+) -> bool:
+    """Return True if an error says something of a value that stands in for a template."""
+    if _TEXT in error.problem:
+        return True
+    first, *inside = _path_of(error.field) or ("",)
+    if not first:
+        return bool(templated)
+    own = spellings.get(str(first), first)
+    given = (*config.items(), *mapping(config.get("spec")).items())
+    value: Any = next((value for name, value in given if spellings.get(name, name) == own), None)
+    for name in inside:
+        value = value.get(name) if isinstance(value, dict) else value
+    return isinstance(value, str) and has_template(value)
 
 
 def _report_error(
@@ -192,7 +251,7 @@ def _report_error(
     text = str(error if error.tool.startswith(part.kind) else error.within(part.kind))
     if error.reason == "missing" and _path_of(error.field)[0] not in part.config:
         if misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why
-            _report_warning(inspection, part, misspelt, spellings, set())
+            _report_unknown(inspection, part, misspelt, spellings, is_warning=False)
         else:
             inspection.add("NW203", part.path, text)
     else:
@@ -208,13 +267,23 @@ def _report_warning(
 ) -> None:
     if warning.field == "spec.policy":  # not on the Python plane: NW504
         return
-    place = _place_of_field(inspection, part, warning.field, spellings)
     if warning.reason == "unknown":
-        is_guessed = bool(warning.suggestion)
-        text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(warning.suggestion)}"
-        inspection.add("NW202", place, text if is_guessed else str(warning), is_warning=not is_guessed)
+        _report_unknown(inspection, part, warning, spellings)
     elif not templated:  # what is ignored depends on other values
-        inspection.add("NW205", place, str(warning))
+        inspection.add("NW205", _place_of_field(inspection, part, warning.field, spellings), str(warning))
+
+
+def _report_unknown(
+    inspection: Inspected,
+    part: ToolPart,
+    warning: ConfigurationError,
+    spellings: Mapping[str, str],
+    *,
+    is_warning: bool | None = None,
+) -> None:
+    text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(warning.suggestion)}"
+    place = _place_of_field(inspection, part, warning.field, spellings)
+    inspection.add("NW202", place, text if warning.suggestion else str(warning), is_warning=is_warning)
 
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:

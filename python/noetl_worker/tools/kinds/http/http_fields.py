@@ -22,7 +22,7 @@ class HttpFields:
     """GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS, in any spelling."""
     headers: dict[str, Any] = field(default_factory=dict)
     """Header -> value; numbers and booleans become text, nulls are left out. `{{ token(alias) }}` in a value is the
-    bearer token of that credential."""
+    bearer token of that credential; on the Rust plane in a list of tasks alone."""
     params: dict[str, Any] = field(default_factory=dict)
     """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
     its parameter on the Python plane. Lists in `form` are sent in the same way."""

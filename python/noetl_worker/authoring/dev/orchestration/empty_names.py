@@ -1,0 +1,142 @@
+"""Names that a template asked for and nobody had: what a plane and its worker fill in without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from noetl_worker.authoring.dev.orchestration.execution import EmptyName, Execution
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, Step
+from noetl_worker.authoring.dev.orchestration.rendering import is_there
+from noetl_worker.authoring.dev.outline import texts_below
+from noetl_worker.authoring.dev.template_names import read_template
+from noetl_worker.models.spellings import INPUTS
+from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.text.templates.template import has_template
+
+_ROOTS: Final = ("workload", "ctx", "iter", "keychain")
+_CODE: Final = frozenset({"code", "script", "code_b64"})
+"""Fields whose braces are the language's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one execution's templates ask for."""
+
+    execution: Execution
+    dialect: Dialect
+
+    def by_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
+        """Look at a condition. A name of `ctx` that some `set` writes may be missing: that is how one is told."""
+        text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
+        self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written()))
+
+    def by_set(self, step: Step, where: str, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+        self._note(step, where, dict(block), scope, _Hidden())
+
+    def by_loop(self, step: Step, collection: JsonValue, scope: Mapping[str, JsonValue]) -> None:
+        self._note(step, "loop.in", collection, scope, _Hidden())
+
+    def by_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
+        """Look at what a step's tool is given: of a list only what stands fast before its first task."""
+        inputs = {**step.input, **_inputs_of(step.tool)}
+        hidden = _Hidden(frozenset(inputs))
+        if step.is_sequence:
+            tasks = [fields_of(task) for task in step.tool or ()]
+            labels = {str(task.get("name")) for task in tasks}
+            written = frozenset(_names_set(tasks))
+            hidden = _Hidden(frozenset({*inputs, *labels}), written, is_all_of_iter="iter" in _scopes_set(tasks))
+        self._note(step, "input", dict(step.input), scope, hidden)
+        self._note(step, "tool", step.tool, scope, hidden)
+
+    def _note(self, step: Step, where: str, value: Any, scope: Mapping[str, JsonValue], hidden: _Hidden) -> None:
+        playbook = self.execution.playbook
+        if playbook is None:
+            return
+        roots = {*_ROOTS, *playbook.steps} - hidden.roots
+        for path, text in texts_below((), value):
+            if has_template(text) and not _CODE.intersection(path):
+                place = ".".join(map(str, (where, *path)))
+                for name in self._empty(text, roots, scope, hidden):
+                    found = EmptyName(step.name, place, name, self._why(name, playbook))
+                    if found not in self.execution.empty:
+                        self.execution.empty.append(found)
+
+    def _empty(
+        self, text: str, roots: Collection[str], scope: Mapping[str, JsonValue], hidden: _Hidden
+    ) -> Iterator[str]:
+        reading = read_template((), text)
+        for chain in reading.chains:
+            root, *below = chain.names
+            if chain.may_be_missing or root not in reading.free or root not in roots or hidden.has(root, below):
+                continue
+            if root == "keychain":
+                if len(below) > 1 and not self._keychain_has(below[0], below[1]):
+                    yield ".".join(chain.names)
+            elif not is_there(chain.names, scope, self.dialect):
+                yield ".".join(chain.names)
+
+    def _keychain_has(self, name: str, field_name: str) -> bool:
+        return field_name in self.execution.keychain.get(name, ())
+
+    def _why(self, name: str, playbook: Playbook) -> str:
+        root = name.partition(".")[0]
+        if root == "keychain":
+            entry = name.split(".")[1]
+            is_known = entry in self.execution.keychain
+            return "the entry has no such field" if is_known else f"no entry '{entry}' has been resolved"
+        if root == "ctx":
+            return "no `set` has written it"
+        if root in ("workload", "iter"):
+            return f"the {'workload' if root == 'workload' else 'item'} has no such key"
+        if root not in self.execution.completed_steps:
+            return f"step '{root}' has not given a result yet"
+        return f"the result of step '{root}' has no such key, or is too large to be seen"
+
+    def _written(self) -> frozenset[str]:
+        playbook = self.execution.playbook
+        steps = playbook.steps.values() if playbook is not None else ()
+        blocks = [
+            {"set": step.set, "arcs": [{"set": arc.set} for arc in step.arcs], "tool": step.tool} for step in steps
+        ]
+        return frozenset(_names_set(blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """Names that another one hides, or that are made on the way."""
+
+    roots: frozenset[str] = frozenset()
+    ctx: frozenset[str] = field(default=frozenset())
+    is_all_of_iter: bool = False
+
+    def has(self, root: str, below: list[str]) -> bool:
+        return (root == "ctx" and bool(below) and below[0] in self.ctx) or (root == "iter" and self.is_all_of_iter)
+
+
+def _inputs_of(tool: Any) -> dict[str, JsonValue]:
+    tools = tool if isinstance(tool, list) else [tool]
+    return {
+        name: value for one in tools for part in INPUTS for name, value in fields_of(fields_of(one).get(part)).items()
+    }
+
+
+def _sets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from map(str, fields_of(value.get("set")))
+        for item in value.values():
+            yield from _sets(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _sets(item)
+
+
+def _names_set(value: Any) -> Iterator[str]:
+    for name in _sets(value):
+        scope, _, rest = name.partition(".")
+        yield (rest or scope).partition(".")[0]
+
+
+def _scopes_set(value: Any) -> set[str]:
+    return {name.partition(".")[0] for name in _sets(value)}

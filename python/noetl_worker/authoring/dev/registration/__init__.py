@@ -1,0 +1,1 @@
+"""Which playbooks each control plane takes."""

@@ -1,0 +1,143 @@
+"""What a template reads: names, keys below them, filters, tests, methods, each with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from jinja2 import TemplateAssertionError, meta, nodes
+from jinja2 import TemplateError as JinjaError
+
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.text.templates.limits import COUNTED
+from noetl_worker.text.templates.sandbox import LENIENT
+
+_GIVES_WAY: Final = frozenset({"default", "d"})
+_ASKS: Final = frozenset({"defined", "undefined", "none"})
+
+
+class Word(NamedTuple):
+    name: str
+    line: int
+
+
+class Chain(NamedTuple):
+    """`start.data.x`: ("start", "data", "x")."""
+
+    names: tuple[str, ...]
+    line: int
+    may_be_missing: bool
+    """It has a default, or it is only asked whether it is there."""
+
+
+class ReadingError(NamedTuple):
+    line: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Reading:
+    """Of one text."""
+
+    path: Path
+    text: str
+    tree: nodes.Template | None = None
+    error: ReadingError | None = None
+    chains: list[Chain] = field(default_factory=list)
+    filters: list[Word] = field(default_factory=list)
+    tests: list[Word] = field(default_factory=list)
+    methods: list[Word] = field(default_factory=list)
+    functions: list[Word] = field(default_factory=list)
+    free: frozenset[str] = frozenset()
+    """Names that the template does not make itself."""
+
+
+def read_template(path: Path, text: str) -> Reading:
+    return replace(_reading_of(text), path=path)
+
+
+@lru_cache(4096)  # the same condition is often on many arcs
+def _reading_of(text: str) -> Reading:
+    reading = Reading((), text)
+    try:
+        _read_into(reading)
+    except JinjaError as error:
+        reading.error = ReadingError(getattr(error, "lineno", None) or 1, (error.message or str(error)).rstrip("."))
+    except RecursionError:
+        return Reading((), text, error=ReadingError(1, "too deeply nested"))
+    return reading
+
+
+def _read_into(reading: Reading) -> None:
+    reading.tree = tree = LENIENT.parse(reading.text)
+    found = list(tree.find_all(nodes.Node))
+    reading.free = _free_names(tree, found)
+    for node in found:
+        if isinstance(node, nodes.Filter) and node.name != COUNTED:
+            reading.filters.append(Word(node.name, node.lineno))
+        elif isinstance(node, nodes.Test):
+            reading.tests.append(Word(node.name, node.lineno))
+        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
+            reading.methods.append(Word(node.node.attr, node.lineno))
+        elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name):
+            reading.functions.append(Word(node.node.name, node.lineno))
+    reading.chains = list(_chains(tree, may_be_missing=False))
+
+
+def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]:
+    """Return the names that a template reads and does not make itself."""
+    if any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found):
+        with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
+            return frozenset(meta.find_undeclared_variables(tree))  # compiles it, which takes as long as to parse it
+        return frozenset()
+    return frozenset(node.name for node in found if isinstance(node, nodes.Name))
+
+
+def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
+    if isinstance(node, (nodes.Name, nodes.Getattr, nodes.Getitem)):
+        yield from _chain(node, may_be_missing=may_be_missing)
+    elif isinstance(node, nodes.Call):
+        if isinstance(node.node, nodes.Getattr):
+            yield from _chains(node.node.node, may_be_missing=may_be_missing)
+        elif not isinstance(node.node, nodes.Name):
+            yield from _chains(node.node, may_be_missing=may_be_missing)
+        for given in (*node.args, *node.kwargs):
+            yield from _chains(given, may_be_missing=False)
+    else:
+        asked, is_allowed = _asked(node, may_be_missing=may_be_missing)
+        for child in node.iter_child_nodes():
+            yield from _chains(child, may_be_missing=is_allowed if child is asked else may_be_missing)
+
+
+def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
+    """The part of an expression that it asks for, and whether that may be missing."""
+    if isinstance(node, nodes.Filter):
+        return node.node, may_be_missing or node.name in _GIVES_WAY
+    if isinstance(node, nodes.Test):
+        return node.node, node.name in _ASKS
+    if isinstance(node, nodes.Or):
+        return node.left, True
+    if isinstance(node, nodes.CondExpr):
+        return node.test, True
+    return None, False
+
+
+def _chain(node: nodes.Expr, *, may_be_missing: bool) -> Iterator[Chain]:
+    names: list[str] = []
+    inner = node
+    while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
+        if isinstance(inner, nodes.Getattr):
+            names.append(inner.attr)
+        elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
+            names.append(inner.arg.value)
+        else:
+            names.clear()  # what is below an item of a list is not known
+            yield from _chains(inner.arg, may_be_missing=False)
+        inner = inner.node
+    if not isinstance(inner, nodes.Name):
+        yield from _chains(inner, may_be_missing=may_be_missing)
+    elif inner.ctx == "load":
+        yield Chain((inner.name, *reversed(names)), node.lineno, may_be_missing)

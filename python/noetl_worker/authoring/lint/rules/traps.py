@@ -1,0 +1,92 @@
+"""NW5: what runs on a plane and does something else than it looks like (docs/playbooks.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, steps_of, target_of, tools_of
+from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.lint.findings import Inspected
+
+Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
+"""Path, arc, the step that it leads to."""
+_BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
+
+
+def check_traps(inspection: Inspected) -> None:
+    steps = {step.name: step for step in steps_of(inspection.document) if step.name}
+    reached = {name: _reached_from(name, steps) for name in steps}
+    for step in steps.values():
+        arcs = [(path, mapping(arc), name) for path, arc in arcs_of(step) if isinstance(name := target_of(arc), str)]
+        is_inclusive = mapping(mapping(step.value.get("next")).get("spec")).get("mode") == "inclusive"
+        _check_none_holds(inspection, step, arcs)
+        _check_skipped(inspection, arcs, reached, is_inclusive=is_inclusive)
+        if is_inclusive:
+            _check_join(inspection, arcs, reached)
+    for tool in tools_of(inspection.document):
+        if tool.kind == "http" and not tool.is_task and mapping(tool.config.get("retry")).get("on_success"):
+            message = "`while` and `next_call` are filled in before the first page is there"
+            inspection.add("NW515", inspection.playbook.key((*tool.path, "retry", "on_success")), message)
+
+
+def _check_none_holds(inspection: Inspected, step: StepPart, arcs: Arcs) -> None:
+    conditions = [arc.get("when") for _, arc, _ in arcs]
+    if conditions and all(isinstance(when, str) for when in conditions) and not _are_opposites(conditions):
+        message = f"nothing follows step '{step.name}' if no arc holds, and the execution never ends"
+        inspection.add("NW512", inspection.playbook.key((*step.path, "next")), message)
+
+
+def _are_opposites(conditions: list[Any]) -> bool:
+    """Whether two of them are written as opposites, so that one holds."""
+    texts = {found[1] if (found := _BRACES.match(when)) else when.strip() for when in conditions}
+    return any(other in texts for text in texts for other in _opposites(text))
+
+
+def _opposites(text: str) -> list[str]:
+    pairs = (("==", "!="), (">=", "<"), (">", "<="), (" is not ", " is "), (" not in ", " in "))
+    swapped = [text.replace(one, other) for one, other in pairs if one in text]
+    return [f"not {text}", f"not ({text})", *swapped]
+
+
+def _check_skipped(
+    inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
+) -> None:
+    """An arc that is not taken marks its step, which another way leads to later."""
+    for index, (path, arc, name) in enumerate(arcs):
+        if not is_inclusive and name in [earlier for _, _, earlier in arcs[:index]]:
+            message = f"step '{name}' is never entered: of two arcs to it one is passed over"
+            inspection.add("NW513", (*path, "step"), message)
+            continue
+        may_be_passed_over = not is_inclusive or arc.get("when") is not None
+        others = [other for _, _, other in arcs if other != name]
+        by = next((other for other in others if name in reached.get(other, ())), None)
+        if may_be_passed_over and by is not None:
+            message = f"step '{name}' is never entered by way of '{by}', once this arc has been passed over"
+            inspection.add("NW513", (*path, "step"), message)
+
+
+def _check_join(inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]]) -> None:
+    targets = list(dict.fromkeys(name for _, _, name in arcs))
+    for index, name in enumerate(targets):
+        for other in targets[:index]:
+            both = (reached.get(name, frozenset()) | {name}) & (reached.get(other, frozenset()) | {other})
+            if both:
+                message = f"step '{min(both)}' is entered with the first way that comes there, and perhaps again"
+                inspection.add("NW514", (*arcs[0][0][:3], "spec", "mode"), message)
+                return
+
+
+def _reached_from(name: str, steps: Mapping[str, StepPart]) -> frozenset[str]:
+    """The steps that its arcs lead to, and theirs."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        step = steps.get(waiting.pop())
+        for _, arc in arcs_of(step) if step is not None else ():
+            target = target_of(arc)
+            if isinstance(target, str) and target not in found:
+                found.add(target)
+                waiting.append(target)
+    return frozenset(found)

@@ -1,0 +1,104 @@
+"""`dev` says what a template asked for and nobody had, and what failed without failing the playbook."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from integration.processes import Ended, typed
+from noetl_worker.authoring.lint.codes import HEAD
+
+pytest.importorskip("yaml")
+
+ASKS = (
+    HEAD
+    + """\
+workload: {cities: [{name: Rome}], none: null}
+keychain:
+  - {name: pg, kind: secret_manager, map: {password: secret}}
+  - {name: shop, kind: credential_ref, ref: shop}
+workflow:
+  - step: start
+    tool: {kind: noop}
+    next: {arcs: [{step: each}]}
+  - step: each
+    loop: {in: "{{ workload.cities }}", iterator: city}
+    tool: {kind: noop, input: {a: "{{ iter.ctiy }}", b: "{{ iter.city.name }}", c: "{{ workload.none }}"}}
+    next: {arcs: [{step: two}]}
+  - step: two
+    tool:
+      kind: noop
+      input:
+        result: "{{ start.total }}"
+        total: "{{ ctx.totl }}"
+        later: "{{ last.status }}"
+        given: "{{ ctx.no | default(1) }}"
+        secret: "{{ keychain.pg.password }}"
+        known: "{{ keychain.shop.token }}"
+    set: {ctx.written: "{{ two.lost }}"}
+    next: {arcs: [{step: tasks}]}
+  - step: tasks
+    tool:
+      - {name: one, kind: noop, input: {own: "{{ ctx.own }}", lost: "{{ ctx.lost }}"}, set: {ctx.own: 1}}
+      - {name: two, kind: noop, input: {one: "{{ one.status }}", own: "{{ ctx.own }}"}}
+    next: {arcs: [{step: last, when: "{{ ctx.written == 'x' }}"}, {step: other}]}
+  - step: other
+    tool: {kind: noop}
+  - step: last
+    tool: {kind: noop}
+"""
+)
+EMPTY = {"iter.ctiy", "start.total", "ctx.totl", "last.status", "keychain.pg.password", "two.lost", "ctx.lost"}
+FINE = HEAD + "workflow:\n  - {step: start, tool: {kind: noop}}\n"
+PASSED_OVER = HEAD + 'workflow:\n  - {step: start, tool: {kind: shell, command: "exit 3"}}\n'
+
+
+def run(folder: Path, text: str, *flags: str) -> Ended:
+    file = folder / "playbook.yaml"
+    file.write_text(text, encoding="utf-8")
+    (folder / "credentials.yaml").write_text("shop: {type: bearer, data: {token: kJ8mP2xvL9q}}\n", encoding="utf-8")
+    return typed("dev", str(file), *flags)
+
+
+@pytest.mark.parametrize("dialect", ["python", "rust"])
+def test_each_value_that_nobody_had_is_named_once(dialect: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, ASKS, "--dialect", dialect, "--json")
+    summary = json.loads(ended.out.splitlines()[-1])
+    assert (ended.code, summary["status"]) == (0, "COMPLETED")
+    names = [one["name"] for one in summary["empty"]]
+    assert (set(names), len(names)) == (EMPTY, len(EMPTY))
+    assert {one["step"] for one in summary["empty"]} == {"each", "two", "tasks"}
+
+
+def test_strict_run_with_nothing_empty_completes(tmp_path: Path) -> None:
+    assert run(tmp_path, FINE, "--strict").code == 0
+
+
+def test_failed_step_that_the_rust_plane_passes_over_is_said(tmp_path: Path) -> None:
+    ended = run(tmp_path, PASSED_OVER, "--dialect", "rust")
+    assert ended.code == 0
+    assert any(line.startswith("COMPLETED, 1 step failed in ") for line in ended.out.splitlines())
+    assert run(tmp_path, PASSED_OVER, "--dialect", "rust", "--strict").code == 1
+
+
+def test_keychain_entry_of_a_credential_that_is_missing_is_refused(tmp_path: Path) -> None:
+    text = FINE + "keychain: [{name: pg, kind: credential, credential: gone}]\n"
+    ended = run(tmp_path, text)
+    assert ended.code == 2
+    hint = (
+        "keychain: pg: no credential is named 'gone': --credential gone=FILE, or credentials.yaml beside the playbook"
+    )
+    assert ended.err_lines[-1] == f"noetl-worker dev: {hint}"
+
+
+def test_error_of_the_check_stops_a_run_unless_it_is_to_go_on_anyway(tmp_path: Path) -> None:
+    text = FINE.replace("tool: {kind: noop}", "tool: {kind: noop}, args: {city: Rome}")
+    ended = run(tmp_path, text)
+    file = tmp_path / "playbook.yaml"
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err_lines[0].startswith(
+        f"error: {file}:5:39: NW511 on the Python plane a playbook like this is refused"
+    )
+    assert run(tmp_path, text, "--anyway").code == 0
