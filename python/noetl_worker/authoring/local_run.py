@@ -86,7 +86,7 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class LocalOutcome:
-    """What came of it."""
+    """The outcome of a local run, with its events."""
 
     outcome: Outcome
     withheld: tuple[Withheld, ...]
@@ -101,7 +101,7 @@ class LocalOutcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the command, or its tool, failed: on the Rust plane a failed tool's command is completed."""
+        """True if the command or its tool failed. On the Rust plane the command of a failed tool is completed."""
         if self.call is None or self.call["name"] == "call.error":
             return True
         status = (self.call["payload"].get("result") or {}).get("status")

@@ -27,12 +27,12 @@ class LocalCredential:
     data: dict[str, Any] = field(repr=False)
 
     def body(self) -> dict[str, Any]:
-        """What POST /api/credentials takes."""
+        """Return the body for POST /api/credentials."""
         return {"name": self.name, "type": self.type, "data": self.data}
 
 
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
-    """Those beside the playbook and those given as `NAME=FILE`; given ones win.
+    """Return the credentials beside the playbook and those given as `NAME=FILE`; given ones win.
 
     Raises:
         PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
@@ -52,7 +52,7 @@ def given_credential(text: str) -> LocalCredential:
 
 
 def credentials_beside(playbook: Path) -> list[LocalCredential]:
-    """What the file of credentials beside the playbook has; [] without one."""
+    """Return the credentials in the file beside the playbook; [] without a file."""
     for name in BESIDE:
         file = playbook.parent / name
         if file.is_file():
@@ -64,7 +64,7 @@ def credentials_beside(playbook: Path) -> list[LocalCredential]:
 
 
 def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
-    """What a file says in YAML; `otherwise`: what the error calls one that says nothing in it.
+    """Parse a file as YAML. `otherwise` is the error's description of a file that does not parse.
 
     Raises:
         PlaybookError: it cannot be read; nothing of what it has is in the error.

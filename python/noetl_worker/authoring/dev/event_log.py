@@ -72,7 +72,7 @@ class LoggedEvent:
 
 
 def status_of(event_type: str) -> str:
-    """That of an event of a worker, by the last word of its type."""
+    """Return the status of a worker's event, from the last word of its type."""
     word = event_type.rpartition(".")[2]
     if word in ("error", "failed"):
         return "FAILED"

@@ -19,7 +19,7 @@ def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
 
 
 def glance(value: JsonValue, limit: int = EXCERPT) -> str:
-    """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
+    """Summarise a result in one line: printed text, HTTP answer or rows; else the JSON."""
     if not isinstance(value, dict):
         return excerpt(value, limit)
     if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):

@@ -20,12 +20,12 @@ _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.M
 _DESCRIPTION: Final = frozenset(
     {"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"}
 )
-"""What stands in a failed command's result beside the data."""
+"""Fields of a failed command's result that describe the failure rather than hold data."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopItem:
-    """Which item of a loop a command is for."""
+    """The loop item that a command is for."""
 
     index: int
     iterator: str
@@ -37,14 +37,14 @@ class LoopItem:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the plane knows of a command."""
+    """The plane's knowledge about a command."""
 
     kind: str = ""
     owner: str = ""
     """Path of a child playbook; "" for the one that was asked for."""
     item: LoopItem | None = None
     request: str = ""
-    """Of `http`: method and address."""
+    """Method and address of an `http` command."""
     places: FilePlaces = field(default_factory=FilePlaces)
 
     def name(self, step: str) -> str:
@@ -54,13 +54,13 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Of one command."""
+    """The failure of one command."""
 
     step: str
     error: str
     value: JsonValue = None
     ids: str = ""
-    """Those of its execution, command and event, as text."""
+    """Ids of its execution, command and event, as text."""
     about: About = field(default_factory=About)
 
     @property
@@ -69,7 +69,7 @@ class Failure:
 
     @property
     def task(self) -> str:
-        """Of a list of tasks, the one that failed."""
+        """The task that failed in a list of tasks."""
         return str(self._fields.get("failed_task") or "")
 
     @property
@@ -78,7 +78,7 @@ class Failure:
 
     @property
     def asked(self) -> str:
-        """Of `http`: the method, and the address that was asked in the end."""
+        """Method and final address of an `http` command."""
         method, _, address = self.about.request.partition(" ")
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 

@@ -95,7 +95,7 @@ class _Doorkeeper:
 
 
 class _Pages:
-    """What is answered."""
+    """Routes of the live page."""
 
     def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
         self._plane, self._client = plane, client

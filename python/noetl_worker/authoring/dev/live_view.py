@@ -1,4 +1,4 @@
-"""What a playbook author sees while it runs: steps, durations, results, errors, and a summary at the end.
+"""The live view of a run for playbook authors: steps, durations, results, errors, and a summary at the end.
 
 Two forms of the same facts: one line per happening, or JSON lines.
 """
@@ -27,7 +27,7 @@ from noetl_worker.tools.process.live_output import PrintedLine
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _MOST_FAILURES: Final = 5
-"""Of a step, told at the end."""
+"""Failures of one step that the summary shows."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class StepRun:
     execution_id: int
     step: str
     name: str
-    """With the playbook it is of, where that is a child."""
+    """Name of the step, preceded by its playbook if that is a child."""
     kind: str
     issued: int = 0
     done: int = 0
@@ -45,7 +45,7 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     text: str = ""
-    """What the last result comes to, or the error's first line."""
+    """Summary of the last result, or the error's first line."""
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -82,9 +82,9 @@ class Timeline:
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, LoopItem] = field(default_factory=dict)
-    """By command id; the plane forgets an item before it tells its end."""
+    """Items by command id, kept because the plane forgets an item before it reports the command's end."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
-    """By command id, and since when."""
+    """The row and claim time of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:

@@ -1,4 +1,4 @@
-"""Where the steps of a playbook stand in its file, and the code of each, by the marks of the YAML parser."""
+"""The lines of a playbook's steps and of their code in its file, from the marks of the YAML parser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.authoring.dev.outline import mapping, steps_of, tools_of_step
 from noetl_worker.authoring.dev.positions import read_text
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
-"""As Python writes it in a traceback, and in the message of a SyntaxError."""
+"""A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class FilePlaces:
     """Lines of one file, from 1."""
 
     file: str = ""
-    """As the author names it; "" where a playbook has none."""
+    """The file as the author names it; "" for a playbook without one."""
     steps: Mapping[str, int] = field(default_factory=dict)
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(step, task of a list or "") -> line of the first line of its code."""
@@ -42,7 +42,7 @@ class FilePlaces:
 
 
 def places_in(text: str, file: str) -> FilePlaces:
-    """Of the text of a playbook that has been read without an error."""
+    """Find the places in the text of a playbook that was read without an error."""
     steps: dict[str, int] = {}
     code: dict[tuple[str, str], int] = {}
     read = read_text(text)

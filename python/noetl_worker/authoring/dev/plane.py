@@ -278,7 +278,7 @@ class DevServer(uvicorn.Server):
         await self._serving
 
     async def main_loop(self) -> None:
-        """As uvicorn's, which looks ten times a second whether it has to stop."""
+        """Wait until the server has to stop; uvicorn's own loop would check ten times a second."""
         while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()

@@ -48,11 +48,11 @@ class PlaybookText:
     _nodes: dict[Path, Any] = field(default_factory=dict)
 
     def key(self, path: Path) -> Place:
-        """Where the key of a value stands; of an item of a list, the item."""
+        """Return the place of a value's key; for an item of a list, the item's place."""
         return self._keys.get(path) or self.at(path)
 
     def at(self, path: Path) -> Place:
-        """Where a value begins; for a path that is not there, the nearest one above it."""
+        """Return the place where a value begins; for a missing path, the place of its nearest parent."""
         while path and path not in self._nodes:
             path = path[:-1]
         node = self._nodes.get(path)
@@ -62,7 +62,7 @@ class PlaybookText:
         return path in self._nodes
 
     def first_line(self, path: Path) -> int | None:
-        """Of a text; None where its lines are not lines of the file."""
+        """Return the first line of a text; None if its lines are not lines of the file."""
         node = self._nodes.get(path)
         if not isinstance(node, yaml.ScalarNode):
             return None
@@ -71,7 +71,8 @@ class PlaybookText:
         return node.start_mark.line + 1 if node.start_mark.line == node.end_mark.line else None
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
-        """As it is written below a path, as YAML reads it, and where: `no` is false."""
+        """Yield the text, value and place of each value below a path that YAML reads unlike its text (`no` is false).
+        """
         for node in yaml_text.read_otherwise(self._nodes.get(path)):
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
@@ -83,7 +84,7 @@ class PlaybookText:
         return min(keys or texts, default=None)
 
     def within(self, path: Path, line: int = 1, word: str = "") -> Place:
-        """Where a word stands in a text of several lines, looked for from its line on."""
+        """Return the place of a word in a text of several lines, searched from the given line on."""
         node = self._nodes.get(path)
         if node is None:
             return self.at(path)

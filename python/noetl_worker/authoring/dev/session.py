@@ -47,7 +47,7 @@ OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
 
 
 _GIVEN: Final = ("server_url", "nats_url")
-"""Of the workload, whatever the playbook names."""
+"""Names set in the workload, whatever the playbook says."""
 
 
 async def run_playbook(
@@ -205,7 +205,7 @@ class _Shown:
     def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
         self._view, self._plane, self._places, self._keep = view, plane, places, keep
         self._early: list[LoggedEvent | PrintedLine] | None = []
-        """What comes before the execution is known."""
+        """Events and lines that arrive before the execution is known."""
         self._execution_id = 0
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -235,7 +235,7 @@ class _Shown:
             self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        """Of an interrupted run, nothing is told after this: its last line is what was interrupted."""
+        """Show the summary of an ended run. For an interrupted run nothing is shown afterwards."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
         self._view.summary(execution, is_interrupted=is_interrupted)

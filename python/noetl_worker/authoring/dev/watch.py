@@ -1,4 +1,4 @@
-"""Which files a run of a playbook is made of, and when one of them has changed."""
+"""The files that a run of a playbook is made of, and the detection of changes to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
 def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
-    """Of a playbook, of the files beside it (or below) that it names, child playbooks too, and of these others."""
+    """Return the stamps of a playbook, of the files beside or below it that it names, child playbooks too, and of
+    `others`.
+    """
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
     waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_of(folder)}

@@ -32,7 +32,7 @@ def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
 
 
 def unknown_of(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
-    """Those that the file does not have, each as often as it is not there. Raises PlaybookError."""
+    """Return the mistakes that the baseline file lacks, counting repeats. Raises PlaybookError."""
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

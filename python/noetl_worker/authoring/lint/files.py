@@ -1,4 +1,4 @@
-"""Which files are looked at, and all that is found in them."""
+"""The playbook files to check, and the mistakes found in them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _is_no_file(path: str) -> bool:
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
-    """What these settings let through. Raises PlaybookError for a file that they name."""
+    """Return the mistakes that these settings select. Raises PlaybookError for a file that the settings name."""
     names = credential_names(settings.credentials) if settings.credentials is not None else None
     found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
     wanted = [mistake for mistake in found if settings.wants(mistake.code)]

@@ -1,4 +1,4 @@
-"""What `check` found, and where."""
+"""The mistakes that `check` found, with their places."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ class Inspected:
             self.found.append(mistake)
 
     def has(self, prefix: str) -> bool:
-        """Whether there is an error of a group, as NW1."""
+        """Return True if there is an error of a group such as NW1."""
         return any(mistake.code.startswith(prefix) and mistake.severity == "error" for mistake in self.found)

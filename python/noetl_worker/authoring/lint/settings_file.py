@@ -40,7 +40,7 @@ class CheckSettings:
 
 
 def settings_beside(folder: Path) -> CheckSettings:
-    """Of the nearest file, up to the root of the repository.
+    """Read the nearest settings file, looking up to the root of the repository.
 
     Raises:
         PlaybookError: names the file and what is wrong of it.
@@ -86,7 +86,7 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 
 def credential_names(file: Path) -> Sequence[str]:
-    """Of a file {NAME: {type, data}}, as `dev` reads it; nothing of a value is in an error."""
+    """Return the names in a file {NAME: {type, data}}, as `dev` reads it; errors never show a value."""
     document = document_of(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: a mapping of names to credentials is needed")

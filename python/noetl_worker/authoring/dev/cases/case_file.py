@@ -33,7 +33,7 @@ class PlaybookCase:
     expected: Mapping[str, JsonValue]
     text: PlaybookText = field(repr=False)
     path: TextPath
-    """Of what is expected, in the text of the file."""
+    """Path of the expectations in the text of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class CaseFile:
 
 
 def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
-    """Of files, of playbooks with such a file beside them, and of folders with all below; those with `named` in it.
+    """Read the case files of the paths: files, playbooks with a case file beside them, folders with all below.
+
+    Only cases with `named` in their name are kept.
 
     Raises:
         PlaybookError: there is none, or some of them are wrong; a line for each, with its file and line.

@@ -40,7 +40,7 @@ class CaseEnd:
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
-    """What there is to go by: errors, and what was printed."""
+    """Lines that help to find the cause: errors, and printed output."""
 
     @property
     def lines(self) -> list[str]:
@@ -116,7 +116,10 @@ def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """As the worker reports it, so that a secret is neither a difference nor printed. A step's name is no key here."""
+    """Redact the expectation as the worker redacts results, so that a secret is neither a difference nor printed.
+
+    Names of steps are not treated as keys.
+    """
     values: dict[str, JsonValue] = {}
     if "result" in expected:
         values["result"] = redact_value(expected["result"])
@@ -129,11 +132,11 @@ def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValu
 
 @dataclass(slots=True)
 class _Seen:
-    """What becomes of the steps of the execution that begins next."""
+    """Observer of the next execution's steps."""
 
     plane: DevControlPlane
     results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
-    """By step, in the order in which they were issued; of a loop by the place of the item."""
+    """Results by step and order of issue; for a loop, by the item's index."""
     errors: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
     _places: dict[str, int] = field(default_factory=dict)

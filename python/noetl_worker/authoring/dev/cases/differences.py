@@ -1,4 +1,4 @@
-"""What is expected and what there is: where they differ, and at which line of the file it is expected."""
+"""The differences between expected and actual values, each with the line where the value is expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_LINES: Final = 60
 class Difference:
     line: int
     name: str
-    """Where in what is expected: `results.fetch.rows`."""
+    """Path within the expectation: `results.fetch.rows`."""
     details: tuple[str, ...]
 
     def lines(self, file: str) -> list[str]:

@@ -180,8 +180,10 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
-    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/tasks.md#results); no status, no
-    error."""
+    """Return what `{{ step.x }}` sees: the tool's data, and the same again as `data` (protocol/tasks.md#results).
+
+    Neither status nor error is included.
+    """
     value = outcome.value
     if not isinstance(value, dict):
         return value
@@ -190,7 +192,7 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """What the worker reported, with the preview in the place of data that is kept apart (recorded: large-list)."""
+    """Return the worker's report, with the preview in place of data stored separately (recorded: large-list)."""
     reported = outcome.reported
     if outcome.ref is None or not isinstance(reported, dict):
         return reported

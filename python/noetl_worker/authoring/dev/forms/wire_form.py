@@ -41,8 +41,8 @@ class WireForm(Form, Protocol):
 
 
 def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId) -> dict[str, JsonValue]:
-    """What both planes say of a command; the Rust plane in the order of the alphabet (recorded: *-claim,
-    rust-control-plane).
+    """Return the meta fields of a command that both planes send; the Rust plane's order is alphabetical (recorded:
+    *-claim, rust-control-plane).
     """
     return {
         "step": node,

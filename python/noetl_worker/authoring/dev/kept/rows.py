@@ -24,7 +24,7 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""Those with rows of an execution, and the column that names one."""
+"""Tables with rows of an execution, and the column that identifies a row."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
@@ -36,7 +36,7 @@ _NO_LIMIT: Final = 1 << 40
 def rows_of(
     plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
 ) -> Iterator[KeptRow]:
-    """What there is of an execution and of those that its steps started, without what is secret.
+    """Yield the rows of an execution and of its child executions, without secrets.
 
     Args:
         credentials: the data of those that the run could use.
@@ -54,7 +54,7 @@ def rows_of(
     rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
 
     def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
-        """What is bytes is JSON; it is found as such by its place."""
+        """Make a redacted row. Columns of bytes hold JSON; the key they are kept under tells them apart."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
         return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)

@@ -1,4 +1,4 @@
-"""What a step that is run by itself is given: names of a file, or those that its command had in a kept run."""
+"""The inputs of a step that is run alone: names from a file, or from its command in a kept run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _parsed(name: str) -> tuple[str, int | None]:
 
 
 def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What stands under `workload` and `ctx` is seen by its name too."""
+    """Return the names with those under `workload` and `ctx` at the top level too."""
     inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
     flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
     return {**{name: value for found in inner for name, value in found.items()}, **flat}
@@ -104,7 +104,7 @@ def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: st
 
 
 def _words(value: object) -> set[str]:
-    """Of all texts, keys too."""
+    """Return the words of all texts in a value, keys included."""
     if isinstance(value, str):
         return {value, *re.findall(r"\w+", value)}
     if isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def _words(value: object) -> set[str]:
 def _of_run(
     run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What is secret is not kept: where the workload has such a name, today's value stands for it."""
+    """Read what a step saw in a kept run. Secrets are not kept: today's value of the workload stands in for them."""
     kept = KeptRuns()
     try:
         found, place = _saw(kept, run, step, item, playbook, dialect)
@@ -132,7 +132,9 @@ def _of_run(
 def _saw(
     kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What the step saw in this run, or in the last that it ran in. Raises _NotSeen with the newest run's reason."""
+    """Return what the step saw in this run, or in the last run that had it. Raises _NotSeen with the newest run's
+    reason.
+    """
     reasons = []
     for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
         try:
@@ -155,7 +157,7 @@ def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[s
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What the step saw in this run. Raises _NotSeen that says why there is nothing."""
+    """Return what the step saw in this run. Raises _NotSeen with the reason if there is nothing."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
         raise _NotSeen("no such run is kept")
@@ -195,7 +197,7 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
 
 
 def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
-    """Of an item: how many there are stands in the meta on the Rust plane, in the inputs on the Python plane."""
+    """Return an item's place in its loop. The loop's size is in the meta (Rust plane) or the inputs (Python plane)."""
     assert command.item is not None
     size = command.meta.get("iteration_total")
     if size is None:

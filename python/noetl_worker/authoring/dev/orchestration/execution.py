@@ -41,7 +41,7 @@ class LoopRun:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Which item of a loop a command is for."""
+    """The loop item that a command is for."""
 
     index: int
     item: JsonValue
@@ -58,7 +58,7 @@ class Execution:
     """None: raw commands, nothing follows them."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
-    """What `execute` was given on top of the workload; the first command of the Python plane gets it as input."""
+    """Values given to `execute` on top of the workload; the input of the first command on the Python plane."""
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
@@ -75,7 +75,7 @@ class Execution:
     variables: dict[str, JsonValue] = field(default_factory=dict)
     """Python plane: workload, step results and what `set` wrote, in one: `ctx`. Rust plane: what `set` wrote."""
     steps: dict[str, JsonValue] = field(default_factory=dict)
-    """By step its result (Python plane), or what the worker reported (Rust plane)."""
+    """The result of each step (Python plane), or the worker's report (Rust plane)."""
     namespaces: dict[str, JsonValue] = field(default_factory=dict)
     """Rust plane: by step what templates see."""
     entered: set[str] = field(default_factory=set)
@@ -83,7 +83,7 @@ class Execution:
     skipped: set[str] = field(default_factory=set)
     """Rust plane: steps that an arc passed over."""
     ends_with_a_sequence: bool = False
-    """Whether the last step that came back was a list of tasks."""
+    """True if the last step that returned was a list of tasks."""
     completed_steps: list[str] = field(default_factory=list)
     current_step: str | None = None
     last_result: JsonValue = None
@@ -98,8 +98,10 @@ class Execution:
 
     @property
     def kept_variables(self) -> dict[str, JsonValue]:
-        """Those that the Python plane keeps from one event to the next, and shows: without what has a `status`, unless
-        it was there from the start (recorded: tool-shell-status-final, set-step-output).
+        """Variables that the Python plane keeps between events and shows.
+
+        Objects with a `status` are left out, unless they were in the workload (recorded: tool-shell-status-final,
+        set-step-output).
         """
 
         def is_kept(name: str, value: JsonValue) -> bool:
@@ -119,7 +121,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a worker's event says about one command, as the router needs it."""
+    """The router's view of a worker's event about one command."""
 
     step: str
     """Step name without `:task_sequence`."""

@@ -111,7 +111,9 @@ class Playbook:
         )
 
     def with_policies_in_lists(self) -> Playbook:
-        """As the Python plane reads it: a single tool with a policy is a list of one task (recorded: single-policy)."""
+        """Return the playbook as the Python plane reads it: a tool with a policy becomes a list of one task (recorded:
+        single-policy).
+        """
         return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
     @property

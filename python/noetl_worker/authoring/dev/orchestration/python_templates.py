@@ -1,4 +1,4 @@
-"""What the Python plane makes of a template: Jinja's own rules, and text that it reads again.
+"""Template evaluation on the Python plane: Jinja's own rules, and printed text that is parsed again.
 
 Recorded (tests/compat/values): a dotted name is the value itself; any other text is what it prints, read again where
 it is a number, a list or `none`. A name that is missing anywhere is an error, and the text stays as it was written.
@@ -35,7 +35,7 @@ class ListResult(list[JsonValue]):
 
 
 def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
-    """What a template gives; without `is_read` what is no dotted name is the printed text.
+    """Evaluate a template. Without `is_read`, anything but a dotted name gives the printed text.
 
     Raises:
         TemplateError: the plane leaves such a text as it is, and such a condition does not hold.
@@ -113,7 +113,7 @@ def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
 
 
 def _plain(value: Any) -> JsonValue:
-    """What JSON cannot say prints as Python prints it (recorded: methods)."""
+    """Return a JSON value; anything JSON cannot hold becomes Python's printed text (recorded: methods)."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):

@@ -38,7 +38,7 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
 UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
-"""Of the Rust plane's engine (recorded: filter-urlencode)."""
+"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 """protocol/conditions.md#truth: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
@@ -76,8 +76,8 @@ def _render_text(text: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect
 
 
 def python_set(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """What a `set` of the Python plane writes: a dotted name keeps its type, any other template is what it prints
-    (recorded: http-step-pages).
+    """Evaluate a value of a `set` as the Python plane does: a dotted name keeps its type, any other template becomes
+    printed text (recorded: http-step-pages).
 
     Raises:
         TemplateError: something is missing, or it does not parse.
@@ -208,9 +208,9 @@ def _refuse_methods(text: str) -> None:
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:
-    """Whether an arc is taken. No `when` holds; bare text is an expression.
+    """Return True if an arc is taken. An arc without `when` is taken; bare text is an expression.
 
-    One that fails does not hold on the Python plane, and fails the playbook on the Rust one (TemplateError).
+    An expression that fails is false on the Python plane, and fails the playbook on the Rust plane (TemplateError).
     """
     if when is None or isinstance(when, bool):
         return when is not False

@@ -39,7 +39,7 @@ class StepCommand:
 
     step: Step
     scope: Mapping[str, JsonValue]
-    """What its templates are rendered against."""
+    """Names that its templates can see."""
     position: Position | None = None
     trigger: Trigger | None = None
 
@@ -59,35 +59,35 @@ class Decision:
     is_over: bool = False
     """Nothing is open and nothing follows: the execution has ended (`execution.is_failed` says how)."""
     leads_nowhere: bool = False
-    """What comes next is not the end, and never comes."""
+    """The execution should go on, but nothing will ever follow."""
     passes: int = 0
 
 
 class Form(Protocol):
-    """What differs between the two planes in how results are kept and seen."""
+    """The differences between the two planes in how results are kept and seen."""
 
     dialect: Dialect
     goes_on_after_no_items: bool
-    """Whether anything follows a loop over an empty list that another step has led to."""
+    """True if something follows a loop over an empty list that another step has led to."""
     reports_end_of_loop: bool
-    """Whether the end of a loop is an event of its own, `loop.done`."""
+    """True if the end of a loop is an event of its own, `loop.done`."""
     sets_after_each_item: bool
-    """Whether the `set` of a step with a loop is carried out once for each item, not after all."""
+    """True if the `set` of a step with a loop is carried out once for each item, not after all items."""
 
     fails_without_list: bool
-    """Whether an execution fails at a loop over what is no list; else it stands still."""
+    """True if a loop over something other than a list fails the execution; else the execution stands still."""
     ends_between_steps: bool
-    """Whether an execution has ended where the arcs of a step lead nowhere."""
+    """True if the execution ends when no arc of a step is taken."""
     keeps_ctx_of_items: bool
-    """Whether what an item of a loop wrote to `ctx` is seen after it."""
+    """True if values that a loop item wrote to `ctx` are visible after the item."""
     ctx_beats_set: bool
-    """Whether what a step's tasks wrote to `ctx` wins over the `set` of the step."""
+    """True if values that a step's tasks wrote to `ctx` win over the `set` of the step."""
 
     def begin_event(self, execution: Execution) -> None:
         """Called before an outcome is looked at: forget what the plane does not keep from one event to the next."""
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Whether an arc that leads to this step brings it in now."""
+        """Return True if an arc leading to this step may enter it now."""
 
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
@@ -104,22 +104,24 @@ class Form(Protocol):
         """Make a step's result visible to later templates."""
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
-        """What the next items of a loop see of one that is back."""
+        """Make the result of a finished item visible to the loop's next items."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         """Make a loop's results visible under the step's name; returns them."""
 
     def loop_item(self, outcome: CommandOutcome) -> JsonValue:
-        """What is collected of one item."""
+        """Return one item's entry in the loop's collected results."""
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         """Carry out the `set` of a step."""
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """What the `set` of a chosen arc adds to the scope of its target; kept for later ones where the plane does."""
+        """Return the names that a chosen arc's `set` adds to its target's scope; keep them for later steps if the plane
+        does.
+        """
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
-        """Whether the step's own `when` keeps its tool from running."""
+        """Return True if the step's own `when` keeps its tool from running."""
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
         """The items of a loop's `in`, as written and as rendered; None when there is no list."""
@@ -156,7 +158,7 @@ class Router:
         return turn.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
-        """What follows the end of a command."""
+        """Decide what follows the end of a command."""
         turn = _Turn(self._form, execution)
         self._form.begin_event(execution)
         position = None
@@ -201,7 +203,7 @@ class _Turn:
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
-        """What templates see at an event of this name."""
+        """Return the names that templates see at this event."""
         output = outcome.output if outcome is not None else None
         return self.form.scope(
             self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}
@@ -357,7 +359,7 @@ class _Turn:
 
 
 def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
-    """What a `set` writes to `ctx.<name>` (or a bare name); other scopes end with the step and are not kept."""
+    """Yield what a `set` writes to `ctx.<name>` or a bare name; other scopes end with the step and are not kept."""
     for key, value in block.items():
         scoped, _, name = str(key).partition(".")
         if not name:

@@ -31,7 +31,7 @@ class _Pending(NamedTuple):
     request_id: int
     execution: Execution
     items: Sequence[tuple[Item, int]]
-    """With the ids of their events."""
+    """The items with the ids of their events."""
     queued_at: float
 
 

@@ -64,7 +64,7 @@ class Catalog:
         )
 
     def _refusal(self, document: Mapping[str, JsonValue]) -> str | None:
-        """What the real plane refuses at registration; a missing step, tool or `start` it does not."""
+        """Return the real plane's reason to refuse a registration; it accepts a missing step, tool or `start`."""
         for name in ("metadata", "workflow") if self._is_rust else ("apiVersion", "kind", "metadata", "workflow"):
             if name not in document:
                 return f"{name}: Field required"

@@ -46,7 +46,7 @@ class Credentials:
         return answer(self._shown(row, with_data=False))
 
     def read(self, name: str, *, with_data: bool) -> HttpAnswer:
-        """By its name or its id."""
+        """Answer with the credential that has this name or id."""
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return answer(self._shown(row, with_data=with_data))

@@ -176,7 +176,7 @@ class PythonEvents:
         )
 
     def mark_row(self, item: Item, ref: str | None) -> None:
-        """What an event does to the command's row, whether or not the engine looks at it."""
+        """Update the command's row for an event, even if the engine ignores the event."""
         status = _ROW_STATUS.get(item.name)
         if status is not None and ref is not None:
             self._log.set_status(ref, status)
@@ -235,7 +235,7 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """What the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
+        """Return what the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None
         return {

@@ -31,7 +31,7 @@ class Results:
         self._is_rust = settings.dialect is Dialect.RUST
         self._by_ref: dict[str, dict[str, JsonValue]] = {}
         self._newest: dict[tuple[int, str], dict[str, JsonValue]] = {}
-        """By execution and name."""
+        """The newest result by execution and name."""
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -180,7 +180,7 @@ def _spaced(value: JsonValue) -> bytes:
 
 
 def _ttl_s(ttl: JsonValue) -> float:
-    """Of "2h"; what is none of these is the default, as on the real plane."""
+    """Return the seconds of a lifetime such as "2h"; the default for any other value, as on the real plane."""
     if isinstance(ttl, str) and ttl[:-1].isdecimal() and ttl[-1] in _TTL_UNITS:
         return int(ttl[:-1]) * _TTL_UNITS[ttl[-1]]
     return DEFAULT_TTL_S

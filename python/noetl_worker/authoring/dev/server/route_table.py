@@ -1,4 +1,4 @@
-"""Which module answers which route (protocol/README.md)."""
+"""The routes and the modules that answer them (protocol/README.md)."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
 
 
 def _line_of_open_quote(text: str) -> int:
-    """Where the quote that is open at the end begins."""
+    """Return the line where the quote still open at the end of the text begins."""
     opened = next((found for found in _PART_OF_SHELL.finditer(text) if found["open"]), None)
     return text.count("\n", 0, opened.start()) + 1 if opened is not None else 1
 

@@ -1,4 +1,4 @@
-"""What templates of a playbook may name: a name that any part of it makes is known in all of it.
+"""The names that a playbook's templates may use: a name made in any part is known in all of the playbook.
 
 That is more than a template sees where it stands, so that no right name is reported.
 """
@@ -21,7 +21,7 @@ _ALWAYS: Final = frozenset(
         "_keychain_manifest", "item", "secret", "auth", "this", "parent_execution_id",
     }
 )  # fmt: skip
-"""Of either plane and of the worker (protocol/command.md#names)."""
+"""Names that either plane or the worker provides (protocol/command.md#names)."""
 OF_EVERY_STEP: Final = frozenset(
     {
         "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
@@ -68,7 +68,7 @@ def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Of steps, arcs, tools, the rules of a policy, and cases."""
+    """Yield the names set by steps, arcs, tools, policy rules and cases below a value."""
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
@@ -96,7 +96,7 @@ def result_keys(step: StepPart) -> frozenset[str] | None:
 
 
 def _python_keys(code: str) -> frozenset[str] | None:
-    """Of code that does nothing with `result` but to give it objects whose keys are written out."""
+    """Return the keys of the dicts that code assigns to `result`; None if they are not all written out."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of Python's parser, too deeply nested

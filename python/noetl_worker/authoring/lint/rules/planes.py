@@ -46,7 +46,7 @@ def _check_policies(inspection: Inspected) -> None:
 
 
 def _check_refusals(inspection: Inspected) -> None:
-    """Of a playbook whose shape is right; an arc to no step is NW402."""
+    """Report what the Rust plane refuses in a playbook of the right shape; an arc to a missing step is NW402."""
     if inspection.has("NW1"):
         return
     paths = {step.name: step.path for step in steps_of(inspection.document)}

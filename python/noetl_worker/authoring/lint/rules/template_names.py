@@ -1,4 +1,4 @@
-"""What a template reads: names, keys below them, filters, tests, methods, each with its line."""
+"""The names a template reads: names, keys below them, filters, tests, methods, each with its line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Chain(NamedTuple):
     names: tuple[str, ...]
     line: int
     may_be_missing: bool
-    """It has a default, or it is only asked whether it is there."""
+    """The name has a default, or the template only tests whether it exists."""
 
 
 class ReadingError(NamedTuple):
@@ -41,7 +41,7 @@ class ReadingError(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """Of one text."""
+    """The names read by one text."""
 
     path: Path
     text: str

@@ -23,7 +23,7 @@ _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": 
 
 
 def templates_of(inspection: Inspected) -> Iterator[Reading]:
-    """Of the workflow and the workbook; the code of scripts is none."""
+    """Yield the templates of the workflow and the workbook; the code of scripts is not a template."""
     document = inspection.document
     for name in ("workflow", "workbook"):
         for path, text in texts_below((name,), document.get(name)):

@@ -40,7 +40,7 @@ def check_tools(inspection: Inspected) -> None:
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
-    """Of a task `name` is its label, on one plane."""
+    """Check that a workbook entry exists. A task's `name` is its label on one plane, so only its `task` is read."""
     field = "task" if part.config.get("task") or part.is_task else "name"
     name = part.config.get(field)
     if isinstance(name, str) and name and not has_template(name) and name not in entries:
@@ -177,7 +177,7 @@ def _stand_in(hint: Any) -> Any:
 
 
 def _is_of_stand_in(error: ConfigurationError, spellings: Mapping[str, str], templated: set[str]) -> bool:
-    """Whether an error may be about what stands in a template's place."""
+    """Return True if an error may be about a placeholder for a template."""
     first = str(next(iter(_path_of(error.field)), ""))
     return bool(templated) and (not first or spellings.get(first, first) in templated)
 
