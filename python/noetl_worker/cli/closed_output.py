@@ -31,7 +31,7 @@ class StandardOutput:
         self._do(self._stream.flush)
 
     def exit_code(self, code: int) -> int:
-        """As it is. Raises BrokenPipeError where something could not be shown: the command ends quietly with it."""
+        """Return `code`. Raises BrokenPipeError if some output was lost, so that the command ends quietly."""
         if self._is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return code

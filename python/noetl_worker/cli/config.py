@@ -60,7 +60,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """As one would write it into the variable, without a login."""
+    """Return the value as text for its variable, without a login."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):

@@ -41,7 +41,7 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
-"""What its worker takes from the environment as `run` does: they are this machine's."""
+"""Variables that the worker of `dev` takes from the environment as `run` does: they are rules of this machine."""
 
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Sig
 
 
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
-    """What writes the page of a run. Raises PlaybookError: the file has no place."""
+    """Return a function that writes the page of a run. Raises PlaybookError if the file cannot be placed there."""
     if file.is_dir():
         raise PlaybookError(f"--report {file} is a folder: name a file in it")
     if not file.parent.is_dir():

@@ -1,4 +1,4 @@
-"""What became of one command, or of an execution: what this machine, NATS and the control plane know.
+"""The fate of one command or execution: what this machine, NATS and the control plane know about it.
 
 Asking changes nothing.
 """
@@ -62,7 +62,7 @@ class Story:
     event_id: int | None = None
     facts: list[Fact] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """What could not be asked, and why."""
+    """Sources that could not be asked, each with the reason."""
 
 
 class Diagnosis:
@@ -76,7 +76,7 @@ class Diagnosis:
         """The first one that each source has led to."""
         self._running = "is RUNNING"
         self._unanswered = ""
-        """By the control plane; why."""
+        """Why the control plane gave no answer; empty if it answered."""
 
     async def ask(self) -> Story:
         """Raises nothing for a source that cannot be asked: `unknown` says so."""
@@ -88,7 +88,7 @@ class Diagnosis:
         return self._concluded(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """As `ask`, where nothing else can know of it; `is_interrupted`: what the plane calls running was ended."""
+        """Ask only the control plane, for a kept run. `is_interrupted`: commands shown as running were interrupted."""
         self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane()
         return self._concluded("the control plane knows nothing of it")
@@ -191,7 +191,9 @@ class Diagnosis:
                 self._learn(_notification(dead_letter.data or b""))
 
     async def _search(self, client: Any, stream: str) -> Search:
-        """By the subject, which on the Rust plane ends in the execution's id; else through the newest messages."""
+        """Find the message by its subject, which on the Rust plane ends in the execution's id; else scan the newest
+        messages.
+        """
         sought = self._story.command_id.encode()
 
         def matches(data: bytes) -> bool:
@@ -329,7 +331,7 @@ def _notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
-    """Where the durable stands; JetStream does not report how often a message was delivered."""
+    """Return the durable's position and a conclusion; JetStream does not report a message's delivery count."""
     info = found.durable_info
     if info is None:
         return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"

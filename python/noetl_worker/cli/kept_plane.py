@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 class KeptPlane(NamedTuple):
     flags: SettingFlags
-    """What points a command at it."""
+    """Flags that point a command at this plane."""
     name: str
     """The id that was asked for: of `last` the newest run's, of an event its command's."""
     command: CommandRow | None
     """The one that was named, or whose event was."""
     newest_command: CommandRow | None
-    """Of the execution that was named, else None."""
+    """The newest command of the named execution, else None."""
     is_interrupted: bool
-    """Whether the run was ended while something of it ran; its events do not say so."""
+    """True if the run was interrupted while commands were running; its events do not show this."""
 
 
 @asynccontextmanager

@@ -116,7 +116,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
-    """Of a kept run secrets are taken out, and the tool would work with the text that stands there instead."""
+    """Warn that a kept run has its secrets removed: the tool would work with the placeholder text instead."""
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ _NAMES: Final = {
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Where the flag is not the field's own name."""
+"""Flags that are not named like their field."""
 _PANELS: Final = (
     ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api", "follow")),
     ("Settings of the outbox", ("outbox",)),

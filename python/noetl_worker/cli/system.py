@@ -1,4 +1,4 @@
-"""Where a worker runs at all, what a command needs beside the plain install, and exit codes that several have."""
+"""The systems a worker runs on, the extras that commands need, and exit codes that several commands share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def require_posix() -> None:
 
 
 def seconds_of(text: str) -> float | None:
-    """Of a time as it is typed: 90s, 20m, 12h, 7d; None where it is no such."""
+    """Return the seconds of a typed duration: 90s, 20m, 12h, 7d; None for any other text."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
     return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else None
 

@@ -1,4 +1,4 @@
-"""What one check found, what is wanted, and the line that fixes it."""
+"""The finding of one check: what it found, what is wanted, and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class State(str, Enum):
     WRONG = "wrong"
     """A worker does not start, or does not get, run or report its commands."""
     UNKNOWN = "unknown"
-    """It could not be looked at; `found` says why."""
+    """The check could not be made; `found` says why."""
 
 
 @dataclass(frozen=True, slots=True)

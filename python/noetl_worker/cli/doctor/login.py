@@ -22,7 +22,7 @@ _MORE: Final = {
     "delete durables": f"$JS.API.CONSUMER.DELETE.{_NOTHING}.{_NOTHING}",
     "publish to any subject": _NOTHING,
 }
-"""What no worker does, and the subject that it takes."""
+"""Actions that no worker needs, and the subject of each."""
 _FIX: Final = (
     "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else those"
 )

@@ -40,7 +40,7 @@ def engine_in_use(name: str = engine.ENGINE) -> Finding:
 
 
 def lacking() -> list[str]:
-    """What the isolation of commands lacks on this system."""
+    """Return what this system lacks for the isolation of commands."""
     return [*confinement.missing(), *landlock.missing()]
 
 
@@ -71,7 +71,7 @@ def descriptors(settings: Settings, limit: int | None) -> Finding:
 
 
 def memory(settings: Settings, there_bytes: int) -> Finding:
-    """What the machine, or the container, has for the worker and a process in each slot; 0: it does not say."""
+    """Check that the machine or container has memory for the worker and a process per slot; 0 bytes: unknown."""
     slots, own = settings.max_concurrent, settings.process_memory_mb
     each = own or _MIB_PER_COMMAND
     needed = _OWN_MIB + slots * each

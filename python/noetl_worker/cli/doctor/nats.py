@@ -119,7 +119,7 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether the durable brings what these settings do not ask for: then another pool pulls from it."""
+    """Return True if the durable brings subjects that these settings do not ask for: another pool pulls from it."""
     theirs = set(config_filters(info["config"]))
     return not theirs or not theirs <= set(settings.filters)
 

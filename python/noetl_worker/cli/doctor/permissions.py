@@ -29,13 +29,13 @@ _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
 class _Need:
     what: str
     subject: str
-    """What is tried; names in braces are filled in."""
+    """The subject to try; names in braces are filled in."""
     without: str
     state: State = State.WRONG
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     grant: str = ""
-    """What the user needs; empty: the subject."""
+    """The subject the user must be granted; empty: the tried subject."""
     is_subscription: bool = False
 
 
@@ -113,7 +113,7 @@ _REST: Final = (
 
 
 async def first_tried(connection: Connection) -> list[Finding]:
-    """What it takes to ask anything at all."""
+    """Try the permissions without which nothing else can be checked."""
     inbox = str(connection.client.new_inbox())
     names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
     return [await _try(connection, need, names) for need in _FIRST]
@@ -127,7 +127,7 @@ async def tried(connection: Connection, settings: Settings, stream: str, kept_in
 
 
 def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """As it is where one of the two is missing: who may not make it does not start."""
+    """Mark a missing permission to create as wrong if the stream or durable is missing: the worker would not start."""
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE
     return replace(finding, state=State.WRONG) if is_fatal else finding

@@ -22,7 +22,7 @@ _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 10.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
-"""Of a worker that does not tell its capacity: no pull request of ours is larger."""
+"""Capacity assumed for a worker that does not report one: the largest pull request of our workers."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -111,7 +111,7 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 def _rows(answer: Response) -> list[Any] | None:
-    """Of the registry, in the form of either plane."""
+    """Return the registry's rows, in the form of either plane; None if there are none to read."""
     body = answer.json()
     rows = body.get("items") if isinstance(body, dict) else body
     return rows if isinstance(rows, list) else None
@@ -126,7 +126,7 @@ def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def _clock(client: ControlPlaneClient, url: str) -> Finding:
-    """By the Date of an answer, which has whole seconds."""
+    """Compare the clock with the Date header of an answer, which has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=_TIMEOUT_S)

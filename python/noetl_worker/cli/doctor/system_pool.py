@@ -47,7 +47,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
 
 
 def is_for_it_alone(consumer: Mapping[str, Any], base: str) -> bool:
-    """Whether a durable gets commands of this pool and of no other."""
+    """Return True if a durable gets commands of the `system` pool and of no other."""
     filters = config_filters(consumer.get("config") or {})
     return {pool_of(subject, base) for subject in filters} == {SYSTEM_POOL}
 

@@ -61,9 +61,9 @@ async def of_plane(settings: Settings) -> list[Finding]:
 @dataclass(frozen=True, slots=True)
 class _Protocol:
     begin: Callable[[socket.socket], bool]
-    """What comes before the handshake; whether one follows."""
+    """Sends or reads what comes before the handshake. Returns True if a handshake follows."""
     question: bytes
-    """What a server answers, whoever asks."""
+    """A request that the server answers without a login."""
     variables: tuple[str, str, str]
     """CA, client certificate and key."""
 
