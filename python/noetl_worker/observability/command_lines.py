@@ -1,4 +1,4 @@
-"""Which finished commands have a line in the log: NOETL_WORKER_LOG_COMMANDS."""
+"""The choice of finished commands that get a log line: NOETL_WORKER_LOG_COMMANDS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.observability.logging import level_is_on
 MOST_A_SECOND: Final = 50
 """So many have each a line."""
 ONE_OF: Final = 100
-"""Of those above that."""
+"""Sampling rate above MOST_A_SECOND: one command in this many gets a line."""
 
 
 class CommandLines:
@@ -30,11 +30,11 @@ class CommandLines:
         Not at each command: to bind a logger for a line that is not written costs more than what it is about.
         """
         self.is_debug = level_is_on(logging.DEBUG)
-        """Whether each delivery has a line."""
+        """Each delivery gets a log line."""
         self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
 
     def share(self, at: float) -> float:
-        """Of the commands that end now, the part that has a line; 0: this one has none.
+        """Return the share of the commands ending now that get a log line; 0 means no line for this command.
 
         Args:
             at: when its tool ended, monotonic: the clock is not asked again.

@@ -145,7 +145,7 @@ def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any
 
 
 def add_to_each_line(**fields: str) -> None:
-    """From now on, in every thread."""
+    """Add these fields to every log line from now on, in every thread."""
 
     def add(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**fields, **event_dict}
@@ -154,7 +154,7 @@ def add_to_each_line(**fields: str) -> None:
 
 
 def level_is_on(level: int) -> bool:
-    """Whether a line of this level is written."""
+    """Return True if log lines of this level are written."""
     is_enabled = getattr(structlog.get_logger().bind(), "is_enabled_for", None)  # structlog has it from 25.1 on
     return is_enabled is None or bool(is_enabled(level))
 

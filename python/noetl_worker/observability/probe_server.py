@@ -41,7 +41,7 @@ class ProbeServer:
         """A connection is closed after `answered_within_s`: a probe and a scrape take milliseconds."""
         self.answered_within_s: Final = answered_within_s
         self.connections: Final[dict[asyncio.Transport, None]] = {}
-        """Those that are open, the oldest first."""
+        """Open connections, the oldest first."""
         self.port = 0
         self._refused: tuple[int, ...] = ()
         self._pages: Final = {"/healthz": _serves, **pages}
@@ -106,9 +106,10 @@ class ProbeServer:
         return answer.encode() + (b"" if method == "HEAD" else content)
 
     def _is_admitted(self, peer: str, headers: Mapping[str, str]) -> bool:
-        """By the peer's address, never by a header that says where a request came from.
+        """Return True if a request may see /debug/: it has the token, or its peer is on loopback.
 
-        A name that is not the machine's own is that of a page in a browser on it, whose name leads here (rebinding).
+        Headers that name a sender are not trusted. A Host that is not this machine's own means a page in a local
+        browser whose name resolves to this machine (DNS rebinding).
         """
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):

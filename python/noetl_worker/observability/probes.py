@@ -25,7 +25,7 @@ resolver that does not answer holds the others, and a new process would have the
 
 @dataclass
 class Health:
-    """What the main loop says about itself; written there, read in the keepalive thread."""
+    """State of the main loop. The loop writes it, the keepalive thread reads it."""
 
     ready: bool = False
     reason: str = "starting"
@@ -33,9 +33,9 @@ class Health:
     """When the main loop last turned (monotonic seconds)."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
-    """What the worker is doing; None before it pulls."""
+    """Returns the commands in progress; None before the worker pulls."""
     plane_down: str | None = None
-    """What the heartbeats say against the control plane; written in the keepalive thread."""
+    """The fault that heartbeats found with the control plane; written in the keepalive thread."""
     stands_after_s: float = STANDS_AFTER_S
 
     def set_ready(self, ready: bool, reason: str) -> None:

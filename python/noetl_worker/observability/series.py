@@ -65,7 +65,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
     def __init__(self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT]) -> None:
         self._name, self._text, self._labels = name, text, labels
         self.series: Final[defaultdict[tuple[str, ...], SeriesT]] = defaultdict(made)
-        """By label values. Each appears, at zero, the first time it is asked for."""
+        """Series by label values. Each one is created, at zero, on first access."""
         REGISTRY.register(self)
 
     def labels(self, *values: str) -> SeriesT:

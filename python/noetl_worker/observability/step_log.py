@@ -11,7 +11,7 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """What has been logged; of more than REMEMBERED the oldest is forgotten, and logged again."""
+    """Warnings already logged. Beyond REMEMBERED the oldest is forgotten, and would be logged again."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[int, None] = OrderedDict()

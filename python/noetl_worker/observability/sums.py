@@ -30,14 +30,14 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_plane_down",
     }
 )
-"""Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""
+"""Gauges combined by their maximum: workers report the same number, or the worst counts. Never added."""
 _LOWEST: Final = frozenset({"noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"})
 _COUNTED: Final = frozenset({"counter", "histogram"})
 
 
 @dataclass(frozen=True)
 class _Families(Collector):
-    """What `generate_latest` makes the text of."""
+    """The collector that `generate_latest` formats as text."""
 
     families: Iterable[Metric]
 

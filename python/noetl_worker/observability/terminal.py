@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
 
 PLAIN_WIDTH: Final = 120
-"""Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
+"""Width used without a terminal. Output of `kubectl exec` without -t is still read on a terminal."""
 
 
 def harmless(text: str) -> str:

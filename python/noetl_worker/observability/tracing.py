@@ -26,7 +26,7 @@ log = structlog.get_logger("noetl_worker.tracing")
 
 
 class SpanOfCommand(Protocol):
-    """Where a command is in its trace."""
+    """A command's position in its trace."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -38,7 +38,7 @@ class SpanOfCommand(Protocol):
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
-"""Of the command whose task this is; the task of its tool has it too."""
+"""Span of the command that the current task runs; the task of its tool inherits the span."""
 
 
 def trace_headers() -> Mapping[str, str]:
@@ -48,7 +48,7 @@ def trace_headers() -> Mapping[str, str]:
 
 
 def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Of structlog: `trace_id` and `span_id` in each line of a command."""
+    """Add `trace_id` and `span_id` to each log line of a command; a structlog processor."""
     current = CURRENT.get()
     if current is not None and (ids := current.ids) is not None:
         line["trace_id"], line["span_id"] = ids
