@@ -35,7 +35,7 @@ class SettingLine:
 
     @property
     def file_variable(self) -> str:
-        """Of a secret: the variable that names a file with it."""
+        """The variable that names a file holding the secret."""
         return f"{self.variable}{FILE_SUFFIX}"
 
     def value(self, text: str) -> Any:

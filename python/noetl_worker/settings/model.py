@@ -20,7 +20,7 @@ class Settings(ToolSettings, NatsSettings):
     """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
 
     files_read: tuple[str, ...] = ()
-    """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
+    """Files that settings were read from: a `.env`, a NATS context, files named by `..._FILE`."""
 
     # ── the control plane ──
     server_url: str = setting(

@@ -25,7 +25,7 @@ def pool_of(subject: str, base: str) -> str:
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether every message of `subject` is one of `pattern`; both may have the wildcards * and >."""
+    """Return True if `pattern` matches every message of `subject`; both may have the wildcards * and >."""
     have, want = pattern.split("."), subject.split(".")
     for at, token in enumerate(have):
         if token == ">":
@@ -37,7 +37,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 @dataclass(frozen=True)
 class NatsSettings:
-    """Where commands come from, and where those that can never run are kept."""
+    """The settings of where commands come from, and of where undeliverable commands are kept."""
 
     nats_url: Secret = setting(
         "NATS_URL",
@@ -146,7 +146,7 @@ class NatsSettings:
         return SYSTEM_POOL in (self.pools or ())
 
     def brings(self, subject: str) -> bool:
-        """Whether a durable with these filters gets what is published there."""
+        """Return True if a durable with these filters receives messages published to the subject."""
         return any(covers(pattern, subject) for pattern in self.filters)
 
     @property

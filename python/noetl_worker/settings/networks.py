@@ -22,7 +22,7 @@ OWN_PORTS: Final[set[int]] = set()
 """Ports of the probes of this process and its supervisor, at which no tool connects over loopback."""
 _NONE: Final = "none"
 _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
-"""Whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
+"""IPv6 networks whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
 
 
 def items_of(text: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ _OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in
 
 
 def is_for_tools(variable: str) -> bool:
-    """Whether it is a setting that tools have."""
+    """Return True if the variable is a setting of tools."""
     return variable in _OF_TOOLS or family_of(variable) is not None
 
 

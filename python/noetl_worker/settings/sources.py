@@ -1,4 +1,4 @@
-"""Where the text of a setting comes from: flags, the environment, a `.env` file, a NATS context, in this order."""
+"""The sources of a setting's text: flags, the environment, a `.env` file, a NATS context, in this order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GONE: Final[Mapping[str, str]] = {
 }
 """Settings of earlier versions whose loss changes what a worker does, and what to use instead."""
 _ALIKE: Final = 0.85
-"""Of 1: all of these names begin alike."""
+"""Lowest similarity of a suggested name, from 0 to 1. High, since all these names begin alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class _Source:
     file: str = ""
 
     def find(self, line: SettingLine) -> Given | None:
-        """What it says of a setting: the variable, else its aliases; of a secret also the file it names.
+        """Find a setting in this source: its variable, else an alias; for a secret also the file it names.
 
         Raises:
             SettingsError: it names both, or a file that cannot be read.
@@ -118,7 +118,7 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
 
 
 def advice_on(unknown: Mapping[str, str | None]) -> str:
-    """What to do about them, for people."""
+    """Return advice for people about unknown variables."""
     meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
     rest = [name for name, nearest in unknown.items() if not nearest]
     known = [f"{', '.join(rest)}: not read; `noetl-worker config` lists the settings"] if rest else []

@@ -127,7 +127,7 @@ def boolean(text: str) -> bool:
 
 
 def without_login(address: str) -> str:
-    """What may be shown of it: up to the last `@` all may be a password that is not percent-encoded."""
+    """Return the address without its login. Everything up to the last `@` may be an unencoded password."""
     *schemes, rest = address.split("://", 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     has_login = ":" in authority or (schemes and "@" in authority)
