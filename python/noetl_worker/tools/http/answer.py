@@ -146,7 +146,7 @@ class _Unpacking:
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._is_first = True
         self.is_open = False
-        """What has begun has not ended yet."""
+        """A gzip member or deflate stream was started and not finished."""
         self.is_over = False
         """Whatever comes now is left out."""
 
@@ -264,7 +264,7 @@ def object_in(body: bytes) -> dict[str, Any] | None:
 
 
 def part_at(payload: JsonValue, path: str | None) -> Any:
-    """What is at a dotted path into an answer. Raises LookupError with the name that is not there."""
+    """Return the part of an answer at a dotted path. Raises LookupError with the name that is not there."""
     part = payload
     for name in path.split(".") if path else ():
         if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
@@ -301,7 +301,7 @@ def _json_bytes(data: bytes, charset: str) -> bytes:
 
 
 def _is_binary(headers: Mapping[str, str]) -> bool:
-    """Whether the server says that this is no text, or does not say what it is."""
+    """Return True if the Content-Type is not a text type, or is missing."""
     kind = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
 

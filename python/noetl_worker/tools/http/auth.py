@@ -30,7 +30,7 @@ _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a request gets. `fetched` is the token that was asked for, to be forgotten when it is refused."""
+    """The headers and parameters added to a request. `fetched`: the access token obtained, dropped if refused."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Authorizer:
 
 
 class OverHttp:
-    """What a tool has that asks over HTTP: its connections, and what authorises it.
+    """Base of a tool that sends HTTP requests: its connections and its authorizer.
 
     Args:
         transport: instead of the network, for tests.
@@ -138,7 +138,7 @@ class OverHttp:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be checked of `auth` without asking for its credential; for a config model's `__post_init__`.
+    """Check the parts of `auth` that need no credential; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
@@ -169,7 +169,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 
 
 def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it maps any names to objects, all of which apply."""
+    """Return True if `auth` maps arbitrary names to objects, all of which apply."""
     return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
 
 

@@ -47,7 +47,7 @@ _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """What a connection is made with; each set of options has a pool of its own."""
+    """Options of a connection; each set of options has its own pool."""
 
     verify: bool = True
     ca_file: str | None = None
@@ -55,7 +55,7 @@ class ClientOptions:
     client_key: str | None = None
     proxy: str | None = None
     is_own: bool = False
-    """Where it goes is the worker's own setting and no playbook's: its address is not checked."""
+    """The address comes from the worker's own settings, not from a playbook, so the address is not checked."""
 
 
 class _Idle(NamedTuple):
@@ -143,7 +143,7 @@ def _server_of(address: str) -> str:
 
 
 def check_options(options: ClientOptions) -> None:
-    """What can be checked without reading a file. Raises ConfigurationError."""
+    """Check the options as far as possible without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
         raise ConfigurationError(
             "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"
@@ -267,7 +267,7 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
 
 
 def shown_text(address: str) -> str:
-    """As `shown`, also of what is no address."""
+    """Return an address as `shown` does, also if the text is not a valid address."""
     try:
         return shown(httpx.URL(address))
     except (httpx.InvalidURL, TypeError, ValueError):
@@ -319,6 +319,6 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
 
 
 def is_secret(name: str, given: Collection[str]) -> bool:
-    """Whether a header is for the server alone that it was written for."""
+    """Return True if a header must go only to the server it was written for."""
     lower = name.lower()
     return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

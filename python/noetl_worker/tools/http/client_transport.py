@@ -1,4 +1,4 @@
-"""What an httpx client of tools sends over: its own few connections, instead of a pool of httpcore's.
+"""The transport of the tools' httpx clients: a few connections of its own instead of httpcore's pool.
 
 A client is one command's (client.py), so there is nothing to share out. To look for a free connection in a pool took a
 third of a request's CPU, and locks, traces and copies of httpcore's connections a fifth of the rest.
@@ -26,7 +26,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
         self._verify = verify
         self._network = network
         self._idle: dict[bytes, HttpConnection] = {}
-        """By server; the one that was used longest ago first."""
+        """Idle connections by server, the least recently used first."""
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

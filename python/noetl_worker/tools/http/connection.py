@@ -68,7 +68,7 @@ class HttpConnection:
         await self.stream.write(self._state.send(event) or b"", self._timeouts.get("write"))
 
     async def next_piece(self) -> bytes | None:
-        """Of the answer's body. None: it is complete."""
+        """Read the next piece of the answer's body; None at its end."""
         try:
             event = await self._next_event()
         except BaseException as error:
@@ -97,7 +97,7 @@ class HttpConnection:
         return event
 
     def reset(self) -> bool:
-        """Whether it takes another request: after an answer that was read to its end, and nothing behind it."""
+        """Prepare for another request. Return False unless the answer was read to its end and nothing follows it."""
         state = self._state
         has_more = state.trailing_data[0]  # it would be the answer to the next request, which may be another's
         if state.our_state is not h11.DONE or state.their_state is not h11.DONE or has_more:
@@ -107,7 +107,7 @@ class HttpConnection:
         return True
 
     def is_usable(self) -> bool:
-        """Of an idle one: whether it was not kept for too long, and the server neither spoke nor left."""
+        """Return True if an idle connection is not too old and the server has neither sent data nor closed it."""
         is_kept = asyncio.get_running_loop().time() <= self._idle_since_s + KEPT_S
         return is_kept and not self.stream.get_extra_info("is_readable")
 

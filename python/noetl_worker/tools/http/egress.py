@@ -1,4 +1,4 @@
-"""Which addresses a tool's HTTP connection may go to: all but those that the worker's operator denies.
+"""The addresses that tools may connect to over HTTP: all except those the worker's operator denies.
 
 The rule alone: the start of a worker sets it, and has no use for an HTTP client yet (`egress_backend.py` has that).
 """

@@ -1,4 +1,4 @@
-"""Where a secret of the worker's may be sent: to the hosts that its operator has named beside it.
+"""The hosts that a worker's secret may be sent to: those the operator has named for the secret.
 
 A playbook names the secret and the address. Without this, whoever may write a playbook could have any of them sent to
 a server of their own. A token of the worker's own identity at Google is such a secret too.
@@ -24,13 +24,13 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a request goes, in every way that the playbook has a say in."""
+    """The destination of a request, with every part of it that a playbook can set."""
 
     url: str
     headers: Mapping[str, Any] = field(default_factory=dict)
     """A `Host` among them leads to another one's site at a shared front."""
     proxy: str | None = None
-    """It reads what goes through it, unless the certificate is checked."""
+    """The proxy's address. A proxy can read the traffic unless the server's certificate is verified."""
 
     def hosts(self) -> Iterator[tuple[str, str]]:
         """(host, host:port) of each place that sees the request."""
@@ -50,7 +50,7 @@ class Destination:
 
 
 def named_hosts(variable: str, settings: ToolSettings) -> tuple[str, ...]:
-    """What the worker's NOETL_SECRET_<NAME>_HOSTS says: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
+    """Return the hosts in NOETL_SECRET_<NAME>_HOSTS: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
     text = settings.named.get(variable + HOSTS_SUFFIX, "")
     return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 

@@ -248,12 +248,12 @@ def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
 
 
 def secret_address(name: str) -> str:
-    """Of `projects/<p>/secrets/<s>/versions/<v>`."""
+    """Return the Secret Manager URL of `projects/<p>/secrets/<s>/versions/<v>`."""
     return f"{SECRET_MANAGER}{url_path('v1', *name.split('/'))}:access"
 
 
 def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
-    """Whether a Google token for these is the worker's own: they have no key and no token of somebody else's."""
+    """Return True if a Google token for these values is the worker's own: they hold no key and no refresh token."""
     return _account(values) is None
 
 
