@@ -29,11 +29,11 @@ _COMMANDS: Final = {
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }
-"""Name -> its module and function, and its line in the list of commands."""
+"""The module and function of each command, and its line in the list of commands, by name."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
 """The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
 _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
-"""Name -> the module with its commands."""
+"""The module of each group of commands, by name."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -97,7 +97,7 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
 
     answer_the_shell()

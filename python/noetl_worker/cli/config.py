@@ -73,7 +73,7 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """The list of docs/settings.md, for a terminal too: a table with names of forty letters is too wide for one."""
+    """Return the list of docs/settings.md. A table would be too wide for a terminal: names have up to forty letters."""
     return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
 
 

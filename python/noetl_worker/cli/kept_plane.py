@@ -1,4 +1,4 @@
-"""A command that asks the control plane, pointed at one that knows a kept run of `dev`."""
+"""A temporary control plane with a kept run of `dev`, for commands that ask a control plane."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class KeptPlane(NamedTuple):
     flags: SettingFlags
     """Flags that point a command at this plane."""
     name: str
-    """The id that was asked for: of `last` the newest run's, of an event its command's."""
+    """The command's id if a command or event was named, else the id asked for; for `last`, the newest run's."""
     command: CommandRow | None
-    """The one that was named, or whose event was."""
+    """The named command, or the command of the named event."""
     newest_command: CommandRow | None
     """The newest command of the named execution, else None."""
     is_interrupted: bool
@@ -35,7 +35,7 @@ class KeptPlane(NamedTuple):
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """One of the kept run with this id (an execution's, a command's, an event's, or `last`); None: there is none.
+    """Provide a plane with the kept run of this id (execution, command, event, or `last`); None if there is none.
 
     Raises:
         TransportError: there is none, and the control plane that the command asked instead gives no answer.
@@ -84,7 +84,7 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
 
 
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
-    """The id and the rows of its run; `last` is the id of the newest one."""
+    """Return the id and the rows of its run; `last` stands for the newest run's id."""
     try:
         if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
             return name, ()

@@ -63,7 +63,9 @@ def replay(
 
 
 def _number(name: str) -> int | None:
-    """The id of the event; the Rust plane's command ids have it: <execution>:<step>:<event>, of a loop :i<item> too."""
+    """Return the event's id from a command's id; the Rust plane's are <execution>:<step>:<event>, for a loop with
+    :i<item>.
+    """
     head, _, last = name.rpartition(":")
     number = head.rpartition(":")[2] if head and last.startswith("i") else last
     return int(number) if number.isascii() and number.isdigit() else None

@@ -15,16 +15,16 @@ from noetl_worker.observability.terminal import say
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
-"""A setting, an argument or a file is wrong."""
+"""Exit code for a wrong setting, argument or file."""
 EXIT_NOT_REACHED: Final = 3
 EXIT_UNKNOWN: Final = 5
-"""Nobody who was asked knows it."""
+"""Exit code if no source knows the id."""
 EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 
 
 def require_posix() -> None:
-    """Raises typer.Exit where commands cannot be started and ended as the tools do it."""
+    """Raise typer.Exit on a system where commands cannot be started and ended as the tools need."""
     if not _IS_POSIX:
         from noetl_worker.worker.worker_process import EXIT_CANNOT_START
 
@@ -43,7 +43,7 @@ def seconds_of(text: str) -> float | None:
 
 
 def text_of(error: ControlPlaneError) -> str:
-    """For people: the address in it may have a login."""
+    """Return an error's text for people, without a login that its address may have."""
     from noetl_worker.text.secrets.redaction import redact_text
 
     return redact_text(str(error))
@@ -51,7 +51,7 @@ def text_of(error: ControlPlaneError) -> str:
 
 @contextmanager
 def with_extra_local() -> Iterator[None]:
-    """For imports of what only the extra `local` installs. Raises PlaybookError that names it."""
+    """Guard imports that need the extra `local`. Raises PlaybookError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:

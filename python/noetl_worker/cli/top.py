@@ -57,7 +57,7 @@ def top(
 
 
 def _bare(address: str) -> str:
-    """HOST:PORT. Raises SettingsError where it is none."""
+    """Return HOST:PORT of an address. Raises SettingsError for an invalid one."""
     import httpx
 
     bare = address.removeprefix("http://").rstrip("/")

@@ -9,7 +9,7 @@ from enum import Enum
 class State(str, Enum):
     FINE = "fine"
     WARNING = "warning"
-    """A worker starts and works, and something will bite."""
+    """A worker starts and works, but will have trouble later."""
     WRONG = "wrong"
     """A worker does not start, or does not get, run or report its commands."""
     UNKNOWN = "unknown"
@@ -23,7 +23,7 @@ class Finding:
     found: str
     wanted: str
     fix: str = ""
-    """Empty where nothing is to be done."""
+    """The line that fixes it; empty if there is nothing to fix."""
 
 
 def fine(check: str, found: str, wanted: str) -> Finding:

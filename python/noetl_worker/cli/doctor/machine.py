@@ -14,12 +14,12 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process import confinement, landlock
 
 _OWN_FILES: Final = 200
-"""The worker's own: probes, NATS, the outbox, libraries."""
+"""Files the worker itself opens: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8
-"""Pipes and sockets of a command that starts a process or asks a server."""
+"""Pipes and sockets of one command that starts a process or asks a server."""
 _OWN_MIB: Final = 100
 _MIB_PER_COMMAND: Final = 64
-"""An interpreter with what a small script imports; what commands really take only their author knows."""
+"""Memory of an interpreter with a small script's imports; only the author knows a command's real need."""
 _MIB: Final = 1 << 20
 
 
@@ -57,7 +57,7 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
 
 
 def descriptors(settings: Settings, limit: int | None) -> Finding:
-    """`limit`: with the soft one raised to the hard one, as `run` does."""
+    """Check the limit on open files. `limit`: the soft limit after `run` raised it to the hard one."""
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
     good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each

@@ -1,4 +1,4 @@
-"""Each thing that a worker does with NATS, tried under this login; made so that nothing comes of the trial."""
+"""The checks of a worker's NATS permissions, each tried under this login in a way that changes nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from noetl_worker.settings.settings import Settings
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
-"""Without these nothing more can be found out."""
+"""Permissions without which no further check is possible."""
 _MAKES_STREAM: Final = "may make the stream"
 _MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
-"""JetStream stores no message that expects another stream than it would go to."""
+"""Headers of a message that JetStream does not store, since it expects another stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ _REST: Final = (
         State.WARNING,
     ),
 )
-"""Requests go without a reply subject, which JetStream does nothing with."""
+"""Permissions to try. Requests have no reply subject, so JetStream does nothing with them."""
 
 
 async def first_tried(connection: Connection) -> list[Finding]:
@@ -120,7 +120,7 @@ async def first_tried(connection: Connection) -> list[Finding]:
 
 
 async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """The rest, one finding for each thing; `kept_in`: the stream of dead letters."""
+    """Try the other permissions, one finding each; `kept_in`: the stream of dead letters."""
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
     names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]

@@ -1,4 +1,4 @@
-"""The control plane: is it there, which one in which version, does it send commands over NATS, does it let us in."""
+"""The checks of the control plane: reachable, supported version, commands over NATS, login accepted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _version(health: PlaneHealth, url: str, settings: Settings) -> Finding:
 
 
 async def _registry(client: ControlPlaneClient, url: str, settings: Settings) -> list[Finding]:
-    """Asked with the token, as claims are; who else says that it works here."""
+    """Check the registry with the worker's token, as claims use it, and list the other registered workers."""
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
         answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=_TIMEOUT_S)
@@ -79,8 +79,9 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings) ->
 
 
 def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """The rows of the registry that are ready; another program on our durable makes it anew
-    (protocol/notification.md#durable)."""
+    """Check the registry's ready workers. Another program on our durable would recreate it
+    (protocol/notification.md#durable).
+    """
     check, wanted = "registered workers", "on this durable no workers of another program"
     foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
     foreign = [row for row in foreign if "engine" not in _labels(row)]
@@ -93,10 +94,10 @@ def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
 
 
 async def pullers(settings: Settings) -> tuple[int, int] | None:
-    """How many registered workers may pull from the durable; the Python plane does not show what each pulls from.
+    """Return how many registered workers may pull from the durable, and how many pull requests they may have open.
 
-    And how many pull requests they can have open at once: each asks for at least what its open ones still have to
-    bring. None: the control plane does not say which workers there are.
+    The Python plane does not show a worker's durable. Each pull request asks for at least as much as the open ones have
+    left. None: the control plane does not list its workers.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
