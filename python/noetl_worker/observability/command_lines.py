@@ -8,13 +8,13 @@ from typing import Final
 from noetl_worker.observability.logging import level_is_on
 
 MOST_A_SECOND: Final = 50
-"""So many have each a line."""
+"""Commands per second that each get a line of their own."""
 ONE_OF: Final = 100
 """Sampling rate above MOST_A_SECOND: one command in this many gets a line."""
 
 
 class CommandLines:
-    """One for the worker. What a command without a line costs is one call."""
+    """Chooses the commands that get a log line, for one worker. A command without a line costs one call."""
 
     def __init__(self, which: str) -> None:
         """`which`: failed, sampled, all or none; those that failed have `command_failed` instead."""
@@ -25,9 +25,9 @@ class CommandLines:
         self.look()
 
     def look(self) -> None:
-        """At the level of the log, which an operator may have changed.
+        """Read the log's level, which an operator may have changed.
 
-        Not at each command: to bind a logger for a line that is not written costs more than what it is about.
+        Not called for each command: binding a logger costs more than the command line it would not write.
         """
         self.is_debug = level_is_on(logging.DEBUG)
         """Each delivery gets a log line."""

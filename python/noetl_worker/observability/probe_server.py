@@ -21,13 +21,13 @@ from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
-"""Above it the oldest one makes room: a probe that asks at once is always heard."""
+"""Most open connections. Beyond it the oldest is closed, so that a new probe is always answered."""
 MAX_HEAD_BYTES: Final = 16 * 1024
 log = structlog.get_logger("noetl_worker.probes")
 
 
 Page: TypeAlias = Callable[[], Awaitable[tuple[int, Mapping[str, Any] | bytes]]]
-"""Its status, and what is sent as JSON or, where it is bytes, as the text of metrics."""
+"""Answers a page: its status and its body, JSON or (as bytes) the text of metrics."""
 
 
 async def _serves() -> tuple[int, Mapping[str, Any]]:
@@ -35,7 +35,7 @@ async def _serves() -> tuple[int, Mapping[str, Any]]:
 
 
 class ProbeServer:
-    """Serves pages, each by its path. Those under /debug/ are for this machine, and for who has the token."""
+    """Serves pages, each by its path. Pages under /debug/ need a loopback client or the token."""
 
     def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
         """A connection is closed after `answered_within_s`: a probe and a scrape take milliseconds."""
@@ -78,7 +78,7 @@ class ProbeServer:
             await self._server.wait_closed()
 
     async def respond(self, head: bytes, peer: str) -> bytes:
-        """The whole answer to a request with this head, from this address."""
+        """Return the whole answer to a request with this head, from this address."""
         request_line, *lines = head.decode("latin-1").split("\r\n")
         method, _, target = request_line.rpartition(" HTTP/1.")[0].partition(" ")
         path = target.partition("?")[0]
@@ -128,7 +128,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_own_name(host: str) -> bool:
-    """Return whether a Host header has an IP address, localhost or the machine's name, with any port."""
+    """Return True if a Host header has an IP address, localhost or the machine's name, with any port."""
     name = host.lower()
     if not name.endswith("]"):
         name = name.rpartition(":")[0] or name
@@ -137,7 +137,7 @@ def _is_own_name(host: str) -> bool:
 
 
 def _listening_at(host: str, port: int) -> socket.socket:
-    """`::` is every address of both families, where the machine has both."""
+    """Open the listening socket. `::` means every address of both families, if the machine has both."""
     if ":" not in host:
         return socket.create_server((host, port))
     is_both = host == "::" and socket.has_dualstack_ipv6()

@@ -17,10 +17,10 @@ from noetl_worker.observability.probe_server import Page
 from noetl_worker.process.threads import POOLS, WORK
 
 BLOCKED_AFTER_S: Final = 5.0
-"""A loop that has not turned for this long is reported as blocked."""
+"""Longest time without a turn of the main loop before it is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""A pool of threads that something waits for this long is reported. Only the pool for our own work fails the probe: a
-resolver that does not answer holds the others, and a new process would have the same resolver."""
+"""Longest wait for a thread before its pool is reported. Only the pool for our own work fails the probe: a stuck
+resolver blocks the others, and a new process would have the same resolver."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Health:
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """When the main loop last turned (monotonic seconds)."""
+    """Time of the main loop's last turn (monotonic seconds)."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """Returns the commands in progress; None before the worker pulls."""
@@ -42,7 +42,7 @@ class Health:
         self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
-        """And why. A reason of the worker's own comes first."""
+        """Return readiness and its reason. The worker's own reason comes before the control plane's."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
         return False, self.plane_down
@@ -51,7 +51,7 @@ class Health:
         return max(0.0, time.monotonic() - self.pulse)
 
     def trouble(self) -> str | None:
-        """Why the process is not alive in any useful sense; None when it is."""
+        """Return why the process does no useful work; None if it does."""
         lag_s = self.loop_lag_s()
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"

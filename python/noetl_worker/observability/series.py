@@ -42,7 +42,7 @@ class Level(Count):
 
 
 class Times:
-    """How many values lie in which bucket, and their sum."""
+    """A histogram: the number of values in each bucket, and their sum."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -73,11 +73,11 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
     @property
     def own(self) -> SeriesT:
-        """The only series of a family without labels."""
+        """Return the only series of a family without labels."""
         return self.labels()
 
     def describe(self) -> Iterable[Metric]:
-        """The names, so that a second family of one of them is refused."""
+        """Return the family's names, so that a second family of the same name is refused."""
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:
@@ -125,6 +125,6 @@ class Histogram(MetricFamily[Times]):
 
 
 def buckets_of(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Upper bound and how many values lie below it, as prometheus wants them."""
+    """Return each bucket's upper bound and the number of values below it, as Prometheus wants them."""
     names = [*map(str, map(float, bounds)), "+Inf"]
     return list(zip(names, accumulate(list(counts)), strict=True))

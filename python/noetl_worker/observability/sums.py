@@ -1,4 +1,4 @@
-"""The metrics of several workers as those of one: what `run --processes` serves."""
+"""The combined metrics of several workers, served by `run --processes`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Families(Collector):
 
 
 def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
-    """One exposition out of several; what was counted in `past` is in it too, and no gauge of then."""
+    """Combine several expositions into one. Counters of `past` are included, its gauges are not."""
     whole: dict[str, Metric] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
     for text, is_past in (*((text, False) for text in texts), *((text, True) for text in past)):
