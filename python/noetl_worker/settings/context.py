@@ -29,7 +29,7 @@ _NOT_USED: Final = (
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Its file; variable -> text of what the context says and nobody else does.
+    """Return the file of a context, and the text of each variable that only the context sets.
 
     Args:
         name: of a context, or the path of its file.

@@ -26,7 +26,7 @@ _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96"
 
 
 def items_of(text: str) -> tuple[str, ...]:
-    """The items of a comma-separated list, checked. Raises ValueError with what is allowed."""
+    """Return the checked items of a comma-separated list. Raises ValueError with the allowed forms."""
     items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
     for item in items:
         try:
@@ -43,18 +43,18 @@ def items_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """A list of networks; each keeps the item that it was written as."""
+    """A list of networks; each keeps the item it was written as."""
 
     items: tuple[tuple[str, Network], ...]
 
     @classmethod
     def of(cls, items: Iterable[str]) -> Networks:
-        """Raises ValueError for an item that is neither a name nor a network."""
+        """Make the list. Raises ValueError for an item that is neither a name nor a network."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
     def item_with(self, address: str) -> str | None:
-        """The item that has this address, in whichever form it is written; None: no one has."""
+        """Return the item that contains this address, in whichever form it is written; None if there is none."""
         for form in _forms(_read(address)):
             for item, network in self.items:
                 if form in network:

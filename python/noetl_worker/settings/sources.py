@@ -16,14 +16,14 @@ from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
-"""An empty variable counts as unset, but for these, which it switches off."""
+"""Variables that an empty text switches off. Any other empty variable counts as unset."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
-"""No other program reads such names."""
+"""Prefixes that no other program's variables have."""
 _OF_A_SERVICE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""Kubernetes makes them in each pod for a service `noetl-worker`, or `noetl-worker-...`."""
+"""Variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
 GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_ALLOW_OVERRIDE": "a plug-in replaces no built-in kind; give its tool a kind of its own",
     "NOETL_WORKER_DEAD_LETTER_SUBJECT": "dead letters are kept on noetl.dead_letters; move the old ones to a stream "
@@ -31,7 +31,7 @@ GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_RATE_LIMIT": "bound how many commands run at the same time by WORKER_MAX_CONCURRENT or "
     "NOETL_WORKER_KIND_LIMITS",
 }
-"""Settings of earlier versions whose loss changes what a worker does, and what to use instead."""
+"""Removed settings whose loss changes a worker's behaviour, each with its replacement."""
 _ALIKE: Final = 0.85
 """Lowest similarity of a suggested name, from 0 to 1. High, since all these names begin alike."""
 
@@ -42,9 +42,9 @@ class Given:
 
     text: str
     source: str
-    """flag, environment, .env or a NATS context; with the name where it is another one than the setting's."""
+    """Source of the text: flag, environment, .env or a NATS context, with the variable's name if it is an alias."""
     file: str = ""
-    """The path of the file that it was read from."""
+    """Path of the file the text was read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class _Source:
 def given_texts(
     lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
 ) -> dict[str, Given]:
-    """Variable -> text for each setting that is given, and for each variable of a family (`tools.py`).
+    """Return the text of each setting that is given, and of each variable of a family (`tools.py`), by variable.
 
     Raises:
         SettingsError: a file that a source names cannot be read, or contradicts another one.
@@ -104,8 +104,10 @@ def given_texts(
 
 
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
-    """Variables that are named as ours, and are no setting: mistyped, another worker's, or of another version; each
-    with the setting that is named most like it."""
+    """Return variables that look like ours but are no settings, each with the most similar setting's name.
+
+    Such a variable is mistyped, another worker's, or of another version.
+    """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
     unknown = sorted(name for name in given if name.startswith(_OURS) and not _OF_A_SERVICE.fullmatch(name))
@@ -137,7 +139,7 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
 
 
 def _of_families(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """A line for each variable of a family that a source names."""
+    """Yield a setting for each variable of a family that a source names."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.variable_of, names))):
@@ -159,7 +161,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _with_port(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Cloud Run's PORT is the metrics port unless WORKER_METRICS_BIND says otherwise (Rust worker's rule)."""
+    """Use Cloud Run's PORT as the metrics port unless WORKER_METRICS_BIND is set (Rust worker's rule)."""
     if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
         return environment
     return {**environment, "WORKER_METRICS_BIND": f"0.0.0.0:{environment['PORT']}"}
