@@ -40,7 +40,7 @@ HEADERS: Final = {
     "Connection": "keep-alive",
     "User-Agent": "noetl-worker",
 }
-"""Only the codings that `answer.py` unpacks within its limit: the others would be unpacked without one."""
+"""Headers of every request. Only codings that `answer.py` unpacks within its limit are accepted."""
 _MOST_PEM_BYTES: Final = 4 << 20
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
@@ -81,14 +81,14 @@ class Clients:
         self._transport = transport
         self._max_idle = max_idle
         self._idle: list[_Idle] = []
-        """The one idle for longest first."""
+        """Idle clients, the longest idle first."""
         self._is_closed = False
 
     @asynccontextmanager
     async def lease(
         self, options: ClientOptions = ClientOptions(), *, to: str, settings: ToolSettings | None = None
     ) -> AsyncIterator[httpx.AsyncClient]:
-        """A client for these options, for one command alone.
+        """Provide a client with these options, for one command alone.
 
         One that is left by an exception is closed: over a proxy, httpcore may keep a cancelled request's connection.
 
@@ -127,7 +127,7 @@ class Clients:
             await client.aclose()
 
     async def aclose(self) -> None:
-        """Close what is idle now, and the rest as soon as its command is over."""
+        """Close idle clients now, and the others when their commands end."""
         self._is_closed = True
         idle, self._idle = self._idle, []
         for one in idle:
@@ -163,14 +163,14 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
 
 
 class _Client(httpx.AsyncClient):
-    """Sends a streamed request over its one transport at once.
+    """A client that sends a streamed request directly over its one transport.
 
     What httpx does before (authentication, cookies, hooks, its log) has nothing to do here and costs a third of the CPU
     of a request.
     """
 
     direct: httpx.AsyncBaseTransport | None = None
-    """None: there are proxies, and httpx knows which request goes over which."""
+    """The transport to use directly; None if there are proxies, among which httpx chooses."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         try:
@@ -224,7 +224,7 @@ def _new_client(
 
 @functools.lru_cache(maxsize=1)
 def _public_tls_context() -> ssl.SSLContext:
-    """The public authorities (or SSL_CERT_FILE), read once: it takes a tenth of a second."""
+    """Return a context with the public authorities (or SSL_CERT_FILE). Reading them takes 0.1 s, so it is done once."""
     return httpx.create_ssl_context()
 
 
@@ -254,7 +254,7 @@ def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.S
 
 
 def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings | None) -> str | None:
-    """A path that leads OpenSSL, which takes no open file, to the file that was looked at."""
+    """Return a path through which OpenSSL, which takes no open file, reads the file that was checked."""
     given = getattr(options, name)
     if not given:
         return None
@@ -276,19 +276,19 @@ def shown_text(address: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """An address for messages: no user, no password, no query (keys are passed there)."""
+    """Return an address for messages: no user, no password, no query (keys are passed there)."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 
 def without_user(address: str) -> str:
-    """An address for results: its query stays, a user and password in it do not."""
+    """Return an address for results, without user and password but with its query."""
     return str(httpx.URL(address).copy_with(username=None, password=None)) if "@" in address else address
 
 
 async def send(
     client: httpx.AsyncClient, request: httpx.Request, *, follow_redirects: bool, secret_headers: Collection[str] = ()
 ) -> httpx.Response:
-    """The answer, its body not read yet; at most 10 redirects on the way.
+    """Send a request, following at most 10 redirects. Return the answer with its body unread.
 
     Another scheme, host or port gets no Authorization, no Cookie, none of `secret_headers`, and no header whose name
     says that it carries a key, a token or a session.

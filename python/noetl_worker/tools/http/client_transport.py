@@ -19,7 +19,7 @@ _MOST_IDLE: Final = 20
 
 
 class ClientTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1, a new connection for each request that finds none idle to its server."""
+    """An HTTP/1.1 transport; it opens a new connection if none to the server is idle."""
 
     def __init__(self, verify: ssl.SSLContext, network: httpcore.AsyncNetworkBackend) -> None:
         verify.set_alpn_protocols(["http/1.1"])
@@ -66,7 +66,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
         return HttpConnection(stream)
 
     async def give_back(self, server: bytes, connection: HttpConnection) -> None:
-        """After an answer that was read, or left."""
+        """Take a connection back after an answer that was read to its end, or abandoned."""
         if self._is_closed or not connection.reset():
             await connection.aclose()
             return
@@ -78,7 +78,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
             await surplus.aclose()
 
     async def aclose(self) -> None:
-        """Close what is idle now; who has an answer closes it, and its connection with it."""
+        """Close idle connections now. A connection in use closes with its answer."""
         self._is_closed = True
         idle, self._idle = self._idle, {}
         for connection in idle.values():
@@ -86,7 +86,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """Its end, or its closing before, gives the connection back."""
+    """An answer's body. Its end, or an earlier close, gives the connection back."""
 
     def __init__(self, owner: ClientTransport, server: bytes, connection: HttpConnection) -> None:
         self._owner, self._server = owner, server

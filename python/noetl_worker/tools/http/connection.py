@@ -1,4 +1,4 @@
-"""One connection of HTTP/1.1: what h11 makes of a request is written, what it makes of the bytes read is the answer."""
+"""One HTTP/1.1 connection: h11 encodes the request and parses the bytes of the answer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import httpcore
 import httpx
 
 KEPT_S: Final = 5.0
-"""An idle connection is closed after so long, or not used again."""
+"""Longest idle time of a connection before it is closed."""
 _LONGEST_HEAD: Final = 100 << 10
 _READ_AT_ONCE: Final = 1 << 16
 _MOST_BESIDE: Final = 1 << 17
-"""Bytes of an answer that are not its content: heads, trailers, and what the frames of its chunks have above a byte for
-each byte of content. A chunk counts 16 more, for the time it takes to read."""
+"""Most bytes of an answer that are not content: heads, trailers, and chunk framing beyond a byte per byte of content. A
+chunk counts 16 more, for its reading time."""
 _CHUNK: Final = 16
 _EVENTS_AT_ONCE: Final = 64
-"""Chunks in a row that are read without a turn for others."""
+"""Chunks read in a row before other tasks get a turn."""
 
 
 class HttpConnection:
-    """Used by one exchange at a time: `ask`, the pieces of the answer, `reset`. Closed by whatever it raises.
+    """One exchange at a time: `ask`, the pieces of the answer, `reset`. Any error closes the connection.
 
     Raises:
         httpx.TransportError: of the network, and of what is no HTTP/1.1.
@@ -39,7 +39,7 @@ class HttpConnection:
         self._events = 0
 
     async def ask(self, request: httpx.Request) -> h11.Response | h11.InformationalResponse:
-        """The head of the answer. An informational one (101) switches to a protocol that is not read here."""
+        """Send a request; return the answer's head. An informational one (101) switches to a protocol not read here."""
         self._timeouts, self._beside = request.extensions.get("timeout", {}), 0
         try:
             with suppress(httpcore.WriteError):  # a server may answer before it has read all
@@ -116,7 +116,7 @@ class HttpConnection:
 
 
 def raise_as_httpx(error: BaseException) -> NoReturn:
-    """The errors of h11 and of httpcore's streams by the names that httpx has for them; others as they are."""
+    """Raise errors of h11 and httpcore's streams as their httpx errors, and others unchanged."""
     if not isinstance(error, (httpcore.TimeoutException, httpcore.NetworkError, h11.ProtocolError)):
         raise error
     raise getattr(httpx, type(error).__name__)(str(error)) from error

@@ -1,4 +1,4 @@
-"""Connections of an HTTP client to addresses that were checked (egress.py).
+"""Connections of an HTTP client, only to checked addresses (egress.py).
 
 A name is resolved once, here, and the connection is made to an address that was checked; a second lookup could give
 another one. What is sent over it (TLS name, Host) is the name's. A connection of the pool was checked when it was made,
@@ -23,7 +23,7 @@ from noetl_worker.tools.http.stream import TcpStream
 from noetl_worker.tools.process.shortage import is_shortage
 
 _STAGGER_S: Final = 0.25
-"""After so long the next address of a name is tried beside the one before (RFC 8305)."""
+"""Time until a name's next address is tried in parallel (RFC 8305)."""
 
 
 def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
@@ -45,11 +45,11 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connections of asyncio, to checked addresses."""
+    """An asyncio network backend that connects only to checked addresses."""
 
     def __init__(self, *, is_own: bool = False) -> None:
         self._is_own = is_own
-        """Any address will do."""
+        """Every address is allowed."""
 
     async def connect_tcp(
         self,
@@ -78,7 +78,7 @@ async def _connected(port: int, address: str) -> TcpStream:
 
 
 async def _allowed(host: str, port: int) -> list[str]:
-    """The addresses of `host` that may be connected to, the most wanted first. EgressDenied when none of them may."""
+    """Return the allowed addresses of `host`, the preferred first. Raises EgressDenied if there are none."""
     try:
         check(host, host, port)
         return [host]
@@ -107,7 +107,7 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
 
 
 async def _first(connected: Callable[[str], Coroutine[Any, Any, TcpStream]], addresses: list[str]) -> TcpStream:
-    """The first connection that stands; each address is tried a moment after the one before."""
+    """Return the first connection made; each address is tried a moment after the previous one."""
     if len(addresses) == 1:
         return await connected(addresses[0])
     waiting, tasks, failure = list(addresses), set[asyncio.Task[TcpStream]](), None

@@ -28,12 +28,12 @@ class Destination:
 
     url: str
     headers: Mapping[str, Any] = field(default_factory=dict)
-    """A `Host` among them leads to another one's site at a shared front."""
+    """Headers of the request. A `Host` may lead to another site behind a shared front end."""
     proxy: str | None = None
     """The proxy's address. A proxy can read the traffic unless the server's certificate is verified."""
 
     def hosts(self) -> Iterator[tuple[str, str]]:
-        """(host, host:port) of each place that sees the request."""
+        """Yield (host, host:port) of each place that sees the request."""
         given = [self.url, *([self.proxy] if self.proxy else [])]
         scheme = httpx.URL(self.url).scheme
         given += [f"{scheme}://{value}" for name, value in self.headers.items() if name.lower() == "host" and value]
@@ -42,7 +42,9 @@ class Destination:
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
     def place(self) -> str:
-        """Who is asked, as a redirect tells places apart: scheme, host and port, and the site that a `Host` names."""
+        """Return the place asked: scheme, host, port, and the site that a `Host` header names; used to compare
+        redirects.
+        """
         url = httpx.URL(self.url)
         server = url.netloc.decode("ascii")
         sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
@@ -56,7 +58,7 @@ def named_hosts(variable: str, settings: ToolSettings) -> tuple[str, ...]:
 
 
 def check_destination(variable: str, destination: Destination, settings: ToolSettings) -> None:
-    """Raises CredentialError: the secret in `variable` may not be sent there."""
+    """Raise CredentialError if the secret in `variable` may not be sent to the destination."""
     hosts = named_hosts(variable, settings)
     if not hosts:
         raise CredentialError(
@@ -67,7 +69,7 @@ def check_destination(variable: str, destination: Destination, settings: ToolSet
 
 
 def check_identity(destination: Destination, settings: ToolSettings) -> None:
-    """Raises CredentialError: a token of the worker's own identity at Google may not be sent there."""
+    """Raise CredentialError if a token of the worker's own Google identity may not be sent to the destination."""
     hosts = tuple(host.lower() for host in settings.google_hosts)
     _check("the worker's own Google identity", _GOOGLE_HOSTS, hosts, destination)
 

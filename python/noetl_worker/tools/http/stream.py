@@ -1,4 +1,4 @@
-"""A connection of asyncio, as httpcore reads and writes one.
+"""An asyncio connection with httpcore's interface for reading and writing.
 
 anyio's, which httpcore takes, makes a cancel scope and one or two more turns of the loop at each read and write: 50 µs
 of a request.
@@ -15,9 +15,9 @@ import anyio
 import httpcore
 
 _MOST_HELD: Final = 1 << 16
-"""Bytes that were not asked for yet; the server has to wait with more."""
+"""Most bytes held that nobody has read; beyond it the server has to wait."""
 _DAY_S: Final = 86_400.0
-"""asyncio ends a handshake after a minute by itself; here the deadline of the exchange does."""
+"""Handshake limit that leaves the deadline to the exchange; asyncio's own would be one minute."""
 
 
 class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -28,12 +28,12 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._is_over = False
-        """Nothing comes any more: closed by the server, or lost."""
+        """No more data comes: the server closed the connection, or it was lost."""
         self._error: Exception | None = None
-        """Why it was lost."""
+        """Why the connection was lost."""
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        """There while the server takes less than is written."""
+        """Set while the server reads more slowly than we write."""
 
     # ── httpcore ──
 
@@ -104,7 +104,7 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return self
 
     async def _require_untouched(self, before: str) -> None:
-        """Nothing came yet. What was read without TLS would be taken for an answer under it."""
+        """Raise an error if data arrived before TLS: it would be taken for an answer under TLS."""
         if self._pieces or self._is_over:
             await self.aclose()
             did = "spoke" if self._pieces else "closed"
