@@ -71,8 +71,7 @@ class PlaybookText:
         return node.start_mark.line + 1 if node.start_mark.line == node.end_mark.line else None
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
-        """Yield the text, value and place of each value below a path that YAML reads unlike its text (`no` is false).
-        """
+        """Yield text, value and place of each value below a path that YAML reads unlike its text (`no` is false)."""
         for node in yaml_text.read_otherwise(self._nodes.get(path)):
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 

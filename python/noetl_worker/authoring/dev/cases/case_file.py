@@ -1,4 +1,4 @@
-"""A file of cases beside a playbook, `name.test.yaml` beside `name.yaml`: read, and checked before anything runs."""
+"""The file of cases beside a playbook (`name.test.yaml` beside `name.yaml`), checked before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
-"""`running`: it stands still."""
+"""Outcomes a case may expect; `running`: the execution stands still."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
 
 

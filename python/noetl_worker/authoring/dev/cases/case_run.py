@@ -1,4 +1,4 @@
-"""Runs cases: a plane, NATS and a worker for each file, and each case as an execution of its own."""
+"""The running of cases: a plane, NATS and a worker for each file, an execution for each case."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CaseEnd:
 
     @property
     def lines(self) -> list[str]:
-        """Why it failed."""
+        """The lines that say why the case failed."""
         found = [line for one in self.differences for line in one.lines(str(self.file.file))]
         return [*found, *self.told] if found else []
 
@@ -52,7 +52,7 @@ class CaseEnd:
 async def run_cases(
     file: CaseFile, tell: Callable[[CaseEnd], None], *, dialect: Dialect, worker_factory: WorkerFactory, limit_s: float
 ) -> None:
-    """Each case of a file, one after the other.
+    """Run the cases of a file, one after the other.
 
     Args:
         tell: called at the end of each case.
@@ -145,7 +145,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """A case that was ended for its time may still tell something."""
+        """Note the earlier executions: a case that ran out of time may still send events."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:

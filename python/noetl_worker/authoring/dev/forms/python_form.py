@@ -1,5 +1,6 @@
-"""How the Python plane keeps results and writes commands (protocol/command.md#python-plane; recorded: *-claim,
-*-nats)."""
+"""The Python plane's storage of results and form of commands (protocol/command.md#python-plane; recorded: *-claim,
+*-nats).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
 class PythonForm:
-    """Everything an execution knows is one mapping: `ctx`, `workload` and the top level show the same names."""
+    """The Python plane's form: `ctx`, `workload` and the top level are views of one mapping."""
 
     dialect = Dialect.PYTHON
     goes_on_after_no_items = False  # recorded (loop-empty)
@@ -199,9 +200,10 @@ class PythonForm:
 
 
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
-    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*).
+    """Return the `output` that a command's input sees: only a step following itself, or a loop's next item, sees its
+    last one (recorded: set-counter, loop-*).
 
-    Another one that names `output` in its input gets that of nothing (recorded: arcs-on-error).
+    Any other command that names `output` in its input gets an empty one (recorded: arcs-on-error).
     """
     before = command.trigger.step if command.trigger is not None else None
     return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
@@ -216,7 +218,7 @@ def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def with_context(value: JsonValue) -> JsonValue:
-    """A step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
+    """Return a step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}
     return ListResult(value) if isinstance(value, list) else value
@@ -240,7 +242,7 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """One tool: its fields rendered, with the plane's two placeholders. A sequence: the tasks as written."""
+    """Return the tool's config: rendered fields and the plane's two placeholders; a sequence's tasks as written."""
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
     config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))

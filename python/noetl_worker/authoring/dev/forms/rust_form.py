@@ -1,5 +1,6 @@
-"""How the Rust plane keeps results and writes commands (protocol/command.md#rust-plane; recorded:
-rust-control-plane)."""
+"""The Rust plane's storage of results and form of commands (protocol/command.md#rust-plane; recorded:
+rust-control-plane).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from noetl_worker.text.json_text import dumps
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
-"""Names that conditions and templates may use here, and that a claim does not carry."""
+"""Names that conditions and templates may use here, but that a claim does not carry."""
 
 
 class RustForm:
-    """Each step's data under its name, every step's report under `steps`."""
+    """The Rust plane's form: each step's data under its name, every step's report under `steps`."""
 
     dialect = Dialect.RUST
     goes_on_after_no_items = True
@@ -201,7 +202,9 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A sequence's tasks give their fields to the top level when every value is an object (protocol/tasks.md#lists)."""
+    """Return a sequence's result with its tasks' fields at the top level if every value is an object
+    (protocol/tasks.md#lists).
+    """
     if not all(isinstance(inner, dict) for inner in value.values()):
         return dict(value)
     return {**value, **{name: field for inner in value.values() for name, field in inner.items()}}
@@ -213,7 +216,9 @@ def _item_names(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(command: StepCommand) -> JsonValue:
-    """Inputs of step and tool become `args`, rendered; a sequence is a list of one-key objects, as written."""
+    """Return the config: inputs of step and tool as `args`, rendered; a sequence as a list of one-key objects, as
+    written.
+    """
     step, scope = command.step, command.scope
     names = _item_names(command.position) if command.position is not None else {}
     if not isinstance(step.tool, Mapping):
@@ -228,7 +233,7 @@ def _tool_config(command: StepCommand) -> JsonValue:
 
 
 def _in_order(value: JsonValue) -> JsonValue:
-    """Recorded (http-request): what it has rendered has its keys in the order of the alphabet."""
+    """Return a value with its keys in alphabetical order, as the plane renders it (recorded: http-request)."""
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value)}
     return [_in_order(item) for item in value] if isinstance(value, list) else value

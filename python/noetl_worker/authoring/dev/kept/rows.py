@@ -1,4 +1,4 @@
-"""A run of `dev` as the rows of its plane, redacted; and a plane that answers from them as the one it ran on did."""
+"""A run of `dev` as redacted rows of its plane, and a plane that answers from them as the run's own did."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def rows_of(
 
 @asynccontextmanager
 async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
-    """A plane on a port of its own, without NATS, that knows this run and nothing else; it asks for its token.
+    """Serve a plane that knows only this run, on its own port, without NATS; it requires its token.
 
     Raises:
         PlaybookError: what is kept of it is no run.

@@ -23,13 +23,13 @@ _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
 )
-"""Names that a plane makes for each run anew."""
+"""Names that a plane sets anew for each run."""
 _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
 
 class _NotSeen(Exception):
-    """A run has nothing of a step; says why."""
+    """A run has no record of the step; the text says why."""
 
 
 def step_with(
@@ -41,7 +41,7 @@ def step_with(
     run: str | None,
     overrides: Collection[str] = (),
 ) -> StepAlone:
-    """The step of this name, or the item of its loop: `each[2]`.
+    """Return the step of this name, or one item of its loop: `each[2]`.
 
     Args:
         file: an object of names, which win over those of the run.
@@ -92,7 +92,7 @@ def _of_file(file: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
-    """A name that nothing of the step has; what a tool of the workbook reads stands elsewhere."""
+    """Refuse a name that nothing in the step uses. The inputs of workbook tools are elsewhere and not checked."""
     words = _words(asdict(playbook.steps[step]))
     if "workbook" in words:
         return
@@ -147,7 +147,7 @@ def _saw(
 
 
 def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
-    """The newest first."""
+    """Yield the runs' ids, the newest first."""
     for run in map(str, kept.newest(_MOST_RUNS)):
         executions = map(_plain, kept.find(run, "executions"))
         if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
@@ -182,7 +182,7 @@ class _KeptCommand(NamedTuple):
     execution_id: int
     step: str
     item: int | None
-    """Its place in the loop."""
+    """The item's index in the loop."""
     meta: Mapping[str, Any]
     context: Mapping[str, JsonValue]
 
@@ -206,7 +206,7 @@ def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
-    """Names that were too large for their command are kept apart from it (protocol/command.md#python-plane)."""
+    """Return names with the values stored apart because they were too large (protocol/command.md#python-plane)."""
     if isinstance(value, dict) and value.get("kind") == "result_ref":
         value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
     return fields_of(value)

@@ -31,7 +31,7 @@ _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 
 
 class ListResult(list[JsonValue]):
-    """A step's result that is a list: templates find it whole, or under `result`, and nothing else of it."""
+    """A step's list result: templates see the whole list, by itself or under `result`, and no part of it."""
 
 
 def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
@@ -61,7 +61,7 @@ class _StepResult(dict[str, Any]):
     """
 
     def under(self, key: str) -> Any:
-        """Raises KeyError."""
+        """Return the value of a key. Raises KeyError."""
         if key == "data" and key not in self:
             return self
         context = self.get("context")
@@ -76,7 +76,7 @@ def _seen(value: JsonValue) -> Any:
 
 
 class _Engine(Environment):
-    """Jinja as it comes: `default` leaves null, a subscript finds methods, a missing name is an error."""
+    """Jinja with its own rules: `default` keeps null, a subscript finds methods, a missing name is an error."""
 
     def __init__(self) -> None:
         super().__init__(StrictUndefined)

@@ -9,18 +9,18 @@ from noetl_worker.authoring.dev.orchestration.playbook import Playbook
 
 
 class Refusal(NamedTuple):
-    """Status and text of its answer to `execute`."""
+    """Status and text of the plane's answer to `execute`."""
 
     status: int
     text: str
     step: str = ""
-    """The one that it is about, and what of it."""
+    """The step that the refusal is about, followed by the part of it."""
     field: str = ""
     word: str = ""
 
 
 def refused_by_rust(playbook: Playbook) -> Iterator[Refusal]:
-    """The first is the plane's answer."""
+    """Yield the refusals of a playbook. The first one is the plane's answer."""
     steps = playbook.steps
     for position, step in enumerate(steps.values()):
         where = f"workflow[{position}]"

@@ -1,4 +1,4 @@
-"""Server-side rendering: which templates a plane fills in before a command goes out, and when an arc holds.
+"""Server-side rendering: the templates that a plane fills in before a command goes out, and the conditions of arcs.
 
 Each plane has its own template engine; recorded (tests/compat/values) is what they make of the same text:
 
@@ -45,7 +45,7 @@ _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", 
 
 
 def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
-    """`value` with its templates filled in, as this plane does it.
+    """Return `value` with its templates filled in as this plane does it.
 
     Text with `keychain.` in a template is the worker's to resolve: a lone reference becomes `{"$noetl_ref": ...}`,
     other text stays.
@@ -96,7 +96,7 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """The value of a text that is one expression; any other text as the Rust plane prints it."""
+    """Return the value of a text that is one expression; any other text as the Rust plane prints it."""
     try:
         template = compiled(_ENGINE, text)
         if isinstance(template, TemplateExpression):
@@ -129,7 +129,7 @@ def _rust_length(value: Any) -> int:
 
 
 class _RustEngine(Environment):
-    """The worker's, but for what the Rust plane's sees in another way."""
+    """The worker's engine, changed where the Rust plane's engine differs."""
 
     def __init__(self) -> None:
         super().__init__(LENIENT.undefined)
@@ -162,7 +162,7 @@ def _json_typed(value: JsonValue) -> JsonValue:
 
 
 def _number(text: str) -> JsonValue:
-    """A whole number of 64 bits, else a float; ValueError for one that no float holds."""
+    """Parse an integer of 64 bits, else a float. Raises ValueError for a number that no float can hold."""
     read = float(text)
     if not math.isfinite(read):
         raise ValueError(text)
@@ -195,7 +195,7 @@ def _has_null(value: JsonValue) -> bool:
 
 
 def _refuse_methods(text: str) -> None:
-    """Recorded (methods): `.get()`, `.items()`, `.upper()` and the like are unknown to the Rust plane."""
+    """Refuse `.get()`, `.items()`, `.upper()` and the like, which the Rust plane does not know (recorded: methods)."""
     try:
         tree = _SYNTAX.parse(text)
     except TemplateSyntaxError as error:

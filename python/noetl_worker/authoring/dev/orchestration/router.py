@@ -1,4 +1,4 @@
-"""The DSL core: what follows when a command has ended.
+"""The DSL core: the decision about what follows an ended command.
 
 A pure decision over an Execution: no database, no clock, no network. How a command looks on the wire is the
 dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook.
@@ -18,18 +18,18 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _MAX_PASSES: Final = 100
-"""Steps without a tool that may follow each other; more is a cycle."""
+"""Most steps without a tool in a row; more is a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Why a follow-up command is issued; None for the first of an execution."""
+    """The cause of a follow-up command; None for the first of an execution."""
 
     event_type: str
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """All targets, when inclusive arcs led to more than one."""
+    """All targets, if inclusive arcs led to more than one."""
     target_index: int = 0
 
 
@@ -84,7 +84,7 @@ class Form(Protocol):
     """True if values that a step's tasks wrote to `ctx` win over the `set` of the step."""
 
     def begin_event(self, execution: Execution) -> None:
-        """Called before an outcome is looked at: forget what the plane does not keep from one event to the next."""
+        """Forget what the plane does not keep between events; called before an outcome is handled."""
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Return True if an arc leading to this step may enter it now."""
@@ -92,13 +92,13 @@ class Form(Protocol):
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
-        """Variables for templates of this execution."""
+        """Return the variables for templates of this execution."""
 
     def in_flight(self, loop: Loop, size: int) -> int:
-        """How many items of a loop of `size` are out at the same time."""
+        """Return how many items of a loop of `size` are out at the same time."""
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
-        """The scope of one loop item."""
+        """Return the scope of one loop item."""
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """Make a step's result visible to later templates."""
@@ -107,7 +107,7 @@ class Form(Protocol):
         """Make the result of a finished item visible to the loop's next items."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
-        """Make a loop's results visible under the step's name; returns them."""
+        """Make a loop's results visible under the step's name, and return them."""
 
     def loop_item(self, outcome: CommandOutcome) -> JsonValue:
         """Return one item's entry in the loop's collected results."""
@@ -124,12 +124,12 @@ class Form(Protocol):
         """Return True if the step's own `when` keeps its tool from running."""
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """The items of a loop's `in`, as written and as rendered; None when there is no list."""
+        """Return the items of a loop's `in`, as written and as rendered; None if it is no list."""
 
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Events the plane writes about the arcs of a step."""
+        """Return the events that the plane writes about the arcs of a step."""
 
 
 class Router:
@@ -139,7 +139,7 @@ class Router:
         self._form = form
 
     def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
-        """The first commands of an execution; `alone`: of this step, and nothing follows.
+        """Return the first commands of an execution; `alone`: only this step's, and nothing follows.
 
         Raises:
             PlaybookError: the step alone is a loop, and what it is given has no items for it.
@@ -183,7 +183,7 @@ class Router:
         return turn.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """A command failed for good and nothing follows it (`command.failed` without a `call.error`)."""
+        """Decide after a command failed for good (`command.failed` without a `call.error`); nothing follows it."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -194,7 +194,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One decision while it is made."""
+    """One decision while it is being made."""
 
     form: Form
     execution: Execution
@@ -220,7 +220,9 @@ class _Turn:
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
     def leave(self, step: Step, outcome: CommandOutcome) -> None:
-        """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#results)."""
+        """Carry out the step's `set`, then its arcs, then each chosen arc's `set` and target
+        (protocol/tasks.md#results).
+        """
         execution, decision = self.execution, self.decision
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
@@ -345,7 +347,7 @@ class _Turn:
         self._fill(run, step, self.scope(outcome, "loop_init", step), trigger)
 
     def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
-        """All items are back. After a failed item nothing follows (recorded: loop-item-fails)."""
+        """Close a loop whose items are all back. Nothing follows a failed item (recorded: loop-item-fails)."""
         execution = self.execution
         value = self.form.keep_loop(execution, step.name, run)
         execution.last_result = value
@@ -378,7 +380,7 @@ def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
 
 
 def items_of(collection: JsonValue) -> list[JsonValue] | None:
-    """The items of a rendered `in`: a list, or an object as [{key, value}]."""
+    """Return the items of a rendered `in`: a list, or an object as [{key, value}]."""
     if isinstance(collection, list):
         return collection
     if isinstance(collection, dict):

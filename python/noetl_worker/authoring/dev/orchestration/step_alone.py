@@ -1,4 +1,4 @@
-"""One step of a playbook run by itself, with names that are given in the place of what ran before it."""
+"""A single step of a playbook, run with given names instead of the steps before it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepAlone:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
     def of(self, playbook: Playbook) -> Playbook:
-        """The playbook with this step alone; of its loop the one item that is named, if one is."""
+        """Return the playbook with this step alone, and with only the given item of its loop, if any."""
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:

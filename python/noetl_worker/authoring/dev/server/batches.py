@@ -1,4 +1,4 @@
-"""The Python plane's batch route: rows at once, the engine later (protocol/batches.md)."""
+"""The Python plane's batch route: rows are stored at once, the engine acts later (protocol/batches.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "
 _NODE: Final = "events.batch"
 _MOST_EVENTS: Final = 256
 _MOST_PAYLOAD: Final = 2 * 1024 * 1024
-"""Bytes of a batch."""
+"""Largest batch in bytes."""
 
 
 class _Pending(NamedTuple):

@@ -21,7 +21,7 @@ _OF_A_TOKEN: Final = (
 
 
 class Credentials:
-    """Named credentials."""
+    """The named credentials of one plane."""
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._ids = ids
@@ -64,7 +64,7 @@ class Credentials:
 
 
 class Keychain:
-    """Tokens by catalog entry, name and scope. A read always answers 200; `status` says whether it is there."""
+    """Tokens by catalog entry, name and scope. A read always answers 200; `status` tells if the token exists."""
 
     def __init__(self, settings: PlaneSettings) -> None:
         self._is_rust = settings.dialect is Dialect.RUST
@@ -98,7 +98,7 @@ class Keychain:
         )
 
     def add_static(self, catalog_id: int, entry: Mapping[str, JsonValue]) -> None:
-        """A `kind: static` entry of a playbook's `keychain`, made when the playbook is executed."""
+        """Add a `kind: static` entry of a playbook's `keychain`, made when the playbook is executed."""
         token = entry.get("map")
         if entry.get("kind") == "static" and isinstance(token, dict):
             body = {

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROBES: Final = ("/health", "/api/health")
 _DEMO: Final = "/demo/"
-"""Examples call these routes; nothing of a run is behind them."""
+"""Prefix of routes for examples; they show nothing of a run and need no token."""
 
 
 class OwnAddresses:
@@ -44,7 +44,7 @@ class OwnAddresses:
 
 
 class OwnRequests:
-    """An application that sees no other request."""
+    """Middleware that lets only accepted requests reach the application."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
         """`token` "": none is asked for. `token_file`: where its user finds it."""

@@ -1,4 +1,4 @@
-"""The runtime registry: which workers say they are alive (protocol/registry.md#registration)."""
+"""The runtime registry: the workers that report to be alive (protocol/registry.md#registration)."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class RuntimeRegistry:
     # ── for claims and the reaper ───────────────────────────────────────────────────────────────
 
     def why_lost(self, name: str | None, stale_s: float) -> str | None:
-        """Why the holder of a claim counts as gone; None while it is ready and heard of."""
+        """Return why the holder of a claim counts as lost; None while it is ready and reports."""
         row = self.runtimes.get(name or "")
         if row is None:
             return "worker_missing"

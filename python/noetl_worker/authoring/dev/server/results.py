@@ -1,4 +1,4 @@
-"""Stored results: what is too large for an event or a command, by reference (protocol/results.md#store)."""
+"""Stored results: values too large for an event or a command, by reference (protocol/results.md#store)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noetl_worker.text.json_text import dumps, loads
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_INLINE: Final = 8_192
-"""Bytes of a field."""
+"""Largest field, in bytes, that stays in a command."""
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
@@ -36,7 +36,7 @@ class Results:
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
     def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> HttpAnswer:
-        """PUT /result/{execution_id}."""
+        """Answer PUT /result/{execution_id}."""
         for required in ("name", "data"):
             if required not in body:
                 raise missing(required, dict(body))
@@ -51,7 +51,7 @@ class Results:
         return answer(_about(self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)))
 
     def resolve_route(self, ref: str | None) -> HttpAnswer:
-        """GET /result/resolve?ref=. Text that is no reference is returned (recorded)."""
+        """Answer GET /result/resolve?ref=. Text that is no reference is returned unchanged (recorded)."""
         if ref is None:
             raise missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
@@ -60,7 +60,7 @@ class Results:
         return HttpAnswer(200, data) if data is not None else self._not_found(f"'TempRef not found: {ref}'")
 
     def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
-        """GET /result/{execution_id}/{step}: the newest result of that name."""
+        """Answer GET /result/{execution_id}/{step}: the newest result of that name."""
         row = self._newest.get((execution_id, step))
         if row is None:
             return self._not_found(f"Result not found for step: {step}")
@@ -75,7 +75,7 @@ class Results:
     # ── for the plane itself ────────────────────────────────────────────────────────────────────
 
     def find(self, ref: str) -> bytes | None:
-        """The stored JSON, or None."""
+        """Return the stored JSON, or None."""
         row = self._by_ref.get(ref)
         return row["data"] if row is not None else None
 
@@ -83,7 +83,7 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Know one again, of this plane or of an earlier one; `data` is its JSON."""
+        """Restore a result of this plane or an earlier one; `data` is its JSON."""
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(

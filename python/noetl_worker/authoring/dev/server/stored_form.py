@@ -53,11 +53,11 @@ _SECRETS: Final = (
     (("=",), _OF_LINK),
     (("://",), _ADDRESS),
 )
-"""Each with words of which one is in all that it matches: a text of megabytes is searched for these first."""
+"""Patterns, each with words of which every match has one: large texts are searched for the words first."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:
-    """The value as the plane stores it."""
+    """Return the value as the plane stores it."""
     if isinstance(value, dict) and depth < _MAX_DEPTH:
         return {name: _member(name, inner, depth) for name, inner in value.items() if name != _DROPPED}
     if isinstance(value, list) and depth < _MAX_DEPTH:
