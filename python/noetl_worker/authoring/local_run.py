@@ -1,4 +1,4 @@
-"""A command run here without a claim: the worker's own stages, on a transport that reports nothing to the plane.
+"""A command run here without a claim: the worker's own stages, on a transport that reports nothing.
 
 `exec` and `replay` come through here. What would have been sent is kept, word for word.
 """
@@ -42,7 +42,7 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.tools.registry import Registry
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
-"""Routes that are asked with a POST."""
+"""Routes that only ask although they use POST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport. Questions go to another one; what would change something is kept here, and nowhere else."""
+    """A transport that passes questions on and keeps every request that would change something."""
 
     def __init__(self, asked: Transport) -> None:
         self._asked = asked
@@ -92,11 +92,11 @@ class LocalOutcome:
     withheld: tuple[Withheld, ...]
     seconds: float
     events: tuple[Mapping[str, Any], ...]
-    """All events, in the order in which they would have been sent; `name` and `payload` whatever the plane's form."""
+    """All events in the order they would have been sent; `name` and `payload` are the same for both planes."""
 
     @property
     def call(self) -> Mapping[str, Any] | None:
-        """The event that has the tool's result: call.done or call.error; None where nothing would be reported."""
+        """The event with the tool's result, call.done or call.error; None if none would be reported."""
         return next((event for event in self.events if event["name"] in ("call.done", "call.error")), None)
 
     @property

@@ -1,4 +1,4 @@
-"""Credentials for a run on a laptop, read from files. No message of this module has a value in it."""
+"""Credentials for a run on a laptop, read from files. No error message here contains a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
-"""Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
+"""Names of a file {NAME: {type, data}, ...} that is read if it lies beside the playbook."""
 _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
 
 
@@ -43,7 +43,7 @@ def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredent
 
 
 def given_credential(text: str) -> LocalCredential:
-    """`NAME=FILE`, the file (JSON or YAML) being one credential."""
+    """Read `NAME=FILE`; the file (JSON or YAML) holds one credential."""
     name, equals, path = text.partition("=")
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")

@@ -1,4 +1,4 @@
-"""The database of what grows with each command, its schema, and the ids and times that the plane hands out."""
+"""The database for data that grows with each command, its schema, and the plane's ids and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
-"""2024-01-01T00:00:00Z, as every NoETL component."""
+"""Start of ids, 2024-01-01T00:00:00Z, as in every NoETL component."""
 MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 
@@ -44,12 +44,12 @@ def connect() -> sqlite3.Connection:
 
 
 def insert_into(table: str, columns: Sequence[str]) -> str:
-    """The statement for one row."""
+    """Return the statement that inserts one row."""
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
-    """`at` (seconds since 1970) as ISO 8601 with microseconds; the Rust plane writes Z, the Python plane +00:00."""
+    """Return `at` (seconds since 1970) as ISO 8601 with microseconds; Rust plane: Z, Python plane: +00:00."""
     if at is None:
         return None
     utc_time = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)

@@ -1,4 +1,4 @@
-"""A failed command as its author is told of it: what, where, of which item, and what there is to go by."""
+"""A failed command as its author sees it: step, place, loop item, and the lines that help to find the cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.text.secrets.redaction import redact_text, redact_value
 STDERR_LINES: Final = 8
 TRACEBACK_LINES: Final = 200
 BODY: Final = 500
-"""Characters of an answer."""
+"""Most characters of an answer to show."""
 _ITEM: Final = 120
 _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.MULTILINE)
 _DESCRIPTION: Final = frozenset(
@@ -41,7 +41,7 @@ class About:
 
     kind: str = ""
     owner: str = ""
-    """Path of a child playbook; "" for the one that was asked for."""
+    """Path of a child playbook; "" for the playbook that was started."""
     item: LoopItem | None = None
     request: str = ""
     """Method and address of an `http` command."""
@@ -83,7 +83,7 @@ class Failure:
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
-        """The error's other lines, else the traceback or what was last printed, else the answer."""
+        """Return the error's other lines; else the traceback or last printed lines; else the answer."""
         _, *more = self.error.splitlines() or [""]
         if details := [line for line in more if line.strip()] or self._printed():
             return details
@@ -107,7 +107,7 @@ class Failure:
 
 
 def failure_lines(failure: Failure) -> list[str]:
-    """`failed: step, task: error`, then file and line, ids, request, and what there is to go by."""
+    """Return `failed: step, task: error`, then file and line, ids, request, and details."""
     task = f", task {failure.task}" if failure.task else ""
     item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
 

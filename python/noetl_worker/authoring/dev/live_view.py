@@ -65,10 +65,10 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One thing to say: a step started, ended or failed."""
+    """A happening to show: a step started, ended or failed."""
 
     word: str
-    """started, done or failed."""
+    """The kind: started, done or failed."""
     run: StepRun
     about: About
     seconds: float | None = None
@@ -88,7 +88,7 @@ class Timeline:
     _ended: set[str] = field(default_factory=set)
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
-        """Note an event; what is worth saying about it, or None."""
+        """Note an event. Return a happening if there is one to show, or None."""
         ref = event.command_ref
         if ref is None:
             return None
@@ -110,7 +110,7 @@ class Timeline:
         return None
 
     def running(self, now: float) -> list[tuple[StepRun, str, float]]:
-        """(step, command id, seconds) of the commands that have begun and not ended."""
+        """Return (step, command id, seconds) of the running commands."""
         return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
 
     def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
@@ -132,7 +132,7 @@ class Timeline:
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
-    """The result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
+    """Return the result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
     context = event.result_context
     result = context.get("result")
     if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
@@ -149,7 +149,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Shows one run. Used as a context manager, so that a terminal is left in order."""
+    """Shows one run. A context manager, so that the terminal is restored."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
@@ -178,7 +178,7 @@ class View(ABC):
 
 
 class LineView(View):
-    """One line per happening."""
+    """A view with one line per happening."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class LineView(View):
 
 
 class JsonView(View):
-    """JSON lines: one object per happening, the last one the summary."""
+    """A view of JSON lines: one object per happening, the last one the summary."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ def lasted(execution: Execution) -> float:
 
 
 def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
-    """How it ended, in one to a few lines."""
+    """Return one to a few lines about the outcome."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
     status = "INTERRUPTED" if is_interrupted else execution.status

@@ -1,4 +1,4 @@
-"""The parts of a playbook with their paths: steps, arcs, tools, texts. What is of another shape is left out."""
+"""The parts of a playbook with their paths: steps, arcs, tools, texts. Parts of the wrong shape are left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolPart:
-    """One tool, or a task of a list."""
+    """One tool of a step, or one task of a list."""
 
     path: Path
     config: Mapping[str, Any]
@@ -67,7 +67,7 @@ def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
 
 
 def target_of(arc: JsonValue) -> JsonValue:
-    """The name of the step that it leads to, as written."""
+    """Return the name of the arc's target step, as written."""
     return arc.get("step") if isinstance(arc, dict) else arc
 
 
@@ -129,7 +129,7 @@ def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
-    """Every text with its path, keys excepted."""
+    """Yield every text with its path, except keys."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

@@ -16,20 +16,20 @@ _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line 
 
 @dataclass(frozen=True, slots=True)
 class FilePlaces:
-    """Lines of one file, from 1."""
+    """Lines of one file, counted from 1."""
 
     file: str = ""
     """The file as the author names it; "" for a playbook without one."""
     steps: Mapping[str, int] = field(default_factory=dict)
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(step, task of a list or "") -> line of the first line of its code."""
+    """First line of each piece of code, by step and task of a list ("" without a list)."""
 
     def of_step(self, step: str) -> str:
-        """`file:line`, or "" where it is not known."""
+        """Return `file:line` of a step, or "" if the line is not known."""
         return f"{self.file}:{self.steps[step]}" if step in self.steps else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
-        """A traceback, or a line of one, with the lines of the file for those of the step's code."""
+        """Return a traceback, or a line of one, with the code's line numbers replaced by the file's."""
         first = self.code.get((step, task))
         if first is None:
             return text

@@ -16,19 +16,19 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import yaml_text
 
 Path: TypeAlias = tuple[str | int, ...]
-"""("workflow", 0, "tool", "kind")."""
+"""Path of a value: ("workflow", 0, "tool", "kind")."""
 _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
 
 
 class Place(NamedTuple):
-    """Both count from 1."""
+    """Line and column, both counted from 1."""
 
     line: int
     column: int
 
 
 class Unreadable(NamedTuple):
-    """Why there is no value."""
+    """The reason why a text has no value."""
 
     place: Place
     reason: str
@@ -37,13 +37,13 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class PlaybookText:
-    """`value` is None where `unreadable` says why."""
+    """A parsed playbook. `value` is None if `unreadable` is set."""
 
     lines: list[str]
     value: JsonValue = None
     unreadable: Unreadable | None = None
     duplicates: list[tuple[str, Place, Place]] = field(default_factory=list)
-    """Key, where it stands again, where it stood first."""
+    """Repeated keys: the key, its second place, its first place."""
     _keys: dict[Path, Place] = field(default_factory=dict)
     _nodes: dict[Path, Any] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class PlaybookText:
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def below(self, path: Path, word: str) -> Place | None:
-        """The first key, or else text, of this name below a path."""
+        """Return the first key, or else text, of this name below a path."""
         inside = [one for one in self._nodes if one[: len(path)] == path]
         keys = [self.key(one) for one in inside if len(one) > len(path) and one[-1] == word]
         texts = [self.at(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
@@ -99,7 +99,7 @@ class PlaybookText:
 
 
 def read_text(text: str) -> PlaybookText:
-    """Never raises: what is wrong is in `unreadable`."""
+    """Parse a text. Errors are not raised but kept in `unreadable`."""
     read = PlaybookText(text.split("\n"))
     try:
         loader = yaml_text.JsonLoader(text)
@@ -143,7 +143,7 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
 
 
 def _bare_template(node: Any) -> Any:
-    """The first mapping whose key is a mapping: `{{ x }}` without quotes."""
+    """Return the first mapping whose key is a mapping: `{{ x }}` without quotes."""
     for found in yaml_text.nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             for key, _ in found.value:
@@ -153,7 +153,7 @@ def _bare_template(node: Any) -> Any:
 
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
-    """A value of an anchor has the place of the anchor."""
+    """Note the place of each value; a value of an anchor has the anchor's place."""
     waiting: list[tuple[Any, Path]] = [(root, ())]
     while waiting:
         node, path = waiting.pop()

@@ -14,14 +14,14 @@ class PlaneSettings:
 
     dialect: Dialect = Dialect.PYTHON
     port: int = 0
-    """0: a free port, kept over stop() and start()."""
+    """Port to serve on; 0: a free port, kept over stop() and start()."""
     public_url: str | None = None
     """The `server_url` in notifications; None: the plane's own URL.
 
     A test sets its proxy here and in the worker's NOETL_SERVER_URL: the worker asks no server that its settings do not
     name. Requests to hosts other than this one and loopback are not answered."""
     token: str = field(default="", repr=False)
-    """Bearer token that every route asks for, except the probes and /demo/. Empty: nobody is asked for one."""
+    """Bearer token that every route requires, except the probes and /demo/. Empty: no token is required."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0
@@ -42,4 +42,4 @@ class PlaneSettings:
     subject: str = "noetl.commands"
     stream_storage: Literal["memory", "file"] = "memory"
     extra_kinds: tuple[str, ...] = ()
-    """Tool kinds to accept beside the real plane's (an integrator's own)."""
+    """Tool kinds to accept in addition to the real plane's (an integrator's own)."""

@@ -1,4 +1,4 @@
-"""Every code that `check` gives: what it means, a playbook that has it, and how it is mended."""
+"""Every code of `check`: its meaning, a playbook that has it, and how to mend it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Code:
     mend: str
     is_warning: bool = False
     plane: str = ""
-    """The plane that it is about: always a warning, but for a playbook of this plane that `fails` there."""
+    """The one plane the code concerns. It is a warning, unless a playbook for that plane `fails` there."""
     fails: bool = False
 
     @property

@@ -12,7 +12,7 @@ from noetl_worker.tools.registry import Registry
 
 
 def look_at(file: Path, *, plane: str) -> list[str]:
-    """A line for each finding.
+    """Return a line for each finding.
 
     Raises:
         PlaybookError: it cannot be run at all, in one line.

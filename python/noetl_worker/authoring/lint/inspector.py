@@ -1,4 +1,4 @@
-"""One text through all rules."""
+"""The check of one text by all rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,
 
 
 def looks_like_a_playbook(text: str) -> bool:
-    """Among the YAML files of a folder, which may be anything."""
+    """Return True if a text looks like a playbook; a folder's YAML files may be anything."""
     return _SIGNS.search(text) is not None
 
 

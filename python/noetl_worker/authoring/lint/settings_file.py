@@ -1,4 +1,4 @@
-"""`.noetl-check.yaml`, beside the playbooks or in a folder above: what is looked for in them."""
+"""The file `.noetl-check.yaml`, beside the playbooks or in a folder above: the settings of `check`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """Codes are whole (NW101) or a group (NW1)."""
+    """The settings of `check`. A code is whole (NW101) or a group (NW1)."""
 
     select: tuple[str, ...] = ()
-    """Empty: all."""
+    """Codes to report; empty: all."""
     ignore: tuple[str, ...] = ()
     plane: str | None = None
     strict: bool = False
@@ -33,7 +33,7 @@ class CheckSettings:
         return is_selected and not (self.ignore and code.startswith(self.ignore))
 
     def with_flags(self, **flags: Any) -> CheckSettings:
-        """Flags that were given win over the file."""
+        """Return the settings with the given flags, which win over the file."""
         given = {name: value for name, value in flags.items() if value not in (None, (), False)}
         _check("the command line", given)
         return replace(self, **given)

@@ -1,4 +1,4 @@
-"""NW4: where the arcs lead, and which credentials there are."""
+"""NW4: the targets of arcs, and the names of credentials."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
 
 
 def _goto(step: Any) -> list[str]:
-    """Steps that cases name."""
+    """Return the steps named by cases."""
     found: list[str] = []
     for case in step.get("case") or step.get("cases") or ():
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")
@@ -71,7 +71,7 @@ def _goto(step: Any) -> list[str]:
 
 
 def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
-    """`auth: NAME`, or an object that names one."""
+    """Check `auth: NAME`, or the name in an object."""
     if isinstance(auth, dict):
         auth = alias_of(auth)
     if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:

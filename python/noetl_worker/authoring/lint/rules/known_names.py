@@ -40,7 +40,7 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
 
 
 def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
-    """Iterators and labels: a step of that name is hidden where they stand."""
+    """Yield iterators and labels, which hide a step of the same name."""
     for step in steps_of(document):
         yield str(mapping(step.value.get("loop")).get("iterator", "item"))
     for tool in tools_of(document):
@@ -62,7 +62,7 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
 
 
 def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
-    """Not those further below: an `input` in what is sent, as of GraphQL, makes no name."""
+    """Yield the names of inputs at this level. Deeper ones, as an `input` sent to GraphQL, make no name."""
     for name in INPUTS:
         yield from map(str, mapping(block.get(name)))
 
@@ -85,7 +85,7 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """The keys that the tool gives a step's result, beside OF_EVERY_STEP; None: not known."""
+    """Return the keys that the tool gives a step's result, beside OF_EVERY_STEP; None if they are not known."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None

@@ -1,4 +1,4 @@
-"""NW1: keys, types and names, as far as the planes' own readers go (authoring/dev/orchestration/playbook.py)."""
+"""NW1: keys, types and names, as the planes' own readers check them (authoring/dev/orchestration/playbook.py)."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _keys(
     *,
     is_strict: bool = False,
 ) -> None:
-    """Without `is_strict` what is like no known key is a warning: a plane may read it."""
+    """Report unknown keys. Without `is_strict` a key unlike any known one is a warning: a plane may read it."""
     for key in value:
         if key not in known:
             guess = nearest(str(key), sorted(known))
@@ -186,7 +186,7 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Not where a misspelled key, which has been reported, may be it. `also`: keys that are something else."""
+    """Report a missing key, unless a misspelt key already reported may be it. `also`: keys with another meaning."""
     if not any(key not in also and nearest(str(key), [name]) for key in value):
         inspection.add("NW105", path, message)
 

@@ -1,4 +1,4 @@
-"""NW3: templates, as the worker's own engine compiles them."""
+"""NW3: templates, compiled by the worker's own engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METHODS: Final = frozenset(
 ) | {"cycle", "changed", "next", "reset"}
 _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields whose braces are the language's own."""
+"""Fields where braces belong to the language of the code."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
