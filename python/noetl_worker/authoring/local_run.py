@@ -109,7 +109,7 @@ class LocalOutcome:
 
 
 class LocalRun:
-    """`async with LocalRun(settings, transport) as local_run:`; one command or several."""
+    """Runs one command or several: `async with LocalRun(settings, transport) as local_run:`."""
 
     def __init__(
         self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
@@ -128,7 +128,7 @@ class LocalRun:
             InProgress(settings.ack_wait_s),
             Emitter(ends, outbox),
             Slots(settings.max_concurrent),
-            cancellation_poll_s=0,  # it may be over by now
+            cancellation_poll_s=0,  # the execution may be over by now
         )
 
     async def __aenter__(self) -> LocalRun:
@@ -141,7 +141,7 @@ class LocalRun:
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
     ) -> LocalOutcome:
-        """Take the command to its end, as after a claim that answered `body`.
+        """Run the command to its end, as after a claim that answered `body`.
 
         Args:
             progress: its `stop` interrupts the tool.
@@ -162,7 +162,7 @@ class LocalRun:
         return LocalOutcome(outcome, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
-        """The tool's config as the tool would get it, without its secrets; the tool does not run.
+        """Return the tool's config as the tool would get it, without secrets; the tool does not run.
 
         Raises:
             ToolError: what the worker would report in its place.
@@ -185,7 +185,7 @@ class LocalRun:
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:
-    """The events of one request, in one form."""
+    """Return the events of one request, in one form."""
     if "events" in body:
         return list(body["events"])
     return [{**body, "name": body["event_type"], "payload": body["context"]}]

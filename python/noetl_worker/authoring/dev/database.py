@@ -34,8 +34,9 @@ CREATE TABLE batches (
 
 
 def connect() -> sqlite3.Connection:
-    """A database of this process with its tables: it goes into a temporary file where it outgrows SQLite's cache, as
-    the events of an hour do. One connection, one writer: the event loop's thread."""
+    """Open a database of this process with its tables. Data beyond SQLite's cache, such as the events of an hour, goes
+    into a temporary file. One connection, one writer: the event loop's thread.
+    """
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode=MEMORY")
@@ -70,8 +71,9 @@ class Ids:
         return self._last
 
     def snowflake(self) -> int:
-        """The application form, which both planes use for runtime rows: 41 bits of milliseconds, 10 of node, 12 of
-        sequence. One more than these hold is of the next millisecond."""
+        """Return an id in the application form, used by both planes for runtime rows: 41 bits of milliseconds, 10 of
+        node, 12 of sequence. An overflowing sequence moves on to the next millisecond.
+        """
         self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
         millisecond, sequence = divmod(self._last_of_node, 1 << 12)
         return (millisecond << 10 | _NODE) << 12 | sequence

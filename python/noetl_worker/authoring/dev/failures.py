@@ -101,7 +101,7 @@ class Failure:
         text = self._fields.get("stderr")
         if not isinstance(text, str) or not text.strip():
             return []
-        if found := _TRACEBACK.search(text):  # of the author's own code: all of it
+        if found := _TRACEBACK.search(text):  # a traceback of the author's code is shown whole
             return text[found.start() :].rstrip().splitlines()[-TRACEBACK_LINES:]
         return text.rstrip().splitlines()[-STDERR_LINES:]
 

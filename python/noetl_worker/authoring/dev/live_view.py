@@ -139,7 +139,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
         inner = fields_of(result.get("context"))
         failure = inner.get("error")
         return inner.get("data", inner), None if failure is None else str(failure)
-    if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on
+    if event.event_type == "call.done" and event.response is not None:  # the result the Python plane acts on
         return event.response, None
     told = event.response if isinstance(event.response, dict) else context
     value = {key: item for key, item in told.items() if key not in _BOOKKEEPING}

@@ -49,7 +49,7 @@ def places_in(text: str, file: str) -> FilePlaces:
     for step in steps_of(mapping(read.value)):
         steps[step.name] = read.at((*step.path, "step")).line
         found = {tool.label: read.first_line((*tool.path, "code")) for tool in tools_of_step(step)}
-        if len(found) == 1:  # then a line is of this task, also where nobody says of which
+        if len(found) == 1:  # a line without a task then belongs to this task
             found[""] = next(iter(found.values()))
         code.update({(step.name, task): line for task, line in found.items() if line is not None})
     return FilePlaces(file, steps, code)

@@ -126,7 +126,7 @@ def _place(mark: Any) -> Place:
 
 def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     mark = getattr(error, "problem_mark", None)
-    if "end of stream" in str(getattr(error, "problem", "")):  # of a quote that is open until there
+    if "end of stream" in str(getattr(error, "problem", "")):  # a quote is open until there
         mark = getattr(error, "context_mark", None) or mark
     if isinstance(error, UnicodeEncodeError):
         return Unreadable(Place(*yaml_text.place_of(error)), "not UTF-8")
@@ -160,7 +160,7 @@ def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
         read._nodes[path] = node
         if isinstance(node, yaml.MappingNode):
             values: dict[Path, Any] = {}
-            for key, value in node.value:  # what is merged comes first, and gives way
+            for key, value in node.value:  # merged keys come first and are overridden
                 below = (*path, loader.construct_object(key, deep=True))
                 read._keys[below] = _place(key.start_mark)
                 values[below] = value

@@ -48,7 +48,7 @@ class PythonForm:
                 execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Recorded (arcs-join): not while a command of it is out."""
+        """Return False while a command of the step is out (recorded: arcs-join)."""
         return step.name not in execution.open_commands.values()
 
     def scope(
@@ -125,19 +125,23 @@ class PythonForm:
         return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """Recorded (loop-number): an `in` that is more than a dotted name is one item, the printed list."""
+        """Return the items. An `in` that is more than a dotted name is one item, the printed list (recorded:
+        loop-number).
+        """
         if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
         return items_of(rendered)
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        """Recorded (loop-set-step, set-step-output): what cannot be rendered is not set."""
+        """Carry out a step's `set`, leaving out values that cannot be rendered (recorded: loop-set-step,
+        set-step-output).
+        """
         for path, value in names_set(block):
             with suppress(TemplateError):
                 write(execution.variables, path, python_set(value, scope))
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Recorded (set-order): what cannot be rendered is set as it is written."""
+        """Return an arc's `set` values; a value that cannot be rendered stays as written (recorded: set-order)."""
         for path, value in names_set(arc.set):
             try:
                 write(execution.variables, path, python_set(value, scope))

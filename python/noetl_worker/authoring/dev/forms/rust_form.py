@@ -37,8 +37,8 @@ class RustForm:
         return None
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Recorded: never twice (set-counter), never once passed over (large-single), and not before every step that
-        leads to it and was entered is through (arcs-join).
+        """Return True if an arc may enter the step now. A step is never entered twice (set-counter) or once passed over
+        (large-single), nor before all entered steps that lead to it are done (arcs-join; all recorded).
         """
         if step.name in execution.entered | execution.skipped or execution.playbook is None:
             return False
@@ -97,7 +97,7 @@ class RustForm:
         _set(execution.variables, block, scope)
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Recorded (set-arc): for the target alone, and without `output`."""
+        """Return an arc's `set` values, for its target alone and rendered without `output` (recorded: set-arc)."""
         added: dict[str, JsonValue] = {}
         _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
         return {**added, "ctx": {**scope["ctx"], **added}} if added else {}

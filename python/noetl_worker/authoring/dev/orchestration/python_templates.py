@@ -105,7 +105,7 @@ _ENGINE: Final = _Engine()
 
 @lru_cache(maxsize=512)
 def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
-    """For the engine of either plane: a text that is one expression gives its value, any other one is printed."""
+    """Compile a template for either plane's engine: a single expression gives its value, any other text is printed."""
     expression = _EXPRESSION.fullmatch(text)
     if expression is not None and only_expression(engine.parse(text.strip())) is not None:
         return engine.compile_expression(expression[1], undefined_to_none=False)

@@ -107,7 +107,9 @@ def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _as_rust_prints(value: Any) -> str:
-    """Recorded (types-in-text): null is nothing, and `undefined` inside of a list or an object."""
+    """Print a value as the Rust plane does: null is empty, but `undefined` inside a list or object (recorded:
+    types-in-text).
+    """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)}: {_inside(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -122,7 +124,7 @@ def _inside(value: Any) -> str:
 
 
 def _rust_length(value: Any) -> int:
-    """Recorded (unicode, large-single-length): the bytes of a text, and nothing missing has one."""
+    """Return a value's length, a text's in bytes; a missing value has none (recorded: unicode, large-single-length)."""
     if value is None or isinstance(value, Undefined):
         raise TemplateError("Template render error: cannot calculate length of value of type undefined")
     return len(value.encode() if isinstance(value, str) else value)
@@ -171,8 +173,8 @@ def _number(text: str) -> JsonValue:
 
 
 def _numbers(value: JsonValue) -> JsonValue:
-    """Recorded (view-rhai, pg-types): in a list or object a float without a fraction is a whole number; any other is
-    text where a null is beside it.
+    """Convert floats as the plane does: in a list or object a whole float becomes an integer, and any other float
+    becomes text if a null is beside it (recorded: view-rhai, pg-types).
     """
     if not isinstance(value, (dict, list)):
         return value

@@ -124,7 +124,7 @@ class Claims:
     def _take(
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
-        """The plane writes `command.claimed` itself; a worker never does."""
+        """Give the command to the worker. The plane writes `command.claimed` itself; a worker never does."""
         event = self._log.write(
             row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
             result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,

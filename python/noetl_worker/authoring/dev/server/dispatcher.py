@@ -46,7 +46,7 @@ class Dispatcher:
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        if noticed:  # not where a command cannot be rendered
+        if noticed:  # empty if a command cannot be rendered
             self._log.append(noticed)
         self.issue(issued, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:

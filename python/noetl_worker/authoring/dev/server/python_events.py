@@ -189,7 +189,7 @@ class PythonEvents:
         if execution.playbook is not None and step not in execution.playbook.steps:
             return 0  # recorded: odd-call-done-unknown-step
         if item.name == "step.exit" and item.step != step:
-            return 0  # of a list of tasks it is passed over (protocol/batches.md#rescue)
+            return 0  # the plane ignores a list of tasks here (protocol/batches.md#rescue)
         if item.name == "command.failed":
             if ref is None:
                 return 0

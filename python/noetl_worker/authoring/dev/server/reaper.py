@@ -47,7 +47,7 @@ class Reaper:
         self._republish(lost, as_text=False)
 
     def sweep(self) -> None:
-        """One run of the Python plane's reaper: republish with the command_id as text."""
+        """Run the Python plane's reaper once: republish commands with the command_id as text."""
         now = time.time()
         waiting = [
             row

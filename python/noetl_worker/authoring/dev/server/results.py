@@ -89,7 +89,7 @@ class Results:
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """A command's context with every field above the inline limit replaced by a reference
+        """Return a command's context with every field above the inline limit replaced by a reference
         (protocol/command.md#python-plane).
 
         Recorded (view-seq-http, names-list): it counts JSON with spaces.
@@ -154,7 +154,7 @@ class Results:
         return row
 
     def _new_ref(self, execution_id: int, name: JsonValue) -> str:
-        """The Python plane's has 32 bits of its own: of some 100,000 of one name, two would be the same."""
+        """Make an unused reference. The Python plane's has a tail of 32 bits: among 100,000, two would be equal."""
         while True:
             tail = str(self._ids.next())
             if not self._is_rust:

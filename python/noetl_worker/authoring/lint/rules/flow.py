@@ -47,7 +47,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
 
 def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
     if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
-        return  # it may lead anywhere
+        return  # such an arc may lead anywhere
     named = {word for step in steps.values() for word in _goto(step.value)}
     reached: set[str] = set()
     waiting = ["start", END, *named]

@@ -140,7 +140,7 @@ def _chain(node: nodes.Expr, *, may_be_missing: bool) -> Iterator[Chain]:
         elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
             names.append(inner.arg.value)
         else:
-            names.clear()  # what is below an item of a list is not known
+            names.clear()  # keys below an item of a list are not known
             yield from _chains(inner.arg, may_be_missing=False)
         inner = inner.node
     if not isinstance(inner, nodes.Name):

@@ -213,7 +213,7 @@ def _report_warning(
         is_guessed = bool(warning.suggestion)
         text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(warning.suggestion)}"
         inspection.add("NW202", place, text if is_guessed else str(warning), is_warning=not is_guessed)
-    elif not templated:  # what is ignored depends on other values
+    elif not templated:  # other values decide which fields are ignored
         inspection.add("NW205", place, str(warning))
 
 
