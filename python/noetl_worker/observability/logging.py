@@ -28,7 +28,7 @@ _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Redact a log line; a structlog processor. In a set-up of your own, put it directly before the renderer."""
     own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
-    # as numbers, ids above 2**53 are rounded by what shows logs
+    # log viewers round numbers above 2**53, so ids are texts
     rest = {
         name: str(value) if name.endswith("_id") and type(value) is int else value
         for name, value in event_dict.items()
@@ -164,7 +164,7 @@ def toggle_debug(usual: str) -> None:
     """Switch the log to debug; if it is at debug, back to `usual`, or to info if `usual` is debug. Log the change."""
     was_debug = level_is_on(logging.DEBUG)
     now = "debug" if not was_debug else "info" if usual == "debug" else usual
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # it has a line, too
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # for the line below
     log.info("log_level_changed", now=now)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, now.upper())))
 

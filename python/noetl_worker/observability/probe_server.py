@@ -117,7 +117,7 @@ class ProbeServer:
         address = _address(peer)
         if address is None or not _is_own_name(headers.get("host", "localhost")):
             return False
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # by itself only from Python 3.12.2 on
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # built in from Python 3.12.2 on
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -152,13 +152,13 @@ class _ProbeConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        # not `close`: who does not read would hold it open
+        # not `close`: a client that does not read would hold it open
         self._deadline = asyncio.get_running_loop().call_later(self._server.answered_within_s, transport.abort)
         connections = self._server.connections
         connections[transport] = None
         if len(connections) > MAX_CONNECTIONS:
             oldest = next(iter(connections))
-            del connections[oldest]  # it no longer counts; asyncio closes it in its next turn
+            del connections[oldest]  # no longer counted; asyncio closes it in its next turn
             oldest.abort()
 
     def data_received(self, data: bytes) -> None:

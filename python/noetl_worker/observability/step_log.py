@@ -17,7 +17,7 @@ class Warned:
         self._logged: OrderedDict[int, None] = OrderedDict()
 
     def is_new(self, *what: str) -> bool:
-        known = hash(what)  # what a playbook says may be long
+        known = hash(what)  # the texts may be long
         if known in self._logged:
             self._logged.move_to_end(known)
             return False
