@@ -55,5 +55,5 @@ def _pieces(data: bytes, codec: str, errors: str) -> Iterator[str]:
         try:
             yield decoder.decode(data[start:end], final=end == len(data))
         except UnicodeDecodeError as error:
-            before = end - len(error.object)  # what the decoder had kept of earlier pieces is part of its object
+            before = end - len(error.object)  # error.object includes bytes kept from earlier pieces
             raise UnicodeDecodeError(codec, data, before + error.start, before + error.end, error.reason) from None

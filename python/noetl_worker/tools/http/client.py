@@ -214,7 +214,7 @@ def _new_client(
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks=None if options.is_own else {"request": [egress.check_literal]},
         )
-    except (ValueError, httpx.InvalidURL, ImportError) as error:  # of the package for SOCKS
+    except (ValueError, httpx.InvalidURL, ImportError) as error:  # ImportError: the package for SOCKS
         raise _bad_proxy(options.proxy, error) from error
     client.direct = transport
     if not options.is_own:

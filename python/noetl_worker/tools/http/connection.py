@@ -60,7 +60,7 @@ class HttpConnection:
         stream = request.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         async for piece in stream:
-            if piece:  # of no body httpx makes an empty one
+            if piece:  # httpx sends an empty piece if there is no body
                 await self._send(h11.Data(data=piece))
         await self._send(h11.EndOfMessage())
 
@@ -99,7 +99,7 @@ class HttpConnection:
     def reset(self) -> bool:
         """Prepare for another request. Return False unless the answer was read to its end and nothing follows it."""
         state = self._state
-        has_more = state.trailing_data[0]  # it would be the answer to the next request, which may be another's
+        has_more = state.trailing_data[0]  # would be taken for the next request's answer
         if state.our_state is not h11.DONE or state.their_state is not h11.DONE or has_more:
             return False
         state.start_next_cycle()

@@ -111,7 +111,7 @@ class TcpStream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             raise httpcore.ConnectError(f"the server {did} before {before}")
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # of an idle connection: it was closed, or speaks out of turn
+        if info == "is_readable":  # true if an idle connection was closed or sent data
             return self._is_over or bool(self._pieces)
         return None if self._transport is None else self._transport.get_extra_info(info)
 
