@@ -86,7 +86,7 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
     """Return the id and the rows of its run; `last` stands for the newest run's id."""
     try:
-        if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
+        if not state_directory("dev").exists():  # avoids loading the needs of `dev`, maybe not installed
             return name, ()
         from noetl_worker.authoring.dev.kept.runs import LAST, KeptRuns
 

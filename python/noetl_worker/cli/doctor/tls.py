@@ -123,7 +123,7 @@ def _certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol
         with context.wrap_socket(plain, server_hostname=at[0]) as wrapped:
             certificate = wrapped.getpeercert()
             wrapped.sendall(speaks.question)
-            if not wrapped.recv(1):  # with TLS 1.3 a server that refuses our certificate says so afterwards
+            if not wrapped.recv(1):  # a TLS 1.3 server refuses our certificate only now
                 raise ssl.SSLError("the server ends the connection after it")
             return certificate
 
