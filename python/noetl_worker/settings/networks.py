@@ -63,7 +63,7 @@ class Networks:
 
 
 def _read(text: str) -> Address:
-    """An address as a resolver reads it: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are one."""
+    """Read an address as a resolver does: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are equal."""
     try:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -74,7 +74,7 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 address that an IPv6 one leads to."""
+    """Return the address, and the IPv4 address that an IPv6 one leads to."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return
