@@ -37,8 +37,9 @@ class PythonForm:
     ctx_beats_set = False
 
     def begin_event(self, execution: Execution) -> None:
-        """Recorded (view-*, large-*, set-step-output): of the steps before no lists and objects but under `context` and
-        a `reference`, and in `ctx` nothing that has a `status`.
+        """Forget what the plane drops between events (recorded: view-*, large-*, set-step-output).
+
+        Earlier steps lose lists and objects outside `context` and `reference`; `ctx` loses objects with a `status`.
         """
         execution.variables = execution.kept_variables
         for name, value in execution.steps.items():

@@ -111,8 +111,8 @@ class RustForm:
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Recorded: nothing where the chosen ones are not entered (set-counter), and of a step that has run not that it
-        is skipped (http-step-pages).
+        """Return the events about entered and skipped steps. There are none if no chosen step may be entered
+        (set-counter), and a step that has run is not reported as skipped (http-step-pages; both recorded).
         """
         steps = execution.playbook.steps if execution.playbook is not None else {}
         entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]

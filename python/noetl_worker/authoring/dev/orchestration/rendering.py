@@ -140,7 +140,7 @@ class _RustEngine(Environment):
         self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
-        """A key as any other: the worker's gives older playbooks the step itself for it."""
+        """Return the key `result`; unlike the worker's engine, never the step itself for older playbooks."""
         return self.getattr(obj, "result")
 
 
@@ -148,9 +148,11 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Text as what it reads as, literal text too (protocol/command.md#rust-plane): recorded (braces-single, shell-true)
-    `"007"` is 7, `""` is null, `true` is true. What is in quotes stays text. Seen on noetl-server 3.54.0: `+5`, `.5`,
-    `5.` and `007.5` are numbers, one beyond 64 bits is a float, `None` and spaces are null.
+    """Return a text as the value it reads as, literal text too (protocol/command.md#rust-plane).
+
+    Recorded (braces-single, shell-true): `"007"` is 7, `""` is null, `true` is true. A quoted text stays text. Seen on
+    noetl-server 3.54.0: `+5`, `.5`, `5.` and `007.5` are numbers, a number beyond 64 bits is a float, `None` and spaces
+    are null.
     """
     if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
