@@ -1,1 +1,1 @@
-"""What an author has on a laptop: dev, check, the page."""
+"""The tools for playbook authors on a laptop: dev, check, the execution page."""

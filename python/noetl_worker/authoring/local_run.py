@@ -1,4 +1,4 @@
-"""A command run here without a claim: the worker's own stages, on a transport that reports nothing to the plane.
+"""A command run here without a claim: the worker's own stages, on a transport that reports nothing.
 
 `exec` and `replay` come through here. What would have been sent is kept, word for word.
 """
@@ -42,7 +42,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.recovery.ends import ends_of
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
-"""Routes that are asked with a POST."""
+"""Routes that only ask although they use POST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport. Questions go to another one; what would change something is kept here, and nowhere else."""
+    """A transport that passes questions on and keeps every request that would change something."""
 
     def __init__(self, asked: Transport) -> None:
         self._asked = asked
@@ -86,22 +86,22 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class LocalOutcome:
-    """What came of it."""
+    """The outcome of a local run, with its events."""
 
     outcome: Outcome
     withheld: tuple[Withheld, ...]
     seconds: float
     events: tuple[Mapping[str, Any], ...]
-    """All events, in the order in which they would have been sent; `name` and `payload` whatever the plane's form."""
+    """All events in the order they would have been sent; `name` and `payload` are the same for both planes."""
 
     @property
     def call(self) -> Mapping[str, Any] | None:
-        """The event that has the tool's result: call.done or call.error; None where nothing would be reported."""
+        """The event with the tool's result, call.done or call.error; None if none would be reported."""
         return next((event for event in self.events if event["name"] in ("call.done", "call.error")), None)
 
     @property
     def failed(self) -> bool:
-        """Whether the command, or its tool, failed: on the Rust plane a failed tool's command is completed."""
+        """True if the command or its tool failed. On the Rust plane the command of a failed tool is completed."""
         if self.call is None or self.call["name"] == "call.error":
             return True
         status = (self.call["payload"].get("result") or {}).get("status")
@@ -109,7 +109,7 @@ class LocalOutcome:
 
 
 class LocalRun:
-    """`async with LocalRun(settings, transport) as local_run:`; one command or several."""
+    """Runs one command or several: `async with LocalRun(settings, transport) as local_run:`."""
 
     def __init__(
         self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
@@ -128,7 +128,7 @@ class LocalRun:
             InProgress(settings.ack_wait_s),
             Emitter(ends, outbox),
             Slots(settings.max_concurrent),
-            cancellation_poll_s=0,  # it may be over by now
+            cancellation_poll_s=0,  # the execution may be over by now
         )
 
     async def __aenter__(self) -> LocalRun:
@@ -141,7 +141,7 @@ class LocalRun:
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
     ) -> LocalOutcome:
-        """Take the command to its end, as after a claim that answered `body`.
+        """Run the command to its end, as after a claim that answered `body`.
 
         Args:
             progress: its `stop` interrupts the tool.
@@ -162,7 +162,7 @@ class LocalRun:
         return LocalOutcome(outcome, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
-        """The tool's config as the tool would get it, without its secrets; the tool does not run.
+        """Return the tool's config as the tool would get it, without secrets; the tool does not run.
 
         Raises:
             ToolError: what the worker would report in its place.
@@ -185,7 +185,7 @@ class LocalRun:
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:
-    """The events of one request, in one form."""
+    """Return the events of one request, in one form."""
     if "events" in body:
         return list(body["events"])
     return [{**body, "name": body["event_type"], "payload": body["context"]}]

@@ -1,4 +1,4 @@
-"""What is typed: a file a command."""
+"""The command line, one file per command."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _COMMANDS: Final = {
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }
-"""Name -> its module and function, and its line in the list of commands."""
+"""The module and function of each command, and its line in the list of commands, by name."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
-"""What a wrong flag or argument raises; typer names only this kind of it."""
+"""The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
 _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
-"""Name -> the module with its commands."""
+"""The module of each group of commands, by name."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,7 +58,7 @@ def _default(
 
 
 class _Commands(TyperGroup):
-    """What stands in the way of any command is one line, and its exit code the same for all."""
+    """The command group. It shows an error of any command as one line, with the same exit codes for all commands."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -72,9 +72,9 @@ class _Commands(TyperGroup):
 
 
 def app_for(words: Sequence[str] = ()) -> typer.Typer:
-    """What is typed, for these words: of a command that they begin with it alone, since all of them take long to load.
+    """Return the app for these words: only the command they begin with, since loading all commands takes long.
 
-    Without one (`--help`, a word that is no command) every command.
+    Without a command (`--help`, an unknown word) the app has every command.
     """
     app = typer.Typer(
         name="noetl-worker",
@@ -98,7 +98,7 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
 
     answer_the_shell()

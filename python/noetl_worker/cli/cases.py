@@ -67,7 +67,7 @@ def cases(
 
 
 def _ended(session: Coroutine[Any, Any, None]) -> int:
-    """Run it; 0, or what a shell reports for a process that the signal ended."""
+    """Run the session. Return 0, or a shell's exit code for a process that the signal ended."""
     try:
         event_loop.run(until_signal(session))
     except KeyboardInterrupt:
@@ -78,7 +78,7 @@ def _ended(session: Coroutine[Any, Any, None]) -> int:
 
 
 def _interrupted_line(files: list[CaseFile], ended: int) -> str:
-    """The case that ran, and how many were left: they run in this order."""
+    """Return a line with the interrupted case and the number of cases left, which run in this order."""
     from noetl_worker.authoring.dev.excerpts import printable
 
     left = [f"{file.file}:{case.line}: {case.name}" for file in files for case in file.cases][ended:]
@@ -87,7 +87,7 @@ def _interrupted_line(files: list[CaseFile], ended: int) -> str:
 
 
 async def _run(files: list[CaseFile], ends: list[CaseEnd], dialect: Dialect, limit_s: float) -> None:
-    """`ends`: what has ended is added to it, and is there whatever ends this."""
+    """Run the files, adding each finished case to `ends`, which is complete however the run stops."""
     from noetl_worker.authoring.dev.cases.case_run import run_cases
     from noetl_worker.authoring.dev.cases.stand_in import StandInTool
     from noetl_worker.authoring.dev.excerpts import printable

@@ -99,7 +99,7 @@ def _show(text: str, found: list[Mistake], files: int) -> None:
 def _found(
     paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
 ) -> tuple[list[Mistake], int, bool]:
-    """What is found, in how many playbooks, and whether it is an error by the settings of each."""
+    """Return the mistakes, the number of playbooks, and True if any mistake counts as an error by its settings."""
     from noetl_worker.authoring.lint.files import inspect, playbooks_in
     from noetl_worker.authoring.lint.settings_file import settings_beside
     from noetl_worker.tools.registry import Registry

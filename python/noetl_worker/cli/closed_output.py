@@ -1,4 +1,4 @@
-"""Standard output that nobody reads any more, as after `| head -1`: what is still to be shown goes nowhere."""
+"""Standard output whose reader may be gone, as after `| head -1`; further output is then dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandardOutput:
-    """A stream for a console. It does not raise where the reader is gone: what is shown must not end what runs."""
+    """A stream for a console. A missing reader raises nothing: output must not stop the running work."""
 
     def __init__(self) -> None:
         self._stream: Final = sys.stdout
@@ -31,7 +31,7 @@ class StandardOutput:
         self._do(self._stream.flush)
 
     def exit_code(self, code: int) -> int:
-        """As it is. Raises BrokenPipeError where something could not be shown: the command ends quietly with it."""
+        """Return `code`. Raises BrokenPipeError if some output was lost, so that the command ends quietly."""
         if self._is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return code

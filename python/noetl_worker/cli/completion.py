@@ -14,7 +14,7 @@ from noetl_worker.observability.terminal import say
 
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
-"""Set by the script when it asks what there is to complete."""
+"""Variable that the shell's script sets when it asks for completions."""
 
 
 class Shell(str, Enum):
@@ -43,7 +43,7 @@ def completion(
 
 
 def kinds(incomplete: str) -> list[str]:
-    """The tool kinds that begin so: the built-in ones, and by their names those of plug-ins, which are not loaded."""
+    """Return the tool kinds with this prefix: built-in ones, and plug-ins by name, without loading them."""
     from importlib.metadata import entry_points
 
     from noetl_worker.tools.built_in import BUILT_IN
@@ -54,7 +54,7 @@ def kinds(incomplete: str) -> list[str]:
 
 
 def answer_the_shell() -> None:
-    """Make the library ready to answer, where a script asks."""
+    """Prepare the library to answer if the shell's script asks."""
     if _VARIABLE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 

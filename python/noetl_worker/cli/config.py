@@ -60,7 +60,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """As one would write it into the variable, without a login."""
+    """Return the value as text for its variable, without a login."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """The list of docs/settings.md, for a terminal too: a table with names of forty letters is too wide for one."""
+    """Return the list of docs/settings.md. A table would be too wide for a terminal: names have up to forty letters."""
     return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
 
 

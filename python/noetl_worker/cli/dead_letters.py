@@ -43,7 +43,7 @@ ReasonOption = Annotated[
     ),
 ]
 _with_flags = with_setting_flags(shown=("nats_url",), short=False)
-"""-n is how many are listed."""
+"""Flags of these commands, without `-n` for the worker's id: here `-n` is the number listed."""
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -181,7 +181,7 @@ async def _for_each(
     reason: str | None = None,
     older_than_s: float | None = None,
 ) -> int:
-    """Act upon those that are named, or chosen; the exit code. A reason that no dead letter can have is an error."""
+    """Apply an action to the named or chosen dead letters; return the exit code. An impossible reason is an error."""
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
 
     done, left, has_reason, seen = 0, 0, False, Counter[str]()
@@ -212,7 +212,7 @@ async def _for_each(
 async def _chosen(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
 ) -> AsyncIterator[tuple[int, StoredMessage | None]]:
-    """The dead letters of these numbers, None for one that is not there; without numbers all, the oldest first."""
+    """Yield the dead letters with these numbers, None for a missing one; without numbers all, the oldest first."""
     for number in dict.fromkeys(ids):
         yield number, await store.get(stream, number)
     if not ids:

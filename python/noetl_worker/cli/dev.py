@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_SIGTERM: Final = 143
-"""128 + 15, what a shell reports for a process that SIGTERM ended."""
+"""Exit code of a process that SIGTERM ended, as a shell reports it: 128 + 15."""
 _RULES: Final = (
     "NOETL_WORKER_KINDS",
     "NOETL_WORKER_KINDS_DENY",
@@ -41,7 +41,7 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
-"""What its worker takes from the environment as `run` does: they are this machine's."""
+"""Variables that the worker of `dev` takes from the environment as `run` does: they are rules of this machine."""
 
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
 
 
 def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
-    """Say what `check` finds; whether that is a reason to refuse it."""
+    """Show what `check` finds. Return True if the playbook is refused for it."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
@@ -173,7 +173,7 @@ def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: boo
 async def _again_and_again(
     once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
 ) -> int:
-    """Run it, and again after each change, until Ctrl-C; one that cannot be run waits for the next change."""
+    """Run the playbook, and again after each change, until Ctrl-C; if it cannot run, wait for the next change."""
     from noetl_worker.authoring.dev.watch import stamps_of, until_changed
 
     while True:
@@ -190,7 +190,7 @@ async def _again_and_again(
 
 
 async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
-    """SIGTERM and Ctrl-C cancel the session alone, which ends in its order the worker, nats-server and the rest.
+    """Run a session until SIGTERM or Ctrl-C cancels it; it then ends the worker, nats-server and the rest in order.
 
     By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
     be waited for without end (`event_loop.end`).
@@ -220,7 +220,7 @@ async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Sig
 
 
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
-    """What writes the page of a run. Raises PlaybookError: the file has no place."""
+    """Return a function that writes the page of a run. Raises PlaybookError if the file cannot be placed there."""
     if file.is_dir():
         raise PlaybookError(f"--report {file} is a folder: name a file in it")
     if not file.parent.is_dir():
@@ -239,7 +239,7 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
 
 
 def parse_override(text: str) -> tuple[str, JsonValue]:
-    """`workload.x=1` -> ("workload.x", 1). The value is JSON where it parses, else text."""
+    """Parse `workload.x=1` as ("workload.x", 1). The value is JSON if it parses, else text."""
     from noetl_worker.errors import DocumentError
     from noetl_worker.text import json_text
 
@@ -255,7 +255,7 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
 def settings_beside(
     nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
 ) -> SettingsReading:
-    """Settings of a worker on a laptop, at the session's own NATS and control plane.
+    """Return settings of a worker on a laptop, for the session's own NATS and control plane.
 
     Args:
         token: what the control plane asks for, if anything.
@@ -290,7 +290,7 @@ async def worker_beside(
     tools: Sequence[Tool[Any]] = (),
     machine: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
-    """A worker on this loop, pointed at the session's own NATS and control plane; drained at the end.
+    """Run a worker on this loop, for the session's own NATS and control plane; drain it at the end.
 
     Args:
         token: what the control plane asks for, if anything.

@@ -1,4 +1,4 @@
-"""What became of one command, or of an execution: what this machine, NATS and the control plane know.
+"""The fate of one command or execution: what this machine, NATS and the control plane know about it.
 
 Asking changes nothing.
 """
@@ -42,21 +42,21 @@ _MOST_CHARS: Final = 300
 _BEYOND: Final = "acknowledged, or passed over"
 """State of a message before the durable's ack floor, which is all that JetStream tells of it."""
 _SOURCES: Final = ("plane", "machine", "NATS")
-"""The word of each counts over that of the next."""
+"""Sources by rank: a source's conclusion outranks those of the sources after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     source: str
-    """machine, NATS or plane."""
+    """Source of the fact: machine, NATS or plane."""
     at: str
-    """RFC 3339; empty where it is not known, or holds now."""
+    """Time of the fact (RFC 3339); empty if unknown, or if the fact holds now."""
     text: str
 
 
 @dataclass(slots=True)
 class Story:
-    """All that is known, and what it comes to."""
+    """All facts known about a command, and the conclusion."""
 
     command_id: str
     conclusion: str = ""
@@ -65,25 +65,25 @@ class Story:
     event_id: int | None = None
     facts: list[Fact] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """What could not be asked, and why."""
+    """Sources that could not be asked, each with the reason."""
 
 
 class Diagnosis:
-    """One question; `ask` or `ask_plane_alone` is called once."""
+    """The search for one command's fate; `ask` or `ask_plane_alone` is called once."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
-        """`most`: how many of the newest messages of the stream are looked through."""
+        """`most`: number of the stream's newest messages to scan."""
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
         self._conclusions: dict[str, str] = {}
-        """The first one that each source has led to."""
+        """The first conclusion from each source."""
         self._running = "is RUNNING"
         self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
-        """By the control plane; why."""
+        """Why the control plane gave no answer; empty if it answered."""
 
     async def ask(self) -> Story:
-        """Raises nothing for a source that cannot be asked: `unknown` says so."""
+        """Ask all sources. A source that cannot be asked raises nothing; `unknown` names it."""
         self._ask_outbox()
         await self._ask_workers()
         await self._ask_nats()
@@ -92,7 +92,7 @@ class Diagnosis:
         return self._concluded(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """As `ask`, where nothing else can know of it; `is_interrupted`: what the plane calls running was ended."""
+        """Ask only the control plane, for a kept run. `is_interrupted`: commands shown as running were interrupted."""
         self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane()
         return self._concluded("the control plane knows nothing of it")
@@ -118,7 +118,7 @@ class Diagnosis:
     # ── this machine ──
 
     async def _ask_workers(self) -> None:
-        """The workers that run here, at their probe ports; that there is none says nothing."""
+        """Ask the workers on this machine at their probe ports; the absence of workers says nothing."""
         addresses = addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
         for look in await looks_at(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
@@ -195,7 +195,9 @@ class Diagnosis:
                 self._learn(_notification(dead_letter.data or b""))
 
     async def _search(self, client: Any, stream: str) -> Search:
-        """By the subject, which on the Rust plane ends in the execution's id; else through the newest messages."""
+        """Find the message by its subject, which on the Rust plane ends in the execution's id; else scan the newest
+        messages.
+        """
         sought = self._story.command_id.encode()
 
         def matches(data: bytes) -> bool:
@@ -253,7 +255,7 @@ class Diagnosis:
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
 
     def _note_execution(self, detail: Mapping[str, Any]) -> None:
-        """How each of its commands ended, and which have not."""
+        """Note how each command of the execution ended, and which commands have not ended."""
         story = self._story
         story.execution_id = int(story.command_id)
         errors: dict[str, str] = {}
@@ -316,20 +318,20 @@ class Diagnosis:
 
 
 async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
-    """The execution with this id; None where the plane knows none."""
+    """Return the execution with this id; None if the plane has none."""
     if not (name.isascii() and name.isdigit()):
         return None
     return await if_there(plane.execution_detail(int(name)))
 
 
 def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """In their order: the Python plane has the newest first."""
+    """Return the events in their order; the Python plane lists the newest first."""
     events = [event for event in detail.get("events") or () if isinstance(event, dict)]
     return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
 
 
 def _execution_in(command_id: str) -> int | None:
-    """The Rust plane's ids begin with it: <execution>:<step>:<event>."""
+    """Return the execution's id from a command's id; the Rust plane's are <execution>:<step>:<event>."""
     head, colon, _ = command_id.partition(":")
     return int(head) if colon and head.isdecimal() else None
 
@@ -342,7 +344,7 @@ def _notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
-    """Where the durable stands; JetStream does not report how often a message was delivered."""
+    """Return the durable's position and a conclusion; JetStream does not report a message's delivery count."""
     info = found.durable_info
     if info is None:
         return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"
@@ -385,7 +387,7 @@ def _error_of(event: Mapping[str, Any]) -> str:
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
-    """On the Rust plane the command of a failed tool is completed, with the tool's status."""
+    """Describe how a command ended. On the Rust plane a failed tool's command is completed, with the tool's status."""
     if end["event_type"] == "command.failed":
         return "failed"
     status = str(context_of(end).get("status")).lower()
@@ -393,6 +395,6 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
-    """The last that is named: on the Python plane the claim itself names nobody."""
+    """Return the last worker named; on the Python plane the claim itself names none."""
     workers = (context_of(event).get("worker_id") for event in reversed(events))
     return str(next(filter(None, workers), "a worker"))

@@ -26,7 +26,7 @@ _USUAL: Final = Dialect("python")
 _STEP: Final = "exec"
 _COMMAND: Final = "1:exec:2"
 _SERVER: Final = "http://exec.invalid"
-"""No request leaves; tools see it as `server_url`."""
+"""Address that tools see as `server_url`; no request leaves this machine."""
 
 
 @with_setting_flags(shown=("command_timeout_s", "isolation", "result_max_bytes"))
@@ -73,7 +73,7 @@ def exec_(
 def body_of(
     kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], Envelope]:
-    """The command as a control plane would answer the claim of it."""
+    """Return the command in the form of a control plane's answer to a claim."""
     context: dict[str, JsonValue] = {
         "tool_config": config,
         "input": dict(given),
@@ -122,12 +122,12 @@ async def _run(
 
 
 class NoPlane:
-    """A transport to the plane that is not there: it answers with credentials, and that there is nothing else."""
+    """A transport to no control plane: it answers with the credentials, and with "not found" otherwise."""
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
         self.unknown: list[str] = []
-        """Names that were asked for and are not there."""
+        """Names that were asked for and not found."""
 
     async def send(self, method: str, url: str, *_: Any) -> Any:
         from noetl_worker.remote.transport.transport import Response
@@ -156,7 +156,7 @@ class NoPlane:
 
 
 def json_argument(name: str, text: str) -> JsonValue:
-    """JSON, or `@FILE` with JSON or YAML in it, or `@-` for standard input.
+    """Parse JSON, `@FILE` with JSON or YAML, or `@-` for standard input.
 
     Raises:
         DocumentError: neither; names the argument and the place.

@@ -1,4 +1,4 @@
-"""A command that asks the control plane, pointed at one that knows a kept run of `dev`."""
+"""A temporary control plane with a kept run of `dev`, for commands that ask a control plane."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 class KeptPlane(NamedTuple):
     flags: SettingFlags
-    """What points a command at it."""
+    """Flags that point a command at this plane."""
     name: str
-    """The id that was asked for: of `last` the newest run's, of an event its command's."""
+    """The command's id if a command or event was named, else the id asked for; for `last`, the newest run's."""
     command: CommandRow | None
-    """The one that was named, or whose event was."""
+    """The named command, or the command of the named event."""
     newest_command: CommandRow | None
-    """Of the execution that was named, else None."""
+    """The newest command of the named execution, else None."""
     is_interrupted: bool
-    """Whether the run was ended while something of it ran; its events do not say so."""
+    """True if the run was interrupted while commands were running; its events do not show this."""
 
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """One of the kept run with this id (an execution's, a command's, an event's, or `last`); None: there is none.
+    """Provide a plane with the kept run of this id (execution, command, event, or `last`); None if there is none.
 
     Raises:
         TransportError: there is none, and the control plane that the command asked instead gives no answer.
@@ -84,9 +84,9 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
 
 
 def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
-    """The id and the rows of its run; `last` is the id of the newest one."""
+    """Return the id and the rows of its run; `last` stands for the newest run's id."""
     try:
-        if not state_directory("dev").exists():  # what `dev` needs is not loaded for nothing, and may not be there
+        if not state_directory("dev").exists():  # avoids loading the needs of `dev`, maybe not installed
             return name, ()
         from noetl_worker.authoring.dev.kept.runs import LAST, KeptRuns
 

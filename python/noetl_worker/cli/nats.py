@@ -109,7 +109,7 @@ def resume(
 
 
 def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
-    """Pause for so long; 0 ends it."""
+    """Pause the durable for this time; 0 ends the pause."""
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream.consumer import find
@@ -137,7 +137,7 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 
 
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
-    """Run an operator's command with a connection; its exit code, or one line on stderr about what is in its way."""
+    """Run an operator's command with a connection. Return its exit code; a failure is one line on stderr."""
 
     async def connected(settings: Settings) -> int:
         from noetl_worker.remote.jetstream.connection import connect

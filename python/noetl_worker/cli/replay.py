@@ -63,7 +63,9 @@ def replay(
 
 
 def _number(name: str) -> int | None:
-    """The id of the event; the Rust plane's command ids have it: <execution>:<step>:<event>, of a loop :i<item> too."""
+    """Return the event's id from a command's id; the Rust plane's are <execution>:<step>:<event>, for a loop with
+    :i<item>.
+    """
     head, _, last = name.rpartition(":")
     number = head.rpartition(":")[2] if head and last.startswith("i") else last
     return int(number) if number.isascii() and number.isdigit() else None
@@ -116,7 +118,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
-    """Of a kept run secrets are taken out, and the tool would work with the text that stands there instead."""
+    """Warn that a kept run has its secrets removed: the tool would work with the placeholder text instead."""
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:

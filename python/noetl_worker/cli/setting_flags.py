@@ -1,4 +1,4 @@
-"""A flag for every setting, made of the line that documents it: its variable, unit and default stand in the help.
+"""A flag for every setting; its help shows the setting's variable, unit and default.
 
 The variable stays the setting's name: a flag only wins over it. So errors, `config` and the pages name the variable.
 """
@@ -19,14 +19,14 @@ from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import ToolSettings
 
 SettingFlags: TypeAlias = dict[str, str | None]
-"""Variable -> the text of its flag, None where it was not given: what `load_settings(flags=...)` takes."""
+"""The text of each variable's flag, None if not given; the argument of `load_settings(flags=...)`."""
 
 _NAMES: Final = {
     "max_concurrent": ("--concurrency", "-c"),
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Where the flag is not the field's own name."""
+"""Flags that are not named like their field."""
 _PANELS: Final = (
     ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api", "follow")),
     ("Settings of the outbox", ("outbox",)),
@@ -47,12 +47,12 @@ _PANELS: Final = (
         ),
     ),
 )
-"""Panel of the help -> beginnings of field names; NATS has those of `NatsSettings`, the rest is the worker's."""
+"""Help panels with the first parts of their field names. `NatsSettings` has its own panel, the rest is the worker's."""
 _NATS_FIELDS: Final = frozenset(NatsSettings.__annotations__)
 
 
 def flag_of(line: SettingLine) -> str:
-    """The long flag of a setting: `--ack-wait-s`."""
+    """Return the long flag of a setting: `--ack-wait-s`."""
     return _NAMES.get(line.field, (f"--{line.field.replace('_', '-')}",))[0]
 
 
@@ -94,7 +94,7 @@ def with_setting_flags(
 
 
 def _with_file(line: SettingLine) -> list[SettingLine]:
-    """A secret may be in a file, which has a variable and so a flag of its own."""
+    """Return the settings behind a flag: a secret has a second one for its file."""
     if not line.is_secret:
         return [line]
     help_ = f"path of a file that has what {line.variable} would"

@@ -1,4 +1,4 @@
-"""Where a worker runs at all, what a command needs beside the plain install, and exit codes that several have."""
+"""The systems a worker runs on, the extras that commands need, and exit codes that several commands share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from noetl_worker.observability.terminal import say
 
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
-"""A setting, an argument or a file is wrong."""
+"""Exit code for a wrong setting, argument or file."""
 EXIT_NOT_REACHED: Final = 3
 EXIT_UNKNOWN: Final = 5
-"""Nobody who was asked knows it."""
+"""Exit code if no source knows the id."""
 EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 
 
 def require_posix() -> None:
-    """Raises typer.Exit where commands cannot be started and ended as the tools do it."""
+    """Raise typer.Exit on a system where commands cannot be started and ended as the tools need."""
     if not _IS_POSIX:
         from noetl_worker.worker.worker_process import EXIT_CANNOT_START
 
@@ -37,13 +37,13 @@ def require_posix() -> None:
 
 
 def seconds_of(text: str) -> float | None:
-    """Of a time as it is typed: 90s, 20m, 12h, 7d; None where it is no such."""
+    """Return the seconds of a typed duration: 90s, 20m, 12h, 7d; None for any other text."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
     return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else None
 
 
 def text_of(error: ControlPlaneError) -> str:
-    """For people: the address in it may have a login."""
+    """Return an error's text for people, without a login that its address may have."""
     from noetl_worker.text.secrets.redaction import redact_text
 
     return redact_text(str(error))
@@ -51,7 +51,7 @@ def text_of(error: ControlPlaneError) -> str:
 
 @contextmanager
 def with_extra_local() -> Iterator[None]:
-    """For imports of what only the extra `local` installs. Raises PlaybookError that names it."""
+    """Guard imports that need the extra `local`. Raises PlaybookError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -60,7 +60,7 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 
 def _registry(*, plugins: bool) -> Registry:
-    """The tools as the worker has them with these settings; for the pages, which are everybody's, the built-in ones."""
+    """Return the worker's tools under these settings; for the public pages only the built-in ones."""
     from noetl_worker.pipeline.command.tool_rules import registry_of
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
@@ -95,7 +95,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 
 
 def _print_kind(tool: Tool[Any]) -> None:
-    """Its page, without the lines that are about the page."""
+    """Print a tool's page, without the lines about the page itself."""
     from noetl_worker.tools.docs.reference import reference_pages
     from noetl_worker.tools.requirements import missing
 

@@ -57,7 +57,7 @@ def top(
 
 
 def _bare(address: str) -> str:
-    """HOST:PORT. Raises SettingsError where it is none."""
+    """Return HOST:PORT of an address. Raises SettingsError for an invalid one."""
     import httpx
 
     bare = address.removeprefix("http://").rstrip("/")
@@ -71,8 +71,11 @@ def _bare(address: str) -> str:
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
-    """What the named workers say, else those of this machine. Of these one that was found and is gone is left out, and
-    none is sent the token: another program may listen there by now."""
+    """Return the state of the named workers, else of this machine's.
+
+    A worker of this machine that is gone is left out. This machine's workers are not sent the token: another program
+    may listen at the address by now.
+    """
     addresses = named or addresses_here(settings.metrics_bind, directory_of(settings.outbox_dir))
     looks = await looks_at(addresses, settings.debug_token.reveal() if named else "")
     there = [look for look in looks if not look.pop("is_gone", False) or named]

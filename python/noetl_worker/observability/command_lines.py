@@ -1,4 +1,4 @@
-"""Which finished commands have a line in the log: NOETL_WORKER_LOG_COMMANDS."""
+"""The choice of finished commands that get a log line: NOETL_WORKER_LOG_COMMANDS."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from noetl_worker.observability.logging import level_is_on
 
 MOST_A_SECOND: Final = 50
-"""So many have each a line."""
+"""Commands per second that each get a line of their own."""
 ONE_OF: Final = 100
-"""Of those above that."""
+"""Sampling rate above MOST_A_SECOND: one command in this many gets a line."""
 
 
 class CommandLines:
-    """One for the worker. What a command without a line costs is one call."""
+    """Chooses the commands that get a log line, for one worker. A command without a line costs one call."""
 
     def __init__(self, which: str) -> None:
         """`which`: failed, sampled, all or none; those that failed have `command_failed` instead."""
@@ -25,16 +25,16 @@ class CommandLines:
         self.look()
 
     def look(self) -> None:
-        """At the level of the log, which an operator may have changed.
+        """Read the log's level, which an operator may have changed.
 
-        Not at each command: to bind a logger for a line that is not written costs more than what it is about.
+        Not called for each command: binding a logger costs more than the command line it would not write.
         """
         self.is_debug = level_is_on(logging.DEBUG)
-        """Whether each delivery has a line."""
+        """Each delivery gets a log line."""
         self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
 
     def share(self, at: float) -> float:
-        """Of the commands that end now, the part that has a line; 0: this one has none.
+        """Return the share of the commands ending now that get a log line; 0 means no line for this command.
 
         Args:
             at: when its tool ended, monotonic: the clock is not asked again.

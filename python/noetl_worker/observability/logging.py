@@ -26,9 +26,9 @@ _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 
 
 def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """A structlog processor; for a set-up of one's own, put it directly before the renderer."""
+    """Redact a log line; a structlog processor. In a set-up of your own, put it directly before the renderer."""
     own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
-    # as numbers, ids above 2**53 are rounded by what shows logs
+    # log viewers round numbers above 2**53, so ids are texts
     rest = {
         name: str(value) if name.endswith("_id") and isinstance(value, int) else value
         for name, value in event_dict.items()
@@ -67,8 +67,9 @@ class SafeLogger:
 
 
 class _Stream:
-    """A line that cannot be written (a full disk, a reader that is gone) is lost, and nothing else with it: to log
-    never fails what is done."""
+    """The stream of log lines. A line that cannot be written (full disk, closed reader) is lost without an error:
+    logging never fails the work.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._write, self._flush = stream.write, stream.flush
@@ -87,7 +88,7 @@ class _Stream:
 
 
 class _SafeFormatter(logging.Formatter):
-    """For what libraries log through the standard library: the finished text, its trace included."""
+    """A formatter for libraries that log through the standard library. It redacts the finished text and trace."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(redaction.redact_text(super().format(record), redaction.known_here()))
@@ -145,7 +146,7 @@ def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any
 
 
 def add_to_each_line(**fields: str) -> None:
-    """From now on, in every thread."""
+    """Add these fields to every log line from now on, in every thread."""
 
     def add(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**fields, **event_dict}
@@ -154,16 +155,16 @@ def add_to_each_line(**fields: str) -> None:
 
 
 def level_is_on(level: int) -> bool:
-    """Whether a line of this level is written."""
+    """Return True if log lines of this level are written."""
     is_enabled = getattr(structlog.get_logger().bind(), "is_enabled_for", None)  # structlog has it from 25.1 on
     return is_enabled is None or bool(is_enabled(level))
 
 
 def toggle_debug(usual: str) -> None:
-    """To the level debug; from there to `usual`, or to info where that is debug. One line says so."""
+    """Switch the log to debug; if it is at debug, back to `usual`, or to info if `usual` is debug. Log the change."""
     was_debug = level_is_on(logging.DEBUG)
     now = "debug" if not was_debug else "info" if usual == "debug" else usual
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # it has a line, too
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # for the line below
     log.info("log_level_changed", now=now)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, now.upper())))
 

@@ -221,7 +221,7 @@ for _event in _EVENTS:
 
 
 def claim_ended(claim: ClaimOutcome, took_s: float) -> None:
-    """Counts one claim in the upstream's four words."""
+    """Count one claim in the upstream's four words."""
     PULL_DURATION.observe(took_s)
     match claim:
         case Claimed():
@@ -239,5 +239,5 @@ def claim_ended(claim: ClaimOutcome, took_s: float) -> None:
 
 
 def exposition() -> bytes:
-    """The text that GET /metrics answers."""
+    """Return the text that GET /metrics answers."""
     return generate_latest(REGISTRY)

@@ -1,4 +1,4 @@
-"""What goes has one line; one a minute while it is gone; one when it is back."""
+"""Log lines of an outage: one when something fails, one a minute while it lasts, one when it is over."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SAID_EVERY_S: Final = 60.0
 
 
 class Outage:
-    """Of one thing. It gives the fields of a line when one is due; who asks writes it. For several threads."""
+    """State of one dependency's outage. Returns the fields of a log line when one is due; thread-safe."""
 
     def __init__(self, after: int = 1) -> None:
-        """`after`: failures in a row from which on it is gone."""
+        """`after`: failures in a row from which the dependency counts as down."""
         self._after = after
         self._lock = threading.Lock()
         self._failures = 0
@@ -27,7 +27,7 @@ class Outage:
         return self._failures >= self._after
 
     def lasts(self, error: str) -> dict[str, object] | None:
-        """It has failed, once more: error, since when, for how long, failures since the last line."""
+        """Note a failure. Return the fields of a due line: error, start, duration, failures since the last line."""
         now = time.monotonic()
         with self._lock:
             if self._failures == 0:
@@ -45,7 +45,7 @@ class Outage:
             return {"error": error, "failures": failures, **self._times(now)}
 
     def ends(self) -> dict[str, object] | None:
-        """It works: since when it did not, and for how long; None: it was not gone."""
+        """Note a success. Return the outage's start and duration, or None if there was no outage."""
         with self._lock:
             line = self._times(time.monotonic()) if self.is_on else None
             self._failures = self._unsaid = 0

@@ -21,13 +21,13 @@ from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
-"""Above it the oldest one makes room: a probe that asks at once is always heard."""
+"""Most open connections. Beyond it the oldest is closed, so that a new probe is always answered."""
 MAX_HEAD_BYTES: Final = 16 * 1024
 log = structlog.get_logger("noetl_worker.probes")
 
 
 Page: TypeAlias = Callable[[], Awaitable[tuple[int, Mapping[str, Any] | bytes]]]
-"""Its status, and what is sent as JSON or, where it is bytes, as the text of metrics."""
+"""Answers a page: its status and its body, JSON or (as bytes) the text of metrics."""
 
 
 async def _serves() -> tuple[int, Mapping[str, Any]]:
@@ -35,13 +35,13 @@ async def _serves() -> tuple[int, Mapping[str, Any]]:
 
 
 class ProbeServer:
-    """Serves pages, each by its path. Those under /debug/ are for this machine, and for who has the token."""
+    """Serves pages, each by its path. Pages under /debug/ need a loopback client or the token."""
 
     def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
         """A connection is closed after `answered_within_s`: a probe and a scrape take milliseconds."""
         self.answered_within_s: Final = answered_within_s
         self.connections: Final[dict[asyncio.Transport, None]] = {}
-        """Those that are open, the oldest first."""
+        """Open connections, the oldest first."""
         self.port = 0
         self._refused: tuple[int, ...] = ()
         self._pages: Final = {"/healthz": _serves, **pages}
@@ -78,7 +78,7 @@ class ProbeServer:
             await self._server.wait_closed()
 
     async def respond(self, head: bytes, peer: str) -> bytes:
-        """The whole answer to a request with this head, from this address."""
+        """Return the whole answer to a request with this head, from this address."""
         request_line, *lines = head.decode("latin-1").split("\r\n")
         method, _, target = request_line.rpartition(" HTTP/1.")[0].partition(" ")
         path = target.partition("?")[0]
@@ -106,9 +106,10 @@ class ProbeServer:
         return answer.encode() + (b"" if method == "HEAD" else content)
 
     def _is_admitted(self, peer: str, headers: Mapping[str, str]) -> bool:
-        """By the peer's address, never by a header that says where a request came from.
+        """Return True if a request may see /debug/: it has the token, or its peer is on loopback.
 
-        A name that is not the machine's own is that of a page in a browser on it, whose name leads here (rebinding).
+        Headers that name a sender are not trusted. A Host that is not this machine's own means a page in a local
+        browser whose name resolves to this machine (DNS rebinding).
         """
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):
@@ -116,7 +117,7 @@ class ProbeServer:
         address = _address(peer)
         if address is None or not _is_own_name(headers.get("host", "localhost")):
             return False
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # by itself only from Python 3.12.2 on
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # built in from Python 3.12.2 on
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -127,7 +128,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_own_name(host: str) -> bool:
-    """Return whether a Host header has an IP address, localhost or the machine's name, with any port."""
+    """Return True if a Host header has an IP address, localhost or the machine's name, with any port."""
     name = host.lower()
     if not name.endswith("]"):
         name = name.rpartition(":")[0] or name
@@ -136,7 +137,7 @@ def _is_own_name(host: str) -> bool:
 
 
 def _listening_at(host: str, port: int) -> socket.socket:
-    """`::` is every address of both families, where the machine has both."""
+    """Open the listening socket. `::` means every address of both families, if the machine has both."""
     if ":" not in host:
         return socket.create_server((host, port))
     is_both = host == "::" and socket.has_dualstack_ipv6()
@@ -151,13 +152,13 @@ class _ProbeConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        # not `close`: who does not read would hold it open
+        # not `close`: a client that does not read would hold it open
         self._deadline = asyncio.get_running_loop().call_later(self._server.answered_within_s, transport.abort)
         connections = self._server.connections
         connections[transport] = None
         if len(connections) > MAX_CONNECTIONS:
             oldest = next(iter(connections))
-            del connections[oldest]  # it no longer counts; asyncio closes it in its next turn
+            del connections[oldest]  # no longer counted; asyncio closes it in its next turn
             oldest.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -17,15 +17,15 @@ from noetl_worker.observability.probe_server import Page
 from noetl_worker.process.threads import POOLS, WORK
 
 BLOCKED_AFTER_S: Final = 5.0
-"""A loop that has not turned for this long is reported as blocked."""
+"""Longest time without a turn of the main loop before it is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""A pool of threads that something waits for this long is reported. Only the pool for our own work fails the probe: a
-resolver that does not answer holds the others, and a new process would have the same resolver."""
+"""Longest wait for a thread before its pool is reported. Only the pool for our own work fails the probe: a stuck
+resolver blocks the others, and a new process would have the same resolver."""
 
 
 @dataclass
 class Health:
-    """What the main loop says about itself; written there, read in the keepalive thread."""
+    """State of the main loop. The loop writes it, the keepalive thread reads it."""
 
     ready: bool = False
     reason: str = "starting"
@@ -33,16 +33,16 @@ class Health:
     """By when the main loop is to turn again (monotonic seconds): later than that, it lags."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
-    """What the worker is doing; None before it pulls."""
+    """Returns the commands in progress; None before the worker pulls."""
     plane_down: str | None = None
-    """What the heartbeats say against the control plane; written in the keepalive thread."""
+    """The fault that heartbeats found with the control plane; written in the keepalive thread."""
     stands_after_s: float = STANDS_AFTER_S
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
-        """And why. A reason of the worker's own comes first."""
+        """Return readiness and its reason. The worker's own reason comes before the control plane's."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
         return False, self.plane_down
@@ -51,7 +51,7 @@ class Health:
         return max(0.0, time.monotonic() - self.pulse)
 
     def trouble(self) -> str | None:
-        """Why the process is not alive in any useful sense; None when it is."""
+        """Return why the process does no useful work; None if it does."""
         lag_s = self.loop_lag_s()
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"

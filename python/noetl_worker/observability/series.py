@@ -42,7 +42,7 @@ class Level(Count):
 
 
 class Times:
-    """How many values lie in which bucket, and their sum."""
+    """A histogram: the number of values in each bucket, and their sum."""
 
     __slots__ = ("_bounds", "_first", "counts", "sum")
 
@@ -66,7 +66,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
     def __init__(self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT]) -> None:
         self._name, self._text, self._labels = name, text, labels
         self.series: Final[defaultdict[tuple[str, ...], SeriesT]] = defaultdict(made)
-        """By label values. Each appears, at zero, the first time it is asked for."""
+        """Series by label values. Each one is created, at zero, on first access."""
         REGISTRY.register(self)
 
     def labels(self, *values: str) -> SeriesT:
@@ -74,11 +74,11 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
     @property
     def own(self) -> SeriesT:
-        """The only series of a family without labels."""
+        """Return the only series of a family without labels."""
         return self.labels()
 
     def describe(self) -> Iterable[Metric]:
-        """The names, so that a second family of one of them is refused."""
+        """Return the family's names, so that a second family of the same name is refused."""
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:
@@ -126,6 +126,6 @@ class Histogram(MetricFamily[Times]):
 
 
 def buckets_of(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Upper bound and how many values lie below it, as prometheus wants them."""
+    """Return each bucket's upper bound and the number of values below it, as Prometheus wants them."""
     names = [*map(str, map(float, bounds)), "+Inf"]
     return list(zip(names, accumulate(list(counts)), strict=True))

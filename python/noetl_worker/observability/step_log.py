@@ -11,13 +11,13 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """What has been logged; of more than REMEMBERED the oldest is forgotten, and logged again."""
+    """Warnings already logged. Beyond REMEMBERED the oldest is forgotten, and would be logged again."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[int, None] = OrderedDict()
 
     def is_new(self, *what: str) -> bool:
-        known = hash(what)  # what a playbook says may be long
+        known = hash(what)  # the texts may be long
         if known in self._logged:
             self._logged.move_to_end(known)
             return False

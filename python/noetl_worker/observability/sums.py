@@ -1,4 +1,4 @@
-"""The metrics of several workers as those of one: what `run --processes` serves."""
+"""The combined metrics of several workers, served by `run --processes`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_plane_down",
     }
 )
-"""Of the pool or the machine, or the worst of its kind: the same number from each, never to be added."""
+"""Gauges combined by their maximum: workers report the same number, or the worst counts. Never added."""
 _LOWEST: Final = frozenset(
     {"noetl_worker_durable_usable", "noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"}
 )
@@ -39,7 +39,7 @@ _COUNTED: Final = frozenset({"counter", "histogram"})
 
 @dataclass(frozen=True)
 class _Families(Collector):
-    """What `generate_latest` makes the text of."""
+    """The collector that `generate_latest` formats as text."""
 
     families: Iterable[Metric]
 
@@ -48,7 +48,7 @@ class _Families(Collector):
 
 
 def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
-    """One exposition out of several; what was counted in `past` is in it too, and no gauge of then."""
+    """Combine several expositions into one. Counters of `past` are included, its gauges are not."""
     whole: dict[str, Metric] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
     for text, is_past in (*((text, False) for text in texts), *((text, True) for text in past)):

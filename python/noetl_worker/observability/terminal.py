@@ -1,5 +1,6 @@
-"""Text at a terminal: what strangers wrote gets there without control characters, which could set the clipboard (OSC
-52), a title, or lines that nobody printed."""
+"""Text for a terminal, without control characters from untrusted sources. Such characters could set the clipboard (OSC
+52), a title, or show lines that nobody printed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
 
 PLAIN_WIDTH: Final = 120
-"""Where there is no terminal to keep to. What `kubectl exec` without -t prints is read on one all the same."""
+"""Width used without a terminal. Output of `kubectl exec` without -t is still read on a terminal."""
 
 
 def harmless(text: str) -> str:
@@ -57,14 +58,14 @@ def safe_console(**given: Any) -> Console:
 
 
 def operator_console() -> Console:
-    """Standard output; without colours where it is no terminal, and as wide as COLUMNS says."""
+    """Return standard output as a console: no colours unless it is a terminal, and as wide as COLUMNS says."""
     console = safe_console(highlight=False)
     has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if has_width else safe_console(highlight=False, width=PLAIN_WIDTH)
 
 
 def plain_table(*columns: Column | str, **options: Any) -> Table:
-    """Without lines: what is copied out of it is what stands in it."""
+    """Return a table without lines, so that copied text contains only the cells."""
     from rich.table import Table
 
     return Table(*columns, header_style="bold", box=None, pad_edge=False, **options)

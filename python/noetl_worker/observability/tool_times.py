@@ -1,4 +1,4 @@
-"""How long tools ran, by kind and how it ended: one addition a command, four metrics at a scrape."""
+"""Durations of tools by kind and outcome: one addition per command, four metrics at a scrape."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from noetl_worker.models.tool_result import ToolStatus
 from noetl_worker.observability.series import MetricFamily, Times, buckets_of
 
 CANCELLED: Final = "cancelled"
-"""Its execution was."""
+"""Status of a tool whose execution was cancelled."""
 INTERRUPTED: Final = "interrupted"
-"""The worker stopped; the command is returned."""
+"""Status of a tool stopped by the worker's shutdown; its command is returned."""
 STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUPTED)
 
 
 def ended_by(error: BaseException) -> str:
-    """The status of a tool that raised."""
+    """Return the status of a tool that raised."""
     if isinstance(error, CommandCancelled):
         return CANCELLED
     if isinstance(error, Interrupted | asyncio.CancelledError):
@@ -38,7 +38,7 @@ class ToolTimes(MetricFamily[Times]):
         super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets))
 
     def announce(self, kinds: Iterable[str]) -> None:
-        """Shows the series of these kinds at zero."""
+        """Show the series of these kinds at zero."""
         for kind in kinds:
             for status in STATUSES:
                 self.labels(kind, status)

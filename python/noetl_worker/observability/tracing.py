@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where its SDK is installed and its own variables name an exporter; nothing else.
+"""OpenTelemetry traces, active only if the SDK is installed and its own variables name an exporter.
 
 One span for each delivery (`command.trace`) with one for each stage below it. What runs in a command finds its trace
 here: requests to the control plane, tools, log lines. Without tracing none of this is on the way of a command.
@@ -26,29 +26,29 @@ log = structlog.get_logger("noetl_worker.tracing")
 
 
 class SpanOfCommand(Protocol):
-    """Where a command is in its trace."""
+    """A command's position in its trace."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """`traceparent`, and `tracestate` where there is one (W3C Trace Context)."""
+        """Return `traceparent`, and `tracestate` if there is one (W3C Trace Context)."""
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        """Trace and span id as the hexadecimal digits of W3C; None: its trace has ended."""
+        """Return the trace and span ids as W3C hexadecimal digits; None if the trace has ended."""
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
-"""Of the command whose task this is; the task of its tool has it too."""
+"""Span of the command that the current task runs; the task of its tool inherits the span."""
 
 
 def trace_headers() -> Mapping[str, str]:
-    """The headers that carry the trace on; none without a trace."""
+    """Return the headers that continue the trace; none without a trace."""
     current = CURRENT.get()
     return current.headers if current is not None else _NO_HEADERS
 
 
 def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Of structlog: `trace_id` and `span_id` in each line of a command."""
+    """Add `trace_id` and `span_id` to each log line of a command; a structlog processor."""
     current = CURRENT.get()
     if current is not None and (ids := current.ids) is not None:
         line["trace_id"], line["span_id"] = ids
@@ -56,7 +56,7 @@ def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) ->
 
 
 def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
-    """The provider that the standard variables ask for; None where they ask for none.
+    """Return the tracer provider that the standard variables ask for; None if they ask for none.
 
     OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) switches traces on; OTEL_SDK_DISABLED=true and
     OTEL_TRACES_EXPORTER=none off. The sampler, headers, timeouts and resource attributes are the SDK's own variables.
@@ -90,7 +90,7 @@ def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProv
 
 
 def end_of_traces(provider: TracerProvider) -> None:
-    """Send what is left; a collector that does not answer holds nobody for longer than three seconds."""
+    """Send the remaining spans. A collector that does not answer delays the end by at most three seconds."""
     sending = threading.Thread(target=provider.shutdown, name="noetl-traces", daemon=True)
     sending.start()
     sending.join(_END_S)

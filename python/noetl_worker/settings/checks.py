@@ -1,4 +1,4 @@
-"""Settings that are each right and contradict each other: the start is refused, with the variable to change."""
+"""Checks for settings that are valid alone but contradict each other: the start is refused, naming the variable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.settings.tools import family_of
 
 
 def check_families(given: Mapping[str, Given]) -> None:
-    """The variables whose names somebody chooses; the others are parsed with the settings."""
+    """Check the variables with user-chosen names; the others are parsed with the settings."""
     for variable, found in given.items():
         if (family := family_of(variable)) is not None:
             family.line(variable).value(found.text)
@@ -67,7 +67,7 @@ def _check_pairs(settings: Settings) -> None:
 
 
 def _check_logins(settings: Settings) -> None:
-    """One of the logins by key, and a JWT with its key alone: which of two is meant, nobody can know."""
+    """Refuse several logins by key, and a JWT without its own key: the intended login cannot be known."""
     keys = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey, "NATS_SEED": settings.nats_seed}
     named = [name for name, value in keys.items() if value]
     if len(named) > 1:

@@ -25,11 +25,11 @@ _NOT_USED: Final = (
     *("nsc", "jetstream_domain", "jetstream_api_prefix", "jetstream_event_prefix", "inbox_prefix", "tls_first"),
     *("socks_proxy", "windows_cert_store", "windows_cert_match", "windows_cert_match_by"),
 )
-"""What changes where or how one connects, and a worker cannot do: the start is refused rather than done otherwise."""
+"""Context keys that change where or how to connect and that a worker does not support. The start is refused."""
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Its file; variable -> text of what the context says and nobody else does.
+    """Return the file of a context, and the text of each variable that only the context sets.
 
     Args:
         name: of a context, or the path of its file.

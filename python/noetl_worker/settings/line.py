@@ -1,4 +1,4 @@
-"""One setting: its variable, its spellings, its default, and how its text becomes a value."""
+"""One setting: its variable, its other spellings, its default, and its parser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.settings import values
 
 _LINE: Final = "noetl_worker.settings.line"
 FILE_SUFFIX: Final = "_FILE"
-"""NATS_PASSWORD_FILE names a file with what NATS_PASSWORD would have; every secret has such a variable."""
+"""Suffix of a variable that names a file: NATS_PASSWORD_FILE names the password's file. Every secret has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class SettingLine:
 
     @property
     def file_variable(self) -> str:
-        """Of a secret: the variable that names a file with it."""
+        """The variable that names a file holding the secret."""
         return f"{self.variable}{FILE_SUFFIX}"
 
     def value(self, text: str) -> Any:
-        """Raises SettingsError for a text that is not allowed."""
+        """Parse a text. Raises SettingsError for a text that is not allowed."""
         try:
             return self.parse(text)
         except ValueError as error:
@@ -57,12 +57,12 @@ def setting(
     source: str = "ours",
     help: str,  # noqa: A002 - the word every CLI uses
 ) -> Any:
-    """A field of a settings class; `lines_of` knows its name."""
+    """Define a field of a settings class; `lines_of` adds the field's name."""
     is_secret = parse in (values.secret, values.nats_servers)
     line = SettingLine("", variable, aliases, default, unit, source, help, is_secret, parse)
     return field(default_factory=lambda: line.value(default), metadata={_LINE: line})
 
 
 def lines_of(settings: Any) -> list[SettingLine]:
-    """The line of each field of a settings class, in their order."""
+    """Return the setting of each field of a settings class, in the fields' order."""
     return [replace(one.metadata[_LINE], field=one.name) for one in fields(settings) if _LINE in one.metadata]

@@ -17,10 +17,10 @@ from noetl_worker.settings.values import Secret, TlsPaths
 
 @dataclass(frozen=True)
 class Settings(ToolSettings, NatsSettings):
-    """Everything that can be set, once. Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes."""
+    """All settings of a worker. Times are in seconds (`_s`) or milliseconds (`_ms`), sizes in bytes."""
 
     files_read: tuple[str, ...] = ()
-    """Those that the settings were read from: a `.env`, a NATS context, what a `..._FILE` names."""
+    """Files that settings were read from: a `.env`, a NATS context, files named by `..._FILE`."""
 
     # ── the control plane ──
     server_url: str = setting(
@@ -285,12 +285,12 @@ class Settings(ToolSettings, NatsSettings):
 
     @property
     def nats_tls(self) -> TlsPaths:
-        """Its own CA and its own certificate, else the plane's."""
+        """Return the TLS files for NATS: its own CA and certificate, else the control plane's."""
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
     def for_tools(self, own_files: Iterable[str]) -> ToolSettings:
-        """Return what tools have of the settings: none of the worker's own logins.
+        """Return the settings that tools may see: none of the worker's own logins.
 
         Args:
             own_files: paths of the worker's own.
@@ -305,7 +305,7 @@ class Settings(ToolSettings, NatsSettings):
         return ("NATS_PASSWORD",) if self.nats_password.reveal() and not has_user else ()
 
     def secrets(self) -> tuple[str, ...]:
-        """The worker's own secrets, in clear: what it must never send."""
+        """Return the worker's own secrets in clear, which it must never send."""
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
         own = [

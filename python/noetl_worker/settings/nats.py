@@ -13,19 +13,19 @@ from noetl_worker.settings.values import Secret
 DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
 """Subject of the messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
-"""The Python worker's word for the bare subject, whose notifications name no pool."""
+"""The Python worker's name for the bare subject, whose notifications name no pool."""
 SYSTEM_POOL: Final = "system"
-"""The control planes' own commands: whose tools are wasm plug-ins (`__orchestrate__`, run on the Rust plane 3.54.0 as
-it is by default), and playbooks below `system/` (both planes' source). A worker has it by name only."""
+"""Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
+and playbooks below `system/` (both planes' source). A worker serves it only if named."""
 
 
 def pool_of(subject: str, base: str) -> str:
-    """The token after the base subject: <base>.<pool>.<execution>; "" for a subject that is not below it."""
+    """Return the token after the base subject: <base>.<pool>.<execution>; "" for a subject not below the base."""
     return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether every message of `subject` is one of `pattern`; both may have the wildcards * and >."""
+    """Return True if `pattern` matches every message of `subject`; both may have the wildcards * and >."""
     have, want = pattern.split("."), subject.split(".")
     for at, token in enumerate(have):
         if token == ">":
@@ -37,7 +37,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 @dataclass(frozen=True)
 class NatsSettings:
-    """Where commands come from, and where those that can never run are kept."""
+    """The settings of where commands come from, and of where undeliverable commands are kept."""
 
     nats_url: Secret = setting(
         "NATS_URL",
@@ -133,14 +133,14 @@ class NatsSettings:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The durable's filter subjects: the configured ones, else those of the pools, else all below the subject."""
+        """Return the durable's filter subjects: the configured ones, else the pools', else all below the subject."""
         base = self.nats_subject
         of_pools = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
         return self.nats_filter_subjects or tuple(of_pools) or (base, f"{base}.>")
 
     @property
     def pools(self) -> frozenset[str] | None:
-        """Pools whose commands run here: the literal tokens of the filters, else the list; None: any but `system`."""
+        """Return the pools that are served: the filters' literal tokens, else the list; None: all but `system`."""
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
         named = {pool_of(subject, self.nats_subject) for subject in filters}
         if named and not named & {"", "*", ">"}:
@@ -152,12 +152,12 @@ class NatsSettings:
         return SYSTEM_POOL in (self.pools or ())
 
     def brings(self, subject: str) -> bool:
-        """Whether a durable with these filters gets what is published there."""
+        """Return True if a durable with these filters receives messages published to the subject."""
         return any(covers(pattern, subject) for pattern in self.filters)
 
     @property
     def nats_servers(self) -> list[str]:
-        """Server URLs without user-info: safe to log."""
+        """Return server URLs without user-info, safe to log."""
         return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]
 
 

@@ -22,11 +22,11 @@ OWN_PORTS: Final[set[int]] = set()
 """Ports of the probes of this process and its supervisor, at which no tool connects over loopback."""
 _NONE: Final = "none"
 _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
-"""Whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
+"""IPv6 networks whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
 
 
 def items_of(text: str) -> tuple[str, ...]:
-    """The items of a comma-separated list, checked. Raises ValueError with what is allowed."""
+    """Return the checked items of a comma-separated list. Raises ValueError with the allowed forms."""
     items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
     for item in items:
         try:
@@ -43,18 +43,18 @@ def items_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """A list of networks; each keeps the item that it was written as."""
+    """A list of networks; each keeps the item it was written as."""
 
     items: tuple[tuple[str, Network], ...]
 
     @classmethod
     def of(cls, items: Iterable[str]) -> Networks:
-        """Raises ValueError for an item that is neither a name nor a network."""
+        """Make the list. Raises ValueError for an item that is neither a name nor a network."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
     def item_with(self, address: str) -> str | None:
-        """The item that has this address, in whichever form it is written; None: no one has."""
+        """Return the item that contains this address, in whichever form it is written; None if there is none."""
         for form in _forms(_read(address)):
             for item, network in self.items:
                 if form in network:
@@ -63,7 +63,7 @@ class Networks:
 
 
 def _read(text: str) -> Address:
-    """An address as a resolver reads it: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are one."""
+    """Read an address as a resolver does: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are equal."""
     try:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -74,7 +74,7 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 address that an IPv6 one leads to."""
+    """Return the address, and the IPv4 address that an IPv6 one leads to."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return

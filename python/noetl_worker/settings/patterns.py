@@ -38,5 +38,5 @@ def kubernetes_names(text: str) -> Patterns | None:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns has this name."""
+    """Return True if a pattern matches the name."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

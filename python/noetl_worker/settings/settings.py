@@ -1,4 +1,4 @@
-"""Environment, `.env` and flags -> one frozen `Settings`; every default with its unit and source.
+"""The reading of settings: environment, `.env` and flags become one frozen `Settings`.
 
 Nothing falls back silently: a value that does not parse stops the start and names the variable, the value and
 what is allowed. docs/settings.md is made from the same lines.
@@ -29,17 +29,17 @@ _OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in
 
 
 def is_for_tools(variable: str) -> bool:
-    """Whether it is a setting that tools have."""
+    """Return True if the variable is a setting of tools."""
     return variable in _OF_TOOLS or family_of(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsReading:
-    """The settings, and where each that is not a default came from."""
+    """The settings, and the source of each one that is not a default."""
 
     settings: Settings
     given: Mapping[str, Given]
-    """Variable -> its text and source; those of a family (NOETL_SECRET_<NAME>) as well."""
+    """Text and source of each given variable, including those of a family (NOETL_SECRET_<NAME>)."""
 
 
 def read_settings(
@@ -77,7 +77,7 @@ def read_settings(
 
 
 def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables of a process that is to read the same settings: what a flag says, no variable says otherwise.
+    """Return the environment for a process that must read the same settings; flags replace their variables.
 
     Args:
         environment: of this process. A worker reads `.env` and other files itself, as they are by then.
@@ -94,5 +94,5 @@ def load_settings(
     flags: Mapping[str, str | None] | None = None,
     dotenv: Path | None = None,
 ) -> Settings:
-    """The settings of `read_settings`, where nobody asks where they came from."""
+    """Read the settings as `read_settings` does, without their sources."""
     return read_settings(environment, flags=flags, dotenv=dotenv).settings

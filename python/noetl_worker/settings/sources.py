@@ -1,4 +1,4 @@
-"""Where the text of a setting comes from: flags, the environment, a `.env` file, a NATS context, in this order."""
+"""The sources of a setting's text: flags, the environment, a `.env` file, a NATS context, in this order."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
-"""An empty variable counts as unset, but for these, which it switches off."""
+"""Variables that an empty text switches off. Any other empty variable counts as unset."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
-"""No other program reads such names."""
+"""Prefixes that no other program's variables have."""
 _SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
 """Other programs read such names too: one is mistyped if it is nearly a setting's."""
 _NEARLY: Final = 0.93
 _OF_A_SERVICE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""Kubernetes makes them in each pod for a service `noetl-worker`, or `noetl-worker-...`."""
+"""Variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
 GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_ALLOW_OVERRIDE": "a plug-in replaces no built-in kind; give its tool a kind of its own",
     "NOETL_WORKER_DEAD_LETTER_SUBJECT": "dead letters are kept on noetl.dead_letters; move the old ones to a stream "
@@ -34,9 +34,9 @@ GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_RATE_LIMIT": "bound how many commands run at the same time by WORKER_MAX_CONCURRENT or "
     "NOETL_WORKER_KIND_LIMITS",
 }
-"""Settings of earlier versions whose loss changes what a worker does, and what to use instead."""
+"""Removed settings whose loss changes a worker's behaviour, each with its replacement."""
 _ALIKE: Final = 0.85
-"""Of 1: all of these names begin alike."""
+"""Lowest similarity of a suggested name, from 0 to 1. High, since all these names begin alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Given:
 
     text: str
     source: str
-    """flag, environment, .env or a NATS context; with the name where it is another one than the setting's."""
+    """Source of the text: flag, environment, .env or a NATS context, with the variable's name if it is an alias."""
     file: str = ""
-    """The path of the file that it was read from."""
+    """Path of the file the text was read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Source:
     file: str = ""
 
     def find(self, line: SettingLine) -> Given | None:
-        """What it says of a setting: the variable, else its aliases; of a secret also the file it names.
+        """Find a setting in this source: its variable, else an alias; for a secret also the file it names.
 
         Raises:
             SettingsError: it names both, or a file that cannot be read.
@@ -81,7 +81,7 @@ class _Source:
 def given_texts(
     lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
 ) -> dict[str, Given]:
-    """Variable -> text for each setting that is given, and for each variable of a family (`tools.py`).
+    """Return the text of each setting that is given, and of each variable of a family (`tools.py`), by variable.
 
     Raises:
         SettingsError: a file that a source names cannot be read, or contradicts another one.
@@ -107,8 +107,10 @@ def given_texts(
 
 
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
-    """Variables that are named as ours, and are no setting: mistyped, another worker's, or of another version; each
-    with the setting that is named most like it."""
+    """Return variables that look like ours but are no settings, each with the most similar setting's name.
+
+    Such a variable is mistyped, another worker's, or of another version.
+    """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
     unknown = sorted(name for name in given if name.startswith(_SHARED) and not _OF_A_SERVICE.fullmatch(name))
@@ -127,7 +129,7 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
 
 
 def advice_on(unknown: Mapping[str, str | None]) -> str:
-    """What to do about them, for people."""
+    """Return advice for people about unknown variables."""
     meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
     rest = [name for name, nearest in unknown.items() if not nearest]
     known = [f"{', '.join(rest)}: not read; `noetl-worker config` lists the settings"] if rest else []
@@ -146,7 +148,7 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
 
 
 def _of_families(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """A line for each variable of a family that a source names."""
+    """Yield a setting for each variable of a family that a source names."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.variable_of, names))):
@@ -168,7 +170,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _with_port(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Cloud Run's PORT is the metrics port unless WORKER_METRICS_BIND says otherwise (Rust worker's rule)."""
+    """Use Cloud Run's PORT as the metrics port unless WORKER_METRICS_BIND is set (Rust worker's rule)."""
     if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
         return environment
     return {**environment, "WORKER_METRICS_BIND": f"0.0.0.0:{environment['PORT']}"}

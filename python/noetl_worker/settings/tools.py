@@ -1,4 +1,4 @@
-"""The settings of tools, which have them in their context: checked here, before anything starts."""
+"""The settings of tools, available in a tool's context and checked before anything starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from noetl_worker.settings.patterns import Patterns, kubernetes_names
 
 @dataclass(frozen=True)
 class ToolSettings:
-    """The part of `Settings` that tools have: what they may use of this machine, and what a playbook only names."""
+    """The part of `Settings` that tools see: what they may use of this machine, and values a playbook only names."""
 
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Text by variable: those of `FAMILIES`, and those that `keychain_env_vars` lists."""
+    """Text by variable: variables of `FAMILIES`, and those listed in `keychain_env_vars`."""
     own_files: tuple[str, ...] = ()
-    """Files and directories of the worker's own, which are not for playbooks."""
+    """The worker's own files and directories, closed to playbooks."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
         help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
@@ -108,7 +108,7 @@ class ToolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NamedVariables:
-    """Variables whose names somebody chooses."""
+    """A family of variables whose names the user chooses."""
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]
@@ -116,7 +116,7 @@ class NamedVariables:
     is_secret: bool = False
 
     def variable_of(self, name: str) -> str | None:
-        """The variable that `name` is, or has the file of; None: neither."""
+        """Return the family's variable that `name` is or names a file for; None for any other name."""
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
         return name if self.pattern.fullmatch(name) else None

@@ -1,4 +1,4 @@
-"""How the text of a variable becomes a value: each parser raises ValueError with what is allowed."""
+"""Parsers of settings: each turns text into a value, or raises ValueError with the allowed form."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def pool_segments(text: str) -> tuple[str, ...]:
-    """Each is one token of a subject, in the spelling of the plane."""
+    """Parse names of pools. Each is one token of a subject, spelled as on the plane."""
     found = tuple(dict.fromkeys(subjects(text)))
     if any(re.search(r"[\s.*>]", pool) for pool in found):
         raise ValueError("names of pools, comma-separated, without blanks, dots and wildcards: shared,python")
@@ -91,7 +91,7 @@ share: Final = _number(float, "a part, from 0 to 1: 0.5", 0, 1)
 
 
 def processes(text: str) -> int:
-    """A number, or `auto`: as many as the CPUs that this process may use."""
+    """Parse a number of processes; `auto` is the number of CPUs that this process may use."""
     if text.strip().lower() != "auto":
         return integer(1, 256)(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,7 +103,7 @@ def optional_integer(minimum: int, maximum: int | None = None) -> Callable[[str]
 
 
 def numbers_by_name(text: str) -> Mapping[str, int]:
-    """`postgres=4,container=2` -> {"postgres": 4, "container": 2}."""
+    """Parse `postgres=4,container=2` as {"postgres": 4, "container": 2}."""
     numbers: dict[str, int] = {}
     for part in subjects(text):
         name, _, number = (piece.strip() for piece in part.partition("="))
@@ -127,7 +127,7 @@ def boolean(text: str) -> bool:
 
 
 def without_login(address: str) -> str:
-    """What may be shown of it: up to the last `@` all may be a password that is not percent-encoded."""
+    """Return the address without its login. Everything up to the last `@` may be an unencoded password."""
     *schemes, rest = address.split("://", 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     has_login = ":" in authority or (schemes and "@" in authority)
@@ -173,7 +173,7 @@ def bind(text: str) -> str:
 
 
 def nats_servers(text: str) -> Secret:
-    """Comma-separated server URLs; a Secret, since user-info in a URL is a password."""
+    """Parse comma-separated server URLs; a Secret, since user-info in a URL is a password."""
     servers = subjects(text)
     parse = url("nats", "tls", "ws", "wss")
     for server in servers:

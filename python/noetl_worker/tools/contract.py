@@ -261,7 +261,7 @@ class ToolContext:
     secrets: ToolSecrets
     worker: ToolWorker
     settings: ToolSettings = _NOTHING_SET
-    """What the operator has set for tools: directories, hosts, limits, secrets by name."""
+    """The operator's settings for tools: directories, hosts, limits, secrets by name."""
 
     def with_render(self, render: Render) -> ToolContext:
         """Return a copy with another `render`.

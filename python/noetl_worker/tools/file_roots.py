@@ -36,7 +36,7 @@ def _real(path: str) -> Path:
 
 
 def _is_shared(real: Path, settings: ToolSettings) -> bool:
-    """Whether it is where playbooks make files: in the roots, the home, the working and the temporary directory."""
+    """Return True for a path where playbooks write files: the roots, the home, working and temporary directories."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     named = (home, settings.data_dir, settings.duckdb_extension_directory, settings.artifact_root)
     shared = {tempfile.gettempdir(), str(Path.cwd()), *filter(None, named)}

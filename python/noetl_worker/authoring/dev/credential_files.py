@@ -1,4 +1,4 @@
-"""Credentials for a run on a laptop, read from files. No message of this module has a value in it."""
+"""Credentials for a run on a laptop, read from files. No error message here contains a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
-"""Read by itself when it lies beside the playbook: {NAME: {type, data}, ...}."""
+"""Names of a file {NAME: {type, data}, ...} that is read if it lies beside the playbook."""
 _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
 
 
@@ -27,12 +27,12 @@ class LocalCredential:
     data: dict[str, Any] = field(repr=False)
 
     def body(self) -> dict[str, Any]:
-        """What POST /api/credentials takes."""
+        """Return the body for POST /api/credentials."""
         return {"name": self.name, "type": self.type, "data": self.data}
 
 
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
-    """Those beside the playbook and those given as `NAME=FILE`; given ones win.
+    """Return the credentials beside the playbook and those given as `NAME=FILE`; given ones win.
 
     Raises:
         PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
@@ -43,7 +43,7 @@ def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredent
 
 
 def given_credential(text: str) -> LocalCredential:
-    """`NAME=FILE`, the file (JSON or YAML) being one credential."""
+    """Read `NAME=FILE`; the file (JSON or YAML) holds one credential."""
     name, equals, path = text.partition("=")
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
@@ -52,7 +52,7 @@ def given_credential(text: str) -> LocalCredential:
 
 
 def credentials_beside(playbook: Path) -> list[LocalCredential]:
-    """What the file of credentials beside the playbook has; [] without one."""
+    """Return the credentials in the file beside the playbook; [] without a file."""
     for name in BESIDE:
         file = playbook.parent / name
         if file.is_file():
@@ -64,7 +64,7 @@ def credentials_beside(playbook: Path) -> list[LocalCredential]:
 
 
 def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
-    """What a file says in YAML; `otherwise`: what the error calls one that says nothing in it.
+    """Parse a file as YAML. `otherwise` is the error's description of a file that does not parse.
 
     Raises:
         PlaybookError: it cannot be read; nothing of what it has is in the error.

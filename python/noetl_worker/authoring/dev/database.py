@@ -1,4 +1,4 @@
-"""The database of what grows with each command, its schema, and the ids and times that the plane hands out."""
+"""The database for data that grows with each command, its schema, and the plane's ids and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
-"""2024-01-01T00:00:00Z, as every NoETL component."""
+"""Start of ids, 2024-01-01T00:00:00Z, as in every NoETL component."""
 MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 
@@ -34,8 +34,9 @@ CREATE TABLE batches (
 
 
 def connect() -> sqlite3.Connection:
-    """A database of this process with its tables: it goes into a temporary file where it outgrows SQLite's cache, as
-    the events of an hour do. One connection, one writer: the event loop's thread."""
+    """Open a database of this process with its tables. Data beyond SQLite's cache, such as the events of an hour, goes
+    into a temporary file. One connection, one writer: the event loop's thread.
+    """
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode=MEMORY")
@@ -44,12 +45,12 @@ def connect() -> sqlite3.Connection:
 
 
 def insert_into(table: str, columns: Sequence[str]) -> str:
-    """The statement for one row."""
+    """Return the statement that inserts one row."""
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
-    """`at` (seconds since 1970) as ISO 8601 with microseconds; the Rust plane writes Z, the Python plane +00:00."""
+    """Return `at` (seconds since 1970) as ISO 8601 with microseconds; Rust plane: Z, Python plane: +00:00."""
     if at is None:
         return None
     utc_time = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)
@@ -70,8 +71,9 @@ class Ids:
         return self._last
 
     def snowflake(self) -> int:
-        """The application form, which both planes use for runtime rows: 41 bits of milliseconds, 10 of node, 12 of
-        sequence. One more than these hold is of the next millisecond."""
+        """Return an id in the application form, used by both planes for runtime rows: 41 bits of milliseconds, 10 of
+        node, 12 of sequence. An overflowing sequence moves on to the next millisecond.
+        """
         self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
         millisecond, sequence = divmod(self._last_of_node, 1 << 12)
         return (millisecond << 10 | _NODE) << 12 | sequence

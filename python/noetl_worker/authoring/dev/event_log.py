@@ -1,4 +1,4 @@
-"""The plane's memory: commands and events as rows, and what is known about one of each."""
+"""The plane's memory: commands and events as rows, and queries on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CommandRow(NamedTuple):
 
     event_id: int
     command_ref: str
-    """The command_id as text: the Python plane's is a number, the Rust plane's `<execution>:<step>:<event>`."""
+    """The command_id as text. The Python plane's is a number, the Rust plane's `<execution>:<step>:<event>`."""
     execution_id: int
     node: str
     action: str
@@ -67,12 +67,12 @@ class LoggedEvent:
 
     @property
     def result_context(self) -> dict[str, JsonValue]:
-        """`result.context`, where the planes keep what a worker sent; {} when there is none."""
+        """The event's `result.context`, where the planes keep the worker's data; {} if there is none."""
         return fields_of(fields_of(self.result).get("context"))
 
 
 def status_of(event_type: str) -> str:
-    """That of an event of a worker, by the last word of its type."""
+    """Return the status of a worker's event, from the last word of its type."""
     word = event_type.rpartition(".")[2]
     if word in ("error", "failed"):
         return "FAILED"
@@ -98,7 +98,7 @@ class EventLog:
         self.db.close()
 
     def listen(self, listener: Callable[[LoggedEvent], None]) -> Callable[[], None]:
-        """Call `listener` with every event from now on; the returned function ends it."""
+        """Call `listener` with every event from now on. The returned function stops the calls."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -114,13 +114,13 @@ class EventLog:
                 listener(event)
 
     def write(self, execution_id: int, event_type: str, node: str, status: str, **rest: Any) -> LoggedEvent:
-        """Write an event of this moment, with an id of the plane's; `rest`: other fields of it."""
+        """Write an event with the present time and an id of the plane; `rest`: its other fields."""
         event = LoggedEvent(self.ids.next(), execution_id, event_type, node, status, time.time(), **rest)
         self.append([event])
         return event
 
     def events(self, execution_id: int, *event_types: str, command_ref: str | None = None) -> list[LoggedEvent]:
-        """The events of one execution, or of one of its commands, in id order, of all or of the given types."""
+        """Return the events of an execution or one of its commands in id order, of all or the given types."""
         parameters: list[JsonValue] = [execution_id]
         query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ?"
         if command_ref is not None:  # there are few of one command: not the index of the execution's, by the plus
@@ -132,7 +132,7 @@ class EventLog:
         return [_event(row) for row in rows]
 
     def last_event(self, execution_id: int) -> LoggedEvent:
-        """Each execution has one: that it has begun."""
+        """Return the last event of an execution, which always has one: its start."""
         row = self.db.execute(
             f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ? ORDER BY event_id DESC LIMIT 1",
             (execution_id,),
@@ -142,7 +142,7 @@ class EventLog:
     def find_of_command(
         self, command_ref: str, event_types: Sequence[str], *, before: int = MAX_ID, by_batch: bool = False
     ) -> int | None:
-        """Id of the last event of these types that names the command, or None."""
+        """Return the id of the last event of these types that names the command, or None."""
         marks = ", ".join("?" * len(event_types))
         query = f"SELECT max(event_id) FROM events WHERE command_ref = ? AND event_type IN ({marks})"
         values = (command_ref, *event_types, before, by_batch)
@@ -177,7 +177,7 @@ class EventLog:
         )
 
     def set_status(self, command_ref: str, status: str) -> None:
-        """Row side effect of a worker's event. A command that has ended keeps its end."""
+        """Set a command's status after a worker's event. An ended command keeps its status."""
         self.db.execute(
             "UPDATE commands SET status = ? WHERE command_ref = ? AND status IN ('PENDING', 'CLAIMED', 'RUNNING')",
             (status, command_ref),

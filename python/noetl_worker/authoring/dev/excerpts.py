@@ -1,4 +1,4 @@
-"""Values as an author is shown them: one line, of limited length, without what steers a terminal."""
+"""Values as shown to an author: one line of limited length, without terminal control characters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ EXCERPT: Final = 96
 
 
 def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
-    """`value` as one short line of JSON."""
+    """Return `value` as one short line of JSON."""
     if value is None or value == {}:
         return ""
     return cut(dumps(value).decode(errors="replace"), limit)
 
 
 def glance(value: JsonValue, limit: int = EXCERPT) -> str:
-    """What an author looks for in a result, in one line: what was printed, answered, selected; else the JSON."""
+    """Summarise a result in one line: printed text, HTTP answer or rows; else the JSON."""
     if not isinstance(value, dict):
         return excerpt(value, limit)
     if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
@@ -36,7 +36,7 @@ def glance(value: JsonValue, limit: int = EXCERPT) -> str:
 
 
 def one_line(text: str) -> str:
-    """Line ends and control characters as JSON writes them: a tool's output must not steer the terminal."""
+    """Escape line ends and control characters as JSON does: a tool's output must not steer the terminal."""
     return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
 
 

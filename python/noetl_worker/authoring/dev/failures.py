@@ -1,4 +1,4 @@
-"""A failed command as its author is told of it: what, where, of which item, and what there is to go by."""
+"""A failed command as its author sees it: step, place, loop item, and the lines that help to find the cause."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from noetl_worker.text.secrets.redaction import redact_text, redact_value
 STDERR_LINES: Final = 8
 TRACEBACK_LINES: Final = 200
 BODY: Final = 500
-"""Characters of an answer."""
+"""Most characters of an answer to show."""
 _ITEM: Final = 120
 _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.MULTILINE)
 _DESCRIPTION: Final = frozenset(
     {"error", "error_kind", "retryable", "code", "exception", "failed_task", "elapsed", "url"}
 )
-"""What stands in a failed command's result beside the data."""
+"""Fields of a failed command's result that describe the failure rather than hold data."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopItem:
-    """Which item of a loop a command is for."""
+    """The loop item that a command is for."""
 
     index: int
     iterator: str
@@ -37,14 +37,14 @@ class LoopItem:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the plane knows of a command."""
+    """The plane's knowledge about a command."""
 
     kind: str = ""
     owner: str = ""
-    """Path of a child playbook; "" for the one that was asked for."""
+    """Path of a child playbook; "" for the playbook that was started."""
     item: LoopItem | None = None
     request: str = ""
-    """Of `http`: method and address."""
+    """Method and address of an `http` command."""
     places: FilePlaces = field(default_factory=FilePlaces)
 
     def name(self, step: str) -> str:
@@ -54,13 +54,13 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Of one command."""
+    """The failure of one command."""
 
     step: str
     error: str
     value: JsonValue = None
     ids: str = ""
-    """Those of its execution, command and event, as text."""
+    """Ids of its execution, command and event, as text."""
     about: About = field(default_factory=About)
 
     @property
@@ -72,7 +72,7 @@ class Failure:
 
     @property
     def task(self) -> str:
-        """Of a list of tasks, the one that failed."""
+        """The task that failed in a list of tasks."""
         return str(self._fields.get("failed_task") or "")
 
     @property
@@ -81,12 +81,12 @@ class Failure:
 
     @property
     def asked(self) -> str:
-        """Of `http`: the method, and the address that was asked in the end."""
+        """Method and final address of an `http` command."""
         method, _, address = self.about.request.partition(" ")
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
-        """The error's other lines, else the traceback or what was last printed, else the answer."""
+        """Return the error's other lines; else the traceback or last printed lines; else the answer."""
         _, *more = self.error.splitlines() or [""]
         if details := [line for line in more if line.strip()] or self._printed():
             return details
@@ -104,13 +104,13 @@ class Failure:
         text = self._fields.get("stderr")
         if not isinstance(text, str) or not text.strip():
             return []
-        if found := _TRACEBACK.search(text):  # of the author's own code: all of it
+        if found := _TRACEBACK.search(text):  # a traceback of the author's code is shown whole
             return text[found.start() :].rstrip().splitlines()[-TRACEBACK_LINES:]
         return text.rstrip().splitlines()[-STDERR_LINES:]
 
 
 def failure_lines(failure: Failure) -> list[str]:
-    """`failed: step, task: error`, then file and line, ids, request, and what there is to go by."""
+    """Return `failed: step, task: error`, then file and line, ids, request, and details."""
     task = f", task {failure.task}" if failure.task else ""
     item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
 

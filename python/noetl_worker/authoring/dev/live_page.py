@@ -37,9 +37,9 @@ from noetl_worker.text import json_text
 
 MOST_LISTED: Final = 30
 _REST_S: Final = 0.3
-"""Between two looks at a run."""
+"""Seconds between two reads of a run."""
 _SHARE: Final = 4
-"""And so many times as long as the last look took: a large run must not be slowed by who looks at it."""
+"""Pause as a multiple of the last read's time, so that a viewer does not slow down a large run."""
 _HEADERS: Final = (
     ("cache-control", "no-store"),
     ("content-security-policy", "frame-ancestors 'none'"),  # beside the one in the page, which cannot say this
@@ -53,7 +53,7 @@ _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"
 
 @asynccontextmanager
 async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
-    """Serve the runs of `plane` while the block is open; gives the address."""
+    """Serve the runs of `plane` while the block is open; yield the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
     variables = {
@@ -75,7 +75,9 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
 
 
 class _Doorkeeper:
-    """Lets through what names this port, knows the token, and is of no other page; the app sees a path without it."""
+    """Middleware that accepts requests to this port's name with the token, from no other site's page, and strips the
+    token from the path.
+    """
 
     def __init__(self, app: ASGIApp, host: str, token: str) -> None:
         self._app, self._addresses, self._prefix = app, OwnAddresses([f"http://{host}"]), f"/{token}"
@@ -95,7 +97,7 @@ class _Doorkeeper:
 
 
 class _Pages:
-    """What is answered."""
+    """Routes of the live page."""
 
     def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
         self._plane, self._client = plane, client
@@ -121,7 +123,7 @@ class _Pages:
         return StreamingResponse(self._changes(self._known(request).execution_id), media_type="text/event-stream")
 
     async def _changes(self, execution_id: int) -> AsyncIterator[bytes]:
-        """The run's data, now and whenever anything has happened on the plane."""
+        """Yield the run's data, now and after every change on the plane."""
         happened = asyncio.Event()
         happened.set()
         stop = self._plane.log.listen(lambda _: happened.set())
@@ -153,7 +155,7 @@ class _Pages:
         return execution
 
     def _runs(self) -> list[dict[str, str]]:
-        """The newest first."""
+        """Return the runs, the newest first."""
         newest = sorted(self._plane.executions.all(), key=lambda one: one.execution_id, reverse=True)[:MOST_LISTED]
         return [
             {

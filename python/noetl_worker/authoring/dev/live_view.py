@@ -1,4 +1,4 @@
-"""What a playbook author sees while it runs: steps, durations, results, errors, and a summary at the end.
+"""The live view of a run for playbook authors: steps, durations, results, errors, and a summary at the end.
 
 Two forms of the same facts: one line per happening, or JSON lines.
 """
@@ -27,7 +27,7 @@ from noetl_worker.tools.process.live_output import PrintedLine
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _MOST_FAILURES: Final = 5
-"""Of a step, told at the end."""
+"""Failures of one step that the summary shows."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class StepRun:
     execution_id: int
     step: str
     name: str
-    """With the playbook it is of, where that is a child."""
+    """Name of the step, preceded by its playbook if that is a child."""
     kind: str
     issued: int = 0
     done: int = 0
@@ -45,7 +45,7 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     text: str = ""
-    """What the last result comes to, or the error's first line."""
+    """Summary of the last result, or the error's first line."""
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -65,10 +65,10 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One thing to say: a step started, ended or failed."""
+    """A happening to show: a step started, ended or failed."""
 
     word: str
-    """started, done or failed."""
+    """The kind: started, done or failed."""
     run: StepRun
     about: About
     seconds: float | None = None
@@ -82,13 +82,13 @@ class Timeline:
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, LoopItem] = field(default_factory=dict)
-    """By command id; the plane forgets an item before it tells its end."""
+    """Items by command id, kept because the plane forgets an item before it reports the command's end."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
-    """By command id, and since when."""
+    """The row and claim time of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
-        """Note an event; what is worth saying about it, or None."""
+        """Note an event. Return a happening if there is one to show, or None."""
         ref = event.command_ref
         if ref is None:
             return None
@@ -110,7 +110,7 @@ class Timeline:
         return None
 
     def running(self, now: float) -> list[tuple[StepRun, str, float]]:
-        """(step, command id, seconds) of the commands that have begun and not ended."""
+        """Return (step, command id, seconds) of the running commands."""
         return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
 
     def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
@@ -132,14 +132,14 @@ class Timeline:
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
-    """The result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
+    """Return the result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
     context = event.result_context
     result = context.get("result")
     if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
         inner = fields_of(result.get("context"))
         failure = inner.get("error")
         return inner.get("data", inner), None if failure is None else str(failure)
-    if event.event_type == "call.done" and event.response is not None:  # what the Python plane acts on
+    if event.event_type == "call.done" and event.response is not None:  # the result the Python plane acts on
         return event.response, None
     told = event.response if isinstance(event.response, dict) else context
     value = {key: item for key, item in told.items() if key not in _BOOKKEEPING}
@@ -149,7 +149,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Shows one run. Used as a context manager, so that a terminal is left in order."""
+    """Shows one run. A context manager, so that the terminal is restored."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
@@ -183,7 +183,7 @@ class View(ABC):
 
 
 class LineView(View):
-    """One line per happening."""
+    """A view with one line per happening."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class LineView(View):
 
 
 class JsonView(View):
-    """JSON lines: one object per happening, the last one the summary."""
+    """A view of JSON lines: one object per happening, the last one the summary."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ def lasted(execution: Execution) -> float:
 
 
 def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
-    """How it ended, in one to a few lines."""
+    """Return one to a few lines about the outcome."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
     status = "INTERRUPTED" if is_interrupted else execution.status

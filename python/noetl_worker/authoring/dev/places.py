@@ -1,4 +1,4 @@
-"""Where the steps of a playbook stand in its file, and the code of each, by the marks of the YAML parser."""
+"""The lines of a playbook's steps and of their code in its file, from the marks of the YAML parser."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from noetl_worker.authoring.dev.outline import mapping, steps_of, tools_of_step
 from noetl_worker.authoring.dev.positions import read_text
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
-"""As Python writes it in a traceback, and in the message of a SyntaxError."""
+"""A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlaces:
-    """Lines of one file, from 1."""
+    """Lines of one file, counted from 1."""
 
     file: str = ""
-    """As the author names it; "" where a playbook has none."""
+    """The file as the author names it; "" for a playbook without one."""
     steps: Mapping[str, int] = field(default_factory=dict)
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(step, task of a list or "") -> line of the first line of its code."""
+    """First line of each piece of code, by step and task of a list ("" without a list)."""
 
     def of_step(self, step: str) -> str:
-        """`file:line`, or "" where it is not known."""
+        """Return `file:line` of a step, or "" if the line is not known."""
         return f"{self.file}:{self.steps[step]}" if step in self.steps else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
-        """A traceback, or a line of one, with the lines of the file for those of the step's code."""
+        """Return a traceback, or a line of one, with the code's line numbers replaced by the file's."""
         first = self.code.get((step, task))
         if first is None:
             return text
@@ -42,14 +42,14 @@ class FilePlaces:
 
 
 def places_in(text: str, file: str) -> FilePlaces:
-    """Of the text of a playbook that has been read without an error."""
+    """Find the places in the text of a playbook that was read without an error."""
     steps: dict[str, int] = {}
     code: dict[tuple[str, str], int] = {}
     read = read_text(text)
     for step in steps_of(mapping(read.value)):
         steps[step.name] = read.at((*step.path, "step")).line
         found = {tool.label: read.first_line((*tool.path, "code")) for tool in tools_of_step(step)}
-        if len(found) == 1:  # then a line is of this task, also where nobody says of which
+        if len(found) == 1:  # a line without a task then belongs to this task
             found[""] = next(iter(found.values()))
         code.update({(step.name, task): line for task, line in found.items() if line is not None})
     return FilePlaces(file, steps, code)

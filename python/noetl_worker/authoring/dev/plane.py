@@ -33,17 +33,17 @@ WAIT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """A command without a playbook, for tests and benches: what a claim will answer."""
+    """A command without a playbook, for tests and benches: the content of a claim's answer."""
 
     action: str = "noop"
     tool_config: JsonValue = None
-    """None: {}. A list is a Rust task sequence."""
+    """The tool's config; None: {}. A list is a Rust task sequence."""
     input: Mapping[str, JsonValue] | None = None
     cases: Sequence[JsonValue] = ()
     render_context: Mapping[str, JsonValue] | None = None
     step: str = "start"
     meta: Mapping[str, JsonValue] | None = None
-    """Added to the plane's own meta."""
+    """Meta fields added to the plane's own."""
 
 
 class DevControlPlane(PlaneState):
@@ -73,7 +73,7 @@ class DevControlPlane(PlaneState):
         return f"http://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Serve. Returns when requests are answered; a free port is taken at the first start and kept."""
+        """Start serving. Returns once requests are answered; the port is chosen at the first start and kept."""
         if self._server is not None:
             return
         # IPPROTO_TCP by name: asyncio turns Nagle off only then, and an answer in two writes would wait 40 ms.
@@ -99,7 +99,7 @@ class DevControlPlane(PlaneState):
         await self.dispatcher.flush()
 
     async def stop(self) -> None:
-        """Stop serving and publishing. What is known stays; `start()` brings the plane back on the same port."""
+        """Stop serving and publishing. The state stays; `start()` brings the plane back on the same port."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -131,7 +131,7 @@ class DevControlPlane(PlaneState):
     # ── for tests ───────────────────────────────────────────────────────────────────────────────
 
     def register_playbook(self, content: str) -> CatalogEntry:
-        """Put a playbook (YAML) into the catalog, unchecked; executed by its metadata.path."""
+        """Put a playbook (YAML) into the catalog, unchecked; it is executed by its metadata.path."""
         return self.catalog.add(playbook_of(content).path, content)
 
     async def execute(
@@ -142,7 +142,9 @@ class DevControlPlane(PlaneState):
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> int:
-        """Start an execution of a registered playbook, or of one step; its id. Raises KeyError for an unknown path."""
+        """Start an execution of a registered playbook, or of one step; return its id. Raises KeyError for an unknown
+        path.
+        """
         entry = self.catalog.find(path=path)
         if entry is None:
             raise KeyError(path)
@@ -185,7 +187,7 @@ class DevControlPlane(PlaneState):
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
     async def settle(self) -> None:
-        """Work off the queued batches and publish what follows; a started plane does it by itself."""
+        """Process the queued batches and publish what follows; a started plane does this by itself."""
         self.batches.work_off()
         await self.dispatcher.flush()
 
@@ -195,7 +197,7 @@ class DevControlPlane(PlaneState):
         await self.dispatcher.flush()
 
     def command(self, event_id: int) -> CommandRow:
-        """The row of an issued command, by its claim key. Raises KeyError."""
+        """Return the row of an issued command by its claim key. Raises KeyError."""
         row = self.log.command(event_id)
         if row is None:
             raise KeyError(event_id)
@@ -205,23 +207,23 @@ class DevControlPlane(PlaneState):
         return self.log.commands_of(execution_id)
 
     def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
-        """Events of an execution in id order, all or only the given types."""
+        """Return the events of an execution in id order, all or only the given types."""
         return self.log.events(execution_id, *event_types)
 
     def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
-        """Events that name one command, in id order."""
+        """Return the events that name one command, in id order."""
         row = self.command(event_id)
         return self.log.events(row.execution_id, *event_types, command_ref=row.command_ref)
 
     def execution(self, execution_id: int) -> Execution:
-        """Raises KeyError."""
+        """Return an execution. Raises KeyError."""
         found = self.executions.get(execution_id)
         if found is None:
             raise KeyError(execution_id)
         return found
 
     async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until `predicate` holds; it is asked again whenever an event is written.
+        """Wait until `predicate` holds; it is called again whenever an event is written.
 
         Raises TimeoutError after `timeout_s`; None waits for ever.
         """
@@ -233,7 +235,7 @@ class DevControlPlane(PlaneState):
             raise TimeoutError(f"not within {timeout_s:g} s")
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
-        """Wait for the end of an execution; COMPLETED, FAILED or CANCELLED, RUNNING for one that stands still.
+        """Wait for the end of an execution. Return COMPLETED, FAILED or CANCELLED; RUNNING if it stands still.
 
         Raises TimeoutError, KeyError.
         """
@@ -242,14 +244,14 @@ class DevControlPlane(PlaneState):
         return execution.status
 
     async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until no execution is running, but for those that stand still. Raises TimeoutError."""
+        """Wait until every execution has ended or stands still. Raises TimeoutError."""
         await self.wait_until(
             lambda: all(execution.is_at_rest for execution in self.executions.all()), timeout_s=timeout_s
         )
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """The plane is gone inside the block (connections refused) and back after it."""
+        """Stop the plane inside the block (connections are refused) and start it again afterwards."""
         await self.stop()
         try:
             yield
@@ -258,10 +260,10 @@ class DevControlPlane(PlaneState):
 
 
 class DevServer(uvicorn.Server):
-    """uvicorn inside somebody else's loop: it leaves the signals alone, says when it is up, and ends when asked to."""
+    """A uvicorn server inside a running loop: it handles no signals, tells when it is up, and stops on request."""
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """`headers`: of every response."""
+        """`headers`: headers of every response."""
         config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         config.headers += headers
         super().__init__(config)
@@ -278,7 +280,7 @@ class DevServer(uvicorn.Server):
         await self._serving
 
     async def main_loop(self) -> None:
-        """As uvicorn's, which looks ten times a second whether it has to stop."""
+        """Wait until the server has to stop; uvicorn's own loop would check ten times a second."""
         while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()
@@ -289,5 +291,5 @@ class DevServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The worker in the same process handles SIGINT and SIGTERM; taking them would break its drain."""
+        """Leave SIGINT and SIGTERM to the worker in the same process; handling them here would break its drain."""
         yield

@@ -16,19 +16,19 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import yaml_text
 
 Path: TypeAlias = tuple[str | int, ...]
-"""("workflow", 0, "tool", "kind")."""
+"""Path of a value: ("workflow", 0, "tool", "kind")."""
 _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
 
 
 class Place(NamedTuple):
-    """Both count from 1."""
+    """Line and column, both counted from 1."""
 
     line: int
     column: int
 
 
 class Unreadable(NamedTuple):
-    """Why there is no value."""
+    """The reason why a text has no value."""
 
     place: Place
     reason: str
@@ -37,22 +37,22 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class PlaybookText:
-    """`value` is None where `unreadable` says why."""
+    """A parsed playbook. `value` is None if `unreadable` is set."""
 
     lines: list[str]
     value: JsonValue = None
     unreadable: Unreadable | None = None
     duplicates: list[tuple[str, Place, Place]] = field(default_factory=list)
-    """Key, where it stands again, where it stood first."""
+    """Repeated keys: the key, its second place, its first place."""
     _keys: dict[Path, Place] = field(default_factory=dict)
     _nodes: dict[Path, Any] = field(default_factory=dict)
 
     def key(self, path: Path) -> Place:
-        """Where the key of a value stands; of an item of a list, the item."""
+        """Return the place of a value's key; for an item of a list, the item's place."""
         return self._keys.get(path) or self.at(path)
 
     def at(self, path: Path) -> Place:
-        """Where a value begins; for a path that is not there, the nearest one above it."""
+        """Return the place where a value begins; for a missing path, the place of its nearest parent."""
         while path and path not in self._nodes:
             path = path[:-1]
         node = self._nodes.get(path)
@@ -62,7 +62,7 @@ class PlaybookText:
         return path in self._nodes
 
     def first_line(self, path: Path) -> int | None:
-        """Of a text; None where its lines are not lines of the file."""
+        """Return the first line of a text; None if its lines are not lines of the file."""
         node = self._nodes.get(path)
         if not isinstance(node, yaml.ScalarNode):
             return None
@@ -71,19 +71,19 @@ class PlaybookText:
         return node.start_mark.line + 1 if node.start_mark.line == node.end_mark.line else None
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
-        """As it is written below a path, as YAML reads it, and where: `no` is false."""
+        """Yield text, value and place of each value below a path that YAML reads unlike its text (`no` is false)."""
         for node in yaml_text.read_otherwise(self._nodes.get(path)):
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def below(self, path: Path, word: str) -> Place | None:
-        """The first key, or else text, of this name below a path."""
+        """Return the first key, or else text, of this name below a path."""
         inside = [one for one in self._nodes if one[: len(path)] == path]
         keys = [self.key(one) for one in inside if len(one) > len(path) and one[-1] == word]
         texts = [self.at(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
         return min(keys or texts, default=None)
 
     def within(self, path: Path, line: int = 1, word: str = "") -> Place:
-        """Where a word stands in a text of several lines, looked for from its line on."""
+        """Return the place of a word in a text of several lines, searched from the given line on."""
         node = self._nodes.get(path)
         if node is None:
             return self.at(path)
@@ -99,7 +99,7 @@ class PlaybookText:
 
 
 def read_text(text: str) -> PlaybookText:
-    """Never raises: what is wrong is in `unreadable`."""
+    """Parse a text. Errors are not raised but kept in `unreadable`."""
     read = PlaybookText(text.split("\n"))
     try:
         loader = yaml_text.JsonLoader(text)
@@ -126,7 +126,7 @@ def _place(mark: Any) -> Place:
 
 def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     mark = getattr(error, "problem_mark", None)
-    if "end of stream" in str(getattr(error, "problem", "")):  # of a quote that is open until there
+    if "end of stream" in str(getattr(error, "problem", "")):  # a quote is open until there
         mark = getattr(error, "context_mark", None) or mark
     if isinstance(error, UnicodeEncodeError):
         return Unreadable(Place(*yaml_text.place_of(error)), "not UTF-8")
@@ -143,7 +143,7 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
 
 
 def _bare_template(node: Any) -> Any:
-    """The first mapping whose key is a mapping: `{{ x }}` without quotes."""
+    """Return the first mapping whose key is a mapping: `{{ x }}` without quotes."""
     for found in yaml_text.nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             for key, _ in found.value:
@@ -153,14 +153,14 @@ def _bare_template(node: Any) -> Any:
 
 
 def _walk(root: Any, loader: Any, read: PlaybookText) -> None:
-    """A value of an anchor has the place of the anchor."""
+    """Note the place of each value; a value of an anchor has the anchor's place."""
     waiting: list[tuple[Any, Path]] = [(root, ())]
     while waiting:
         node, path = waiting.pop()
         read._nodes[path] = node
         if isinstance(node, yaml.MappingNode):
             values: dict[Path, Any] = {}
-            for key, value in node.value:  # what is merged comes first, and gives way
+            for key, value in node.value:  # merged keys come first and are overridden
                 below = (*path, loader.construct_object(key, deep=True))
                 read._keys[below] = _place(key.start_mark)
                 values[below] = value

@@ -1,4 +1,4 @@
-"""One playbook on this machine: NATS, control plane and worker up, run, show, down."""
+"""The run of one playbook on this machine: NATS, control plane and worker start, run it, show it, stop."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from noetl_worker.tools.process.live_output import PrintedLine, watched
 from noetl_worker.tools.registry import Registry
 
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect, str], AbstractAsyncContextManager[Any]]
-"""(nats_url, server_url, dialect, token) -> a worker that runs while the block is open."""
+"""Takes (nats_url, server_url, dialect, token); the worker runs while the block is open."""
 OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
-"""(plane, execution_id)"""
+"""Called with the plane and the execution's id."""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
-"""Of the workload, whatever the playbook names."""
+"""Names set in the workload, whatever the playbook says."""
 
 
 async def run_playbook(
@@ -74,7 +74,7 @@ async def run_playbook(
     step: Callable[[Playbook], StepAlone] | None = None,
     on_end: OnEnd | None = None,
 ) -> int:
-    """Run one playbook file with nothing else running, and show it.
+    """Run one playbook file with nothing else running, and show the run.
 
     Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`. The
     workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them. Both
@@ -133,7 +133,7 @@ async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str
 
 @contextmanager
 def _joinable(plane: DevControlPlane) -> Iterator[None]:
-    """Keep the token in its file meanwhile; without one this run goes on, and nothing else can join it."""
+    """Keep the plane's token in its file during the block; if that fails the run goes on, but nothing can join it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(token_in_file(plane.url, plane.settings.token))
@@ -143,14 +143,14 @@ def _joinable(plane: DevControlPlane) -> Iterator[None]:
 
 
 def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
-    """Return the settings of a worker that joins."""
+    """Return the settings for a worker that joins this run."""
     file, nats_url = token_file(plane.url), plane.nats_url or ""
     return {"NOETL_INTERNAL_API_TOKEN_FILE": str(file), "NATS_URL": nats_url, "NOETL_SERVER_URL": plane.url}
 
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Keep each run when the session is over; one that cannot be kept has been shown all the same."""
+    """Store each run when the session is over; a failure to store stops nothing, as the run was shown."""
     try:
         yield
     finally:
@@ -169,7 +169,7 @@ def _warn(execution: Execution, reason: str) -> None:
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
-    """Until cancelled, telling how other runs end. No console: the `begin` line has had the addresses."""
+    """Stay until cancelled, telling how other runs end. Without a console the `begin` line has the addresses."""
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
         last = f"page {page}, control plane {plane.url}, NATS {nats}; Ctrl-C ends it"
@@ -181,7 +181,7 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
 def _begin(
     plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
 ) -> dict[str, str]:
-    """Return what the first line says: of credentials the names alone, and how to join where it is JSON of `--keep`."""
+    """Return the fields of the first line: names of credentials, and for JSON of `--keep` how to join."""
     fields = {"control_plane": plane.url, "nats": nats} | ({"page": page} if page else {})
     if page and as_json:
         fields |= _settings_to_join(plane)
@@ -196,7 +196,7 @@ async def _run(
     fields: Mapping[str, str],
     on_end: OnEnd | None,
 ) -> Execution:
-    """Execute and wait for the end, children of it included."""
+    """Execute the playbook and wait for its end, children included."""
     plane.log.listen(shown.take)
     execution = plane.execution(await plane.execute(path, alone=alone))
     shown.begin(execution, fields)
@@ -212,12 +212,12 @@ async def _run(
 
 
 class _Shown:
-    """Tells a view what happens, and what is printed, with what the plane knows of it."""
+    """Passes events and printed lines to a view, with the plane's knowledge about them."""
 
     def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
         self._view, self._plane, self._places, self._keep = view, plane, places, keep
         self._early: list[LoggedEvent | PrintedLine] | None = []
-        """What comes before the execution is known."""
+        """Events and lines that arrive before the execution is known."""
         self._execution_id = 0
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -247,13 +247,13 @@ class _Shown:
             self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        """Of an interrupted run, nothing is told after this: its last line is what was interrupted."""
+        """Show the summary of an ended run. For an interrupted run nothing is shown afterwards."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
         self._view.summary(execution, is_interrupted=is_interrupted)
 
     async def others(self) -> None:
-        """Tell how those ended that were begun besides, for ever; when cancelled, of those that have not too."""
+        """Tell how other executions end, until cancelled; then also name those that have not ended."""
 
         def new() -> list[Execution]:
             return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]
@@ -331,7 +331,7 @@ def _runnable(text: str, file: Path) -> dict[str, Any]:
 
 
 def _override(workload: dict[str, Any], written: JsonValue, name: str, value: JsonValue, source: str) -> None:
-    """A misspelled name would leave the one that was meant as it is, so it is refused.
+    """Set one override. An unknown name is refused, since a misspelt one would silently change nothing.
 
     Args:
         written: the workload as the file has it; an object of it that is empty may be given any name.
@@ -353,5 +353,5 @@ def _override(workload: dict[str, Any], written: JsonValue, name: str, value: Js
 
 
 def neighbours(file: Path) -> list[tuple[Path, str]]:
-    """The other playbooks in the file's folder, with their contents; what is no playbook is left out."""
+    """Return the other playbooks in the file's folder with their contents; other files are left out."""
     return [(other, text) for other, text, _ in playbooks_of(file.parent) if other.resolve() != file.resolve()]

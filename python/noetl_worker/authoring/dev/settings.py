@@ -1,4 +1,4 @@
-"""What can be turned on the development control plane; every default is the real plane's."""
+"""The settings of the development control plane; every default is the real plane's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class PlaneSettings:
 
     dialect: Dialect = Dialect.PYTHON
     port: int = 0
-    """0: a free port, kept over stop() and start()."""
+    """Port to serve on; 0: a free port, kept over stop() and start()."""
     public_url: str | None = None
-    """What notifications carry as `server_url`; None: the plane's own URL. A test's proxy goes here, and
-    into the worker's NOETL_SERVER_URL: a server that its settings do not name is not asked. Of other hosts than this
-    one and those of loopback nothing is answered."""
+    """The `server_url` in notifications; None: the plane's own URL.
+
+    A test sets its proxy here and in the worker's NOETL_SERVER_URL: the worker asks no server that its settings do not
+    name. Requests to hosts other than this one and loopback are not answered."""
     token: str = field(default="", repr=False)
-    """Bearer token that every route asks for, except the probes and /demo/. Empty: nobody is asked for one."""
+    """Bearer token that every route requires, except the probes and /demo/. Empty: no token is required."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0
@@ -41,4 +42,4 @@ class PlaneSettings:
     subject: str = "noetl.commands"
     stream_storage: Literal["memory", "file"] = "memory"
     extra_kinds: tuple[str, ...] = ()
-    """Tool kinds to accept beside the real plane's (an integrator's own)."""
+    """Tool kinds to accept in addition to the real plane's (an integrator's own)."""

@@ -1,4 +1,4 @@
-"""What a template reads: names, keys below them, filters, tests, methods, each with its line."""
+"""The names a template reads: names, keys below them, filters, tests, methods, each with its line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Word(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """`start.data.x`: ("start", "data", "x")."""
+    """A dotted name; `start.data.x` is ("start", "data", "x")."""
 
     names: tuple[str, ...]
     line: int
     may_be_missing: bool
-    """It has a default, or it is only asked whether it is there."""
+    """The name has a default, or the template only tests whether it exists."""
 
 
 class ReadingError(NamedTuple):
@@ -40,7 +40,7 @@ class ReadingError(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """Of one text."""
+    """The names read by one text."""
 
     path: Path
     text: str
@@ -52,7 +52,7 @@ class Reading:
     methods: list[Word] = field(default_factory=list)
     functions: list[Word] = field(default_factory=list)
     free: frozenset[str] = frozenset()
-    """Names that the template does not make itself."""
+    """Names that the template reads and does not set itself."""
 
 
 def read_template(path: Path, text: str) -> Reading:
@@ -88,7 +88,7 @@ def _read_into(reading: Reading) -> None:
 
 
 def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]:
-    """Return the names that a template reads and does not make itself."""
+    """Return the names that a template reads and does not set itself."""
     if any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found):
         with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
             return frozenset(meta.find_undeclared_variables(tree))  # compiles it, which takes as long as to parse it
@@ -113,7 +113,7 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 
 
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
-    """The part of an expression that it asks for, and whether that may be missing."""
+    """Return the part of an expression that it reads, and True if that part may be missing."""
     if isinstance(node, nodes.Filter):
         return node.node, may_be_missing or node.name in _GIVES_WAY
     if isinstance(node, nodes.Test):

@@ -1,4 +1,4 @@
-"""Which files a run of a playbook is made of, and when one of them has changed."""
+"""The files that a run of a playbook is made of, and the detection of changes to them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_ya
 from noetl_worker.errors import PlaybookError
 
 Stamps: TypeAlias = Mapping[Path, "tuple[int, int] | None"]
-"""File -> time of its last change and size; None: it is not there."""
+"""Time of the last change and size of each file; None for a missing file."""
 _LOOK_S: Final = 0.25
 _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
 def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
-    """Of a playbook, of the files beside it (or below) that it names, child playbooks too, and of these others."""
+    """Return the stamps of a playbook, of the files beside or below it that it names, child playbooks too, and of
+    `others`.
+    """
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
     waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_of(folder)}
@@ -33,7 +35,7 @@ def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
 
 
 async def until_changed(before: Stamps, playbook: Path) -> list[Path]:
-    """Wait until one of the files is another one, and none is being written any more; those that changed."""
+    """Wait until a file has changed and none is still being written. Return the changed files."""
     last = before
     while True:
         await asyncio.sleep(_LOOK_S)
@@ -55,7 +57,7 @@ def _stamps(files: Sequence[Path] | set[Path] | Stamps) -> Stamps:
 
 
 def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
-    """Each with its text; what cannot be read or is no playbook is left out."""
+    """Yield each playbook of a folder with its text; unreadable files and other files are left out."""
     for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         text = _text(file)
         try:
@@ -67,7 +69,7 @@ def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
 
 
 def _text(file: Path) -> str:
-    """ "" for what cannot be read: a link to nowhere, a folder, a file of another user."""
+    """Return a file's text; "" if it cannot be read: a dangling link, a folder, another user's file."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -75,7 +77,7 @@ def _text(file: Path) -> str:
 
 
 def _beside(folder: Path, word: str) -> Path | None:
-    """The file of this name, as the playbook or its steps would find it: beside it, or from where `dev` was started."""
+    """Return the file of this name as the playbook would find it: beside it, or in the working directory of `dev`."""
     for base in (folder, Path()):
         file = base / word
         # Path.is_file() raises for a name that is too long, and below a folder of another user.

@@ -1,1 +1,1 @@
-"""Which mistakes a playbook has, before anything runs: `noetl-worker check`. Needs no network and no plane."""
+"""The mistakes of a playbook, found before anything runs: `noetl-worker check`. Needs no network and no plane."""

@@ -1,4 +1,4 @@
-"""Findings that are known: a file of them, so that a first run over old playbooks reports what is new alone."""
+"""A file of known findings, so that a first run over old playbooks reports only new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.errors import PlaybookError
 
 
 def _identity(mistake: Mistake, folder: Path) -> str:
-    """Without the line, which lines above it move."""
+    """Return a finding's identity without its line, which changes with the lines above it."""
     try:
         name = Path(os.path.relpath(mistake.file, folder)).as_posix()
     except ValueError:  # another drive
@@ -22,7 +22,7 @@ def _identity(mistake: Mistake, folder: Path) -> str:
 
 
 def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
-    """Raises PlaybookError."""
+    """Write the findings to a file. Raises PlaybookError."""
     lines = sorted(_identity(mistake, file.parent) for mistake in mistakes)
     try:
         file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -32,7 +32,7 @@ def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
 
 
 def unknown_of(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
-    """Those that the file does not have, each as often as it is not there. Raises PlaybookError."""
+    """Return the mistakes that the baseline file lacks, counting repeats. Raises PlaybookError."""
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Every code that `check` gives: what it means, a playbook that has it, and how it is mended."""
+"""Every code of `check`: its meaning, a playbook that has it, and how to mend it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Code:
     is_judged: bool = False
     """A warning, and an error where a plane refuses the playbook for it."""
     plane: str = ""
-    """The plane that it is about: always a warning, but for a playbook of this plane that `fails` there."""
+    """The one plane the code concerns. It is a warning, unless a playbook for that plane `fails` there."""
     fails: bool = False
     is_refusal: bool = False
     """The plane's own words. An error where the other plane refuses the playbook too."""

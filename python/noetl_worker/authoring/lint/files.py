@@ -1,4 +1,4 @@
-"""Which files are looked at, and all that is found in them."""
+"""The playbook files to check, and the mistakes found in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noetl_worker.tools.registry import Registry
 
 
 def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iterator[tuple[Path, str]]:
-    """Files, and the playbooks among the YAML files of folders, each with its text.
+    """Yield the files, and the playbooks among the YAML files of folders, each with its text.
 
     Args:
         only_playbooks: of the files too, those alone that look like a playbook.
@@ -42,13 +42,14 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def _is_no_file(path: str) -> bool:
-    """A folder that is called like a playbook, or a link that leads nowhere. Of os.path: Path raises where it may not
-    look."""
+    """Return True for a folder named like a playbook, or a dangling link. Uses os.path, since Path raises without
+    permission.
+    """
     return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
-    """What these settings let through. Raises PlaybookError for a file that they name."""
+    """Return the mistakes that these settings select. Raises PlaybookError for a file that the settings name."""
     names = credential_names(settings.credentials) if settings.credentials is not None else None
     found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
     wanted = [mistake for mistake in found if settings.wants(mistake.code)]

@@ -1,4 +1,4 @@
-"""What `check` found, and where."""
+"""The mistakes that `check` found, with their places."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
 
 _LONGEST: Final = 500
-"""Characters: a message may quote what a playbook says."""
+"""Most characters of a message, which may quote the playbook."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,15 +29,15 @@ class Mistake:
 
 @dataclass(slots=True)
 class Inspected:
-    """One playbook that is being looked at, and what the rules have found so far."""
+    """A playbook being checked, and the mistakes found so far."""
 
     playbook: PlaybookText
     file: str
     registry: Registry
     plane: str | None = None
-    """python or rust: the one plane that it is for; None: both."""
+    """The plane the playbook is for, python or rust; None: both."""
     credentials: Collection[str] | None = None
-    """Names that `auth` may give; None: not known."""
+    """Names that `auth` may give; None: unknown."""
     found: list[Mistake] = field(default_factory=list)
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
     """The planes that refuse the playbook for a finding."""
@@ -50,7 +50,7 @@ class Inspected:
         return value if isinstance(value, dict) else {}
 
     def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool | None = None) -> None:
-        """Report it once a place: what is wrong of a loop's anchor is wrong once.
+        """Report a mistake, once per place: a mistake in an anchor is reported once for all its aliases.
 
         Args:
             where: a path: where that value begins.

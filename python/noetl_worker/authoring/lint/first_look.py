@@ -1,4 +1,4 @@
-"""What `dev` says of a playbook before it runs it."""
+"""The findings that `dev` shows before it runs a playbook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One text through all rules."""
+"""The check of one text by all rules."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inspect_text(
     plane: str | None = None,
     credentials: Collection[str] | None = None,
 ) -> list[Mistake]:
-    """What is wrong with a playbook, in the order of its lines; a line with `# noetl: ignore` is left out.
+    """Return the mistakes of a playbook in the order of its lines, without lines marked `# noetl: ignore`.
 
     Args:
         file: for the findings.
@@ -68,7 +68,7 @@ def inspect_text(
 
 
 def _is_silenced(mistake: Mistake, lines: list[str]) -> bool:
-    """By a comment at the end of the line, or on a line of its own above it."""
+    """Return True if a comment silences a mistake, at the end of its line or alone on the line above."""
     own = lines[mistake.line - 1] if mistake.line <= len(lines) else ""
     above = lines[mistake.line - 2].strip() if mistake.line > 1 else ""
     for text in (own, above if above.startswith("#") else ""):

@@ -1,4 +1,4 @@
-"""docs/check.md, made of the codes."""
+"""The page docs/check.md, made from the codes."""
 
 from __future__ import annotations
 

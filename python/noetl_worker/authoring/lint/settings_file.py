@@ -1,4 +1,4 @@
-"""`.noetl-check.yaml`, beside the playbooks or in a folder above: what is looked for in them."""
+"""The file `.noetl-check.yaml`, beside the playbooks or in a folder above: the settings of `check`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """Codes are whole (NW101) or a group (NW1)."""
+    """The settings of `check`. A code is whole (NW101) or a group (NW1)."""
 
     select: tuple[str, ...] = ()
-    """Empty: all."""
+    """Codes to report; empty: all."""
     ignore: tuple[str, ...] = ()
     plane: str | None = None
     strict: bool = False
@@ -33,14 +33,14 @@ class CheckSettings:
         return is_selected and not (self.ignore and code.startswith(self.ignore))
 
     def with_flags(self, **flags: Any) -> CheckSettings:
-        """Flags that were given win over the file."""
+        """Return the settings with the given flags, which win over the file."""
         given = {name: value for name, value in flags.items() if value not in (None, (), False)}
         _check("the command line", given)
         return replace(self, **given)
 
 
 def settings_beside(folder: Path) -> CheckSettings:
-    """Of the nearest file, up to the root of the repository.
+    """Read the nearest settings file, looking up to the root of the repository.
 
     Raises:
         PlaybookError: names the file and what is wrong of it.
@@ -86,7 +86,7 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 
 def credential_names(file: Path) -> Sequence[str]:
-    """Of a file {NAME: {type, data}}, as `dev` reads it; nothing of a value is in an error."""
+    """Return the names in a file {NAME: {type, data}}, as `dev` reads it; errors never show a value."""
     document = document_of(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: a mapping of names to credentials is needed")

@@ -1,4 +1,4 @@
-"""What stands between this machine and a worker that works: `noetl-worker doctor`.
+"""The checks that find what keeps a worker from working on this machine: `noetl-worker doctor`.
 
 One function a check, in the module of what it looks at: `machine.py`, `outbox.py`, `nats.py`, `permissions.py`,
 `plane.py`, `tls.py`, `variables.py`. Each gives findings, which are data. Nothing is changed anywhere.

@@ -1,4 +1,4 @@
-"""This machine's clock against another one."""
+"""The comparison of this machine's clock with another clock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from noetl_worker.cli.doctor.finding import Finding, fine, warning, wrong
 
 _MOST_S: Final = 5.0
 _FAR_S: Final = 60.0
-"""Beyond this the age of a message, a certificate and an event's id are judged wrongly."""
+"""Largest tolerated difference. Beyond it the ages of messages, certificates and event ids are misjudged."""
 WANTED: Final = f"within {_MOST_S:g} s"
 
 
 def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
-    """`theirs` and `ours`: seconds since 1970 at the same moment, known to within `uncertain_s`."""
+    """Compare two clocks. `theirs` and `ours`: seconds since 1970 at the same moment, within `uncertain_s`."""
     ahead_s = ours - theirs
     off_s = max(0.0, abs(ahead_s) - uncertain_s)
     found = f"{abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'} (known to {uncertain_s:.1f} s)"

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are read; NATS and the control plane are looked at side by side."""
+"""All checks, in reading order; NATS and the control plane are checked concurrently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from noetl_worker.tools.process.machine import memory_bytes
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every finding; raises nothing for what it finds."""
+    """Return every finding. A failed check is a finding and raises nothing."""
     here = [
         variables.names(os.environ, Path(".env"), settings),
         machine.engine_in_use(),
@@ -40,5 +40,5 @@ async def _nats(settings: Settings) -> list[Finding]:
 
 
 def _without_secrets(finding: Finding) -> Finding:
-    """An address may have a login."""
+    """Remove logins from a finding, whose texts may have an address."""
     return replace(finding, found=redact_text(finding.found))

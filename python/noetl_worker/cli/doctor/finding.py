@@ -1,4 +1,4 @@
-"""What one check found, what is wanted, and the line that fixes it."""
+"""The finding of one check: what it found, what is wanted, and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from enum import Enum
 class State(str, Enum):
     FINE = "fine"
     WARNING = "warning"
-    """A worker starts and works, and something will bite."""
+    """A worker starts and works, but will have trouble later."""
     WRONG = "wrong"
     """A worker does not start, or does not get, run or report its commands."""
     UNKNOWN = "unknown"
-    """It could not be looked at; `found` says why."""
+    """The check could not be made; `found` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Finding:
     found: str
     wanted: str
     fix: str = ""
-    """Empty where nothing is to be done."""
+    """The line that fixes it; empty if there is nothing to fix."""
 
 
 def fine(check: str, found: str, wanted: str) -> Finding:

@@ -1,4 +1,4 @@
-"""Logins of NATS that may do more than a worker needs: this one, and that of a client without any."""
+"""The check for NATS logins that may do more than a worker needs: this login, and clients without one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import Secret
 
 _NOTHING: Final = "noetl-worker-doctor"
-"""A name that no stream has: JetStream carries out some requests that it cannot read and owes no answer (a purge)."""
+"""A name that no stream has. It is needed because JetStream runs some malformed requests without an answer (a purge).
+"""
 _MORE: Final = {
     "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
     "empty streams": f"$JS.API.STREAM.PURGE.{_NOTHING}",
@@ -22,7 +23,7 @@ _MORE: Final = {
     "delete durables": f"$JS.API.CONSUMER.DELETE.{_NOTHING}.{_NOTHING}",
     "publish to any subject": _NOTHING,
 }
-"""What no worker does, and the subject that it takes."""
+"""Actions that no worker needs, and the subject of each."""
 _FIX: Final = (
     "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else those"
 )

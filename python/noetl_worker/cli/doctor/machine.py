@@ -14,12 +14,12 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process import confinement, landlock
 
 _OWN_FILES: Final = 200
-"""The worker's own: probes, NATS, the outbox, libraries."""
+"""Files the worker itself opens: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8
-"""Pipes and sockets of a command that starts a process or asks a server."""
+"""Pipes and sockets of one command that starts a process or asks a server."""
 _OWN_MIB: Final = 100
 _MIB_PER_COMMAND: Final = 64
-"""An interpreter with what a small script imports; what commands really take only their author knows."""
+"""Memory of an interpreter with a small script's imports; only the author knows a command's real need."""
 _MIB: Final = 1 << 20
 
 
@@ -40,7 +40,7 @@ def engine_in_use(name: str = engine.ENGINE) -> Finding:
 
 
 def lacking() -> list[str]:
-    """What the isolation of commands lacks on this system."""
+    """Return what this system lacks for the isolation of commands."""
     return [*confinement.missing(), *landlock.missing()]
 
 
@@ -57,7 +57,7 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
 
 
 def descriptors(settings: Settings, limit: int | None) -> Finding:
-    """`limit`: with the soft one raised to the hard one, as `run` does."""
+    """Check the limit on open files. `limit`: the soft limit after `run` raised it to the hard one."""
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
     good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each
@@ -71,7 +71,7 @@ def descriptors(settings: Settings, limit: int | None) -> Finding:
 
 
 def memory(settings: Settings, there_bytes: int) -> Finding:
-    """What the machine, or the container, has for the worker and a process in each slot; 0: it does not say."""
+    """Check that the machine or container has memory for the worker and a process per slot; 0 bytes: unknown."""
     slots, own = settings.max_concurrent, settings.process_memory_mb
     each = own or _MIB_PER_COMMAND
     needed = _OWN_MIB + slots * each

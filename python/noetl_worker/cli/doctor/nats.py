@@ -32,7 +32,7 @@ _OTHER_POOL: Final = (
     "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the one "
     "that was found belongs to the workers that pull from it"
 )
-"""To change it (nats ensure) would take another pool's commands away from it."""
+"""Fix for a durable of another pool. `nats ensure` would take that pool's commands away."""
 
 
 async def examine(
@@ -86,7 +86,7 @@ async def _behind(
 
 
 def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
-    """`owner`: the stream that has the subject, where the one of the settings is none."""
+    """Check the stream. `owner`: the stream that has the subject if the settings' stream does not exist."""
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
         return [wrong("stream", of_another_stream(found.stream, owner, settings), wanted, take_stream(owner))]
@@ -124,7 +124,7 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether the durable brings what these settings do not ask for: then another pool pulls from it."""
+    """Return True if the durable brings subjects that these settings do not ask for: another pool pulls from it."""
     theirs = set(config_filters(info["config"]))
     return not theirs or not theirs <= set(settings.filters)
 
@@ -143,7 +143,7 @@ def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
 
 
 async def _others(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
-    """Pulls that wait on the durable, and other durables of the stream that get the same commands."""
+    """Check waiting pulls on the durable, and other durables of the stream that get the same commands."""
     if found.stream_info is None:
         return []
     findings = []
@@ -165,7 +165,7 @@ async def _others(connection: Connection, found: Found, settings: Settings) -> l
 
 
 async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
-    """JetStream does not say who pulls: more requests than the registered workers can have open are somebody else's."""
+    """Check who pulls. JetStream does not tell, so more pulls than the registered workers can open are a stranger's."""
     check, wanted = "durable: pulled by", "the workers of this pool alone"
     counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}
     numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())

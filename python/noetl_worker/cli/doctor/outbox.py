@@ -42,7 +42,7 @@ def directory(settings: Settings) -> Finding:
 
 
 def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
-    """Rows of living and of dead processes, against the limits at which a worker stops pulling."""
+    """Check the rows of living and dead processes against the limits at which a worker stops pulling."""
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
         seen = look_into(directory_of(settings.outbox_dir))
@@ -80,10 +80,10 @@ def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
 
 
 def _is_read_only(path: Path) -> bool:
-    """Its file system, which no mode changes."""
+    """Return True if the path's file system is read-only, whatever the file mode."""
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest above it that there is."""
+    """Return the path, or its nearest parent that exists."""
     return next((place for place in (path, *path.parents) if place.exists()), Path("/"))

@@ -1,4 +1,4 @@
-"""Each thing that a worker does with NATS, tried under this login; made so that nothing comes of the trial."""
+"""The checks of a worker's NATS permissions, each tried under this login in a way that changes nothing."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from noetl_worker.settings.settings import Settings
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
-"""Without these nothing more can be found out."""
+"""Permissions without which no further check is possible."""
 _MAKES_STREAM: Final = "may make the stream"
 _MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
-"""JetStream stores no message that expects another stream than it would go to."""
+"""Headers of a message that JetStream does not store, since it expects another stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
     what: str
     subject: str
-    """What is tried; names in braces are filled in."""
+    """The subject to try; names in braces are filled in."""
     without: str
     state: State = State.WRONG
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     grant: str = ""
-    """What the user needs; empty: the subject."""
+    """The subject the user must be granted; empty: the tried subject."""
     is_subscription: bool = False
 
 
@@ -109,25 +109,25 @@ _REST: Final = (
         State.WARNING,
     ),
 )
-"""Requests go without a reply subject, which JetStream does nothing with."""
+"""Permissions to try. Requests have no reply subject, so JetStream does nothing with them."""
 
 
 async def first_tried(connection: Connection) -> list[Finding]:
-    """What it takes to ask anything at all."""
+    """Try the permissions without which nothing else can be checked."""
     inbox = str(connection.client.new_inbox())
     names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
     return [await _try(connection, need, names) for need in _FIRST]
 
 
 async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """The rest, one finding for each thing; `kept_in`: the stream of dead letters."""
+    """Try the other permissions, one finding each; `kept_in`: the stream of dead letters."""
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
     names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]
 
 
 def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """As it is where one of the two is missing: who may not make it does not start."""
+    """Mark a missing permission to create as wrong if the stream or durable is missing: the worker would not start."""
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE
     return replace(finding, state=State.WRONG) if is_fatal else finding

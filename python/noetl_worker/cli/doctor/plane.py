@@ -26,7 +26,7 @@ _TIMEOUT_S: Final = 8.0
 _SLOW_S: Final = 1.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
-"""Of a worker that does not tell its capacity: no pull request of ours is larger."""
+"""Capacity assumed for a worker that does not report one: the largest pull request of our workers."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -89,7 +89,7 @@ def _version(health: PlaneHealth, settings: Settings) -> Finding:
 
 
 async def _registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
-    """Asked with the token, as claims are; who else says that it works here."""
+    """Check the registry with the worker's token, as claims use it, and list the other registered workers."""
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
         answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=left_s)
@@ -105,8 +105,9 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings, le
 
 
 def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """The rows of the registry that are ready; another program on our durable makes it anew
-    (protocol/notification.md#durable)."""
+    """Check the registry's ready workers. Another program on our durable would recreate it
+    (protocol/notification.md#durable).
+    """
     check, wanted = "registered workers", "on this durable no workers of another program"
     foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
     foreign = [row for row in foreign if "engine" not in _labels(row)]
@@ -119,10 +120,10 @@ def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
 
 
 async def pullers(settings: Settings) -> tuple[int, int] | None:
-    """How many registered workers may pull from the durable; the Python plane does not show what each pulls from.
+    """Return how many registered workers may pull from the durable, and how many pull requests they may have open.
 
-    And how many pull requests they can have open at once: each asks for at least what its open ones still have to
-    bring. None: the control plane does not say which workers there are.
+    The Python plane does not show a worker's durable. Each pull request asks for at least as much as the open ones have
+    left. None: the control plane does not list its workers.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
@@ -137,7 +138,7 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 def _rows(answer: Response) -> list[Any] | None:
-    """Of the registry, in the form of either plane."""
+    """Return the registry's rows, in the form of either plane; None if there are none to read."""
     body = answer.json()
     rows = body.get("items") if isinstance(body, dict) else body
     return rows if isinstance(rows, list) else None
@@ -152,7 +153,7 @@ def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
-    """By the Date of an answer, which has whole seconds."""
+    """Compare the clock with the Date header of an answer, which has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)

@@ -15,12 +15,12 @@ from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
 from noetl_worker.settings.settings import Settings
 
 _DRIVE: Final = "__orchestrate__"
-"""The step of the commands by which a Rust plane goes on with an execution, with its default settings (3.54.0)."""
+"""Step of the commands that move an execution forward on a Rust plane with default settings (3.54.0)."""
 _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"
 
 
 async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """`others`: the other durables of the stream, as JetStream lists them."""
+    """Check the pool `system`. `others`: the other durables of the stream, as JetStream lists them."""
     check, base = "stream: pool system", settings.nats_subject
     wanted = "no command of it, or workers of its own that run wasm"
     try:
@@ -47,7 +47,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
 
 
 def is_for_it_alone(consumer: Mapping[str, Any], base: str) -> bool:
-    """Whether a durable gets commands of this pool and of no other."""
+    """Return True if a durable gets commands of the `system` pool and of no other."""
     filters = config_filters(consumer.get("config") or {})
     return {pool_of(subject, base) for subject in filters} == {SYSTEM_POOL}
 

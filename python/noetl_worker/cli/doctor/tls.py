@@ -1,4 +1,4 @@
-"""The certificates of NATS and of the control plane: do they hold under our settings, and for how long."""
+"""The checks of NATS's and the control plane's certificates: valid under our settings, and for how long."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WANTED: Final = "a chain that holds for two weeks and more"
 _TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
-"""X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_HOSTNAME_MISMATCH; 64 is the same for an address."""
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH (64 for an address); above it X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
 def of_settings(settings: Settings) -> list[Finding]:
-    """The certificates and tokens that the worker itself shows, and the authorities that it goes by."""
+    """Check the worker's own certificates and tokens, and the authorities it trusts."""
     return [
         _lasting(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
         for name, ends_at in credential_ends(settings).items()
@@ -37,7 +37,7 @@ def of_settings(settings: Settings) -> list[Finding]:
 
 
 async def of_nats(settings: Settings) -> list[Finding]:
-    """Every server that NATS_URL names, where it speaks TLS."""
+    """Check every server of NATS_URL that speaks TLS."""
     findings = []
     for server in settings.nats_servers:
         parts = urlsplit(server)
@@ -61,15 +61,15 @@ async def of_plane(settings: Settings) -> list[Finding]:
 @dataclass(frozen=True, slots=True)
 class _Protocol:
     begin: Callable[[socket.socket], bool]
-    """What comes before the handshake; whether one follows."""
+    """Sends or reads what comes before the handshake. Returns True if a handshake follows."""
     question: bytes
-    """What a server answers, whoever asks."""
+    """A request that the server answers without a login."""
     variables: tuple[str, str, str]
-    """CA, client certificate and key."""
+    """Variables of the CA, client certificate and key."""
 
 
 def _begin_nats(connection: socket.socket) -> bool:
-    """Read the server's greeting; whether a handshake follows it."""
+    """Read the server's greeting. Return True if a handshake follows it."""
     with connection.makefile("rb", buffering=0) as stream:  # no byte of the handshake is to be read
         greeting = stream.readline(65536)
     try:
@@ -90,7 +90,9 @@ _HTTP: Final = _Protocol(
 async def _looked_at(
     check: str, at: tuple[str, int], paths: TlsPaths, speaks: _Protocol, *, must: bool
 ) -> Finding | None:
-    """None where there is no TLS and none is asked for, or no server, which another check says."""
+    """Check a server's certificate. None if TLS is neither offered nor asked for, or the server is down (checked
+    elsewhere).
+    """
     ca, cert, key = speaks.variables
     try:
         context = TlsFiles(paths).context()
@@ -121,7 +123,7 @@ def _certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol
         with context.wrap_socket(plain, server_hostname=at[0]) as wrapped:
             certificate = wrapped.getpeercert()
             wrapped.sendall(speaks.question)
-            if not wrapped.recv(1):  # with TLS 1.3 a server that refuses our certificate says so afterwards
+            if not wrapped.recv(1):  # a TLS 1.3 server refuses our certificate only now
                 raise ssl.SSLError("the server ends the connection after it")
             return certificate
 

@@ -21,7 +21,7 @@ _Given = tuple[str, JsonValue]
 
 @dataclass(slots=True, eq=False, repr=False)
 class Inputs:
-    """Of one command."""
+    """The failure of one command."""
 
     command: Command
     credentials: CommandCredentials

@@ -69,7 +69,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
         self._writable: asyncio.Future[None] | None = None
-        """There while the server takes less than is written."""
+        """Set while the server reads more slowly than we write."""
         self.is_open = True
 
     def is_usable(self, now: float) -> bool:

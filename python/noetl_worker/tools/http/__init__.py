@@ -1,1 +1,1 @@
-"""HTTP as tools speak it: client, tokens, egress, answers."""
+"""HTTP for tools: client, tokens, egress, answers."""

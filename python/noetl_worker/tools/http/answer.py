@@ -34,10 +34,10 @@ from noetl_worker.tools.http.client import without_user
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
 _LONGEST_WAIT_S: Final = 1e9
-"""Longer than any command has; a timer takes no infinity."""
+"""Longest wait from a Retry-After, longer than any command runs; a timer takes no infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HEADER: Final = 1024
-"""Characters of a header that is read as more than text."""
+"""Longest header, in characters, that is parsed."""
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^;\s]*))", re.IGNORECASE)
 _CHARGED_AT_ONCE: Final = 1 << 20
 _UNPACKED_AT_ONCE: Final = 1 << 20
@@ -46,7 +46,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 @dataclass(eq=False)
 class Content:
-    """A body: at most `limit` bytes of it; `is_cut` when there was more.
+    """A body of at most `limit` bytes; `is_cut` if there was more.
 
     Kept in the pieces it came in: a buffer that grows is moved by the allocator, which costs its size again.
     """
@@ -56,7 +56,7 @@ class Content:
     is_cut: bool = False
     pieces: list[bytes] = field(default_factory=list)
     owner: Any = None
-    """Whom the body is charged to in the worker's room; None: this object."""
+    """Object that the body's memory is charged to in the worker's room; None: this object."""
     charged: int = 0
 
     def add(self, piece: bytes) -> None:
@@ -68,37 +68,37 @@ class Content:
         self.size += len(piece)
 
     async def take_room(self) -> None:
-        """Charge what came; small bodies are free."""
+        """Charge the bytes received to the worker's room; small bodies are free."""
         while self.size > max(self.charged, LARGE):
             await room.take(_CHARGED_AT_ONCE, self.owner or self)
             self.charged += _CHARGED_AT_ONCE
 
     def leave_room(self) -> None:
-        """Give back what was charged for the body: it has been made something else."""
+        """Give the charged room back once the body has been converted."""
         room.give_back(self.charged, self.owner or self)
         self.charged = 0
 
     def end_without_half(self) -> None:
-        """Take a piece of a known secret off the end that a cut has made."""
+        """Remove a partial known secret from the end of a cut body."""
         end = b""
         while self.pieces and len(end) < _LONGEST_SECRET:
             end = self.pieces.pop() + end
         self.pieces.append(without_half_at_end(end))
 
     def text(self) -> str:
-        """The complete body as UTF-8 text, once."""
+        """Take the complete body as UTF-8 text."""
         if self.is_cut:
             self.end_without_half()
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """The complete body, once: nothing stays here."""
+        """Take the complete body; nothing stays here."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 
 
 async def read(response: httpx.Response, limit: int, owner: object = None) -> Content:
-    """The body, unpacked when it is gzip or deflate, until its end or `limit` bytes; then the answer is closed.
+    """Read the body to its end or `limit` bytes, unpacking gzip or deflate; then close the answer.
 
     Args:
         response: its body not read yet.
@@ -146,9 +146,9 @@ class _Unpacking:
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._is_first = True
         self.is_open = False
-        """What has begun has not ended yet."""
+        """A gzip member or deflate stream was started and not finished."""
         self.is_over = False
-        """Whatever comes now is left out."""
+        """The compressed data is complete; any further bytes are ignored."""
 
     async def add(self, chunk: bytes) -> None:
         more = bool(chunk)
@@ -178,7 +178,7 @@ class _Unpacking:
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
-    """Data with the fields of both workers; `in_plane_form` leaves one of them. Empties `content`."""
+    """Return data with the fields of both planes' workers; `in_plane_form` keeps one plane's. Empties `content`."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # each look at them there would go through all of them
     payload = await _payload(headers, content, response_type, notes)
@@ -205,7 +205,7 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
-    """The fields of an answer that the plane's own worker gives: an arc, a `set` or a next step may look at them."""
+    """Keep the answer's fields that the plane's own worker gives: an arc, a `set` or a next step may read them."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # no answer: all that is known
         return result
     for name in form.not_of_http:
@@ -255,7 +255,7 @@ def _text(
 
 
 def object_in(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that it is; None: it is something else."""
+    """Return the JSON object in a body; None if the body is something else."""
     try:
         value = loads(body)
     except DocumentError:
@@ -264,7 +264,7 @@ def object_in(body: bytes) -> dict[str, Any] | None:
 
 
 def part_at(payload: JsonValue, path: str | None) -> Any:
-    """What is at a dotted path into an answer. Raises LookupError with the name that is not there."""
+    """Return the part of an answer at a dotted path. Raises LookupError with the name that is not there."""
     part = payload
     for name in path.split(".") if path else ():
         if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
@@ -283,7 +283,7 @@ def _cut_mark(headers: Mapping[str, str], size: int) -> bytes:
 
 
 def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
-    """Empties `pieces` on the way: body, base64 and text of it at once would be four times its size."""
+    """Encode a body as base64. Empties `pieces`: body, base64 and its text together would be four times its size."""
     texts: list[str] = []
     rest = b""
     pieces.reverse()
@@ -301,13 +301,13 @@ def _json_bytes(data: bytes, charset: str) -> bytes:
 
 
 def _is_binary(headers: Mapping[str, str]) -> bool:
-    """Whether the server says that this is no text, or does not say what it is."""
+    """Return True if the Content-Type is not a text type, or is missing."""
     kind = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     return not (kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-www-form-urlencoded")))
 
 
 def _charset(headers: Mapping[str, str], notes: list[str]) -> str:
-    """The codec of a declared charset, looked for in the first kB of the header."""
+    """Return the codec of a declared charset, searched in the header's first kB."""
     found = _CHARSET.search(headers.get("content-type", "")[:_LONGEST_HEADER])
     if found is None or not (declared := found[1] or found[2] or found[3]):
         return "utf-8"
@@ -318,7 +318,7 @@ def _charset(headers: Mapping[str, str], notes: list[str]) -> str:
 
 
 def retry_after_s(data: Any) -> float | None:
-    """Seconds of the answer's Retry-After header, a number or a date; None without one that can be read."""
+    """Return the seconds in the answer's Retry-After header, a number or a date; None if it cannot be read."""
     headers = data.get("headers") if isinstance(data, Mapping) else None
     value = headers.get("retry-after") if isinstance(headers, Mapping) else None
     if not isinstance(value, str) or len(value) > _LONGEST_HEADER:

@@ -30,7 +30,7 @@ _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a request gets. `fetched` is the token that was asked for, to be forgotten when it is refused."""
+    """The headers and parameters added to a request. `fetched`: the access token obtained, dropped if refused."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Authorizer:
     async def authorize(
         self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination
     ) -> Authorization:
-        """Headers and parameters that authorise a request.
+        """Return the headers and parameters that authorise a request.
 
         Args:
             auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
@@ -88,7 +88,7 @@ class Authorizer:
         return made
 
     async def token(self, alias: str, context: ToolContext, destination: Destination) -> str:
-        """The bare token of a credential: what `token(alias)` gives in a template of the Python worker."""
+        """Return the bare token of a credential: the result of `token(alias)` in a template of the Python worker."""
         headers = (await self.authorize(alias, context, destination)).headers
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer":
@@ -98,7 +98,7 @@ class Authorizer:
     async def _values(
         self, auth: str | Mapping[str, Any], context: ToolContext, destination: Destination
     ) -> dict[str, JsonValue]:
-        """The object itself, over the data of the credential it names."""
+        """Return the object's own values over the data of the credential it names."""
         if isinstance(auth, str):
             return dict(await context.secrets.credential(auth))
         own = {name: value for name, value in auth.items() if value is not None}
@@ -111,7 +111,7 @@ class Authorizer:
         return await merged_data(own, context)
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
-        """{"key": "projects/...", "oauth_credential": alias}: the secret's text as the token."""
+        """Fetch the secret for {"key": "projects/...", "oauth_credential": alias}; its text is the token."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.secrets.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google)
@@ -122,7 +122,7 @@ class Authorizer:
 
 
 class OverHttp:
-    """What a tool has that asks over HTTP: its connections, and what authorises it.
+    """Base of a tool that sends HTTP requests: its connections and its authorizer.
 
     Args:
         transport: instead of the network, for tests.
@@ -138,7 +138,7 @@ class OverHttp:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """What can be checked of `auth` without asking for its credential; for a config model's `__post_init__`.
+    """Check the parts of `auth` that need no credential; for a config model's `__post_init__`.
 
     Raises:
         ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
@@ -169,7 +169,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 
 
 def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it maps any names to objects, all of which apply."""
+    """Return True if `auth` maps arbitrary names to objects, all of which apply."""
     return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
 
 
@@ -185,7 +185,9 @@ def _supported(values: Mapping[str, JsonValue]) -> str:
 
 
 def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
-    """differs-from-upstream: `source: env` is refused, a playbook must not read the worker's own passwords."""
+    """Return a secret of the worker. differs-from-upstream: `source: env` is refused, a playbook must not read the
+    worker's own passwords.
+    """
     variable = SECRET_VARIABLE + name.upper()
     value = context.settings.named.get(variable)
     if not value:
@@ -263,7 +265,7 @@ def _with_token(token: str, *, fetched: bool = False) -> Authorization:
 
 
 def _kind(values: Mapping[str, JsonValue]) -> str:
-    """The type, in any of its spellings: bearer, bearer_token, httpBearerAuth; guessed from the values without one."""
+    """Return the type in any spelling: bearer, bearer_token, httpBearerAuth; guessed from the values if missing."""
     given = str(values.get("type") or "").lower().replace("-", "_")
     for kind, words in (
         ("google", _GOOGLE),

@@ -26,18 +26,18 @@ gb2312:gbk big5hkscs:big5 cn-big5:big5 shift-jis:cp932 windows-31j:cp932 euc-kr:
 windows-874:cp874 dos-874:cp874 koi8:koi8-r koi8-ru:koi8-u unicode:utf-16 ucs-2:utf-16 unicode-1-1-utf-8:utf-8
 iso88591:latin-1 iso-8859-8-i:iso8859-8 latin-9:iso8859-15
 """
-"""Names that Python does not know, and encodings in whose name servers send a larger one."""
+"""Names that Python does not know, and names mapped to the larger encoding that servers send under them."""
 _CODECS: Final = {codec: codec for codec in _READ.split()} | dict(pair.split(":") for pair in _READ_AS.split())
 
 
 def codec_of(charset: str) -> str | None:
-    """The codec of a declared charset; None: it is not one that is read."""
+    """Return the codec of a declared charset; None if it is not supported."""
     name = charset.strip().lower().replace("-", "_").removeprefix("x_").removeprefix("x_")
     return _CODECS.get(aliases.get(name, name).replace("_", "-"))
 
 
 def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
-    """The text of `data`, read a piece at a time: another thread gets its turn in between.
+    """Decode `data` a piece at a time, so that other threads get their turn.
 
     Raises:
         UnicodeDecodeError: where it is not in this encoding, with `start` in all of it.
@@ -55,5 +55,5 @@ def _pieces(data: bytes, codec: str, errors: str) -> Iterator[str]:
         try:
             yield decoder.decode(data[start:end], final=end == len(data))
         except UnicodeDecodeError as error:
-            before = end - len(error.object)  # what the decoder had kept of earlier pieces is part of its object
+            before = end - len(error.object)  # error.object includes bytes kept from earlier pieces
             raise UnicodeDecodeError(codec, data, before + error.start, before + error.end, error.reason) from None

@@ -40,14 +40,14 @@ HEADERS: Final = {
     "Connection": "keep-alive",
     "User-Agent": "noetl-worker",
 }
-"""Only the codings that `answer.py` unpacks within its limit: the others would be unpacked without one."""
+"""Headers of every request. Only codings that `answer.py` unpacks within its limit are accepted."""
 _MOST_PEM_BYTES: Final = 4 << 20
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """What a connection is made with; each set of options has a pool of its own."""
+    """Options of a connection; each set of options has its own pool."""
 
     verify: bool = True
     ca_file: str | None = None
@@ -55,7 +55,7 @@ class ClientOptions:
     client_key: str | None = None
     proxy: str | None = None
     is_own: bool = False
-    """Where it goes is the worker's own setting and no playbook's: its address is not checked."""
+    """The address comes from the worker's own settings, not from a playbook, so the address is not checked."""
 
 
 class _Idle(NamedTuple):
@@ -81,14 +81,14 @@ class Clients:
         self._transport = transport
         self._max_idle = max_idle
         self._idle: list[_Idle] = []
-        """The one idle for longest first."""
+        """Idle clients, the longest idle first."""
         self._is_closed = False
 
     @asynccontextmanager
     async def lease(
         self, options: ClientOptions = ClientOptions(), *, to: str, settings: ToolSettings | None = None
     ) -> AsyncIterator[httpx.AsyncClient]:
-        """A client for these options, for one command alone.
+        """Provide a client with these options, for one command alone.
 
         One that is left by an exception is closed: over a proxy, httpcore may keep a cancelled request's connection.
 
@@ -127,7 +127,7 @@ class Clients:
             await client.aclose()
 
     async def aclose(self) -> None:
-        """Close what is idle now, and the rest as soon as its command is over."""
+        """Close idle clients now, and the others when their commands end."""
         self._is_closed = True
         idle, self._idle = self._idle, []
         for one in idle:
@@ -143,7 +143,7 @@ def _server_of(address: str) -> str:
 
 
 def check_options(options: ClientOptions) -> None:
-    """What can be checked without reading a file. Raises ConfigurationError."""
+    """Check the options as far as possible without reading a file. Raises ConfigurationError."""
     if options.client_key is not None and options.client_cert is None:
         raise ConfigurationError(
             "'client_key' is the key of a 'client_cert'; give that too", field="client_key", tool="http"
@@ -163,14 +163,14 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
 
 
 class _Client(httpx.AsyncClient):
-    """Sends a streamed request over its one transport at once.
+    """A client that sends a streamed request directly over its one transport.
 
     What httpx does before (authentication, cookies, hooks, its log) has nothing to do here and costs a third of the CPU
     of a request.
     """
 
     direct: httpx.AsyncBaseTransport | None = None
-    """None: there are proxies, and httpx knows which request goes over which."""
+    """The transport to use directly; None if there are proxies, among which httpx chooses."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         try:
@@ -214,7 +214,7 @@ def _new_client(
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks=None if options.is_own else {"request": [egress.check_literal]},
         )
-    except (ValueError, httpx.InvalidURL, ImportError) as error:  # of the package for SOCKS
+    except (ValueError, httpx.InvalidURL, ImportError) as error:  # ImportError: the package for SOCKS
         raise _bad_proxy(options.proxy, error) from error
     client.direct = transport
     if not options.is_own:
@@ -224,7 +224,7 @@ def _new_client(
 
 @functools.lru_cache(maxsize=1)
 def _public_tls_context() -> ssl.SSLContext:
-    """The public authorities (or SSL_CERT_FILE), read once: it takes a tenth of a second."""
+    """Return a context with the public authorities (or SSL_CERT_FILE). Reading them takes 0.1 s, so it is done once."""
     return httpx.create_ssl_context()
 
 
@@ -254,7 +254,7 @@ def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.S
 
 
 def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings | None) -> str | None:
-    """A path that leads OpenSSL, which takes no open file, to the file that was looked at."""
+    """Return a path through which OpenSSL, which takes no open file, reads the file that was checked."""
     given = getattr(options, name)
     if not given:
         return None
@@ -267,7 +267,7 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
 
 
 def shown_text(address: str) -> str:
-    """As `shown`, also of what is no address."""
+    """Return an address as `shown` does, also if the text is not a valid address."""
     try:
         return shown(httpx.URL(address))
     except (httpx.InvalidURL, TypeError, ValueError):
@@ -276,19 +276,19 @@ def shown_text(address: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """An address for messages: no user, no password, no query (keys are passed there)."""
+    """Return an address for messages: no user, no password, no query (keys are passed there)."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 
 def without_user(address: str) -> str:
-    """An address for results: its query stays, a user and password in it do not."""
+    """Return an address for results, without user and password but with its query."""
     return str(httpx.URL(address).copy_with(username=None, password=None)) if "@" in address else address
 
 
 async def send(
     client: httpx.AsyncClient, request: httpx.Request, *, follow_redirects: bool, secret_headers: Collection[str] = ()
 ) -> httpx.Response:
-    """The answer, its body not read yet; at most 10 redirects on the way.
+    """Send a request, following at most 10 redirects. Return the answer with its body unread.
 
     Another scheme, host or port gets no Authorization, no Cookie, none of `secret_headers`, and no header whose name
     says that it carries a key, a token or a session.
@@ -319,6 +319,6 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
 
 
 def is_secret(name: str, given: Collection[str]) -> bool:
-    """Whether a header is for the server alone that it was written for."""
+    """Return True if a header must go only to the server it was written for."""
     lower = name.lower()
     return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

@@ -1,4 +1,4 @@
-"""What an httpx client of tools sends over: its own few connections, instead of a pool of httpcore's.
+"""The transport of the tools' httpx clients: a few connections of its own instead of httpcore's pool.
 
 A client is one command's (client.py), so there is nothing to share out. To look for a free connection in a pool took a
 third of a request's CPU, and locks, traces and copies of httpcore's connections a fifth of the rest.
@@ -18,11 +18,11 @@ from noetl_worker.tools.http.egress_backend import connected
 
 _MOST_IDLE: Final = 20
 _DAY_S: Final = 86_400.0
-"""asyncio ends a handshake after a minute by itself; here the deadline of the exchange does."""
+"""Handshake limit that leaves the deadline to the exchange; asyncio's own would be one minute."""
 
 
 class ClientTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1, a new connection for each request that finds none idle to its server.
+    """An HTTP/1.1 transport; it opens a new connection if none to the server is idle.
 
     Args:
         verify: what TLS is made with.
@@ -34,7 +34,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
         self._verify = verify
         self._is_own = is_own
         self._idle: dict[bytes, StreamedConnection] = {}
-        """By server; the one that was used longest ago first."""
+        """Idle connections by server, the least recently used first."""
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -64,7 +64,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
         return await connected(connect, host, port, timeout_s, is_own=self._is_own)
 
     async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
-        """After an answer that was read, or left."""
+        """Take a connection back after an answer that was read to its end, or abandoned."""
         if self._is_closed or not connection.is_usable(asyncio.get_running_loop().time()):
             await connection.aclose()
             return
@@ -76,7 +76,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
             await surplus.aclose()
 
     async def aclose(self) -> None:
-        """Close what is idle now; who has an answer closes it, and its connection with it."""
+        """Close idle connections now. A connection in use closes with its answer."""
         self._is_closed = True
         idle, self._idle = self._idle, {}
         for connection in idle.values():
@@ -84,7 +84,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """Its end, or its closing before, gives the connection back."""
+    """An answer's body. Its end, or an earlier close, gives the connection back."""
 
     def __init__(self, owner: ClientTransport, server: bytes, connection: StreamedConnection) -> None:
         self._owner, self._server = owner, server

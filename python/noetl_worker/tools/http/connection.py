@@ -14,11 +14,11 @@ from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Bro
 from noetl_worker.remote.transport.h11_parser import H11Parser
 
 _MOST_HELD: Final = 1 << 16
-"""Bytes that were not asked for yet; the server has to wait with more."""
+"""Most bytes held that nobody has read; beyond it the server has to wait."""
 _CHUNK: Final = 16
 """A chunk counts so many bytes more beside its content, for the time it takes to read."""
 _EVENTS_AT_ONCE: Final = 64
-"""Chunks in a row that are read without a turn for others."""
+"""Chunks read in a row before other tasks get a turn."""
 
 
 class StreamedConnection(HttpConnection[None]):
@@ -79,7 +79,7 @@ class StreamedConnection(HttpConnection[None]):
         stream = request.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         async for piece in stream:
-            if piece:  # of no body httpx makes an empty one
+            if piece:  # httpx sends an empty piece if there is no body
                 await self._send(h11.Data(data=piece))
         await self._send(h11.EndOfMessage())
 

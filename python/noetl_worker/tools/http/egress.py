@@ -1,4 +1,4 @@
-"""Which addresses a tool's HTTP connection may go to: all but those that the worker's operator denies.
+"""The addresses that tools may connect to over HTTP: all except those the worker's operator denies.
 
 The rule alone: the start of a worker sets it, and has no use for an HTTP client yet (`egress_backend.py` has that).
 """
@@ -21,7 +21,7 @@ _denied = Networks.of(items_of(DEFAULT_DENIED))
 
 
 class EgressDenied(ConfigurationError):
-    """The address of a connection is one that the worker does not connect to."""
+    """The worker does not connect to this address."""
 
     def __init__(self, host: str, address: str, reason: str) -> None:
         where = host if host == address else f"{host} ({address})"
@@ -29,24 +29,24 @@ class EgressDenied(ConfigurationError):
 
 
 def deny(items: Iterable[str]) -> None:
-    """Set what this process's tools do not connect to: items of networks.py. Raises ValueError for another."""
+    """Set the addresses this process's tools must not connect to: items of networks.py. Raises ValueError."""
     global _denied
     _denied = Networks.of(items)
 
 
 def denied() -> tuple[str, ...]:
-    """The items, for `deny` in another process."""
+    """Return the denied items, for `deny` in another process."""
     return tuple(dict.fromkeys(item for item, _ in _denied.items))
 
 
 async def check_literal(request: httpx.Request) -> None:
-    """The event hook of a client: an address in a URL is checked where a proxy makes the connection, too."""
+    """Check an address in a URL, also if a proxy makes the connection; a client's event hook."""
     with suppress(ValueError):  # a name
         check(request.url.host, unquote(request.url.host))
 
 
 def refusal(host: str, address: str, port: int | None) -> str | None:
-    """Return why there is no connection to this address of a host, or None: there may be one, or it is a name."""
+    """Return why a connection to this address of a host is denied; None if it is allowed, or for a name."""
     try:
         check(host, unquote(address), port)
     except EgressDenied as error:
@@ -57,7 +57,7 @@ def refusal(host: str, address: str, port: int | None) -> str | None:
 
 
 def check(host: str, address: str, port: int | None = None) -> None:
-    """Raises EgressDenied; ValueError for a text that is no address."""
+    """Check an address. Raises EgressDenied; ValueError for a text that is no address."""
     item = _denied.item_with(address)
     if item is not None:
         raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")

@@ -1,4 +1,4 @@
-"""Connections of an HTTP client to addresses that were checked (egress.py).
+"""Connections of an HTTP client, only to checked addresses (egress.py).
 
 A name is resolved once, here, and the connection is made to an address that was checked; a second lookup could give
 another one. What is sent over it (TLS name, Host) is the name's. A connection of the pool was checked when it was made,
@@ -25,7 +25,7 @@ from noetl_worker.tools.process.shortage import is_shortage
 
 T = TypeVar("T", httpcore.AsyncNetworkStream, StreamedConnection)
 _STAGGER_S: Final = 0.25
-"""After so long the next address of a name is tried beside the one before (RFC 8305)."""
+"""Time until a name's next address is tried in parallel (RFC 8305)."""
 
 
 def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
@@ -92,7 +92,7 @@ async def _attempt(connect: Callable[[str], Awaitable[T]], address: str) -> T:
 
 
 async def _allowed(host: str, port: int) -> list[str]:
-    """The addresses of `host` that may be connected to, the most wanted first. EgressDenied when none of them may."""
+    """Return the allowed addresses of `host`, the preferred first. Raises EgressDenied if there are none."""
     try:
         check(host, host, port)
         return [host]
@@ -121,7 +121,7 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
 
 
 async def _first(connect: Callable[[str], Awaitable[T]], addresses: list[str]) -> T:
-    """The first connection that stands; each address is tried a moment after the one before."""
+    """Return the first connection made; each address is tried a moment after the previous one."""
     if len(addresses) == 1:
         return await connect(addresses[0])
     waiting, tasks, failure = list(addresses), set[asyncio.Future[T]](), None

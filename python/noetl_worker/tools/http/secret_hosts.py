@@ -1,4 +1,4 @@
-"""Where a secret of the worker's may be sent: to the hosts that its operator has named beside it.
+"""The hosts that a worker's secret may be sent to: those the operator has named for the secret.
 
 A playbook names the secret and the address. Without this, whoever may write a playbook could have any of them sent to
 a server of their own. A token of the worker's own identity at Google is such a secret too.
@@ -24,16 +24,16 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a request goes, in every way that the playbook has a say in."""
+    """The destination of a request, with every part of it that a playbook can set."""
 
     url: str
     headers: Mapping[str, Any] = field(default_factory=dict)
-    """A `Host` among them leads to another one's site at a shared front."""
+    """Headers of the request. A `Host` may lead to another site behind a shared front end."""
     proxy: str | None = None
-    """It reads what goes through it, unless the certificate is checked."""
+    """The proxy's address. A proxy can read the traffic unless the server's certificate is verified."""
 
     def hosts(self) -> Iterator[tuple[str, str]]:
-        """(host, host:port) of each place that sees the request."""
+        """Yield (host, host:port) of each place that sees the request."""
         given = [self.url, *([self.proxy] if self.proxy else [])]
         scheme = httpx.URL(self.url).scheme
         given += [f"{scheme}://{value}" for name, value in self.headers.items() if name.lower() == "host" and value]
@@ -42,7 +42,9 @@ class Destination:
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
     def place(self) -> str:
-        """Who is asked, as a redirect tells places apart: scheme, host and port, and the site that a `Host` names."""
+        """Return the place asked: scheme, host, port, and the site that a `Host` header names; used to compare
+        redirects.
+        """
         url = httpx.URL(self.url)
         server = url.netloc.decode("ascii")
         sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
@@ -50,13 +52,13 @@ class Destination:
 
 
 def named_hosts(variable: str, settings: ToolSettings) -> tuple[str, ...]:
-    """What the worker's NOETL_SECRET_<NAME>_HOSTS says: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
+    """Return the hosts in NOETL_SECRET_<NAME>_HOSTS: api.example.com, *.example.com, 10.0.0.1:8080, or *."""
     text = settings.named.get(variable + HOSTS_SUFFIX, "")
     return tuple(filter(None, (host.strip().lower() for host in text.split(","))))
 
 
 def check_destination(variable: str, destination: Destination, settings: ToolSettings) -> None:
-    """Raises CredentialError: the secret in `variable` may not be sent there."""
+    """Raise CredentialError if the secret in `variable` may not be sent to the destination."""
     hosts = named_hosts(variable, settings)
     if not hosts:
         raise CredentialError(
@@ -67,7 +69,7 @@ def check_destination(variable: str, destination: Destination, settings: ToolSet
 
 
 def check_identity(destination: Destination, settings: ToolSettings) -> None:
-    """Raises CredentialError: a token of the worker's own identity at Google may not be sent there."""
+    """Raise CredentialError if a token of the worker's own Google identity may not be sent to the destination."""
     hosts = tuple(host.lower() for host in settings.google_hosts)
     _check("the worker's own Google identity", _GOOGLE_HOSTS, hosts, destination)
 

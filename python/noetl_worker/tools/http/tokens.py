@@ -1,4 +1,4 @@
-"""Access tokens that have to be fetched: OAuth2 client credentials and Google's, kept until shortly before they end.
+"""Access tokens fetched from OAuth2 (client credentials) and Google, kept until shortly before they expire.
 
 A token is kept under a digest of everything it was asked with, secrets included: only a command that has the same
 credential gets it.
@@ -35,7 +35,7 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
 _EARLY_S: Final = 60.0
-"""A token is fetched anew this long before its end, or at nine tenths of a shorter life."""
+"""Time before its expiry when a token is fetched anew; a short-lived one at nine tenths of its life."""
 _UNTOLD_LIFE_S: Final = 300.0
 _TIMEOUT_S: Final = 30.0
 _ANY: Final = ClientOptions()
@@ -64,7 +64,7 @@ class Tokens:
         self._now = now
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """There while somebody has one or waits for it."""
+        """Locks of tokens being fetched; each lives while a task holds it or waits for it."""
 
     def forget(self, token: str) -> None:
         """Drop a token that was refused."""
@@ -72,7 +72,8 @@ class Tokens:
             del self._kept[key]
 
     async def client_credentials(self, values: Mapping[str, JsonValue]) -> str:
-        """RFC 6749 4.4: `token_url`, `client_id`, `client_secret`, and `scope`, `audience`, `client_auth` if given.
+        """Return a token by RFC 6749 4.4: `token_url`, `client_id`, `client_secret`; optional `scope`, `audience`,
+        `client_auth`.
 
         Raises:
             ConfigurationError: another `grant_type`.
@@ -94,7 +95,7 @@ class Tokens:
         return await self._get([url, form, list(basic or ())], lambda: self._ask(url, form, basic))
 
     async def google(self, values: Mapping[str, JsonValue], scopes: tuple[str, ...] = (CLOUD_PLATFORM,)) -> str:
-        """A Google access token, from a service account's key, a refresh token, or the worker's own identity.
+        """Return a Google access token, from a service account's key, a refresh token, or the worker's own identity.
 
         Args:
             values: {"private_key", "client_email", ...} or {"service_account_json": that, or its text};
@@ -113,7 +114,7 @@ class Tokens:
         return await self._get([uri, form], lambda: self._ask(uri, {"grant_type": "refresh_token", **form}, None))
 
     async def google_secret(self, name: str, token: str) -> str:
-        """The text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
+        """Return the text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
         address = secret_address(name if "/versions/" in name else f"{name}/versions/latest")
         answer = await self._exchange(httpx.Request("GET", address, headers={"Authorization": f"Bearer {token}"}))
         payload = answer.get("payload")
@@ -170,7 +171,7 @@ class Tokens:
             ) from error
 
     async def _exchange(self, request: httpx.Request, options: ClientOptions = _ANY) -> Mapping[str, Any]:
-        """The JSON object of the answer. CredentialError for a no, ToolError when there is no answer."""
+        """Return the answer's JSON object. Raises CredentialError for a refusal, ToolError if there is no answer."""
         place = shown(request.url)
         try:
             async with self._clients.lease(options, to=str(request.url)) as client:
@@ -190,7 +191,7 @@ class Tokens:
 
 
 def check_grant(values: Mapping[str, JsonValue]) -> None:
-    """Raises ConfigurationError: the credential is for another grant than the one that is asked for here."""
+    """Raise ConfigurationError if the credential is for another grant than client credentials."""
     grant = values.get("grant_type")
     if grant is not None and grant != "client_credentials":
         raise ConfigurationError(
@@ -202,7 +203,7 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
 
 
 def _reason(answer: Mapping[str, Any] | None) -> str:
-    """`error` and `error_description` of RFC 6749 5.2; nothing else of the answer, it may hold a secret."""
+    """Return `error` and `error_description` of RFC 6749 5.2; the rest of the answer may hold a secret."""
     if answer is None:
         return ""
     details = [
@@ -223,7 +224,7 @@ def _token_of(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | N
 
 
 def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
-    """The first of these fields that has a value. Raises CredentialError."""
+    """Return the first of these fields that has a value. Raises CredentialError."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):
@@ -235,7 +236,7 @@ def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
 
 
 def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    """The service account or refresh token in a credential's data, None when there is neither."""
+    """Return the service account or refresh token in a credential's data; None if there is neither."""
     inner = values.get("service_account_json") or values.get("service_account") or values.get("credentials_json")
     if isinstance(inner, str):
         try:
@@ -248,17 +249,17 @@ def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
 
 
 def secret_address(name: str) -> str:
-    """Of `projects/<p>/secrets/<s>/versions/<v>`."""
+    """Return the Secret Manager URL of `projects/<p>/secrets/<s>/versions/<v>`."""
     return f"{SECRET_MANAGER}{url_path('v1', *name.split('/'))}:access"
 
 
 def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
-    """Whether a Google token for these is the worker's own: they have no key and no token of somebody else's."""
+    """Return True if a Google token for these values is the worker's own: they hold no key and no refresh token."""
     return _account(values) is None
 
 
 def _default_account() -> Mapping[str, JsonValue] | None:
-    """The key file of the worker's environment; None when the metadata server has to be asked."""
+    """Return the key file of the worker's environment; None if the metadata server has to be asked."""
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     path = Path(named) if named else Path(home, _GCLOUD_FILE)

@@ -1,1 +1,1 @@
-"""Cases of a playbook: what it is given, which steps something stands in for, and what is expected of it."""
+"""Tests of a playbook: given inputs, stand-ins for steps, and expected results."""

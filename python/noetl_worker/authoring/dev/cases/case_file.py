@@ -1,4 +1,4 @@
-"""A file of cases beside a playbook, `name.test.yaml` beside `name.yaml`: read, and checked before anything runs."""
+"""The file of cases beside a playbook (`name.test.yaml` beside `name.yaml`), checked before anything runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
-"""`running`: it stands still."""
+"""Outcomes a case may expect; `running`: the execution stands still."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
 
 
@@ -33,7 +33,7 @@ class PlaybookCase:
     expected: Mapping[str, JsonValue]
     text: PlaybookText = field(repr=False)
     path: TextPath
-    """Of what is expected, in the text of the file."""
+    """Path of the expectations in the text of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class CaseFile:
 
 
 def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
-    """Of files, of playbooks with such a file beside them, and of folders with all below; those with `named` in it.
+    """Read the case files of the paths: files, playbooks with a case file beside them, folders with all below.
+
+    Only cases with `named` in their name are kept.
 
     Raises:
         PlaybookError: there is none, or some of them are wrong; a line for each, with its file and line.

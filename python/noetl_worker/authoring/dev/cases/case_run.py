@@ -1,4 +1,4 @@
-"""Runs cases: a plane, NATS and a worker for each file, and each case as an execution of its own."""
+"""The running of cases: a plane, NATS and a worker for each file, an execution for each case."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class CaseEnd:
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
-    """What there is to go by: errors, and what was printed."""
+    """Lines that help to find the cause: errors, and printed output."""
 
     @property
     def lines(self) -> list[str]:
-        """Why it failed."""
+        """The lines that say why the case failed."""
         found = [line for one in self.differences for line in one.lines(str(self.file.file))]
         return [*found, *self.told] if found else []
 
@@ -52,7 +52,7 @@ class CaseEnd:
 async def run_cases(
     file: CaseFile, tell: Callable[[CaseEnd], None], *, dialect: Dialect, worker_factory: WorkerFactory, limit_s: float
 ) -> None:
-    """Each case of a file, one after the other.
+    """Run the cases of a file, one after the other.
 
     Args:
         tell: called at the end of each case.
@@ -116,7 +116,10 @@ def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """As the worker reports it, so that a secret is neither a difference nor printed. A step's name is no key here."""
+    """Redact the expectation as the worker redacts results, so that a secret is neither a difference nor printed.
+
+    Names of steps are not treated as keys.
+    """
     values: dict[str, JsonValue] = {}
     if "result" in expected:
         values["result"] = redact_value(expected["result"])
@@ -129,11 +132,11 @@ def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValu
 
 @dataclass(slots=True)
 class _Seen:
-    """What becomes of the steps of the execution that begins next."""
+    """Observer of the next execution's steps."""
 
     plane: DevControlPlane
     results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
-    """By step, in the order in which they were issued; of a loop by the place of the item."""
+    """Results by step and order of issue; for a loop, by the item's index."""
     errors: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
     _places: dict[str, int] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """A case that was ended for its time may still tell something."""
+        """Note the earlier executions: a case that ran out of time may still send events."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:

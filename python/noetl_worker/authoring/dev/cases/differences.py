@@ -1,4 +1,4 @@
-"""What is expected and what there is: where they differ, and at which line of the file it is expected."""
+"""The differences between expected and actual values, each with the line where the value is expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_LINES: Final = 60
 class Difference:
     line: int
     name: str
-    """Where in what is expected: `results.fetch.rows`."""
+    """Path within the expectation: `results.fetch.rows`."""
     details: tuple[str, ...]
 
     def lines(self, file: str) -> list[str]:
@@ -29,7 +29,7 @@ class Difference:
 def differences(
     expected: JsonValue, actual: JsonValue, *, name: str, text: PlaybookText, path: Path
 ) -> Iterator[Difference]:
-    """An object may have more keys than are expected of it; all else is the same, or differs.
+    """Yield the differences. An actual object may have additional keys; everything else must be equal.
 
     Args:
         text, path: where it is expected.
@@ -59,6 +59,6 @@ def _written(value: JsonValue) -> Sequence[str]:
 
 
 def _diff(expected: Sequence[str], actual: Sequence[str]) -> tuple[str, ...]:
-    """`-` is expected, `+` is there."""
+    """Return a diff: `-` marks expected lines, `+` actual ones."""
     lines = [line.rstrip() for line in ndiff(expected[:_MOST_LINES], actual[:_MOST_LINES]) if not line.startswith("?")]
     return (*lines[:_MOST_LINES], *(["..."] if len(lines) > _MOST_LINES else []))

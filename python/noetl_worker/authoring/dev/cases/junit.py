@@ -1,4 +1,4 @@
-"""The ends of cases as JUnit's XML, which CI systems show."""
+"""The results of cases as JUnit XML, which CI systems show."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xml.etree import ElementTree as ET
 from noetl_worker.authoring.dev.cases.case_run import CaseEnd
 
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 has not, not even escaped."""
+"""Characters that XML 1.0 does not allow, not even escaped."""
 
 
 def write_junit(ends: Sequence[CaseEnd], file: Path) -> None:
-    """Raises OSError."""
+    """Write the results to a file. Raises OSError."""
     root = ET.Element("testsuites", _counts(ends))
     for name in dict.fromkeys(str(end.file.file) for end in ends):
         of_file = [end for end in ends if str(end.file.file) == name]

@@ -1,4 +1,4 @@
-"""The tool that stands in for another one in a case: it gives what the case says."""
+"""The tool that replaces another in a case and returns the result the case gives."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StandInTool:
 
 
 def with_stand_ins(document: Mapping[str, Any], stand_ins: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Any]:
-    """The playbook with these in the place of the tools of steps; the policy of a tool stays."""
+    """Return the playbook with stand-ins instead of its steps' tools; a tool's policy stays."""
 
     def replaced(step: Mapping[str, Any]) -> Mapping[str, Any]:
         given = stand_ins.get(step["step"])

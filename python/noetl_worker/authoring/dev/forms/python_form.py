@@ -1,5 +1,6 @@
-"""How the Python plane keeps results and writes commands (protocol/command.md#python-plane; recorded: *-claim,
-*-nats)."""
+"""The Python plane's storage of results and form of commands (protocol/command.md#python-plane; recorded: *-claim,
+*-nats).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
 class PythonForm:
-    """Everything an execution knows is one mapping: `ctx`, `workload` and the top level show the same names."""
+    """The Python plane's form: `ctx`, `workload` and the top level are views of one mapping."""
 
     dialect = Dialect.PYTHON
     goes_on_after_no_items = False  # recorded (loop-empty)
@@ -36,8 +37,9 @@ class PythonForm:
     ctx_beats_set = False
 
     def begin_event(self, execution: Execution) -> None:
-        """Recorded (view-*, large-*, set-step-output): of the steps before no lists and objects but under `context` and
-        a `reference`, and in `ctx` nothing that has a `status`.
+        """Forget what the plane drops between events (recorded: view-*, large-*, set-step-output).
+
+        Earlier steps lose lists and objects outside `context` and `reference`; `ctx` loses objects with a `status`.
         """
         execution.variables = execution.kept_variables
         for name, value in execution.steps.items():
@@ -47,7 +49,7 @@ class PythonForm:
                 execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Recorded (arcs-join): not while a command of it is out."""
+        """Return False while a command of the step is out (recorded: arcs-join)."""
         return step.name not in execution.open_commands.values()
 
     def scope(
@@ -125,19 +127,23 @@ class PythonForm:
         return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """Recorded (loop-number): an `in` that is more than a dotted name is one item, the printed list."""
+        """Return the items. An `in` that is more than a dotted name is one item, the printed list (recorded:
+        loop-number).
+        """
         if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
         return items_of(rendered)
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        """Recorded (loop-set-step, set-step-output): what cannot be rendered is not set."""
+        """Carry out a step's `set`, leaving out values that cannot be rendered (recorded: loop-set-step,
+        set-step-output).
+        """
         for path, value in names_set(block):
             with suppress(TemplateError):
                 write(execution.variables, path, python_set(value, scope))
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Recorded (set-order): what cannot be rendered is set as it is written."""
+        """Return an arc's `set` values; a value that cannot be rendered stays as written (recorded: set-order)."""
         for path, value in names_set(arc.set):
             try:
                 write(execution.variables, path, python_set(value, scope))
@@ -200,9 +206,10 @@ class PythonForm:
 
 
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
-    """Only a step that comes after itself sees what it gave, a loop's next item too (recorded: set-counter, loop-*).
+    """Return the `output` that a command's input sees: only a step following itself, or a loop's next item, sees its
+    last one (recorded: set-counter, loop-*).
 
-    Another one that names `output` in its input gets that of nothing (recorded: arcs-on-error).
+    Any other command that names `output` in its input gets an empty one (recorded: arcs-on-error).
     """
     before = command.trigger.step if command.trigger is not None else None
     return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
@@ -217,7 +224,7 @@ def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def with_context(value: JsonValue) -> JsonValue:
-    """A step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
+    """Return a step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}
     return ListResult(value) if isinstance(value, list) else value
@@ -241,7 +248,7 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """One tool: its fields rendered, with the plane's two placeholders. A sequence: the tasks as written."""
+    """Return the tool's config: rendered fields and the plane's two placeholders; a sequence's tasks as written."""
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
     config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))

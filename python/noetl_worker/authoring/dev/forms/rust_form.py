@@ -1,5 +1,6 @@
-"""How the Rust plane keeps results and writes commands (protocol/command.md#rust-plane; recorded:
-rust-control-plane)."""
+"""The Rust plane's storage of results and form of commands (protocol/command.md#rust-plane; recorded:
+rust-control-plane).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from noetl_worker.text.json_text import dumps
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
-"""Names that conditions and templates may use here, and that a claim does not carry."""
+"""Names that conditions and templates may use here, but that a claim does not carry."""
 
 
 class RustForm:
-    """Each step's data under its name, every step's report under `steps`."""
+    """The Rust plane's form: each step's data under its name, every step's report under `steps`."""
 
     dialect = Dialect.RUST
     goes_on_after_no_items = True
@@ -36,8 +37,8 @@ class RustForm:
         return None
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Recorded: never twice (set-counter), never once passed over (large-single), and not before every step that
-        leads to it and was entered is through (arcs-join).
+        """Return True if an arc may enter the step now. A step is never entered twice (set-counter) or once passed over
+        (large-single), nor before all entered steps that lead to it are done (arcs-join; all recorded).
         """
         if step.name in execution.entered | execution.skipped or execution.playbook is None:
             return False
@@ -96,7 +97,7 @@ class RustForm:
         _set(execution.variables, block, scope)
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Recorded (set-arc): for the target alone, and without `output`."""
+        """Return an arc's `set` values, for its target alone and rendered without `output` (recorded: set-arc)."""
         added: dict[str, JsonValue] = {}
         _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
         return {**added, "ctx": {**scope["ctx"], **added}} if added else {}
@@ -110,8 +111,8 @@ class RustForm:
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Recorded: nothing where the chosen ones are not entered (set-counter), and of a step that has run not that it
-        is skipped (http-step-pages).
+        """Return the events about entered and skipped steps. There are none if no chosen step may be entered
+        (set-counter), and a step that has run is not reported as skipped (http-step-pages; both recorded).
         """
         steps = execution.playbook.steps if execution.playbook is not None else {}
         entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]
@@ -180,8 +181,10 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
-    """What `{{ step.x }}` sees: the tool's data, and itself again as `data` (protocol/tasks.md#results); no status, no
-    error."""
+    """Return what `{{ step.x }}` sees: the tool's data, and the same again as `data` (protocol/tasks.md#results).
+
+    Neither status nor error is included.
+    """
     value = outcome.value
     if not isinstance(value, dict):
         return value
@@ -190,7 +193,7 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """What the worker reported, with the preview in the place of data that is kept apart (recorded: large-list)."""
+    """Return the worker's report, with the preview in place of data stored separately (recorded: large-list)."""
     reported = outcome.reported
     if outcome.ref is None or not isinstance(reported, dict):
         return reported
@@ -199,7 +202,9 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A sequence's tasks give their fields to the top level when every value is an object (protocol/tasks.md#lists)."""
+    """Return a sequence's result with its tasks' fields at the top level if every value is an object
+    (protocol/tasks.md#lists).
+    """
     if not all(isinstance(inner, dict) for inner in value.values()):
         return dict(value)
     return {**value, **{name: field for inner in value.values() for name, field in inner.items()}}
@@ -211,7 +216,9 @@ def _item_names(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(command: StepCommand) -> JsonValue:
-    """Inputs of step and tool become `args`, rendered; a sequence is a list of one-key objects, as written."""
+    """Return the config: inputs of step and tool as `args`, rendered; a sequence as a list of one-key objects, as
+    written.
+    """
     step, scope = command.step, command.scope
     names = _item_names(command.position) if command.position is not None else {}
     if not isinstance(step.tool, Mapping):
@@ -226,7 +233,7 @@ def _tool_config(command: StepCommand) -> JsonValue:
 
 
 def _in_order(value: JsonValue) -> JsonValue:
-    """Recorded (http-request): what it has rendered has its keys in the order of the alphabet."""
+    """Return a value with its keys in alphabetical order, as the plane renders it (recorded: http-request)."""
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value)}
     return [_in_order(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""A command as it goes out, before and after its ids are known; what the two dialects' forms have in common."""
+"""An outgoing command before and after its ids are known; the common part of the two dialects' forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A command with everything a claim answers."""
+    """A command with everything that a claim's answer has."""
 
     execution_id: int
     event_id: int
@@ -28,21 +28,21 @@ class Issued:
 
 
 class WireForm(Form, Protocol):
-    """A router's Form that also builds commands and notifications of its plane."""
+    """A router's Form that also builds the commands and notifications of its plane."""
 
     def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
-        """The command's id, node, action, context and meta (protocol/command.md)."""
+        """Return the command with its id, node, action, context and meta (protocol/command.md)."""
 
     def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
-        """A command without a playbook; `context` has its `tool_config` and `input`."""
+        """Return a command without a playbook; `context` has its `tool_config` and `input`."""
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
-        """(subject, body) of the NATS message."""
+        """Return the subject and body of the NATS message."""
 
 
 def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId) -> dict[str, JsonValue]:
-    """What both planes say of a command; the Rust plane in the order of the alphabet (recorded: *-claim,
-    rust-control-plane).
+    """Return the meta fields of a command that both planes send; the Rust plane's order is alphabetical (recorded:
+    *-claim, rust-control-plane).
     """
     return {
         "step": node,
@@ -59,7 +59,7 @@ def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId
 def rendered_tool(
     tool: Mapping[str, JsonValue], scope: Mapping[str, JsonValue], dialect: Dialect, *, without: Sequence[str]
 ) -> dict[str, JsonValue]:
-    """The fields of a step's tool, but for some."""
+    """Return the rendered fields of a step's tool, except those left out."""
     # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
     return {
         name: value if name in ("cases", "case") else render_fields(value, scope, dialect)

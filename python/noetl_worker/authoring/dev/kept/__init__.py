@@ -1,1 +1,1 @@
-"""The runs of `dev` that are over: where they are kept, what of them, and what is asked of them."""
+"""Finished runs of `dev`: their storage, their content, and queries on them."""

@@ -1,4 +1,4 @@
-"""A run of `dev` as the rows of its plane, redacted; and a plane that answers from them as the one it ran on did."""
+"""A run of `dev` as redacted rows of its plane, and a plane that answers from them as the run's own did."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""Those with rows of an execution, and the column that names one."""
+"""Tables with rows of an execution, and the column that identifies a row."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
 )  # fmt: skip
 _NO_LIMIT: Final = 1 << 40
-"""Bytes."""
+"""Largest result context in bytes."""
 
 
 def rows_of(
     plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
 ) -> Iterator[KeptRow]:
-    """What there is of an execution and of those that its steps started, without what is secret.
+    """Yield the rows of an execution and of its child executions, without secrets.
 
     Args:
         credentials: the data of those that the run could use.
@@ -54,7 +54,7 @@ def rows_of(
     rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
 
     def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
-        """What is bytes is JSON; it is found as such by its place."""
+        """Make a redacted row. Columns of bytes hold JSON; the key they are kept under tells them apart."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
         return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)
@@ -75,7 +75,7 @@ def rows_of(
 
 @asynccontextmanager
 async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
-    """A plane on a port of its own, without NATS, that knows this run and nothing else; it asks for its token.
+    """Serve a plane that knows only this run, on its own port, without NATS; it requires its token.
 
     Raises:
         PlaybookError: what is kept of it is no run.

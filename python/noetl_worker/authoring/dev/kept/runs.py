@@ -1,4 +1,4 @@
-"""The runs of `dev` on disk, for whoever looks at one later: rows in one table, the oldest run goes first.
+"""The runs of `dev` on disk, as rows of one table; the oldest run is removed first.
 
 The directory and the file are this user's alone, as the outbox's are: what steps worked with is in them.
 """
@@ -15,7 +15,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.pipeline.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
 
 LAST: Final = "last"
-"""In the place of an id."""
+"""Name of the newest run, in place of an id."""
 _VERSION: Final = 1
 _TABLE: Final = f"""
 PRAGMA auto_vacuum=FULL;
@@ -31,24 +31,26 @@ _FILE: Final = "runs.sqlite3"
 
 
 class KeptRow(NamedTuple):
-    """One row of the plane that a run was on."""
+    """One row of a run's plane."""
 
     kind: str
-    """Its table there."""
+    """The row's table on the plane."""
     id: str
     contents: bytes
     """JSON."""
 
 
 class KeptRuns:
-    """Every method raises OSError or sqlite3.Error where the file cannot be used; the text says what to do."""
+    """The store of runs. Every method raises OSError or sqlite3.Error if the file cannot be used; the text says what to
+    do.
+    """
 
     def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
         self.file: Final = (directory or state_directory("dev")) / _FILE
         self._most_runs, self._most_bytes = most_runs, most_bytes
 
     def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
-        """Write a run, named by its execution; whether there is room for it."""
+        """Write a run, named by its execution. Return False if there is no room for it."""
         self._make()
         with self._opened() as database, database:
             database.execute("DELETE FROM rows WHERE run = ?", (run,))
@@ -58,8 +60,8 @@ class KeptRuns:
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
     def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
-        """The rows, or those of one kind, of the run with this id (an execution's, a command's or an event's); [] if
-        none is kept.
+        """Return the rows, or rows of one kind, of the run with this id (execution, command or event); [] if none is
+        kept.
         """
         if not self.file.exists():
             return []
@@ -69,7 +71,7 @@ class KeptRuns:
             return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
 
     def newest(self, most: int) -> list[int]:
-        """The ids of the newest runs."""
+        """Return the ids of the newest runs."""
         if not self.file.exists():
             return []
         with self._opened() as database:

@@ -1,4 +1,4 @@
-"""What a step that is run by itself is given: names of a file, or those that its command had in a kept run."""
+"""The inputs of a step that is run alone: names from a file, or from its command in a kept run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
 )
-"""Names that a plane makes for each run anew."""
+"""Names that a plane sets anew for each run."""
 _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
 
 class _NotSeen(Exception):
-    """A run has nothing of a step; says why."""
+    """A run has no record of the step; the text says why."""
 
 
 def step_with(
@@ -41,7 +41,7 @@ def step_with(
     run: str | None,
     overrides: Collection[str] = (),
 ) -> StepAlone:
-    """The step of this name, or the item of its loop: `each[2]`.
+    """Return the step of this name, or one item of its loop: `each[2]`.
 
     Args:
         file: an object of names, which win over those of the run.
@@ -74,7 +74,7 @@ def _parsed(name: str) -> tuple[str, int | None]:
 
 
 def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What stands under `workload` and `ctx` is seen by its name too."""
+    """Return the names with those under `workload` and `ctx` at the top level too."""
     inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
     flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
     return {**{name: value for found in inner for name, value in found.items()}, **flat}
@@ -92,7 +92,7 @@ def _of_file(file: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
-    """A name that nothing of the step has; what a tool of the workbook reads stands elsewhere."""
+    """Refuse a name that nothing in the step uses. The inputs of workbook tools are elsewhere and not checked."""
     words = _words(asdict(playbook.steps[step]))
     if "workbook" in words:
         return
@@ -104,7 +104,7 @@ def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: st
 
 
 def _words(value: object) -> set[str]:
-    """Of all texts, keys too."""
+    """Return the words of all texts in a value, keys included."""
     if isinstance(value, str):
         return {value, *re.findall(r"\w+", value)}
     if isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def _words(value: object) -> set[str]:
 def _of_run(
     run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What is secret is not kept: where the workload has such a name, today's value stands for it."""
+    """Read what a step saw in a kept run. Secrets are not kept: today's value of the workload stands in for them."""
     kept = KeptRuns()
     try:
         found, place = _saw(kept, run, step, item, playbook, dialect)
@@ -132,7 +132,9 @@ def _of_run(
 def _saw(
     kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What the step saw in this run, or in the last that it ran in. Raises _NotSeen with the newest run's reason."""
+    """Return what the step saw in this run, or in the last run that had it. Raises _NotSeen with the newest run's
+    reason.
+    """
     reasons = []
     for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
         try:
@@ -145,7 +147,7 @@ def _saw(
 
 
 def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
-    """The newest first."""
+    """Yield the runs' ids, the newest first."""
     for run in map(str, kept.newest(_MOST_RUNS)):
         executions = map(_plain, kept.find(run, "executions"))
         if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
@@ -155,7 +157,7 @@ def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[s
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """What the step saw in this run. Raises _NotSeen that says why there is nothing."""
+    """Return what the step saw in this run. Raises _NotSeen with the reason if there is nothing."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
         raise _NotSeen("no such run is kept")
@@ -180,7 +182,7 @@ class _KeptCommand(NamedTuple):
     execution_id: int
     step: str
     item: int | None
-    """Its place in the loop."""
+    """The item's index in the loop."""
     meta: Mapping[str, Any]
     context: Mapping[str, JsonValue]
 
@@ -195,7 +197,7 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
 
 
 def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
-    """Of an item: how many there are stands in the meta on the Rust plane, in the inputs on the Python plane."""
+    """Return an item's place in its loop. The loop's size is in the meta (Rust plane) or the inputs (Python plane)."""
     assert command.item is not None
     size = command.meta.get("iteration_total")
     if size is None:
@@ -204,7 +206,7 @@ def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
-    """Names that were too large for their command are kept apart from it (protocol/command.md#python-plane)."""
+    """Return names with the values stored apart because they were too large (protocol/command.md#python-plane)."""
     if isinstance(value, dict) and value.get("kind") == "result_ref":
         value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
     return fields_of(value)

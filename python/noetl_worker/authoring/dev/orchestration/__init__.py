@@ -1,1 +1,1 @@
-"""What a plane decides: a playbook's steps, which of them follows, what is issued and issued again."""
+"""The decisions of a plane: the steps of a playbook, which step follows, what is issued and reissued."""

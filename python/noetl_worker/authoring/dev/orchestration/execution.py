@@ -1,4 +1,4 @@
-"""One running playbook: its variables, what is open, how it ended."""
+"""One execution of a playbook: its variables, open commands, and outcome."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class EmptyName(NamedTuple):
 
 @dataclass(slots=True)
 class LoopRun:
-    """A loop that is being run: which items are out, which came back."""
+    """A running loop: the items that are out, and those that came back."""
 
     iterator: str
     epoch_id: str
     items: list[JsonValue]
     is_parallel: bool
     limit: int
-    """Commands out at the same time."""
+    """Most commands out at the same time."""
     next_index: int
     end: int
-    """The place behind the last item that is run."""
+    """Index after the last item to run."""
     in_flight: int = 0
     results: dict[int, JsonValue] = field(default_factory=dict)
     failed: int = 0
@@ -49,13 +49,13 @@ class LoopRun:
 
     @property
     def is_stopped(self) -> bool:
-        """A failed item stops a sequential loop; a parallel one goes on (recorded: loop-*-fails)."""
+        """True if a failed item stops the loop: a sequential one; a parallel loop goes on (recorded: loop-*-fails)."""
         return self.failed > 0 and not self.is_parallel
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Which item of a loop a command is for."""
+    """The loop item that a command is for."""
 
     index: int
     item: JsonValue
@@ -69,55 +69,57 @@ class Execution:
     path: str
     version: int
     playbook: Playbook | None
-    """None: raw commands, nothing follows them."""
+    """The playbook; None for raw commands, which nothing follows."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
-    """What `execute` was given on top of the workload; the first command of the Python plane gets it as input."""
+    """Values given to `execute` on top of the workload; the input of the first command on the Python plane."""
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
     """Ids of playbook.initialized and workflow.initialized, the parents of the closing events."""
     status: Status = "RUNNING"
     stands_still: bool = False
-    """Rust plane: nothing is open and nothing follows, and it is not the end (recorded: arcs-none-match)."""
+    """Rust plane: nothing is open and nothing follows, yet the execution has not ended (recorded: arcs-none-match)."""
     ended_at: float | None = None
     error: str | None = None
     is_failed: bool = False
-    """A command failed; the end, when it comes, is FAILED."""
+    """A command failed; the execution will end FAILED."""
     is_failed_by_command: bool = False
-    """Rust plane: then no closing event is written; a failure of the plane's own has one."""
+    """Rust plane: a command failed, so no closing event is written; a failure of the plane itself has one."""
     variables: dict[str, JsonValue] = field(default_factory=dict)
-    """Python plane: workload, step results and what `set` wrote, in one: `ctx`. Rust plane: what `set` wrote."""
+    """Python plane: workload, step results and `set` values together, as `ctx`. Rust plane: `set` values."""
     steps: dict[str, JsonValue] = field(default_factory=dict)
-    """By step its result (Python plane), or what the worker reported (Rust plane)."""
+    """The result of each step (Python plane), or the worker's report (Rust plane)."""
     namespaces: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: by step what templates see."""
+    """Rust plane: the names that templates see, by step."""
     entered: set[str] = field(default_factory=set)
     """Steps that an arc, or the start, has led to."""
     skipped: set[str] = field(default_factory=set)
     """Rust plane: steps that an arc passed over."""
     ends_with_a_sequence: bool = False
-    """Whether the last step that came back was a list of tasks."""
+    """True if the last step that returned was a list of tasks."""
     completed_steps: list[str] = field(default_factory=list)
     current_step: str | None = None
     last_result: JsonValue = None
     open_commands: dict[str, str] = field(default_factory=dict)
-    """command_ref -> step, of commands without a result."""
+    """Step of each command without a result, by command_ref."""
     positions: dict[str, Position] = field(default_factory=dict)
-    """command_ref -> place in its loop."""
+    """Place in its loop, by command_ref."""
     reported: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: command_ref -> the context of its `call.done`, until `command.completed` comes."""
+    """Rust plane: context of each `call.done` by command_ref, until `command.completed` comes."""
     keychain: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Entries of the playbook's keychain that were resolved, with the names of their fields."""
     empty: list[EmptyName] = field(default_factory=list)
     """What templates asked for and nobody had."""
     loop_count: int = 0
-    """Loops begun so far; makes each run's epoch id its own."""
+    """Number of loops begun; makes each loop's epoch id unique."""
 
     @property
     def kept_variables(self) -> dict[str, JsonValue]:
-        """Those that the Python plane keeps from one event to the next, and shows: without what has a `status`, unless
-        it was there from the start (recorded: tool-shell-status-final, set-step-output).
+        """Variables that the Python plane keeps between events and shows.
+
+        Objects with a `status` are left out, unless they were in the workload (recorded: tool-shell-status-final,
+        set-step-output).
         """
 
         def is_kept(name: str, value: JsonValue) -> bool:
@@ -131,28 +133,28 @@ class Execution:
 
     @property
     def is_at_rest(self) -> bool:
-        """Nothing happens in it any more."""
+        """True if nothing more happens in the execution."""
         return self.is_over or self.stands_still
 
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a worker's event says about one command, as the router needs it."""
+    """The router's view of a worker's event about one command."""
 
     step: str
     """Step name without `:task_sequence`."""
     is_ok: bool
     value: JsonValue
-    """The result templates see as `output.data`."""
+    """The result that templates see as `output.data`."""
     reported: JsonValue = None
     """Rust plane: the event's context, kept under `steps`."""
     error: str | None = None
     fails_execution: bool = False
-    """The end of the execution will be FAILED; on the Rust plane a tool's own failure does not do that."""
+    """The execution will end FAILED; on the Rust plane a tool's own failure does not cause this."""
     event_type: str = "call.done"
     command_ref: str | None = None
     merged: Mapping[str, JsonValue] = field(default_factory=dict)
-    """`ctx` of a task sequence: goes into the execution's variables."""
+    """`ctx` of a task sequence, merged into the execution's variables."""
     batch_request_id: int | None = None
     ref: JsonValue = None
 

@@ -1,4 +1,4 @@
-"""Playbooks: YAML in, typed steps out, with one clear line for what is wrong.
+"""Playbooks: YAML is read into typed steps, or refused with one clear line.
 
 `load_playbook` is strict: it is what `noetl-worker dev` runs before anything is started. `Playbook.of` reads a
 document the way the real planes do, which register a playbook with a missing step or without `start`.
@@ -48,7 +48,7 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """`loop:` of a step."""
+    """The `loop:` of a step."""
 
     collection: JsonValue
     """The unrendered `in`."""
@@ -57,7 +57,7 @@ class Loop:
     max_in_flight: JsonValue = None
     """A number, or a template that gives it."""
     only: int | None = None
-    """The place of the one item that is run; None: all are."""
+    """Index of the one item to run; None: all items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """Tool kind as a plane's `action`; "" for a step without a tool."""
+        """The tool's kind, a plane's `action`; "" for a step without a tool."""
         if isinstance(self.tool, Mapping):
             return str(self.tool.get("kind", ""))
         return "task_sequence" if self.tool is not None else ""
@@ -122,13 +122,13 @@ class Playbook:
 
 
 def known_kinds() -> frozenset[str]:
-    """The planes' kinds and those of installed packages (entry points `noetl_worker.tools`)."""
+    """Return the planes' kinds and those of installed packages (entry points `noetl_worker.tools`)."""
     installed = importlib.metadata.entry_points(group="noetl_worker.tools")
     return frozenset((*KINDS, *(point.name for point in installed)))
 
 
 def text_of(file: Path) -> str:
-    """Bytes that are no UTF-8 stay in it as what they are: `parse_yaml` says where they are.
+    """Read a file. Bytes that are not UTF-8 are kept, so that `parse_yaml` can report their place.
 
     Raises:
         PlaybookError: the file cannot be read, or is no regular one: a pipe may have no end, as /dev/zero has none.
@@ -144,7 +144,7 @@ def text_of(file: Path) -> str:
 
 
 def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
-    """Raises PlaybookError with the parser's reason and position in one line; `otherwise`: how that begins."""
+    """Parse YAML. Raises PlaybookError, one line with the parser's reason and position that begins with `otherwise`."""
     try:
         return yaml_text.loads(text, otherwise=otherwise)
     except DocumentError as error:
@@ -280,7 +280,7 @@ def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str])
 
 
 def misspelt(name: str, there: Iterable[object]) -> str:
-    """A hint at the one that is nearest to this name, which is missing; or nothing."""
+    """Return a hint naming the existing name nearest to a missing one, or an empty text."""
     close = difflib.get_close_matches(name, [str(one) for one in there], n=1)
     return f"; is '{close[0]}' meant to be it?" if close else ""
 
@@ -289,7 +289,7 @@ def misspelt(name: str, there: Iterable[object]) -> str:
 
 
 def _labelled(task: JsonValue) -> JsonValue:
-    """`{fetch: {kind: http}}` as `{name: fetch, kind: http}`; other forms are returned as they are."""
+    """Return `{fetch: {kind: http}}` as `{name: fetch, kind: http}`, and other forms unchanged."""
     found = label_and_tool(task)
     return {"name": found[0], **found[1]} if found is not None else task
 

@@ -1,4 +1,4 @@
-"""What the Python plane makes of a template: Jinja's own rules, and text that it reads again.
+"""Template evaluation on the Python plane: Jinja's own rules, and printed text that is parsed again.
 
 Recorded (tests/compat/values): a dotted name is the value itself; any other text is what it prints, read again where
 it is a number, a list or `none`. A name that is missing anywhere is an error, and the text stays as it was written.
@@ -31,11 +31,11 @@ _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 
 
 class ListResult(list[JsonValue]):
-    """A step's result that is a list: templates find it whole, or under `result`, and nothing else of it."""
+    """A step's list result: templates see the whole list, by itself or under `result`, and no part of it."""
 
 
 def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
-    """What a template gives; without `is_read` what is no dotted name is the printed text.
+    """Evaluate a template. Without `is_read`, anything but a dotted name gives the printed text.
 
     Raises:
         TemplateError: the plane leaves such a text as it is, and such a condition does not hold.
@@ -61,7 +61,7 @@ class _StepResult(dict[str, Any]):
     """
 
     def under(self, key: str) -> Any:
-        """Raises KeyError."""
+        """Return the value of a key. Raises KeyError."""
         if key == "data" and key not in self:
             return self
         context = self.get("context")
@@ -76,7 +76,7 @@ def _seen(value: JsonValue) -> Any:
 
 
 class _Engine(Environment):
-    """Jinja as it comes: `default` leaves null, a subscript finds methods, a missing name is an error."""
+    """Jinja with its own rules: `default` keeps null, a subscript finds methods, a missing name is an error."""
 
     def __init__(self) -> None:
         super().__init__(StrictUndefined)
@@ -105,7 +105,7 @@ _ENGINE: Final = _Engine()
 
 @lru_cache(maxsize=512)
 def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
-    """For the engine of either plane: a text that is one expression gives its value, any other one is printed."""
+    """Compile a template for either plane's engine: a single expression gives its value, any other text is printed."""
     expression = _EXPRESSION.fullmatch(text)
     if expression is not None and only_expression(engine.parse(text.strip())) is not None:
         return engine.compile_expression(expression[1], undefined_to_none=False)
@@ -113,7 +113,7 @@ def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
 
 
 def _plain(value: Any) -> JsonValue:
-    """What JSON cannot say prints as Python prints it (recorded: methods)."""
+    """Return a JSON value; anything JSON cannot hold becomes Python's printed text (recorded: methods)."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):

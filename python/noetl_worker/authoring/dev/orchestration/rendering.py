@@ -1,4 +1,4 @@
-"""Server-side rendering: which templates a plane fills in before a command goes out, and when an arc holds.
+"""Server-side rendering: the templates that a plane fills in before a command goes out, and the conditions of arcs.
 
 Each plane has its own template engine; recorded (tests/compat/values) is what they make of the same text:
 
@@ -38,14 +38,14 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
 UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
-"""Of the Rust plane's engine (recorded: filter-urlencode)."""
+"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 """protocol/conditions.md#truth: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
 
 
 def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
-    """`value` with its templates filled in, as this plane does it.
+    """Return `value` with its templates filled in as this plane does it.
 
     Text with `keychain.` in a template is the worker's to resolve: a lone reference becomes `{"$noetl_ref": ...}`,
     other text stays.
@@ -76,8 +76,8 @@ def _render_text(text: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect
 
 
 def python_set(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """What a `set` of the Python plane writes: a dotted name keeps its type, any other template is what it prints
-    (recorded: http-step-pages).
+    """Evaluate a value of a `set` as the Python plane does: a dotted name keeps its type, any other template becomes
+    printed text (recorded: http-step-pages).
 
     Raises:
         TemplateError: something is missing, or it does not parse.
@@ -96,7 +96,7 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """The value of a text that is one expression; any other text as the Rust plane prints it."""
+    """Return the value of a text that is one expression; any other text as the Rust plane prints it."""
     try:
         template = compiled(_ENGINE, text)
         if isinstance(template, TemplateExpression):
@@ -107,7 +107,9 @@ def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _as_rust_prints(value: Any) -> str:
-    """Recorded (types-in-text): null is nothing, and `undefined` inside of a list or an object."""
+    """Print a value as the Rust plane does: null is empty, but `undefined` inside a list or object (recorded:
+    types-in-text).
+    """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)}: {_inside(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -122,14 +124,14 @@ def _inside(value: Any) -> str:
 
 
 def _rust_length(value: Any) -> int:
-    """Recorded (unicode, large-single-length): the bytes of a text, and nothing missing has one."""
+    """Return a value's length, a text's in bytes; a missing value has none (recorded: unicode, large-single-length)."""
     if value is None or isinstance(value, Undefined):
         raise TemplateError("Template render error: cannot calculate length of value of type undefined")
     return len(value.encode() if isinstance(value, str) else value)
 
 
 class _RustEngine(Environment):
-    """The worker's, but for what the Rust plane's sees in another way."""
+    """The worker's engine, changed where the Rust plane's engine differs."""
 
     def __init__(self) -> None:
         super().__init__(LENIENT.undefined)
@@ -138,7 +140,7 @@ class _RustEngine(Environment):
         self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
-        """A key as any other: the worker's gives older playbooks the step itself for it."""
+        """Return the key `result`; unlike the worker's engine, never the step itself for older playbooks."""
         return self.getattr(obj, "result")
 
 
@@ -146,9 +148,11 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Text as what it reads as, literal text too (protocol/command.md#rust-plane): recorded (braces-single, shell-true)
-    `"007"` is 7, `""` is null, `true` is true. What is in quotes stays text. Seen on noetl-server 3.54.0: `+5`, `.5`,
-    `5.` and `007.5` are numbers, one beyond 64 bits is a float, `None` and spaces are null.
+    """Return a text as the value it reads as, literal text too (protocol/command.md#rust-plane).
+
+    Recorded (braces-single, shell-true): `"007"` is 7, `""` is null, `true` is true. A quoted text stays text. Seen on
+    noetl-server 3.54.0: `+5`, `.5`, `5.` and `007.5` are numbers, a number beyond 64 bits is a float, `None` and spaces
+    are null.
     """
     if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
@@ -162,7 +166,7 @@ def _json_typed(value: JsonValue) -> JsonValue:
 
 
 def _number(text: str) -> JsonValue:
-    """A whole number of 64 bits, else a float; ValueError for one that no float holds."""
+    """Parse an integer of 64 bits, else a float. Raises ValueError for a number that no float can hold."""
     read = float(text)
     if not math.isfinite(read):
         raise ValueError(text)
@@ -171,8 +175,8 @@ def _number(text: str) -> JsonValue:
 
 
 def _numbers(value: JsonValue) -> JsonValue:
-    """Recorded (view-rhai, pg-types): in a list or object a float without a fraction is a whole number; any other is
-    text where a null is beside it.
+    """Convert floats as the plane does: in a list or object a whole float becomes an integer, and any other float
+    becomes text if a null is beside it (recorded: view-rhai, pg-types).
     """
     if not isinstance(value, (dict, list)):
         return value
@@ -195,7 +199,7 @@ def _has_null(value: JsonValue) -> bool:
 
 
 def _refuse_methods(text: str) -> None:
-    """Recorded (methods): `.get()`, `.items()`, `.upper()` and the like are unknown to the Rust plane."""
+    """Refuse `.get()`, `.items()`, `.upper()` and the like, which the Rust plane does not know (recorded: methods)."""
     try:
         tree = _SYNTAX.parse(text)
     except TemplateSyntaxError as error:
@@ -228,9 +232,9 @@ def is_there(names: Sequence[str], scope: Mapping[str, JsonValue], plane: Dialec
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:
-    """Whether an arc is taken. No `when` holds; bare text is an expression.
+    """Return True if an arc is taken. An arc without `when` is taken; bare text is an expression.
 
-    One that fails does not hold on the Python plane, and fails the playbook on the Rust one (TemplateError).
+    An expression that fails is false on the Python plane, and fails the playbook on the Rust plane (TemplateError).
     """
     if when is None or isinstance(when, bool):
         return when is not False

@@ -1,4 +1,4 @@
-"""The DSL core: what follows when a command has ended.
+"""The DSL core: the decision about what follows an ended command.
 
 A pure decision over an Execution: no database, no clock, no network. How a command looks on the wire is the
 dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook.
@@ -19,18 +19,18 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _MAX_PASSES: Final = 100
-"""Steps without a tool that may follow each other; more is a cycle."""
+"""Most steps without a tool in a row; more is a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Why a follow-up command is issued; None for the first of an execution."""
+    """The cause of a follow-up command; None for the first of an execution."""
 
     event_type: str
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """All targets, when inclusive arcs led to more than one."""
+    """All targets, if inclusive arcs led to more than one."""
     target_index: int = 0
 
 
@@ -40,7 +40,7 @@ class StepCommand:
 
     step: Step
     scope: Mapping[str, JsonValue]
-    """What its templates are rendered against."""
+    """Names that its templates can see."""
     position: Position | None = None
     trigger: Trigger | None = None
 
@@ -60,75 +60,77 @@ class Decision:
     is_over: bool = False
     """Nothing is open and nothing follows: the execution has ended (`execution.is_failed` says how)."""
     leads_nowhere: bool = False
-    """What comes next is not the end, and never comes."""
+    """The execution should go on, but nothing will ever follow."""
     passes: int = 0
 
 
 class Form(Protocol):
-    """What differs between the two planes in how results are kept and seen."""
+    """The differences between the two planes in how results are kept and seen."""
 
     dialect: Dialect
     goes_on_after_no_items: bool
-    """Whether anything follows a loop over an empty list that another step has led to."""
+    """True if something follows a loop over an empty list that another step has led to."""
     reports_end_of_loop: bool
-    """Whether the end of a loop is an event of its own, `loop.done`."""
+    """True if the end of a loop is an event of its own, `loop.done`."""
     sets_after_each_item: bool
-    """Whether the `set` of a step with a loop is carried out once for each item, not after all."""
+    """True if the `set` of a step with a loop is carried out once for each item, not after all items."""
 
     fails_without_list: bool
-    """Whether an execution fails at a loop over what is no list; else it stands still."""
+    """True if a loop over something other than a list fails the execution; else the execution stands still."""
     ends_between_steps: bool
-    """Whether an execution has ended where the arcs of a step lead nowhere."""
+    """True if the execution ends when no arc of a step is taken."""
     keeps_ctx_of_items: bool
-    """Whether what an item of a loop wrote to `ctx` is seen after it."""
+    """True if values that a loop item wrote to `ctx` are visible after the item."""
     ctx_beats_set: bool
-    """Whether what a step's tasks wrote to `ctx` wins over the `set` of the step."""
+    """True if values that a step's tasks wrote to `ctx` win over the `set` of the step."""
 
     def begin_event(self, execution: Execution) -> None:
-        """Called before an outcome is looked at: forget what the plane does not keep from one event to the next."""
+        """Forget what the plane does not keep between events; called before an outcome is handled."""
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Whether an arc that leads to this step brings it in now."""
+        """Return True if an arc leading to this step may enter it now."""
 
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
-        """Variables for templates of this execution."""
+        """Return the variables for templates of this execution."""
 
     def in_flight(self, loop: Loop, size: int) -> int:
-        """How many items of a loop of `size` are out at the same time."""
+        """Return how many items of a loop of `size` are out at the same time."""
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
-        """The scope of one loop item."""
+        """Return the scope of one loop item."""
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """Make a step's result visible to later templates."""
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
-        """What the next items of a loop see of one that is back."""
+        """Make the result of a finished item visible to the loop's next items."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
-        """Make a loop's results visible under the step's name; returns them."""
+        """Make a loop's results visible under the step's name, and return them."""
 
     def loop_item(self, outcome: CommandOutcome) -> JsonValue:
-        """What is collected of one item."""
+        """Return one item's entry in the loop's collected results."""
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         """Carry out the `set` of a step."""
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """What the `set` of a chosen arc adds to the scope of its target; kept for later ones where the plane does."""
+        """Return the names that a chosen arc's `set` adds to its target's scope; keep them for later steps if the plane
+        does.
+        """
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
-        """Whether the step's own `when` keeps its tool from running."""
+        """Return True if the step's own `when` keeps its tool from running."""
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """The items of a loop's `in`, as written and as rendered; None when there is no list."""
+        """Return the items of a loop's `in`, as written and as rendered; None if it is no list."""
 
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Events the plane writes about the arcs of a step."""
+        """Return the events that the plane writes about the arcs of a step."""
 
 
 class Router:
@@ -138,7 +140,7 @@ class Router:
         self._form = form
 
     def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
-        """The first commands of an execution; `alone`: of this step, and nothing follows.
+        """Return the first commands of an execution; `alone`: only this step's, and nothing follows.
 
         Raises:
             PlaybookError: the step alone is a loop, and what it is given has no items for it.
@@ -160,7 +162,7 @@ class Router:
         return turn.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
-        """What follows the end of a command."""
+        """Decide what follows the end of a command."""
         turn = _Turn(self._form, execution)
         self._form.begin_event(execution)
         position = None
@@ -185,7 +187,7 @@ class Router:
         return turn.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """A command failed for good and nothing follows it (`command.failed` without a `call.error`)."""
+        """Decide after a command failed for good (`command.failed` without a `call.error`); nothing follows it."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -196,7 +198,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One decision while it is made."""
+    """One decision while it is being made."""
 
     form: Form
     execution: Execution
@@ -209,7 +211,7 @@ class _Turn:
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
-        """What templates see at an event of this name."""
+        """Return the names that templates see at this event."""
         output = outcome.output if outcome is not None else None
         return self.form.scope(
             self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}
@@ -226,7 +228,9 @@ class _Turn:
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
     def leave(self, step: Step, outcome: CommandOutcome) -> None:
-        """Step `set`, then the arcs, then each chosen arc's `set` and target (order: protocol/tasks.md#results)."""
+        """Carry out the step's `set`, then its arcs, then each chosen arc's `set` and target
+        (protocol/tasks.md#results).
+        """
         execution, decision = self.execution, self.decision
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
@@ -363,7 +367,7 @@ class _Turn:
         self._fill(run, step, self.scope(outcome, "loop_init", step), trigger)
 
     def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
-        """All items are back. After a failed item nothing follows (recorded: loop-item-fails)."""
+        """Close a loop whose items are all back. Nothing follows a failed item (recorded: loop-item-fails)."""
         execution = self.execution
         value = self.form.keep_loop(execution, step.name, run)
         execution.last_result = value
@@ -377,7 +381,7 @@ class _Turn:
 
 
 def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
-    """What a `set` writes to `ctx.<name>` (or a bare name); other scopes end with the step and are not kept."""
+    """Yield what a `set` writes to `ctx.<name>` or a bare name; other scopes end with the step and are not kept."""
     for key, value in block.items():
         scoped, _, name = str(key).partition(".")
         if not name:
@@ -405,7 +409,7 @@ def _limit(value: JsonValue) -> int | None:
 
 
 def items_of(collection: JsonValue) -> list[JsonValue] | None:
-    """The items of a rendered `in`: a list, or an object as [{key, value}]."""
+    """Return the items of a rendered `in`: a list, or an object as [{key, value}]."""
     if isinstance(collection, list):
         return collection
     if isinstance(collection, dict):

@@ -1,4 +1,4 @@
-"""One step of a playbook run by itself, with names that are given in the place of what ran before it."""
+"""A single step of a playbook, run with given names instead of the steps before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noetl_worker.models.wire import JsonValue
 
 
 class ItemPlace(NamedTuple):
-    """Of one item in its loop."""
+    """The place of one item in its loop."""
 
     at: int
     of: int
@@ -22,11 +22,11 @@ class ItemPlace(NamedTuple):
 class StepAlone:
     step: str
     names: Mapping[str, JsonValue]
-    """What its templates see: by the name of a step that step's result, by another one a variable."""
+    """Names that its templates see: the result of a step by the step's name, and variables."""
     inputs: Mapping[str, JsonValue]
-    """What replaces those of its inputs that have such a name."""
+    """Replacements for the step's inputs, by name."""
     place: ItemPlace | None = None
-    """Of the item that is run; None: it is all of them, or one that is given."""
+    """Place of the item to run; None: all items, or an item that is given by value."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -35,7 +35,7 @@ class StepAlone:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
     def of(self, playbook: Playbook) -> Playbook:
-        """The playbook with this step alone; of its loop the one item that is named, if one is."""
+        """Return the playbook with this step alone, and with only the given item of its loop, if any."""
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:

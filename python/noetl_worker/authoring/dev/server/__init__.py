@@ -1,1 +1,1 @@
-"""The planes' routes: what is asked, what is answered."""
+"""The planes' routes: requests and answers."""

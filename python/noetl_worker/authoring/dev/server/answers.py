@@ -1,4 +1,4 @@
-"""The forms in which the two planes say no, and the one value that every route returns."""
+"""The error forms of the two planes, and the value that every route returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HttpAnswer(NamedTuple):
 
 
 class Refused(Exception):
-    """A request is answered so, whatever was to be done with it."""
+    """A refusal that becomes the request's answer."""
 
     def __init__(self, answer: HttpAnswer) -> None:
         super().__init__(answer)
@@ -33,12 +33,12 @@ def answer(value: JsonValue, status: int = 200) -> HttpAnswer:
 
 
 def detail(status: int, value: JsonValue, *, retry_after_s: int | None = None) -> HttpAnswer:
-    """An error of the Python plane: {"detail": text, object or list}."""
+    """Return an error of the Python plane: {"detail": text, object or list}."""
     return HttpAnswer(status, dumps({"detail": value}), JSON, retry_after_s)
 
 
 def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, context: JsonValue = None) -> Refused:
-    """A 422 of the Python plane in its validator's form: one entry in a list."""
+    """Return a 422 of the Python plane in its validator's form: one entry in a list."""
     entry: dict[str, JsonValue] = {"type": kind, "loc": loc, "msg": message, "input": given}
     if context is not None:
         entry["ctx"] = context
@@ -46,24 +46,24 @@ def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, con
 
 
 def missing(name: str, body: JsonValue, *, where: str = "body") -> Refused:
-    """422: a required field is not there. An absent body is reported without the field's name."""
+    """Return the 422 for a missing required field. An absent body is reported without the field's name."""
     loc: list[str | int] = [where] if where == "body" and body is None else [where, name]
     return invalid("missing", loc, "Field required", body)
 
 
 def required(name: str, body: JsonValue) -> dict[str, JsonValue]:
-    """The body, if it has this field; else the request is refused."""
+    """Return the body if it has this field. Raises Refused otherwise."""
     if not isinstance(body, dict) or name not in body:
         raise missing(name, body)
     return body
 
 
 def rust_error(status: int, message: str) -> HttpAnswer:
-    """An error of the Rust plane: {"error", "status"}."""
+    """Return an error of the Rust plane: {"error", "status"}."""
     return HttpAnswer(status, dumps({"error": message, "status": status}))
 
 
 def rust_refused_body(reason: str, body: bytes) -> Refused:
-    """422 of the Rust plane's JSON extractor: text, not JSON."""
+    """Return a text 422 as the Rust plane's JSON extractor gives it."""
     message = f"Failed to deserialize the JSON body into the target type: {reason} at line 1 column {len(body)}"
     return Refused(HttpAnswer(422, message.encode(), TEXT))

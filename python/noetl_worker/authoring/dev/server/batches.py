@@ -1,4 +1,4 @@
-"""The Python plane's batch route: rows at once, the engine later (protocol/batches.md)."""
+"""The Python plane's batch route: rows are stored at once, the engine acts later (protocol/batches.md)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "
 _NODE: Final = "events.batch"
 _MOST_EVENTS: Final = 256
 _MOST_PAYLOAD: Final = 2 * 1024 * 1024
-"""Bytes of a batch."""
+"""Largest batch in bytes."""
 
 
 class _Pending(NamedTuple):
     request_id: int
     execution: Execution
     items: Sequence[tuple[Item, int]]
-    """With the ids of their events."""
+    """The items with the ids of their events."""
     queued_at: float
 
 
@@ -49,7 +49,7 @@ class Batches:
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
     def accept(self, body: JsonValue, raw: bytes, key: str | None) -> HttpAnswer:
-        """POST /api/events/batch."""
+        """Answer POST /api/events/batch."""
         items = self._read(body, raw)
         if (known := self._row("idempotency_key", key)) is not None:
             return self._accepted(known["request_id"], known["event_ids"], key, is_duplicate=True)
@@ -130,7 +130,7 @@ class Batches:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Only the last actionable event of a batch reaches the engine."""
+        """Work off a batch. Only its last actionable event reaches the engine."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {
@@ -145,7 +145,7 @@ class Batches:
         except Exception as error:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
             self._close(pending, "failed", "processing_error", str(error))
-            # Of the real plane it is not recorded what follows. Nothing would: a run that hangs.
+            # What the real plane does next is not recorded. Doing nothing would make the run hang.
             self._dispatcher.fail(execution, error)
             return
         self._close(
@@ -177,7 +177,7 @@ class Batches:
     # ── status ──────────────────────────────────────────────────────────────────────────────────
 
     def status_route(self, request_id: str) -> HttpAnswer:
-        """GET /api/events/batch/{request_id}/status."""
+        """Answer GET /api/events/batch/{request_id}/status."""
         row = self._row("request_id", request_id)
         if row is None:
             return detail(404, f"Batch request not found: {request_id}")

@@ -92,13 +92,13 @@ class Catalog:
         return entry
 
     def restore(self, entry: CatalogEntry) -> None:
-        """Know one of an earlier plane again."""
+        """Restore an entry of an earlier plane."""
         self._entries.append(entry)
 
     def find(
         self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
     ) -> CatalogEntry | None:
-        """One entry by id, or the newest (or given) version of a path."""
+        """Find an entry by id, or the newest (or given) version of a path."""
         newest_first = reversed(self._entries)
         if catalog_id is not None:
             return next((entry for entry in newest_first if entry.catalog_id == catalog_id), None)
@@ -153,7 +153,9 @@ class Catalog:
         }
 
     def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
-        """The Rust plane keeps the steps and the workload (seen in the real one: compat/real_plane.py)."""
+        """Return the parsed playbook. The Rust plane keeps the steps and the workload (seen in the real one:
+        compat/real_plane.py).
+        """
         document = parse_yaml(entry.content)
         if not self._is_rust or not isinstance(document, dict):
             return {"layout": None, "payload": document}
@@ -167,12 +169,12 @@ def _placed(refusal: Refusal) -> str:
 
 
 def playbook_of(content: str) -> Playbook:
-    """Unchecked."""
+    """Read a playbook without checking it."""
     return Playbook.of(fields_of(parse_yaml(content)))
 
 
 def _decoded(content: str) -> str:
-    """The Python plane takes the YAML as text or as base64 (recorded: catalog-register-base64)."""
+    """Decode a playbook, which the Python plane takes as text or base64 (recorded: catalog-register-base64)."""
     if ":" in content:
         return content
     try:

@@ -1,4 +1,4 @@
-"""Who may run a command: the claim of either plane (protocol/claim.md)."""
+"""The decision who may run a command: the claims of either plane (protocol/claim.md)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Claims:
     def _take(
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
-        """The plane writes `command.claimed` itself; a worker never does."""
+        """Give the command to the worker. The plane writes `command.claimed` itself; a worker never does."""
         event = self._log.write(
             row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
             result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,
@@ -136,7 +136,7 @@ class Claims:
 
 
 def command_body(row: CommandRow) -> dict[str, JsonValue]:
-    """A command as `GET /commands/{event_id}` answers it."""
+    """Return a command as `GET /commands/{event_id}` answers it."""
     return {
         "execution_id": row.execution_id,
         "node_id": row.node,
@@ -148,7 +148,7 @@ def command_body(row: CommandRow) -> dict[str, JsonValue]:
 
 
 def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str:
-    """The claiming worker's id."""
+    """Return the claiming worker's id."""
     worker_id = body.get("worker_id") if isinstance(body, dict) else None
     if isinstance(worker_id, str):
         return worker_id

@@ -23,7 +23,7 @@ _OF_A_TOKEN: Final = (
 
 
 class Credentials:
-    """Named credentials."""
+    """The named credentials of one plane."""
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._ids = ids
@@ -78,7 +78,7 @@ class Credentials:
 
 
 class Keychain:
-    """Tokens by catalog entry, name and scope. A read always answers 200; `status` says whether it is there."""
+    """Tokens by catalog entry, name and scope. A read always answers 200; `status` tells if the token exists."""
 
     def __init__(self, settings: PlaneSettings, credentials: Credentials) -> None:
         self._is_rust = settings.dialect is Dialect.RUST

@@ -1,4 +1,4 @@
-"""Carries out a router's decision: ids, rows, notifications, and the events that end an execution."""
+"""The execution of a router's decision: ids, rows, notifications, and the events that end an execution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.text.json_text import dumps, embed
 
 
 class Dispatcher:
-    """Issues commands. Writing is immediate; publishing waits for `flush`, which follows every request."""
+    """Issues commands. Rows are written at once; notifications wait for `flush`, which follows every request."""
 
     def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
         self._settings, self._log, self._form, self._results = settings, log, form, results
@@ -29,7 +29,7 @@ class Dispatcher:
         self.publisher: CommandStream | None = None
 
     def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:
-        """Write what was decided; the number of commands generated.
+        """Write a decision; return the number of commands generated.
 
         `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
         """
@@ -46,7 +46,7 @@ class Dispatcher:
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        if noticed:  # not where a command cannot be rendered
+        if noticed:  # empty if a command cannot be rendered
             self._log.append(noticed)
         self.issue(issued, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
@@ -103,7 +103,7 @@ class Dispatcher:
         self.queue(Issued(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))
 
     async def flush(self) -> None:
-        """Publish what is queued. Without a connection it is left to the publish recovery."""
+        """Publish queued notifications. Without a connection, publish recovery sends them later."""
         waiting, self._outgoing = self._outgoing, []
         if not waiting or self.publisher is None:
             return
@@ -113,12 +113,12 @@ class Dispatcher:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     def fail(self, execution: Execution, error: Exception) -> None:
-        """End an execution that the engine cannot go on with."""
+        """End an execution that the engine cannot continue."""
         execution.is_failed, execution.error = True, str(error) or type(error).__name__
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:
-        """End an execution that has nothing left to do. One that has ended keeps its end."""
+        """End an execution that has nothing left to do. An ended execution keeps its status."""
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"

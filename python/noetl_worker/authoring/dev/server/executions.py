@@ -47,7 +47,7 @@ class Executions:
         return self._by_id.get(execution_id)
 
     def known(self, execution_id: int, otherwise: str = "") -> Execution:
-        """One that a request is about; `otherwise`: what the Python plane says where there is none."""
+        """Return the execution of a request; `otherwise`: the Python plane's message if there is none."""
         execution = self._by_id.get(execution_id)
         if execution is not None:
             return execution
@@ -62,13 +62,13 @@ class Executions:
         return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
     def restore(self, execution: Execution) -> None:
-        """Know one of an earlier plane again, to be looked at; its rows are the event log's."""
+        """Restore an execution of an earlier plane for reading; its rows are in the event log."""
         self._by_id[execution.execution_id] = execution
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
 
     def execute_route(self, body: JsonValue) -> HttpAnswer:
-        """POST /api/execute."""
+        """Answer POST /api/execute."""
         given = fields_of(body)
         entry = self._entry(given)
         playbook = self._catalog.playbook(entry)
@@ -116,7 +116,7 @@ class Executions:
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> tuple[Execution, int]:
-        """Start an execution, or one step of it; with the number of its first commands.
+        """Start an execution, or one step of it. Return it with the number of its first commands.
 
         Raises:
             PlaybookError: the Rust plane does not execute such a playbook; or the step cannot be run alone.
@@ -184,7 +184,7 @@ class Executions:
     # ── cancelling ──────────────────────────────────────────────────────────────────────────────
 
     def cancel_route(self, execution_id: int, body: JsonValue) -> HttpAnswer:
-        """POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
+        """Answer POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
         execution = self.known(execution_id)
         if self._is_rust:
             return self._cancel_rust(execution)
@@ -238,7 +238,7 @@ class Executions:
         return words.get(self._log.last_event(execution.execution_id).event_type, "RUNNING")
 
     def cancellation_route(self, execution_id: int) -> HttpAnswer:
-        """GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
+        """Answer GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
         execution = self.known(execution_id)
         is_cancelled = execution.status == "CANCELLED"
         if self._is_rust:
@@ -257,7 +257,7 @@ class Executions:
 
 
 def _refused_tool(playbook: Playbook) -> str | None:
-    """Why the first command cannot be issued: postgres needs a credential alias (recorded: tool-postgres-*)."""
+    """Return why the first command cannot be issued: postgres needs a credential alias (recorded: tool-postgres-*)."""
     first = playbook.first(Dialect.PYTHON)
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):
         return None

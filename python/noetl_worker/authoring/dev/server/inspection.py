@@ -1,4 +1,4 @@
-"""Looking at executions: detail, status and events routes (protocol/executions.md)."""
+"""The routes for looking at executions: detail, status and events (protocol/executions.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Inspection:
         self._is_rust = settings.dialect is Dialect.RUST
 
     def status_route(self, execution_id: int) -> HttpAnswer:
-        """GET /api/executions/{id}/status."""
+        """Answer GET /api/executions/{id}/status."""
         execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         return answer(self._rust_status(execution) if self._is_rust else self._python_status(execution))
 
@@ -50,8 +50,9 @@ class Inspection:
         }
 
     def _looks_complete(self, execution: Execution) -> bool:
-        """The real plane's guess: a batch was the last thing and no command is open (batch-actionable-default); not
-        where a loop is to begin (loop-over-seq-rows)."""
+        """Guess completion as the real plane does: the last event was a batch and no command is open
+        (batch-actionable-default), except before a loop begins (loop-over-seq-rows).
+        """
         last = self._log.last_event(execution.execution_id)
         if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
             return False
@@ -84,7 +85,7 @@ class Inspection:
     # ── detail and events ───────────────────────────────────────────────────────────────────────
 
     def detail_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
-        """GET /api/executions/{id}."""
+        """Answer GET /api/executions/{id}."""
         execution = self._executions.known(execution_id, otherwise=_NOT_FOUND)
         if self._is_rust:
             return answer(self._rust_detail(execution))
@@ -121,7 +122,7 @@ class Inspection:
         }
 
     def events_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
-        """GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
+        """Answer GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
         execution = self._executions.known(execution_id)
         if self._is_rust:
             events = [_rust_event(event) for event in self._log.events(execution_id)]

@@ -1,4 +1,4 @@
-"""Which requests a server of `dev` answers: to an address of its own, from no page of another server, with its token.
+"""The requests that a server of `dev` accepts: to its own address, from no other site's page, with its token.
 
 It listens on 127.0.0.1, where every user of this machine reaches it: the token tells who started it from the others. A
 browser here sends what any page wants, with that page's server in `Origin`, or to a name whose owner lets it lead to
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROBES: Final = ("/health", "/api/health")
 _DEMO: Final = "/demo/"
-"""Examples call these routes; nothing of a run is behind them."""
+"""Prefix of routes for examples; they show nothing of a run and need no token."""
 
 
 class OwnAddresses:
@@ -31,11 +31,11 @@ class OwnAddresses:
 
     @classmethod
     def on_loopback(cls, port: int, *others: str) -> OwnAddresses:
-        """By number and by name, and those that are named besides."""
+        """Make the loopback addresses, by number and by name, and add the other given addresses."""
         return cls([*(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")), *others])
 
     def has_sent(self, scope: Scope) -> bool:
-        """Whether this request is to one of them, and of a page of one of them if it is of a page."""
+        """Return True if the request is to one of these addresses, and from no page of another origin."""
         hosts, origins = (
             {_without_usual_port(value.decode("latin-1")) for name, value in scope["headers"] if name == wanted}
             for wanted in (b"host", b"origin")
@@ -44,7 +44,7 @@ class OwnAddresses:
 
 
 class OwnRequests:
-    """An application that sees no other request."""
+    """Middleware that lets only accepted requests reach the application."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
         """`token` "": none is asked for. `token_file`: where its user finds it."""

@@ -1,5 +1,4 @@
-"""Events as the Python plane takes them: what it refuses, what it stores, what moves an execution
-(protocol/events.md)."""
+"""Events on the Python plane: which are refused, what is stored, what moves an execution (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ _ROW_STATUS: Final = {
 _INTERNAL: Final = "_internal_data"
 _MAX_DEPTH: Final = 8
 _MOST_CONTEXT: Final = 102_400
-"""Bytes."""
+"""Largest result context in bytes."""
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
@@ -54,7 +53,7 @@ class Item:
 
 
 def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item:
-    """`step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
+    """Read an event. `step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
     step = body.get("step", body.get("node_name"))
     if "step" not in body and "node_name" not in body:
         raise missing("step", dict(body))
@@ -70,7 +69,7 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
 
 
 def check_payload(payload: Mapping[str, JsonValue]) -> None:
-    """Raises ValueError with the real plane's words, which it answers with 500 (recorded: refused-*)."""
+    """Check a payload. Raises ValueError with the real plane's words, answered with 500 (recorded: refused-*)."""
     if _INTERNAL in payload:
         raise ValueError(f"payload includes forbidden inline output keys: {_INTERNAL}")
     result = payload.get("result")
@@ -107,7 +106,7 @@ class PythonEvents:
     # ── one event ───────────────────────────────────────────────────────────────────────────────
 
     def single(self, body: JsonValue) -> HttpAnswer:
-        """POST /api/events."""
+        """Answer POST /api/events."""
         execution_id = required("execution_id", body)["execution_id"]
         item = read_item(body, default_actionable=True)
         try:
@@ -133,7 +132,7 @@ class PythonEvents:
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
 
     def execution_for(self, execution_id: JsonValue, items: Sequence[Item]) -> Execution:
-        """The one that these events are of. Raises TypeError or ValueError with the real plane's words."""
+        """Return the execution of these events. Raises TypeError or ValueError with the real plane's words."""
         number = int(execution_id)
         for item in items:
             check_payload(item.payload)
@@ -146,7 +145,7 @@ class PythonEvents:
         return execution
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
-        """The row of one event. A result context above the limit is dropped silently (protocol/results.md#limits)."""
+        """Make an event's row. A result context above the limit is dropped silently (protocol/results.md#limits)."""
         payload, result = item.payload, fields_of(item.payload.get("result"))
         small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
         if "context" in result:
@@ -176,13 +175,13 @@ class PythonEvents:
         )
 
     def mark_row(self, item: Item, ref: str | None) -> None:
-        """What an event does to the command's row, whether or not the engine looks at it."""
+        """Update the command's row for an event, even if the engine ignores the event."""
         status = _ROW_STATUS.get(item.name)
         if status is not None and ref is not None:
             self._log.set_status(ref, status)
 
     def act(self, execution: Execution, item: Item, event_id: int, request_id: int | None) -> int:
-        """Let the router act on one event; the number of commands generated."""
+        """Let the router act on one event; return the number of commands generated."""
         if execution.is_over:
             return 0  # recorded (pg-bytea): a call.error after the end leads nowhere
         ref = command_ref(item)
@@ -190,7 +189,7 @@ class PythonEvents:
         if execution.playbook is not None and step not in execution.playbook.steps:
             return 0  # recorded: odd-call-done-unknown-step
         if item.name == "step.exit" and item.step != step:
-            return 0  # of a list of tasks it is passed over (protocol/batches.md#rescue)
+            return 0  # the plane ignores a list of tasks here (protocol/batches.md#rescue)
         if item.name == "command.failed":
             if ref is None:
                 return 0
@@ -235,7 +234,7 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """What the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
+        """Return what the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None
         return {
@@ -250,7 +249,7 @@ class PythonEvents:
 
 
 def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
-    """The command an event is about, as text. Text that is no number is not looked at (recorded: odd4)."""
+    """Return the command an event is about, as text. Text that is no number is ignored (recorded: odd4)."""
     payload = item.payload
     places: list[JsonValue] = [payload.get("command_id")]
     if not by_batch:

@@ -1,4 +1,4 @@
-"""Publishes commands again that nobody works on (protocol/notification.md#copies). The claim decides who gets them."""
+"""Republishing of commands that nobody works on (protocol/notification.md#copies). The claim decides who gets them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.models.wire import Dialect
 
 
 class Reaper:
-    """Python plane: waiting and abandoned commands. Rust plane: only what was never published."""
+    """Republishes commands. Python plane: waiting and abandoned ones. Rust plane: only unpublished ones."""
 
     def __init__(
         self,
@@ -41,13 +41,13 @@ class Reaper:
             await self._dispatcher.flush()
 
     def recover(self) -> None:
-        """Publish what could not be published when it was issued; the command_id keeps its form."""
+        """Publish commands whose publishing failed; the command_id keeps its form."""
         limit = time.time() - self._settings.publish_recovery_delay_s
         lost = [row for row in self._log.commands_in("PENDING") if row.published_at is None and row.issued_at <= limit]
         self._republish(lost, as_text=False)
 
     def sweep(self) -> None:
-        """One run of the Python plane's reaper: republish with the command_id as text."""
+        """Run the Python plane's reaper once: republish commands with the command_id as text."""
         now = time.time()
         waiting = [
             row

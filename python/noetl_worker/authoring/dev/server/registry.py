@@ -1,4 +1,4 @@
-"""The runtime registry: which workers say they are alive (protocol/registry.md#registration)."""
+"""The runtime registry: the workers that report to be alive (protocol/registry.md#registration)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 KIND: Final = "worker_pool"
 UNKNOWN_RETRY_AFTER_S: Final = 3
 _DEFAULT_NAME: Final = "worker-cpu"
-"""What the Python plane takes for a heartbeat without a name (recorded: runtime-heartbeat-missing-name)."""
+"""The Python plane's name for a heartbeat without a name (recorded: runtime-heartbeat-missing-name)."""
 _NO_NAME: Final = (
     "1 validation error for RuntimeDeregistrationRequest\nname\n  Input should be a valid string"
     " [type=string_type, input_value=None, input_type=NoneType]"
@@ -36,7 +36,7 @@ class RuntimeRegistry:
         self._settings, self._ids = settings, ids
         self._is_rust = settings.dialect is Dialect.RUST
         self.runtimes: Final[dict[str, dict[str, JsonValue]]] = {}
-        """By name."""
+        """Registered runtimes by name."""
 
     def register(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         self._check_registration(body, raw)
@@ -142,7 +142,7 @@ class RuntimeRegistry:
     # ── for claims and the reaper ───────────────────────────────────────────────────────────────
 
     def why_lost(self, name: str | None, stale_s: float) -> str | None:
-        """Why the holder of a claim counts as gone; None while it is ready and heard of."""
+        """Return why the holder of a claim counts as lost; None while it is ready and reports."""
         row = self.runtimes.get(name or "")
         if row is None:
             return "worker_missing"

@@ -1,4 +1,4 @@
-"""Stored results: what is too large for an event or a command, by reference (protocol/results.md#store)."""
+"""Stored results: values too large for an event or a command, by reference (protocol/results.md#store)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noetl_worker.text.json_text import dumps, loads
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_INLINE: Final = 8_192
-"""Bytes of a field."""
+"""Largest field, in bytes, that stays in a command."""
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
@@ -31,12 +31,12 @@ class Results:
         self._is_rust = settings.dialect is Dialect.RUST
         self._by_ref: dict[str, dict[str, JsonValue]] = {}
         self._newest: dict[tuple[int, str], dict[str, JsonValue]] = {}
-        """By execution and name."""
+        """The newest result by execution and name."""
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
     def put_route(self, execution_id: int, body: Mapping[str, JsonValue]) -> HttpAnswer:
-        """PUT /result/{execution_id}."""
+        """Answer PUT /result/{execution_id}."""
         for required in ("name", "data"):
             if required not in body:
                 raise missing(required, dict(body))
@@ -51,7 +51,7 @@ class Results:
         return answer(_about(self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)))
 
     def resolve_route(self, ref: str | None) -> HttpAnswer:
-        """GET /result/resolve?ref=. Text that is no reference is returned (recorded)."""
+        """Answer GET /result/resolve?ref=. Text that is no reference is returned unchanged (recorded)."""
         if ref is None:
             raise missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
@@ -60,7 +60,7 @@ class Results:
         return HttpAnswer(200, data) if data is not None else self._not_found(f"'TempRef not found: {ref}'")
 
     def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
-        """GET /result/{execution_id}/{step}: the newest result of that name."""
+        """Answer GET /result/{execution_id}/{step}: the newest result of that name."""
         row = self._newest.get((execution_id, step))
         if row is None:
             return self._not_found(f"Result not found for step: {step}")
@@ -75,7 +75,7 @@ class Results:
     # ── for the plane itself ────────────────────────────────────────────────────────────────────
 
     def find(self, ref: str) -> bytes | None:
-        """The stored JSON, or None."""
+        """Return the stored JSON, or None."""
         row = self._by_ref.get(ref)
         return row["data"] if row is not None else None
 
@@ -83,13 +83,13 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Know one again, of this plane or of an earlier one; `data` is its JSON."""
+        """Restore a result of this plane or an earlier one; `data` is its JSON."""
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """A command's context with every field above the inline limit replaced by a reference
+        """Return a command's context with every field above the inline limit replaced by a reference
         (protocol/command.md#python-plane).
 
         Recorded (view-seq-http, names-list): it counts JSON with spaces.
@@ -154,7 +154,7 @@ class Results:
         return row
 
     def _new_ref(self, execution_id: int, name: JsonValue) -> str:
-        """The Python plane's has 32 bits of its own: of some 100,000 of one name, two would be the same."""
+        """Make an unused reference. The Python plane's has a tail of 32 bits: among 100,000, two would be equal."""
         while True:
             tail = str(self._ids.next())
             if not self._is_rust:
@@ -180,7 +180,7 @@ def _spaced(value: JsonValue) -> bytes:
 
 
 def _ttl_s(ttl: JsonValue) -> float:
-    """Of "2h"; what is none of these is the default, as on the real plane."""
+    """Return the seconds of a lifetime such as "2h"; the default for any other value, as on the real plane."""
     if isinstance(ttl, str) and ttl[:-1].isdecimal() and ttl[-1] in _TTL_UNITS:
         return int(ttl[:-1]) * _TTL_UNITS[ttl[-1]]
     return DEFAULT_TTL_S

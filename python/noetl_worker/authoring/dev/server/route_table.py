@@ -1,4 +1,4 @@
-"""Which module answers which route (protocol/README.md)."""
+"""The routes and the modules that answer them (protocol/README.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUST_VERSION: Final = "3.54.0"
 
 
 def route_table(plane: PlaneState) -> Mapping[str, Mapping[str, Handler]]:
-    """Path template -> method -> handler; what workers call most comes first."""
+    """Return the handlers by path template and method; the most called routes come first."""
     results, variables, inspection = plane.results, plane.variables, plane.inspection
     prefix = plane.settings.result_prefix
     # The Rust plane knows DELETE only (recorded: deregister-post).
@@ -171,7 +171,7 @@ def _health(plane: PlaneState) -> HttpAnswer:
 
 
 def _demo_items() -> HttpAnswer:
-    """A small JSON endpoint so that the demo playbooks need nothing else."""
+    """Answer with a small JSON document, so that the demo playbooks need nothing else."""
     names = ("apples", "pears", "plums", "quinces")
     items = [{"id": number, "name": name, "price": 2.5 * number} for number, name in enumerate(names, 1)]
     return answer({"fruits": items, "count": len(items)})

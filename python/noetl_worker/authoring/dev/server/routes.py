@@ -1,4 +1,4 @@
-"""The real planes' routes, in front of the modules that answer them."""
+"""The real planes' routes, which pass requests to the modules that answer them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class RouteCall(NamedTuple):
     headers: Mapping[str, str]
     raw: bytes
     body: JsonValue
-    """The JSON body; None when there is none."""
+    """The JSON body; None if there is none."""
 
     @property
     def execution_id(self) -> int:
-        """Raises ValueError with Python's own words, which the real plane answers."""
+        """The execution's id from the path. Raises ValueError with Python's own words, as the real plane answers."""
         return int(self.path["execution_id"])
 
 
@@ -104,7 +104,7 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
 
 
 def build_app(plane: PlaneState, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
-    """The application: it counts each request, and publishes what one led to before it is answered.
+    """Build the application, which counts each request and publishes its notifications before it answers.
 
     `table`: path template -> method -> handler, in the order in which they are tried.
     """

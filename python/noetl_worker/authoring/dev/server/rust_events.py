@@ -1,5 +1,4 @@
-"""Events as the Rust plane takes them: single EE-3 events with ids of their own, and its batch
-(protocol/events.md#rust-plane)."""
+"""Events on the Rust plane: single EE-3 events with their own ids, and its batch (protocol/events.md#rust-plane)."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ class RustEvents:
         3.54.0 does; it looks once a second whether it has missed one, which is left out here)."""
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """POST /api/events. The event's id is its primary key, and the history is read in id order."""
+        """Answer POST /api/events. The event's id is its primary key, and the history is read in id order."""
         execution_id = _execution_id(body, raw)
         given, meta = body.get("event_id"), body.get("meta")
         event_id = given if isinstance(given, int) else self._log.ids.next()
@@ -62,7 +61,7 @@ class RustEvents:
         return answer({"status": "ok", "event_id": event_id, "commands_generated": 0})
 
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """POST /api/events/batch: ids are the plane's, meta is lost, only `command.completed` moves anything."""
+        """Answer POST /api/events/batch: the plane assigns ids, drops meta, acts only on `command.completed`."""
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
         if not isinstance(posted, list):
@@ -104,7 +103,9 @@ class RustEvents:
             self._fail(execution, event, ref)
 
     def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
-        """A template that the plane cannot render fails the playbook (recorded: filter-urlencode)."""
+        """Advance an execution. A template that the plane cannot render fails the playbook (recorded:
+        filter-urlencode).
+        """
         try:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
         except Exception as error:  # else nothing would ever follow
@@ -113,7 +114,7 @@ class RustEvents:
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """`call.error` is noted, `command.failed` ends the execution, whatever else is still open."""
+        """Note a `call.error`; end the execution for a `command.failed`, whatever else is open."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error
@@ -136,7 +137,7 @@ def _execution_id(body: JsonValue, raw: bytes) -> int:
 def _read(
     body: JsonValue, raw: bytes, execution_id: int, event_id: int, *, meta: JsonValue = None, worker_id: JsonValue
 ) -> LoggedEvent:
-    """One event as it is stored; both names of a pair are the same field twice."""
+    """Return an event as it is stored; both names of a pair are the same field twice."""
     if not isinstance(body, dict):
         raise rust_refused_body("invalid type, expected a map", raw)
     for name, alias in _PAIRS:
@@ -164,7 +165,9 @@ def _read(
 
 
 def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
-    """A tool that failed is `call.done` with its status; the playbook goes on (protocol/events.md#rust-plane)."""
+    """Return the outcome. A failed tool is a `call.done` with its status; the playbook goes on
+    (protocol/events.md#rust-plane).
+    """
     result = fields_of(reported.get("result"))
     context = fields_of(result.get("context"))
     reference = result.get("reference")
@@ -191,6 +194,8 @@ def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandO
 
 
 def _context_updates(value: JsonValue) -> dict[str, JsonValue]:
-    """`_context_updates` of a task sequence: {"ctx.x": v}; `iter.` names leave bare too (recorded: set-rule)."""
+    """Return `_context_updates` of a task sequence: {"ctx.x": v}; `iter.` names lose their prefix too (recorded:
+    set-rule).
+    """
     updates = fields_of(fields_of(value).get("_context_updates"))
     return {key.removeprefix("ctx.").removeprefix("iter."): inner for key, inner in updates.items()}

@@ -32,7 +32,7 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A test's way in: gets each request first and may answer it, delay it, or let it pass with None."""
+"""A test's hook: gets each request first and may answer it, delay it, or pass it on with None."""
 
 
 class PlaneState:

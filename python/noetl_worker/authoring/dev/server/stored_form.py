@@ -1,4 +1,4 @@
-"""What the Python plane's result store makes of a value: what looks like a secret is "[REDACTED]" in it.
+"""The form of a value in the Python plane's result store: anything that looks like a secret is "[REDACTED]".
 
 Read in the plane's source (`core/sanitize.py`, `core/credential_refs.py` as of May 2026); of it is recorded that a
 short text under `password` or `token` is kept (result-get-secret-like). Of what is stored the names of the playbook's
@@ -14,7 +14,7 @@ from noetl_worker.models.wire import JsonValue
 
 REDACTED: Final = "[REDACTED]"
 _MAX_DEPTH: Final = 20
-"""What is deeper stays as it is."""
+"""Depth below which values stay as they are."""
 _DROPPED: Final = "keychain"
 _ALWAYS: Final = re.compile(
     "(?:proxy_)?authorization|www_authenticate|x_api_key|x_(?:auth|access)_token|(?:set_)?cookie",
@@ -53,11 +53,11 @@ _SECRETS: Final = (
     (("=",), _OF_LINK),
     (("://",), _ADDRESS),
 )
-"""Each with words of which one is in all that it matches: a text of megabytes is searched for these first."""
+"""Patterns, each with words of which every match has one: large texts are searched for the words first."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:
-    """The value as the plane stores it."""
+    """Return the value as the plane stores it."""
     if isinstance(value, dict) and depth < _MAX_DEPTH:
         return {name: _member(name, inner, depth) for name, inner in value.items() if name != _DROPPED}
     if isinstance(value, list) and depth < _MAX_DEPTH:

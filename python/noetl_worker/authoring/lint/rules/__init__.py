@@ -1,1 +1,1 @@
-"""What is looked for, a module for each group of codes."""
+"""The rules of `check`, a module for each group of codes."""

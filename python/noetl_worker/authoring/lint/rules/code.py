@@ -1,4 +1,4 @@
-"""NW6: code and commands in a playbook, read by the parser of each and never run."""
+"""NW6: code and commands in a playbook, parsed in each language and never run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNCLOSED: Final = ("Unterminated quoted string", 'while looking for matching `"
 _PART_OF_SHELL: Final = re.compile(
     r"""\\. | '[^']*' | "(?:\\.|[^"\\])*" | (?<!\S)\#[^\n]* | (?P<open>['"])""", re.DOTALL | re.VERBOSE
 )
-"""A sign that is escaped, what is in quotes, a comment; `open`: a quote that is not closed."""
+"""An escaped character, a quoted text or a comment; the group `open` is a quote that is not closed."""
 _SHELL_S: Final = 5.0
 _RHAI_S: Final = 5.0
 _SECRET_NAME: Final = re.compile(
@@ -38,7 +38,7 @@ _SECRET_TEXT: Final = re.compile(
 )
 _LEAST_SIGNS: Final = 12
 _LEAST_SPREAD: Final = 2.8
-"""Bits a sign: words of a language have less."""
+"""Least entropy of a secret in bits per character; words of a language have less."""
 
 
 def check_code(inspection: Inspected) -> None:
@@ -55,7 +55,7 @@ def check_code(inspection: Inspected) -> None:
 
 
 def _code_of(part: ToolPart) -> Iterator[tuple[Path, str]]:
-    """Its `code`, if templates make no other of it."""
+    """Yield the tool's `code`, unless templates change it."""
     for path, block in ((part.path, part.config), ((*part.path, "spec"), part.config.get("spec"))):
         code = block.get("code") if isinstance(block, dict) else None
         if isinstance(code, str):
@@ -88,7 +88,7 @@ def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _rhai() -> Any:
-    """None in a build without it."""
+    """Return the Rhai engine; None in a build without it."""
     try:
         from noetl_worker import _core
     except ImportError:
@@ -136,7 +136,7 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
 
 
 def _line_of_open_quote(text: str) -> int:
-    """Where the quote that is open at the end begins."""
+    """Return the line where the quote still open at the end of the text begins."""
     opened = next((found for found in _PART_OF_SHELL.finditer(text) if found["open"]), None)
     return text.count("\n", 0, opened.start()) + 1 if opened is not None else 1
 
@@ -145,7 +145,7 @@ def _line_of_open_quote(text: str) -> int:
 
 
 def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
-    """The message has nothing of it."""
+    """Report a secret written in the playbook, without quoting it."""
     name = str(path[-1])
     if (known := _SECRET_TEXT.search(text)) is not None:
         line = text.count("\n", 0, known.start()) + 1

@@ -1,4 +1,4 @@
-"""NW4: where the arcs lead, and which credentials there are."""
+"""NW4: the targets of arcs, and the names of credentials."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
 
 def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
     if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
-        return  # it may lead anywhere
+        return  # such an arc may lead anywhere
     named = {word for step in steps.values() for word in _goto(step.value)}
     reached: set[str] = set()
     waiting = [*_entries(inspection), END, *named]
@@ -81,7 +81,7 @@ def _entries(inspection: Inspected) -> list[str]:
 
 
 def _goto(step: Any) -> list[str]:
-    """Steps that cases name."""
+    """Return the steps named by cases."""
     found: list[str] = []
     for case in list_of(step.get("case")) or list_of(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")
@@ -90,7 +90,7 @@ def _goto(step: Any) -> list[str]:
 
 
 def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
-    """`auth: NAME`, or an object that names one."""
+    """Check `auth: NAME`, or the name in an object."""
     if isinstance(auth, dict):
         auth = alias_of(auth)
     if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:

@@ -1,4 +1,4 @@
-"""What templates of a playbook may name: a name that any part of it makes is known in all of it.
+"""The names that a playbook's templates may use: a name made in any part is known in all of the playbook.
 
 That is more than a template sees where it stands, so that no right name is reported.
 """
@@ -21,7 +21,7 @@ _ALWAYS: Final = frozenset(
         "_keychain_manifest", "item", "secret", "auth", "this", "parent_execution_id",
     }
 )  # fmt: skip
-"""Of either plane and of the worker (protocol/command.md#names)."""
+"""Names that either plane or the worker provides (protocol/command.md#names)."""
 OF_EVERY_STEP: Final = frozenset(
     {
         "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
@@ -43,7 +43,7 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
 
 
 def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
-    """Iterators and labels: a step of that name is hidden where they stand."""
+    """Yield iterators and labels, which hide a step of the same name."""
     for step in steps_of(document):
         yield str(mapping(step.value.get("loop")).get("iterator", "item"))
     for tool in tools_of(document):
@@ -65,13 +65,13 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
 
 
 def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
-    """Not those further below: an `input` in what is sent, as of GraphQL, makes no name."""
+    """Yield the names of inputs at this level. Deeper ones, as an `input` sent to GraphQL, make no name."""
     for name in INPUTS:
         yield from map(str, mapping(block.get(name)))
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Of steps, arcs, tools, the rules of a policy, and cases."""
+    """Yield the names set by steps, arcs, tools, policy rules and cases below a value."""
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
@@ -88,7 +88,7 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """The keys that the tool gives a step's result, beside OF_EVERY_STEP; None: not known."""
+    """Return the keys that the tool gives a step's result, beside OF_EVERY_STEP; None if they are not known."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None
@@ -99,7 +99,7 @@ def result_keys(step: StepPart) -> frozenset[str] | None:
 
 
 def _python_keys(code: str) -> frozenset[str] | None:
-    """Of code that does nothing with `result` but to give it objects whose keys are written out."""
+    """Return the keys of the dicts that code assigns to `result`; None if they are not all written out."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of Python's parser, too deeply nested

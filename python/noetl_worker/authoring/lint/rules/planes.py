@@ -1,4 +1,4 @@
-"""NW5: what works on one control plane only, as recorded (docs/protocol/tasks.md, tests/compat/values)."""
+"""NW5: parts that work on one control plane only, as recorded (docs/protocol/tasks.md, tests/compat/values)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.lint.rules.templates import TOKEN
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
-"""protocol/tasks.md#lists."""
+"""Names that only the Python plane has (protocol/tasks.md#lists)."""
 _OF_OUTPUT: Final = frozenset({"status", "error"})
 
 
@@ -46,7 +46,7 @@ def _check_policies(inspection: Inspected) -> None:
 
 
 def _check_steps(inspection: Inspected) -> None:
-    """Recorded: loop-number, step-when, set-counter."""
+    """Check steps for differences between the planes (recorded: loop-number, step-when, set-counter)."""
     for step in steps_of(inspection.document):
         kind = mapping(step.value.get("tool")).get("kind")
         if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):

@@ -1,4 +1,4 @@
-"""NW1: keys, types and names, as far as the planes' own readers go (authoring/dev/orchestration/playbook.py)."""
+"""NW1: keys, types and names, as the planes' own readers check them (authoring/dev/orchestration/playbook.py)."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Not where a misspelled key, which has been reported, may be it. `also`: keys that are something else."""
+    """Report a missing key, unless a misspelt key already reported may be it. `also`: keys with another meaning."""
     if not any(key not in also and nearest(str(key), [name]) for key in value):
         inspection.add("NW105", path, message)
 

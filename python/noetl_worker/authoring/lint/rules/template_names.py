@@ -9,6 +9,6 @@ from noetl_worker.authoring.lint.findings import Inspected
 def add_of_word(
     inspection: Inspected, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
 ) -> None:
-    """Report it where the word stands in the text."""
+    """Report a mistake at the word's place in the text."""
     place = inspection.playbook.within(reading.path, word.line, word.name)
     inspection.add(code, place, message, is_warning=is_warning)

@@ -1,4 +1,4 @@
-"""NW3: templates, as the worker's own engine compiles them."""
+"""NW3: templates, compiled by the worker's own engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METHODS: Final = frozenset(
 ) | {"cycle", "changed", "next", "reset"}
 _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields whose braces are the language's own."""
+"""Fields where braces belong to the language of the code."""
 TOKEN: Final = "token"
 """`{{ token(alias) }}` in a header: the worker fills it in (docs/tools/http.md)."""
 _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
@@ -29,7 +29,7 @@ _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": 
 
 
 def templates_of(inspection: Inspected) -> Iterator[Reading]:
-    """Of the workflow and the workbook; the code of scripts is none."""
+    """Yield the templates of the workflow and the workbook; the code of scripts is not a template."""
     document = inspection.document
     for name in ("workflow", "workbook"):
         for path, text in texts_below((name,), document.get(name)):

@@ -1,4 +1,4 @@
-"""NW2: what the worker's own registry and config models say of a tool's fields."""
+"""NW2: the fields of tools, checked by the worker's own registry and config models."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from noetl_worker.tools.memory_context import tool_context
 _PART_OF_PATH: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
-"""The worker takes them out before it looks at the tool."""
+"""Keys of the step that the worker removes before it reads the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
 _FILES: Final = (".yaml", ".yml")
 _ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
-"""In the place of a template, by the type that the field has."""
+"""Placeholders for templates, by the field's type."""
 
 
 def check_tools(inspection: Inspected) -> None:
@@ -51,7 +51,7 @@ def _check_child(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
-    """Of a task `name` is its label, on one plane."""
+    """Check that a workbook entry exists. A task's `name` is its label on one plane, so only its `task` is read."""
     field = "task" if part.config.get("task") or part.is_task else "name"
     name = part.config.get(field)
     if isinstance(name, str) and name and not has_template(name) and name not in entries:
@@ -96,7 +96,7 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
 def _add_policy_problem(
     inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
 ) -> None:
-    """A list of rules stands for an object with `rules`."""
+    """Report a problem of a policy; a list of rules is read like an object with `rules`."""
     inside = _path_of(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
         inside = inside[1:]
@@ -111,7 +111,7 @@ def _path_of(field: str) -> Path:
 
 
 def _there(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return so much of a path as the playbook has."""
+    """Return the part of a path that exists in the playbook."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break
@@ -200,7 +200,7 @@ def _without_doubles(config: Mapping[str, Any], spellings: Mapping[str, str]) ->
 
 
 def _filled(value: Any, hint: Any, name: str = "") -> Any:
-    """The value with something that fits in the place of each template."""
+    """Return the value with a fitting placeholder for each template."""
     if isinstance(value, str):
         return _stand_in(hint, name) if has_template(value) else value
     arguments = typing.get_args(hint)
@@ -269,7 +269,7 @@ def _report_warning(
         return
     if warning.reason == "unknown":
         _report_unknown(inspection, part, warning, spellings)
-    elif not templated:  # what is ignored depends on other values
+    elif not templated:  # other values decide which fields are ignored
         inspection.add("NW205", _place_of_field(inspection, part, warning.field, spellings), str(warning))
 
 
@@ -287,7 +287,7 @@ def _report_unknown(
 
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
-    """In whichever spelling it is given, and wherever it stands."""
+    """Return the place of a field, in any spelling and at any level."""
     first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _path_of(field) or ("",)
     own = spellings.get(str(first), first)
     for name in (first, own, *(other for other, name in spellings.items() if name == own)):

@@ -86,7 +86,7 @@ async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenera
 
 
 async def _has_messages(client: Any, config: NatsFields) -> bool:
-    """Whether there is more than what nats-py's mark for "nothing there" says.
+    """Return True if the bucket has keys, whatever nats-py's mark for the end of the present entries says.
 
     nats-py sets the mark when nothing is pending and nothing has arrived, which is also true while all is on its
     way.

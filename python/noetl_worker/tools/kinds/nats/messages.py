@@ -30,7 +30,7 @@ _REFUSED_PULLS: Final = (
 
 
 def check_names(**names: str | None) -> None:
-    """Of a bucket, a stream, a consumer. Raises ConfigurationError for one that none can have."""
+    """Check the names of a bucket, stream or consumer. Raises ConfigurationError for an invalid name."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
             raise ConfigurationError(f"{name} {value!r} has a character that no {name} may have", field=name)
