@@ -10,6 +10,7 @@ import pytest
 
 from holds import HOLDS_TIMES
 from integration.processes import typed
+from noetl_worker.authoring.lint.codes import HEAD
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 
@@ -68,7 +69,7 @@ def test_nested_expression_is_a_finding(form: str, depth: int) -> None:
 
 def test_valid_playbook_of_many_arcs_is_read_in_seconds() -> None:
     """(no attack) 150 steps with 150 arcs each."""
-    lines = ["workload: {a: 1}", "workflow:"]
+    lines = [f"{HEAD}workload: {{a: 1}}", "workflow:"]
     names = ["start", *(f"s{number}" for number in range(ARCS - 1))]
     for name in names:
         lines.append(f"  - step: {name}\n    tool: {{kind: noop}}\n    next:\n      arcs:")

@@ -39,6 +39,7 @@ class Inspected:
     credentials: Collection[str] | None = None
     """Names that `auth` may give; None: unknown."""
     found: list[Mistake] = field(default_factory=list)
+    _said: set[tuple[int, int, str, str]] = field(default_factory=set)
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
     """The planes that refuse the playbook for a finding."""
     refusers: set[str] = field(default_factory=set)
@@ -68,7 +69,9 @@ class Inspected:
         shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message)
         place = where if isinstance(where, Place) else self.playbook.at(where)
         mistake = Mistake(self.file, place.line, place.column, code, excerpt(shown, _LONGEST), severity)
-        if not any(replace(mistake, severity=one.severity) == one for one in self.found):
+        said = (mistake.line, mistake.column, code, mistake.message)
+        if said not in self._said:
+            self._said.add(said)
             self.found.append(mistake)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.positions import Path, Place
@@ -29,21 +29,30 @@ def check_refusals(inspection: Inspected) -> None:
     if missing:
         words = ", ".join(missing[:-1]) + (" and " if missing[1:] else "") + missing[-1]
         inspection.add("NW108", Place(1, 1), f"{words} {'are' if missing[1:] else 'is'} missing: no plane takes it")
+    found: dict[tuple[int, int], list[Mistake]] = {}
+    for mistake in inspection.found:
+        found.setdefault((mistake.line, mistake.column), []).append(mistake)
     for plane, (code, refusals) in _READERS.items():
         if inspection.plane in (None, plane):
             for refusal in refusals(document):
                 inspection.refusers.add(plane)
                 if refusal.path or refusal.missing not in _HEAD:
-                    _report(inspection, plane, code, refusal)
+                    _report(inspection, plane, code, refusal, found)
     if inspection.plane in (None, "rust"):
         for _, place, _ in inspection.playbook.duplicates:
-            for mistake in _at(inspection, {place}, "NW102"):
+            for mistake in found.get((place.line, place.column), ()):
                 inspection.refusers.add("rust")
                 inspection.refuse(mistake, "rust")
 
 
-def _report(inspection: Inspected, plane: str, code: str, refusal: Refusal) -> None:
-    known = [one for one in inspection.found if (one.line, one.column) in _places(inspection, refusal)]
+def _report(
+    inspection: Inspected,
+    plane: str,
+    code: str,
+    refusal: Refusal,
+    found: Mapping[tuple[int, int], Sequence[Mistake]],
+) -> None:
+    known = [one for place in sorted(_places(inspection, refusal)) for one in found.get(place, ())]
     judged = [one for one in known if one.code[:3] in ("NW1", "NW2", "NW3", "NW4")]
     if judged:
         for mistake in judged:
@@ -71,7 +80,3 @@ def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
             paths.append(("workflow", 0, "step"))
     found = {place for one in paths for place in (playbook.at(one), playbook.key(one))}
     return {(place.line, place.column) for place in found}
-
-
-def _at(inspection: Inspected, places: set[Place], code: str) -> list[Mistake]:
-    return [one for one in inspection.found if one.code == code and Place(one.line, one.column) in places]

@@ -10,6 +10,8 @@ from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, steps
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
 
+_MOST_ARCS: Final = 1_000
+"""Of a playbook whose ways are followed: what that takes grows with their square."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Path, arc, the step that it leads to."""
 _BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
@@ -17,13 +19,14 @@ _BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
 
 def check_traps(inspection: Inspected) -> None:
     steps = {step.name: step for step in steps_of(inspection.document) if step.name}
-    reached = {name: _reached_from(name, steps) for name in steps}
+    arcs_there = sum(len(arcs_of(step)) for step in steps.values())
+    reached = {name: _reached_from(name, steps) for name in steps} if arcs_there <= _MOST_ARCS else {}
     for step in steps.values():
         arcs = [(path, mapping(arc), name) for path, arc in arcs_of(step) if isinstance(name := target_of(arc), str)]
         is_inclusive = mapping(mapping(step.value.get("next")).get("spec")).get("mode") == "inclusive"
         _check_none_holds(inspection, step, arcs)
         _check_skipped(inspection, arcs, reached, is_inclusive=is_inclusive)
-        if is_inclusive:
+        if is_inclusive and reached:
             _check_join(inspection, arcs, reached)
     for tool in tools_of(inspection.document):
         if tool.kind == "http" and not tool.is_task and mapping(tool.config.get("retry")).get("on_success"):
@@ -54,13 +57,15 @@ def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
     """An arc that is not taken marks its step, which another way leads to later."""
-    for index, (path, arc, name) in enumerate(arcs):
-        if not is_inclusive and name in [earlier for _, _, earlier in arcs[:index]]:
+    seen: set[str] = set()
+    for path, arc, name in arcs:
+        if not is_inclusive and name in seen:
             message = f"step '{name}' is never entered: of two arcs to it one is passed over"
             inspection.add("NW513", (*path, "step"), message)
             continue
+        seen.add(name)
         may_be_passed_over = not is_inclusive or arc.get("when") is not None
-        others = [other for _, _, other in arcs if other != name]
+        others = [other for _, _, other in arcs if other != name] if reached else []
         by = next((other for other in others if name in reached.get(other, ())), None)
         if may_be_passed_over and by is not None:
             message = f"step '{name}' is never entered by way of '{by}', once this arc has been passed over"
