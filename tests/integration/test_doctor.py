@@ -194,9 +194,12 @@ def test_read_only_file_system_is_no_matter_of_modes(
 
 
 def test_mistyped_variable_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
-    found = variables.names({"NOETL_WORKER_PROCESES": "2", "NOETL_WORKER_PORT": "tcp://10.0.0.1:9090"}, tmp_path)
+    given = {"NOETL_WORKER_PROCESES": "2", "NOETL_WORKER_PORT": "tcp://10.0.0.1:9090"}
+    found = variables.names(given, tmp_path, settings(tmp_path))
     assert (found.state, found.found) == (State.WARNING, "no settings: NOETL_WORKER_PROCESES")
     assert "did you mean NOETL_WORKER_PROCESSES?" in found.fix
+    unused = variables.names({}, tmp_path, settings(tmp_path, NATS_PASSWORD="p"))
+    assert (unused.state, unused.fix) == (State.WARNING, "set NATS_USER beside it")
     shown = typed("config", NOETL_WORKER_PROCESES="2")
     assert shown.code == 0
     assert shown.err == "noetl-worker: NOETL_WORKER_PROCESES is not read: did you mean NOETL_WORKER_PROCESSES?\n"
