@@ -15,10 +15,7 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.models.claim import ClaimRefused
 from noetl_worker.pipeline.claim.claim import read_claim
-from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.transport.transport import Response
-from noetl_worker.settings.settings import load_settings
-from unit.planes import ScriptedTransport
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FLOODS = {
@@ -80,11 +77,6 @@ async def test_plane_that_floods_its_answers_holds_up_no_command_of_another(kind
         assert worker.settled["nak:retry_later"] >= 1
 
 
-def answering(claim: bytes) -> ControlPlaneClient:
-    """A client of a plane that answers this to anything."""
-    return ControlPlaneClient(ScriptedTransport(lambda *_: Response(200, {}, claim)), load_settings({}))
-
-
 async def test_loop_turns_while_a_large_claim_is_read() -> None:
     """A claim has 3 MB of `[],`, the result of another step: a parser alone would hold the loop for a second."""
     claim = b'{"context": {"before": [' + b"[]," * (1 << 20) + b"[]]}}"
@@ -96,10 +88,9 @@ async def test_loop_turns_while_a_large_claim_is_read() -> None:
             await asyncio.sleep(0)
             turns += 1
 
-    client = answering(claim)
     turning = asyncio.create_task(turn())
     try:
-        answer = await client.send("POST", "http://plane/claim", {})
+        answer = await Response(200, {}, claim).read()
     finally:
         turning.cancel()
     assert turns > 10, turns
@@ -111,7 +102,7 @@ async def test_loop_turns_while_a_large_claim_is_read() -> None:
 async def test_claim_beyond_the_memory_of_one_command_is_refused() -> None:
     """48 MB of `[],` are a gigabyte of lists."""
     claim = b'{"context": {"before": [' + b"[]," * (1 << 24) + b"[]]}}"
-    answer = await answering(claim).send("POST", "http://plane/claim", {})
+    answer = await Response(200, {}, claim).read()
     outcome = read_claim(answer, Dialect.RUST)
     assert isinstance(outcome, ClaimRefused)
     assert "MiB of memory" in outcome.reason

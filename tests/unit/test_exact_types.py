@@ -15,6 +15,8 @@ _NUMBER: Final = "a number is asked for, and a bool is an int"
 _COUNTED: Final = "on the way of each command: make counts shows isinstance"
 _OTHERS: Final = "a subclass is something else: it says itself what its items are or how it is printed"
 ASKED: Final = {
+    "bridge/feed_claims.py": (1, _NUMBER),
+    "bridge/record.py": (1, _NUMBER),
     "engine/pure/case.py": (2, _NUMBER),
     "engine/pure/condition.py": (1, "1, 1.0 and true are three different values"),
     "engine/pure/envelope.py": (2, _NUMBER),

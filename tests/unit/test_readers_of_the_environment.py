@@ -40,6 +40,7 @@ READERS = {
     "tools/kinds/rhai/rhai.py": "proxies, for commands",
     "tools/kinds/duckdb/session.py": "proxies, for commands",
     "tools/kinds/duckdb/child.py": "the process of a command: its own",
+    "tools/kinds/duckdb/prepared.py": "the process of a command: what its instance was opened with",
     "tools/python/python_command.py": "the process of a command: its own",
 }
 """Who reads the environment, and for what."""

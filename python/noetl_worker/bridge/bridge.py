@@ -18,7 +18,7 @@ from noetl_worker.bridge.feed_claims import FeedClaims
 from noetl_worker.bridge.feed_lag import FeedLag
 from noetl_worker.bridge.feed_server import FeedServer
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
-from noetl_worker.bridge.record import Record
+from noetl_worker.bridge.record import FeedRecord
 from noetl_worker.bridge.stream_publisher import StreamPublisher
 from noetl_worker.bridge.writer_link import WriterLink
 from noetl_worker.errors import WorkerBroken
@@ -134,7 +134,7 @@ class Bridge:
             else:
                 publisher.put(held)
 
-        def refusal(record: Record) -> str | None:
+        def refusal(record: FeedRecord) -> str | None:
             size, most = len(record.payload), publisher.most_bytes
             return f"a notification of {size:,} bytes; NATS takes at most {most:,}" if size > most else None
 

@@ -21,7 +21,7 @@ from noetl_worker.bridge.address import FeedAddress
 from noetl_worker.bridge.frames import MOST_BYTES, framed
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
 from noetl_worker.bridge.peer import Peer, PeerSilent
-from noetl_worker.bridge.record import NotARecord, Record, record_of
+from noetl_worker.bridge.record import FeedRecord, NotARecord, record_of
 from noetl_worker.errors import DocumentError, SettingsError
 from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.nats import SYSTEM_POOL
@@ -69,7 +69,7 @@ class FeedClaims:
         filters: Sequence[str],
         held: HeldRecords,
         deliver: Callable[[HeldRecord], None],
-        refusal: Callable[[Record], str | None],
+        refusal: Callable[[FeedRecord], str | None],
     ) -> None:
         self.address = address
         self._held, self._deliver, self._refusal = held, deliver, refusal

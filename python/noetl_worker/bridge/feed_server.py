@@ -19,7 +19,7 @@ from noetl_worker.bridge import metrics
 from noetl_worker.bridge.frames import FrameReader, FrameTooLarge
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
 from noetl_worker.bridge.peer import keep_alive
-from noetl_worker.bridge.record import NotARecord, Record, read_record
+from noetl_worker.bridge.record import FeedRecord, NotARecord, read_record
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.outage import Outage
 
@@ -41,7 +41,7 @@ class FeedServer:
     """
 
     def __init__(
-        self, held: HeldRecords, deliver: Callable[[HeldRecord], None], refusal: Callable[[Record], str | None]
+        self, held: HeldRecords, deliver: Callable[[HeldRecord], None], refusal: Callable[[FeedRecord], str | None]
     ) -> None:
         self.held, self.deliver, self.refusal = held, deliver, refusal
         self.connections: Final[dict[FeedConnection, None]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from noetl_worker.bridge import metrics
-from noetl_worker.bridge.record import Record
+from noetl_worker.bridge.record import FeedRecord
 from noetl_worker.observability.series import Count
 
 MOST_RECORDS: Final = 10_000
@@ -19,7 +19,7 @@ class HeldRecord:
 
     __slots__ = ("is_kept", "number", "on_kept", "record", "sent_s", "since_s")
 
-    def __init__(self, number: int, record: Record, on_kept: Callable[[], None], since_s: float) -> None:
+    def __init__(self, number: int, record: FeedRecord, on_kept: Callable[[], None], since_s: float) -> None:
         self.number, self.record, self.on_kept = number, record, on_kept
         self.since_s, self.sent_s = since_s, 0.0
         self.is_kept = False
@@ -45,7 +45,7 @@ class HeldRecords:
     def is_full(self) -> bool:
         return len(self._held) >= self._most_records or self._bytes >= self._most_bytes
 
-    def take(self, record: Record, on_kept: Callable[[], None]) -> HeldRecord:
+    def take(self, record: FeedRecord, on_kept: Callable[[], None]) -> HeldRecord:
         """Hold a record; `on_kept` is called once it may be acknowledged."""
         self._last += 1
         held = self._held[self._last] = HeldRecord(self._last, record, on_kept, time.monotonic())

@@ -22,7 +22,7 @@ class NotARecord(NoetlWorkerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FeedRecord:
     """A record as it was sent."""
 
     sequence: int
@@ -44,12 +44,12 @@ class Record:
         return f"{base}.{self.pool}.{self.execution_id}"
 
 
-def read_record(body: bytes) -> Record:
+def read_record(body: bytes) -> FeedRecord:
     """Read the JSON of one frame. Raises NotARecord."""
     return record_of(_object(body, "frame"), body)
 
 
-def record_of(fields: object, body: bytes) -> Record:
+def record_of(fields: object, body: bytes) -> FeedRecord:
     """Return the record with these fields. Raises NotARecord.
 
     Args:
@@ -66,7 +66,7 @@ def record_of(fields: object, body: bytes) -> Record:
     if "command_id" not in notification or "event_id" not in notification:
         raise NotARecord("the payload is no notification of a command: command_id or event_id is missing")
     pool = notification.get("execution_pool")
-    return Record(
+    return FeedRecord(
         sequence,
         str(notification["event_id"]),
         _token(execution_id),

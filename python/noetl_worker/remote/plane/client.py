@@ -26,7 +26,7 @@ from noetl_worker.errors import (
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Times
-from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
+from noetl_worker.process.threads import finished_off_loop, off_loop
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
@@ -160,16 +160,15 @@ class ControlPlaneClient:
         on_sent: Callable[[], None] | None = None,
         times: Times = _OTHER_TIMES,
     ) -> Response:
-        """One request; any status is an answer.
+        """Send a request; any status is an answer.
 
         Args:
-            headers: all of them, where they are not those of every request to this URL.
-            gate: of the plane that is asked; it is informed how the request went.
+            headers: all headers, where they are not those of every request to this URL.
+            gate: the gate of the plane, which is informed how the request went.
             patience_s: how long the request may wait at the gate; None: for as long as it takes.
-            on_sent: of a request whose answer takes as long as the work that the plane does in it, called when the gate
-                has let it pass. It has no limit, takes no place at the gate, and how long it takes is no sign of
-                trouble.
-            times: of the route, where answers that pass a gate are counted.
+            on_sent: called when the gate has let a request pass whose answer takes as long as the plane's work. Such a
+                request has no limit and no place at the gate, and how long it takes is no sign of trouble.
+            times: the times of the route, where answers that pass a gate are counted.
 
         Raises:
             TransportError: no answer; NotSent as well when the gate did not open in time.
@@ -179,12 +178,10 @@ class ControlPlaneClient:
         packed = body if type(body) is bytes else _packed(body)
         limit_s = timeout_s
         if timeout_s is None and on_sent is None:
-            limit_s = self.timeout_s
-            if packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES):
-                limit_s += _on_its_way_s(packed)
+            is_large = packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES)
+            limit_s = self.timeout_s + (_on_its_way_s(packed) if is_large else 0.0)
         if gate is None:
-            answer = await self.transport.send(method, url, all_headers, packed, limit_s)
-            return answer if len(answer.body) <= LARGE else await _read(answer)
+            return await self.transport.send(method, url, all_headers, packed, limit_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):
             raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
         if on_sent is not None:
@@ -203,15 +200,14 @@ class ControlPlaneClient:
             if on_sent is None:
                 gate.leave()
         took_s = time.monotonic() - sent_at
-        if on_sent is None:
-            # The usual case without a call: it is in the way of every request.
+        if on_sent is None:  # the usual case without a call: it is in the way of every request
             times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
             times.sum += took_s
         if MEANING[answer.status] is Meaning.OVERLOADED:
             gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
         else:
             gate.answered(took_s if on_sent is None else None)
-        return answer if len(answer.body) <= LARGE else await _read(answer)
+        return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
         """What every request to this URL has."""
@@ -226,12 +222,6 @@ class ControlPlaneClient:
     async def close(self) -> None:
         self.credential_cache.clear()
         await self.transport.close()
-
-
-async def _read(answer: Response) -> Response:
-    """Parse a large body in a thread: it may have the values of a whole execution, and the loop serves all others."""
-    await off_loop(len(answer.body), answer.json)
-    return answer
 
 
 class Plane:

@@ -21,6 +21,7 @@ import anyio
 
 from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, NotSent
 from noetl_worker.process import event_loop, lookups
+from noetl_worker.process.threads import LARGE
 from noetl_worker.remote.transport.connection import (
     MAX_IDLE_S,
     NO_LIMIT_S,
@@ -292,14 +293,15 @@ class OnLoopTransport:
         deadline = now + (NO_LIMIT_S if timeout_s is None else timeout_s)
         try:
             if later:
-                answer = connection.expect(deadline)
+                waiting = connection.expect(deadline)
                 await connection.send_parts((head, *later))
-                return await answer
-            if not server.asking:
-                server.loop.call_soon(connection.write_all, server.asking)
-            server.asking += (connection,)
-            connection.unwritten = head
-            return await connection.expect(deadline)
+                answer = await waiting
+            else:
+                if not server.asking:
+                    server.loop.call_soon(connection.write_all, server.asking)
+                server.asking += (connection,)
+                connection.unwritten = head
+                answer = await connection.expect(deadline)
         except Broken as error:
             if connection.unwritten:
                 raise NotSent(f"{method} {url}: {error}") from error
@@ -309,6 +311,7 @@ class OnLoopTransport:
             raise MaybeProcessed(f"{method} {url}: {error}{within}") from error
         finally:
             server.release(connection)
+        return answer if len(answer.body) <= LARGE else await answer.read()
 
     async def close(self) -> None:
         for server in self._servers.values():

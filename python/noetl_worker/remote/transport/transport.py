@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.fit import MAX_RESULT_BYTES
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
@@ -71,6 +72,11 @@ class Response:
             except DocumentError as error:
                 self._value, self.error = None, error
         return self._value
+
+    async def read(self) -> Response:
+        """Read the JSON of a large body in a thread: it may have all values of an execution. Return the answer."""
+        await off_loop(len(self.body), self.json)
+        return self
 
 
 class Transport(Protocol):
