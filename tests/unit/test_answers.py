@@ -126,5 +126,9 @@ def test_no_caller_has_a_list_of_statuses_of_its_own() -> None:
 )
 async def test_worker_at_rest_sees_an_outage_behind_a_proxy_too(said: Any, outages: int) -> None:
     client = ControlPlaneClient(ScriptedTransport(lambda *_: said), settings())
-    await PlaneWatch(client).look()
+
+    async def has_bridge() -> bool:
+        return False
+
+    await PlaneWatch(client, has_bridge).look()
     assert client.servers.at(client.servers.configured).gate.outages == outages
