@@ -12,6 +12,7 @@ from typing import Any
 from bridge.feed import body_of, framed
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.settings.nats import covers
+from patience import until
 
 
 class Coordinator:
@@ -45,7 +46,15 @@ class Coordinator:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        """Serve; after a stop at the same port, which another test may have taken meanwhile."""
+
+        async def is_served() -> bool:
+            with suppress(OSError):
+                self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+                return True
+            return False
+
+        await until(is_served, f"port {self.port} of 127.0.0.1")
 
     async def stop(self) -> None:
         """End as a process does; everything is given out again from the first record on."""
