@@ -22,7 +22,7 @@ from counts import count_parts
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.client import HEADERS, Clients, send
-from noetl_worker.tools.kinds.http.http import MAX_RESPONSE_BYTES
+from noetl_worker.tools.kinds.http.http_fields import MAX_RESPONSE_BYTES
 from noetl_worker.tools.registry import Registry
 from rig import rig
 from stub_plane import Answers

@@ -26,6 +26,7 @@ from fuzz.documents import Document, document  # noqa: E402
 from noetl_worker.errors import NoetlWorkerError  # noqa: E402
 from noetl_worker.models import ToolResult  # noqa: E402
 from noetl_worker.process.threads import off_loop  # noqa: E402
+from noetl_worker.settings.tools import ToolSettings  # noqa: E402
 from noetl_worker.testing import arun_tool, tool_context  # noqa: E402
 from noetl_worker.text import yaml_text  # noqa: E402
 from noetl_worker.text.json_text import loads_in_room  # noqa: E402
@@ -88,7 +89,7 @@ async def read_artifact(given: Document, encoding: str) -> None:
 
 async def read_cluster(given: Document) -> None:
     def cluster() -> Cluster:
-        place = ClusterAddress(ADDRESS, None, ClientOptions())
+        place = ClusterAddress(ADDRESS, None, ClientOptions(), settings=ToolSettings())
         return Cluster(Clients(served(given, "application/json")), place, "noetl")
 
     pod_state(await cluster().pods("j"))

@@ -10,7 +10,7 @@ TARGET_LABELS: Final = frozenset({"job", "instance"})
 """What prometheus adds to each sample that it scrapes."""
 NATS_EXPORTER: Final = frozenset({"stream_name", "consumer_name"})
 """Labels of what prometheus-nats-exporter says of a durable, as of its 0.17 (collector/jsz.go)."""
-_SELECTOR: Final = re.compile(r"\b(noetl_worker_\w+)\s*(?:\{([^}]*)\})?")
+_SELECTOR: Final = re.compile(r"\b(noetl_(?:worker|bridge)_\w+)\s*(?:\{([^}]*)\})?")
 _MATCHER: Final = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _LABELS: Final = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _SHOWN: Final = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}")

@@ -166,7 +166,7 @@ async def test_credential_of_a_file_reaches_the_tool_and_not_the_result() -> Non
 
 async def test_result_over_the_size_of_an_event_is_fitted_and_not_stored(dialect: Dialect) -> None:
     async with local_run(dialect) as rehearsing:
-        call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 40000}"}, {})
+        call = await executed(rehearsing, "python", {"code": "result = {'text': 'a word ' * 100_000}"}, {})
         assert call["payload"]["result"]["reference"]["ref"] == "(not stored: exec)"
         assert len(json.dumps(call)) < 102_400
 

@@ -16,6 +16,7 @@ from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunC
 from noetl_worker.authoring.run_page.steps import steps_of
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import Dialect
+from noetl_worker.remote.plane.dialects import RULES
 
 SAMPLES = Path(__file__).parents[1] / "compat/samples"
 BEGIN = 1_795_000_000.0
@@ -57,6 +58,7 @@ class ToldPlane:
         playbook: Mapping[str, Any] | None = None,
         commands: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.rules = RULES[dialect]
         self.dialect, self.detail, self.pages, self.playbook = dialect, detail, pages or {}, playbook
         self.commands, self.asked = commands or {}, []
 

@@ -11,6 +11,7 @@ import pytest
 from loops import Threads
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models import Dialect, ToolResult
+from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.testing import MemoryControlPlane, arun_tool, tool_context
 from noetl_worker.text import yaml_text
 from noetl_worker.tools.http.client import ClientOptions, Clients
@@ -95,7 +96,9 @@ def test_first_word_of_a_statement_is_found_without_reading_all_of_it(text: str)
 def cluster(answer: Any) -> Cluster:
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=content))
-    return Cluster(Clients(transport), ClusterAddress("http://a.test", None, ClientOptions()), "noetl")
+    return Cluster(
+        Clients(transport), ClusterAddress("http://a.test", None, ClientOptions(), settings=ToolSettings()), "noetl"
+    )
 
 
 async def test_large_answer_of_a_cluster_is_parsed_off_the_loop() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.models import Dialect
+from noetl_worker.remote.plane.python.store import unpacked
 from simulate.clock import Clock, Process
 from simulate.jetstream_model import Consumer, JetStream, Peer, Stored, Stream
 from simulate.nats_link import Session
@@ -303,6 +304,8 @@ class Witness:
             reference = result.get("reference")
             inside = result["context"] if self._plane.dialect is Dialect.RUST else result["response"]
             told = self._plane.results.get(reference["ref"]) if reference is not None else inside
+            if (packed := unpacked(told)) is not None:
+                told = json.loads(packed)
             data = told.get("data") if told is not None and self._plane.dialect is Dialect.RUST else told
             if data is None or len(data.get("text", "")) != command.config.get("chars", 0):
                 self.violate(f"{command.step} is told with {str(result)[:200]}")

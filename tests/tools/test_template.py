@@ -66,7 +66,7 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("x{{ l | tojson }}", "x[1,2]"),
     ("x{{ m | tojson }}", 'x{"a":null,"b":1,"items":[3]}'),
     ("{# a comment #}", ""),
-    (" {# a #} {# {{ n }} #} ", ""),
+    (" {# a #} {# {{ n }} #} ", "   "),
     ("{# a\n comment #}\n", ""),
     ("a{# hidden #}b", "ab"),
     ("a{# b", "a{# b"),

@@ -16,6 +16,8 @@ from noetl_worker.text.templates.limits import COUNTED
 from noetl_worker.text.templates.sandbox import LENIENT
 
 _GIVES_WAY: Final = frozenset({"default", "d"})
+_MANY_NODES: Final = 100
+"""A template with more nodes may be too deep to be compiled, which is found by doing it."""
 _ASKS: Final = frozenset({"defined", "undefined", "none"})
 
 
@@ -89,7 +91,8 @@ def _read_into(reading: Reading) -> None:
 
 def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]:
     """Return the names that a template reads and does not set itself."""
-    if any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found):
+    has_statements = any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found)
+    if has_statements or len(found) > _MANY_NODES:
         with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
             return frozenset(meta.find_undeclared_variables(tree))  # compiles it, which takes as long as to parse it
         return frozenset()

@@ -68,7 +68,8 @@ def check_job(config: ContainerFields | JobFields) -> None:
     check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
         raise ConfigurationError(
-            f"'namespace' {config.namespace!r} is none: small letters, digits and -, at most 63", field="namespace"
+            f"'namespace' {config.namespace!r} is not allowed: use small letters, digits and -, at most 63",
+            field="namespace",
         )
     for name, amounts in config.resources.items():
         if name not in _RESOURCES:

@@ -70,11 +70,12 @@ class NatsConfig(NatsFields):
         check_names(bucket=self.bucket, stream=self.stream, consumer=self.consumer)
         if self.key is not None and not _KEY.fullmatch(self.key):
             raise ConfigurationError(
-                f"key {self.key!r} is none: letters, digits and - / _ = . with no dot at either end", field="key"
+                f"key {self.key!r} is not allowed: use letters, digits and - / _ = . with no dot at either end",
+                field="key",
             )
         if self.subject is not None and (not self.subject or any(mark.isspace() for mark in self.subject)):
             raise ConfigurationError(
-                f"subject {self.subject!r} is none: it is words with dots between them", field="subject"
+                f"subject {self.subject!r} is not allowed: write words with dots between them", field="subject"
             )
 
 

@@ -119,7 +119,7 @@ class SubscriptionConfig:
         for ack_id in self.ack_ids:
             # the ack id is used as a subject, so it must not be able to publish anything else
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
-                raise ConfigurationError(f"ack_id {excerpt(ack_id, 80)!r} is none of a NATS poll", field="ack_ids")
+                raise ConfigurationError(f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll", field="ack_ids")
 
 
 class SubscriptionTool:
