@@ -7,6 +7,7 @@ the answer: `on_loop.py` gives it whole, `tools/http/connection.py` in the piece
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
@@ -14,7 +15,7 @@ from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 T = TypeVar("T")
 MAX_IDLE_S: Final = 4.0
 """A kept connection is not used after so long: uvicorn closes at 5, and such a request may have been processed."""
-NO_LIMIT_S: Final = 365 * 86_400.0
+NO_LIMIT_S: Final = math.inf
 
 
 class AnswerParser(Protocol):
@@ -67,7 +68,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._deadline = 0.0
         """End of what is waited for, or of an idle connection."""
         self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = 0.0
+        self._rings_at = NO_LIMIT_S
         self._writable: asyncio.Future[None] | None = None
         """Set while the server reads more slowly than we write."""
         self.is_open = True
@@ -83,7 +84,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer for many requests: it is put off when it rings too early.
-        if self._timer is None or self._rings_at > deadline:
+        if deadline < self._rings_at:
             self._set_timer(deadline)
         return waiter
 
@@ -97,7 +98,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
     def _end(self, why: Broken) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._rings_at = None, NO_LIMIT_S
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(why)
@@ -109,11 +110,11 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._timer, self._rings_at = self._loop.call_at(when, self._ring), when
 
     def _ring(self) -> None:
-        self._timer = None
-        if self._deadline > self._loop.time():
-            self._set_timer(self._deadline)
-        else:
+        self._timer, self._rings_at = None, NO_LIMIT_S
+        if self._deadline <= self._loop.time():
             self.close(Late("no complete answer in time"))
+        elif self._deadline < NO_LIMIT_S:
+            self._set_timer(self._deadline)
 
     # ── the parser ──
 

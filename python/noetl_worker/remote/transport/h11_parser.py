@@ -29,16 +29,20 @@ class H11Parser:
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self.head: h11.Response | h11.InformationalResponse | None = None
         """Head of the last answer. An informational one (101) switches to a protocol that is not read here."""
+        self._is_asked = False
+        """True from a request to the end of its answer; nobody writes those to a plane with h11."""
         self.is_behind = False
         """True after `feed_data` stopped before the end of its data; fed with nothing, it goes on."""
 
     def write(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
         """Return the bytes of a request's next part. Raises h11.LocalProtocolError."""
-        self._start_next()
+        if not self._is_asked:
+            self._start()
         return self._state.send(part) or b""
 
-    def _start_next(self) -> None:
-        if self._state.our_state is h11.DONE and self._state.their_state is h11.DONE:
+    def _start(self) -> None:
+        self._is_asked = True
+        if self.head is not None:
             self._state.start_next_cycle()
 
     def get_status_code(self) -> int:
@@ -52,8 +56,8 @@ class H11Parser:
     def feed_data(self, data: bytes) -> None:
         """Read the next bytes. Raises h11.RemoteProtocolError for what is no HTTP."""
         if data:
-            self._start_next()
-            if self._state.our_state is h11.IDLE:
+            if not self._is_asked:
+                self._start()
                 self._state.send(_ANY_REQUEST)
                 self._state.send(h11.EndOfMessage())
             self._state.receive_data(data)
@@ -79,6 +83,7 @@ class H11Parser:
             reader.on_body(event.data)
             return True
         if isinstance(event, h11.EndOfMessage):
+            self._is_asked = False
             reader.on_message_complete()
             return False
         if isinstance(event, h11.InformationalResponse) and event.status_code != 101:

@@ -46,7 +46,7 @@ class StreamedConnection(HttpConnection[None]):
         self._read_s = request.extensions.get("timeout", {}).get("read") or NO_LIMIT_S
         self._pairs, self._size, self._beside, self._has_head = [], 0, 0, False
         self._is_asked = True
-        self._deadline = self._loop.time() + NO_LIMIT_S
+        self._deadline = NO_LIMIT_S
         try:
             with suppress(Broken):  # a server may answer before it has read all
                 await self._write(request)
@@ -99,7 +99,7 @@ class StreamedConnection(HttpConnection[None]):
             await asyncio.sleep(0)  # a server that floods its client has no more than its turn
         else:
             await self.expect(self._loop.time() + self._read_s)
-            self._deadline = self._loop.time() + NO_LIMIT_S  # nobody waits while a piece is used
+            self._deadline = NO_LIMIT_S  # nobody waits while a piece is used
         if self._failure is not None:
             raise self._failure
         data = b""
