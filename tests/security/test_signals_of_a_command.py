@@ -124,7 +124,7 @@ yes | head -1; timeout 0.1 sleep 100; echo $?; sleep 100 & kill $!; wait $!; ech
 setsid sh -c 'sleep 100 & kill -TERM 0'; echo $?; trap 'echo told' TERM; sh -c 'kill -TERM $PPID'
 """
     python = """
-import asyncio, multiprocessing, os, signal, subprocess, sys, threading
+import asyncio, multiprocessing, os, signal, subprocess, sys, threading, time
 fork = multiprocessing.get_context("fork")
 with fork.Pool(2) as pool:
     result = pool.map(abs, [-1, -2])
@@ -139,7 +139,8 @@ result.append(group.wait())
 thread = threading.Thread(target=result.append, args=("thread",))
 thread.start()
 thread.join()
-spawned = multiprocessing.get_context("forkserver" if sys.version_info >= (3, 14) else "fork").Process(target=print)
+fork = multiprocessing.get_context("forkserver" if sys.version_info >= (3, 14) else "fork")
+spawned = fork.Process(target=time.sleep, args=(100,))
 spawned.start()
 spawned.kill()
 spawned.join()

@@ -80,7 +80,10 @@ def test_worker_that_stood_still_asks_whose_its_command_is(bug: str | None) -> N
 def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
     dialect: Dialect, bug: str | None
 ) -> None:
-    """w1 has run the tool and cannot reach the plane; it dies, and w2 finds the result on their disk."""
+    """w1 has run the tool and cannot reach the plane; it dies, and w2 finds the result on their disk.
+
+    On the Python plane the event itself has a result of this size, so that the outbox always has it.
+    """
     with with_bug(bug), World(dialect, "died unstored", ONE_SLOT, is_one_machine=True) as world:
         world.start("w1")
         world.issue(Issue(0.0, {"seconds": 2.0, "ending": "success", "chars": LARGE}))
@@ -92,7 +95,8 @@ def test_large_result_of_a_worker_that_died_before_it_was_stored_is_told_whole(
         world.settle()
         (command,) = world.plane.commands.values()
         assert len(command.runs) == 1, "the outcome was there: nothing had to run again"
-        assert bool(world.witness.violations) is (bug is not None), "\n".join(world.trace.lines)
+        is_seen = bug is not None and dialect is Dialect.RUST
+        assert bool(world.witness.violations) is is_seen, "\n".join(world.trace.lines)
 
 
 @pytest.mark.parametrize(("down_s", "drained_s", "bug"), [(5.0, 4.0, None), (30.0, 10.0, None), (30.0, 10.0, UNNAMED)])
