@@ -204,9 +204,8 @@ class ClaimedCommand:
                 outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
                 if outcome is not None:
                     return outcome
-            if not isinstance(
-                error, (ToolError, ControlPlaneError)
-            ):  # its text alone is reported, to another team's plane
+            # Only the text of another error is reported, perhaps to another team's plane: the log has the rest.
+            if not isinstance(error, (ToolError, ControlPlaneError)):
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
                 safe_log.error("command_raised", **command.who(), exc_info=error)
             self._events.start()

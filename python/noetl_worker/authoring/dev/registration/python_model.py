@@ -12,8 +12,8 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.shapes import (
     Record,
+    Refusal,
     Shape,
-    ShapeRefusal,
     list_of,
     mapping_of,
     of_type,
@@ -44,16 +44,16 @@ _OPT_DICT: Final = optional(_DICT)
 _DICTS: Final = list_of(_DICT)
 
 
-def _truth(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _truth(value: Any, path: Path) -> Iterator[Refusal]:
     is_text = isinstance(value, str) and value.lower() in _TRUTHS
     if not is_text and not (isinstance(value, (bool, int, float)) and value in (0, 1)):
-        yield ShapeRefusal(path, "Input should be a valid boolean")
+        yield Refusal(path, "Input should be a valid boolean")
 
 
 def _number(*, is_whole: bool, least: float | None = None, is_above: bool = False) -> Shape:
     said = "Input should be a valid integer" if is_whole else "Input should be a valid number"
 
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         try:
             read = float(value) if isinstance(value, (int, float, str)) else None
         except (ValueError, OverflowError):
@@ -61,9 +61,9 @@ def _number(*, is_whole: bool, least: float | None = None, is_above: bool = Fals
         if isinstance(value, str) and is_whole and _WHOLE.fullmatch(value) is None:
             read = None
         if read is None or (is_whole and not read.is_integer()):
-            yield ShapeRefusal(path, said)
+            yield Refusal(path, said)
         elif least is not None and (read < least or (is_above and read == least)):
-            yield ShapeRefusal(path, f"Input should be greater than {'' if is_above else 'or equal to '}{least:g}")
+            yield Refusal(path, f"Input should be greater than {'' if is_above else 'or equal to '}{least:g}")
 
     return check
 
@@ -125,22 +125,22 @@ _TOOL: Final = Record(
 )
 
 
-def _tool(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _tool(value: Any, path: Path) -> Iterator[Refusal]:
     if isinstance(value, dict) and "kind" in value:
         yield from _TOOL(value, path)
     elif isinstance(value, list):
         for index, task in enumerate(value):
             yield from _task(task, (*path, index))
     elif value is not None:
-        yield ShapeRefusal(path, "Value error, tool must be an object with 'kind' or a list of tasks", "kind")
+        yield Refusal(path, "Value error, tool must be an object with 'kind' or a list of tasks", "kind")
 
 
-def _task(task: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _task(task: Any, path: Path) -> Iterator[Refusal]:
     if not isinstance(task, dict):
-        yield ShapeRefusal(path, f"Value error, tool[{path[-1]}] must be an object")
+        yield Refusal(path, f"Value error, tool[{path[-1]}] must be an object")
     elif "kind" not in task:
         said = f"Value error, tool[{path[-1]}] must be {{name: ..., kind: ...}} or {{kind: ...}}"
-        yield ShapeRefusal(path, said, "kind")
+        yield Refusal(path, said, "kind")
     else:
         yield from _DICT(task, path)
 
@@ -161,7 +161,7 @@ _CURSOR: Final = Record(
 )
 
 
-def _in_flight(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _in_flight(value: Any, path: Path) -> Iterator[Refusal]:
     if not isinstance(value, str):  # an expression, which is rendered
         yield from _INTEGER(value, path)
 
@@ -187,7 +187,7 @@ _LOOP: Final = Record(
 )
 
 
-def _loop(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _loop(value: Any, path: Path) -> Iterator[Refusal]:
     found = list(_LOOP(value, path))
     yield from found
     if found:
@@ -195,11 +195,11 @@ def _loop(value: Any, path: Path) -> Iterator[ShapeRefusal]:
     collection, has_cursor = value.get("in", value.get("in_")), value.get("cursor") is not None
     is_of_cursor = fields_of(value.get("spec")).get("mode") == "cursor"
     if collection and has_cursor:
-        yield ShapeRefusal(path, "Value error, loop: specify either `in` (collection) or `cursor` (pull), not both")
+        yield Refusal(path, "Value error, loop: specify either `in` (collection) or `cursor` (pull), not both")
     elif not collection and not has_cursor:
-        yield ShapeRefusal(path, "Value error, loop: one of `in` (collection) or `cursor` (pull) is required", "in")
+        yield Refusal(path, "Value error, loop: one of `in` (collection) or `cursor` (pull) is required", "in")
     elif has_cursor != is_of_cursor:
-        yield ShapeRefusal(path, "Value error, loop.cursor and spec.mode 'cursor' require each other")
+        yield Refusal(path, "Value error, loop.cursor and spec.mode 'cursor' require each other")
 
 
 _ARC: Final = Record(
@@ -269,7 +269,7 @@ _EXECUTOR: Final = Record(
 )
 
 
-def _words(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _words(value: Any, path: Path) -> Iterator[Refusal]:
     if not isinstance(value, str):
         yield from list_of(_TEXT, "Value error, must be a list of strings (or a single string)")(value, path)
 
@@ -299,15 +299,15 @@ _PLAYBOOK: Final = Record(
 )
 
 
-def refused_by_python(document: Mapping[str, Any]) -> Iterator[ShapeRefusal]:
+def refused_by_python(document: Mapping[str, Any]) -> Iterator[Refusal]:
     """Tell why the plane does not register a playbook, or does not execute what it registered."""
     yield from _PLAYBOOK(document, ())
     if document.get("workflow") == []:
-        yield ShapeRefusal(("workflow",), "Value error, Workflow must have at least one step")
+        yield Refusal(("workflow",), "Value error, Workflow must have at least one step")
     if document.get("apiVersion") in _REGISTERED_VERSIONS[1:]:
-        yield ShapeRefusal(("apiVersion",), f"it is registered and never executed: write {API_VERSION}", status=404)
+        yield Refusal(("apiVersion",), f"it is registered and never executed: write {API_VERSION}", status=404)
     spec = fields_of(fields_of(document.get("executor")).get("spec"))
     entry, steps = spec.get("entry_step"), document.get("workflow")
     names = [fields_of(step).get("step") for step in steps] if isinstance(steps, list) else []
     if isinstance(entry, str) and entry and names and entry not in names:
-        yield ShapeRefusal(("executor", "spec", "entry_step"), f"Entry step '{entry}' not found.", status=404)
+        yield Refusal(("executor", "spec", "entry_step"), f"Entry step '{entry}' not found.", status=404)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.shapes import (
     Record,
+    Refusal,
     Shape,
-    ShapeRefusal,
     list_of,
     mapping_of,
     of_type,
@@ -44,16 +44,16 @@ def _record(fields: Mapping[str, Any], *needed: str) -> Record:
     return Record(fields, needed, _MISSING, _STRUCT)
 
 
-def _kind(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _kind(value: Any, path: Path) -> Iterator[Refusal]:
     if not isinstance(value, str) or value not in KINDS:
-        yield ShapeRefusal(path, f"unknown variant `{value}`, no kind of a tool")
+        yield Refusal(path, f"unknown variant `{value}`, no kind of a tool")
 
 
-def _eval(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _eval(value: Any, path: Path) -> Iterator[Refusal]:
     """Check an older form of a policy's rule: `{expr: ..., do: retry}`, or `{else: {do: fail}}`."""
     given = fields_of(value)
     if (given if "do" in given else fields_of(given.get("else"))).get("do") not in _VERBS:
-        yield ShapeRefusal(path, f"eval has an invalid action. Valid: {', '.join(_VERBS)}")
+        yield Refusal(path, f"eval has an invalid action. Valid: {', '.join(_VERBS)}")
 
 
 _TOOL: Final = _record(
@@ -68,23 +68,23 @@ _TOOL: Final = _record(
 )
 
 
-def _tool(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _tool(value: Any, path: Path) -> Iterator[Refusal]:
     if isinstance(value, list):
         for index, task in enumerate(value):
             yield from _task(task, (*path, index))
         if not value:
-            yield ShapeRefusal(path, "tool pipeline must have at least one task")
+            yield Refusal(path, "tool pipeline must have at least one task")
     else:
         yield from _single(value, path)
 
 
-def _single(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _single(value: Any, path: Path) -> Iterator[Refusal]:
     yield from _TOOL(value, path)
     if isinstance(value, dict) and "input" in value and "args" in value:
-        yield ShapeRefusal((*path, "args"), "duplicate field `args`: it is another name of `input`")
+        yield Refusal((*path, "args"), "duplicate field `args`: it is another name of `input`")
 
 
-def _task(task: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _task(task: Any, path: Path) -> Iterator[Refusal]:
     """Check `{name: ..., kind: ...}`, or `{NAME: {kind: ...}}`."""
     if isinstance(task, dict) and "kind" not in task and len(task) == 1:
         yield from mapping_of(_single, _STRUCT)(task, path)
@@ -102,9 +102,9 @@ _FRAME: Final = _record(
 )
 
 
-def _mode(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _mode(value: Any, path: Path) -> Iterator[Refusal]:
     if value not in ("sequential", "parallel", "cursor"):
-        yield ShapeRefusal(path, f"unknown variant `{value}`, expected one of `sequential`, `parallel`, `cursor`")
+        yield Refusal(path, f"unknown variant `{value}`, expected one of `sequential`, `parallel`, `cursor`")
 
 
 _LOOP: Final = _record(
@@ -122,7 +122,7 @@ def _or_in_order(fields: Mapping[str, Shape], *needed: str) -> Shape:
     """Return a shape of a mapping, or of a list of its values in this order: so are read the parts of `next`."""
     record, shapes = _record(fields, *needed), list(fields.values())
 
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, list) or not len(needed) <= len(value) <= len(shapes):
             yield from record(value, path)
             return
@@ -139,7 +139,7 @@ _ROUTER: Final = _or_in_order(
 )
 
 
-def _next(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def _next(value: Any, path: Path) -> Iterator[Refusal]:
     if isinstance(value, dict):
         yield from _ROUTER(value, path)
     elif isinstance(value, list):
@@ -147,7 +147,7 @@ def _next(value: Any, path: Path) -> Iterator[ShapeRefusal]:
         if any(list_of(_TEXT)(value, path)) and of_targets and any(_ROUTER(value, path)):
             yield from of_targets
     elif not isinstance(value, str):
-        yield ShapeRefusal(path, "data did not match any variant of untagged enum NextSpec")
+        yield Refusal(path, "data did not match any variant of untagged enum NextSpec")
 
 
 _STEP: Final = Record(
@@ -199,62 +199,62 @@ _PLAYBOOK: Final = _record(
 )
 
 
-def refused_by_rust(document: Mapping[str, Any]) -> Iterator[ShapeRefusal]:
+def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
     """Tell why the plane does not execute a playbook. The first reason is its answer: of the types, else its checks."""
     found = list(_PLAYBOOK(document, ()))
     yield from (refusal._replace(text=_placed(refusal), status=400) for refusal in found)
     if document.get("apiVersion", "noetl.io/v2") != "noetl.io/v2":
-        yield ShapeRefusal(("apiVersion",), f"Unsupported API version: {document['apiVersion']}. Expected noetl.io/v2")
+        yield Refusal(("apiVersion",), f"Unsupported API version: {document['apiVersion']}. Expected noetl.io/v2")
     if document.get("kind", "Playbook") != "Playbook":
-        yield ShapeRefusal(("kind",), f"Invalid kind: {document['kind']}. Expected Playbook")
+        yield Refusal(("kind",), f"Invalid kind: {document['kind']}. Expected Playbook")
     workflow = document.get("workflow")
     if isinstance(workflow, list):
         yield from _checks([fields_of(step) for step in workflow], document)
 
 
-def _placed(refusal: ShapeRefusal) -> str:
+def _placed(refusal: Refusal) -> str:
     """The text with its place, as `workflow[0].loop.in: invalid type`."""
     words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in refusal.path).lstrip(".")
     return f"{words}: {refusal.text}" if words else refusal.text
 
 
-def _checks(steps: list[dict[str, Any]], document: Mapping[str, Any]) -> Iterator[ShapeRefusal]:
+def _checks(steps: list[dict[str, Any]], document: Mapping[str, Any]) -> Iterator[Refusal]:
     names = [step.get("step") for step in steps]
     if "start" not in names:
-        yield ShapeRefusal(("workflow",), "Workflow must have a step named 'start'", "start")
+        yield Refusal(("workflow",), "Workflow must have a step named 'start'", "start")
     entries = [fields_of(entry).get("name") for entry in document.get("workbook") or () if isinstance(entry, dict)]
     for index, step in enumerate(steps):
         path: Path = ("workflow", index)
         if step.get("step") is not None and step.get("step") in names[:index]:
-            yield ShapeRefusal((*path, "step"), f"Duplicate step name: {step['step']}")
+            yield Refusal((*path, "step"), f"Duplicate step name: {step['step']}")
         tool = fields_of(step.get("tool"))
         if tool.get("kind") == "workbook" and (tool.get("name") not in entries or tool.get("name") is None):
             text = f"Step '{step.get('step')}': workbook action '{tool.get('name')}' not found in playbook.workbook[]"
-            yield ShapeRefusal((*path, "tool", "name"), text)
+            yield Refusal((*path, "tool", "name"), text)
         if isinstance(step.get("when"), str) and not _is_expression(step["when"]):
-            yield ShapeRefusal((*path, "when"), f"Step '{step.get('step')}': invalid 'when' expression: {step['when']}")
+            yield Refusal((*path, "when"), f"Step '{step.get('step')}': invalid 'when' expression: {step['when']}")
         yield from _loop_checks(step, path)
         yield from _arc_checks(step, path, names)
 
 
-def _loop_checks(step: Mapping[str, Any], path: Path) -> Iterator[ShapeRefusal]:
+def _loop_checks(step: Mapping[str, Any], path: Path) -> Iterator[Refusal]:
     loop = step.get("loop")
     if not isinstance(loop, dict):
         return
     where, name = (*path, "loop"), step.get("step")
     if loop.get("in") is not None and not _is_expression(loop["in"]):
-        yield ShapeRefusal((*where, "in"), f"Step '{name}': loop.in has invalid expression: {loop['in']}")
+        yield Refusal((*where, "in"), f"Step '{name}': loop.in has invalid expression: {loop['in']}")
     if loop.get("iterator") == "":
-        yield ShapeRefusal((*where, "iterator"), f"Step '{name}': loop.iterator must not be empty")
+        yield Refusal((*where, "iterator"), f"Step '{name}': loop.iterator must not be empty")
     if fields_of(loop.get("spec")).get("mode") == "cursor":
         if loop.get("cursor") is None:
             text = f"Step '{name}': loop.spec.mode=cursor requires a loop.cursor block with a claim query"
-            yield ShapeRefusal(where, text, "cursor")
+            yield Refusal(where, text, "cursor")
     elif loop.get("in") is None or (isinstance(loop["in"], str) and not loop["in"].strip()):
-        yield ShapeRefusal(where, f"Step '{name}': loop requires `in:` (the collection expression)", "in")
+        yield Refusal(where, f"Step '{name}': loop requires `in:` (the collection expression)", "in")
 
 
-def _arc_checks(step: Mapping[str, Any], path: Path, names: list[Any]) -> Iterator[ShapeRefusal]:
+def _arc_checks(step: Mapping[str, Any], path: Path, names: list[Any]) -> Iterator[Refusal]:
     following = step.get("next")
     is_router = isinstance(following, dict)
     arcs = following.get("arcs") if isinstance(following, dict) else following
@@ -266,10 +266,10 @@ def _arc_checks(step: Mapping[str, Any], path: Path, names: list[Any]) -> Iterat
         target = written if isinstance(written, str) else fields_of(arc).get("step")
         if isinstance(target, str) and target not in names:
             place = at if isinstance(arc, str) else (*at, "step")
-            yield ShapeRefusal(place, f"Step '{name}' references unknown step '{target}' in {where}")
+            yield Refusal(place, f"Step '{name}' references unknown step '{target}' in {where}")
         when = fields_of(arc).get("when")
         if isinstance(when, str) and not _is_expression(when):
-            yield ShapeRefusal((*at, "when"), f"Step '{name}': {where}[].when has invalid expression: {when}")
+            yield Refusal((*at, "when"), f"Step '{name}': {where}[].when has invalid expression: {when}")
 
 
 def _is_expression(text: object) -> bool:

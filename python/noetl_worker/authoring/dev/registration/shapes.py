@@ -11,7 +11,7 @@ from noetl_worker.authoring.dev.positions import Path
 UNPROCESSABLE: Final = 422
 
 
-class ShapeRefusal(NamedTuple):
+class Refusal(NamedTuple):
     """Why a plane refuses a playbook."""
 
     path: Path
@@ -33,19 +33,19 @@ def value_at(value: Any, path: Path) -> Any:
     return value
 
 
-Shape: TypeAlias = Callable[[Any, Path], Iterator[ShapeRefusal]]
+Shape: TypeAlias = Callable[[Any, Path], Iterator[Refusal]]
 
 
-def anything(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+def anything(value: Any, path: Path) -> Iterator[Refusal]:
     yield from ()
 
 
 def of_type(*types: type, said: str) -> Shape:
     """Return a shape of these Python types; True and False are no numbers."""
 
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            yield ShapeRefusal(path, said)
+            yield Refusal(path, said)
 
     return check
 
@@ -54,15 +54,15 @@ def one_of(*allowed: str) -> Shape:
     *first, last = (f"'{name}'" for name in allowed)
     said = f"Input should be {', '.join(first)} or {last}" if first else f"Input should be {last}"
 
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, str) or value not in allowed:
-            yield ShapeRefusal(path, said)
+            yield Refusal(path, said)
 
     return check
 
 
 def optional(shape: Shape) -> Shape:
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if value is not None:
             yield from shape(value, path)
 
@@ -70,9 +70,9 @@ def optional(shape: Shape) -> Shape:
 
 
 def list_of(shape: Shape, said: str = "Input should be a valid list") -> Shape:
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, list):
-            yield ShapeRefusal(path, said)
+            yield Refusal(path, said)
             return
         for index, item in enumerate(value):
             yield from shape(item, (*path, index))
@@ -83,13 +83,13 @@ def list_of(shape: Shape, said: str = "Input should be a valid list") -> Shape:
 def mapping_of(shape: Shape = anything, said: str = "Input should be a valid dictionary") -> Shape:
     """Return a shape of mappings with keys that are text."""
 
-    def check(value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):
-            yield ShapeRefusal(path, said)
+            yield Refusal(path, said)
             return
         for key, item in value.items():
             if not isinstance(key, str):
-                yield ShapeRefusal((*path, key), "a key should be text")
+                yield Refusal((*path, key), "a key should be text")
             yield from shape(item, (*path, key))
 
     return check
@@ -108,17 +108,17 @@ class Record:
     refused: Mapping[str, str] = field(default_factory=dict)
     """Why a key may not be there."""
 
-    def __call__(self, value: Any, path: Path) -> Iterator[ShapeRefusal]:
+    def __call__(self, value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):
-            yield ShapeRefusal(path, self.no_mapping)
+            yield Refusal(path, self.no_mapping)
             return
         for name in self.needed:
             if name not in value:
-                yield ShapeRefusal(path, self.missing.format(name), name)
+                yield Refusal(path, self.missing.format(name), name)
         for key, item in value.items():
             if key in self.refused:
-                yield ShapeRefusal((*path, key), self.refused[key])
+                yield Refusal((*path, key), self.refused[key])
             elif key in self.fields:
                 yield from self.fields[key](item, (*path, key))
             elif self.has_text_keys and not isinstance(key, str):
-                yield ShapeRefusal((*path, key), "a key should be text")
+                yield Refusal((*path, key), "a key should be text")

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from noetl_worker.authoring.dev.database import Ids, moment
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.registration.python_model import refused_by_python
-from noetl_worker.authoring.dev.registration.shapes import UNPROCESSABLE, ShapeRefusal, value_at
+from noetl_worker.authoring.dev.registration.shapes import UNPROCESSABLE, Refusal, value_at
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError
@@ -78,7 +78,7 @@ class Catalog:
         more = f" (+{len(said) - _MOST_SAID} more)" if len(said) > _MOST_SAID else ""
         return "; ".join(said[:_MOST_SAID]) + more if said else None
 
-    def _is_of_own_kind(self, refusal: ShapeRefusal, document: Mapping[str, JsonValue]) -> bool:
+    def _is_of_own_kind(self, refusal: Refusal, document: Mapping[str, JsonValue]) -> bool:
         """Tests of a worker register its own kinds too."""
         if refusal.path[-1:] != ("kind",):
             return False
@@ -162,7 +162,7 @@ class Catalog:
         return {"layout": document.get("workflow"), "payload": document.get("workload")}
 
 
-def _placed(refusal: ShapeRefusal) -> str:
+def _placed(refusal: Refusal) -> str:
     """The text with its place, as `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
     place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))
     return f"{place}: {refusal.text}" if place else refusal.text

@@ -13,7 +13,7 @@ from noetl_worker.authoring.dev.orchestration.playbook import Playbook
 from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
-from noetl_worker.authoring.dev.registration.shapes import ShapeRefusal
+from noetl_worker.authoring.dev.registration.shapes import Refusal
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, Refused, answer, detail, invalid, rust_error
 from noetl_worker.authoring.dev.server.catalog import EXECUTABLE_KINDS, Catalog, CatalogEntry
 from noetl_worker.authoring.dev.server.credentials import Keychain
@@ -155,7 +155,7 @@ class Executions:
             del self._by_id[execution.execution_id]
             raise
 
-    def _refusal_of_rust(self, entry: CatalogEntry) -> ShapeRefusal | None:
+    def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
         """Return why the plane does not execute it, as far as a development plane minds: `check` says the rest.
 
         The head of a file may be missing, a kind may be of a plug-in or stand in for another one, and what a tool's

@@ -8,11 +8,11 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.positions import Path, Place
 from noetl_worker.authoring.dev.registration.python_model import refused_by_python
 from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
-from noetl_worker.authoring.dev.registration.shapes import ShapeRefusal, value_at
+from noetl_worker.authoring.dev.registration.shapes import Refusal, value_at
 from noetl_worker.authoring.lint.findings import Inspected, Mistake
 from noetl_worker.tools.fields import nearest
 
-_READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[ShapeRefusal]]]]] = {
+_READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[Refusal]]]]] = {
     "python": ("NW511", refused_by_python),
     "rust": ("NW507", refused_by_rust),
 }
@@ -49,7 +49,7 @@ def _report(
     inspection: Inspected,
     plane: str,
     code: str,
-    refusal: ShapeRefusal,
+    refusal: Refusal,
     found: Mapping[tuple[int, int], Sequence[Mistake]],
 ) -> None:
     known = [one for place in sorted(_places(inspection, refusal)) for one in found.get(place, ())]
@@ -63,11 +63,11 @@ def _report(
         inspection.add(code, place, f"{what}: {refusal.text}{_hint(refusal)}")
 
 
-def _hint(refusal: ShapeRefusal) -> str:
+def _hint(refusal: Refusal) -> str:
     return f" ('{refusal.missing}')" if refusal.missing and refusal.missing not in refusal.text else ""
 
 
-def _places(inspection: Inspected, refusal: ShapeRefusal) -> set[tuple[int, int]]:
+def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
     """Where a finding of the same mistake may stand: at the value, its key, or a key like the one that is missing."""
     playbook, path = inspection.playbook, refusal.path
     paths: list[Path] = [path]
