@@ -121,7 +121,8 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
         NatsUnavailable: JetStream is off, or does not answer.
         JetStreamError: the durable differs so that a worker must not or cannot use it: it
             filters other subjects than the settings say (then another pool's commands would be claimed,
-            protocol/README.md T-22), is no pull consumer, or refuses our pulls. The text has the command that mends it.
+            protocol/notification.md#durable), is no pull consumer, or refuses our pulls. The text has the command that
+            mends it.
     """
     found = await _find_commands(client, settings)
     stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
