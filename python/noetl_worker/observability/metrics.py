@@ -138,6 +138,11 @@ FOREIGN_POOL: Final = Counter(
 )
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse")
 PENDING: Final = Gauge("noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"])
+OLDEST_WAITING: Final = Gauge(
+    "noetl_worker_nats_consumer_oldest_waiting_seconds",
+    "Most seconds that any waiting message can have waited, as this worker sees it. The pool's is the least of all",
+    ["stream", "consumer"],
+)
 ACK_PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending",
     "num_ack_pending of the durable",

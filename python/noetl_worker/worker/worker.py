@@ -305,7 +305,7 @@ class Worker:
         report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
             happens.append(report_readiness)  # a look into a black hole takes its 5 s
-        look_again_at = 0.0
+        look_again_at, waits_from = 0.0, time.time()
         while self.stopping.level < StopLevel.DRAIN:
             if time.monotonic() >= look_again_at:
                 self._look_at_credentials()
@@ -343,6 +343,9 @@ class Worker:
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
             self._pause_left_s, self._durable_trouble = seen.pause_left_s, seen.trouble
             report_readiness()
+            waits_from = max(waits_from if seen.pending else time.time(), puller.newest_published_at)
+            oldest_s = max(0.0, time.time() - waits_from) if seen.pending else 0.0
+            metrics.OLDEST_WAITING.labels(durable.stream, durable.name).set(oldest_s)
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 

@@ -107,6 +107,8 @@ class Puller:
         self._mendings = 0
         self._reconnected_at = float("-inf")
         self._paused = False
+        self.newest_published_at = 0.0
+        """When the newest message was stored that came here for the first time. A waiting message is newer."""
         self.last_progress = time.monotonic()
         self.connection.on_reconnected.append(self._start_afresh)
 
@@ -223,7 +225,10 @@ class Puller:
             self._mendings = 0
             try:
                 client, offset_s = self.connection.client, self._wall_offset_s
-                self.deliver(Delivery(client, message, self._heard, wall_offset_s=offset_s))
+                delivery = Delivery(client, message, self._heard, wall_offset_s=offset_s)
+                if delivery.num_delivered == 1:
+                    self.newest_published_at = delivery.published_at
+                self.deliver(delivery)
             except Exception as error:  # one that goes on from here ends the connection
                 is_ours = not isinstance(error, JetStreamError)
                 log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
