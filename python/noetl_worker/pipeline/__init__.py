@@ -1,1 +1,1 @@
-"""One command, from its bytes to the ack: start at executor.py."""
+"""The path of one command from the message's bytes to the ack. Start at executor.py."""
