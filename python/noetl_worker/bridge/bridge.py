@@ -54,7 +54,7 @@ class BridgeOptions:
 
 
 class Bridge:
-    """One bridge process. `run()` returns its exit code."""
+    """A bridge process. `run()` returns its exit code."""
 
     def __init__(self, settings: Settings, options: BridgeOptions) -> None:
         self.settings, self.options = settings, options

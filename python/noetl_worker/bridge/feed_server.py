@@ -109,7 +109,7 @@ class FeedServer:
 
 
 class FeedConnection(asyncio.Protocol):
-    """One publisher. Acknowledgements are sent in the order of its frames."""
+    """A publisher. Acknowledgements are sent in the order of its frames."""
 
     def __init__(self, server: FeedServer) -> None:
         self._server = server

@@ -15,7 +15,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 
 
 class HeldRecord:
-    """One record, from its last byte to its acknowledgement."""
+    """A record, from its last byte to its acknowledgement."""
 
     __slots__ = ("is_kept", "number", "on_kept", "record", "sent_s", "since_s")
 

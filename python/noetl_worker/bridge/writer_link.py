@@ -19,7 +19,7 @@ _ACK_BYTES: Final = 8
 
 
 class WriterLink:
-    """One connection to the writer, which answers in the order of the frames, with numbers of its own."""
+    """The connection to the writer, which answers in the order of the frames, with numbers of its own."""
 
     def __init__(self, address: FeedAddress, held: HeldRecords) -> None:
         self.peer: Final = Peer("writer", address)

@@ -45,7 +45,7 @@ class Executor:
     share: ExecutionShare | None = None
     """Limit on the slots of one execution. None: an execution may take every slot."""
     traces: DeliveryTraces | None = None
-    """None: tracing is off."""
+    """Makes the traces. None: tracing is off."""
 
     async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
         """Take one delivery to its outcome. Return None when another delivery of the same message will be answered

@@ -53,7 +53,7 @@ class Progress:
     """The phase and the facts of one delivery. The worker, the logs and the traces read them."""
 
     delivery: Delivery | None = None
-    """None: the command came in no message."""
+    """The delivery of the message. None: the command came in no message."""
     phase: Phase = Phase.RECEIVED
     is_stopping: bool = False
     is_cut: bool = False

@@ -81,7 +81,7 @@ log = structlog.get_logger("noetl_worker")
 
 
 class Worker:
-    """One worker process. `run()` returns its exit code."""
+    """A worker process. `run()` returns its exit code."""
 
     def __init__(
         self,

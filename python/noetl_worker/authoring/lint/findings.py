@@ -17,7 +17,7 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One finding."""
+    """A finding."""
 
     file: str
     line: int

@@ -26,7 +26,7 @@ MAX_KEPT: Final = 256 * (KEPT + 256)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One parsed condition."""
+    """A parsed condition."""
 
     left: str
     op: str

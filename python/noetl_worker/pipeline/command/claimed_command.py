@@ -80,7 +80,7 @@ class WorkerServices:
 
 @dataclass(eq=False, repr=False)
 class ClaimedCommand:
-    """One claimed command. `run` is called once."""
+    """A claimed command. `run` is called once."""
 
     claim: Claimed
     notification: Envelope

@@ -1,1 +1,1 @@
-"""One delivery: its bytes decoded, its pool checked, and JetStream answered."""
+"""A delivery: its bytes decoded, its pool checked, and JetStream answered."""

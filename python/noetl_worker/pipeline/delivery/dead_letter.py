@@ -187,7 +187,7 @@ class DeadLetter:
     kind: str
     """Value of an OutcomeKind."""
     reason: str
-    """Why the message can never run, with the plane's last answer if there was one."""
+    """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str
     """The subject on which the message was published."""
     stream_sequence: int

@@ -21,7 +21,7 @@ class InFlightView:
     """Returns one JSON object when called; times are in seconds."""
 
     progresses: Mapping[Any, Progress]
-    """One entry per delivery. The worker changes this mapping meanwhile."""
+    """An entry per delivery. The worker changes this mapping meanwhile."""
     worker: Mapping[str, object]
     """The fields of the start-up log line: ids, addresses, version."""
     since: float = field(default_factory=lambda: time.monotonic())

@@ -89,7 +89,7 @@ class EventSet:
     """True if the plane has confirmed that the batch is lost and the command given to nobody. The set is then sent
     without a claim. A row does not store it: the reader asks the plane again."""
     unstored: str = ""
-    """Why the result store did not take the result."""
+    """Reason why the result store did not take the result."""
     kind: str = ""
     """Kind of the command's tool, for the log; "" in a row of an earlier version."""
     size: int = 0

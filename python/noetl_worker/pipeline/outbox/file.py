@@ -1,4 +1,4 @@
-"""One file of the outbox: terminal events in SQLite (WAL), and a lock that ends with its process.
+"""A file of the outbox: terminal events in SQLite (WAL), and a lock that ends with its process.
 
 A process that gets a dead process's lock takes over the file. The rows stay in it and are deleted one by one as they
 are sent. A file that another user could have written is not opened; a file of another version waits for a worker that
@@ -33,7 +33,7 @@ _TABLE: Final = (
 
 
 class OutboxRow(NamedTuple):
-    """One row of the outbox, without its contents."""
+    """A row of the outbox, without its contents."""
 
     key: str
     command_id: str
@@ -44,7 +44,7 @@ class OutboxRow(NamedTuple):
 
 
 class OutboxFile:
-    """One open file, for a single thread. Every method may raise sqlite3.Error or OSError (a full disk, a name that is
+    """An open file, for a single thread. Every method may raise sqlite3.Error or OSError (a full disk, a name that is
     taken)."""
 
     def __init__(self, directory: Path, name: str, lock: IO[bytes]) -> None:

@@ -87,7 +87,7 @@ class Outbox:
 
     @property
     def trouble(self) -> str | None:
-        """Why pulling must pause (a further claim could only be held in memory), or None."""
+        """Reason to pause pulling (a further claim could only be held in memory), or None."""
         if self.unkept:
             return f"the outbox cannot be written, and {len(self.unkept)} outcomes are in memory only"
         return "the outbox is full" if self.is_full else None

@@ -28,7 +28,7 @@ _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row,
 
 @dataclass(frozen=True, slots=True)
 class KeptSet:
-    """One outcome that no control plane has accepted yet."""
+    """An outcome that no control plane has accepted yet."""
 
     file: Path
     is_owned: bool
@@ -38,7 +38,7 @@ class KeptSet:
     """Address of the next request."""
     size: int
     event_set: EventSet | None
-    """None: the row cannot be read."""
+    """The outcome's events, or None if the row cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

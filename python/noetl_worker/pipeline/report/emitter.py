@@ -57,7 +57,7 @@ class Emitter:
         self.stopping: Final = stopping or Stopping()
         self.started: Final = StartedClock()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
-        """For the key of each set being sent, the callers that wait for it."""
+        """Callers waiting for each set that is being sent, by its key."""
         self.issuing: Final[dict[str, bool]] = {}
         """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for the
         acceptance."""

@@ -1,4 +1,4 @@
-"""One port with the probes and metrics of all workers of a supervisor."""
+"""A port with the probes and metrics of all workers of a supervisor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Said:
 def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
     said = {worker.number: _Said() for worker in supervisor.workers}
     scrapes = asyncio.Lock()
-    """One scrape at a time, so that later scrapes never show lower counts."""
+    """Lock for one scrape at a time, so that later scrapes never show lower counts."""
 
     async def livez() -> tuple[int, Mapping[str, Any]]:
         """Answer 503 if a worker fails or hangs. A dead worker is being restarted, so the others need no restart.

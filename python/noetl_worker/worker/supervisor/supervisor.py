@@ -44,7 +44,7 @@ log = structlog.get_logger("noetl_worker.worker.supervisor")
 
 @dataclass
 class WorkerProcess:
-    """One of the workers, over all its lives."""
+    """A worker, over all its lives."""
 
     number: int
     probes: socket.socket | None
