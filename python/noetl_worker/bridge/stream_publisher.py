@@ -136,8 +136,8 @@ class StreamPublisher:
                 "bridge_publish_failed",
                 held=len(self._held),
                 **line,
-                advice="nothing is lost: the server waits for the acknowledgement. Check JetStream, and with "
-                "`noetl-worker nats ensure` the stream",
+                advice="nothing is lost: the server waits for the acknowledgement. Check JetStream and, with "
+                "`noetl-worker nats ensure`, the stream",
             )
 
     def _answered(self, message: Msg) -> None:

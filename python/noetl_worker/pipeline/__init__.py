@@ -1,1 +1,1 @@
-"""The path of one command from the message's bytes to the ack. Start at executor.py."""
+"""The path of a command from bytes to ack: start at executor.py."""

@@ -4,7 +4,7 @@
 
 Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
 after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
-asyncio task runs all stages; `phases.py` says how a stop of the worker ends each of them.
+task runs all stages; `phases.py` says how a stop of the worker ends each.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Executor:
     client: ControlPlaneClient
     services: WorkerServices
     pools: Pools | None = None
-    """Rule for the pools this worker serves. None: commands of every pool are run."""
+    """Rule for the pools this worker serves. None: every pool."""
     share: ExecutionShare | None = None
-    """Limit on the slots of one execution. None: an execution may take every slot."""
+    """Limit on one execution's slots. None: no limit."""
     traces: DeliveryTraces | None = None
     """Makes the traces. None: tracing is off."""
 

@@ -1,4 +1,4 @@
-"""The phase of one delivery, and how a stop of the worker ends each phase.
+"""The phase of one delivery, and how a stop of the worker ends it.
 
 | phase | when the grace period is over |
 |---|---|
@@ -7,8 +7,7 @@
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |
 | deciding | nothing: the phase ends by itself |
-| reporting | one more try within REPORT_S, then the outbox keeps the outcome; a request in which the plane issues |
-| | commands may last until the hard stop |
+| reporting | one try, REPORT_S; then the outbox has it; a plane that issues commands has until hard stop |
 
 Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """
@@ -43,33 +42,31 @@ class Phase(enum.Enum):
 
 
 class Stages(Protocol):
-    """Receives each phase as it begins; the recorder of a trace makes spans of them."""
+    """Receives each phase as it begins: the spans of a trace."""
 
     def enter(self, phase: Phase) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """The phase and the facts of one delivery. The worker, the logs and the traces read them."""
+    """The phase and the facts of one delivery, for the worker, logs and traces."""
 
     delivery: Delivery | None = None
-    """The delivery of the message. None: the command came in no message."""
+    """Absent for a command that came in no message."""
     phase: Phase = Phase.RECEIVED
     is_stopping: bool = False
     is_cut: bool = False
-    """True once the task was cancelled and its pending await abandoned."""
+    """True once the task was cancelled."""
     task: asyncio.Task[Any] | None = None
     """The only task that works on the delivery."""
     notification: Envelope | None = None
     command: Command | None = None
     """The claimed command. Until its context is read, it has only its ids."""
     claimed_at: float = 0.0
-    """Monotonic time of the claim. `tool_at` is the time of the tool's start, 0 if it did not run. Only the log reads
-    them."""
+    """Monotonic time of the claim. `tool_at` is the tool's start, 0 if it did not run. Only the log reads them."""
     tool_at: float = 0.0
     tool_s: float = 0.0
     failure: str | None = None
-    """Kind of the command's failure."""
     has_line: bool = False
     """True if the failure has been logged."""
     stages: Stages | None = None

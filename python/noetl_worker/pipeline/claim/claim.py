@@ -23,16 +23,14 @@ _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
-    """Claim the command of a `command.issued` event once. An error of a server or the network is an outcome, never
-    raised."""
+    """Claim the command of a `command.issued` event once. Errors of a server or network are outcomes, never raised."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except AnswerTooLarge as error:
             return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
-            # The plane may have granted this claim, and then refuses every other worker: ask again, the same id gets
-            # the command.
+            # The plane may have granted this claim, and then refuses all other workers. The same id gets it again.
             if left == 0:
                 return RetryLater(str(error))
         except TransportError as error:

@@ -1,7 +1,7 @@
 """Stage 6: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
 Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. Only `set_var`
-has an effect of its own. It runs here, before the terminal events are sent, so its failure fails the command.
+acts here, before the terminal events, so its failure fails the command.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
 MOST_CACHED_BYTES: Final = 16 * 1024
-"""Largest table that is cached, so the cache holds at most 4 MiB of JSON and several times as much compiled. A playbook
-sends the same cases in every command of a step; a larger table is compiled each time."""
+"""Largest table that is cached: at most 4 MiB of JSON in all, several times as much compiled. A step sends the same
+cases in every command; a larger table is compiled each time."""
 
 
 def match_cases(

@@ -65,7 +65,7 @@ class WorkerServices:
     machine: Gate = field(default_factory=partial(Gate, 1))
     """Number of commands this machine has room for. The slots shrink with it."""
     starts: StartNotes | None = None
-    """Counts the starts of a command across deliveries. None: starts are not counted."""
+    """Counts the starts of a command across deliveries. None: not counted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
     """Seconds between two questions about cancellation; 0: never asked."""
 
@@ -140,7 +140,8 @@ class ClaimedCommand:
         return min(noted, max(earlier, claims - 1))
 
     async def run(self) -> Outcome:
-        """Run the tool, match the cases, and report the outcome. If the worker stops first, return the command."""
+        """Run the tool, match the cases, and report the outcome. If the worker stops first, return the command to the
+        stream."""
         progress = self.progress
         try:
             try:
@@ -278,8 +279,8 @@ def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, no
     """Return whether the plane must be asked about the claim before the outcome is reported.
 
     Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery an earlier process's outbox may be
-    sending the outcome (two outcomes were seen). This is a function because a command that holds a method of its own is
-    a reference cycle, whose memory waits for the garbage collector.
+    sending the outcome (seen: two outcomes). This is no method: a command that holds one of its own is a reference
+    cycle, and waits for the garbage collector.
     """
     is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -31,7 +31,7 @@ from noetl_worker.text.templates.template import PlainText, has_template
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
 """The only key of a context over 512 kB when the Rust plane's own store does not answer it: a reference to the context
-(source of server 3.54.0). Unless the reference is resolved, the command would run with no input."""
+(source of server 3.54.0). Unless it is resolved, the command would run with no input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is taken for a loop."""
@@ -228,10 +228,7 @@ def _is_of_data(text: str, data: Sequence[str]) -> bool:
 
 
 def _has_closed_marks(text: str) -> bool:
-    """Return whether a text has an opened and closed template mark.
-
-    A pattern would search the rest of an unclosed text from each opening mark on.
-    """
+    """Return whether a text has an opened and closed template mark. A pattern would take quadratic time."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
@@ -252,7 +249,7 @@ def _as_data(value: Any) -> Any:
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """Return the cases from `cases` or `case` of the context, or else of the config (as in the recorded playbooks)."""
+    """Return the cases: `cases` or `case` of the context, else of the config (as in the recorded playbooks)."""
     found: JsonValue = None
     for name in _CASES:
         if name in context and found is None:
@@ -277,7 +274,7 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """Return the attempt: `attempt` is sent, but the published worker reads `attempts`
+    """Return the attempt. The plane sends `attempt`; the published worker reads `attempts`
     (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1

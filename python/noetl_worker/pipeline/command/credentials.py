@@ -1,7 +1,7 @@
 """Credential aliases and keychain references, resolved just before the tool runs, and the secrets in them.
 
-A secret never enters a stored context. If a secret does not resolve, the command fails and names it; it never becomes
-an empty text. Every secret given to a tool is remembered and redacted in all that leaves the worker.
+A secret never enters a stored context. If one does not resolve, the command fails and names it; it never becomes an
+empty text. Every secret given to a tool is remembered and redacted in all that leaves the worker.
 
 The key of a cached secret limits who sees it. A credential is fetched with the execution's id, so the answer belongs to
 that execution. A keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
@@ -41,8 +41,6 @@ _KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|
 
 
 class CommandCredentials:
-    """The credentials of one command."""
-
     def __init__(self, command: Command, plane: Plane) -> None:
         self._command = command
         self._plane = plane
@@ -182,9 +180,11 @@ class CommandCredentials:
         )
 
     async def _entry_by_credentials(self, name: str) -> JsonValue:
-        """Return the credential of this name for `_entry`. The plane resolves by the execution's id only entries of
-        kind `credential`. Any credential with the name is answered too, so the operator's list of allowed aliases
-        applies."""
+        """Return the credential of this name for `_entry`, if the operator allows it.
+
+        The plane resolves by the execution's id its entries of kind `credential`, and any other credential of this
+        name.
+        """
         try:
             return dict(await self.credential(name))
         except CredentialError as error:
@@ -239,8 +239,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
         try:
             return await call()
         except AuthRefused as error:
-            # The plane has just accepted this token for the claim, so the refusal concerns the secret and does not
-            # pass.
+            # The plane has just accepted this token for the claim: the refusal concerns the secret and does not pass.
             raise CredentialError(
                 f"{what} is refused by the control plane: {error}", code="credential_refused"
             ) from error
@@ -254,9 +253,9 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:
-    """Return the keychain entries named by templates in `value`: `keychain.name`, `keychain["a name"]`.
+    """Return the keychain entries that templates in `value` name: `keychain.name`, `keychain["a name"]`.
 
-    None means that no template mentions the keychain. A template that computes the name finds no entry and fails.
+    None: no template mentions the keychain. A template that computes the name finds no entry and fails.
     """
     if next(_templates(value), None) is None:
         return None
@@ -268,8 +267,7 @@ def _templates(value: JsonValue) -> Iterator[str]:
 
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
-    """Return the seconds for which the secret is valid, from the plane or the secret itself, or None if neither says
-    so."""
+    """Return the seconds for which the secret is valid, by the plane or the secret itself, or None if unknown."""
     ends: list[float] = []
     ttl_s = record.get("ttl_seconds")
     if isinstance(ttl_s, (int, float)):
@@ -282,7 +280,7 @@ def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
 
 
 def _until(moment: JsonValue) -> list[float]:
-    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), as a list; empty for other
+    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or an empty list for other
     values."""
     if isinstance(moment, str):
         try:

@@ -1,6 +1,6 @@
 """Stage 5: runs exactly one tool for a command, within its timeout.
 
-`dev` and `run` both use this module. The ToolContext made here is a tool's only access to the worker.
+`dev` and `run` both use this module. A tool reaches the worker only by the ToolContext made here.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ class Dispatch:
     ran_at: float = field(default=0.0, init=False)
     """Monotonic time when the tool began; 0: not yet."""
     ran_s: float = field(default=0.0, init=False)
-    """Seconds for which the tool ran."""
     credentials: CommandCredentials = field(init=False)
-    """The command's credentials. All secrets given to the tool are redacted in everything that leaves the worker."""
+    """The command's credentials. Their secrets are redacted in everything that leaves the worker."""
     _bound: StepLog | None = field(default=None, init=False)
     _stop: Stop = field(default_factory=Stop, init=False)
     _scope: CallScope | None = field(default=None, init=False)
@@ -93,7 +92,7 @@ class Dispatch:
             self._scope.interrupt(SHUTDOWN)
 
     def _log(self) -> StepLog:
-        """Return the logger with the command's ids. It is created on first use, since most commands log nothing."""
+        """Return the logger with the command's ids, made on first use: most commands log nothing."""
         if self._bound is None:
             command = self.command
             log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
@@ -120,7 +119,7 @@ class Dispatch:
             config = await self.credentials.resolve_references(dict(config))
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.of(config, given)
-        # A template may have inserted a secret. Without templates, only a config whose text mentions one has secrets.
+        # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
         # `add_inline` finds every secret in an address without a login. Beside a secret's name it may miss one.
@@ -137,7 +136,8 @@ class Dispatch:
         prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)
-        if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates fail
+        # A template that reads such a value raises; code does not.
+        if command.redacted and (read := places_in_code(command.config, command.redacted)):
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
         return prepared

@@ -1,4 +1,4 @@
-"""Returning a command when the worker stops, and checking that a claim is still ours.
+"""Returning commands when the worker stops, and checking that a claim is still ours.
 
 Interrupted is not failed: a stop never adds a second outcome to one that is being sent.
 """
@@ -59,12 +59,11 @@ class ClaimedOnce:
     is_expired: Callable[[float], bool]
     """Returns True if another worker may have the command by then (`_may_be_anothers`)."""
     lease_s: float
-    """Seconds for which a claim stays with its holder, even if that has died."""
+    """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
     def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
-        """Return the ownership of an outcome that is late from the start: its claim is checked before anything is
-        sent."""
+        """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
         return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
@@ -78,9 +77,8 @@ class ClaimedOnce:
         """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database), since the question would never end. It is not raised if the plane gave the command away for the
-        claim's age alone. The plane takes the first outcome of two runs, and if both outlast a claim, none would be
-        reported otherwise.
+        database). It is not raised if the plane gave the command away for the claim's age alone: of two runs the plane
+        takes the first outcome, and where both outlast a claim, none would be reported.
         """
         tries = 0
         while True:
@@ -109,7 +107,7 @@ class ClaimedOnce:
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Outcome | None:
-    """Return the command that this machine had no resources for, or None if it must be reported as failed."""
+    """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     outcome = acknowledge.short_of_resources(
@@ -132,7 +130,8 @@ async def return_unstarted(
 
 
 async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
-    """Return a command that was not finished. If no worker could claim it again on this plane, report it as failed."""
+    """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
+    failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"

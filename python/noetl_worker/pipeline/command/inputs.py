@@ -34,10 +34,10 @@ class Inputs:
     async def of(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
-        """Return the config merged with the command's input and rendered, and the values to render the rest with."""
+        """Return the config merged with the command's input and rendered, and the values for further templates."""
         has_templates = self.command.marks.templates
         templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
-        # A template in the input sees only the plain values of the input: it would find its own text otherwise.
+        # A template in the input sees only the plain values of the input, not its own text.
         plain = (
             {name: value for name, value in given.items() if not template.has_template(value)}
             if has_templates
@@ -53,7 +53,7 @@ class Inputs:
             values = await self._values(inputs, templates)
         if inputs:
             config = {**config, "input": inputs}
-            render = values.render  # the input is data now and is not rendered a second time
+            render = values.render  # already rendered: it is data now
             values.render = lambda value, extra=None: value if value is inputs else render(value, extra)
         return config, values
 
@@ -69,8 +69,8 @@ class Inputs:
             # The plane has rendered the input: braces left in it are data (or had no value).
             **command.variables,
             **given,
-            # Metadata wins over variables of the same name (protocol/command.md#names). One plane has the id as a
-            # number.
+            # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
+            # plane.
             "execution_id": str(command.execution_id) if rules.ids_are_text else command.execution_id,
             "step": command.step,
             "server_url": command.server_url,

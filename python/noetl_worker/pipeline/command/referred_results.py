@@ -1,9 +1,9 @@
 """Fetches results of earlier steps that a claim contains only as a reference and a preview.
 
 Both planes send large results so (protocol/results.md#store). A template that reads more than the preview would
-silently get nothing, or the first row as if it were all rows. So each result is fetched, once, that the command's
-templates and code read beyond its preview. If the code is known only later (`workbook`, a script at an address), all
-results are fetched. A result that cannot be fetched is an error.
+silently get nothing, or the first row as if it were all rows. So the results that the command's templates and code read
+beyond the preview are fetched, each once. If that code comes later (`workbook`, a script at an address), all results
+are fetched. A result that cannot be fetched is an error.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 _COPIES: Final = ("ctx", "workload")
 """Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Names by which `python` code can read the command's variables. In `rhai` each variable is a name of the script."""
+"""Names by which `python` code reads the command's variables. In `rhai` each variable is a name of the script."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
-"""Kinds whose `script` may be an address. The script there reads the command's variables."""
+"""Kinds whose `script` may be an address, with code that reads the command's variables."""
 
 
 async def with_referred_results(
@@ -80,7 +80,7 @@ async def with_referred_results(
 
 
 def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results that templates and code in a value need. `kind` is the kind of code outside of a task."""
+    """Return the results that templates and code in a value need. `kind` applies to code outside of a task."""
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
     while waiting:
@@ -102,9 +102,9 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 
 
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
-    """Return whether a tool fetches its code or templates later, so that the variables they read are unknown now.
+    """Return whether a tool fetches its code later, so that its variables are unknown now.
 
-    This holds for an entry of the workbook and a script at an address. A script with several lines is not an address.
+    That is an entry of the workbook or a script at an address. A script of several lines is not an address.
     """
     if kind == "workbook":
         return True
@@ -150,7 +150,7 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results below a name. The planes, or `command.py`, copy all names to some variables."""
+    """Return the results below a name: the planes, or `command.py`, copy all names there."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:

@@ -58,8 +58,8 @@ def registry_of(settings: Settings) -> Registry:
 
 
 def _own_files(settings: Settings) -> list[str]:
-    """Return the files that playbooks may not access: the outbox, files with the worker's secrets, and files it gives
-    by name."""
+    """Return the files that playbooks may not access: the outbox, files with the worker's secrets, and its secrets
+    directory."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
     outbox = directory_of(settings.outbox_dir)

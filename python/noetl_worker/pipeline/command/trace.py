@@ -64,7 +64,7 @@ class ExecutionTraceIds(RandomIdGenerator):
         """The notification whose trace begins next. None: it belongs to no execution."""
         self._execution: tuple[str, int] | None = None
         self._trace_id = 0
-        """Trace id of the previous execution: the next command is mostly of the same execution."""
+        """Trace id of the previous execution, mostly the same."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
@@ -96,8 +96,7 @@ class DeliveryTraces:
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """Begin the trace. The caller must be in the command's own task: its code and its tool's task then belong to
-        the trace.
+        """Begin the trace in the command's own task, so that its code and its tool's task belong to the trace.
 
         Args:
             notification: None if it cannot be read.
@@ -142,7 +141,7 @@ class DeliveryTraces:
 
 
 class _Unrecorded:
-    """A trace that is sampled out: one span, not written to, that answers every question of the command."""
+    """A trace that is sampled out: a span that nothing is written to."""
 
     __slots__ = ("_at", "headers")
 
@@ -160,7 +159,7 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The recorded spans of a delivery: one per phase named in `_SPANS`, below the delivery's own."""
+    """The recorded spans: one per phase named in `_SPANS`, below the delivery's own."""
 
     tracer: Tracer
     process: Span | None
@@ -199,7 +198,7 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """End the spans after JetStream was answered. Anything still running (a pool's timer) is in no trace from now
+        """End the spans after the answer to JetStream. Work still running (a pool's timer) is in no trace from now
         on."""
         self._end_stage()
         span, self.process = self.process, None
@@ -234,8 +233,7 @@ def _ids(at: SpanContext | None) -> tuple[str, str] | None:
 
 
 def _written(at: SpanContext) -> dict[str, str]:
-    """Return the trace headers as the SDK's propagator writes them, without its look-up of the span. An invalid span
-    has none."""
+    """Return the trace headers like the SDK's propagator, without its look-up of the span. An invalid span has none."""
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
@@ -246,8 +244,7 @@ def _written(at: SpanContext) -> dict[str, str]:
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
-    """Return the headers for the propagator in lower case (nats-py keeps the sender's case). A header wins over the
-    body."""
+    """Return the headers in lower case (nats-py keeps the sender's case). A header wins over the body."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

@@ -35,8 +35,7 @@ MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """Age at which a message that met only server errors becomes a dead letter, in seconds. The stream forgets it after an
 hour (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Deliveries before that dead letter. An old message must not be given up after one error (all workers may have been
-down)."""
+"""Deliveries before that. One error must not end an old message (all workers may have been down)."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
@@ -100,7 +99,7 @@ def _held(kind: OutcomeKind, held: HeldByOther | HeldByThisWorker, num_delivered
 
 
 def no_free_slot() -> Outcome:
-    """Return the nak for a message beyond the free slots (an old pull after a reconnect), with a delay of a second."""
+    """Return the nak for a message beyond the free slots (an old pull after a reconnect)."""
     return Outcome(OutcomeKind.NO_SLOT, delay_s=1.0)
 
 
@@ -136,8 +135,8 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcom
 def system_pool(cause: str) -> Outcome:
     """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
 
-    After a nak, the copy would count against max_ack_pending until the stream forgets it. Each step of each execution
-    leaves one, and at 1,000 copies no worker of the durable would get a command.
+    A nak would count against max_ack_pending until the stream forgets the copy. Each step of each execution leaves one,
+    and at 1,000 no worker of the durable would get a command.
     """
     return Outcome(OutcomeKind.SYSTEM_POOL, cause)
 
@@ -148,7 +147,6 @@ def not_a_notification(cause: str) -> Outcome:
 
 
 def outcome_refused(cause: str) -> Outcome:
-    """Return the term for a command whose terminal events no plane accepts."""
     return Outcome(OutcomeKind.OUTCOME_REFUSED, cause)
 
 
@@ -162,9 +160,9 @@ def short_of_resources(
 ) -> Outcome | None:
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
-    The command has had no effect yet. It is reported as failed if its message is as old as MAX_SERVER_ERROR_AGE_S
-    allows, or if no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or on the
-    Python plane for 1,800 s once that knows of the start.
+    The command has had no effect yet. It is reported if its message is as old as MAX_SERVER_ERROR_AGE_S allows, or if
+    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or on the Python plane
+    for 1,800 s once that knows of the start.
     """
     is_kept_from_us = is_started and not RULES[dialect].lets_same_name_in
     if _is_old(num_delivered, message_age_s) or is_kept_from_us or not can_return:

@@ -1,7 +1,7 @@
 """Messages that can never run, stored with the reason in a stream of their own.
 
-A `term` alone would lose the message, so the dead letter is stored before the message is terminated. Requeueing
-publishes the message before it removes the dead letter.
+A `term` alone would lose the message, so its dead letter is stored first. Requeueing publishes the message before it
+removes the dead letter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
 """A dead letter must fit into NATS' default max_payload of 1 MiB."""
 _LOST: Final = "\ufffd"
-"""The character that decoding puts for bytes that are not UTF-8."""
+"""Replacement character for bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(
     (
         *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
@@ -41,7 +41,7 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Headers with credentials. Readers of dead letters are not always allowed to use these."""
+"""Headers with credentials, which readers of dead letters may not be allowed to use."""
 _NOT_KEPT_DELAY_S: Final = 30.0
 
 
@@ -50,17 +50,14 @@ class DeadLetters:
     """Stores the messages that can never run."""
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
-    """Called with subject, dead letter and message id. Stores the dead letter in JetStream, once for each id, and
-    returns then."""
+    """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
     async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
-        """Store one message in the form of `pack`. Return False if it was not stored: the message must not be
-        terminated then.
+        """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
 
         Args:
-            ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has a kind of its
-                own.
+            ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has its own `kind`.
         """
         sequence, reason = delivery.stream_sequence, outcome.reason
         dead_letter = pack(
@@ -101,7 +98,7 @@ async def settle_delivery(
 
     Returns:
         The word that the summary line counts (settlement.SETTLED), or None when the answer did not get through. Then
-        the message is redelivered, and the plane answers its claim that the command is finished.
+        the message is redelivered, and its claim is answered as finished.
     """
     kind, delay_s = outcome.kind, outcome.delay_s
     settlement = kind.settlement
@@ -189,7 +186,6 @@ class DeadLetter:
     reason: str
     """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str
-    """The subject on which the message was published."""
     stream_sequence: int
     num_delivered: int
     worker_id: str
@@ -199,7 +195,7 @@ class DeadLetter:
     size: int
     headers: Mapping[str, str]
     headers_left_out: tuple[str, ...]
-    """Names of headers that had a credential. A requeued message lacks these headers."""
+    """Names of headers that had a credential and were left out."""
     detail: Mapping[str, Any]
     """Other known facts: execution_id, command_id, step, cause."""
 
@@ -264,8 +260,7 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
 async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
     """Publish the message again, unchanged and on its old subject, then remove the dead letter.
 
-    A second requeue of the same dead letter (a lost answer, two operators) is dropped by JetStream because of its
-    message id.
+    JetStream drops a second requeue (a lost answer, two operators) because of its message id.
 
     Returns:
         Subject, stream and sequence of the new message, acknowledged by JetStream.

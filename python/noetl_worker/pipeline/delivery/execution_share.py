@@ -1,7 +1,7 @@
 """Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
 A command over the limit is returned with a delay, so that later messages are pulled. JetStream counts this as a
-delivery, visible to every worker; here it does not count as a try of the command.
+delivery, for every worker; here it is no try of the command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 OTHERS_S: Final = 2.0
-"""Seconds after another execution's last message during which more of its messages are expected."""
+"""Seconds for which a message of another execution is taken as a sign that more of them wait."""
 RETURNED_PER_SLOT: Final = 10
 """Most messages returned within OTHERS_S, per slot. Each counts against the durable's max_ack_pending until
 redelivered."""
@@ -26,10 +26,9 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(eq=False, repr=False)
 class ExecutionShare:
-    """Counts the running commands of each execution and decides which deliveries are returned."""
+    """Counts each execution's running commands and decides which deliveries are returned."""
 
     slots: int
-    """Slots of the worker."""
     share: float
     """Largest fraction of the slots for one execution, above 0 and below 1."""
     clock: Callable[[], float] = field(default=lambda: time.monotonic())  # late: a simulation replaces it
@@ -45,7 +44,7 @@ class ExecutionShare:
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay with which to return this delivery. None: the delivery is taken, and its `tries` is set."""
+        """Return the delay with which to return this delivery. None: it is taken, and its `tries` is set."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last

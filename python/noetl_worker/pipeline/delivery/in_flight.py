@@ -1,6 +1,6 @@
-"""Commands in flight and commands just finished, so that a command that arrives twice runs once.
+"""Commands in flight or just finished, so that a command that arrives twice runs once.
 
-The executor looks here before it claims or takes a slot: duplicates of running commands once used up all slots.
+The executor looks here before it claims: duplicates of running commands once used up all slots.
 """
 
 from __future__ import annotations
@@ -19,26 +19,24 @@ NO_MESSAGE: Final = 0
 class Seen(Enum):
     NEW = "new"
     REDELIVERED = "redelivered"
-    """The same message again, while its first delivery is worked on: ack_wait passed. One answer settles both
-    deliveries."""
+    """The same message again after ack_wait. One answer settles both deliveries."""
     PUBLISHED_AGAIN = "published_again"
     """Another message for a command in flight here (a reaper, overlapping consumers)."""
     BEING_REPORTED = "being_reported"
-    """A dead process left this command's outcome, and it is being sent. The command will be finished soon, or run by
-    this delivery."""
+    """A dead process left this command's outcome, which is being sent. Soon the command is finished, or this
+    delivery's."""
     FINISHED = "finished"
 
 
 class InFlight:
-    """The commands of this process by id. An id may come as a number and as text for the same command (T-2)."""
+    """The commands of this process by id, which may come as a number and as text for the same command (T-2).
+
+    Args:
+        remember_s: how long a finished command is remembered: two ack_waits, since a lost ack causes a redelivery after
+            one. An older duplicate costs one claim (409).
+    """
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
-        """Create an empty record.
-
-        Args:
-            remember_s: how long a finished command is remembered; the default is two ack_waits, because a lost ack
-                causes a redelivery after one. An older duplicate costs one claim (409).
-        """
         self._remember_s = remember_s
         self._clock = clock or time.monotonic  # looked up here: a simulation replaces the clock
         self._active: dict[CommandId, list[int]] = {}
@@ -78,21 +76,20 @@ class InFlight:
             del self._active[key]
 
     def finish(self, command_id: CommandId) -> None:
-        """Mark the command as finished, since its terminal events are accepted. A later delivery needs no claim."""
+        """Mark the command as finished: a later delivery needs no claim."""
         now = self._clock()
         if now - self._turned_at >= self._remember_s:
             self._forget_old(now)
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Drop the older of the two sets. Its entries are then between one and two periods old."""
+        """Drop the older of the two sets, whose entries are one to two periods old."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now
 
 
 def _key(command_id: CommandId) -> CommandId:
-    """Return a decimal id as a number, whichever form it came in. The worker remembers all finished ids, and texts take
-    twice the memory."""
+    """Return a decimal id as a number: the worker remembers all finished ids, and a text takes twice the memory."""
     text = str(command_id)
     return int(text) if text.isdecimal() else text

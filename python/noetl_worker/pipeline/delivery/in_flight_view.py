@@ -1,6 +1,6 @@
 """The worker's present work for operators: GET /debug/inflight, shown by `noetl-worker top`.
 
-The keepalive thread reads it even while the main loop is blocked, so it copies the data and waits for nothing.
+The keepalive thread reads it even while the main loop is blocked, so it copies and never waits.
 """
 
 from __future__ import annotations

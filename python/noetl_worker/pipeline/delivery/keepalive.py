@@ -37,7 +37,7 @@ from noetl_worker.settings.settings import Settings
 
 log = structlog.get_logger("noetl_worker.keepalive")
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""A plane that never answers must not delay a stop: drain, return and this time-out fit into Kubernetes' 30 s."""
+"""A plane that never answers must not delay a stop: drain, return and this fit into Kubernetes' 30 s."""
 
 
 @dataclass(slots=True)
@@ -45,8 +45,7 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """True once in_progress was late. The server or the plane may have given the command away, and later messages do
-    not change that."""
+    """True once in_progress was late: the command may have been given away, even if later messages arrived."""
     deliveries: int = 1
     """Deliveries with this reply subject. There can be two: a recreated durable counts from 1 again."""
 
@@ -75,11 +74,11 @@ class InProgress:
             del self._beats[reply]
 
     def heard(self, sent_at: float, stale_after_s: float) -> None:
-        """Note that the plane has taken a heartbeat, or that the first one is about to be sent.
+        """Note that the plane has taken a heartbeat, or is about to be sent the first one.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
-            stale_after_s: time without a heartbeat after which the plane gives claims away, and accepts the outcomes of
+            stale_after_s: time without a heartbeat after which the plane gives claims away, and takes the outcomes of
                 both workers (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
@@ -88,8 +87,7 @@ class InProgress:
         self._heard_at, self._stale_after_s = sent_at, stale_after_s
 
     def is_expired(self, reply: str, now: float) -> bool:
-        """Return whether the server or the plane was without a sign of life for too long, so that another worker may
-        have the command."""
+        """Return whether there was no sign of life for so long that another worker may have the command."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
@@ -167,12 +165,11 @@ class Keepalive:
         await _awaited(self._up)
 
     def is_alive(self) -> bool:
-        """Return False once the thread has ended by itself: deliveries and the registry row are no longer extended
-        then."""
+        """Return False once the thread has ended by itself: deliveries are no longer extended."""
         return self._thread.is_alive()
 
     async def stop(self) -> None:
-        """End the thread: deregister from the plane and close the connection. The worker calls this after the drain."""
+        """End the thread after the drain: deregister from the plane and close the connection."""
         if not self._thread.is_alive():
             return
         self._is_stopping = True

@@ -26,7 +26,7 @@ log = structlog.get_logger("noetl_worker")
 
 @dataclass(frozen=True, slots=True)
 class PoolRefusal:
-    """The reason why a notification is not for this worker."""
+    """Reason why a notification is not for this worker."""
 
     cause: str
     is_passed_over: bool = False
@@ -41,14 +41,13 @@ class Pools:
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
         self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
-        """Pool names and bare subject that need no further check. Nearly all commands have one of them."""
+        """Pool names and the bare subject that need no further check; nearly all commands have one."""
         self._settings = settings
         self._warned = Warned()
 
     def refusal(self, named: str | None, subject: str) -> PoolRefusal | None:
-        """Return why a notification is not for this worker, or None if it is. The reason is logged once per pool.
-
-        A notification without a pool is for every worker.
+        """Return why a notification is not for this worker, or None if it is or names no pool. Log the reason once per
+        pool.
 
         Args:
             named: the notification's `execution_pool`, which only the Rust plane sends.
@@ -67,9 +66,9 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="left to the pool's own workers. A Rust plane advances by them, by default: it needs "
-                "a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks "
-                "below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
+                advice="left to the pool's own workers. By default a Rust plane advances executions through such commands: "
+                "it needs a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run "
+                "playbooks below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
             )
         return PoolRefusal(f"it is for pool {SYSTEM_POOL!r}, which the settings do not name", is_passed_over=True)
 

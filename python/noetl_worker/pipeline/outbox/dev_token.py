@@ -1,7 +1,7 @@
 """The bearer token of a running `dev`, in a file for the user's other commands and for a worker that joins the plane.
 
-The port of the control plane is in the file's name, so a command that knows the address finds the file. A killed `dev`
-leaves its file behind; that token is no longer valid.
+The file's name has the port of the control plane, so the address leads to it. A killed `dev` leaves its file behind,
+with a token that is no longer valid.
 """
 
 from __future__ import annotations

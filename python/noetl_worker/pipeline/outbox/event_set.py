@@ -1,7 +1,7 @@
 """The terminal events of one command: the report, and how much of it was sent.
 
 An event is rendered only when it is sent, and the outbox row stores this object. A result that is too large for an
-event is sent before them, to the result store. So it is on disk, and needs no slot, as soon as the events are.
+event is sent first, to the result store. So it is on disk, without a slot, as soon as the events are.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ class EventSet:
     above: int = 0
     """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
-    """Id of the batch that this set replaces (a rescue). The plane stored that batch and never processed it."""
+    """Id of the batch that this set replaces (a rescue), which the plane stored and never processed."""
     created_at: float = 0.0
     """Seconds since 1970; 0 becomes now. The value outlives the process, so it is not monotonic."""
     was_tried: bool = False
     """True if the next request was sent before, perhaps by the process that wrote the row. A duplicate key is then our
-    own event, and the store may still be processing a result."""
+    own event; the store may still be processing a result."""
     is_rescue: bool = False
-    """True if the plane has confirmed that the batch is lost and the command given to nobody. The set is then sent
-    without a claim. A row does not store it: the reader asks the plane again."""
+    """True if the plane has confirmed that the batch is lost and its command free. The set is then sent without a
+    claim. The row lacks this flag: its reader asks the plane again."""
     unstored: str = ""
     """Reason why the result store did not take the result."""
     kind: str = ""
@@ -97,10 +97,10 @@ class EventSet:
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[Part, ...] = field(init=False)
     part: Part = field(init=False)
-    """The next request of events, or the last one when all are accepted. A result to be stored is sent before it."""
+    """The next request of events, after any result to be stored. The last one when all are accepted."""
     is_open: bool = field(init=False)
     key: str = field(init=False)
-    """Name of the set. A claim has one, so a failure that replaces a refused outcome has the same key."""
+    """Name of the set, one per claim: a failure that replaces a refused outcome has the same key."""
 
     def __post_init__(self) -> None:
         self.created_at = self.created_at or time.time()
@@ -153,7 +153,7 @@ class EventSet:
             max_bytes: what the plane takes in one batch.
 
         Returns:
-            True if there was a result. If the store had refused it before, the command fails with that reason.
+            True if there was a result. If the store had refused it, the command fails with that reason.
         """
         if not self.unstored:
             return self.rules.cut(self.report, self.step, max_bytes)
@@ -170,8 +170,8 @@ class EventSet:
         """Note that the next request was accepted.
 
         Args:
-            answer: the plane's answer as JSON. The result store's answer is an object and goes into the events; from an
-                answer to events, their ids are kept.
+            answer: the plane's answer as JSON. The result store's object goes into the events; of other answers the
+                event ids are kept.
         """
         self.was_tried = False
         if self.report.upload is not None:

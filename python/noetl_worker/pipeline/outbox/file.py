@@ -40,7 +40,6 @@ class OutboxRow(NamedTuple):
     place: str
     """Address of the next request: a plane, or a plane's result store. A row waits for this address only."""
     size: int
-    """Bytes of the contents."""
 
 
 class OutboxFile:
@@ -144,7 +143,7 @@ class OutboxFile:
     # ── its end ──
 
     def close(self, *, is_empty: bool) -> None:
-        """Give up the lock. An empty file is deleted; one with rows waits for the next worker.
+        """Give up the lock. An empty file is deleted; others wait for the next worker.
 
         Args:
             is_empty: True if no row is left to be sent.

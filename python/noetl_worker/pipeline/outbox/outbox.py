@@ -1,7 +1,7 @@
 """Terminal events that no plane has accepted yet, on disk, where they outlive the process that made them.
 
-Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, that is logged and
-the sets are held in memory. Either way a delivery is acknowledged only after the plane has accepted its events.
+Each process has one file (`file.py`), and takes over those of dead processes. If the disk fails, the sets are held in
+memory, as without an outbox: a delivery is acknowledged only after the plane has accepted its events.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from noetl_worker.pipeline.outbox.rows import read_row
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Limits of one outbox; the first one reached counts. A plane that works again takes so many sets in minutes."""
+"""Limits of one outbox; the first one reached counts. A plane that is back takes so many in minutes."""
 _ROOM_AGAIN: Final = 0.9
-"""Fraction of its limits below which a full outbox takes sets again. A lower limit keeps pulling from flickering."""
+"""Fraction of the limits below which a full outbox has room again, so that pulling does not flicker."""
 _MOST_FILES: Final = 32
 """Most adopted files at a time. Each holds four descriptors, and a worker that keeps crashing leaves many."""
 _FULL_ADVICE: Final = "nothing is pulled until the control plane accepts events again"
@@ -93,7 +93,6 @@ class Outbox:
         return "the outbox is full" if self.is_full else None
 
     def has(self, event_set: EventSet) -> bool:
-        """Return whether the set has a row on disk."""
         return event_set.key in self._rows
 
     def keep(self, event_set: EventSet) -> bool:
@@ -137,7 +136,7 @@ class Outbox:
         self._let_go(key)
 
     def close(self) -> None:
-        """Give up the locks. Empty files are deleted; files with rows wait for the next worker."""
+        """Give up the locks. Empty files are deleted; others wait for the next worker."""
         with_rows = {row.file for row in self._rows.values()}
         for file in [*self._left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
@@ -146,8 +145,7 @@ class Outbox:
     # ── the sets of dead processes ──
 
     def adopt(self) -> list[OutboxRow]:
-        """Take over the files of dead processes. Return their rows, which count as ours from now on; `load` reads
-        one."""
+        """Take over the files of dead processes. Return their rows, which are ours from now on; `load` reads one."""
         if self._is_off:
             return []
         rows: list[OutboxRow] = []
@@ -204,8 +202,8 @@ class Outbox:
         return rows
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
-        """Delete a row whose claim already has an outcome here: its command must not end twice. Return whether it was
-        one."""
+        """Delete a row whose claim already has an outcome here: its command must not end twice. Return whether it
+        did."""
         if row.key not in self._rows:
             return False
         log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
@@ -261,7 +259,7 @@ class Outbox:
         metrics.OUTBOX_UNWRITTEN.set(len(self.unkept))
 
     def log_fullness(self) -> None:
-        """Log the fullness: once when the outbox gets full, once a minute while it is, once when it has room again."""
+        """Log the fullness: when the outbox gets full, once a minute while it is, and when it has room again."""
         if not self.is_full:
             if (line := self._full.ends()) is not None:
                 log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)

@@ -35,7 +35,6 @@ class KeptSet:
     """True if the file's process is alive. Otherwise the next worker of this directory takes the file over."""
     command_id: str
     place: str
-    """Address of the next request."""
     size: int
     event_set: EventSet | None
     """The outcome's events, or None if the row cannot be read."""
@@ -90,8 +89,7 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Return whether a process holds the lock. The test takes the lock briefly; a worker adopting meanwhile tries
-    again."""
+    """Return whether a process holds the lock. This takes the lock briefly; an adopting worker tries again."""
     if sys.platform == "win32" or not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Reporting to the plane: the result cut to its budget, the terminal events, and their sending until accepted."""
+"""Reporting to the plane: the result within its budget, the terminal events, and their sending."""

@@ -44,8 +44,8 @@ holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_END_S: Final = 0.5
-"""Time after which a request that ends the command is slow: the plane is issuing commands in it. The set then goes to
-disk and leaves its slot."""
+"""Time after which a request is slow because the plane issues commands in it. The set then goes to disk, without a
+slot."""
 
 
 class Emitter:
@@ -59,8 +59,7 @@ class Emitter:
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Callers waiting for each set that is being sent, by its key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for the
-        acceptance."""
+        """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for it."""
 
     async def deliver(
         self,
@@ -79,8 +78,7 @@ class Emitter:
             ClaimLost: the set was late, and the command is no longer ours. Interrupted, asyncio.CancelledError: the
                 worker stops; the rest of the set is in the outbox.
         """
-        # On a Rust plane, an adopted outcome and our own run may share a claim: the second waits, then asks for the
-        # claim.
+        # On a Rust plane, an adopted outcome and our own run may share a claim: the second waits for the first.
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
@@ -152,7 +150,7 @@ class Emitter:
                 if not event_set.is_open:
                     return
                 sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
-            # The wait at the gate ends when the claim becomes uncertain; the plane is asked about the claim first then.
+            # The wait at the gate ends when the claim becomes uncertain: the plane is asked about it first then.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
                 body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
@@ -206,7 +204,7 @@ class Emitter:
 
     def _keep(self, event_set: EventSet, sending: Sending) -> None:
         """Write the set to disk and, if that succeeds, leave its slot."""
-        # A set whose result is still to be stored is not written again: it may be large, and it has not changed.
+        # A set whose result is still to be stored has not changed, and may be large.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.keep(event_set):
             sending.leave()
@@ -222,7 +220,7 @@ class Emitter:
 
     @staticmethod
     async def _cut(event_set: EventSet, most: int) -> bool:
-        """Take the result out of the events, and return whether there was one. The result is stored first then."""
+        """Take the result out of the events, to be stored first. Return whether there was one."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
         log.info("result_left_out_of_event", **event_set.who(), bytes=event_set.size, limit=most)
@@ -254,7 +252,7 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """Try once. Return the answer (None if there was none), its meaning, and the reason if it was not accepted."""
+        """Try once. Return the answer or None, its meaning, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:

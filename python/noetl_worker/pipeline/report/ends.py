@@ -1,4 +1,4 @@
-"""The interface for what one plane needs around terminal events, besides sending them."""
+"""The interface to one plane's handling of terminal events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class Ends(Protocol):
-    """Plane-specific handling of terminal events. Shared by all commands of a worker, and called concurrently."""
+    """Handling of terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
 
     dialect: Dialect
 
@@ -28,7 +28,7 @@ class Ends(Protocol):
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         """Return whether our own events finished the command, although the request had no answer.
 
-        If so, nothing more of the set is sent, or only a request that lets the plane go on.
+        If so, nothing is left to be sent, or only a request that lets the plane go on.
         """
 
     async def stop(self) -> None: ...

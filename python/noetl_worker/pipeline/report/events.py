@@ -1,8 +1,8 @@
 """Stage 7b: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
-command needs one request only. The terminal events wait for a `command.started` being sent, and carry one that was not
-accepted, so the start is never sent after the outcome.
+command needs one request. The terminal events wait for a start being sent, and carry one that was not accepted, so the
+start is never sent after the outcome.
 """
 
 from __future__ import annotations
@@ -36,15 +36,13 @@ _MEMORY_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class CommandEvents:
-    """The events of one command."""
-
     command: Command
     plane: Plane
     worker_id: str
     """The worker's name in the claim."""
     emitter: Emitter
     hold_s: float
-    """Seconds for which `command.started` waits, so that a fast command sends it with its outcome."""
+    """Seconds for which `command.started` waits for the outcome of a fast command."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while the terminal events are refused and on disk (Slots.waiting)."""
     warned: Warned = field(default_factory=Warned)
@@ -55,10 +53,7 @@ class CommandEvents:
     _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Report the start, unless the command is over within `hold_s`. The call never waits and never raises.
-
-        Only the first call has an effect.
-        """
+        """Report the start once, unless the command is over within `hold_s`. Never wait, never raise."""
         if self._is_started:
             return
         self._is_started = True
@@ -74,12 +69,12 @@ class CommandEvents:
         return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:
-        """Drop a start that is still held: it is never reported."""
+        """Drop a start that is still held."""
         if self._is_held:
             self.emitter.started.let_go(self)
 
     async def withdraw(self) -> bool:
-        """Drop a start that is still held. Return whether none was sent to the plane."""
+        """Drop a start that is still held. Return whether the plane knows of none."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})
@@ -104,7 +99,7 @@ class CommandEvents:
             log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
-        """Return whether the start must still be sent. A request that is sending it is awaited first."""
+        """Return whether the start must still be sent, after a request that is sending it."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})  # cancelling us must not cancel a request that is being sent

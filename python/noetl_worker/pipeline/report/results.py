@@ -33,7 +33,7 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Characters of each output stream. This is also the length up to which a cut never leaves half of a secret."""
+"""Characters kept of each output stream. A cut leaves no half of a secret up to this length."""
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
 """Skipped cases that are listed; a thousand of them would exceed the event budget."""
@@ -126,10 +126,8 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 
 
 async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
-    """Return the report with a case's own status and data, redacted.
-
-    The data must fit into the event: data over the budget fail the command.
-    """
+    """Return the report with a case's own status and data, redacted. Data that do not fit into the event fail the
+    command."""
     fitted = await _fit(action.data, rules)
     if has_null(fitted.body):
         refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
@@ -184,9 +182,9 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
 
 
 async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
-    """Return the failure that replaces a success with U+0000 in it: any other character there would be a wrong value.
+    """Return the failure that replaces a success with U+0000, since any other character would be a wrong value.
 
-    In a failure the character is replaced, since people only read it, and a warning says so.
+    In a failure the character is replaced: people only read it, and a warning says so.
     """
     text = fit_text(nulls.refusal("the result"), rules)
     failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
@@ -222,7 +220,7 @@ async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
 def fit_text(text: str, rules: FitRules) -> str:
     """Return an error text that may leave the process: redacted, with the middle of a very long one cut out.
 
-    Only the kept parts of a huge text are searched for secrets, because this runs on the event loop.
+    Only the kept parts of a huge text are searched, because this runs on the event loop.
     """
     half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
     if len(text) > redaction.LARGE:

@@ -23,7 +23,7 @@ class Ownership(Protocol):
 
 @dataclass(slots=True)
 class Sending:
-    """The state of sending one set: until when the command is ours, the tries, and the slot."""
+    """Progress of one set: until when its command is ours, its tries, and its slot."""
 
     known_until: float
     """Monotonic time until which the command is known to be ours."""

@@ -1,4 +1,4 @@
-"""The delayed report of a command's start. A command that is over in some milliseconds needs no such report."""
+"""The delayed report of a command's start, which a command of some milliseconds does not need."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """Try once to store a result, with the return value of `Emitter._try`.
+    """Try once to store a result, and return what `Emitter._try` returns.
 
-    The Python plane may still be processing a PUT without an answer, and a second PUT would delay every client as long
-    again (protocol/results.md#redaction). So the PUT is not repeated there.
+    The Python plane may still be processing a PUT without an answer. A second one would delay every client as long
+    again (protocol/results.md#redaction), so it is not sent.
     """
     execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
     if event_set.was_tried and may_still_run:
