@@ -66,9 +66,9 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="left to the pool's own workers. By default a Rust plane advances executions through such commands: "
-                "it needs a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run "
-                "playbooks below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
+                advice="left to the pool's own workers. By default a Rust plane advances executions through such "
+                "commands: it needs a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the "
+                "plane. To run playbooks below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
             )
         return PoolRefusal(f"it is for pool {SYSTEM_POOL!r}, which the settings do not name", is_passed_over=True)
 
