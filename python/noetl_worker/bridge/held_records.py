@@ -27,8 +27,6 @@ class HeldRecord:
 
 
 class HeldRecords:
-    """All held records of one bridge."""
-
     def __init__(self, most_records: int = MOST_RECORDS, most_bytes: int = MOST_BYTES) -> None:
         self._most_records, self._most_bytes = most_records, most_bytes
         self._held: dict[int, HeldRecord] = {}

@@ -23,8 +23,6 @@ class NotARecord(NoetlWorkerError):
 
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
-    """A record as it was sent."""
-
     sequence: int
     """`global_sequence`, which the acknowledgement repeats."""
     event_id: str

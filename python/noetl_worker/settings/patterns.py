@@ -39,5 +39,4 @@ def kubernetes_names(text: str) -> Patterns | None:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return True if a pattern matches the name."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -34,8 +34,6 @@ log = structlog.get_logger("noetl_worker")
 
 
 class Deliveries:
-    """All deliveries of one worker."""
-
     def __init__(
         self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
     ) -> None:

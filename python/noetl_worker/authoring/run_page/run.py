@@ -67,8 +67,6 @@ class RunStep:
 
 @dataclass(slots=True)
 class ExecutionRun:
-    """An execution."""
-
     execution_id: str
     path: str
     status: str

@@ -52,8 +52,6 @@ log = structlog.get_logger("noetl_worker")
 
 @dataclass(frozen=True)
 class WorkerServices:
-    """Services shared by all commands of one worker."""
-
     settings: Settings
     identity: Identity
     registry: Registry

@@ -130,7 +130,6 @@ class CommandCredentials:
         )
 
     async def _playbook_path(self, alias: str) -> str | None:
-        """Return the catalog path of the command's playbook, or None if it is unknown."""
         catalog_id = self._command.catalog_id
         if catalog_id is None:
             return None

@@ -179,8 +179,6 @@ def _exact_text(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter as it was stored."""
-
     kind: str
     """Value of an OutcomeKind."""
     reason: str

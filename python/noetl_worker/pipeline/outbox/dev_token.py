@@ -18,7 +18,6 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 def token_file(server_url: str) -> Path:
-    """Return the path of the token file of the `dev` at this address."""
     return state_directory("dev") / f"plane-{urlsplit(server_url).port}.token"
 
 

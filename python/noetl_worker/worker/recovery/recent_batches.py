@@ -290,12 +290,11 @@ class RecentBatches:
                     accepted.outages = outages
 
     async def _has_settled_by_some(self, batches: Sequence[_Accepted]) -> bool:
-        """Settle batches by the state of the first, the last and the middle one. Return False if that is not possible.
+        """Settle batches by the state of the first, the last and the middle one.
 
         The plane processes batches in order, so a complete batch means that all earlier ones are complete. Three are
         asked about, because each process of a plane has a queue (its source): later batches of the others may be
-        complete although one process lost its queue. False means that one of the three is unknown, or that they were
-        not processed in order.
+        complete although one process lost its queue. False: one is unknown, or they were not processed in order.
         """
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
@@ -420,7 +419,6 @@ def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlan
 
 
 async def _state(accepted: _Accepted) -> BatchState | None:
-    """Return the state of a batch, or None if the plane does not know it."""
     try:
         return await accepted.plane.batch_state(accepted.batch)
     except ServerRefused as error:

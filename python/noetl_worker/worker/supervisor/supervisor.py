@@ -131,7 +131,6 @@ class Supervisor:
         return code
 
     def close(self) -> None:
-        """Close the sockets of the workers' probes."""
         for worker in self.workers:
             if worker.probes is not None:
                 worker.probes.close()

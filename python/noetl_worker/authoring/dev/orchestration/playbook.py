@@ -48,8 +48,6 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """The `loop:` of a step."""
-
     collection: JsonValue
     """The unrendered `in`."""
     iterator: str = "item"

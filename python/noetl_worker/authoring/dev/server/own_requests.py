@@ -22,8 +22,6 @@ _DEMO: Final = "/demo/"
 
 
 class OwnAddresses:
-    """The addresses of one server."""
-
     def __init__(self, urls: Iterable[str]) -> None:
         self.urls: Final = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)})
         self._origins: Final = {_without_usual_port(url) for url in self.urls}

@@ -117,7 +117,6 @@ def _check_chain(
 
 
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
-    """Report a name of `ctx` or `iter` that no `set`, no loop and nothing else writes."""
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
         guess = nearest(name, sorted(known | _OF_ITEMS))

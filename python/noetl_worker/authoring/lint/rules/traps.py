@@ -84,7 +84,6 @@ def _check_join(inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozens
 
 
 def _reached_from(name: str, steps: Mapping[str, StepPart]) -> frozenset[str]:
-    """Return all steps that are reached from a step."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
