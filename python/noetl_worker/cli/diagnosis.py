@@ -72,7 +72,7 @@ class Diagnosis:
     """The search for one command's fate; `ask` or `ask_plane_alone` is called once."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
-        """`most`: number of the stream's newest messages to scan."""
+        """Prepare a diagnosis that scans the stream's `most` newest messages."""
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
         self._conclusions: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Diagnosis:
         self._running = "is RUNNING"
         self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
-        """Why the control plane gave no answer; empty if it answered."""
+        """Reason why the control plane gave no answer; empty if it answered."""
 
     async def ask(self) -> Story:
         """Ask all sources. A source that cannot be asked raises nothing; `unknown` names it."""

@@ -1,10 +1,10 @@
-"""ONE command, from bytes to outcome: start reading here.
+"""The whole path of one command, from a message's bytes to the answer to JetStream. Start reading here.
 
     bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
 
-Each stage is a verb below, or in `ClaimedCommand`, and a package or module of its own. Nothing is acknowledged before
-the plane has accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it
-is one task; a stop of the worker looks at the phase (phases.py).
+Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
+after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
+task runs all stages; `phases.py` says how a stop of the worker ends each.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """What a notification needs on its way. One per worker; `run` is called concurrently."""
+    """Takes notifications through all stages. A worker has one Executor and calls `run` concurrently."""
 
     client: ControlPlaneClient
     services: WorkerServices
     pools: Pools | None = None
-    """None: nobody asks whose commands they are."""
+    """Rule for the pools this worker serves. None: every pool."""
     share: ExecutionShare | None = None
-    """None: an execution may take every slot."""
+    """Limit on one execution's slots. None: no limit."""
     traces: DeliveryTraces | None = None
-    """None: nothing is traced."""
+    """Makes the traces. None: tracing is off."""
 
     async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
-        """Take one delivery to its outcome; None when another delivery of the same message will answer.
+        """Take one delivery to its outcome. Return None when another delivery of the same message will be answered
+        instead.
 
         Args:
-            progress: where the worker sees, and stops, what is done here.
+            progress: the phase of this delivery; the worker reads it and stops the command through it.
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
@@ -65,7 +66,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.welcome  # make counts shows the call below
+            and (notification.pool or delivery.subject) not in pools.welcome  # saves a call (make counts)
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
@@ -82,7 +83,7 @@ class Executor:
         try:
             work = self._claim_and_run(notification, delivery, progress)
             return await (work if share is None else share.counted(notification.execution_id, work))
-        except asyncio.CancelledError as stop:  # its claim was not answered in time
+        except asyncio.CancelledError as stop:  # the claim was not answered in time
             progress.absorb(stop)
             return acknowledge.returned()
         finally:

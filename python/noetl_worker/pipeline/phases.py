@@ -1,15 +1,15 @@
-"""Where one delivery is on its way, and what the stop of the worker does to it there.
+"""The phase of one delivery, and how a stop of the worker ends it.
 
-| phase | when the grace is over |
+| phase | when the grace period is over |
 |---|---|
-| received, settling | nothing: it ends by itself |
-| claiming | its answer is waited for, CLAIM_S; a command that is ours is returned |
-| preparing, waiting | cut at once, and returned: nothing has happened yet |
-| running | the tool is interrupted (scope.py), and the command returned |
-| deciding | nothing: it ends by itself |
-| reporting | one more try, REPORT_S; then the outbox has it; an end that issues commands has until the hard stop |
+| received, settling | nothing: the phase ends by itself |
+| claiming | the worker waits CLAIM_S for the answer; a command it then holds is returned |
+| preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
+| running | `scope.py` interrupts the tool, and the command is returned |
+| deciding | nothing: the phase ends by itself |
+| reporting | one try, REPORT_S; then the outbox has it; a plane that issues commands has until hard stop |
 
-A command's task is cancelled here and nowhere else, and `executor.py` is where that ends.
+Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """
 
 from __future__ import annotations
@@ -42,48 +42,47 @@ class Phase(enum.Enum):
 
 
 class Stages(Protocol):
-    """What is shown of the phases while they pass: the spans of a trace."""
+    """Receives each phase as it begins: the spans of a trace."""
 
     def enter(self, phase: Phase) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """One delivery's phase."""
+    """The phase and the facts of one delivery, for the worker, logs and traces."""
 
     delivery: Delivery | None = None
-    """None: a command that came in no message."""
+    """Absent for a command that came in no message."""
     phase: Phase = Phase.RECEIVED
     is_stopping: bool = False
     is_cut: bool = False
-    """Whether its task was cancelled: what it awaited is given up."""
+    """True once the task was cancelled."""
     task: asyncio.Task[Any] | None = None
-    """The only one that works on the delivery."""
+    """The only task that works on the delivery."""
     notification: Envelope | None = None
     command: Command | None = None
-    """Once it is claimed; until its context is read, without that."""
+    """The claimed command. Until its context is read, it has only its ids."""
     claimed_at: float = 0.0
-    """Monotonic, as `tool_at`, when its tool began; 0: it did not run. Written for the log alone."""
+    """Monotonic time of the claim. `tool_at` is the tool's start, 0 if it did not run. Only the log reads them."""
     tool_at: float = 0.0
     tool_s: float = 0.0
     failure: str | None = None
-    """The kind of what it failed with."""
     has_line: bool = False
-    """Whether the log has the line of its failure."""
+    """True if the failure has been logged."""
     stages: Stages | None = None
-    """Of a delivery whose trace is recorded."""
+    """Present only when the delivery's trace is recorded."""
     outcome: Outcome | None = None
-    """What JetStream is answered with; None as well when another delivery of the message answers."""
+    """The answer to JetStream. None also when another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
     def who(self) -> dict[str, object]:
-        """The ids that an operator searches the log for, as far as they are known."""
+        """Return the ids that operators search the log for, as far as they are known."""
         known = self.command or self.notification
         return known.who() if known is not None else {}
 
     def spent(self) -> dict[str, object]:
-        """How often its command was tried, and where its time went so far, in seconds."""
+        """Return how often the command was tried, and the seconds spent in each phase so far."""
         delivery, command, now = self.delivery, self.command, time.monotonic()
         if delivery is None or command is None:
             return {}
@@ -109,8 +108,8 @@ class Progress:
         """Begin a phase.
 
         Args:
-            interrupt: stops the tool that runs in it.
-            is_issuing: whether its end is with a plane that issues the next commands meanwhile.
+            interrupt: stops the tool that runs in this phase.
+            is_issuing: returns True while the plane issues the next commands in our request.
         """
         self.phase, self._interrupt, self._is_issuing = phase, interrupt, is_issuing
         if self.is_stopping:
@@ -119,19 +118,19 @@ class Progress:
             self.stages.enter(phase)
 
     def stop(self) -> None:
-        """The grace is over."""
+        """Stop what this phase is doing, since the grace period is over."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()
 
     def cut(self) -> None:
-        """Cancel what is awaited, unless the answer to JetStream is on its way: half of one would come again."""
+        """Cancel the task, unless JetStream is being answered: a half-sent answer would cause a redelivery."""
         if self.task is not None and self.phase is not Phase.SETTLING:
             self.is_cut = True
             self.task.cancel()
 
     def absorb(self, stop: BaseException) -> None:
-        """The cancellation of `cut` has arrived, and ends here; any other goes on."""
+        """End a cancellation that `cut` made; raise any other again."""
         if isinstance(stop, asyncio.CancelledError):
             if not self.is_cut:
                 raise stop
@@ -154,7 +153,7 @@ class Progress:
     def _cut_if_still(self, phase: Phase) -> None:
         if self.phase is not phase:
             return
-        # What the plane does in that request would be lost (protocol/events.md#rust-plane).
+        # Cutting the request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
         if self._is_issuing is not None and self._is_issuing():
             asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, phase)
         else:

@@ -1,4 +1,4 @@
-"""The deliveries that a worker has at the same time: each is a task with its phase, from its arrival to its answer."""
+"""The deliveries that a worker has at the same time. Each is a task with a phase, from arrival to answer."""
 
 from __future__ import annotations
 
@@ -28,31 +28,35 @@ from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""
+"""Time from the end of the grace period until all commands are returned: the tool is interrupted, its command
+reported."""
 log = structlog.get_logger("noetl_worker")
 
 
 class Deliveries:
-    """One for the worker."""
-
     def __init__(
         self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
     ) -> None:
-        """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
+        """Create an empty set of deliveries.
+
+        Args:
+            emitter: knows the requests in which the plane is issuing commands.
+        """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
-        """How many ended in which way."""
+        """Number of deliveries by how they ended."""
         self.lines: Final = lines
 
     async def pull_until_stopped(
         self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
     ) -> bool:
-        """Pull until a stop is asked for, or the pulling or `watch` ends; then drain. True when something was cut off.
+        """Pull until a stop is asked for, or until pulling or `watch` ends, then drain. Return True if a command was
+        cut off.
 
         Raises:
-            Exception: what ended the pulling or `watch`, after the drain.
+            Exception: the error that ended pulling or `watch`, raised after the drain.
         """
         pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
         stopped = asyncio.ensure_future(self._stopping.reached(StopLevel.DRAIN))
@@ -66,17 +70,17 @@ class Deliveries:
                 raise broken
             return was_cut_off
         finally:
-            self._stopping.reach(StopLevel.DRAIN)  # cancelled, too: what still comes is returned
+            self._stopping.reach(StopLevel.DRAIN)  # also when cancelled: messages that still arrive are returned
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
-        """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
+        """Let running commands finish within the drain time, then stop and return them. Return True if one was cut off.
 
-        An end that the plane issues commands in is waited for until the second signal, and what a plane has accepted
-        and not processed as long as a command would be.
+        A request in which the plane issues commands may last until the second signal. Batches that a plane accepted and
+        has not processed are waited for as long as commands.
         """
-        puller.pause(True)  # the subscription stays: what an open pull still brings is returned at once
+        puller.pause(True)  # the subscription stays: messages that an open pull still brings are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
         deadline = time.monotonic() + self._drain_timeout_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
@@ -102,7 +106,8 @@ class Deliveries:
         return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
 
     async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
+        """Wait until no command runs. With `or_issuing`, requests in which the plane issues commands are not waited
+        for."""
         deadline = time.monotonic() + most_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
             if or_issuing and len(running) <= sum(self._issuing()):
@@ -110,7 +115,8 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
+        """Return one entry per request in which the plane is issuing commands: True if a delivery waits for the
+        request."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:
@@ -119,7 +125,7 @@ class Deliveries:
     # ── one delivery ──
 
     def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
-        """A message is here: work on it, or give it back when we are stopping or full."""
+        """Start work on a message, or return the message when the worker is stopping or full."""
         progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
             outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
@@ -159,7 +165,7 @@ class Deliveries:
         ended = await settle(delivery, outcome, progress.who)
         if ended is not None:
             self.settled[ended] += 1
-        if has_lines:  # after its answer: a log that cannot be written holds no message up
+        if has_lines:  # after the answer, so that a blocked log delays no message
             self._log(delivery, outcome, progress, reported_at)
 
     def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
@@ -179,10 +185,10 @@ class Deliveries:
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
-    """The line of a command whose outcome the plane has."""
+    """Log a command whose outcome the plane has accepted."""
     spent, failure = progress.spent(), progress.failure
     report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
-    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
+    handled = {"failure": failure} if failure is not None else {}  # handled by a case of the step
     kind = OutcomeKind.REPORTED.value
     log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
 

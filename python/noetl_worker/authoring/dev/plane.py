@@ -56,7 +56,7 @@ class DevControlPlane(PlaneState):
     """
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
-        """`nats_url` None: nothing is published (HTTP only)."""
+        """Create a plane. Without `nats_url`, nothing is published (HTTP only)."""
         super().__init__(settings, nats_url=nats_url)
         self.app: Final = build_app(self, route_table(self))
         """The routes as an ASGI application, for tests without a socket; see `settle`."""
@@ -263,7 +263,7 @@ class DevServer(uvicorn.Server):
     """A uvicorn server inside a running loop: it handles no signals, tells when it is up, and stops on request."""
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """`headers`: headers of every response."""
+        """Create a server that adds `headers` to every response."""
         config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         config.headers += headers
         super().__init__(config)

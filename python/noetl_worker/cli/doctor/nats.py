@@ -38,7 +38,7 @@ _OTHER_POOL: Final = (
 async def examine(
     settings: Settings, now: Callable[[], float] = lambda: time.time(), *, is_made_bare: bool = False
 ) -> list[Finding]:
-    """`is_made_bare`: whether the plane makes the stream itself, with the bare subject."""
+    """Check NATS. With `is_made_bare`, the plane creates the stream itself, with the bare subject."""
     where = ", ".join(settings.nats_servers)
     try:
         connection = await connect(settings, "noetl-worker doctor", attempts=1)

@@ -1,4 +1,4 @@
-"""One worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
+"""A worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
 
 from __future__ import annotations
 

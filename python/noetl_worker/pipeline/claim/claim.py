@@ -1,7 +1,6 @@
-"""Stage 3: ask the control plane for the command. One table from the answer to what it means.
+"""Stage 3: claim the command. One table gives the meaning of every answer of the control plane.
 
-A 409 has several meanings (protocol/claim.md#python-plane), and a claim answer decides over ack and nak, so every row
-is here.
+A 409 has several meanings, and the meaning decides between ack and nak (protocol/claim.md#python-plane).
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
-    """Claim the command of a `command.issued` event once. Never raises for what a server or a network does."""
+    """Claim the command of a `command.issued` event once. Errors of a server or network are outcomes, never raised."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except AnswerTooLarge as error:
             return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
-            # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
+            # The plane may have granted this claim, and then refuses all other workers. The same id gets it again.
             if left == 0:
                 return RetryLater(str(error))
         except TransportError as error:
@@ -40,7 +39,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
-    """What one answer means (docs/delivery.md, What a claim answers; protocol/claim.md)."""
+    """Return the meaning of one answer (the table of docs/delivery.md; protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)
@@ -55,7 +54,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
             return AuthRefusedClaim(text)
         case Meaning.PASSING | Meaning.OVERLOADED:
             return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
-        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # a redirect, or a 2xx that gives no command, is none of the planes'
+        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # neither plane sends a redirect, or a 2xx without a command
             return RetryLater(text, retry_after_s(answer), is_server_error=True)
         case Meaning.REFUSED:
             return ClaimRefused(text)
@@ -80,6 +79,6 @@ def _no_object(answer: Response) -> ClaimOutcome:
     what = f"claim answered {answer.status} with a body that is not a JSON object"
     if answer.error is not None:
         what = f"{what} ({answer.error})"
-        if answer.error.code == "json_size":  # the plane's own, and too much each time
+        if answer.error.code == "json_size":  # the plane's own answer, which will be too large every time
             return ClaimRefused(what)
     return RetryLater(f"{what}: is a proxy in between?", is_server_error=True)

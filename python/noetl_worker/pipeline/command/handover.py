@@ -1,6 +1,6 @@
-"""What becomes of a command when the worker stops, or when it may have passed to another worker.
+"""Returning commands when the worker stops, and checking that a claim is still ours.
 
-Interrupted is not failed: a stop never adds a second outcome to one that is on its way.
+Interrupted is not failed: a stop never adds a second outcome to one that is being sent.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimedOnce:
-    """Whether a command that this process has claimed is still ours (emitter.Ownership)."""
+    """The claim of a command by this process, and whether it is still ours (emitter.Ownership)."""
 
     plane: Plane
     event_id: int
     worker_id: str
     who: Callable[[], dict[str, object]]
-    """The ids of its lines in the log."""
+    """Returns the ids for log lines."""
     claimed_at: float
-    """Monotonic."""
+    """Monotonic time."""
     is_expired: Callable[[float], bool]
-    """Whether at this time the delivery was without in_progress for longer than ack_wait."""
+    """Returns True if another worker may have the command by then (`_may_be_anothers`)."""
     lease_s: float
-    """How long a claim is the holder's, whatever became of it."""
+    """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
     def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
-        """Of an outcome that is late from the start: its claim is asked before anything is sent."""
+        """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
         return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
@@ -74,11 +74,11 @@ class ClaimedOnce:
         return time.monotonic() - self.claimed_at
 
     async def confirm(self) -> None:
-        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+        """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
 
-        Also when the plane says again and again that it knows no such command (a database that was lost or restored):
-        its outcome would be asked about for ever. Not when it was given to another for its age alone: of two runs the
-        plane takes the end that comes first, and where each takes longer than a claim lasts, none would be reported.
+        ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
+        database). It is not raised if the plane gave the command away for the claim's age alone: of two runs the plane
+        takes the first outcome, and where both outlast a claim, none would be reported.
         """
         tries = 0
         while True:
@@ -107,7 +107,7 @@ class ClaimedOnce:
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Outcome | None:
-    """A command that this machine had no room for; None when it has to be reported as failed."""
+    """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     outcome = acknowledge.short_of_resources(
@@ -130,7 +130,8 @@ async def return_unstarted(
 
 
 async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
-    """A command that was not done. On a plane where nobody could take it up again, it is reported as failed."""
+    """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
+    failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"

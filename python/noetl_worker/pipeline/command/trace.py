@@ -1,9 +1,9 @@
-"""The trace of one delivery: a `process` span, and below it `claim`, `tool KIND`, `cases`, `events` and `ack`.
+"""The trace of one delivery: a `process` span with child spans `claim`, `tool KIND`, `cases`, `events` and `ack`.
 
-What is traced is what the stop of a worker looks at: each phase of its progress that has a name here is a span. Names
-and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the notification's
-`traceparent` (a header, or in the `trace` of the body). Without one the commands of an execution share a trace, whose
-id every worker makes of the plane and the execution; they have no parent, since nobody would send that span.
+Each phase with a name in `_SPANS` is a span. Names and attributes follow OpenTelemetry's messaging conventions. The
+trace continues the notification's `traceparent` (a header, or in the `trace` of the body). Without one, the commands of
+an execution share a trace. Every worker computes its id from the plane and the execution. These spans have no parent,
+because nobody would send it.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, Out
 
 
 class ExecutionTraceIds(RandomIdGenerator):
-    """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
+    """Ids of traces that begin here. A sampler that decides by the id decides alike in every worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
         self.notification: Envelope | None = None
-        """Whose trace is begun next; None: it belongs to no execution."""
+        """The notification whose trace begins next. None: it belongs to no execution."""
         self._execution: tuple[str, int] | None = None
         self._trace_id = 0
-        """Of the execution before: the next command is mostly of the same one."""
+        """Trace id of the previous execution, mostly the same."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
@@ -89,22 +89,22 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # spans are named after it: subjects are many
+            "messaging.destination.template": settings.nats_subject,  # names the spans: subjects are many
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace.
+        """Begin the trace in the command's own task, so that its code and its tool's task belong to the trace.
 
         Args:
-            notification: None where it cannot be read.
+            notification: None if it cannot be read.
         """
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
-        self._trace_ids.notification = notification  # asked at once, if there is no parent
+        self._trace_ids.notification = notification  # read at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -141,7 +141,7 @@ class DeliveryTraces:
 
 
 class _Unrecorded:
-    """A trace that is sampled out: one span, which nothing is written to, for all that the command asks."""
+    """A trace that is sampled out: a span that nothing is written to."""
 
     __slots__ = ("_at", "headers")
 
@@ -159,7 +159,7 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
+    """The recorded spans: one per phase named in `_SPANS`, below the delivery's own."""
 
     tracer: Tracer
     process: Span | None
@@ -198,10 +198,11 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
+        """End the spans after the answer to JetStream. Work still running (a pool's timer) is in no trace from now
+        on."""
         self._end_stage()
         span, self.process = self.process, None
-        progress, self.progress = self.progress, None  # its task has this trace: each would keep the other
+        progress, self.progress = self.progress, None  # the task holds this trace: each would keep the other alive
         if span is None or progress is None:
             return
         progress.stages = None
@@ -223,7 +224,7 @@ class _Recorded:
     @property
     def ids(self) -> tuple[str, str] | None:
         is_acked = self.progress is not None and self.progress.phase is Phase.SETTLING
-        span = (None if is_acked else self.stage) or self.process  # what is said at the end is of the whole
+        span = (None if is_acked else self.stage) or self.process  # log lines at the end concern the whole delivery
         return _ids(span.get_span_context()) if span is not None else None
 
 
@@ -232,18 +233,18 @@ def _ids(at: SpanContext | None) -> tuple[str, str] | None:
 
 
 def _written(at: SpanContext) -> dict[str, str]:
-    """As the SDK's propagator writes it, which looks for the span first: of an invalid one nothing."""
+    """Return the trace headers like the SDK's propagator, without its look-up of the span. An invalid span has none."""
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
     state = at.trace_state
-    if state is not DEFAULT_TRACE_STATE and state:  # that of nearly all is empty, and is not asked each time
+    if state is not DEFAULT_TRACE_STATE and state:  # nearly all are empty, and this check is cheaper
         headers["tracestate"] = state.to_header()
     return headers
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
-    """Header names have any case (nats-py keeps the sender's); a header wins over the body."""
+    """Return the headers in lower case (nats-py keeps the sender's case). A header wins over the body."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

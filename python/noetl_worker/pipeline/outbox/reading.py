@@ -1,6 +1,6 @@
-"""The outboxes of this machine, looked at and not touched: for an operator, never for the worker.
+"""A read-only view of this machine's outboxes, for operators and not for the worker.
 
-No lock is kept, no file is made or changed, nothing is adopted.
+It holds no lock, creates or changes no file, and adopts nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import require_version
 from noetl_worker.pipeline.outbox.rows import read_row
 
-if sys.platform != "win32":  # where there is no outbox
+if sys.platform != "win32":  # Windows has no outbox
     import fcntl
 
 _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row, data FROM event_sets"
@@ -28,24 +28,23 @@ _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row,
 
 @dataclass(frozen=True, slots=True)
 class KeptSet:
-    """One outcome that no control plane has accepted yet."""
+    """An outcome that no control plane has accepted yet."""
 
     file: Path
     is_owned: bool
-    """Whether the process that has the file is alive; else the next worker of this directory takes it over."""
+    """True if the file's process is alive. Otherwise the next worker of this directory takes the file over."""
     command_id: str
     place: str
-    """Where it has to go next."""
     size: int
     event_set: EventSet | None
-    """None: it cannot be read."""
+    """The outcome's events, or None if the row cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxView:
     kept: tuple[KeptSet, ...]
     unreadable: tuple[Path, ...]
-    """Files that are quarantined, of another version, or cannot be read."""
+    """Files that are quarantined, of another version, or unreadable."""
 
     @property
     def bytes(self) -> int:
@@ -53,10 +52,10 @@ class OutboxView:
 
 
 def look_into(directory: Path) -> OutboxView:
-    """What is in this directory; nothing where there is none.
+    """Return the contents of this directory; a missing directory is empty.
 
     Raises:
-        OSError: it is not this user's alone (`NotOwn`, whose text says what to do), or cannot be read.
+        OSError: other users can access it (`NotOwn`, whose text says what to do), or it cannot be read.
     """
     try:
         require_own_directory(directory)
@@ -90,7 +89,7 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Whether a process holds it. The question takes the lock for an instant; who adopts meanwhile looks again."""
+    """Return whether a process holds the lock. This takes the lock briefly; an adopting worker tries again."""
     if sys.platform == "win32" or not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Questions that the emitter asks about terminal events beside the answers to them; each plane has its own."""
+"""The interface to one plane's handling of terminal events."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class Ends(Protocol):
-    """Terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
+    """Handling of terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
 
     dialect: Dialect
 
     def arm(self, end: EventSet) -> None:
-        """Give the next event its id, where the plane takes it from us."""
+        """Give the next event its id, if the plane takes the id from the worker."""
 
     async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """What an answer means that is in NOT_CLEAR, by the plane's own records: ACCEPTED, PASSING or UNCERTAIN."""
+        """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED, PASSING or UNCERTAIN."""
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        """The plane has taken the next request of this end."""
+        """Note that the plane has accepted the next request of these events."""
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        """Whether a command that is over, says the plane, is over by this end, whose request had no answer. Then
-        nothing is left to be sent of it, or what brings it on."""
+        """Return whether our own events finished the command, although the request had no answer.
+
+        If so, nothing is left to be sent, or only a request that lets the plane go on.
+        """
 
     async def stop(self) -> None: ...

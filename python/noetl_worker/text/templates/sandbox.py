@@ -228,7 +228,7 @@ class _Generator(CodeGenerator):
 
 
 class _Compared:
-    """One side of a comparison, a syntax node that only the generator sees."""
+    """A side of a comparison, a syntax node that only the generator sees."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node

@@ -1,4 +1,4 @@
-"""The choice of what is asked about terminal events, by plane."""
+"""The handling of terminal events for each kind of plane."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from noetl_worker.worker.recovery.rust_ends import RustEnds
 
 
 def ends_of(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Ends]:
-    """Return what a worker asks each plane; `ids` are given to its events."""
+    """Return the handling of terminal events by plane. `ids` generates the ids of the Rust plane's events."""
     both: tuple[Ends, ...] = (PythonEnds(batches or RecentBatches()), RustEnds(ids))
     return {ends.dialect: ends for ends in both}

@@ -1,4 +1,4 @@
-"""The ends of commands on the Rust plane: their ids, and what is dropped when their request is cut off."""
+"""Terminal events on the Rust plane: their ids, and the work that the plane drops when a request is cut off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class RustEnds:
-    """See `pipeline.report.ends.Ends`."""
+    """The Rust plane's `pipeline.report.ends.Ends`."""
 
     dialect = Dialect.RUST
 
@@ -29,7 +29,7 @@ class RustEnds:
             end.own_id = self._ids.above(end.above)
 
     async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """A taken id can be our own event's: a proxy has sent the request twice, and the second was answered first."""
+        """Check whether a taken id is that of our own event: a proxy may have sent the request twice."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED
@@ -37,7 +37,7 @@ class RustEnds:
         return SendStatus.UNCERTAIN
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        if answer.status >= 300 and end.has_own_id:  # a duplicate: the request that the plane has was cut off
+        if answer.status >= 300 and end.has_own_id:  # a duplicate: the plane's first request was cut off
             self._watch.look_at(plane, end)
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:

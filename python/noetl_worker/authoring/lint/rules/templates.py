@@ -24,7 +24,7 @@ _CODE: Final = frozenset({"code", "script", "code_b64"})
 TOKEN: Final = "token"
 """`{{ token(alias) }}` in a header: the worker fills it in (docs/tools/http.md)."""
 _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
-"""Of `iter`, beside the item (protocol/command.md#names)."""
+"""Names in `iter` besides the item (protocol/command.md#names)."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
@@ -117,7 +117,6 @@ def _check_chain(
 
 
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
-    """A name of `ctx` or `iter` that no `set`, no loop and nothing else writes."""
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
         guess = nearest(name, sorted(known | _OF_ITEMS))

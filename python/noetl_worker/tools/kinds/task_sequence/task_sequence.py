@@ -36,7 +36,7 @@ _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One entry of the list, parsed."""
+    """An entry of the list, parsed."""
 
     label: str
     kind: str
