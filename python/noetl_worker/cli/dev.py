@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 
 from noetl_worker.cli.closed_output import StandardOutput
+from noetl_worker.cli.engine_notice import notice_missing_engine
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -107,9 +108,10 @@ def dev(
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
+    require_posix()
+    notice_missing_engine()
     from noetl_worker.observability.logging import configure_logging
 
-    require_posix()
     configure_logging(log_level.value, "auto")
     _refuse_pairs(is_given=bool(with_ or run), has_step=bool(step), is_both=watch and keep)
     try:
