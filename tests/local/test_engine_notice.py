@@ -21,7 +21,7 @@ _BY_CHOICE = Path(noetl_worker.__file__).parent / "engine/pure_by_choice"
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython" or _BY_CHOICE.exists(),
-    reason="an install that has no native engine on purpose",
+    reason="no native engine on purpose",
 )
 
 

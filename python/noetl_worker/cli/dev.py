@@ -108,11 +108,7 @@ def dev(
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
-    require_posix()
-    notice_missing_engine()
-    from noetl_worker.observability.logging import configure_logging
-
-    configure_logging(log_level.value, "auto")
+    prepare_session(log_level)
     _refuse_pairs(is_given=bool(with_ or run), has_step=bool(step), is_both=watch and keep)
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
@@ -150,6 +146,15 @@ def dev(
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)
+
+
+def prepare_session(log_level: LogLevel) -> None:
+    """Refuse other systems than POSIX, say once that an engine is missing, and set the level of the log."""
+    require_posix()
+    notice_missing_engine()
+    from noetl_worker.observability.logging import configure_logging
+
+    configure_logging(log_level.value, "auto")
 
 
 def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
