@@ -140,6 +140,8 @@ class DialectRules(Protocol):
 
     reports_output: bool = False
     """Whether what its own worker reports of a tool that succeeded has what the tool printed."""
+    loop_has_last_events: bool = False
+    """Whether the results of a loop, as later steps are given them, are the last events of its items."""
     error_fails_command: bool = False
     """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
     inlines_unstored_results: bool = False
