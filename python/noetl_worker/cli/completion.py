@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Final
 
 import typer
@@ -15,6 +16,9 @@ from noetl_worker.observability.terminal import say
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
 """Variable that the shell's script sets when it asks for completions."""
+
+
+_STEP: Final = re.compile(r"""(?:^\s*-\s+|[{,]\s*)step:\s*['"]?([\w.-]+)""", re.MULTILINE)
 
 
 class Shell(str, Enum):
@@ -51,6 +55,16 @@ def kinds(incomplete: str) -> list[str]:
 
     names = {*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def steps(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the steps of the named playbook with this prefix. The file is searched, since it may be half written."""
+    named = [context.params.get("playbook"), *context.args]  # there while the flag has no value yet
+    try:
+        text = Path(str(next(filter(None, named), ""))).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no file is named yet, or none that can be read
+        return []
+    return [name for name in dict.fromkeys(_STEP.findall(text)) if name.startswith(incomplete)]
 
 
 def answer_the_shell() -> None:

@@ -39,7 +39,7 @@ def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
         seen = names.of_templates(dict(command.names), {}) if command.names and rendered <= MOST_RENDERED else {}
         command.tasks = _tasks(command, entries, seen)
         if command.state is CommandState.DONE:
-            command.passed = command.passed or _passed(command.tasks)
+            command.passed = command.passed or passed_failure(command.notes.get("tasks"))
 
 
 def _entries(config: JsonValue) -> list[tuple[str, dict[str, Any]]]:
@@ -90,10 +90,13 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
         return value
 
 
-def _passed(tasks: Sequence[RunTask]) -> str:
-    """Return the last failure after which the list went on; a task that succeeded later failed at nothing."""
-    for task in reversed(tasks):
-        last = task.tries[-1] if task.tries else {}
+def passed_failure(tries: object) -> str:
+    """Return the last failure after which the list went on, of the tries in a command's last event; "" if none did.
+
+    A task that succeeded later failed at nothing.
+    """
+    newest = {str(one.get("name")): one for one in tries if isinstance(one, dict)} if isinstance(tries, list) else {}
+    for name, last in reversed(newest.items()):
         if last.get("status") == "error" and last.get("then") in _PASSED:
-            return f"{task.name}: {last.get('error')}"
+            return f"{name}: {last.get('error')}"
     return ""
