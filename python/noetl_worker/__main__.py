@@ -46,6 +46,7 @@ def _main() -> None:
         sys.exit(worker_alone()({}))
     if sys.argv[1:] in (["--version"], ["-V"]) and _has_shown_version():
         return
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # its command line, which loads rich and click
     _load_structlog()
     from noetl_worker import cli
 

@@ -100,8 +100,10 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
 def main() -> None:
     """Run the console script."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
+    from noetl_worker.cli.plain_values import read_plainly
 
     answer_the_shell()
+    read_plainly()
     try:
         sys.exit(app_for(sys.argv[1:])(prog_name=PROGRAM, standalone_mode=False) or 0)
     except _USAGE as error:

@@ -25,7 +25,8 @@ from noetl_worker.tools.process.own_frames import without_own_frames
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.sources.sources import Sources, check_script
+from noetl_worker.tools.sources.script_address import check_script
+from noetl_worker.tools.sources.sources import Sources
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _LEAST_MEMORY_MB: Final = 32
