@@ -67,9 +67,12 @@ def steps(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(_STEP.findall(text)) if name.startswith(incomplete)]
 
 
-def answer_the_shell() -> None:
-    """Prepare the library to answer if the shell's script asks."""
-    if _VARIABLE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
+def answer_the_shell() -> list[str] | None:
+    """Prepare the library to answer if the shell's script asks. Return the typed words then, else None."""
+    if _VARIABLE not in os.environ:
+        return None
+    from typer.completion import completion_init  # type: ignore[attr-defined]
 
-        completion_init()
+    completion_init()
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""  # bash; the other shells
+    return typed.split()[1:]

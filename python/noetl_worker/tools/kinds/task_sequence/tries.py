@@ -18,7 +18,7 @@ _MOST: Final = 100
 @dataclass(slots=True)
 class Tries:
     kept: list[TaskTry] = field(default_factory=list)
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=lambda: time.monotonic())
     _began: float = 0.0
     _ended: float = 0.0
 
