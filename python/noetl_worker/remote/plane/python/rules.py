@@ -242,7 +242,9 @@ class PythonRules(DialectRules):
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
-        last = {"command_id": command_id, "worker_id": worker_id, **_with_notes(brief, report)}
+        last: dict[str, JsonValue] = {"command_id": command_id, "worker_id": worker_id, "result": brief}
+        if report.notes:
+            last.update(_with_notes(brief, report))
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
@@ -409,7 +411,7 @@ def _with_notes(result: Mapping[str, JsonValue], report: Report) -> dict[str, Js
     context = result.get("context")
     if not isinstance(context, dict):
         return {"result": result, **report.notes}
-    return {"result": {**result, "context": {**context, **report.notes}} if report.notes else result}
+    return {"result": {**result, "context": {**context, **report.notes}}}
 
 
 def _has_response(report: Report) -> bool:
