@@ -46,7 +46,7 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"code": "1", "deps": {"pip": ["x"]}},
-        "deps: 'pip' is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+        "deps: 'pip' is not supported; give 'packages', 'venv_path' or 'sys_path'",
     ),
     ({"code": "1", "auth": {"pg": 5}}, "auth: 'pg' must be an alias or an object, not int"),
     (

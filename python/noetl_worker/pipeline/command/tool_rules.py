@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import directory_of, state_directory
 from noetl_worker.settings.settings import Settings
+from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.tools import fields, file_roots
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import confinement, landlock
@@ -42,7 +45,7 @@ def registry_of(settings: Settings) -> Registry:
         SettingsError: a setting names a kind that is not there.
     """
     egress.deny(settings.egress_deny)
-    registry = Registry(confinement=_confinement(settings), settings=settings.for_tools(_own_files(settings)))
+    registry = Registry(confinement=_confinement(settings), settings=tool_settings_of(settings))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),
         ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
@@ -56,12 +59,23 @@ def registry_of(settings: Settings) -> Registry:
     return registry
 
 
+def tool_settings_of(settings: Settings) -> ToolSettings:
+    """Return the settings that tools may see, with the directory of packages."""
+    return replace(settings.for_tools(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
+
+
+def _packages_directory(settings: Settings) -> Path:
+    return Path(settings.packages_dir) if settings.packages_dir else state_directory("packages")
+
+
 def _own_files(settings: Settings) -> list[str]:
     """What is no playbook's business: the outbox, files with secrets of the worker's own, and what it gives by name."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
-    outbox = directory_of(settings.outbox_dir)
-    return [path for path in (*settings.files_read, *keys, *identities, str(outbox)) if path]
+    places = [str(directory_of(settings.outbox_dir))]
+    if settings.python_packages != "off":
+        places += [str(_packages_directory(settings)), settings.uv_config]
+    return [path for path in (*settings.files_read, *keys, *identities, *places) if path]
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
