@@ -1,0 +1,439 @@
+"""Packages of python steps: installed from an index that the tests make."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from closed_port import closed_port
+from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolSettings
+from noetl_worker.tools.kinds.python.packages.store import PackageStore
+from noetl_worker.tools.kinds.python.packages.uv import uv_program
+from noetl_worker.tools.memory_context import RecordedLogger
+from noetl_worker.tools.process.confinement import Confinement, has_domains
+from noetl_worker.tools.registry import Registry
+from tool_settings import tool_settings
+
+from .processes import until_gone
+from .wheels import Index, served, wheel
+
+pytestmark = [
+    pytest.mark.skipif(uv_program() is None, reason="needs uv"),
+    pytest.mark.timeout(120),
+]
+NAMES = {"code": "import alpha, beta\nresult = [alpha.NAME, beta.NAME]"}
+
+
+class Stage:
+    """A worker's settings, its wheels, and its store."""
+
+    def __init__(self, directory: Path, confinement: Confinement) -> None:
+        self.wheels, self.packages = directory / "wheels", directory / "packages"
+        self.config = directory / "uv.toml"
+        self.confinement = confinement
+        wheel(self.wheels, "alpha", "1.0", {"alpha.py": "NAME = 'alpha 1.0'\n"}, ["beta"])
+        wheel(self.wheels, "beta", "2.0", {"beta.py": "NAME = 'beta 2.0'\n"})
+        self.offline()
+        self.registries: list[Registry] = []
+
+    def offline(self) -> None:
+        self.config.write_text(f'no-index = true\nfind-links = ["{self.wheels}"]\n')
+
+    def online(self, url: str) -> None:
+        self.config.write_text(f'[[index]]\nurl = "{url}"\ndefault = true\n')
+
+    def settings(self, mode: str = "wheels", **more: str) -> ToolSettings:
+        given = {"NOETL_WORKER_PACKAGES_DIR": str(self.packages), "UV_CONFIG_FILE": str(self.config)}
+        return tool_settings(NOETL_WORKER_PYTHON_PACKAGES=mode, **given, **more)
+
+    def worker(self, mode: str = "wheels", **more: str) -> Registry:
+        made = Registry(plugins=False, confinement=self.confinement, settings=self.settings(mode, **more))
+        self.registries.append(made)
+        return made
+
+    def environments(self) -> list[str]:
+        return sorted(path.name for path in self.packages.glob("environments/*"))
+
+    def unfinished(self) -> list[Path]:
+        return list(self.packages.glob("building/*"))
+
+
+@pytest.fixture(params=["basic", "off"])
+async def stage(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    made = Stage(tmp_path, Confinement(request.param))
+    yield made
+    for registry in made.registries:
+        await registry.aclose()
+
+
+@pytest.fixture
+def index(stage: Stage) -> Iterator[Index]:
+    with served(stage.wheels) as running:
+        stage.online(running.url())
+        yield running
+
+
+class Ran:
+    def __init__(self, data: Any, error: Any, logger: RecordedLogger, secrets: set[str]) -> None:
+        self.data, self.error, self.log, self.secrets = data, error, logger.records, secrets
+
+    @property
+    def failure(self) -> tuple[str, bool]:
+        return self.error.kind, self.error.retryable
+
+    @property
+    def said(self) -> str:
+        return str(getattr(self.error, "message", self.error))
+
+
+async def run(worker: Registry, config: Mapping[str, Any], *packages: str, **context: Any) -> Ran:
+    """One step with these packages; an error that is raised is like one that is returned."""
+    logger, secrets = RecordedLogger(), set[str]()
+    whole = {**config, "deps": {"packages": list(packages)}} if packages else config
+    made = tool_context(registry=worker, kind="python", logger=logger, secrets=secrets, **context)
+    try:
+        result = await worker.run_tool("python", whole, made)
+    except Exception as error:  # the worker reports it
+        return Ran(None, error, logger, secrets)
+    return Ran(result.data, result.error, logger, secrets)
+
+
+async def test_step_finds_its_packages_and_what_they_need_and_nothing_else(stage: Stage) -> None:
+    worker = stage.worker()
+    code = """
+import importlib.util, subprocess, sys, sysconfig
+import alpha, beta
+again = subprocess.run([sys.executable, "-c", "import beta; print(beta.NAME)"], capture_output=True, text=True)
+result = {
+    "names": [alpha.NAME, beta.NAME],
+    "again": again.stdout,
+    "of_the_worker": importlib.util.find_spec("noetl_worker") is not None,
+    "is_one": sys.prefix == sysconfig.get_path("data") != sys.base_prefix,
+}
+"""
+    ran = await run(worker, {"code": code}, "alpha==1.*")
+    names = ["alpha 1.0", "beta 2.0"]
+    assert ran.data == {"names": names, "again": "beta 2.0\n", "of_the_worker": False, "is_one": True}, ran.said
+    assert ("info", "packages_installing", {"packages": 2, "requirements": ["alpha==1.*"]}) in ran.log
+    without = await run(worker, {"code": "import importlib.util\nresult = importlib.util.find_spec('alpha') is None"})
+    assert without.data is True
+
+
+async def test_block_in_the_code_is_the_same_environment(stage: Stage, index: Index) -> None:
+    worker = stage.worker()
+    block = '# /// script\n# requires-python = ">=3.9"\n# dependencies = [\n#   "Alpha==1.*",\n# ]\n# ///\n'
+    first = await run(worker, {"code": block + NAMES["code"]})
+    assert first.data == ["alpha 1.0", "beta 2.0"], first.said
+    asked = index.requests
+    second = await run(worker, NAMES, "alpha==1.*")
+    assert (second.data, second.log, index.requests) == (first.data, [], asked)
+    assert len(stage.environments()) == 1
+    upstream = await run(worker, {**NAMES, "deps": {"packages": {"tenant": ["alpha==1.*"], "other": []}}})
+    assert (upstream.data, upstream.log) == (first.data, [])
+
+
+async def test_environment_of_one_worker_is_that_of_all_and_needs_no_index(stage: Stage, index: Index) -> None:
+    cold = await run(stage.worker(), NAMES, "alpha")
+    assert cold.data == ["alpha 1.0", "beta 2.0"], cold.said
+    shutil.rmtree(stage.wheels)
+    asked = index.requests
+    warm = await run(stage.worker(), NAMES, "alpha")
+    assert (warm.data, warm.log, index.requests) == (cold.data, [], asked)
+
+
+async def test_two_workers_at_once_install_once(stage: Stage, index: Index) -> None:
+    workers = [stage.worker(), stage.worker()]
+    both = await asyncio.gather(*(run(worker, NAMES, "alpha") for worker in workers for _ in range(2)))
+    assert [one.data for one in both] == [["alpha 1.0", "beta 2.0"]] * 4
+    assert sum(len(one.log) for one in both) == 1
+    assert (len(stage.environments()), stage.unfinished()) == (1, [])
+
+
+async def test_what_was_resolved_stays_until_it_is_forgotten(stage: Stage) -> None:
+    worker = stage.worker()
+    assert (await run(worker, NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
+    wheel(stage.wheels, "beta", "3.0", {"beta.py": "NAME = 'beta 3.0'\n"})
+    assert (await run(worker, NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
+    shutil.rmtree(stage.packages / "environments")
+    assert (await run(worker, NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
+    PackageStore(stage.packages).forget_locks()
+    assert (await run(worker, NAMES, "alpha")).data == ["alpha 1.0", "beta 3.0"]
+
+
+# ── refused ──
+
+
+async def test_packages_that_are_off_are_named_with_what_to_do(stage: Stage) -> None:
+    ran = await run(stage.worker("off"), NAMES, "alpha==1.*", "beta")
+    assert ran.failure == ("configuration", False)
+    assert "alpha==1.*, beta" in ran.said
+    assert "NOETL_WORKER_PYTHON_PACKAGES is off: set it to 'wheels', or install them and give 'venv_path'" in ran.said
+    assert not stage.packages.exists()
+
+
+async def test_packages_that_are_not_there_are_the_authors_error_in_uvs_words(stage: Stage) -> None:
+    ran = await run(stage.worker(), NAMES, "nosuch>=2")
+    assert ran.failure == ("configuration", False)
+    assert "nosuch was not found" in ran.said
+    assert (stage.environments(), stage.unfinished()) == ([], [])
+
+
+async def test_index_that_is_down_may_be_back_later(stage: Stage) -> None:
+    login = "joe:s3cr3t-p4ssw0rd"
+    stage.online(f"http://{login}@127.0.0.1:{closed_port()}/simple")
+    ran = await run(stage.worker(), NAMES, "alpha")
+    assert ran.failure == ("connection", True)
+    assert "the index of packages cannot be reached" in ran.said
+    assert "s3cr3t" not in ran.said
+    assert "s3cr3t-p4ssw0rd" in ran.secrets
+
+
+async def test_login_of_the_index_is_used_and_shown_nowhere(stage: Stage, index: Index) -> None:
+    index.login = "joe:s3cr3t-p4ssw0rd"
+    refused = await run(stage.worker(), NAMES, "alpha")
+    assert refused.error is not None
+    stage.online(index.url(index.login))
+    ran = await run(stage.worker(), NAMES, "alpha")
+    assert ran.data == ["alpha 1.0", "beta 2.0"], ran.said
+    kept = [path for path in stage.packages.rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert (kept, "s3cr3t" in str(ran.log)) == ([], False)
+    assert "s3cr3t-p4ssw0rd" in ran.secrets
+
+
+async def test_broken_wheel_leaves_nothing_that_counts(stage: Stage) -> None:
+    made = wheel(stage.wheels, "gamma", "1.0", {"gamma.py": "x" * 10_000})
+    whole = made.read_bytes()
+    made.write_bytes(whole[:60] + b"\0" * 500 + whole[560:])
+    ran = await run(stage.worker(), {"code": "import gamma"}, "gamma")
+    assert ran.failure == ("configuration", False)
+    assert "gamma" in ran.said
+    assert (stage.environments(), stage.unfinished()) == ([], [])
+    made.write_bytes(whole)
+    shutil.rmtree(stage.packages)
+    wheel(stage.wheels, "gamma", "1.0", {"gamma.py": "NAME = 1"})
+    assert (await run(stage.worker(), {"code": "import gamma\nresult = gamma.NAME"}, "gamma")).data == 1
+
+
+def sdist(directory: Path, tmp_path: Path) -> Path:
+    """A package whose build leaves a mark."""
+    mark = tmp_path / "built"
+    source = tmp_path / "delta-1.0"
+    source.mkdir()
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: delta\nVersion: 1.0\n")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "delta"\nversion = "1.0"\n'
+    )
+    (source / "backend.py").write_text(
+        f"""
+import json, os, zipfile
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    with open({str(mark)!r}, "w") as file:
+        json.dump([dict(os.environ), status["NoNewPrivs"].strip()], file)
+    name = "delta-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
+        archive.writestr("delta.py", "NAME = 'delta'")
+        archive.writestr("delta-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: delta\\nVersion: 1.0\\n")
+        archive.writestr("delta-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n")
+        archive.writestr("delta-1.0.dist-info/RECORD", "")
+    return name
+"""
+    )
+    with tarfile.open(directory / "delta-1.0.tar.gz", "w:gz") as archive:
+        archive.add(source, "delta-1.0")
+    return mark
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_source_is_built_only_where_any_is_set_and_confined_without_the_workers_variables(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_WORKER", "hidden-4711")
+    mark = sdist(stage.wheels, tmp_path)
+    code = {"code": "import delta\nresult = delta.NAME"}
+    refused = await run(stage.worker("wheels"), code, "delta")
+    assert refused.failure == ("configuration", False)
+    assert not mark.exists()
+    assert (await run(stage.worker("any"), code, "delta")).data == "delta"
+    variables, has_no_new_rights = json.loads(mark.read_text())
+    assert "hidden-4711" not in str(variables)
+    assert has_no_new_rights == ("1" if stage.confinement.is_on else "0")
+    assert (await run(stage.worker("wheels"), code, "delta")).error is not None  # what `any` has built is not for it
+
+
+async def test_address_of_a_package_passes_by_the_index_and_needs_any(stage: Stage) -> None:
+    there = f"beta @ {(stage.wheels / 'beta-2.0-py3-none-any.whl').as_uri()}"
+    code = {"code": "import beta\nresult = beta.NAME"}
+    refused = await run(stage.worker(), code, there)
+    assert refused.failure == ("configuration", False)
+    assert "has an address of its own" in refused.said
+    assert (await run(stage.worker("any"), code, there)).data == "beta 2.0"
+
+
+# ── interpreters ──
+
+
+async def test_version_that_no_interpreter_has_is_an_error_with_the_setting(stage: Stage) -> None:
+    ran = await run(stage.worker(), {**NAMES, "deps": {"packages": ["alpha"], "python": "3.99"}})
+    assert ran.failure == ("configuration", False)
+    assert "no interpreter of this worker is python ==3.99.*; NOETL_WORKER_PYTHONS names" in ran.said
+
+
+async def test_interpreter_that_the_operator_names_has_an_environment_of_its_own(stage: Stage, tmp_path: Path) -> None:
+    other = tmp_path / "other/bin"
+    other.mkdir(parents=True)
+    (other / "python").symlink_to(Path(sys.executable).resolve())
+    (other.parent / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    worker = stage.worker(NOETL_WORKER_PYTHONS=str(other.parent))
+    code = "import alpha, sys\nresult = [alpha.NAME, sys.prefix]"
+    ran = await run(worker, {"code": code, "python": str(other / "python")}, "alpha")
+    assert ran.error is None, ran.said
+    assert ran.data[0] == "alpha 1.0"
+    assert Path(ran.data[1]).parent == stage.packages / "environments"
+    own = await run(worker, {"code": code, "deps": {"packages": ["alpha"], "python": sys.version.split()[0]}})
+    assert own.data[0] == "alpha 1.0", own.said
+
+
+# ── time, stops and kills ──
+
+
+async def test_install_takes_of_the_commands_time(stage: Stage, index: Index) -> None:
+    index.hold.clear()
+    ran = await run(stage.worker(), NAMES, "alpha", timeout_s=1.5)
+    assert ran.failure == ("timeout", True)
+    assert (stage.environments(), stage.unfinished()) == ([], [])
+    waits = asyncio.create_task(run(stage.worker(), NAMES, "alpha"))
+    index.asked_for_a_file.clear()
+    await asyncio.to_thread(index.asked_for_a_file.wait, 60)
+    behind = await run(stage.worker(), NAMES, "beta", timeout_s=0.5)
+    assert behind.failure == ("timeout", True)
+    index.hold.set()
+    assert (await waits).data == ["alpha 1.0", "beta 2.0"]
+
+
+async def test_command_that_is_cancelled_ends_its_install(stage: Stage, index: Index) -> None:
+    index.hold.clear()
+    worker = stage.worker()
+    running = asyncio.create_task(run(worker, NAMES, "alpha"))
+    await asyncio.to_thread(index.asked_for_a_file.wait, 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (stage.environments(), stage.unfinished()) == ([], [])
+    index.hold.set()
+    assert (await run(worker, NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
+
+
+WORKER = """
+import asyncio, json, sys
+from noetl_worker.testing import tool_context
+from noetl_worker.settings.tools import ToolSettings
+from noetl_worker.tools.process.confinement import Confinement
+from noetl_worker.tools.registry import Registry
+
+async def main(level, settings, config):
+    worker = Registry(plugins=False, confinement=Confinement(level), settings=ToolSettings(**settings))
+    await worker.run_tool("python", config, tool_context(registry=worker, kind="python"))
+
+asyncio.run(main(*json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_worker_that_is_killed_while_it_builds_leaves_nothing_that_counts(stage: Stage, index: Index) -> None:
+    index.hold.clear()
+    names = ("python_packages", "packages_dir", "uv_config")
+    settings = {name: getattr(stage.settings(), name) for name in names}
+    config = {**NAMES, "deps": {"packages": ["alpha"]}}
+    given = json.dumps([stage.confinement.level, settings, config])
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, given)
+    assert await asyncio.to_thread(index.asked_for_a_file.wait, 60)
+    [builder] = _running_uv(stage)
+    killed.kill()
+    await killed.wait()
+    assert await until_gone(builder) == []
+    assert stage.environments() == []
+    assert stage.unfinished() != []
+    index.hold.set()
+    assert (await run(stage.worker(), NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
+    assert stage.unfinished() == []
+
+
+def _running_uv(stage: Stage) -> list[int]:
+    """The uv that works in this store."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            where = (process / "cwd").readlink()
+        except OSError:
+            continue
+        if where.is_relative_to(stage.packages / "building"):
+            found.append(int(process.name))
+    return found
+
+
+# ── room ──
+
+
+async def test_least_recently_used_go_and_those_in_use_stay(stage: Stage, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        wheel(stage.wheels, name, "1.0", {f"{name}/__init__.py": "", f"{name}/data.txt": "x" * 700_000})
+    worker = stage.worker(NOETL_WORKER_PACKAGES_MB="2")
+    seen = tmp_path / "seen"
+    code = f"""
+import os, one
+os.mkfifo({str(seen)!r})
+open({str(seen)!r}).read()
+result = os.path.getsize(os.path.join(os.path.dirname(one.__file__), "data.txt"))
+"""
+    using = asyncio.create_task(run(worker, {"code": code}, "one"))
+    while not seen.exists():
+        assert not using.done(), using.result().said
+        await asyncio.sleep(0)
+    assert (await run(worker, {"code": "import two"}, "two")).error is None
+    third = await run(worker, {"code": "import three"}, "three")
+    assert ("info", "packages_removed", {"environments": 1}) in third.log
+    kept = {one.requirements for one in PackageStore(stage.packages).kept()}
+    assert kept == {("one",), ("three",)}
+    await asyncio.to_thread(seen.write_text, "")
+    assert (await using).data == 700_000
+    assert stage.unfinished() == []
+
+
+async def test_directory_that_others_may_write_is_not_used(stage: Stage) -> None:
+    stage.packages.mkdir()
+    stage.packages.chmod(0o777)
+    ran = await run(stage.worker(), NAMES, "alpha")
+    assert "can be written by others: name a directory in NOETL_WORKER_PACKAGES_DIR" in ran.said
+
+
+# ── code of strangers ──
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_package_that_reaches_out_when_it_is_imported_is_confined_as_its_step(stage: Stage) -> None:
+    """By a `.pth` file too: both run in the command's own process."""
+    attack = (
+        "import os; status = dict(l.split(':', 1) for l in open('/proc/self/status')); "
+        "os.environ.setdefault('SAW', ''); os.environ['SAW'] += status['NoNewPrivs'].strip()"
+    )
+    files = {
+        "epsilon.py": attack + "\ntry:\n    os.kill(int(os.environ['WORKER']), 0)\n    READS = True\n"
+        "except PermissionError:\n    READS = False\n",
+        "epsilon.pth": attack + "\n",
+    }
+    wheel(stage.wheels, "epsilon", "1.0", files)
+    code = "import epsilon, os\nresult = [os.environ['SAW'], epsilon.READS]"
+    ran = await run(stage.worker(), {"code": code, "env": {"WORKER": str(os.getpid())}}, "epsilon")
+    assert ran.data == (["11", not has_domains()] if stage.confinement.is_on else ["00", True]), ran.said
