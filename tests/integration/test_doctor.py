@@ -147,6 +147,13 @@ def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> Non
     assert machine.memory(hungry, 1 << 30).wanted.startswith("2148 MiB")
 
 
+def test_packages_that_nothing_can_install_are_wrong(tmp_path: Path) -> None:
+    assert machine.packages(settings(tmp_path), None).state is State.FINE
+    wheels = settings(tmp_path, NOETL_WORKER_PYTHON_PACKAGES="wheels")
+    assert machine.packages(wheels, "/bin/uv").found == "wheels, by /bin/uv"
+    assert "noetl-worker[packages]" in machine.packages(wheels, None).fix
+
+
 def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path) -> None:
     assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off"), []).state is State.WARNING
     partial = machine.isolation(settings(tmp_path), ["processes that leave their session"])

@@ -56,6 +56,17 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
     return fine("isolation", settings.isolation, wanted)
 
 
+def packages(settings: Settings, uv: str | None) -> Finding:
+    """Check what installs the packages of python steps. `uv`: its path, if it is there."""
+    mode = settings.python_packages
+    if mode == "off":
+        return fine("packages of python steps", "off", "")
+    if uv is None:
+        fix = "pip install 'noetl-worker[packages]', or put uv on PATH"
+        return wrong("packages of python steps", f"{mode}, and no uv", "uv", fix)
+    return fine("packages of python steps", f"{mode}, by {uv}", "uv")
+
+
 def descriptors(settings: Settings, limit: int | None) -> Finding:
     """Check the limit on open files. `limit`: the soft limit after `run` raised it to the hard one."""
     slots = settings.max_concurrent

@@ -202,6 +202,14 @@ class PythonTool:
                 raise ToolError(text, kind="python") from error
         return _result(run, config, context)
 
+    async def prefetch(self, config: PythonConfig, context: ToolContext) -> tuple[str, ...]:
+        """Install the packages of a step without running it. Return its requirements, which may be none."""
+        wanted = config.packages(await self._sources.of_script(config.source, context))
+        if wanted is None:
+            return ()
+        async with self._environments().environment(wanted, config.python, context, None):
+            return wanted.requirements
+
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
         await self._runner.aclose()

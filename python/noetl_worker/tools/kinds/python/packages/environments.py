@@ -22,7 +22,7 @@ from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, Package
 from noetl_worker.tools.kinds.python.packages.uv import Uv
 from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages
 from noetl_worker.tools.process import process
-from noetl_worker.tools.process.live_output import say
+from noetl_worker.tools.process.live_output import say, watched
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_runner import PythonRunner
 
@@ -31,6 +31,7 @@ _ASK: Final = (
     "import json, platform, sys, sysconfig; print(json.dumps([platform.python_version(), sys.version, sys.base_prefix,"
     " sysconfig.get_platform(), *platform.libc_ver()]))"
 )
+_ASK_S: Final = 30.0
 _PACKAGE: Final = re.compile(r"^[^\s#-]", re.MULTILINE)
 _PASSWORD: Final = re.compile(r"://[^/@\s:]*:?([^/@\s]+)@")
 
@@ -108,7 +109,7 @@ class PackageEnvironments:
                 if path is not None:
                     return key
             number = len(_PACKAGE.findall(lock or ""))
-            say("packages", f"installing {number} packages")
+            say("packages", f"installing {number} package{'' if number == 1 else 's'}")
             context.logger.info("packages_installing", packages=number, requirements=list(wanted.requirements))
             built = await uv.install(lock or "", interpreter.path)
             put = partial(store.put, key, built, wanted.requirements, interpreter.version, number)
@@ -139,7 +140,8 @@ class PackageEnvironments:
     async def _asked(self, path: str) -> Interpreter | None:
         """Return what an interpreter says about itself, or None if it is none."""
         env = process.base_environment()
-        run = await self._runner.run_program(path, [path, "-I", "-c", _ASK], env=env, cwd="/", timeout_s=30.0)
+        with watched(None):
+            run = await self._runner.run_program(path, [path, "-I", "-c", _ASK], env=env, cwd="/", timeout_s=_ASK_S)
         try:
             version, *rest = map(str, json.loads(run.stdout))
         except ValueError:

@@ -14,6 +14,7 @@ from typing import Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.process import process
+from noetl_worker.tools.process.live_output import watched
 
 Run = Callable[..., Awaitable[process.Finished]]
 """`PythonRunner.run_program`."""
@@ -85,13 +86,14 @@ class Uv:
 
     async def _uv(self, done: str, *words: str) -> None:
         left_s = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        run = await self._run(
-            self._program,
-            ["uv", "--quiet", *words],
-            env=self._environment,
-            cwd=str(self._directory),
-            timeout_s=left_s,
-        )
+        with watched(None):  # what it says is in the error
+            run = await self._run(
+                self._program,
+                ["uv", "--quiet", *words],
+                env=self._environment,
+                cwd=str(self._directory),
+                timeout_s=left_s,
+            )
         if run.timed_out:
             raise ToolError(f"the packages were not {done} in the command's time", kind="timeout", retryable=True)
         if run.exit_code == 0:

@@ -69,15 +69,15 @@ def _listed(given: Any) -> list[tuple[str, Any]]:
 
 def _of_block(blocks: list[str]) -> WantedPackages | None:
     if len(blocks) > 1:
-        raise ConfigurationError("the code has two `# /// script` blocks; keep one", field="code")
+        raise _wrong("two blocks; keep one", "code")
     text = "".join(line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines(keepends=True))
     try:
         found = _tomllib.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"the `# /// script` block is no TOML: {error}", field="code") from None
+        raise _wrong(f"no TOML: {error}", "code") from None
     given = found.get("dependencies", [])
     if not isinstance(given, list):
-        raise ConfigurationError("the `# /// script` block: 'dependencies' must be a list", field="code")
+        raise _wrong("'dependencies' must be a list", "code")
     if not given:
         return None
     return _checked([("", one) for one in given], _specifier(found.get("requires-python"), "code"), "code")
