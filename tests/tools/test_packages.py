@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.python.packages.store import PackageStore
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.memory_context import RecordedLogger
+from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement, has_domains
 from noetl_worker.tools.registry import Registry
 from tool_settings import tool_settings
@@ -224,8 +226,8 @@ async def test_broken_wheel_leaves_nothing_that_counts(stage: Stage) -> None:
     assert (await run(stage.worker(), {"code": "import gamma\nresult = gamma.NAME"}, "gamma")).data == 1
 
 
-def sdist(directory: Path, tmp_path: Path) -> Path:
-    """A package whose build leaves a mark."""
+def sdist(directory: Path, tmp_path: Path, then: str = "pass") -> Path:
+    """A package whose build leaves a mark, and then does something else."""
     mark = tmp_path / "built"
     source = tmp_path / "delta-1.0"
     source.mkdir()
@@ -241,6 +243,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     with open({str(mark)!r}, "w") as file:
         json.dump([dict(os.environ), status["NoNewPrivs"].strip()], file)
+    {then}
     name = "delta-1.0-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
         archive.writestr("delta.py", "NAME = 'delta'")
@@ -437,3 +440,42 @@ async def test_package_that_reaches_out_when_it_is_imported_is_confined_as_its_s
     code = "import epsilon, os\nresult = [os.environ['SAW'], epsilon.READS]"
     ran = await run(stage.worker(), {"code": code, "env": {"WORKER": str(os.getpid())}}, "epsilon")
     assert ran.data == (["11", not has_domains()] if stage.confinement.is_on else ["00", True]), ran.said
+
+
+@pytest.mark.skipif(not landlock.is_there(), reason="needs Landlock")
+async def test_no_command_changes_packages_and_a_build_only_what_it_builds(tmp_path: Path) -> None:
+    """The directory is not in the temporary one, in which each command has a new directory."""
+    apart = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    stage = Stage(tmp_path, Confinement("basic", closed=(str(apart / "packages"),)))
+    stage.packages = apart / "packages"
+    worker = stage.worker("any")
+    try:
+        first = await run(worker, NAMES, "alpha")
+        assert first.data == ["alpha 1.0", "beta 2.0"], first.said
+        [environment] = (stage.packages / "environments").iterdir()
+        module = next(environment.rglob("beta.py"))
+        attacks = [
+            f"open({str(module)!r}, 'a')",
+            f"os.truncate({str(module)!r}, 0)",
+            f"os.remove({str(module)!r})",
+            f"os.rename({str(environment)!r}, {str(environment.parent / 'other')!r})",
+            f"os.link({str(module)!r}, 'linked'); open('linked', 'a')",
+            f"open({str(stage.packages / 'building/x')!r}, 'w')",
+            f"open({str(stage.packages / 'locks/x')!r}, 'w')",
+        ]
+        for attack in attacks:
+            tried = await run(worker, {"code": f"import os\n{attack}"})
+            assert tried.error is not None, attack
+            assert tried.error.code == "PermissionError" or "cross-device" in tried.said, tried.said
+        shell = tool_context(registry=worker, kind="shell")
+        assert (await worker.run_tool("shell", {"command": f"echo x >> {module}"}, shell)).exit_code != 0
+        usual = await run(worker, {"code": "open('a', 'w').write('x')\nimport os\nos.rename('a', 'b')\nresult = 1"})
+        assert usual.data == 1, usual.said
+        mark = sdist(stage.wheels, tmp_path, then=f"open({str(module)!r}, 'a')")
+        built = await run(worker, {"code": "import delta"}, "delta")
+        assert "PermissionError" in built.said
+        assert mark.exists()
+        assert module.read_text() == "NAME = 'beta 2.0'\n"
+    finally:
+        await worker.aclose()
+        shutil.rmtree(apart)

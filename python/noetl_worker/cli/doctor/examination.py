@@ -10,6 +10,7 @@ from pathlib import Path
 
 from noetl_worker.cli.doctor import machine, nats, outbox, plane, tls, variables
 from noetl_worker.cli.doctor.finding import Finding
+from noetl_worker.pipeline.command.tool_rules import packages_closed
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets.redaction import redact_text
@@ -23,7 +24,7 @@ async def examine(settings: Settings) -> list[Finding]:
         variables.names(os.environ, Path(".env"), settings),
         machine.engine_in_use(),
         machine.isolation(settings, machine.lacking()),
-        machine.packages(settings, uv_program()),
+        machine.packages(settings, uv_program(), packages_closed(settings)),
         machine.descriptors(settings, raise_open_files_limit()),
         machine.memory(settings, memory_bytes()),
         *tls.of_settings(settings),

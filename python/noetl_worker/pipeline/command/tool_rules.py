@@ -36,6 +36,10 @@ _KEEP_APART: Final = (
     "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
     "or set NOETL_WORKER_FILE_ROOTS to others"
 )
+_KEEP_PACKAGES_APART: Final = (
+    "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, on a "
+    "Linux with Landlock and without NOETL_WORKER_ALLOW_NAMESPACES; else a command can change the packages of others"
+)
 
 
 def registry_of(settings: Settings) -> Registry:
@@ -84,11 +88,21 @@ def log_what_is_not_confined(settings: Settings) -> None:
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
-    tools = settings.for_tools(_own_files(settings))
+    tools = tool_settings_of(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
+    if settings.python_packages != "off" and not packages_closed(settings):
+        log.warning("packages_within_reach", directory=tools.packages_dir, advice=_KEEP_PACKAGES_APART)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)
+
+
+def packages_closed(settings: Settings) -> tuple[str, ...]:
+    """Return the directory of packages, if commands can be kept from changing it: no file can be made above it then."""
+    if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
+        return ()
+    directory = str(_packages_directory(settings).resolve())
+    return () if directory in file_roots.within_reach(tool_settings_of(settings)) else (directory,)
 
 
 def _no_group() -> str:
@@ -109,6 +123,7 @@ def _confinement(settings: Settings) -> Confinement:
         memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
         allows_namespaces=settings.allow_namespaces,
         processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
+        closed=packages_closed(settings),
         duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
     )
 

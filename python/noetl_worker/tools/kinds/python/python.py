@@ -164,7 +164,7 @@ class PythonTool:
         self._environment = process.base_environment()
         if inherited := os.environ.get("PYTHONPATH"):  # where operators put the modules of their playbooks
             self._environment["PYTHONPATH"] = inherited
-        self._is_confined = confinement.is_on
+        self._confinement = confinement
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
         self._packages: PackageEnvironments | None = None
@@ -177,7 +177,7 @@ class PythonTool:
         timeout_s, environment = context.timeout_s, ""
         async with AsyncExitStack() as directories:
             if wanted is None:
-                interpreter = _interpreter(config, context.settings, is_confined=self._is_confined)
+                interpreter = _interpreter(config, context.settings, is_confined=self._confinement.is_on)
             else:
                 deadline = None if timeout_s is None else started + timeout_s
                 kept = self._environments().environment(wanted, config.python, context, deadline)
@@ -208,7 +208,7 @@ class PythonTool:
         if wanted is None:
             return ()
         async with self._environments().environment(wanted, config.python, context, None):
-            return wanted.requirements
+            return wanted.shown
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
@@ -219,7 +219,7 @@ class PythonTool:
         if self._packages is None:
             from noetl_worker.tools.kinds.python.packages.environments import PackageEnvironments
 
-            self._packages = PackageEnvironments(self._runner, is_confined=self._is_confined)
+            self._packages = PackageEnvironments(self._runner, self._confinement)
         return self._packages
 
     def _request(

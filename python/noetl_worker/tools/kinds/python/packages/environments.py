@@ -8,8 +8,8 @@ import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,9 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, key_of
 from noetl_worker.tools.kinds.python.packages.uv import Uv
-from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages
+from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages, without_login
 from noetl_worker.tools.process import process
+from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.live_output import say, watched
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_runner import PythonRunner
@@ -47,9 +48,9 @@ class Interpreter:
 class PackageEnvironments:
     """The environments that one worker uses."""
 
-    def __init__(self, runner: PythonRunner, *, is_confined: bool) -> None:
+    def __init__(self, runner: PythonRunner, confinement: Confinement) -> None:
         self._runner = runner
-        self._is_confined = is_confined
+        self._confinement = confinement
         self._known: dict[str, Interpreter | None] = {}
 
     @asynccontextmanager
@@ -98,8 +99,10 @@ class PackageEnvironments:
         """Build the environment, unless another worker has done so meanwhile. Return its key."""
         settings = context.settings
         _keep_logins(settings.uv_config, context)
-        async with store.turn(deadline) as directory:
-            uv = Uv(self._runner.run_program, directory, settings.uv_config, settings.python_packages, deadline)
+        async with AsyncExitStack() as turn:
+            directory = await turn.enter_async_context(store.turn(deadline))
+            builder = await turn.enter_async_context(self._builder(store))
+            uv = Uv(builder.run_program, directory, settings.uv_config, settings.python_packages, deadline)
             lock = store.lock_text(recipe)
             if lock is None:
                 store.put_lock(recipe, await uv.resolve(wanted.requirements, interpreter.path))
@@ -110,22 +113,34 @@ class PackageEnvironments:
                     return key
             number = len(_PACKAGE.findall(lock or ""))
             say("packages", f"installing {number} package{'' if number == 1 else 's'}")
-            context.logger.info("packages_installing", packages=number, requirements=list(wanted.requirements))
+            context.logger.info("packages_installing", packages=number, requirements=list(wanted.shown))
             built = await uv.install(lock or "", interpreter.path)
-            put = partial(store.put, key, built, wanted.requirements, interpreter.version, number)
+            put = partial(store.put, key, built, wanted.shown, interpreter.version, number)
             await finished_off_loop(put)
             removed = await finished_off_loop(partial(store.make_room, settings.packages_mb << 20, key))
             if removed:
                 context.logger.info("packages_removed", environments=len(removed))
         return key
 
+    @asynccontextmanager
+    async def _builder(self, store: PackageStore) -> AsyncIterator[PythonRunner]:
+        """Provide what runs uv: it may write where it builds, and no more of the store than any command."""
+        if not self._confinement.closed:
+            yield self._runner
+            return
+        builder = PythonRunner(confinement=replace(self._confinement, closed=store.complete))
+        try:
+            yield builder
+        finally:
+            await builder.aclose()
+
     # ── interpreters ──
 
     async def _interpreter(self, wanted: WantedPackages, given: str | None, settings: ToolSettings) -> Interpreter:
         if given:
-            candidates = iter([allowed(given, settings, is_confined=self._is_confined)])
+            candidates = iter([allowed(given, settings, is_confined=self._confinement.is_on)])
         else:
-            candidates = _candidates(settings, is_confined=self._is_confined)
+            candidates = _candidates(settings, is_confined=self._confinement.is_on)
         for path in candidates:
             if path not in self._known:
                 self._known[path] = await self._asked(path)
@@ -156,12 +171,13 @@ def _way_into(path: Path, interpreter: Interpreter) -> tuple[str, str]:
 
 
 def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
-    names = ", ".join(wanted.requirements)
+    names = ", ".join(wanted.shown)
     if settings.python_packages == "off":
         text = f"the step needs {names}, and {MODE} is off: set it to 'wheels', or install them and give 'venv_path'"
         raise ConfigurationError(text, field="deps.packages", tool="python")
     if settings.python_packages == "wheels" and wanted.links:
-        text = f"{wanted.links[0]!r} has an address of its own, which {MODE}=wheels does not allow; 'any' does"
+        link = without_login(wanted.links[0])
+        text = f"{link!r} has an address of its own, which {MODE}=wheels does not allow; 'any' does"
         raise ConfigurationError(text, field="deps.packages", tool="python")
     if not settings.packages_dir:
         raise ConfigurationError(f"{PACKAGES_DIR} names no directory for packages", tool="python")

@@ -53,6 +53,11 @@ class PackageStore:
         self._building = directory / "building"
         self._locks = directory / "locks"
 
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """The directories in which nothing changes once it is there."""
+        return str(self._environments.resolve()), str(self._locks.resolve())
+
     def check(self) -> None:
         """Raise ConfigurationError if another user may write to the directory. Code in it is run by commands."""
         try:

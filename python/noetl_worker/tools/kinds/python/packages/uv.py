@@ -13,13 +13,13 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.kinds.python.packages.wanted import without_login
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.live_output import watched
 
 Run = Callable[..., Awaitable[process.Finished]]
 """`PythonRunner.run_program`."""
 _LONGEST: Final = 2_000
-_LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
 _OUT_OF_REACH: Final = re.compile(
     r"Request failed after|error sending request|HTTP status server error|timed? ?out", re.I
 )
@@ -30,11 +30,6 @@ def uv_program() -> str | None:
     """Return the path of uv: that of the extra `packages`, else the one on PATH; None if there is none."""
     own = str(Path(sys.executable).parent)
     return shutil.which("uv", path=os.pathsep.join((own, process.base_environment()["PATH"])))
-
-
-def without_login(text: str) -> str:
-    """Return uv's words without the logins of addresses."""
-    return _LOGIN.sub(r"\1***@", text)
 
 
 class Uv:
@@ -65,7 +60,7 @@ class Uv:
             "UV_CACHE_DIR": str(directory / "cache"),
             "UV_PYTHON_DOWNLOADS": "never",
             "NO_COLOR": "1",
-            **({"UV_CONFIG_FILE": config} if config else {}),
+            **({"UV_CONFIG_FILE": str(Path(config).absolute())} if config else {}),
         }
 
     async def resolve(self, requirements: tuple[str, ...], interpreter: str) -> Path:

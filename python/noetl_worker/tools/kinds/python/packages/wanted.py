@@ -19,7 +19,13 @@ from noetl_worker.errors import ConfigurationError
 _tomllib: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _BLOCK: Final = re.compile(r"^# /// script$\s((?:^#(?:| .*)$\s)+)^# ///$", re.MULTILINE)
 """A block of PEP 723; the group is its content as comments."""
+_LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
 _VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
+
+
+def without_login(text: str) -> str:
+    """Return a text for people, without the logins of addresses in it."""
+    return _LOGIN.sub(r"\1***@", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,11 @@ class WantedPackages:
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
     """Requirements with an address of their own (`name @ https://...`), which pass by the operator's index."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The requirements, for logs and errors."""
+        return tuple(map(without_login, self.requirements))
 
     def is_for(self, version: str) -> bool:
         """Return True if an interpreter of this version will do."""
@@ -90,7 +101,7 @@ def _checked(given: list[tuple[str, Any]], python: str, field: str) -> WantedPac
         try:
             one = Requirement(text)
         except (InvalidRequirement, TypeError):
-            raise _wrong(f"{text!r} is no requirement; write one as 'pandas==2.2.*'", place) from None
+            raise _wrong(f"{_quoted(text)} is no requirement; write one as 'pandas==2.2.*'", place) from None
         one.name = canonicalize_name(one.name)
         if (one.name, one.marker) in requirements:
             raise _wrong(f"{one.name!r} is listed twice; keep one requirement", place)
@@ -111,6 +122,10 @@ def _specifier(given: Any, field: str) -> str:
     except InvalidSpecifier:
         pass
     raise _wrong(f"python {given!r} is no version; write it in quotes, as '3.12' or '>=3.11'", field)
+
+
+def _quoted(given: Any) -> str:
+    return repr(without_login(given) if isinstance(given, str) else given)
 
 
 def _wrong(text: str, field: str) -> ConfigurationError:
