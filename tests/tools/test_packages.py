@@ -7,25 +7,21 @@ import json
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from closed_port import closed_port
+from interpreters import candidates, works
 from noetl_worker.testing import tool_context
-from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.python.packages.store import PackageStore
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
-from noetl_worker.tools.memory_context import RecordedLogger
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement, has_domains
-from noetl_worker.tools.registry import Registry
-from tool_settings import tool_settings
 
+from .package_stage import NAMES, Stage, run, sdist
 from .processes import until_gone
 from .wheels import Index, served, wheel
 
@@ -33,41 +29,6 @@ pytestmark = [
     pytest.mark.skipif(uv_program() is None, reason="needs uv"),
     pytest.mark.timeout(120),
 ]
-NAMES = {"code": "import alpha, beta\nresult = [alpha.NAME, beta.NAME]"}
-
-
-class Stage:
-    """A worker's settings, its wheels, and its store."""
-
-    def __init__(self, directory: Path, confinement: Confinement) -> None:
-        self.wheels, self.packages = directory / "wheels", directory / "packages"
-        self.config = directory / "uv.toml"
-        self.confinement = confinement
-        wheel(self.wheels, "alpha", "1.0", {"alpha.py": "NAME = 'alpha 1.0'\n"}, ["beta"])
-        wheel(self.wheels, "beta", "2.0", {"beta.py": "NAME = 'beta 2.0'\n"})
-        self.offline()
-        self.registries: list[Registry] = []
-
-    def offline(self) -> None:
-        self.config.write_text(f'no-index = true\nfind-links = ["{self.wheels}"]\n')
-
-    def online(self, url: str) -> None:
-        self.config.write_text(f'[[index]]\nurl = "{url}"\ndefault = true\n')
-
-    def settings(self, mode: str = "wheels", **more: str) -> ToolSettings:
-        given = {"NOETL_WORKER_PACKAGES_DIR": str(self.packages), "UV_CONFIG_FILE": str(self.config)}
-        return tool_settings(NOETL_WORKER_PYTHON_PACKAGES=mode, **given, **more)
-
-    def worker(self, mode: str = "wheels", **more: str) -> Registry:
-        made = Registry(plugins=False, confinement=self.confinement, settings=self.settings(mode, **more))
-        self.registries.append(made)
-        return made
-
-    def environments(self) -> list[str]:
-        return sorted(path.name for path in self.packages.glob("environments/*"))
-
-    def unfinished(self) -> list[Path]:
-        return list(self.packages.glob("building/*"))
 
 
 @pytest.fixture(params=["basic", "off"])
@@ -83,31 +44,6 @@ def index(stage: Stage) -> Iterator[Index]:
     with served(stage.wheels) as running:
         stage.online(running.url())
         yield running
-
-
-class Ran:
-    def __init__(self, data: Any, error: Any, logger: RecordedLogger, secrets: set[str]) -> None:
-        self.data, self.error, self.log, self.secrets = data, error, logger.records, secrets
-
-    @property
-    def failure(self) -> tuple[str, bool]:
-        return self.error.kind, self.error.retryable
-
-    @property
-    def said(self) -> str:
-        return str(getattr(self.error, "message", self.error))
-
-
-async def run(worker: Registry, config: Mapping[str, Any], *packages: str, **context: Any) -> Ran:
-    """One step with these packages; an error that is raised is like one that is returned."""
-    logger, secrets = RecordedLogger(), set[str]()
-    whole = {**config, "deps": {"packages": list(packages)}} if packages else config
-    made = tool_context(registry=worker, kind="python", logger=logger, secrets=secrets, **context)
-    try:
-        result = await worker.run_tool("python", whole, made)
-    except Exception as error:  # the worker reports it
-        return Ran(None, error, logger, secrets)
-    return Ran(result.data, result.error, logger, secrets)
 
 
 async def test_step_finds_its_packages_and_what_they_need_and_nothing_else(stage: Stage) -> None:
@@ -226,38 +162,6 @@ async def test_broken_wheel_leaves_nothing_that_counts(stage: Stage) -> None:
     assert (await run(stage.worker(), {"code": "import gamma\nresult = gamma.NAME"}, "gamma")).data == 1
 
 
-def sdist(directory: Path, tmp_path: Path, then: str = "pass") -> Path:
-    """A package whose build leaves a mark, and then does something else."""
-    mark = tmp_path / "built"
-    source = tmp_path / "delta-1.0"
-    source.mkdir()
-    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: delta\nVersion: 1.0\n")
-    (source / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-        '[project]\nname = "delta"\nversion = "1.0"\n'
-    )
-    (source / "backend.py").write_text(
-        f"""
-import json, os, zipfile
-def build_wheel(directory, config_settings=None, metadata_directory=None):
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    with open({str(mark)!r}, "w") as file:
-        json.dump([dict(os.environ), status["NoNewPrivs"].strip()], file)
-    {then}
-    name = "delta-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
-        archive.writestr("delta.py", "NAME = 'delta'")
-        archive.writestr("delta-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: delta\\nVersion: 1.0\\n")
-        archive.writestr("delta-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n")
-        archive.writestr("delta-1.0.dist-info/RECORD", "")
-    return name
-"""
-    )
-    with tarfile.open(directory / "delta-1.0.tar.gz", "w:gz") as archive:
-        archive.add(source, "delta-1.0")
-    return mark
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_source_is_built_only_where_any_is_set_and_confined_without_the_workers_variables(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -278,6 +182,8 @@ async def test_source_is_built_only_where_any_is_set_and_confined_without_the_wo
 async def test_address_of_a_package_passes_by_the_index_and_needs_any(stage: Stage) -> None:
     there = f"beta @ {(stage.wheels / 'beta-2.0-py3-none-any.whl').as_uri()}"
     code = {"code": "import beta\nresult = beta.NAME"}
+    refused = await run(stage.worker(), code, "beta @ https://joe:s3cr3t@h/beta-1.whl")
+    assert "s3cr3t" not in refused.said
     refused = await run(stage.worker(), code, there)
     assert refused.failure == ("configuration", False)
     assert "has an address of its own" in refused.said
@@ -293,6 +199,19 @@ async def test_version_that_no_interpreter_has_is_an_error_with_the_setting(stag
     assert "no interpreter of this worker is python ==3.99.*; NOETL_WORKER_PYTHONS names" in ran.said
 
 
+async def test_version_picks_one_of_the_interpreters_that_the_operator_names(stage: Stage) -> None:
+    own = f"3.{sys.version_info.minor}"
+    versions = [f"3.{minor}" for minor in (10, 11, 12, 13) if f"3.{minor}" != own]
+    others = {version: one for version in versions for one in candidates(version) if works(one, version)}
+    if not others:
+        pytest.skip("needs another interpreter")
+    worker = stage.worker(NOETL_WORKER_PYTHONS=os.pathsep.join(["/no/such", *others.values()]))
+    version = max(others)
+    code = "import alpha, sys\nresult = [alpha.NAME, '%d.%d' % sys.version_info[:2]]"
+    ran = await run(worker, {"code": code, "deps": {"packages": ["alpha"], "python": version}})
+    assert ran.data == ["alpha 1.0", version], ran.said
+
+
 async def test_interpreter_that_the_operator_names_has_an_environment_of_its_own(stage: Stage, tmp_path: Path) -> None:
     other = tmp_path / "other/bin"
     other.mkdir(parents=True)
@@ -304,6 +223,10 @@ async def test_interpreter_that_the_operator_names_has_an_environment_of_its_own
     assert ran.error is None, ran.said
     assert ran.data[0] == "alpha 1.0"
     assert Path(ran.data[1]).parent == stage.packages / "environments"
+    wrong = await run(
+        worker, {"code": "1", "python": str(other / "python"), "deps": {"packages": ["beta"], "python": "3.9"}}
+    )
+    assert "is no python ==3.9.*; name another one, or leave `python` out" in wrong.said
     own = await run(worker, {"code": code, "deps": {"packages": ["alpha"], "python": sys.version.split()[0]}})
     assert own.data[0] == "alpha 1.0", own.said
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext, ToolSettings
-from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, key_of
+from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, key_of, size_of
 from noetl_worker.tools.kinds.python.packages.uv import Uv
 from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages, without_login
 from noetl_worker.tools.process import process
@@ -34,7 +34,7 @@ _ASK: Final = (
 )
 _ASK_S: Final = 30.0
 _PACKAGE: Final = re.compile(r"^[^\s#-]", re.MULTILINE)
-_PASSWORD: Final = re.compile(r"://[^/@\s:]*:?([^/@\s]+)@")
+_PASSWORD: Final = re.compile(r"://(?:[^/@\s:]*:)?([^/@\s]+)@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PackageEnvironments:
     def __init__(self, runner: PythonRunner, confinement: Confinement) -> None:
         self._runner = runner
         self._confinement = confinement
-        self._known: dict[str, Interpreter | None] = {}
+        self._known: dict[str, Interpreter] = {}
 
     @asynccontextmanager
     async def environment(
@@ -115,8 +115,8 @@ class PackageEnvironments:
             say("packages", f"installing {number} package{'' if number == 1 else 's'}")
             context.logger.info("packages_installing", packages=number, requirements=list(wanted.shown))
             built = await uv.install(lock or "", interpreter.path)
-            put = partial(store.put, key, built, wanted.shown, interpreter.version, number)
-            await finished_off_loop(put)
+            size = await finished_off_loop(partial(size_of, built))
+            store.put(key, built, wanted.shown, interpreter.version, number, size)
             removed = await finished_off_loop(partial(store.make_room, settings.packages_mb << 20, key))
             if removed:
                 context.logger.info("packages_removed", environments=len(removed))
@@ -142,14 +142,14 @@ class PackageEnvironments:
         else:
             candidates = _candidates(settings, is_confined=self._confinement.is_on)
         for path in candidates:
-            if path not in self._known:
-                self._known[path] = await self._asked(path)
-            found = self._known[path]
+            found = self._known.get(path) or await self._asked(path)
             if found is not None and wanted.is_for(found.version):
                 return found
-        text = (
-            f"no interpreter of this worker is python {wanted.python}; NOETL_WORKER_PYTHONS names those besides its own"
-        )
+        version = f"python {wanted.python or 3}"
+        if given:
+            text = f"{given!r} is no {version}; name another one, or leave `python` out"
+        else:
+            text = f"no interpreter of this worker is {version}; NOETL_WORKER_PYTHONS names those besides its own"
         raise ConfigurationError(text, field="deps.python", tool="python")
 
     async def _asked(self, path: str) -> Interpreter | None:
@@ -161,7 +161,8 @@ class PackageEnvironments:
             version, *rest = map(str, json.loads(run.stdout))
         except ValueError:
             return None
-        return Interpreter(path, version, "\n".join([version, *rest]))
+        found = self._known[path] = Interpreter(path, version, "\n".join([version, *rest]))
+        return found
 
 
 def _way_into(path: Path, interpreter: Interpreter) -> tuple[str, str]:
@@ -191,7 +192,8 @@ def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: Tool
 def _candidates(settings: ToolSettings, *, is_confined: bool) -> Iterator[str]:
     yield sys.executable
     named = [name for name in settings.pythons.split(os.pathsep) if name]
-    yield from (str(Path(name, "bin/python")) if Path(name).is_dir() else name for name in named if name != "*")
+    paths = (str(Path(name, "bin/python")) if Path(name).is_dir() else name for name in named if name != "*")
+    yield from (path for path in paths if os.access(path, os.X_OK))
     if "*" in named or not (named or is_confined):
         yield from filter(None, (shutil.which(f"python3.{minor}") for minor in range(9, 30)))
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,25 +127,20 @@ class PackageStore:
                     text = "other packages were installed all of the command's time"
                     raise ToolError(text, kind="timeout", retryable=True)
                 await asyncio.sleep(_LOOK_AGAIN_S)
+            await finished_off_loop(partial(_remove_all, list(self._building.glob("*"))))  # of builds that were killed
+            own = Path(tempfile.mkdtemp(dir=self._building))
             try:
-                await finished_off_loop(self._remove_unfinished)
-                yield Path(tempfile.mkdtemp(dir=self._building))
+                yield own
             finally:
-                await asyncio.shield(finished_off_loop(self._remove_unfinished))
+                await asyncio.shield(finished_off_loop(partial(_remove_all, [own])))
         finally:
             os.close(lock)
-
-    def _remove_unfinished(self) -> None:
-        """Remove what a build has left."""
-        for path in self._building.glob("*"):
-            shutil.rmtree(path, ignore_errors=True)
 
     def put_lock(self, recipe: str, file: Path) -> None:
         file.rename(self._locks / recipe)
 
-    def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int) -> None:
-        """Keep an environment that is complete."""
-        size = sum(file.lstat().st_blocks * 512 for file in built.rglob("*"))
+    def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int, size: int) -> None:
+        """Keep an environment that is complete. This is not interrupted: from here on workers find it."""
         about = asdict(KeptEnvironment(built, requirements, python, packages, size, time.time()))
         del about["path"], about["used_at"]
         (built / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -178,6 +174,16 @@ class PackageStore:
             return True
         finally:
             os.close(descriptor)
+
+
+def _remove_all(directories: list[Path]) -> None:
+    for path in directories:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes on disk below a directory."""
+    return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*"))
 
 
 def _opened(directory: Path) -> int | None:

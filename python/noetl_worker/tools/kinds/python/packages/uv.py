@@ -21,7 +21,7 @@ Run = Callable[..., Awaitable[process.Finished]]
 """`PythonRunner.run_program`."""
 _LONGEST: Final = 2_000
 _OUT_OF_REACH: Final = re.compile(
-    r"Request failed after|error sending request|HTTP status server error|timed? ?out", re.I
+    r"Request failed after|error sending request|HTTP status server error|operation timed out"
 )
 """uv's words for an index that does not answer; it has no code for it."""
 
