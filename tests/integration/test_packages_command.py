@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from integration.processes import typed
+from noetl_worker.pipeline.command.tool_rules import packages_closed
+from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
+from noetl_worker.tools.process import landlock
 from tools.wheels import wheel
 
 pytestmark = [pytest.mark.skipif(uv_program() is None, reason="needs uv"), pytest.mark.timeout(120)]
@@ -57,7 +61,7 @@ def test_packages_are_installed_before_the_run_listed_and_removed(tmp_path: Path
     assert (fetched.code, fetched.out) == (1, f"{playbook}:8: alpha\n")
     left_out, failed = fetched.err.splitlines()[:2]
     assert left_out == f"{playbook}:17: left out, as templates decide on it"
-    assert failed.startswith(f"{playbook}:25: python: the packages cannot be resolved: error: No solution found")
+    assert failed.startswith(f"{playbook}:25: python: the packages cannot be resolved: No solution found")
     assert typed("packages", "prefetch", str(EXAMPLE), **variables).code == 0
     listed = json.loads(typed("packages", "list", "--json", **variables).out)
     assert [one["requirements"] for one in listed] == [["humanize==4.*"], ["alpha"]]
@@ -80,3 +84,16 @@ def test_dev_installs_wheels_without_a_setting_and_says_so(variables: dict[str, 
     assert '{"size":"123456789 bytes"}' in ended.out
     again = typed("dev", str(EXAMPLE), **variables)
     assert (again.code, "installing" in again.out) == (0, False)
+
+
+def test_packages_are_closed_to_commands_in_a_place_of_their_own(tmp_path: Path) -> None:
+    def closed(**variables: str) -> tuple[str, ...]:
+        usual = {"NOETL_WORKER_PYTHON_PACKAGES": "wheels", "NOETL_WORKER_PACKAGES_DIR": "/var/lib/noetl-packages"}
+        return packages_closed(load_settings({**usual, **variables}, dotenv=tmp_path / "none"))
+
+    there = ("/var/lib/noetl-packages",) if landlock.is_there() else ()
+    assert closed() == there
+    assert closed(NOETL_WORKER_PACKAGES_DIR=f"{tempfile.gettempdir()}/packages") == ()  # commands make files beside it
+    assert closed(NOETL_WORKER_ALLOW_NAMESPACES="true") == ()  # with rules for files nothing can be mounted
+    assert closed(NOETL_WORKER_ISOLATION="off") == ()
+    assert closed(NOETL_WORKER_PYTHON_PACKAGES="off") == ()

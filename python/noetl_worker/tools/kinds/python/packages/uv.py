@@ -20,6 +20,7 @@ from noetl_worker.tools.process.live_output import watched
 Run = Callable[..., Awaitable[process.Finished]]
 """`PythonRunner.run_program`."""
 _LONGEST: Final = 2_000
+_CAUSE: Final = re.compile(r"\n\s*cause: ")
 _OUT_OF_REACH: Final = re.compile(
     r"Request failed after|error sending request|HTTP status server error|operation timed out"
 )
@@ -93,7 +94,8 @@ class Uv:
             raise ToolError(f"the packages were not {done} in the command's time", kind="timeout", retryable=True)
         if run.exit_code == 0:
             return
-        said = excerpt(without_login(run.stderr.strip()) or f"uv {process.exit_text(run.exit_code)}", _LONGEST)
+        words = _CAUSE.sub(": ", without_login(run.stderr.strip())).removeprefix("error: ")
+        said = excerpt(words or f"uv {process.exit_text(run.exit_code)}", _LONGEST)
         if _OUT_OF_REACH.search(said):
             raise ToolError(f"the index of packages cannot be reached: {said}", kind="connection", retryable=True)
         raise ConfigurationError(f"the packages cannot be {done}: {said}", field="deps.packages", tool="python")
