@@ -15,7 +15,7 @@ from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process import landlock
 from tools.wheels import wheel
 
-pytestmark = [pytest.mark.skipif(uv_program() is None, reason="needs uv"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.skipif(uv_program() is None, reason="needs uv")
 EXAMPLE = Path(__file__).parents[2] / "examples/packages.yaml"
 HUMANIZE = "def naturalsize(size):\n    return f'{size} bytes'\n"
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: p, path: p}\n"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -25,10 +26,7 @@ from .package_stage import NAMES, Stage, run, sdist
 from .processes import until_gone
 from .wheels import Index, served, wheel
 
-pytestmark = [
-    pytest.mark.skipif(uv_program() is None, reason="needs uv"),
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.skipif(uv_program() is None, reason="needs uv")
 
 
 @pytest.fixture(params=["basic", "off"])
@@ -294,6 +292,17 @@ async def test_worker_that_is_killed_while_it_builds_leaves_nothing_that_counts(
     index.hold.set()
     assert (await run(stage.worker(), NAMES, "alpha")).data == ["alpha 1.0", "beta 2.0"]
     assert stage.unfinished() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_install_that_is_killed_may_go_well_later(stage: Stage, index: Index) -> None:
+    index.hold.clear()
+    running = asyncio.create_task(run(stage.worker(), NAMES, "alpha"))
+    assert await asyncio.to_thread(index.asked_for_a_file.wait, 60)
+    [builder] = _running_uv(stage)
+    os.kill(builder, signal.SIGKILL)
+    assert (await running).failure == ("process", True)
+    assert (stage.environments(), stage.unfinished()) == ([], [])
 
 
 def _running_uv(stage: Stage) -> list[int]:

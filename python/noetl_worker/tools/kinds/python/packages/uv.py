@@ -94,8 +94,10 @@ class Uv:
             raise ToolError(f"the packages were not {done} in the command's time", kind="timeout", retryable=True)
         if run.exit_code == 0:
             return
-        words = _CAUSE.sub(": ", without_login(run.stderr.strip())).removeprefix("error: ")
-        said = excerpt(words or f"uv {process.exit_text(run.exit_code)}", _LONGEST)
+        if run.exit_code < 0:
+            text = f"uv {process.exit_text(run.exit_code)}; the packages were not {done}"
+            raise ToolError(text, kind="process", retryable=True)
+        said = excerpt(_CAUSE.sub(": ", without_login(run.stderr.strip())).removeprefix("error: "), _LONGEST)
         if _OUT_OF_REACH.search(said):
             raise ToolError(f"the index of packages cannot be reached: {said}", kind="connection", retryable=True)
         raise ConfigurationError(f"the packages cannot be {done}: {said}", field="deps.packages", tool="python")
