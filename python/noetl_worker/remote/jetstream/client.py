@@ -31,7 +31,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
-"""Largest message that a server can be configured for. The limit that a server announces is not trusted."""
+"""Largest message that a server can be set to take. The limit that it announces is not trusted."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
@@ -155,7 +155,7 @@ class Client(LibraryClient):
         self.is_ack_refused = False
         """True if an acknowledgement was refused since the last reset: this login may not publish it."""
         self._is_mute: str | None = None
-        """Reason why no request is answered: this login may not subscribe to the answers. Otherwise None."""
+        """Error of a login that may not subscribe to answers, so that no request gets one; else None."""
 
     async def _connect_to_server(self, s: Any) -> None:
         self._is_mute, self.is_ack_refused = None, False  # permissions may have changed

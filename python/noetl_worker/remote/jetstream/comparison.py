@@ -126,7 +126,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
-    """Return the configuration of the stream of dead letters, which never expire by themselves."""
+    """Return the configuration for dead letters, which never expire by themselves."""
     return {
         "name": name,
         "subjects": [subject],

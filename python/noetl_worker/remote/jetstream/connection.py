@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
 """Wait after the first attempt to connect, doubling to 5 s."""
 ATTEMPTS: Final = 5
-"""Attempts to connect of a caller that does not wait for the server."""
+"""Attempts of a caller that does not wait for the server."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
@@ -51,12 +51,8 @@ class Connection:
     """NATS client with callbacks for its outages."""
 
     def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict, *, is_beside: bool = False) -> None:
-        """Create a connection that is not open yet.
-
-        Args:
-            read_tls: returns the TLS options of the current files.
-            is_beside: outages are logged at level debug: another connection to the same servers reports them.
-        """
+        """Create a closed connection. `read_tls` returns the TLS options of the current files; with `is_beside`,
+        outages are logged at level debug, as another connection to the same servers reports them."""
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []

@@ -75,8 +75,6 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterStream:
-    """Existing stream that keeps dead letters."""
-
     stream: str
     config: Mapping[str, Any]
 
@@ -108,7 +106,7 @@ class Look:
     pause_left_s: float = 0.0
     """Rest of an operator's pause, in which nothing is delivered."""
     trouble: str | None = None
-    """Reason why the durable brings no commands, or another pool's; None if it is usable."""
+    """Reason why the durable brings no commands, or another pool's, or None."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +186,7 @@ async def find(client: Client, settings: Settings) -> Found:
 
 
 async def _with_dead_letters(client: Client, found: Found) -> Found:
-    """Add the stream of dead letters, as far as it can be read. Dead letters are rare, so an error is not raised."""
+    """Add the stream of dead letters, without raising an error: dead letters are rare."""
     try:
         stream = await stream_of(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
@@ -383,7 +381,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
-    """Return why no worker of this pool should use the durable, or None if it is still usable. Log a change."""
+    """Return why no worker of this pool should use the durable, or None. Log a change."""
     wrong = next((row for row in durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
@@ -418,7 +416,7 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
 
 
 def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
-    """Warn at max_ack_pending. JetStream then delivers to nobody, and a dead pool holds the limit for ack_wait
+    """Warn at the limit: JetStream delivers to nobody, and a dead pool holds it for ack_wait
     (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending

@@ -13,19 +13,19 @@ from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 
 LOOKED_EVERY_S: Final = 60.0
 AFTER_A_FAILURE_S: Final = 900.0
-"""Wait after a failure: otherwise a login without permission would log a refusal every minute."""
+"""Wait after a failure; else a login without permission would log a refusal a minute."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterCounts:
-    """Gauge of kept dead letters. `look` may be called often, and asks once a minute."""
+    """Gauge of kept dead letters."""
 
     def __init__(self, store: DeadLetterStore) -> None:
         self._store = store
         self._due_at = 0.0
 
     async def look(self) -> None:
-        """Set the gauge to the stream's count if the last look was a minute ago."""
+        """Set the gauge to the stream's count, once a minute however often this is called."""
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + LOOKED_EVERY_S

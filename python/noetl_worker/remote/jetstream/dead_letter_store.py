@@ -86,7 +86,6 @@ class DeadLetterStore:
                 yield found
 
     async def count(self, stream: str) -> int:
-        """Return the number of dead letters."""
         return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
 
     async def state(self, stream: str) -> dict[str, Any]:

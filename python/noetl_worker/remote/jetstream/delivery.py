@@ -16,8 +16,8 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
-"""Time for one try of a term. A killed server silently loses data in its sockets; with a second try, a slot waits one
-second for the answer and not five. The server confirms a second term like the first (tried)."""
+"""Time for one try of a term. A killed server silently loses socket data; with a second try, a slot waits one second
+for the answer and not five. A second term is confirmed like the first (tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
@@ -40,12 +40,7 @@ class Delivery:
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
-        """Read the delivery's numbers from the reply subject.
-
-        Args:
-            received_at: monotonic time.
-            wall_offset_s: wall clock less monotonic clock.
-        """
+        """Read a message. `received_at` is monotonic; `wall_offset_s` is the wall clock less the monotonic one."""
         self._client = client
         self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
@@ -65,8 +60,8 @@ class Delivery:
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Return the seconds since the message was stored in the stream. A jump of our wall clock does not change them,
-        as one server error would then set a fresh message aside."""
+        """Return the seconds since storage in the stream. A jump of our wall clock must not change them: one server
+        error would then set a fresh message aside."""
         return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property
@@ -92,8 +87,8 @@ class Delivery:
         await self._publish(_ACK)
 
     async def nak(self, delay_s: float) -> None:
-        """Return the message to the stream, to be delivered again after `delay_s`. Only a shutdown returns it without
-        a delay (protocol/jetstream.md#acknowledging)."""
+        """Return the message to the stream, for delivery after `delay_s`, which is 0 only at shutdown
+        (protocol/jetstream.md#acknowledging)."""
         body = b'-NAK {"delay":%d}' % int(delay_s * 1_000_000_000) if delay_s > 0 else b"-NAK"
         await self._publish(body)
 

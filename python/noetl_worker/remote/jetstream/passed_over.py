@@ -34,11 +34,11 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
     """Count the messages that a change left out. Return None if there are none.
 
     Args:
-        before: stream and durable before the change.
-        after: stream and durable now.
+        before: state before the change.
+        after: state now.
 
     Raises:
-        JetStreamError: the messages cannot be counted; the change stands.
+        JetStreamError: the count failed; the change stands.
     """
     if after.durable_info is None or after.stream_info is None:
         return None
@@ -91,6 +91,6 @@ def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
 
 
 def _without_covered(filters: Sequence[str]) -> list[str]:
-    """Return the filters that no other one covers: JetStream refuses an overlap."""
+    """Drop filters that another one covers: JetStream refuses an overlap."""
     distinct = list(dict.fromkeys(filters))
     return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]

@@ -67,7 +67,7 @@ async def resume(client: Client, found: Found) -> Paused:
     """End the pause now.
 
     Raises:
-        JetStreamError: the server refuses, or cannot pause (before 2.11).
+        JetStreamError: as in `pause`.
     """
     return await _set(client, found, {})
 

@@ -87,8 +87,6 @@ async def ensure_bucket(client: Client) -> bool:
 
 
 class Start:
-    """Start of a command."""
-
     def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
         self._slots = slots
@@ -110,7 +108,7 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Wait as `Slots.waiting` does. Other commands may run from here on, as this one may wait for one of them."""
+        """Wait as `Slots.waiting` does, and let other commands run: this one may wait for one of them."""
         self.alone.close()
         return self._slots.waiting(kind)
 
@@ -137,8 +135,7 @@ class StartNotes:
 
         `possible` takes the number of noted starts and returns how many are possible; no more of them count.
 
-        The last start is noted once no other command runs here. If the worker then ends, this command caused it, and
-        no neighbour is blamed.
+        The last start is noted once no other command runs here: if the worker then ends, no neighbour is blamed.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))

@@ -28,7 +28,7 @@ async def refused_publish(
 
 
 async def refused_subscribe(connection: Connection, subject: str) -> str | None:
-    """Subscribe and unsubscribe, and return the server's refusal or None, as `refused_publish` does."""
+    """Subscribe, unsubscribe, and return the server's refusal or None. Raises as `refused_publish`."""
 
     async def subscribe() -> None:
         subscription = await connection.client.subscribe(subject)

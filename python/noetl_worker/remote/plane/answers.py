@@ -55,7 +55,7 @@ MEANING: Final = _Meanings(
 PASSES: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
 """Meanings of a request that is repeated for as long as it takes."""
 CUT_BY_A_PROXY: Final = frozenset({502, 504})
-"""Statuses of a proxy that gave up, while the plane may still process the request."""
+"""Statuses of a proxy that gave up; the plane may still be at work."""
 
 
 def retry_after_s(answer: Response) -> float | None:

@@ -100,8 +100,8 @@ class ControlPlaneClient:
         """Return the plane for a notification that names `server_url` ("": none). Its dialect is determined once.
 
         Raises:
-            AuthRefused: the plane refused the credentials, now or a moment ago.
-            ControlPlaneError: the plane cannot be reached, or is neither of the two known ones.
+            AuthRefused: the plane refuses the credentials, or did a moment ago.
+            ControlPlaneError: the plane is unreachable or unknown.
         """
         url = self.servers.to_ask(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
@@ -131,7 +131,7 @@ class ControlPlaneClient:
         """Return the health that the plane at this URL reports.
 
         Raises:
-            ControlPlaneError: the plane cannot be reached, refuses, or is neither of the two known ones.
+            ControlPlaneError: the plane is unreachable or unknown, or refuses.
         """
         answer = await self.send(
             "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S

@@ -61,7 +61,7 @@ class Gate:
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
     def open_share(self) -> float:
-        """Return the limit as a share of `full`, above 0 and at most 1; a plane that is down has the smallest."""
+        """Return the limit as a share of `full`, above 0 and at most 1; smallest for a plane that is down."""
         return 1 / self.full if self.is_down else self.limit() / self.full
 
     # ── one request ──

@@ -22,8 +22,6 @@ _REMOVED: Final = "removed"
 
 @dataclass(frozen=True, slots=True)
 class PlaneHealth:
-    """Answer of GET /api/health."""
-
     dialect: Dialect
     version: str | None = None
     """Version of the plane. The Python plane does not report its own."""
@@ -45,8 +43,8 @@ class PlaneHealth:
 
 
 def read_health(body: JsonValue) -> PlaneHealth | None:
-    """Return the health in an answer: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python
-    (protocol/registry.md#identity). Return None for any other body."""
+    """Return the health in a body: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python
+    (protocol/registry.md#identity); else None."""
     for rules in RULES.values():
         if rules.is_health(body):
             version, nats = body.get("version"), body.get("nats")

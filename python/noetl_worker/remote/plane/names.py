@@ -49,7 +49,7 @@ class Names(Protocol):
 def referred_as(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """Return the referred result, or None if `reference` does not refer to the result store."""
+    """Return the referred result, or None for a reference to anything but the result store."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

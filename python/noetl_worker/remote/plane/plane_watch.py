@@ -17,11 +17,11 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Heartbeats without an answer after which a plane is down. One alone may be missed while a plane is rolled out."""
+"""Missed heartbeats after which a plane is down. One alone is missed while a plane is rolled out."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
-"""Time limit of a question: a plane that hangs must not hold up the worker's other checks."""
+"""Time limit: a plane that hangs must not hold up the worker's other checks."""
 _DOWN_ADVICE: Final = (
     "nothing is lost: commands wait in the stream, outcomes in the outbox; check the control plane, and the way to it "
     "with `noetl-worker doctor`"

@@ -114,8 +114,8 @@ class DialectRules(Protocol):
         """Return the playbook of a catalog's entry (protocol/executions.md#the-catalog).
 
         Raises:
-            DocumentError: the playbook is text, but not YAML.
-            ConfigurationError: the playbook is text, and no YAML reader is installed.
+            DocumentError: the playbook's text is not YAML.
+            ConfigurationError: no YAML reader is installed for it.
         """
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
@@ -244,8 +244,8 @@ class DialectRules(Protocol):
         """Return the meaning of the answer to a request with events.
 
         Args:
-            first_try: whether the request was not sent before.
-            has_own_id: whether the request carried an event id of ours.
+            first_try: the request was not sent before.
+            has_own_id: the request carried an event id of ours.
         """
 
     def names_result(self, report: Report) -> bool:

@@ -63,8 +63,8 @@ class Servers:
     def to_ask(self, named: str) -> str:
         """Return the URL to contact for a notification that names this server ("" if it names none).
 
-        Unknown servers are replaced by the configured plane: it answers if the name is only another one of its own,
-        and it does not know a forged command.
+        An unknown name leads to the configured plane: the name may be another one of its own, and it knows no forged
+        command.
         """
         if named in self._asked:
             return self._asked[named]

@@ -13,14 +13,14 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class StoreRoute:
-    """Path of one server's result store. It never changes while the server lives, so it is asked for once."""
+    """Path of one server's result store, which never changes while the server lives."""
 
     def __init__(self) -> None:
         self.known = ""
         self._finding = asyncio.Lock()
 
     async def find(self, ask: Callable[[str], Awaitable[Response]], stale: str, rules: DialectRules) -> Response | None:
-        """Find the path by a small request of its own: the one that needs the path may carry a large result.
+        """Find the path by a small request, as the one that needs it may carry a large result.
 
         Args:
             ask: sends a GET of a path.

@@ -150,7 +150,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._parser = self._new_parser()  # only now: a failed handshake leaves no cycle
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail the waiting request. asyncio closes our side, and calls this, when the server closes its own."""
+        """Fail the waiting request. asyncio calls this also when only the server has closed its side."""
         self.is_open = False
         self._transport = None
         told = f": {error!r}" if error else ""

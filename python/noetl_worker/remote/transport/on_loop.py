@@ -166,8 +166,6 @@ class _PlaneConnection(HttpConnection[Response]):
 
 
 class _Origin:
-    """Connections to one origin."""
-
     def __init__(self, origin: str, tls: TlsFiles, most: int) -> None:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -86,8 +86,8 @@ class Transport(Protocol):
         """Send one request and return its answer. At most MAX_BODY_BYTES are read, whatever the headers say.
 
         Args:
-            timeout_s: limit for the whole request, a trickling body included. With None, connecting is still limited
-                (CONNECT_S) and a vanished peer still noticed (PROBE_S), but the answer may take any time.
+            timeout_s: limit for the whole request, a trickling body included. With None only connecting is limited
+                (CONNECT_S), and a vanished peer is still noticed (PROBE_S).
 
         Raises:
             NotSent: the request did not leave.

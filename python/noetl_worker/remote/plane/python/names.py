@@ -18,8 +18,6 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
-    """Names of the Python plane, as `names.Names` describes them."""
-
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
         names = variables

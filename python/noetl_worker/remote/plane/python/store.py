@@ -48,7 +48,6 @@ def has_long_word(data: bytes) -> bool:
 
 
 def is_over_budget(data: bytes) -> bool:
-    """Return whether a PUT of this must be the only one of its kind at a time."""
     return len(data) * _S_PER_BYTE > BUDGET_S
 
 
@@ -69,7 +68,6 @@ def is_packed(data: bytes) -> bool:
 
 
 def whole_of(data: bytes) -> bytes:
-    """Return the JSON of a stored result, packed or not."""
     return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
 
 
@@ -97,19 +95,17 @@ def unpacked(stored: JsonValue) -> bytes | None:
 
 
 def scrubbing_s(size: int) -> float:
-    """Return the longest time that a PUT of this size may take the plane."""
     return size / _BYTES_PER_S
 
 
 def is_no_route(answer: Response) -> bool:
-    """Return whether the Python plane has nothing at this path, as against no result of that name."""
     return answer.status == 404 and answer.json() == {"detail": "Not Found"}
 
 
 def has_expired(answer: Response) -> bool:
     """Return whether the Python plane drops an entry of one server's memory with this answer, an hour after its PUT.
 
-    At the next request the plane looks into the store itself. Older versions, or a version whose deletion failed, still
-    have the data there (NATS keeps them for two hours).
+    At the next request the plane looks into the store itself: older versions, and one whose deletion failed, still have
+    the data there (NATS keeps them for two hours).
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

@@ -44,6 +44,5 @@ class EventIds:
 
 
 def event_ids_of(settings: Settings, worker_id: str) -> EventIds:
-    """Return the ids of this worker."""
     node = settings.snowflake_node_id
     return EventIds(node_of(worker_id) if node is None else node)

@@ -13,8 +13,6 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
 class RustNames:
-    """Names of the Rust plane, as `names.Names` describes them."""
-
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
         del of_step
