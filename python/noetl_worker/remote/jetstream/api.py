@@ -19,7 +19,7 @@ from noetl_worker.text import json_text
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
 ALREADY_THERE: Final = frozenset({10058, 10013, 10148})
-"""err_codes when somebody else has made a stream or durable of this name meanwhile, in another form."""
+"""err_codes for a stream or durable that somebody else has just made under this name, in another form."""
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
@@ -72,7 +72,7 @@ async def ask(
 
 
 def _no_answer(client: Client, subject: str, error: BaseException) -> str:
-    """Return the error text. A forbidden publish is dropped, and the reason is in the client's last error only."""
+    """Return the error text. For a forbidden publish, the reason is in the client's last error only."""
     seen = str(client.last_error or "")
     if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
         return f'no answer from JetStream to {subject}, since NATS refuses it: "{seen.removeprefix("nats: ")}"'
@@ -95,7 +95,7 @@ async def ask_if_there(
 
 
 async def stream_of(client: Client, *subjects: str) -> str | None:
-    """Return the stream that owns one of these subjects, tried in this order, or None."""
+    """Return the stream that owns one of these subjects, tried in order, or None."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
         if names:

@@ -1,5 +1,4 @@
-"""nats-py's client with fixes: `flush` and `drain` keep their promise, a callback can take each message as it is read,
-and input from a server is bounded."""
+"""nats-py's client with fixes for `flush` and `drain`, callbacks for messages as they are read, and limits on input."""
 
 from __future__ import annotations
 
@@ -55,7 +54,7 @@ class _Json:
 
     @staticmethod
     def loads(data: bytes | str) -> dict[str, Any]:
-        """Return the object in `data`. Raises UnreadableAnswer if `data` is no object or has too many values."""
+        """Return the object in `data`. Raises UnreadableAnswer if there is none, or too many values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
             raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values")
@@ -73,7 +72,7 @@ for _module in (nats.js.client, nats.js.manager, nats.js.object_store, nats.prot
 
 
 class _HeaderParser(BytesParser):
-    """Parser for headers of a stored message. The library's is for mail, and quadratic in a Content-Type."""
+    """Parser for headers of a stored message. The library's mail parser is quadratic in a Content-Type."""
 
     def parsebytes(self, text: bytes | bytearray, headersonly: bool = False) -> Any:
         if len(text) > _LONGEST_HEADERS:
@@ -114,8 +113,8 @@ class _Parser(Parser):
 class _Transport(TcpTransport):
     """Transport whose write to a broken connection raises OSError on every event loop.
 
-    uvloop raises a RuntimeError, which nobody expects. Before the client noticed the break, a pull or an ack ended its
-    task that way, and the client's own reconnect task would end silently.
+    uvloop raises a RuntimeError, which nobody expects: a pull or an ack ended its task before the client noticed the
+    break, and the client's own reconnect task would end silently.
     """
 
     def write(self, payload: bytes) -> None:
@@ -179,7 +178,7 @@ class Client(LibraryClient):
             await self.names.connected(s.uri.hostname, port, connect)
 
     async def _process_connect_init(self) -> None:
-        """Log in, and turn any failure into one that the library retries. Others silently end its reconnecting.
+        """Log in, and turn any failure into one that the library retries. Other errors silently end its reconnecting.
 
         Seen with a key file that was being rewritten, and with a server that sends another greeting.
         """
@@ -211,8 +210,8 @@ class Client(LibraryClient):
         self._remove_sub(subscription._id)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
-        """Subscribe, and call `receiver` with each message as it is read. An exception in it would end the connection.
-        In the library's way, over a queue and a task, a message costs 19 calls more."""
+        """Subscribe, and call `receiver` with each message as it is read. An exception there would end the connection.
+        The library's way, over a queue and a task, costs 19 calls more for a message."""
         subscription = await self.subscribe(subject)
         self.receivers[subscription._id] = receiver
         return subscription
@@ -290,7 +289,7 @@ class Client(LibraryClient):
         await super()._process_pong()
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Flush, or raise without a connection. The library's returns then, and the data may never arrive."""
+        """Flush, or raise without a connection: the library would return, though the data may never arrive."""
         if not self.is_connected:
             raise Error("there is no connection")
         await super().flush(timeout)

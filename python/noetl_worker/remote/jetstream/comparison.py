@@ -87,7 +87,7 @@ def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, An
     return {name: value for name, value in {**config, **patch}.items() if value is not None}
 
 
-# ── as they are made ────────────────────────────────────────────────────────────────────────────
+# ── new configurations ──────────────────────────────────────────────────────────────────────────
 
 
 def new_stream(name: str, settings: Settings) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
     }
 
 
-# ── compared ────────────────────────────────────────────────────────────────────────────────────
+# ── comparison ──────────────────────────────────────────────────────────────────────────────────
 
 
 class _Rule(NamedTuple):
@@ -205,7 +205,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
 
 
 def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bare: bool) -> list[ComparedField]:
-    """Return the rows of an existing stream. With `is_made_bare`, subjects as the plane makes them are accepted."""
+    """Return the rows of an existing stream. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
     is_as_made = is_made_bare and config.get("subjects") == [settings.nats_subject]
     return [row for row in stream_rows(config, settings) if not (is_as_made and row.field == "subjects")]
 

@@ -41,7 +41,7 @@ _CREDS: Final = (
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors that end an open connection."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
-"""Credentials that NATS is shown and refuses without a reason: "unexpected EOF"."""
+"""Credentials that NATS refuses without a reason: "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = "the worker tries again; `noetl-worker doctor` checks the way to the server and the login"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
@@ -114,7 +114,7 @@ class Connection:
         """Close the socket of an attempt that failed.
 
         When the server refuses CONNECT (or never answers it), nats-py replaces the open transport by the next
-        attempt's. Each one would hold a descriptor until the next garbage collection.
+        attempt's. Each would hold a descriptor until a garbage collection.
         """
         if self.client._transport is not None:
             self.client._transport.close()  # type: ignore[no-untyped-call]
@@ -158,9 +158,9 @@ class Connection:
 
 
 async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
-    """Wait for `closing`, and return its error instead of raising it: the worker itself did not fail.
+    """Wait for `closing`, and return its error: the worker itself did not fail.
 
-    wait_for would also wait for nats-py's reaction to the cancellation, which is to flush for 10 s.
+    wait_for would also wait for nats-py's reaction to the cancellation, a flush of 10 s.
     """
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=most_s)

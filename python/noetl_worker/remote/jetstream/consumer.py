@@ -61,12 +61,12 @@ class Durable:
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Configuration of a stream that existed before, or None."""
     stream_created: str = field(default="", compare=False, repr=False)
-    """Time at which the stream was made, as the server writes it. It tells the stream from a later one of its name."""
+    """Creation time of the stream, in the server's words: a later stream of this name has lost the messages."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
-        """Log what the stream lacks. With `is_made_bare`, subjects as the plane makes them are accepted."""
+        """Log what the stream lacks. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
         if self.stream_config is None:
             return
         rows = rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
@@ -95,7 +95,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """State of a durable in use, as one look found it."""
+    """State of a durable in use."""
 
     pending: int
     """Messages that no worker has received yet."""
@@ -138,7 +138,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
 
 async def ensure_again(client: Client, settings: Settings, before: Durable) -> Durable:
-    """Ensure a durable that was gone, and log what was lost if its stream is another one now."""
+    """Make a lost durable again, and log what was lost with its stream if that is a new one."""
     now = await ensure_durable(client, settings)
     if before.stream_created != now.stream_created:
         _report_lost(before)
@@ -237,7 +237,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings, first:
     try:
         made = await _put_durable(client, found, new_durable(settings, first), "create")
     except ApiRefused as refused:
-        if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
+        if refused.err_code not in ALREADY_THERE:  # else another worker was faster, with other settings
             raise
         return await ask(client, f"CONSUMER.INFO.{found.stream}.{found.durable}")
     log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)
@@ -292,7 +292,7 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
     )
 
 
-# ── by order of an operator ─────────────────────────────────────────────────────────────────────
+# ── for an operator ─────────────────────────────────────────────────────────────────────────────
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
@@ -326,7 +326,7 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the rows to change in place, or none if no worker can use the object: they might conflict with it."""
+    """Return the rows to change in place, or none for an object that no worker can use: its rest may not fit them."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -341,7 +341,7 @@ def _row_text(row: ComparedField) -> str:
     return f"{row.field} {row.have} -> {row.wanted}"
 
 
-# ── while it is used ────────────────────────────────────────────────────────────────────────────
+# ── in use ──────────────────────────────────────────────────────────────────────────────────────
 
 
 async def look(client: Client, durable: Durable, settings: Settings) -> Look:
@@ -416,7 +416,7 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
 
 
 def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
-    """Warn at the limit: JetStream delivers to nobody, and a dead pool holds it for ack_wait
+    """Warn at the limit: JetStream delivers to nobody then, and a dead pool stays at the limit for ack_wait
     (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending

@@ -25,7 +25,7 @@ class DeadLetterCounts:
         self._due_at = 0.0
 
     async def look(self) -> None:
-        """Set the gauge to the stream's count, once a minute however often this is called."""
+        """Set the gauge to the stream's count, at most once a minute."""
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + LOOKED_EVERY_S

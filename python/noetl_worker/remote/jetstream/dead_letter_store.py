@@ -22,7 +22,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterStore:
-    """Stream that owns DEAD_LETTER_SUBJECT, made at the first dead letter if there is none."""
+    """Stream that owns DEAD_LETTER_SUBJECT."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ class DeadLetterStore:
         """Publish a message where it came from, and return (stream, sequence) once JetStream has it.
 
         Args:
-            message_id: a second message of this id is not stored within the stream's duplicate window.
+            message_id: stored only once within the stream's duplicate window.
 
         Raises:
             JetStreamError: the message is not stored, or not known to be.
@@ -128,6 +128,6 @@ class DeadLetterStore:
             return
         try:
             await ask(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
-        except ApiRefused:  # its only err_code says no more than that
+        except ApiRefused:  # the err_code does not say why
             if await self.get(stream, sequence) is not None:
                 raise

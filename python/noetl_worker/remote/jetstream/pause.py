@@ -31,7 +31,7 @@ class PauseTooLong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Pause as the server reports it. `left_s` is 0 if it delivers."""
+    """Pause as the server reports it. `left_s` is 0 without one."""
 
     until: str
     left_s: float
@@ -46,7 +46,7 @@ def shown(seconds: float) -> str:
 
 
 async def pause(client: Client, found: Found, for_s: float) -> Paused:
-    """Stop deliveries to the whole pool for this time.
+    """Stop deliveries to the whole pool for `for_s`.
 
     Raises:
         PauseTooLong: a command that waits already, or is published now, would expire meanwhile.

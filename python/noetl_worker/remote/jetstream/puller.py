@@ -37,7 +37,7 @@ _FRESH_BACKOFF_S: Final = 0.5
 """Longest back-off just after a reconnect. The server says "no responders" until it has read its streams, for a second
 or several under load; a back-off of seconds would outlast that."""
 _CHECK_S: Final = 1.0
-"""First time limit for checking a durable."""
+"""Initial time limit for checking a durable."""
 _END_S: Final = 1.0
 """Longest wait for a server that does not answer, at the end of pulling."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
@@ -61,7 +61,7 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, also when cancelled, then for _END_S at most.
+    """Await `work`. A cancellation still waits for it, _END_S at most.
 
     nats-py's reader fails (InvalidStateError, and its data is lost) when the answer to a cancelled flush comes.
     """
@@ -83,7 +83,7 @@ def reaction(status: str, text: str) -> str:
 
 @dataclass(eq=False, repr=False)
 class Puller:
-    """Pull loop that keeps one request open, for as many messages as there are free slots."""
+    """Pull loop with one open request, for as many messages as there are free slots."""
 
     connection: Connection
     durable: Durable
@@ -231,7 +231,7 @@ class Puller:
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Count a message to the oldest pull: it shows its stream subject, not the pull it answers."""
+        """Count a message against the oldest pull: it shows its stream subject, not its pull."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:

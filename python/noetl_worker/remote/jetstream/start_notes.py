@@ -72,7 +72,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 async def ensure_bucket(client: Client) -> bool:
     """Make the bucket if it is missing. Return whether it was made now. Raises JetStreamError."""
-    # Asked first: the answer is the same if a stream with this configuration exists already.
+    # Asked first: making a stream that exists with this configuration gets the same answer.
     # Every worker may ask STREAM.NAMES.
     if await stream_of(client, _SUBJECTS) == _STREAM:
         return False
@@ -133,9 +133,9 @@ class StartNotes:
     ) -> AsyncIterator[Start]:
         """Note the start of a command, and remove the note after the work inside.
 
-        `possible` takes the number of noted starts and returns how many are possible; no more of them count.
+        `possible` returns how many of the noted starts are possible; no more of them count.
 
-        The last start is noted once no other command runs here: if the worker then ends, no neighbour is blamed.
+        The last start is noted once no other command runs here, so that none is blamed if the worker then ends.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))

@@ -53,7 +53,7 @@ MEANING: Final = _Meanings(
     }
 )
 PASSES: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
-"""Meanings of a request that is repeated for as long as it takes."""
+"""Meanings after which a request is repeated for as long as it takes."""
 CUT_BY_A_PROXY: Final = frozenset({502, 504})
 """Statuses of a proxy that gave up; the plane may still be at work."""
 

@@ -48,7 +48,7 @@ T = TypeVar("T")
 _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
-"""Counter of requests, raised without a call, as every request passes it."""
+"""Counter of requests, raised without a call to save time."""
 _CLAIM_TIMES, _EVENT_TIMES, _RESULT_TIMES, _REGISTRY_TIMES, _OTHER_TIMES = (
     metrics.PLANE_TIMES.labels(route) for route in metrics.PLANE_ROUTES
 )
@@ -111,7 +111,7 @@ class ControlPlaneClient:
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
-        """Handle a 401 or 403: stop pulling if the plane is the configured one, otherwise pause this plane alone."""
+        """Handle a 401 or 403: stop pulling for the configured plane, or pause another plane alone."""
         if url == self.servers.configured:
             self._on_auth_refused()
         else:
@@ -166,8 +166,8 @@ class ControlPlaneClient:
             headers: all headers, if not the usual ones for this URL.
             gate: gate of the plane, which records how the request went.
             patience_s: longest wait at the gate; None: without limit.
-            on_sent: called when the gate lets the request pass. Its answer takes as long as the plane's work: it has no
-                time limit and no place at the gate, and its duration is no sign of trouble.
+            on_sent: called when the gate lets the request pass. Such a request takes as long as the plane's work: it
+                has no time limit and no place at the gate, and its duration is no sign of trouble.
             times: histogram of the route, for answers that pass a gate.
 
         Raises:
@@ -244,7 +244,7 @@ class Plane:
         url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         patience_s = CLAIM_PATIENCE_S
         if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
-            patience_s = 0.0  # hold no slot that another plane's command could use
+            patience_s = 0.0  # leave the slot to commands of other planes
         return self.client.send(
             "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, times=_CLAIM_TIMES
         )
@@ -363,7 +363,7 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Call the result store through its own gate: a store that is down must not hold up claims and events."""
+        """Call the result store through its own gate, as its outage must not hold up claims and events."""
 
         async def ask(route: str) -> Response:
             limit_s = self.client.timeout_s + extra_s
@@ -451,7 +451,7 @@ def _packed(body: JsonValue) -> Body | None:
 
 
 def _on_its_way_s(packed: Body | None) -> float:
-    """Return the extra time of a large request (events with a result), which a slow link would cut off otherwise."""
+    """Return extra time for a large request (events with a result): a small one's deadline is too short for it."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 

@@ -1,8 +1,8 @@
 """Limit on concurrent requests to one control plane: additive increase, multiplicative decrease.
 
-A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter; 30 s after the last
-of them it is full again. A plane that refuses several times in a row is down: it gets a single request at a time, at
-growing intervals, so that a fleet of workers does not keep it from recovering.
+A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter; it recovers within
+30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals, so that
+a fleet of workers does not keep it down.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from noetl_worker.remote.plane.answers import floor_s
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row after which a plane is down. Each counts only for a request sent after the one before."""
+"""Refusals in a row after which a plane is down. Each must be of a request sent after the last refusal."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -56,7 +56,7 @@ class Gate:
         return len(self._waiting)
 
     def limit(self) -> int:
-        """Return the current limit on concurrent requests, from 1 to `full`."""
+        """Return the limit on concurrent requests, from 1 to `full`."""
         share = min(1.0, (time.monotonic() - self._reduced_at) / RECOVERY_S)
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
@@ -127,7 +127,7 @@ class Gate:
 
         Args:
             sent_at: monotonic time; refusals of one volley count once.
-            is_outage: nobody but a proxy answered; the plane may have been restarted.
+            is_outage: no answer came, or only a proxy's; the plane may have been restarted.
         """
         self.outages += is_outage
         now = time.monotonic()

@@ -30,7 +30,7 @@ class Identity:
         self.stable: Final = settings.worker_id or None
 
     def name_for(self, dialect: Dialect) -> str:
-        """Return the worker_id of claims, also `name` of the registry row, on a plane of this dialect."""
+        """Return the worker_id of claims, and `name` of the registry row, on a plane of this dialect."""
         return self.stable or self.unique if RULES[dialect].lets_same_name_in else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:

@@ -25,18 +25,17 @@ log = structlog.get_logger("noetl_worker.patience")
 
 
 class Uncertainty:
-    """Bound on answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane). Passing
-    trouble has none.
+    """Bound on answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane).
 
-    It counts tries and time: tries alone are over in 3 s, and a restarting plane turned good results into failures
-    (seen in the simulator).
+    Both tries and time are counted: tries alone are over in 3 s, and a restarting plane turned good results into
+    failures (seen in the simulator).
     """
 
     _tries = 0
     _since = float("inf")
 
     def settle(self) -> None:
-        """Start again after any other answer."""
+        """Count anew after an answer that is certain."""
         self._tries = 0
         self._since = float("inf")
 

@@ -1,4 +1,4 @@
-"""Watch of the configured plane: whether it answers, and its commands reach NATS. A later version may replace it."""
+"""Watch of the configured plane, which a later version may replace: does it answer, and do its commands reach NATS?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Missed heartbeats after which a plane is down. One alone is missed while a plane is rolled out."""
+"""Missed heartbeats in a row after which a plane is down. A roll-out misses one."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0

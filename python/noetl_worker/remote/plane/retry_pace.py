@@ -16,9 +16,9 @@ RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
 """First delivery that is paced. By then, a plane that has just broken gives commands to nobody."""
 HEALTHY_S: Final = 1.0
-"""Time after a given command in which the plane is well, so that the trouble is the failing command's own."""
+"""Time for which a plane counts as well after giving a command, so that a failure is the command's own."""
 MAX_WAIT_S: Final = 240.0
-"""Longest wait, so that a command corrected on the plane runs within minutes. The stream keeps messages for an hour."""
+"""Longest wait: a command corrected on the plane runs within minutes of the hour that the stream keeps it."""
 
 
 class RetryPace:

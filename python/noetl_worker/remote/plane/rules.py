@@ -75,8 +75,6 @@ class Subject(Protocol):
 
 
 class Post(NamedTuple):
-    """POST request with events."""
-
     path: str
     headers: Mapping[str, str]
     body: bytes
@@ -91,7 +89,7 @@ class DialectRules(Protocol):
     # ── claims ──
 
     lets_same_name_in: bool = False
-    """True if a claim is for ever and its holder is accepted at any time, so a worker's name outlives its process.
+    """True if a claim is for ever and its holder's name always accepted, so a worker's name outlives its process.
     Otherwise a claim is a lease, whose holder is refused once it has reported the start."""
     claim_limit_s: float = math.inf
     """Age at which a claim is given to another worker, whatever the holder does."""
@@ -99,7 +97,7 @@ class DialectRules(Protocol):
     """Time without a heartbeat after which a worker's claims are given away."""
     heartbeat_registers: bool = False
     infers_completion: bool = False
-    """True if the plane calls an execution COMPLETED while no command is open, so also between two steps."""
+    """True if the plane calls an execution COMPLETED while no command is open, even between two steps."""
     keychain_is_credentials: bool = False
     """True if a keychain entry is read as a credential of the execution (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
@@ -185,7 +183,7 @@ class DialectRules(Protocol):
     """Least size of a result with a long word."""
 
     def has_long_word(self, data: bytes) -> bool:
-        """Return whether this result keeps the plane from answering, so that no event may have it."""
+        """Return whether this result would keep the plane from answering, so that no event may have it."""
         return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
@@ -210,10 +208,10 @@ class DialectRules(Protocol):
         return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
-        """Move a result that is too large for a batch of `max_bytes` from the report to the store.
+        """Cut the result from a report too large for a batch of `max_bytes`, to be stored if it is not yet.
 
         Returns:
-            Whether the report had such a result.
+            Whether there was a result.
         """
         return False  # no result in its events is above the budget
 

@@ -21,11 +21,11 @@ class SendStatus(Enum):
     REFUSED = "refused"
     """Final refusal: the same body will never be accepted."""
     NEW_ID = "new_id"
-    """Event id of ours that another event has taken (Rust plane)."""
+    """Refused id: another event has taken it (Rust plane)."""
     LOST = "lost"
-    """Stored, but never to be processed (Python plane)."""
+    """Events stored, but never to be processed (Python plane)."""
     DUPLICATE = "duplicate"
-    """Sent and stored before under the same key, but perhaps not processed (Python plane)."""
+    """Events stored before under the same key, but perhaps not processed (Python plane)."""
 
     __hash__ = object.__hash__
 

@@ -35,7 +35,7 @@ class PlaneServer:
 
     gate: Gate
     store_gate: Gate
-    """Gate of the result store: a store that is down must not hold up claims and events."""
+    """Gate of the result store, whose outage must not hold up claims and events."""
     retry_pace: RetryPace
     alone: Gate
     """Gate before `store_gate` for results that hold up the plane: one at a time."""
@@ -92,7 +92,7 @@ class Servers:
         return ((name, self._known.get(url)) for name, url in self._shown)
 
     def pause(self, url: str) -> None:
-        """Send this server alone no claims for a while, as it refuses the credentials."""
+        """Stop claims at this server alone for a while, as it refuses the credentials."""
         now = time.monotonic()
         if self.pause_left_s(url) <= 0:
             log.error(

@@ -24,11 +24,11 @@ class StoreRoute:
 
         Args:
             ask: sends a GET of a path.
-            stale: path known before, where the server has nothing any more (another version is running).
+            stale: path known before, which the server no longer has (another version is running).
             rules: rules of the server's dialect.
 
         Returns:
-            None if the path is known now; otherwise an answer that leaves it open, for the request that needs it.
+            None if the path is known now, else an answer for the request that needs it.
 
         Raises:
             NotSent: no answer came; the request that needs the path has not left.

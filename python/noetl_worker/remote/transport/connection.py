@@ -44,7 +44,7 @@ class TooLarge(Broken):
 
 
 class HttpConnection(asyncio.Protocol, Generic[T]):
-    """A connection to one server, with at most one request at a time; T is what a request waits for."""
+    """Connection to one server, with at most one request at a time. T is the type of its answer."""
 
     _most_bytes: float
     """Largest content of one answer, in bytes."""
@@ -74,8 +74,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self.is_open = True
 
     def is_usable(self, now: float) -> bool:
-        """Return whether a request may be written: the connection is open, its last answer was read, and it has not
-        been idle for too long."""
+        """Return whether a request may be written: the connection is open, waits for no answer, and has not been idle
+        for too long."""
         is_idle = self.is_open and not self._is_asked and now < self._deadline
         return is_idle and self._transport is not None and not self._transport.is_closing()
 

@@ -11,7 +11,7 @@ from noetl_worker.remote.transport.transport import Response
 
 _Reader: TypeAlias = HttpConnection[Response] | HttpConnection[None]
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
-"""Request that h11 is shown before an answer, since it requires one. Any serves for what planes are sent."""
+"""Request shown to h11 before a plane's answer: h11 requires one, and any will do."""
 _LONGEST_HEAD: Final = 100 * 1024
 
 
@@ -20,7 +20,7 @@ class H11Parser:
 
     Args:
         reader: receives the answers.
-        at_once: most pieces and interim answers that one `feed_data` reads before it sets `is_behind`.
+        at_once: pieces and interim answers that `feed_data` reads before it sets `is_behind`.
     """
 
     def __init__(self, reader: _Reader, at_once: int | None = None) -> None:

@@ -184,8 +184,8 @@ class _Origin:
         self._open: set[_PlaneConnection] = set()
         self._opening = 0
         self.asking: list[_PlaneConnection] = []
-        """Connections whose requests are written together at the end of this turn of the loop. Written one by one, a
-        server would sleep between them, and waking it costs the sender 10 to 20 µs."""
+        """Connections whose requests are written together at the end of this turn of the loop. Otherwise the server
+        would sleep between them, and waking it costs the sender 10 to 20 µs."""
         self._waiting: deque[asyncio.Future[_PlaneConnection | None]] = deque()
 
     async def connection(self, deadline: float, now: float) -> _PlaneConnection:

@@ -1,4 +1,4 @@
-"""Factory of the transport to control planes, whose module is imported on first use."""
+"""Transport to control planes, imported on first use."""
 
 from __future__ import annotations
 

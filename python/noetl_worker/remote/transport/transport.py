@@ -18,18 +18,17 @@ from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = MAX_RESULT_BYTES
-"""Largest answer that is read: the Rust plane's own limit (protocol/results.md#store). A larger one is refused before
-it fills the memory."""
+"""Largest answer that is read, to save memory. The Rust plane has the same limit (protocol/results.md#store)."""
 _NOT_READ: Final = object()
 Body: TypeAlias = bytes | tuple[bytes, ...]
 """Body of a request. A tuple's parts are sent one after the other and never joined, to avoid copying a large result."""
 _PART_BYTES: Final = 256 * 1024
 CONNECT_S: Final = 10.0
-"""Time limit for connecting, for a request that has no limit of its own."""
+"""Time limit for connecting if the request has none."""
 PROBE_S: Final = 15
 PROBES: Final = 4
-"""TCP keepalive: after PROBE_S without a byte the peer is probed up to PROBES times; then the connection ends. Nothing
-else would end an unlimited request to a machine that has vanished."""
+"""TCP keepalive: after PROBE_S without a byte the peer is probed up to PROBES times. Nothing else would end an
+unlimited request to a machine that has vanished."""
 SOCKET_OPTIONS: Final = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (

@@ -11,7 +11,7 @@ from noetl_worker.errors import ConfigurationError
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Matches most segments: nothing to escape, no dot."""
 _OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})
-"""Segments of each claim's path, not checked again, to save calls."""
+"""Segments of each claim's path, which need no check."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 """Matches `.` and `..`, also within a segment: a proxy may read `%2F` as `/` before it resolves the dots."""
 

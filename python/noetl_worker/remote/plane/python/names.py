@@ -83,7 +83,7 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _with_full_result(value: JsonValue) -> JsonValue:
-    """Complete an earlier step's result, which the Python plane hands to a list-valued tool as scalars and `context`.
+    """Complete an earlier step's result, which the plane hands to a list-valued tool as scalars and `context`.
 
     A missing name is looked up in `context`, and `data` is the result's own or the step itself, as a single tool of
     that plane reads it (recorded: view-*, list-reads-*).

@@ -261,7 +261,7 @@ class PythonRules(DialectRules):
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """Return `step.exit` alone, actionable: the only rescue seen to work (protocol/batches.md#rescue)."""
+        """Return `step.exit` alone, actionable, for a new key: the one rescue that worked (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -332,7 +332,7 @@ def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) ->
     """Return the context of a result that is stored, and the result as it is stored.
 
     Both have its small fields, which the plane's own templates read. Values that the preview has cut are left out: the
-    plane would take them for whole. It hands a template that it cannot render to the worker.
+    plane would take them for the whole. It hands a template that it cannot render to the worker.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
@@ -416,7 +416,7 @@ def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, Json
         "result": result,
     }
     if _has_response(report):
-        payload["response"] = report.response  # what templates of later steps see (protocol/events.md#python-plane)
+        payload["response"] = report.response  # templates of later steps see this (protocol/events.md#python-plane)
         if isinstance(report.response, dict) and _CUT in report.response:
             payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
     if report.error is not None:
