@@ -261,7 +261,7 @@ class PythonRules(DialectRules):
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """Return `step.exit` alone, actionable, for a new key: the one rescue that worked (protocol/batches.md#rescue)."""
+        """Return `step.exit` alone, actionable, for a new key: the only working rescue (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
