@@ -18,8 +18,6 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterCounts:
-    """Gauge of kept dead letters."""
-
     def __init__(self, store: DeadLetterStore) -> None:
         self._store = store
         self._due_at = 0.0

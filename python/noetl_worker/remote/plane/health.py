@@ -1,7 +1,7 @@
 """Health of a control plane from GET /api/health: its dialect, and whether its commands come over NATS.
 
 The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. Without a
-bridge (protocol/feed.md) a worker for such a plane would wait for ever and look well.
+bridge (protocol/feed.md) a worker for it would wait for ever and look well.
 """
 
 from __future__ import annotations

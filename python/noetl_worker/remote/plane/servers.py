@@ -82,7 +82,6 @@ class Servers:
         return any(url.startswith(f"{server}/") for server in self._trusted)
 
     def at(self, url: str) -> PlaneServer:
-        """Return the state of the plane at this address."""
         if url not in self._known:
             self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
         return self._known[url]

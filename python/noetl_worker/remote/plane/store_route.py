@@ -25,7 +25,7 @@ class StoreRoute:
         Args:
             ask: sends a GET of a path.
             stale: path known before, which the server no longer has (another version is running).
-            rules: rules of the server's dialect.
+            rules: the dialect's rules.
 
         Returns:
             None if the path is known now, else an answer for the request that needs it.

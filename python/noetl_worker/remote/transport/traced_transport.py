@@ -1,4 +1,4 @@
-"""Transport of a worker with tracing."""
+"""Transport with tracing."""
 
 from __future__ import annotations
 

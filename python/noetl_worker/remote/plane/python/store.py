@@ -90,7 +90,7 @@ def unpacked(stored: JsonValue) -> bytes | None:
     except (ValueError, zlib.error) as error:
         raise ControlPlaneError(f"a packed result in the store is damaged: {error}") from error
     if not reading.eof:
-        raise ControlPlaneError(f"a packed result in the store is incomplete, or above {MAX_BODY_BYTES} bytes")
+        raise ControlPlaneError(f"a packed result in the store is incomplete, or has more than {MAX_BODY_BYTES} bytes")
     return data
 
 
