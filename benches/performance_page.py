@@ -90,7 +90,6 @@ _HTTP_PARTS: Final = {
         "tools/http/client",
         "tools/http/client_transport",
         "tools/http/connection",
-        "tools/http/stream",
     ),
     "addresses checked": ("tools/http/egress", "tools/http/egress_backend", "tools/http/secret_hosts"),
     "the request built": ("tools/http/request",),

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 import noetl_worker
+import virtual_time
 from faults.scene import inside
 from integration.house import house
 from integration.processes import WorkerProcess, until, worker_process
@@ -313,11 +314,41 @@ class EverySecondFails(PythonRunner):
 async def test_shortage_after_an_effect_is_a_failure_of_the_command() -> None:
     registry = Registry([ShellTool(EverySecondFails())], plugins=False)
     context = tool_context(registry=registry)
-    with pytest.raises(ToolError) as of_list:
+    with pytest.raises(ToolError) as caught:
         await registry.run_tool("shell", {"command": ["true", "true"]}, context)
-    tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
-    of_list, of_sequence = of_list.value, await registry.run_tool("task_sequence", tasks, context)
     await registry.aclose()
-    assert (type(of_list), of_list.kind) == (ToolError, "resource")
-    assert of_sequence.error is not None
-    assert of_sequence.error.kind == "resource"
+    assert (type(caught.value), caught.value.kind) == (ToolError, "resource")
+
+
+# ── a later task of a list: the command has had an effect and cannot be returned ──
+
+
+class ShortFor(Short):
+    """A tool that finds nothing left for its first calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    async def run(self, config: NoConfig, context: Any) -> ToolResult:
+        self.left -= 1
+        if self.left >= 0:
+            raise ResourceShortage("no room")
+        return ToolResult.success("ran")
+
+
+@virtual_time.PASSES
+@pytest.mark.parametrize(("calls", "timeout_s", "ran"), [(3, None, True), (50, None, False), (3, 0.05, False)])
+async def test_later_task_of_a_list_waits_for_room_within_its_time(
+    calls: int, timeout_s: float | None, ran: bool
+) -> None:
+    registry = Registry([ShortFor(calls)], plugins=False)
+    tasks = [{"first": {"kind": "noop"}}, {"second": {"kind": "short"}}]
+    result = await registry.run_tool("task_sequence", tasks, tool_context(registry=registry, timeout_s=timeout_s))
+    assert (result.error is None) is ran
+    assert result.error is None or result.error.kind == "resource"
+
+
+async def test_first_task_of_a_list_that_finds_no_room_has_its_command_returned() -> None:
+    registry = Registry([ShortFor(1)], plugins=False)
+    with pytest.raises(ResourceShortage):
+        await registry.run_tool("task_sequence", [{"first": {"kind": "short"}}], tool_context(registry=registry))

@@ -1,6 +1,7 @@
 """Stage 3: ask the control plane for the command. One table from the answer to what it means.
 
-Architecture 4: the 409s are not one thing, and a claim answer decides over ack and nak, so every row is here.
+A 409 has several meanings (protocol/claim.md#python-plane), and a claim answer decides over ack and nak, so every row
+is here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
-    """What one answer means (the table of docs/delivery.md; protocol/claim.md)."""
+    """What one answer means (docs/delivery.md, What a claim answers; protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)

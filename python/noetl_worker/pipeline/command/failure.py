@@ -12,7 +12,7 @@ _REPEATED_CHARS: Final = 4
 
 
 def failure_of(error: BaseException) -> ToolResult:
-    """The failure that an exception after the claim is reported as: type, message and cause chain (T-19)."""
+    """The failure that an exception after the claim is reported as: type, message and cause chain."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error

@@ -29,7 +29,7 @@ class Seen(Enum):
 
 
 class InFlight:
-    """Commands of this process by their ids, which come as a number and as text for the same command (T-2)."""
+    """Commands of this process by id: a number or text for the same one (protocol/notification.md#message)."""
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
         """`remember_s`: an ack may be lost, and its message come again after ack_wait: two of them. A duplicate that is

@@ -118,8 +118,8 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     Raises:
         NatsUnavailable: JetStream is off, or does not answer.
         JetStreamError: a worker must not or cannot use the durable. It filters other subjects than the settings say
-            (another pool's commands would be claimed, protocol/README.md T-22), is no pull consumer, or refuses our
-            pulls. The text has the command that repairs it.
+            (another pool's commands would be claimed, protocol/notification.md#durable), is no pull consumer, or
+            refuses our pulls. The text has the command that repairs it.
     """
     found = await _find_commands(client, settings)
     stream_info = found.stream_info or await _make_stream(client, found.stream, settings)

@@ -314,10 +314,11 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        if any(found.name == template_limits.COUNTED for found in tree.find_all(nodes.Filter)):
-            raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
-        if tree.find(nodes.EvalContextModifier) is not None:
-            raise SecurityError("autoescape is not open to templates: use the filter escape")
+        for found in tree.find_all((nodes.Filter, nodes.EvalContextModifier)):
+            if isinstance(found, nodes.EvalContextModifier):
+                raise SecurityError("autoescape is not open to templates: use the filter escape")
+            if found.name == template_limits.COUNTED:
+                raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
         template_limits.count_loops(tree)
         return tree
 

@@ -166,12 +166,8 @@ def _no_condition(when: object) -> str | None:
     if not has_template(text):  # bare text is an expression for both planes (recorded: arcs-conditions)
         bare = read_template((), "{{ " + text + " }}")
         return None if bare.error is None else f"when is no expression: {bare.error.reason}"
-    reading = read_template((), text)
-    if reading.tree is None or len(reading.tree.body) != 1 or "{%" in text:
+    if "{%" in text or (text.startswith("{{") and text.count("{{") == 1 and text.endswith("}}")):
         return None
-    if text.startswith("{{") and text.count("{{") == 1 and text.endswith("}}"):
-        return None
-    parts = [part for part in getattr(reading.tree.body[0], "nodes", []) if type(part).__name__ == "TemplateData"]
-    if any(part.data.strip() for part in parts):
+    if read_template((), text).has_words:
         return "when is a text, which is true whatever it says: write the whole condition into one pair of braces"
     return None

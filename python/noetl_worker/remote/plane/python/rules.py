@@ -142,7 +142,8 @@ class PythonRules(DialectRules):
             return HeldByOther(text, wait_s)
         if code == "active_claim" and detail.get("worker_status"):
             return HeldByThisWorker(text, wait_s)
-        # "Command is being claimed": a momentary lock without an owner. If acked, it waits for the reaper (T-27).
+        # "Command is being claimed": a momentary lock without an owner. If acked, it waits for the reaper
+        # (protocol/claim.md#python-plane).
         return RetryLater(text, wait_s)
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
