@@ -108,7 +108,7 @@ class Puller:
         self._reconnected_at = float("-inf")
         self._paused = False
         self.newest_published_at = 0.0
-        """When the newest message was stored that came here for the first time. A waiting message is newer."""
+        """Time of storage of the newest message that came here for the first time. A waiting message is newer."""
         self.last_progress = time.monotonic()
         self.connection.on_reconnected.append(self._start_afresh)
 

@@ -274,7 +274,7 @@ class Plane:
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """POST {path | catalog_id, payload, parent_execution_id} to /api/execute (protocol/executions.md#children)."""
+        """Send {path | catalog_id, payload, parent_execution_id} to /api/execute (protocol/executions.md#children)."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
