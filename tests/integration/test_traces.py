@@ -139,8 +139,8 @@ async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, car
             "messaging.operation.type": "process",
             "messaging.destination.name": "noetl.commands",
             "messaging.consumer.group.name": "noetl_worker",
-            "noetl.outcome": "reported",
-            "noetl.settlement": "ack",
+            "noetl.disposition": "reported",
+            "noetl.answer": "ack",
             "noetl.step": "start",
         }
         attributes = dict(process.attributes or {})
@@ -328,7 +328,7 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
     [line] = worker.logged("command_failed")
     assert bytes.fromhex(line["trace_id"]) in sent
     assert bytes.fromhex(line["span_id"]) in sent
-    [outcome] = [one for one in worker.logged("outcome") if one["kind"] == "noop"]
+    [outcome] = [one for one in worker.logged("command_finished") if one["kind"] == "noop"]
     assert sent.count(bytes.fromhex(outcome["span_id"])) > 1, "of `process`, which others name as their parent"
 
 

@@ -36,8 +36,8 @@ BESIDE = {
 DECIDERS = (
     "remote.plane.python",
     "remote.plane.rust",
-    "worker.recovery.python_ends",
-    "worker.recovery.rust_ends",
+    "worker.recovery.python_outcomes",
+    "worker.recovery.rust_outcomes",
     "authoring.run_page.reading",
     "authoring.dev",
     "cli.dev",

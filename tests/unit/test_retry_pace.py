@@ -69,8 +69,8 @@ async def test_pause_between_failures_is_not_saved_up() -> None:
 
 
 def test_message_waits_for_the_later_of_its_turn_and_its_back_off() -> None:
-    soon = acknowledge.after_claim(BROKEN, 10, at_least_s=0.2)
-    late = acknowledge.after_claim(BROKEN, 10, at_least_s=200.0)
+    soon = acknowledge.answer_to_claim(BROKEN, 10, at_least_s=0.2)
+    late = acknowledge.answer_to_claim(BROKEN, 10, at_least_s=200.0)
     assert soon.delay_s is not None
     assert 0.2 <= soon.delay_s <= acknowledge.MAX_DELAY_S
     assert late.delay_s == 200.0

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, RetryLater
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
@@ -47,7 +47,7 @@ class Executor:
     traces: DeliveryTraces | None = None
     """Makes the traces. None: tracing is off."""
 
-    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
+    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Disposition | None:
         """Take one delivery to its outcome. Return None when another delivery of the same message will be answered
         instead.
 
@@ -89,12 +89,12 @@ class Executor:
         finally:
             in_flight.leave(notification.command_id, delivery.stream_sequence)
 
-    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Disposition:
         if self.services.emitter.stopping.is_draining:
             return acknowledge.returned()
         progress.enter(Phase.CLAIMING)
         plane: Plane | None = None
-        claim: ClaimOutcome
+        claim: ClaimAnswer
         try:
             plane = await self.client.plane(notification.server_url)
             worker_id = self.services.identity.name_for(plane.dialect)
@@ -114,7 +114,7 @@ class Executor:
         if progress.is_stopping:
             return acknowledge.returned()
         wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
-        return acknowledge.after_claim(
+        return acknowledge.answer_to_claim(
             claim,
             delivery.tries,
             message_age_s=delivery.age_s(),

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from noetl_worker.models import stopping
 from noetl_worker.models.command import Command
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 _LOOK_AGAIN_S = 0.5
@@ -71,15 +71,15 @@ class Progress:
     """True if the failure has been logged."""
     stages: Stages | None = None
     """Present only when the delivery's trace is recorded."""
-    outcome: Outcome | None = None
+    disposition: Disposition | None = None
     """The answer to JetStream. None also when another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         """Return the ids that operators search the log for, as far as they are known."""
         known = self.command or self.notification
-        return known.who() if known is not None else {}
+        return known.log_ids() if known is not None else {}
 
     def spent(self) -> dict[str, object]:
         """Return how often the command was tried, and the seconds spent in each phase so far."""

@@ -51,7 +51,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
 
     decision = cases.match_cases(command.cases, command.variables, result.data, render)
     if decision.skipped:
-        step_log = StepLog(log.bind(**command.who()), warned or Warned(), command)
+        step_log = StepLog(log.bind(**command.log_ids()), warned or Warned(), command)
         for skipped in decision.skipped:
             metrics.CASES_SKIPPED.inc()
             step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
@@ -77,7 +77,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=COMMAND_TRIES,
-            ids=command.who,
+            ids=command.log_ids,
         )
     except ControlPlaneError as error:
         raise ToolError(

@@ -137,7 +137,7 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
             try:
-                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
             except AnswerTooLarge as error:
                 text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
                 raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error

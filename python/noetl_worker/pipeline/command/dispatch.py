@@ -95,7 +95,7 @@ class Dispatch:
         """Return the logger with the command's ids, made on first use: most commands log nothing."""
         if self._bound is None:
             command = self.command
-            log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
+            log = structlog.get_logger("noetl_worker.tool").bind(**command.log_ids())
             self._bound = StepLog(log, self.warned, command)
         return self._bound
 
@@ -177,7 +177,7 @@ class Dispatch:
         poll_s, command = self.limits.cancellation_poll_s, self.command
         asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
         timeout_s = prepared.timeout_s or self.limits.hard_s
-        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
+        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """Return the result with a task sequence's data in the plane's shape (protocol/tasks.md#lists)."""

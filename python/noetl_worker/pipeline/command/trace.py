@@ -31,8 +31,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from noetl_worker import __version__
+from noetl_worker.models.disposition import DispositionKind
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import OutcomeKind
 from noetl_worker.observability.tracing import CURRENT
 from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.settings.settings import Settings
@@ -52,7 +52,7 @@ _SPANS: Final = {
     Phase.REPORTING: "events",
     Phase.SETTLING: "ack",
 }
-_FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
+_FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEFORE, DispositionKind.FINISHED_HERE})
 
 
 class ExecutionTraceIds(RandomIdGenerator):
@@ -206,10 +206,10 @@ class _Recorded:
         if span is None or progress is None:
             return
         progress.stages = None
-        if progress.outcome is not None:
-            kind = progress.outcome.kind
-            span.set_attribute("noetl.outcome", kind.value)
-            span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
+        if progress.disposition is not None:
+            kind = progress.disposition.kind
+            span.set_attribute("noetl.disposition", kind.value)
+            span.set_attribute("noetl.answer", progress.disposition.answer.value)
             error = progress.failure if kind in _FINE else kind.value
             if error is not None:
                 span.set_attribute("error.type", error)

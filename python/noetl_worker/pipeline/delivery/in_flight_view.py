@@ -60,7 +60,7 @@ def _command(progress: Progress, now: float) -> dict[str, Any]:
         "kind": command.kind if command is not None else None,
     }
     if progress.notification is not None:
-        found |= {name: str(value) for name, value in progress.notification.who().items()}
+        found |= {name: str(value) for name, value in progress.notification.log_ids().items()}
     if (delivery := progress.delivery) is not None:
         found["seconds"] = round(now - delivery.received_at, 3)
         found["deliveries"] = delivery.num_delivered

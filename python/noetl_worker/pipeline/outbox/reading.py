@@ -51,7 +51,7 @@ class OutboxView:
         return sum(row.size for row in self.kept)
 
 
-def look_into(directory: Path) -> OutboxView:
+def read_outboxes(directory: Path) -> OutboxView:
     """Return the contents of this directory; a missing directory is empty.
 
     Raises:

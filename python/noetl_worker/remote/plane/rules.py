@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from noetl_worker.models.claim import ClaimOutcome
+from noetl_worker.models.claim import ClaimAnswer
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FittedResult
 from noetl_worker.models.report import Report
@@ -116,7 +116,7 @@ class DialectRules(Protocol):
             ConfigurationError: no YAML reader is installed for it.
         """
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         """Return the meaning of a claim's 409."""
 
     # ── what a claim has in it ──
