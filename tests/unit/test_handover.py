@@ -24,8 +24,8 @@ from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.transport.transport import Response

@@ -27,9 +27,9 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.scope import CallScope

@@ -18,9 +18,9 @@ from noetl_worker.models.disposition import Answer
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
 from noetl_worker.pipeline.delivery.in_flight import InFlight
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.worker.recovery.adoption import Adoption
@@ -176,7 +176,7 @@ class Draining:
                 del ours.issuing["w-1/7"]
 
         progress = Progress()
-        progress.enter(Phase.REPORTING, is_issuing=lambda: bool(ours.issuing))
+        progress.enter(Stage.REPORTING, is_issuing=lambda: bool(ours.issuing))
         task = progress.task = asyncio.ensure_future(handle())
         self.worker.deliveries.tasks[task] = progress
         task.add_done_callback(self.worker.deliveries.tasks.pop)

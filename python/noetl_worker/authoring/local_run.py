@@ -27,8 +27,8 @@ from noetl_worker.pipeline.command.tool_rules import registry_of
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.identity import Identity

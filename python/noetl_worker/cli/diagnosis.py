@@ -126,9 +126,9 @@ class Diagnosis:
                 if self._is_ours(command.get("command_id")):
                     self._knows(
                         "machine",
-                        f"{name} at {look['address']} has it: {command.get('phase')}, for {command.get('seconds')} s, "
+                        f"{name} at {look['address']} has it: {command.get('stage')}, for {command.get('seconds')} s, "
                         f"delivery {command.get('deliveries')}",
-                        conclusion=f"a worker of this machine has it: {command.get('phase')}",
+                        conclusion=f"a worker of this machine has it: {command.get('stage')}",
                     )
                     self._story.execution_id = self._story.execution_id or int(command["execution_id"])
                     self._story.event_id = self._story.event_id or int(command["event_id"])

@@ -1,10 +1,10 @@
 """The whole path of one command, from a message's bytes to the answer to JetStream. Start reading here.
 
-    bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
+    bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
 Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
 after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
-task runs all stages; `phases.py` says how a stop of the worker ends each.
+task runs all stages; `stages.py` says how a stop of the worker ends each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from noetl_worker.pipeline.delivery import acknowledge, envelope
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import Seen
 from noetl_worker.pipeline.delivery.pools import Pools
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
@@ -52,7 +52,7 @@ class Executor:
         instead.
 
         Args:
-            progress: the phase of this delivery; the worker reads it and stops the command through it.
+            progress: the stage of this delivery; the worker reads it and stops the command through it.
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
@@ -92,7 +92,7 @@ class Executor:
     async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Disposition:
         if self.services.emitter.stopping.is_draining:
             return acknowledge.returned()
-        progress.enter(Phase.CLAIMING)
+        progress.enter(Stage.CLAIMING)
         plane: Plane | None = None
         claim: ClaimAnswer
         try:

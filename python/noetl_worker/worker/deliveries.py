@@ -1,4 +1,4 @@
-"""The deliveries that a worker has at the same time. Each is a task with a phase, from arrival to answer."""
+"""The deliveries that a worker has at the same time. Each is a task with a stage, from arrival to answer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.puller import Puller
@@ -129,7 +129,7 @@ class Deliveries:
         progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
             disposition = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
-            progress.enter(Phase.SETTLING)
+            progress.enter(Stage.ANSWERING)
             work = self._answer(settle, delivery, disposition, progress)
         else:
             executor.services.keepalive.track(delivery.reply, delivery.received_at)
@@ -146,7 +146,7 @@ class Deliveries:
             log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.log_ids())
             disposition = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
         progress.disposition = disposition
-        progress.enter(Phase.SETTLING)
+        progress.enter(Stage.ANSWERING)
         try:
             if disposition is None:
                 metrics.DUPLICATES.inc()

@@ -14,7 +14,7 @@ from noetl_worker.cli.system import EXIT_INTERRUPTED
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability.terminal import say, say_json
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.tools.process.live_output import PrintedLine
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: claim the command. One table gives the meaning of every answer of the control plane.
+"""Claiming: claim the command. One table gives the meaning of every answer of the control plane.
 
 A 409 has several meanings, and the meaning decides between ack and nak (protocol/claim.md#python-plane).
 """

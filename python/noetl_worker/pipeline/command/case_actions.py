@@ -1,4 +1,4 @@
-"""Stage 6: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
+"""Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
 Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. Only `set_var`
 acts here, before the terminal events, so its failure fails the command.

@@ -1,4 +1,4 @@
-"""A command that this worker has claimed, up to its reported outcome: stages 4 to 7 of `executor.py`."""
+"""A command that this worker has claimed, up to its reported outcome: the stages from preparing to reporting."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.start_notes import Start, StartNotes
 from noetl_worker.remote.plane.client import Plane
@@ -145,14 +145,14 @@ class ClaimedCommand:
             try:
                 if progress.is_stopping:
                     raise Interrupted
-                progress.enter(Phase.PREPARING)
+                progress.enter(Stage.PREPARING)
                 starts = self.services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
-                progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
+                progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
-            progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
+            progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
             return report if isinstance(report, Disposition) else await self._report(report)
         except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the outcome
             progress.absorb(stop)
@@ -165,8 +165,10 @@ class ClaimedCommand:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Disposition:
-        """Run stages 4 to 7a. An error becomes the report of a failure, or returns the command before it had an
-        effect."""
+        """Run the stages up to reporting.
+
+        An error becomes the report of a failure, or returns the command before it had an effect.
+        """
         command, dispatch = self._events.command, None
         try:
             if start is not None:
@@ -190,7 +192,7 @@ class ClaimedCommand:
             self.services.machine.answered(None)
             if result.error is not None:
                 self.progress.failure = result.error.kind
-            self.progress.enter(Phase.DECIDING)
+            self.progress.enter(Stage.DECIDING)
             decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
                 await case_actions.act(decision, command, self.plane)
@@ -235,9 +237,9 @@ class ClaimedCommand:
         )
 
     async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
-        self.progress.enter(Phase.WAITING)
+        self.progress.enter(Stage.WAITING)
         async with self.services.slots.kind(dispatch.command.kind):
-            self.progress.enter(Phase.PREPARING)
+            self.progress.enter(Stage.PREPARING)
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
@@ -246,12 +248,12 @@ class ClaimedCommand:
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        self.progress.enter(Phase.RUNNING, interrupt=dispatch.interrupt)
+        self.progress.enter(Stage.RUNNING, interrupt=dispatch.interrupt)
         self._events.start()
         return await dispatch.run(prepared)
 
     async def _report(self, report: Report) -> Disposition:
-        """Report the outcome (stage 7b). Events that the plane refuses for good are replaced by a failure, then by a
+        """Report the outcome. Events that the plane refuses for good are replaced by a failure, then by a
         dead letter."""
         try:
             try:

@@ -1,4 +1,4 @@
-"""Stage 4: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
+"""Preparing: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
 
 Fields arrive as objects, as JSON text, or as references to the result store (protocol/command.md#python-plane). A task
 sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys for the worker only (`cases`,

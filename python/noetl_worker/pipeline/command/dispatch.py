@@ -1,4 +1,4 @@
-"""Stage 5: runs exactly one tool for a command, within its timeout.
+"""Running: runs exactly one tool for a command, within its timeout.
 
 `dev` and `run` both use this module. A tool reaches the worker only by the ToolContext made here.
 """

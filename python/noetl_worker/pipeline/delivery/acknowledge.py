@@ -1,4 +1,4 @@
-"""Stage 8: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
+"""Answering: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
 
 Every nak has a delay that grows with the deliveries, with full jitter. In production, naks without a delay made one
 permanent failure loop a thousand times a second.

@@ -1,4 +1,4 @@
-"""Stage 7b: sends a set of terminal events until the plane has accepted it.
+"""Reporting: sends a set of terminal events until the plane has accepted it.
 
 The plane's rules say what an answer means (`judge`). A refused set is written to the outbox and leaves its slot, since
 a set on disk needs no slot. A late set is sent only after the plane confirms that the command is still ours.

@@ -1,4 +1,4 @@
-"""Stage 7b: reports the start and the outcome of a command to the plane, in order.
+"""Reporting: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
 command needs one request. The terminal events wait for a start being sent, and carry one that was not accepted, so the

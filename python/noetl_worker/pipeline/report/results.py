@@ -1,4 +1,4 @@
-"""Stage 7a: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
+"""Reporting: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
 
 Both planes fail on large results (the Python one silently loses the context above 102,400 bytes of compact JSON,
 protocol/results.md#limits). A result over the budget goes to the result store, and the event carries a reference and a
