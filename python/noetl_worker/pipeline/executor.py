@@ -113,7 +113,7 @@ class Executor:
             self.client.auth_refused(plane.url)
         if progress.is_stopping:
             return acknowledge.returned()
-        wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
+        wait_s = plane.retry_pace.least_wait_s(claim, delivery.tries) if plane is not None else 0.0
         return acknowledge.answer_to_claim(
             claim,
             delivery.tries,

@@ -161,7 +161,7 @@ class ClaimedCommand:
             self._events.abandon()
 
     async def _noted(self, starts: StartNotes) -> Report | Disposition:
-        async with starts.of(self._events.command, self.services.slots, self._possible_starts) as start:
+        async with starts.noted(self._events.command, self.services.slots, self._possible_starts) as start:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Disposition:
@@ -282,5 +282,5 @@ def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, no
     sending the outcome (seen: two outcomes). This is no method: a command that holds one of its own is a reference
     cycle, and waits for the garbage collector.
     """
-    is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
+    is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -118,7 +118,7 @@ class Dispatch:
             given = await self.credentials.resolve_references(dict(given))
             config = await self.credentials.resolve_references(dict(config))
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
-        config, values = await inputs.of(config, given)
+        config, values = await inputs.merge(config, given)
         # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)

@@ -62,7 +62,7 @@ class ClaimedOnce:
     """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
-    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
         """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 

@@ -164,7 +164,7 @@ def short_of_resources(
     no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or on the Python plane
     for 1,800 s once that knows of the start.
     """
-    is_kept_from_us = is_started and not RULES[dialect].lets_same_name_in
+    is_kept_from_us = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or is_kept_from_us or not can_return:
         return None
     return Disposition(DispositionKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
@@ -176,5 +176,5 @@ def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Disposi
     Python plane: a claim is given to another worker once it is older than the lease; an earlier try would only be
     refused. Rust plane: the same worker id is accepted at any time.
     """
-    rest_s = 0.0 if RULES[dialect].lets_same_name_in else max(0.0, lease_s - claim_age_s)
+    rest_s = 0.0 if RULES[dialect].accepts_same_worker else max(0.0, lease_s - claim_age_s)
     return Disposition(DispositionKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * random.random())

@@ -103,7 +103,7 @@ class Adoption:
         try:
             url = self._client.servers.to_ask(event_set.server_url)  # its writer may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
-            ownership = ClaimedOnce.asked_first(plane, event_set)
+            ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
@@ -130,7 +130,7 @@ class Adoption:
         plane, end, batch = lost
         self._emitter.outbox.keep(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
         try:
-            await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
+            await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
         except ClaimLost:
             pass  # logged by the emitter
         except (Interrupted, asyncio.CancelledError) as stopped:

@@ -107,7 +107,7 @@ class PythonRules(DialectRules):
     ids_are_text = True
     error_fails_command = True
     inlines_unstored_results = True
-    looks_through_results = True
+    may_still_store = True
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     max_stored_bytes = MAX_RESULT_BYTES // _COPIES

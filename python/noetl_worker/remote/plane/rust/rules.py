@@ -48,7 +48,7 @@ class RustRules(DialectRules):
         start_takes_trace=True,
         sequence_is_flat=True,
     )
-    lets_same_name_in = True
+    accepts_same_worker = True
     keychain_is_credentials = True
     names = RustNames()
     reports_output = True
