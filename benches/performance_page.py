@@ -54,7 +54,7 @@ _PACKAGES: Final = {
     "json_text": "JSON read and written",
     "observability": "metrics",
     "execution": "the stages in their order",
-    "phases": "where each command is, for a stop",
+    "stages": "where each command is, for a stop",
     "secrets": "which secrets a command was handed",
     "slots": "how many run",
 }

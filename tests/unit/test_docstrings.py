@@ -48,7 +48,7 @@ VERBS: Final = re.findall(
     Guard Guess Handle Have Hide Hold Ignore Import Issue Join Keep Kill Lay Leave Let Limit List Listen Load Log
     Look Make Mark Match Measure Merge Move Nak Name Note Open Parse Pass Pause Place Poll Prepare Print Process
     Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove Render
-    Repeat Replace Report Request Resolve Restore Resume Return Run Say Search See Send Serve Set Settle Shorten
+    Repeat Replace Report Request Resolve Restore Resume Return Run Say Search See Send Serve Set Shorten
     Show Shut Sign Signal Sleep Split Start Stay Step Stop Store Submit Subscribe Sum Summarise Switch Take Tell
     Toggle Try Turn Unpack Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
     """,

@@ -63,7 +63,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.deliveries import Deliveries
 from noetl_worker.worker.readings import PULSE_S, Readings
 from noetl_worker.worker.recovery.adoption import Adoption
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 from noetl_worker.worker.startup import Startup
 
@@ -114,7 +114,7 @@ class Worker:
         )
         self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
         self._batches = RecentBatches()
-        ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
+        ends = outcomes_by_dialect(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)

@@ -194,7 +194,7 @@ class CommandCredentials:
         return None
 
     def _warn_of_missing(self, name: str, advice: str) -> None:
-        _log.warning("keychain_entry_missing", entry=name, **self._command.who(), advice=advice)
+        _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
         """Log a weak secret, once per name and worker: results may show it."""
@@ -205,7 +205,7 @@ class CommandCredentials:
                 "weak_secret",
                 of=f"{what} {name!r}",
                 fields=fields,
-                **self._command.who(),
+                **self._command.log_ids(),
                 problem="the secret looks like a common word or is too short, so it is not taken out of results",
                 advice="use a random text of at least 12 characters",
             )
@@ -244,7 +244,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.who)
+        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"

@@ -26,8 +26,8 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
+from noetl_worker.models.disposition import Disposition, assert_never
 from noetl_worker.models.report import Report
-from noetl_worker.models.settlement import Outcome, assert_never
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.delivery import acknowledge
@@ -52,7 +52,7 @@ class ClaimedOnce:
     plane: Plane
     event_id: int
     worker_id: str
-    who: Callable[[], dict[str, object]]
+    log_ids: Callable[[], dict[str, object]]
     """Returns the ids for log lines."""
     claimed_at: float
     """Monotonic time."""
@@ -62,9 +62,9 @@ class ClaimedOnce:
     """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
-    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
         """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
-        return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
+        return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
@@ -88,7 +88,7 @@ class ClaimedOnce:
                 case Claimed() | HeldByThisWorker():
                     return
                 case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
-                    log.warning("claim_given_away", **self.who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                    log.warning("claim_given_away", **self.log_ids(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
@@ -100,17 +100,17 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", **self.who(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning("claim_unknown", **self.log_ids(), reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)
 
 
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
-) -> Outcome | None:
+) -> Disposition | None:
     """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
-    outcome = acknowledge.short_of_resources(
+    disposition = acknowledge.short_of_resources(
         dialect,
         delivery.tries,
         delivery.age_s(),
@@ -120,16 +120,16 @@ async def return_unstarted(
     )
     log.error(
         "resource_shortage",
-        **command.who(),
+        **command.log_ids(),
         error=str(short),
-        returned=outcome is not None,
+        returned=disposition is not None,
         advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
         "WORKER_MAX_CONCURRENT lower",
     )
-    return outcome
+    return disposition
 
 
-async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Disposition:
     """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
     failed."""
     dialect = events.command.dialect
@@ -140,5 +140,5 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
             await events.finish(failure, ownership)
             return acknowledge.REPORTED
         except ControlPlaneError as error:
-            log.error("interruption_not_reported", **events.command.who(), error=repr(error))
+            log.error("interruption_not_reported", **events.command.log_ids(), error=repr(error))
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -196,7 +196,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.who)
+        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except AnswerTooLarge as error:
         raise ToolError(
             f"{what} ({earlier.size} bytes) is too large: {error}: {LESS_ADVICE}", kind="resource"

@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
+from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.delivery import Delivery
@@ -53,17 +53,17 @@ class DeadLetters:
     """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
-    async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
+    async def keep(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
         """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
 
         Args:
             ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has its own `kind`.
         """
-        sequence, reason = delivery.stream_sequence, outcome.reason
+        sequence, reason = delivery.stream_sequence, disposition.reason
         dead_letter = pack(
             delivery.data,
             delivery.headers,
-            kind=outcome.kind.value,
+            kind=disposition.kind.value,
             reason=reason,
             subject=delivery.subject,
             stream_sequence=sequence,
@@ -89,7 +89,10 @@ class DeadLetters:
 
 
 async def settle_delivery(
-    dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
+    dead_letters: DeadLetters,
+    delivery: Delivery,
+    disposition: Disposition,
+    ids: Callable[[], Mapping[str, object]] = dict,
 ) -> str | None:
     """Answer JetStream. A message is terminated only after its dead letter is stored.
 
@@ -97,46 +100,46 @@ async def settle_delivery(
         ids: returns the command's ids; called only when a line is logged.
 
     Returns:
-        The word that the summary line counts (settlement.SETTLED), or None when the answer did not get through. Then
+        The word that the summary line counts (answer.WORDS), or None when the answer did not get through. Then
         the message is redelivered, and its claim is answered as finished.
     """
-    kind, delay_s = outcome.kind, outcome.delay_s
-    settlement = kind.settlement
-    if settlement is Settlement.TERM:
-        if await dead_letters.keep(delivery, outcome, ids()):
+    kind, delay_s = disposition.kind, disposition.delay_s
+    answer = kind.answer
+    if answer is Answer.TERM:
+        if await dead_letters.keep(delivery, disposition, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
-            settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
+            answer, delay_s = Answer.NAK, _NOT_KEPT_DELAY_S
     try:
-        if settlement is Settlement.ACK:
+        if answer is Answer.ACK:
             await delivery.ack()
-        elif settlement is Settlement.NAK:
+        elif answer is Answer.NAK:
             await delivery.nak(delay_s)
         else:
-            await delivery.term(outcome.reason)
+            await delivery.term(disposition.reason)
     except JetStreamError as error:
         log.warning(
-            "message_not_settled",
-            settlement=settlement.value,
-            reason=outcome.reason,
+            "message_not_answered",
+            answer=answer.value,
+            reason=disposition.reason,
             error=str(error),
             stream_sequence=delivery.stream_sequence,
             **ids(),
         )
         return None
-    metrics.SETTLED[settlement].value += 1
-    if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # frequent and harmless
-        cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
+    metrics.ANSWERED[answer].value += 1
+    if answer is Answer.NAK and kind is not DispositionKind.OVER_SHARE:  # frequent and harmless
+        cause = {"cause": disposition.text} if disposition.text and not disposition.dead_letter else {}
         log.info(
             "message_returned",
-            reason=outcome.reason,
+            reason=disposition.reason,
             delay_s=round(delay_s, 2),
             stream_sequence=delivery.stream_sequence,
             deliveries=delivery.num_delivered,
             **cause,
             **ids(),
         )
-    return SETTLED[kind, settlement]
+    return WORDS[kind, answer]
 
 
 # ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +183,7 @@ def _exact_text(data: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     kind: str
-    """Value of an OutcomeKind."""
+    """Value of an DispositionKind."""
     reason: str
     """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str

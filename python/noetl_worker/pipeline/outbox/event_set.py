@@ -143,7 +143,7 @@ class EventSet:
         """Address of the next request: the plane, or the plane's result store."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
 
     def cut(self, max_bytes: int) -> bool:
@@ -216,7 +216,7 @@ class EventSet:
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
 
-    def again(self, sent: int) -> EventSet:
+    def before_request(self, sent: int) -> EventSet:
         """Return the set as it was before the plane accepted a request.
 
         Args:

@@ -1,4 +1,4 @@
-"""Stage 7a: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
+"""Reporting: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
 
 Both planes fail on large results (the Python one silently loses the context above 102,400 bytes of compact JSON,
 protocol/results.md#limits). A result over the budget goes to the result store, and the event carries a reference and a
@@ -171,7 +171,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if made is None:
         if fitted.preview is None:
             fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-        made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+        made = await _off_loop_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
         stored = len(made.upload.data) if made.upload is not None else 0
         if stored > dialect.max_stored_bytes:
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
@@ -210,10 +210,10 @@ async def _without_data(command: Command, result: ToolResult, reason: str, rules
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
-    return await _beside_if_large(len(packed), partial(NullCharacters.of, packed))
+    return await _off_loop_if_large(len(packed), partial(NullCharacters.find, packed))
 
 
-async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
+async def _off_loop_if_large(size: int, call: Callable[[], T]) -> T:
     return await finished_off_loop(call) if size > redaction.LARGE else call()
 
 

@@ -59,7 +59,7 @@ class ComparedField:
         return Change.BY_HAND if self.patch is None else Change.IN_PLACE
 
     @property
-    def is_left_to_somebody(self) -> bool:
+    def is_accepted_difference(self) -> bool:
         """True if the field differs by somebody's decision, and workers run all the same."""
         return not self.agrees and self.change is Change.BY_HAND and not self.is_fatal
 
@@ -199,7 +199,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             "a command published to a subject that no stream has is lost",
             patch={"subjects": kept + missing},
         ),
-        _others(have, _OF_STREAM),
+        _other_fields(have, _OF_STREAM),
     ]
     return rows if config is not None else [_absent(row) for row in rows]
 
@@ -212,7 +212,7 @@ def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bar
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
     """Return the row that says whether the stream of dead letters can lose one."""
-    return [_others(config, _OF_DEAD_LETTERS)]
+    return [_other_fields(config, _OF_DEAD_LETTERS)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
@@ -249,7 +249,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             UNLIMITED,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        _others(have, _of_durable(settings)),
+        _other_fields(have, _of_durable(settings)),
     ]
     return [_absent(row) for row in rows] if info is None else rows
 
@@ -260,7 +260,7 @@ def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> Com
     return ComparedField(name, shown, want, value == wanted, matters, patch={name: wanted})
 
 
-def _others(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
+def _other_fields(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
     wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field))]
     return ComparedField(
         "other fields",

@@ -210,11 +210,11 @@ async def _find_commands(client: Client, settings: Settings) -> Found:
     return Found(stream, settings.nats_consumer, stream_info, durable_info)
 
 
-def of_another_stream(name: str, owner: str, settings: Settings) -> str:
+def other_owner_text(name: str, owner: str, settings: Settings) -> str:
     return f"there is no stream {name}, and none can be made: the stream {owner} owns {settings.nats_subject}"
 
 
-def take_stream(owner: str) -> str:
+def use_stream_text(owner: str) -> str:
     return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
 
 
@@ -228,7 +228,7 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> dict[st
         owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
             raise
-        raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
+        raise JetStreamError(f"{other_owner_text(name, owner, settings)}: {use_stream_text(owner)}") from refused
     log.info("stream_made", stream=name, subjects=config["subjects"])
     return made
 

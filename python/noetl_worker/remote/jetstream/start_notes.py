@@ -128,7 +128,7 @@ class StartNotes:
         self._is_full = False
 
     @asynccontextmanager
-    async def of(
+    async def noted(
         self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
     ) -> AsyncIterator[Start]:
         """Note the start of a command, and remove the note after the work inside.

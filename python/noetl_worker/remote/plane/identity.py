@@ -31,11 +31,11 @@ class Identity:
 
     def name_for(self, dialect: Dialect) -> str:
         """Return the worker_id of claims, and `name` of the registry row, on a plane of this dialect."""
-        return self.stable or self.unique if RULES[dialect].lets_same_name_in else self.unique
+        return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:
         """Return whether another process can take over this one's claims."""
-        return self.stable is not None or not RULES[dialect].lets_same_name_in
+        return self.stable is not None or not RULES[dialect].accepts_same_worker
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
         """Warn of settings that make a plane give commands away, or keep them for ever."""

@@ -34,7 +34,7 @@ class Uncertainty:
     _tries = 0
     _since = float("inf")
 
-    def settle(self) -> None:
+    def reset(self) -> None:
         """Count anew after an answer that is certain."""
         self._tries = 0
         self._since = float("inf")
@@ -81,7 +81,7 @@ async def until_it_passes(
             if is_uncertain:
                 uncertainty.add()
             else:
-                uncertainty.settle()
+                uncertainty.reset()
             if not (is_passing(error) or (is_uncertain and not uncertainty.is_over())) or tries == max_tries:
                 raise
             log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())

@@ -10,7 +10,7 @@ import random
 import time
 from typing import Final
 
-from noetl_worker.models.claim import ClaimOutcome, RetryLater
+from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
@@ -29,7 +29,7 @@ class RetryPace:
         """Monotonic time at which the plane last gave a command."""
         self._last_turn = float("-inf")
 
-    def after(self, claim: ClaimOutcome, num_delivered: int) -> float:
+    def least_wait_s(self, claim: ClaimAnswer, num_delivered: int) -> float:
         """Return the least wait in seconds for the message of a claim that gave no command (mostly 0)."""
         now = time.monotonic()
         is_its_own = isinstance(claim, RetryLater) and claim.is_server_error and now - self.given_at < HEALTHY_S

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from noetl_worker.models.claim import ClaimOutcome
+from noetl_worker.models.claim import ClaimAnswer
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FittedResult
 from noetl_worker.models.report import Report
@@ -88,7 +88,7 @@ class DialectRules(Protocol):
 
     # ── claims ──
 
-    lets_same_name_in: bool = False
+    accepts_same_worker: bool = False
     """True if a claim is for ever and its holder's name always accepted, so a worker's name outlives its process.
     Otherwise a claim is a lease, whose holder is refused once it has reported the start."""
     claim_limit_s: float = math.inf
@@ -116,7 +116,7 @@ class DialectRules(Protocol):
             ConfigurationError: no YAML reader is installed for it.
         """
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         """Return the meaning of a claim's 409."""
 
     # ── what a claim has in it ──
@@ -141,7 +141,7 @@ class DialectRules(Protocol):
     """True if a tool's returned error that no case handled fails the command; otherwise the playbook goes on."""
     inlines_unstored_results: bool = False
     """True if a result that the store refuses goes into the event as it is, not as a preview."""
-    looks_through_results: bool = False
+    may_still_store: bool = False
     """True if a PUT of a result without an answer may still run, so that it is not repeated."""
     redacts_results: bool = False
     """True if the store replaces whatever looks like a secret by "[REDACTED]" (protocol/results.md#redaction)."""

@@ -48,7 +48,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
 
     _most_bytes: float
     """Largest content of one answer, in bytes."""
-    _most_beside: int
+    _max_overhead: int
     """Most bytes of one answer that are not content: head, interim answers, trailers, and chunk framing beyond one byte
     per byte of content."""
 
@@ -169,8 +169,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
             unread = Broken(f"the answer cannot be read: {cause!r}", error)
             self.close(cause if isinstance(cause, TooLarge) else unread)
             return
-        if self._beside > self._most_beside:
-            self.close(Broken(f"the answer has more than {self._most_beside} bytes beside its content"))
+        if self._beside > self._max_overhead:
+            self.close(Broken(f"the answer has more than {self._max_overhead} bytes beside its content"))
 
     def pause_writing(self) -> None:
         self._writable = self._loop.create_future()

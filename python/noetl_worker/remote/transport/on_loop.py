@@ -85,7 +85,7 @@ class _PlaneConnection(HttpConnection[Response]):
     """Connection that returns each answer whole."""
 
     _most_bytes = MAX_BODY_BYTES
-    _most_beside = 64 * 1024
+    _max_overhead = 64 * 1024
 
     def __init__(self, server: _Origin) -> None:
         super().__init__()
@@ -140,8 +140,8 @@ class _PlaneConnection(HttpConnection[Response]):
         return parser
 
     def on_headers_complete(self) -> None:
-        if self._beside > self._most_beside and sum(map(len, chain(*self._pairs))) > self._most_beside:
-            raise ValueError(f"the head is larger than {self._most_beside} bytes")
+        if self._beside > self._max_overhead and sum(map(len, chain(*self._pairs))) > self._max_overhead:
+            raise ValueError(f"the head is larger than {self._max_overhead} bytes")
         for name, value in self._pairs:
             # With another spelling of the name, `on_body` refuses a large answer.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import engine
-from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
+from noetl_worker.models.claim import AlreadyFinished, ClaimAnswer, HeldByOther, HeldByThisWorker, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FitRules, FittedResult
 from noetl_worker.models.report import Report, Upload
@@ -107,7 +107,7 @@ class PythonRules(DialectRules):
     ids_are_text = True
     error_fails_command = True
     inlines_unstored_results = True
-    looks_through_results = True
+    may_still_store = True
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     max_stored_bytes = MAX_RESULT_BYTES // _COPIES
@@ -133,7 +133,7 @@ class PythonRules(DialectRules):
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
         return entry.get("payload")
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         detail = fields_of(fields_of(body).get("detail"))
         code = detail.get("code")
         if code in ("already_terminal", "execution_cancelled"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, RetryLater
+from noetl_worker.models.claim import AlreadyFinished, ClaimAnswer, HeldByOther, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import FittedResult
 from noetl_worker.models.report import Report, Upload
@@ -48,7 +48,7 @@ class RustRules(DialectRules):
         start_takes_trace=True,
         sequence_is_flat=True,
     )
-    lets_same_name_in = True
+    accepts_same_worker = True
     keychain_is_credentials = True
     names = RustNames()
     reports_output = True
@@ -74,7 +74,7 @@ class RustRules(DialectRules):
             ) from error
         return yaml_text.loads(str(entry.get("content")))
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         message = str(fields_of(body).get("error", "")).lower()
         if "terminal state" in message or "cancelled" in message:
             return AlreadyFinished(text)
