@@ -54,7 +54,7 @@ _PACKAGES: Final = {
     "json_text": "JSON read and written",
     "observability": "metrics",
     "execution": "the stages in their order",
-    "phases": "where each command is, for a stop",
+    "stages": "where each command is, for a stop",
     "secrets": "which secrets a command was handed",
     "slots": "how many run",
 }
@@ -90,7 +90,6 @@ _HTTP_PARTS: Final = {
         "tools/http/client",
         "tools/http/client_transport",
         "tools/http/connection",
-        "tools/http/stream",
     ),
     "addresses checked": ("tools/http/egress", "tools/http/egress_backend", "tools/http/secret_hosts"),
     "the request built": ("tools/http/request",),

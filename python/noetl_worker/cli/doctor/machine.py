@@ -1,4 +1,4 @@
-"""This machine and this installation: engine, isolation, open files, memory."""
+"""Checks of this machine and installation: engine, isolation, open files, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the settings say about tools: which run, what may replace one, what confines them, where they may connect to."""
+"""The settings for tools: allowed kinds, replacements, confinement, and the addresses they may connect to."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = structlog.get_logger("noetl_worker")
 _MOST_FILE_BYTES: Final = 64 << 30
 _MOST_DESCRIPTORS: Final = 16_384
 _MOST_PROCESSES: Final = 8_192
-"""Generous: they keep one command from taking the machine."""
+"""Generous limits that keep one command from exhausting the machine."""
 _LEAST_SHARE: Final = 256 << 20
-"""Bytes: with less, DuckDB does little."""
+"""Least memory for DuckDB in bytes; it does little with less."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
-"""Tokens of the machine's own, at places that no setting names."""
+"""Files with the machine's own tokens, at paths that no setting names."""
 _KEEP_APART: Final = (
     "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
     "or set NOETL_WORKER_FILE_ROOTS to others"
@@ -43,10 +43,11 @@ _KEEP_PACKAGES_APART: Final = (
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The worker's tools, under its rules; the rule for connections holds for the process from here on.
+    """Return the registry of the worker's tools, limited by its settings. The rule for connections then holds for the
+    process.
 
     Raises:
-        SettingsError: a setting names a kind that is not there.
+        SettingsError: a setting names an unknown kind.
     """
     egress.deny(settings.egress_deny)
     registry = Registry(confinement=_confinement(settings), settings=tool_settings_of(settings))
@@ -73,7 +74,8 @@ def _packages_directory(settings: Settings) -> Path:
 
 
 def _own_files(settings: Settings) -> list[str]:
-    """What is no playbook's business: the outbox, files with secrets of the worker's own, and what it gives by name."""
+    """Return the files that playbooks may not access: the outbox, files with the worker's secrets, and its secrets
+    directory."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
     places = [str(directory_of(settings.outbox_dir))]
@@ -83,7 +85,7 @@ def _own_files(settings: Settings) -> list[str]:
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
-    """One line for what the level lacks on this system, one where there is no cgroup for a limit of processes."""
+    """Log the missing parts of the isolation level on this system, and a missing cgroup for the limit of processes."""
     if settings.isolation == "off":
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
@@ -106,7 +108,7 @@ def packages_closed(settings: Settings) -> tuple[str, ...]:
 
 
 def _no_group() -> str:
-    """Why no cgroup can be made for the commands; empty: one can."""
+    """Return why no cgroup can be made for the commands, or "" if one can."""
     try:
         commands_group(os.getpid())
     except OSError as error:
@@ -134,7 +136,8 @@ def _duckdb_kinds(settings: Settings) -> list[str]:
 
 
 def _duckdb_share(settings: Settings) -> int:
-    """Of four fifths of the memory, by how many commands with a DuckDB run at the same time; 0: not known."""
+    """Return the memory for one DuckDB: four fifths of the machine's, divided by the commands that may use it at a
+    time."""
     slots = settings.max_concurrent
     allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
     at_once = max(min(allowed, slots), 1)

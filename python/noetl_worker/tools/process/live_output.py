@@ -18,7 +18,7 @@ _LONGEST: Final = 8_192
 
 @dataclass(frozen=True, slots=True)
 class PrintedLine:
-    """One line of a running command, redacted."""
+    """A line of a running command, redacted."""
 
     execution_id: int
     command_id: str
