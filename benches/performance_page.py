@@ -504,6 +504,7 @@ PROCESS_COSTS: Final = (
     "",
     "* `python`: 0.6 ms for fork and end of an interpreter (170 mappings, 17 MB; a third is asyncio, loaded before),",
     "  0.9 ms for 290 copied pages, 0.2 ms for the process above it, 0.4 ms for the tool.",
+    "* `python` with `deps.packages`, warm: 1 ms more (`python benches/bench_tools.py`).",
     "* `shell`: 1 ms for `sh`. Of this glibc takes 0.65 ms in a virtual machine (80 CPUID calls); a program without C",
     "  library takes 80 µs.",
     "* A directory that was left unchanged is used again. To remove one takes 0.5 to 4 ms here, where TMPDIR discards",

@@ -33,7 +33,7 @@ _COMMANDS: Final = {
 """The module and function of each command, and its line in the list of commands, by name."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
 """The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
-_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
+_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters", "packages": "packages"}
 """The module of each group of commands, by name."""
 
 
