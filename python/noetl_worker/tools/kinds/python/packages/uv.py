@@ -56,7 +56,7 @@ class Uv:
         (directory / "tmp").mkdir()
         (directory / "uv.toml").touch()  # the project that uv would look for in the directories above
         self._environment = {
-            **process.base_environment(),
+            **process.base_environment("SSL_CERT_FILE", "SSL_CERT_DIR"),
             "TMPDIR": str(directory / "tmp"),
             "UV_CACHE_DIR": str(directory / "cache"),
             "UV_PYTHON_DOWNLOADS": "never",
