@@ -69,7 +69,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "keepalive_reconnects": "check the NATS login: has it expired?",
     "lag_unknown": "look at `error`: JetStream, or a permission (`noetl-worker doctor`)",
     "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above all slots of the pool, or add no more workers",
-    "message_not_settled": "nothing; the message comes again, and its claim says that it is over",
+    "message_not_answered": "nothing; the message comes again, and its claim says that it is over",
     "message_unreadable": "see who publishes on `subject`",
     "nats_close_failed": "nothing",
     "nats_disconnected": "look at NATS: is it up, is the way to it open? The worker connects again by itself",

@@ -28,15 +28,15 @@ No playbook shows these: what the published worker does is read in its source.
 """
 
 _PLANES: Final = f"""\
-# Compatibility
+# Compatibility: which control planes are served, and what differs
 
-Served are {SERVED}. The
-worker asks the plane which one it is; `noetl-worker doctor` shows its version.
+This worker serves {SERVED}.
+It asks the plane which one it is; `noetl-worker doctor` shows the version.
 
 * **The last NATS planes** are the Rust ones up to 3.60.1 and the Python ones. They are recorded and compared below.
-* **Today's server** (3.60.2 and later, recorded with 3.83.1) has no NATS: it takes
-  [a bridge](todays-server.md). Without one the worker does not start, and names the command. If a plane leaves NATS
-  later, the worker is not ready (`plane_left_nats`).
+* **Today's server** (3.60.2 and later, recorded with 3.83.1) has no NATS and needs [a bridge](todays-server.md).
+  Without one the worker does not start, and names the command. If a plane leaves NATS later, the worker is not ready
+  (`plane_left_nats`).
 
 | | Python plane | Rust plane |
 |---|---|---|
@@ -50,13 +50,13 @@ worker asks the plane which one it is; `noetl-worker doctor` shows its version.
 | platform | what works | shown by |
 |---|---|---|
 | Linux, glibc or musl | everything | every check |
-| macOS | `run`, `dev` and the tool kinds; of the [isolation](security.md) of commands the limits only | a job of CI |
+| macOS | `run`, `dev`, the tool kinds; the [isolation](security.md) of commands has only the limits | a job of CI |
 | Windows | the pure wheel installs; `run` and `dev` refuse (exit code 3). Use WSL, which is Linux | unit tests |
 
 The macOS job uses the engine in Python: unit and engine tests, the worker as a process, `shell`, `python`, the demo.
 
-Variables and metrics of the published workers: [migration.md](migration.md). Fields of each kind:
-[tools/](tools/README.md).
+[migration.md](migration.md) has the variables and metrics of the published workers. [tools/](tools/README.md) has the
+fields of each kind.
 
 ## Differences that matter
 
@@ -64,14 +64,14 @@ Each name leads to its reason, and to the playbook that it breaks, in
 [recorded.md]({_ENTRY}/recorded.md) or [live.md]({_ENTRY}/live.md).
 
 * Timeouts that a step sets are applied: `timeouts`, `http-timeout`.
-* A template that does not parse is an error. What is missing below a missing name is empty, null in `set`:
+* A template that does not parse is an error. A name below a missing one is empty, and null in `set`:
   `template-errors`, `missing-empty`.
 * Data is never rendered or parsed again; text prints values as JSON: `text-stays-text`, `text-as-json`.
 * `set` keeps types, works in a task, and its `ctx.` names leave the list of tasks: `types-kept`, `task-set`,
   `ctx-leaves`.
 * A failed step says kind, code and whether a retry may help, without id, trace or duration: `error-shape`,
   `error-fields`.
-* What a tool raises reaches the rules of its list of tasks: `rules-after-errors`.
+* An error that a tool raises reaches the rules of its list of tasks: `rules-after-errors`.
 * Rules that make no sense are refused before the first task; a condition holds as its value does: `rule-refused`,
   `unknown-verb`, `value-truth`.
 * A child that is waited for gives its data, and fails its step if it fails: `child-data`, `child-fails`.
@@ -80,7 +80,7 @@ Each name leads to its reason, and to the playbook that it breaks, in
 * `python` without a result gives what it printed; each value has a JSON form: `python-output`, `python-values`.
 * `ducklake` is a lake, not DuckDB by another name: `ducklake-lake`.
 * `container` waits for its Job and reports its end; theirs is over when the Job is made.
-* What fails or is lost there works here: `works-here`, `stored-results`, `list-result`, `transfer-auth`.
+* Some things that fail or are lost there work here: `works-here`, `stored-results`, `list-result`, `transfer-auth`.
 
 ## How it is measured
 

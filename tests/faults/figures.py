@@ -235,21 +235,27 @@ def write() -> None:
     DOCUMENT.write_text(document(load()), encoding="utf-8")
 
 
-_OVERVIEW: Final = """# Reliability
+_OVERVIEW: Final = """# Reliability: what happens when something fails
 
-No outcome is lost: a message is acknowledged only after the control plane has accepted its outcome, and delivered again
-until then. `tests/faults` causes each fault. The links lead to the whole promise, the figures and the test.
+No outcome is lost. A message is acknowledged only after the control plane has accepted its outcome, and is delivered
+again until then. `tests/faults` causes each fault of the table. Each name leads to the whole promise, what was
+measured, and the tests.
+
+[delivery.md](delivery.md) says what becomes of a message, case by case. [runbook.md](runbook.md) says what to do.
 
 | fault | what happens | what is promised |
 |---|---|---|
 """
 _HEAD: Final = """# Reliability: every figure
 
-Written by `make faults` (and `make soak` for the rows marked *long*) from the runs of `tests/faults`. Every figure was
-asserted against its bound in the run it comes from; a run that fails writes nothing. Against a real nats-server, worker
-processes and the development control plane. Every test that issues commands closes its books: one terminal set for each
-command (D: one for each claim), no tool run without its claim, nothing left unacknowledged, no child process. Tasks
-and descriptors are counted in F19, F20, F24, S and U. [reliability.md](reliability.md) has a line for each fault.
+Look up here what was measured for a fault; [reliability.md](reliability.md) has a line for each. Everything on this
+page is made by `make faults`, and by `make soak` for the rows marked *long*.
+
+* Each figure was held against its bound in the run that it comes from. A run that breaks a bound writes nothing.
+* The runs use a real nats-server, worker processes and the development control plane.
+* After each test that issues commands there is one terminal set for each (D: for each claim). No tool ran without its
+  claim, nothing is left unacknowledged, and no child process stays.
+* F19, F20, F24, S and U count tasks and descriptors, too.
 """
 
 

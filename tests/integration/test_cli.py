@@ -29,6 +29,7 @@ ELSEWHERE = {
     "branch.yaml": "docs/laptop.md has it, and test_page_commands.py runs it",
     "child.yaml": "parent.yaml starts it",
     "demo.yaml": "test_demo_of_a_clone.py",
+    "packages.yaml": "test_packages_command.py, with an index of its own",
 }
 RUNNABLE = sorted(path.name for path in EXAMPLES.glob("*.yaml") if path.name not in ELSEWHERE)
 

@@ -147,6 +147,14 @@ def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> Non
     assert machine.memory(hungry, 1 << 30).wanted.startswith("2148 MiB")
 
 
+def test_packages_that_nothing_can_install_are_wrong_and_those_within_reach_a_warning(tmp_path: Path) -> None:
+    assert machine.packages(settings(tmp_path), None, ()).state is State.FINE
+    wheels = settings(tmp_path, NOETL_WORKER_PYTHON_PACKAGES="wheels")
+    assert machine.packages(wheels, "/bin/uv", ("/p",)).found == "wheels, by /bin/uv, in /p"
+    assert machine.packages(wheels, "/bin/uv", ()).state is State.WARNING
+    assert "noetl-worker[packages]" in machine.packages(wheels, None, ("/p",)).fix
+
+
 def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path) -> None:
     assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off"), []).state is State.WARNING
     partial = machine.isolation(settings(tmp_path), ["processes that leave their session"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,34 @@ async def test_worker_whose_durable_was_changed_is_not_ready_until_it_is_mended(
             await worker.wait_logged("durable_usable")
             await until(probe.is_ready, "ready again")
             await home.ran(*noops(1))
+
+
+async def test_age_of_the_oldest_waiting_message_is_a_gauge_without_a_right_to_read_the_stream(tmp_path: Path) -> None:
+    given = {**PROBES, "WORKER_NATS_LAG_POLL_INTERVAL": "1", "WORKER_MAX_CONCURRENT": "1"}
+    gate = Gate(tmp_path)
+    name = 'noetl_worker_nats_consumer_oldest_waiting_seconds{consumer="noetl_worker",stream="NOETL_COMMANDS"} '
+    async with house(worker=False) as home, worker_process(home, tmp_path, **given) as worker:
+        probe = await worker.probe()
+
+        async def age_s() -> float:
+            found = [line for line in (await probe.metrics()).splitlines() if line.startswith(name)]
+            return float(found[0].removeprefix(name)) if found else -1.0
+
+        async def is_zero() -> bool:
+            return await age_s() == 0.0
+
+        async def is_growing() -> bool:
+            return await age_s() > 1.5
+
+        await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
+        await until(lambda: gate.runs == 1, "its slot is taken")
+        await until(is_zero, "nothing waits")
+        issued_at = time.time()
+        await home.plane.create_commands(noops(3))
+        await until(is_growing, "they wait")
+        assert await age_s() <= time.time() - issued_at + 1.5  # one look before they came
+        gate.open()
+        await until(is_zero, "all have begun")
 
 
 @pytest.mark.parametrize("is_idle", [True, False], ids=["pulling", "full"])

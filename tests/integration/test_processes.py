@@ -215,7 +215,7 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp
     keeps = [(line["event"] == "process_keeps_dying", line["log_level"]) for line in lines]
     assert keeps == [(number >= 3, "error" if number >= 3 else "warning") for number in (*range(1, 9), 1, 2, 3)]
     assert {line["exit_code"] for line in lines} == {7}
-    assert "its own lines above say why" in lines[2]["advice"]
+    assert "see its own log lines above" in lines[2]["advice"]
 
 
 @pytest.mark.parametrize("code", [2, 3])
@@ -308,7 +308,7 @@ async def test_worker_that_no_longer_answers_fails_the_probe_of_all_and_one_that
     async with probed(PROBED) as there:
         livez = there.pages["/livez"]
         assert [(await livez())[0] for _ in range(2)] == [200, 200]
-        hung = {"status": "failing", "processes": {"1": "it runs, and no longer answers"}}
+        hung = {"status": "failing", "processes": {"1": "the worker runs, and no longer answers"}}
         assert await livez() == (503, hung)
         _, scraped = await there.pages["/metrics"]()
         assert isinstance(scraped, bytes)

@@ -196,7 +196,7 @@ def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path
 @pytest.mark.parametrize(
     ("contents", "mode", "reason"),
     [
-        (b"", 0o644, "has mode 0644, so that others can get at it: chmod go-rwx it"),
+        (b"", 0o644, "has mode 0644, so other users can access it: chmod go-rwx it"),
         (b"not a database" * 100, 0o600, "file is not a database; if it stays so, move it away"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The list of attacks in docs/security.md, from the tests' own words: `python tests/security/attack_table.py`."""
+"""The list of attacks in docs/attacks.md, from the tests' own words: `python tests/security/attack_table.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import textwrap
 from pathlib import Path
 
-DOCUMENT = Path(__file__, "../../../docs/security.md").resolve()
+DOCUMENT = Path(__file__, "../../../docs/attacks.md").resolve()
 BEGIN, END = "<!-- attacks: begin -->\n", "<!-- attacks: end -->\n"
 NO_ATTACK = "(no attack)"
 """How the docstring of a test begins that shows what must go on working, or what a setting does."""

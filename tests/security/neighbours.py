@@ -26,7 +26,7 @@ from noetl_worker.authoring.dev.plane import RawCommand
 _EVERY_S: Final = 0.1
 """A command of somebody else begins so often."""
 _FIGURES: Final = "NEIGHBOURS_RECORD"
-"""Variable: a file that what is measured is appended to, for the table in docs/security.md."""
+"""Variable: a file that what is measured is appended to, for the table in docs/attacks.md."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""docs/security.md has every attack of the tests here."""
+"""docs/attacks.md has every attack of the tests here."""
 
 from __future__ import annotations
 

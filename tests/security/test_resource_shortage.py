@@ -18,13 +18,14 @@ from typing import Any, ClassVar
 import pytest
 
 import noetl_worker
+import virtual_time
 from faults.scene import inside
 from integration.house import house
 from integration.processes import WorkerProcess, until, worker_process
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.models.disposition import Answer, Disposition
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.testing import tool_context
@@ -235,7 +236,9 @@ class Old(Delivery):
         return acknowledge.MAX_SERVER_ERROR_AGE_S + 1
 
 
-async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
+async def short_run(
+    dialect: Dialect, message: Any, **variables: str
+) -> tuple[Disposition | None, ScriptedTransport, Gate]:
     transport = ScriptedTransport(script_for(dialect, {}, "short"))
     # Once its start is known to the Python plane it cannot be returned: not after 25 ms on a busy machine.
     whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
@@ -246,10 +249,10 @@ async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[O
 
 
 async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
-    outcome, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
-    assert outcome is not None
-    assert (outcome.settlement, outcome.reason) == (Settlement.NAK, "short_of_resources")
-    assert outcome.delay_s > 0
+    disposition, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
+    assert disposition is not None
+    assert (disposition.answer, disposition.reason) == (Answer.NAK, "short_of_resources")
+    assert disposition.delay_s > 0
     assert [path for _, path, _, _ in transport.sent if "events" in path] == []
     assert machine.open_share() <= 0.5
 
@@ -269,9 +272,9 @@ async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_res
     if why == "started":
         assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=True) is None
         return
-    outcome, transport, _ = await short_run(dialect, message, **variables)
-    assert outcome is not None
-    assert outcome.settlement is Settlement.ACK
+    disposition, transport, _ = await short_run(dialect, message, **variables)
+    assert disposition is not None
+    assert disposition.answer is Answer.ACK
     sent = repr(transport.sent)
     assert "call.error" in sent
     assert "kind': 'resource'" in sent
@@ -313,11 +316,41 @@ class EverySecondFails(PythonRunner):
 async def test_shortage_after_an_effect_is_a_failure_of_the_command() -> None:
     registry = Registry([ShellTool(EverySecondFails())], plugins=False)
     context = tool_context(registry=registry)
-    with pytest.raises(ToolError) as of_list:
+    with pytest.raises(ToolError) as caught:
         await registry.run_tool("shell", {"command": ["true", "true"]}, context)
-    tasks = [{"one": {"kind": "shell", "command": "true"}}, {"two": {"kind": "shell", "command": "true"}}]
-    of_list, of_sequence = of_list.value, await registry.run_tool("task_sequence", tasks, context)
     await registry.aclose()
-    assert (type(of_list), of_list.kind) == (ToolError, "resource")
-    assert of_sequence.error is not None
-    assert of_sequence.error.kind == "resource"
+    assert (type(caught.value), caught.value.kind) == (ToolError, "resource")
+
+
+# ── a later task of a list: the command has had an effect and cannot be returned ──
+
+
+class ShortFor(Short):
+    """A tool that finds nothing left for its first calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    async def run(self, config: NoConfig, context: Any) -> ToolResult:
+        self.left -= 1
+        if self.left >= 0:
+            raise ResourceShortage("no room")
+        return ToolResult.success("ran")
+
+
+@virtual_time.PASSES
+@pytest.mark.parametrize(("calls", "timeout_s", "ran"), [(3, None, True), (50, None, False), (3, 0.05, False)])
+async def test_later_task_of_a_list_waits_for_room_within_its_time(
+    calls: int, timeout_s: float | None, ran: bool
+) -> None:
+    registry = Registry([ShortFor(calls)], plugins=False)
+    tasks = [{"first": {"kind": "noop"}}, {"second": {"kind": "short"}}]
+    result = await registry.run_tool("task_sequence", tasks, tool_context(registry=registry, timeout_s=timeout_s))
+    assert (result.error is None) is ran
+    assert result.error is None or result.error.kind == "resource"
+
+
+async def test_first_task_of_a_list_that_finds_no_room_has_its_command_returned() -> None:
+    registry = Registry([ShortFor(1)], plugins=False)
+    with pytest.raises(ResourceShortage):
+        await registry.run_tool("task_sequence", [{"first": {"kind": "short"}}], tool_context(registry=registry))

@@ -12,7 +12,7 @@ from unittest import mock
 from noetl_worker.authoring.dev.database import EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.models import HeldByOther, Report
-from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
@@ -30,7 +30,7 @@ from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 
-async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
+async def _ack_early(command: ClaimedCommand, report: Report) -> Disposition:
     asyncio.ensure_future(_report(command, report))  # noqa: RUF006 - losing it is the bug
     return acknowledge.REPORTED
 
@@ -46,13 +46,13 @@ async def _say_nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-def _ack_what_others_hold(outcome: Any, num_delivered: int, **options: Any) -> Outcome:
-    if isinstance(outcome, HeldByOther):
-        return Outcome(OutcomeKind.FINISHED_BEFORE)
-    return _after_claim(outcome, num_delivered, **options)
+def _ack_what_others_hold(disposition: Any, num_delivered: int, **options: Any) -> Disposition:
+    if isinstance(disposition, HeldByOther):
+        return Disposition(DispositionKind.FINISHED_BEFORE)
+    return _after_claim(disposition, num_delivered, **options)
 
 
-_after_claim: Final = acknowledge.after_claim
+_after_claim: Final = acknowledge.answer_to_claim
 
 
 def _new_id_each_time(sender: emitter.Emitter, event_set: Any) -> None:

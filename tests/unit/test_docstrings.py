@@ -1,4 +1,4 @@
-"""The documented surface says of each function what its arguments are, and what it raises itself."""
+"""Docstrings can be read once: a verb or a noun phrase comes first, and the public surface has its Args and Raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 PACKAGE: Final = Path(__file__).parents[2] / "python"
 SURFACE: Final = (
@@ -29,10 +29,52 @@ BY_ANOTHER_NAME: Final = ("engine", "tools")
 """`engine` has the calls of `engine.protocol`; `noetl_worker.tools` is the entry point group."""
 AS_THE_CONTRACT: Final = ("MemoryControlPlane", "RecordedLogger")
 """Their methods are those of `ToolControlPlane` and `ToolLogger`, and documented there."""
+RELATION_WORDS: Final = re.findall(
+    r"\w+",
+    """
+    After As At Because Before Beside Both By Either For From How If In It Its Neither Nobody None Not Of On One Only
+    Since So Than That Their Them Themselves These They This Those To Unless Until What Whatever When Where Whether
+    Which Whichever While Who Whoever Whom Whose Why With Within Without
+""",
+)
+"""Words that leave the subject of a first sentence to the reader."""
+VERBS: Final = re.findall(
+    r"\w+",
+    """
+    Ack Acknowledge Act Add Admit Adopt Advance Allow Answer Apply Ask Attribute Await Begin Build Call Cancel Carry
+    Charge Check Choose Claim Close Collect Combine Compare Compile Complete Compute Confine Connect Convert Copy
+    Count Create Cut Decide Decode Define Delete Deny Deregister Describe Do Drain Drive Drop Encode End Escape
+    Evaluate Exclude Execute Expand Extend Fail Fetch Find Fit Flush Follow Forget Fork Format Free Give Go Guard
+    Guess Handle Have Hide Hold Ignore Import Install Issue Join Keep Kill Lay Leave Let Limit List Listen Load Log
+    Look Make Mark Match Measure Merge Move Nak Name Note Open Parse Pass Pause Place Poll Prepare Print Process
+    Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove Render
+    Repeat Replace Report Request Resolve Restore Resume Return Run Say Search See Send Serve Set Shorten Show Shut
+    Sign Signal Sleep Split Start Stay Step Stop Store Submit Subscribe Sum Summarise Switch Take Tell Toggle Try
+    Turn Unpack Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
+    """,
+)
+"""Imperatives that begin the docstrings of functions, sorted. A new docstring may need a further one."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 SECTION: Final = re.compile(r"^(\w+):$")
 ENTRY: Final = re.compile(r"^    (\w+): \S")
+
+
+class Docstring(NamedTuple):
+    """A docstring, or a text below a field or a constant."""
+
+    place: str
+    """File and line."""
+    text: str
+    of_function: bool
+    """True for a function or method that is not a property."""
+
+    @property
+    def first_word(self) -> str:
+        return self.text.split()[0].strip("`,.:;()") if self.text.strip() else ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text.strip().splitlines()[0] if self.text.strip() else 'empty'}"
 
 
 class Described(NamedTuple):
@@ -112,6 +154,30 @@ def entries(text: str, section: str) -> list[str]:
     return found
 
 
+def is_property(function: Function) -> bool:
+    return any(ast.unparse(one).endswith(("property", ".setter")) for one in function.decorator_list)
+
+
+def is_text(node: ast.stmt) -> TypeGuard[ast.Expr]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@cache
+def docstrings() -> list[Docstring]:
+    """Return all docstrings and attribute docstrings of the package."""
+    found = []
+    for file in sorted(PACKAGE.glob("noetl_worker/**/*.py")):
+        place = file.relative_to(PACKAGE.parent).as_posix()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            body: list[ast.stmt] = node.body if isinstance(getattr(node, "body", None), list) else []
+            for index, statement in enumerate(body):
+                if is_text(statement):
+                    of_function = index == 0 and isinstance(node, Function) and not is_property(node)
+                    text = str(ast.literal_eval(statement.value))
+                    found.append(Docstring(f"{place}:{statement.lineno}", text, of_function))
+    return found
+
+
 FUNCTIONS: Final = {one.name: one for one in every_function()}
 
 
@@ -134,3 +200,19 @@ def test_surface_is_what_the_pages_name() -> None:
     pages = "".join((PACKAGE.parent / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
     named = {name.rstrip(".") for name in re.findall(r"noetl_worker\.([a-z_.]+)", pages)}
     assert named <= {*SURFACE, *BY_ANOTHER_NAME}
+
+
+def test_no_docstring_begins_with_a_relation_word() -> None:
+    wrong = [str(one) for one in docstrings() if one.first_word in RELATION_WORDS]
+    assert wrong == [], "\n" + "\n".join(wrong)
+
+
+def test_docstring_of_a_function_begins_with_a_verb() -> None:
+    wrong = [str(one) for one in docstrings() if one.of_function and one.first_word not in VERBS]
+    assert wrong == [], "\n" + "\n".join(wrong)
+
+
+def test_each_listed_verb_is_used_and_stands_in_its_place() -> None:
+    used = {one.first_word for one in docstrings() if one.of_function}
+    assert [verb for verb in VERBS if verb not in used] == []
+    assert sorted(set(VERBS)) == VERBS

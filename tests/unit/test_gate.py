@@ -127,7 +127,7 @@ async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any)
         try:
             await at.claim(7, "w")
         except NotSent as error:
-            return "refuses more or is down" not in str(error)
+            return "refuses more requests or is down" not in str(error)
         return True
 
     sent = [await was_sent() for _ in range(3 * DOWN_AFTER)]

@@ -36,27 +36,27 @@ BESIDE = {
 DECIDERS = (
     "remote.plane.python",
     "remote.plane.rust",
-    "worker.recovery.python_ends",
-    "worker.recovery.rust_ends",
+    "worker.recovery.python_outcomes",
+    "worker.recovery.rust_outcomes",
     "authoring.run_page.reading",
     "authoring.dev",
     "cli.dev",
 )
 """Modules that may ask which of the two planes it is."""
 STAGES = {  # a stage imports no other stage
-    "remote.jetstream.puller": "pull",
-    "pipeline.delivery.keepalive": "pull",
-    "pipeline.delivery.envelope": "envelope",
-    "pipeline.claim": "claim",
-    "pipeline.command.command": "hydrate",
-    "pipeline.command.referred_results": "hydrate",
-    "tools": "run",
-    "pipeline.command.cases": "cases",
-    "pipeline.command.case_actions": "cases",
-    "pipeline.report": "report",
-    "pipeline.outbox": "report",
-    "pipeline.delivery.acknowledge": "settle",
-    "pipeline.delivery.dead_letter": "settle",
+    "remote.jetstream.puller": "receiving",
+    "pipeline.delivery.keepalive": "receiving",
+    "pipeline.delivery.envelope": "receiving",
+    "pipeline.claim": "claiming",
+    "pipeline.command.command": "preparing",
+    "pipeline.command.referred_results": "preparing",
+    "tools": "running",
+    "pipeline.command.cases": "deciding",
+    "pipeline.command.case_actions": "deciding",
+    "pipeline.report": "reporting",
+    "pipeline.outbox": "reporting",
+    "pipeline.delivery.acknowledge": "answering",
+    "pipeline.delivery.dead_letter": "answering",
 }
 
 

@@ -1,1 +1,1 @@
-"""The bridge: takes the commands that a control plane without NATS sends out, and puts them into JetStream."""
+"""The bridge: takes the commands that a control plane without NATS sends, and puts them into JetStream."""

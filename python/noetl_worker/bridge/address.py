@@ -18,7 +18,7 @@ class FeedAddress(NamedTuple):
 
 
 def read_address(flag: str, text: str) -> FeedAddress:
-    """Read the text of a flag; without a host it is loopback. Raises SettingsError."""
+    """Read HOST:PORT from a flag; without a host it is loopback. Raise SettingsError for other texts."""
     host, _, port = text.strip().rpartition(":")
     if not (port.isascii() and port.isdecimal()) or int(port) > 65535 or "/" in host:
         raise SettingsError(flag, text, "HOST:PORT, for example 0.0.0.0:9100; :9100 is this machine alone")

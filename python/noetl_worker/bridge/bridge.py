@@ -33,7 +33,7 @@ from noetl_worker.settings.settings import Settings
 
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
-"""Records were still held at the end of the drain. Nobody acknowledged them, so the server sends them again."""
+"""Exit code when records were still held after the drain. They are unacknowledged, so the server sends them again."""
 EXIT_AT_ONCE: Final = 130
 _PULSE_S: Final = 0.5
 log = structlog.get_logger("noetl_worker.bridge")
@@ -41,20 +41,20 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
-    """What the flags say."""
+    """The values of the flags."""
 
     publish: FeedAddress | None = None
-    """Where control planes publish to."""
+    """Address on which control planes publish."""
     forward: FeedAddress | None = None
-    """Upstream's writer, which gets the system pool's records; None: they go to JetStream too."""
+    """Address of upstream's writer, which gets the system pool's records. None: they go to JetStream too."""
     claims: tuple[FeedAddress, ...] = ()
-    """Coordinators that are asked for commands, one for each shard."""
+    """Coordinators that are asked for commands, one per shard."""
     filters: tuple[str, ...] = ()
     feed_metrics: str = ""
 
 
 class Bridge:
-    """One bridge process. `run()` returns its exit code."""
+    """A bridge process. `run()` returns its exit code."""
 
     def __init__(self, settings: Settings, options: BridgeOptions) -> None:
         self.settings, self.options = settings, options
@@ -63,7 +63,7 @@ class Bridge:
         self.stopping: Final = Stopping()
         self.ready: Final = asyncio.Event()
         self.port = 0
-        """Where publishers are listened to, once it is ready."""
+        """Port for publishers, once the bridge is ready."""
         self.probes_port = 0
         self._stops_asked = 0
         self._claims: list[FeedClaims] = []
@@ -74,7 +74,7 @@ class Bridge:
     # ── stopping ──
 
     def request_stop(self) -> None:
-        """Ask for the next level: drain, end with what is held, exit."""
+        """Ask for the next level of a stop: drain, end with records held, exit."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
@@ -82,7 +82,7 @@ class Bridge:
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a stop, SIGUSR1 for the level debug and back."""
+        """Stop on SIGTERM and SIGINT, toggle debug logging on SIGUSR1."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
@@ -94,8 +94,8 @@ class Bridge:
         """Work until a stop is asked for.
 
         Raises:
-            JetStreamError, SettingsError: it cannot start; the text says what to do.
-            WorkerBroken: it had started, and cannot go on.
+            JetStreamError, SettingsError: the bridge cannot start; the text says what to do.
+            WorkerBroken: the bridge had started and cannot go on.
         """
         metrics.BUILD_INFO.labels(__version__).set(1)
         probes = ProbeServer(self._pages(), answered_within_s=5.0)
@@ -170,7 +170,7 @@ class Bridge:
         }
 
     async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
-        """Wait for the stop. Raises what a task ended with, which should not end."""
+        """Wait for the stop. Raise the error of a task that ends before it."""
         stop = asyncio.ensure_future(self.stopping.reached(StopLevel.DRAIN))
         try:
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +180,7 @@ class Bridge:
             ended.result()
 
     async def _drain(self, server: FeedServer) -> int:
-        """Take nothing more, and wait until what is held is where it belongs."""
+        """Take no more records, and wait until all held ones are passed on and acknowledged."""
         self.health.set_ready(False, "draining")
         server.stop()
         log.info("draining", held=len(self.held))
@@ -192,12 +192,13 @@ class Bridge:
         log.warning(
             "bridge_not_drained",
             held=len(self.held),
-            advice="nothing is lost: what has no acknowledgement is sent again. Look why JetStream does not take it",
+            advice="nothing is lost: records without an acknowledgement are sent again. See why JetStream refuses them",
         )
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait for what coordinators have assigned, and until all that is held is kept and acknowledged."""
+        """Wait for the records that coordinators have assigned, then until every held record is passed on and
+        acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         while len(self.held):
             self._emptied.clear()
@@ -213,7 +214,7 @@ class Bridge:
             await asyncio.sleep(_PULSE_S)
 
     async def _watch(self, connection: Connection) -> None:
-        """Say whether records can be taken. Raises WorkerBroken where NATS has closed the connection for good."""
+        """Report readiness while NATS is connected. Raise WorkerBroken when NATS has closed the connection for good."""
 
         def report() -> None:
             is_connected = connection.is_connected

@@ -16,7 +16,7 @@ def run_bridge(settings: Settings, options: BridgeOptions) -> int:
     """Run the bridge until it is stopped.
 
     Raises:
-        SettingsError, JetStreamError: it cannot start.
+        SettingsError, JetStreamError: the bridge cannot start.
     """
     configure_logging(settings.log_level, "auto")
     try:

@@ -1,7 +1,8 @@
-"""The claim face of upstream's feed, at one coordinator: one connection to ask for each filter, one to acknowledge.
+"""The claim interface of upstream's feed, at one coordinator: one connection per filter for asking, one for
+acknowledging.
 
-A coordinator is one shard. It assigns the next command to who waits there, and to nobody else until its ack_wait is
-over; so a connection that asks is ended by its own half, and what still arrives is taken (protocol/feed.md#claim-face).
+A coordinator is one shard. It assigns the next command to a waiting connection, and to no other until its ack_wait is
+over. So a connection that asks is half-closed, and records that still arrive are taken (protocol/feed.md#claim-face).
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 def check_filter(text: str, *, with_system: bool) -> str:
-    """Return a filter of the feed: dotted, with `*` and `>`. Raises SettingsError for one that takes the system pool's.
+    """Return a filter of the feed: dotted, with `*` and `>`. Raise SettingsError if it is invalid.
 
     Args:
-        with_system: it may.
+        with_system: allow a filter that takes the system pool's commands.
     """
     tokens = text.split(".")
     if not all(tokens) or any(">" in token for token in tokens[:-1]) or any(map(str.isspace, text)):
@@ -50,7 +51,7 @@ def check_filter(text: str, *, with_system: bool) -> str:
             "--filter",
             text,
             "the filters of your pools, for example commands.shared.>: this one takes the commands of the pool system, "
-            "which upstream's own worker runs; with --with-system it does",
+            "which upstream's own worker runs; --with-system allows it",
         )
     return text
 
@@ -59,8 +60,8 @@ class FeedClaims:
     """Takes commands from one coordinator.
 
     Args:
-        deliver: brings a held record to where it belongs.
-        refusal: why a record cannot be taken, None where it can.
+        deliver: passes a held record on.
+        refusal: returns why a record cannot be taken, or None.
     """
 
     def __init__(
@@ -76,25 +77,25 @@ class FeedClaims:
         self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address)) for one in filters]
         self._acks = _Acks(Peer("coordinator, acknowledgements", address))
         self._in_hand: dict[int, HeldRecord] = {}
-        """Records that are held, by their sort key: what is given again meanwhile is the same."""
+        """Held records by sort key; a record that is assigned again meanwhile is the same one."""
         self._room = asyncio.Event()
         self._refused = Outage()
         self.is_stopping = False
         held.on_room.append(self._room.set)
 
     async def run(self) -> None:
-        """Ask and acknowledge for ever."""
+        """Ask and acknowledge until cancelled."""
         await asyncio.gather(self._acks.run(), *(ask.run() for ask in self._asks))
 
     async def stop(self) -> None:
-        """Ask no more; wait for what the coordinator has assigned to the connections that ask."""
+        """Ask no more, and wait for the records already assigned to the asking connections."""
         self.is_stopping = True
         self._room.set()
         await asyncio.gather(*(ask.stop() for ask in self._asks))
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to be acknowledged."""
+        """True if every record was acknowledged."""
         return not self._in_hand and not self._acks.is_busy
 
     async def acknowledged(self) -> None:
@@ -108,12 +109,12 @@ class FeedClaims:
             await self._room.wait()
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Hold what was assigned."""
+        """Hold a record that was assigned."""
         key = answer.get("sort_key")
         try:
             if type(key) is not int:
                 raise NotARecord("the answer has no sort_key")
-            record = record_of(answer.get("record"), b"")  # it is not passed on
+            record = record_of(answer.get("record"), b"")  # the body is not passed on
             if (reason := self._refusal(record)) is not None:
                 raise NotARecord(reason)
         except NotARecord as error:
@@ -124,7 +125,7 @@ class FeedClaims:
                     address=str(self.address),
                     sort_key=key,
                     **line,
-                    advice="it is not acknowledged, and is given again and again: look at the writer's log of this key",
+                    advice="it stays unacknowledged and is assigned again and again: see the writer's log for this key",
                 )
             return
         if key not in self._in_hand:
@@ -137,7 +138,7 @@ class FeedClaims:
 
 
 class _Ask:
-    """The connection that asks with one filter: one request at a time."""
+    """The connection that asks with one filter, one request at a time."""
 
     def __init__(self, claims: FeedClaims, filter_: str, peer: Peer) -> None:
         self._claims, self._peer = claims, peer
@@ -180,7 +181,7 @@ class _Ask:
 
 
 class _Acks:
-    """The connection that acknowledges: many in flight, answered in their order."""
+    """The connection that acknowledges. Many acknowledgements are in flight, answered in order."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -232,7 +233,7 @@ _SILENT_S: Final = MISSED_HEARTBEATS * HEARTBEAT_MS / 1000
 
 
 async def _frame(reader: asyncio.StreamReader, most_s: float | None) -> bytes:
-    """Read one frame. Raises PeerSilent where it takes longer."""
+    """Read one frame. Raise PeerSilent if that takes too long."""
     try:
         head = await asyncio.wait_for(reader.readexactly(_HEAD), most_s)
     except asyncio.TimeoutError:
@@ -254,5 +255,5 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _member() -> int:
-    """A number that no other process has, probably."""
+    """Return a number that no other process is likely to have."""
     return zlib.crc32(f"{socket.gethostname()} {os.getpid()}".encode())

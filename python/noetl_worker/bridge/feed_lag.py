@@ -1,4 +1,4 @@
-"""The lag of upstream's feed and that of JetStream, beside each other."""
+"""The lag of upstream's feed and of JetStream."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedLag:
-    """Looks every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
+    """Measures both lags every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
 
     Args:
-        url: metrics of upstream's writer; "" where they are not looked at.
+        url: metrics of upstream's writer; "" if they are not read.
         stream: the stream of commands.
     """
 
@@ -34,7 +34,7 @@ class FeedLag:
         self._outage = Outage()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Measure until cancelled."""
         transport = open_transport(self._settings, max_connections=1)
         try:
             while True:
@@ -43,7 +43,7 @@ class FeedLag:
                     try:
                         answer = await transport.send("GET", self._url, {}, None, _TIMEOUT_S)
                         self._note(answer.body.decode(errors="replace"))
-                    except (ControlPlaneError, ValueError) as error:  # ValueError: no metrics
+                    except (ControlPlaneError, ValueError) as error:  # ValueError: the answer is not metrics
                         self._log(str(error))
                 await asyncio.sleep(self._settings.lag_poll_interval_s)
         finally:
@@ -73,5 +73,5 @@ class FeedLag:
                 "bridge_lag_unknown",
                 url=self._url,
                 **line,
-                advice="commands go on; see --feed-metrics, and whether this login may look at NATS_CONSUMER",
+                advice="commands go on; check --feed-metrics, and that this login may read NATS_CONSUMER",
             )

@@ -1,7 +1,7 @@
-"""The publish face of upstream's feed: control planes connect to it, and get eight bytes for each record that is kept.
+"""The publish interface of upstream's feed: control planes connect, and get eight bytes for each record that is stored.
 
-The feed has no login. Whoever reaches the port can have commands run that the control plane knows, and none else: a
-worker claims what a record names.
+The feed has no login. Anybody who reaches the port can have commands run, but only commands that the control plane
+knows, because a worker claims each record's command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_CONNECTIONS: Final = 64
 _ACK_BYTES: Final = 8
 _MOST_PEERS: Final = 64
 _REFUSED_ADVICE: Final = (
-    "only the control plane's NOETL_COMMAND_BUS_WRITER_ADDRS may name this address: look who else connects"
+    "only the control plane's NOETL_COMMAND_BUS_WRITER_ADDRS may name this address: find out who else connects"
 )
 log = structlog.get_logger("noetl_worker.bridge")
 
@@ -36,8 +36,8 @@ class FeedServer:
     """Takes records from any number of publishers.
 
     Args:
-        deliver: brings a held record to where it belongs.
-        refusal: why a record cannot be taken, None where it can.
+        deliver: passes a held record on.
+        refusal: returns why a record cannot be taken, or None.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FeedServer:
         held.on_room.append(self._go_on)
 
     async def open(self, host: str, port: int) -> None:
-        """Listen. Raises SettingsError where the address is taken."""
+        """Listen. Raise SettingsError if the address is taken."""
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: FeedConnection(self), host, port, backlog=MOST_CONNECTIONS
@@ -63,15 +63,15 @@ class FeedServer:
         log.info("bridge_listening", host=host, port=self.port)
 
     def stop(self) -> None:
-        """Take no connection and no record any more; what is held is still acknowledged."""
+        """Take no more connections and records. Held records are still acknowledged."""
         self.is_stopping = True
         if self._server is not None:
             self._server.close()
         for connection in self.connections:
-            connection.rest()
+            connection.pause_reading()
 
     async def close(self) -> None:
-        """End the connections, with the acknowledgements that were written."""
+        """Close the connections after their written acknowledgements."""
         for connection in list(self.connections):
             connection.end()
         if self._server is not None:
@@ -81,10 +81,10 @@ class FeedServer:
 
     def _go_on(self) -> None:
         for connection in list(self.connections):
-            connection.go_on()
+            connection.resume_reading()
 
     def admit(self, connection: FeedConnection) -> str | None:
-        """Return why a new connection is refused. The one that has been silent longest makes room for it."""
+        """Admit a new connection, or return why not. If there are too many, the one silent for longest is closed."""
         if len(self.connections) >= MOST_CONNECTIONS:
             idle = [other for other in self.connections if other.is_idle]
             if not idle:
@@ -95,12 +95,12 @@ class FeedServer:
         return None
 
     def forget(self, connection: FeedConnection) -> None:
-        """Note that a connection is over."""
+        """Remove a closed connection."""
         self.connections.pop(connection, None)
         metrics.CONNECTIONS.set(len(self.connections))
 
     def count_refused(self, peer: str, reason: str) -> None:
-        """Count a connection that is closed for what it sent; a line a minute for each peer."""
+        """Count a connection closed for the data it sent. Each peer gives one log line a minute."""
         metrics.REFUSED.inc()
         if peer not in self._refused and len(self._refused) >= _MOST_PEERS:
             del self._refused[next(iter(self._refused))]
@@ -109,7 +109,7 @@ class FeedServer:
 
 
 class FeedConnection(asyncio.Protocol):
-    """One publisher. Acknowledgements leave in the order of its frames."""
+    """A publisher. Acknowledgements are sent in the order of its frames."""
 
     def __init__(self, server: FeedServer) -> None:
         self._server = server
@@ -122,7 +122,7 @@ class FeedConnection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of it waits for its acknowledgement."""
+        """True if no record of this publisher waits for an acknowledgement."""
         return not self._awaiting
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -140,25 +140,25 @@ class FeedConnection(asyncio.Protocol):
         self._take_records()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._awaiting.clear()  # what is held is published all the same; its publisher sends it again
+        self._awaiting.clear()  # held records are published all the same; the publisher sends them again
         self._server.forget(self)
 
     def pause_writing(self) -> None:
         self._can_write = False
-        self.rest()
+        self.pause_reading()
 
     def resume_writing(self) -> None:
         self._can_write = True
-        self.go_on()
+        self.resume_reading()
 
-    def rest(self) -> None:
-        """Read nothing more for now."""
+    def pause_reading(self) -> None:
+        """Pause reading."""
         if self._is_reading and not self._transport.is_closing():
             self._is_reading = False
             self._transport.pause_reading()
 
-    def go_on(self) -> None:
-        """Read again, what is here already first."""
+    def resume_reading(self) -> None:
+        """Resume reading, after the bytes that are here already."""
         if self._transport.is_closing() or self._server.is_stopping or not self._can_write:
             return
         self._take_records()
@@ -167,7 +167,7 @@ class FeedConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def end(self) -> None:
-        """Close the connection behind what was written to it."""
+        """Close the connection after everything written to it."""
         self._server.forget(self)
         self._transport.close()
 
@@ -185,7 +185,7 @@ class FeedConnection(asyncio.Protocol):
         except (FrameTooLarge, NotARecord) as error:
             self._refuse(str(error))
             return
-        self.rest()
+        self.pause_reading()
 
     def _refuse(self, reason: str) -> None:
         self._server.count_refused(self._peer, reason)

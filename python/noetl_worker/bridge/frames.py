@@ -1,4 +1,5 @@
-"""Frames of upstream's feed: four bytes of length, big-endian, and as many bytes of JSON (protocol/feed.md#frames)."""
+"""Frames of upstream's feed: the length in four bytes, big-endian, then so many bytes of JSON
+(protocol/feed.md#frames)."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ _HEAD: Final = 4
 
 
 class FrameTooLarge(NoetlWorkerError):
-    """A frame that announces more than MOST_BYTES."""
+    """A frame whose length is above MOST_BYTES."""
 
 
 def framed(body: bytes) -> bytes:
-    """Return the body behind its length."""
+    """Return the body with its length in front."""
     return len(body).to_bytes(_HEAD, "big") + body
 
 
@@ -26,17 +27,17 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
-        """Where the next frame begins."""
+        """Start of the next frame."""
 
     def feed(self, data: bytes) -> None:
-        """Add bytes as they came."""
+        """Add received bytes."""
         if self._at:
             del self._buffer[: self._at]
             self._at = 0
         self._buffer += data
 
     def next(self) -> bytes | None:
-        """Return the body of the next frame, or None until all of it is there. Raises FrameTooLarge."""
+        """Return the body of the next frame, or None until it is complete. Raise FrameTooLarge."""
         begin = self._at + _HEAD
         if len(self._buffer) < begin:
             return None

@@ -1,4 +1,4 @@
-"""The records that were read and not acknowledged yet: a bounded number, in the order in which they came."""
+"""Records that were read and are not acknowledged yet: a limited number, in the order of arrival."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 
 
 class HeldRecord:
-    """One record, from its last byte to its acknowledgement."""
+    """A record, from its last byte to its acknowledgement."""
 
     __slots__ = ("is_kept", "number", "on_kept", "record", "sent_s", "since_s")
 
@@ -23,12 +23,10 @@ class HeldRecord:
         self.number, self.record, self.on_kept = number, record, on_kept
         self.since_s, self.sent_s = since_s, 0.0
         self.is_kept = False
-        """Whether it is where it belongs, and may be acknowledged."""
+        """True if the record was passed on, and may be acknowledged."""
 
 
 class HeldRecords:
-    """All of one bridge."""
-
     def __init__(self, most_records: int = MOST_RECORDS, most_bytes: int = MOST_BYTES) -> None:
         self._most_records, self._most_bytes = most_records, most_bytes
         self._held: dict[int, HeldRecord] = {}
@@ -46,14 +44,14 @@ class HeldRecords:
         return len(self._held) >= self._most_records or self._bytes >= self._most_bytes
 
     def take(self, record: FeedRecord, on_kept: Callable[[], None]) -> HeldRecord:
-        """Hold a record; `on_kept` is called once it may be acknowledged."""
+        """Hold a record. `on_kept` is called once the record may be acknowledged."""
         self._last += 1
         held = self._held[self._last] = HeldRecord(self._last, record, on_kept, time.monotonic())
         self._bytes += len(record.body) + len(record.payload)
         return held
 
     def keep(self, held: HeldRecord, way: Count) -> None:
-        """Note that it is where it belongs. A second time changes nothing."""
+        """Note that the record was passed on. Further calls have no effect."""
         if held.is_kept:
             return
         was_full = self.is_full

@@ -1,4 +1,4 @@
-"""Metrics of a bridge. A worker has none of them, and a bridge none of a worker's."""
+"""Metrics of a bridge, separate from those of a worker."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):
-    """The families of a bridge, out of all that this process has."""
+    """The metric families of a bridge, among all of this process."""
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in REGISTRY.collect() if family.name.startswith(_OWN))
 
 
 def exposition() -> bytes:
-    """Return the text that GET /metrics answers."""
+    """Return the text for GET /metrics."""
     return generate_latest(_OwnFamilies())

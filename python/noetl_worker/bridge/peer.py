@@ -1,4 +1,4 @@
-"""One connection after another to a server of upstream's feed; its name is looked up for each."""
+"""Connections to a server of upstream's feed, one after another. Each looks its name up again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noetl_worker.process.lookups import OWN
 
 _CONNECT_S: Final = 5.0
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""A peer that is gone without a word is noticed after a minute."""
+"""Keepalive values with which a vanished peer is noticed after a minute."""
 log = structlog.get_logger("noetl_worker.bridge")
 
 
@@ -30,7 +30,7 @@ class Peer:
     """A server that the bridge connects to.
 
     Args:
-        what: its part in the log.
+        what: the server's part, for the log.
     """
 
     def __init__(self, what: str, address: FeedAddress) -> None:
@@ -40,7 +40,7 @@ class Peer:
         self._outage = Outage()
 
     async def serve(self, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-        """Connect and run `session`, for ever: it ends when its connection does."""
+        """Connect and run `session`, again and again. A session ends with its connection."""
         while True:
             try:
                 await self._once(session)
@@ -65,7 +65,7 @@ class Peer:
             writer.transport.abort()
 
     def works(self) -> None:
-        """Note that it answers."""
+        """Note that the peer answers."""
         self._failures = 0
         if (line := self._outage.ends()) is not None:
             log.info("bridge_peer_back", peer=self.what, address=str(self.address), **line)
@@ -78,19 +78,19 @@ class Peer:
                 peer=self.what,
                 address=str(self.address),
                 **line,
-                advice="see that upstream's writer runs and that the address is its; it is connected to again",
+                advice="the bridge connects again; check that upstream's writer runs at this address",
             )
 
 
 def keep_alive(connection: Any) -> None:
-    """Have the system ask a silent peer whether it is there.
+    """Have the system probe a silent peer.
 
     Args:
-        connection: the socket of a transport, None where it has none.
+        connection: the socket of a transport, or None.
     """
     if connection is None:
         return
-    with suppress(OSError):  # it is gone already
+    with suppress(OSError):  # the connection is closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):  # Linux

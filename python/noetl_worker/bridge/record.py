@@ -1,4 +1,4 @@
-"""One record of upstream's feed: a notification with the id of its command.issued event (protocol/feed.md#record)."""
+"""A record of upstream's feed: a notification with the id of its command.issued event (protocol/feed.md#record)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ _MOST_SHOWN: Final = 80
 
 
 class NotARecord(NoetlWorkerError):
-    """Bytes that are no record of a command. The text says why, for the log."""
+    """Bytes that are not a record of a command. The text says why, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
-    """A record as it was sent."""
-
     sequence: int
-    """`global_sequence`: the acknowledgement repeats it."""
+    """`global_sequence`, which the acknowledgement repeats."""
     event_id: str
     execution_id: str
     pool: str
@@ -40,17 +38,17 @@ class FeedRecord:
         return self.pool == SYSTEM_POOL
 
     def subject(self, base: str) -> str:
-        """Return the subject of this command below the base subject."""
+        """Return the command's subject below the base subject."""
         return f"{base}.{self.pool}.{self.execution_id}"
 
 
 def read_record(body: bytes) -> FeedRecord:
-    """Read the JSON of one frame. Raises NotARecord."""
+    """Read the JSON of one frame. Raise NotARecord."""
     return record_of(_object(body, "frame"), body)
 
 
 def record_of(fields: object, body: bytes) -> FeedRecord:
-    """Return the record with these fields. Raises NotARecord.
+    """Return the record with these fields. Raise NotARecord.
 
     Args:
         body: the JSON of the record, to be passed on unchanged.
@@ -87,5 +85,5 @@ def _object(text: str | bytes, what: str) -> dict[str, object]:
 
 
 def _token(text: str) -> str:
-    """Return the text as one token of a subject. The notification keeps the name as it was."""
+    """Return the text as one token of a subject. The notification's own name is not changed."""
     return _NOT_IN_A_TOKEN.sub("_", text)

@@ -1,4 +1,4 @@
-"""Publishes records to JetStream, many in flight; what has no answer is published again under the same id."""
+"""Publishes records to JetStream, many at a time. A publish without an answer is repeated under the same id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.text import json_text
 
 _TURN_S: Final = 1.0
-"""How often is looked for publishes without an answer."""
+"""Interval of looking for publishes without an answer."""
 _HEADERS_BYTES: Final = 256
 _NO_STREAM: Final = "no stream takes the subject"
 log = structlog.get_logger("noetl_worker.bridge")
@@ -32,7 +32,7 @@ class StreamPublisher:
     """The only publisher of one bridge.
 
     Args:
-        ensure: makes the stream again where it is gone.
+        ensure: creates the stream again if it is gone.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StreamPublisher:
         self._connection, self._held, self._subject, self._ensure = connection, held, subject, ensure
         self._to_send: deque[HeldRecord] = deque()
         self._sent: dict[str, HeldRecord] = {}
-        """Published and without an answer, the oldest publish first, by the last token of the subject of the answer."""
+        """Unanswered publishes, oldest first, by the last token of their reply subject."""
         self._wanted = asyncio.Event()
         self._inbox = connection.client.new_inbox()
         self._failures = 0
@@ -58,12 +58,12 @@ class StreamPublisher:
         return self._connection.client.max_payload - _HEADERS_BYTES
 
     def put(self, held: HeldRecord) -> None:
-        """Publish it, until JetStream has it."""
+        """Publish a record until JetStream has stored it."""
         self._to_send.append(held)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Publish for ever."""
+        """Publish until cancelled."""
         ticking = asyncio.ensure_future(self._tick())
         try:
             while True:
@@ -89,14 +89,14 @@ class StreamPublisher:
         return oldest is not None and time.monotonic() - oldest.sent_s > TIMEOUT_S
 
     def _send_all_again(self) -> None:
-        """Publish again what has no answer: its own, or that of a server that is gone."""
+        """Publish the unanswered records again: the answer may be lost with a server."""
         self._to_send.extendleft(reversed(self._sent.values()))
         metrics.RESENT.inc(len(self._sent))
         self._sent.clear()
         self._wanted.set()
 
     async def _recover(self) -> None:
-        """Wait, and see that there is a stream."""
+        """Wait, then make sure that the stream exists."""
         await asyncio.sleep(backoff.delay_s(self._failures, 0.25, 5.0, jitter=0.5))
         if self._connection.is_connected:
             try:
@@ -105,7 +105,7 @@ class StreamPublisher:
                 self._failed(str(error))
 
     async def _send(self) -> None:
-        """Publish what waits; after a failure one record alone, until it is answered."""
+        """Publish the waiting records. After a failure, publish one record and wait for its answer."""
         client = self._connection.client
         while self._to_send and self._connection.is_connected and not (self._failures and self._sent):
             held = self._to_send.popleft()
@@ -125,7 +125,7 @@ class StreamPublisher:
 
     def _put_back(self, token: str, problem: str) -> None:
         if (held := self._sent.pop(token, None)) is not None:
-            self._to_send.append(held)  # behind the others: it may be the only one that is refused
+            self._to_send.append(held)  # at the end: it may be the only refused record
         self._failed(problem)
 
     def _failed(self, problem: str) -> None:
@@ -136,8 +136,8 @@ class StreamPublisher:
                 "bridge_publish_failed",
                 held=len(self._held),
                 **line,
-                advice="nothing is lost: the server waits for the acknowledgement. Look at JetStream, and with "
-                "`noetl-worker nats ensure` at the stream",
+                advice="nothing is lost: the server waits for the acknowledgement. Check JetStream and, with "
+                "`noetl-worker nats ensure`, the stream",
             )
 
     def _answered(self, message: Msg) -> None:
@@ -160,7 +160,7 @@ class StreamPublisher:
 
 
 def _read_answer(message: Msg) -> tuple[str, bool]:
-    """Return why it is not stored ("": it is), and whether it was there before."""
+    """Return why the record was not stored ("" if it was), and whether it was there before."""
     if not message.data:
         status = (message.headers or {}).get("Status", "")
         return (_NO_STREAM if status == "503" else f"JetStream answers {status or 'nothing'}"), False

@@ -1,4 +1,4 @@
-"""Passes the system pool's records on to upstream's writer, and says when it has them."""
+"""Passes the system pool's records on to upstream's writer, and notes when the writer has them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
 from noetl_worker.bridge.peer import Peer, PeerSilent
 
 ANSWER_S: Final = 10.0
-"""A writer that keeps silent for so long is connected to again."""
+"""Silence after which the connection to the writer is opened again."""
 _ACK_BYTES: Final = 8
 
 
 class WriterLink:
-    """One connection to the writer. It answers in the order of the frames, with a number of its own."""
+    """The connection to the writer, which answers in the order of the frames, with numbers of its own."""
 
     def __init__(self, address: FeedAddress, held: HeldRecords) -> None:
         self.peer: Final = Peer("writer", address)
@@ -28,13 +28,13 @@ class WriterLink:
         self._writer: asyncio.StreamWriter | None = None
 
     def put(self, held: HeldRecord) -> None:
-        """Send it, until the writer has it."""
+        """Send a record until the writer has it."""
         self._unanswered.append(held)
         if self._writer is not None:
             self._send(held, self._writer)
 
     async def run(self) -> None:
-        """Keep the connection for ever."""
+        """Keep the connection open until cancelled."""
         await self.peer.serve(self._session)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

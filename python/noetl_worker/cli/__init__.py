@@ -33,7 +33,7 @@ _COMMANDS: Final = {
 """The module and function of each command, and its line in the list of commands, by name."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
 """The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
-_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
+_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters", "packages": "packages"}
 """The module of each group of commands, by name."""
 
 
@@ -103,7 +103,7 @@ def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Ty
 
 
 def _nothing() -> None:
-    """Stand for a command of which a shell wants the name."""
+    """Do nothing: a shell asks only for the name of this command."""
 
 
 def main() -> None:

@@ -277,6 +277,7 @@ def settings_beside(
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
+            "NOETL_WORKER_PYTHON_PACKAGES": "wheels",  # an author's own choice, which builds nothing
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
             **{name: text for name, text in of_machine.items() if name in (*_RULES, *listed) or is_for_tools(name)},
         },

@@ -34,16 +34,12 @@ def top(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a worker, once.")] = False,
     every_s: Annotated[float, typer.Option("--every", metavar="S", min=0.2, help="Seconds between looks.")] = 1.0,
 ) -> None:
-    """A live view of running workers: what runs and for how long, slots, lag, gate
-    of the control plane, outbox.
+    """Show running workers live: what runs and for how long, slots, lag, gate of the control plane, outbox.
 
-    Reads /debug/inflight of their probe ports: of this machine without more, of
-    another one with NOETL_WORKER_DEBUG_TOKEN as those workers have it. Without
-    an address it finds those of this user that share NOETL_WORKER_OUTBOX_DIR.
-    Ctrl-C ends it.
+    Reads /debug/inflight on their probe ports. Workers of another machine need NOETL_WORKER_DEBUG_TOKEN with their
+    value. Without an address, the workers of this user that share NOETL_WORKER_OUTBOX_DIR are found. Ctrl-C ends it.
 
-    Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker
-    answered.
+    Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
     settings = load_settings(flags=flags)
     named = [_bare(address) for address in addresses or []]

@@ -60,12 +60,12 @@ class FitRules:
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
-        """The rules for a command's secrets.
+        """Return the rules for a command's secrets.
 
         Args:
-            known: those secrets, by where they are taken out.
-            max_bytes: of the result in its event, with what is put around it.
-            most_bytes: of the result wherever it is.
+            known: the secrets, grouped by where they are taken out.
+            max_bytes: limit on the result in its event, including the envelope.
+            most_bytes: limit on the result wherever it is stored.
         """
         return cls(
             max_bytes - _ENVELOPE_BYTES,

@@ -1,4 +1,4 @@
-"""One try of a task of a list, for the people who look at the command."""
+"""A try of a task of a list, for people who look at the command."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class TaskTry:
     """Milliseconds from the start of the list."""
     duration_ms: int
     then: str
-    """What follows: continue, retry, jump, break or fail."""
+    """Action that follows: continue, retry, jump, break or fail."""
     error: str = ""
     """Reason of a failed try; empty for a success."""
     answer: str = ""
-    """Beginning of a failed try's data. As the two below not redacted yet."""
+    """Beginning of a failed try's data, not redacted yet, as stdout and stderr."""
     stdout: str = ""
     stderr: str = ""
     """End of what it printed."""

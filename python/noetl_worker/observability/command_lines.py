@@ -17,7 +17,7 @@ class CommandLines:
     """Chooses the commands that get a log line, for one worker. A command without a line costs one call."""
 
     def __init__(self, which: str) -> None:
-        """`which`: failed, sampled, all or none; those that failed have `command_failed` instead."""
+        """Choose by `which`: failed, sampled, all or none. A failed command has the line `command_failed` instead."""
         self._which = which
         self._second_ends = 0.0
         self._left = MOST_A_SECOND
@@ -30,7 +30,7 @@ class CommandLines:
         Not called for each command: binding a logger costs more than the command line it would not write.
         """
         self.is_debug = level_is_on(logging.DEBUG)
-        """Each delivery gets a log line."""
+        """True if each delivery gets a log line."""
         self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
 
     def share(self, at: float) -> float:

@@ -41,7 +41,7 @@ class SafeLogger:
     """A tool's logger: safe from any thread and under any structlog set-up of an application around the worker."""
 
     def __init__(self, logger: Callable[[], Any], known: Callable[[], SecretTexts]) -> None:
-        """`logger` is called when there is something to log: for most commands there is not."""
+        """Create a logger. `logger` is called only when there is something to log, which most commands have not."""
         self._logger = logger
         self._known = known
 

@@ -14,7 +14,7 @@ class Outage:
     """State of one dependency's outage. Returns the fields of a log line when one is due; thread-safe."""
 
     def __init__(self, after: int = 1) -> None:
-        """`after`: failures in a row from which the dependency counts as down."""
+        """Create the state. The dependency counts as down from `after` failures in a row."""
         self._after = after
         self._lock = threading.Lock()
         self._failures = 0

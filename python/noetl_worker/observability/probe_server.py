@@ -38,7 +38,7 @@ class ProbeServer:
     """Serves pages, each by its path. Pages under /debug/ need a loopback client or the token."""
 
     def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
-        """A connection is closed after `answered_within_s`: a probe and a scrape take milliseconds."""
+        """Create a server that closes a connection after `answered_within_s`: probes and scrapes take milliseconds."""
         self.answered_within_s: Final = answered_within_s
         self.connections: Final[dict[asyncio.Transport, None]] = {}
         """Open connections, the oldest first."""

@@ -30,7 +30,7 @@ class Health:
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """By when the main loop is to turn again (monotonic seconds): later than that, it lags."""
+    """Monotonic time by which the main loop should turn again; it lags afterwards."""
     puller_progress: Callable[[], float] | None = None
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """Returns the commands in progress; None before the worker pulls."""

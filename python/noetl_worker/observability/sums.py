@@ -32,7 +32,13 @@ _HIGHEST: Final = frozenset(
 )
 """Gauges combined by their maximum: workers report the same number, or the worst counts. Never added."""
 _LOWEST: Final = frozenset(
-    {"noetl_worker_durable_usable", "noetl_worker_nats_connected", "noetl_worker_ready", "process_max_fds"}
+    {
+        "noetl_worker_durable_usable",
+        "noetl_worker_nats_connected",
+        "noetl_worker_nats_consumer_oldest_waiting_seconds",
+        "noetl_worker_ready",
+        "process_max_fds",
+    }
 )
 _COUNTED: Final = frozenset({"counter", "histogram"})
 

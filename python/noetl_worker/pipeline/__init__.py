@@ -1,1 +1,1 @@
-"""One command, from its bytes to the ack: start at executor.py."""
+"""The path of a command from bytes to ack: start at executor.py."""

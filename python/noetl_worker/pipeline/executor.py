@@ -1,10 +1,10 @@
-"""ONE command, from bytes to outcome: start reading here.
+"""The whole path of one command, from a message's bytes to the answer to JetStream. Start reading here.
 
-    bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
+    bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
-Each stage is a verb below, or in `ClaimedCommand`, and a package or module of its own. Nothing is acknowledged before
-the plane has accepted the terminal events; whatever fails after the claim ends in exactly one terminal set. All of it
-is one task; a stop of the worker looks at the phase (phases.py).
+Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
+after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
+task runs all stages; `stages.py` says how a stop of the worker ends each.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, RetryLater
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
@@ -25,7 +25,7 @@ from noetl_worker.pipeline.delivery import acknowledge, envelope
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import Seen
 from noetl_worker.pipeline.delivery.pools import Pools
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
@@ -36,22 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """What a notification needs on its way. One per worker; `run` is called concurrently."""
+    """Takes notifications through all stages. A worker has one Executor and calls `run` concurrently."""
 
     client: ControlPlaneClient
     services: WorkerServices
     pools: Pools | None = None
-    """None: nobody asks whose commands they are."""
+    """Rule for the pools this worker serves. None: every pool."""
     share: ExecutionShare | None = None
-    """None: an execution may take every slot."""
+    """Limit on one execution's slots. None: no limit."""
     traces: DeliveryTraces | None = None
-    """None: nothing is traced."""
+    """Makes the traces. None: tracing is off."""
 
-    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
-        """Take one delivery to its outcome; None when another delivery of the same message will answer.
+    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Disposition | None:
+        """Take one delivery to its outcome. Return None when another delivery of the same message will be answered
+        instead.
 
         Args:
-            progress: where the worker sees, and stops, what is done here.
+            progress: the stage of this delivery; the worker reads it and stops the command through it.
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
@@ -65,7 +66,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.welcome  # make counts shows the call below
+            and (notification.pool or delivery.subject) not in pools.welcome  # saves a call (make counts)
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
@@ -82,18 +83,18 @@ class Executor:
         try:
             work = self._claim_and_run(notification, delivery, progress)
             return await (work if share is None else share.counted(notification.execution_id, work))
-        except asyncio.CancelledError as stop:  # its claim was not answered in time
+        except asyncio.CancelledError as stop:  # the claim was not answered in time
             progress.absorb(stop)
             return acknowledge.returned()
         finally:
             in_flight.leave(notification.command_id, delivery.stream_sequence)
 
-    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Disposition:
         if self.services.emitter.stopping.is_draining:
             return acknowledge.returned()
-        progress.enter(Phase.CLAIMING)
+        progress.enter(Stage.CLAIMING)
         plane: Plane | None = None
-        claim: ClaimOutcome
+        claim: ClaimAnswer
         try:
             plane = await self.client.plane(notification.server_url)
             worker_id = self.services.identity.name_for(plane.dialect)
@@ -112,8 +113,8 @@ class Executor:
             self.client.auth_refused(plane.url)
         if progress.is_stopping:
             return acknowledge.returned()
-        wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
-        return acknowledge.after_claim(
+        wait_s = plane.retry_pace.least_wait_s(claim, delivery.tries) if plane is not None else 0.0
+        return acknowledge.answer_to_claim(
             claim,
             delivery.tries,
             message_age_s=delivery.age_s(),

@@ -1,1 +1,1 @@
-"""This process: its event loop, threads, memory, environment."""
+"""The process itself: its event loop, threads, memory, environment."""

@@ -1,4 +1,4 @@
-"""One setting: its variable, its other spellings, its default, and its parser."""
+"""A setting: its variable, its other spellings, its default, and its parser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_SUFFIX: Final = "_FILE"
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """One entry of docs/settings.md."""
+    """An entry of docs/settings.md."""
 
     field: str
     variable: str

@@ -13,7 +13,7 @@ KUBERNETES_PARTS: Final = ("namespaces", "service-accounts", "secrets")
 
 
 def patterns_by_name(text: str) -> Patterns | None:
-    """`etl/*=pg-*,s3;web=pg-web` -> {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}; None for an empty text."""
+    """Read `etl/*=pg-*,s3;web=pg-web` as {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}, and an empty text as None."""
     entries = [entry.partition("=") for entry in text.strip().removesuffix(";").split(";")]
     found = {name.strip(): values.subjects(patterns) for name, _, patterns in entries}
     if not text.strip():
@@ -24,7 +24,8 @@ def patterns_by_name(text: str) -> Patterns | None:
 
 
 def kubernetes_names(text: str) -> Patterns | None:
-    """`namespaces=jobs,etl-*;secrets=app-*`, as `patterns_by_name` reads it, with the parts that a step can name."""
+    """Read `namespaces=jobs,etl-*;secrets=app-*` like `patterns_by_name`; the names must be parts that a step can
+    name."""
     try:
         found = patterns_by_name(text)
         if found is None or found.keys() <= set(KUBERNETES_PARTS):
@@ -38,5 +39,4 @@ def kubernetes_names(text: str) -> Patterns | None:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return True if a pattern matches the name."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -24,7 +24,7 @@ __all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_tools", 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
-"""In the order of docs/settings.md: NATS, the worker, the tools."""
+"""Settings in the order of docs/settings.md: NATS, the worker, the tools."""
 _OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
 
 

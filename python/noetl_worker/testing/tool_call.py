@@ -1,4 +1,4 @@
-"""One call of a tool, with everything that a test may want to check about it."""
+"""A call of a tool, with everything that a test may want to check about it."""
 
 from __future__ import annotations
 

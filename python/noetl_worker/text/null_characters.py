@@ -14,7 +14,7 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import members
 
 NULL_MARK: Final = b"\\u0000"
-"""What is looked for first. After a backslash that is a character it is no escape."""
+"""The escape to look for first. After an escaped backslash it is not an escape."""
 _REPLACEMENT: Final = "\ufffd"
 _BACKSLASH: Final = b"\\\\"
 _NO_JSON: Final = b"\x00"
@@ -23,7 +23,7 @@ _MAX_PLACE_CHARS: Final = 200
 
 
 def has_null(packed: bytes) -> bool:
-    """Whether a text or a key of this JSON has U+0000."""
+    """Return whether a text or a key of this JSON has U+0000."""
     return NULL_MARK in packed and NULL_MARK in packed.replace(_BACKSLASH, _NO_JSON)
 
 
@@ -32,15 +32,15 @@ def without_null(text: str) -> str:
 
 
 class NullCharacters(NamedTuple):
-    """What was found in a JSON text that has them."""
+    """The U+0000 characters of a JSON text."""
 
     place: str
-    """Where the first one is, as a template would say it: data.rows[3].name."""
+    """Place of the first one, written as in a template: data.rows[3].name."""
     without: JsonValue
     """The value with U+FFFD in their place."""
 
     @classmethod
-    def of(cls, packed: bytes) -> NullCharacters:
+    def find(cls, packed: bytes) -> NullCharacters:
         marked = packed.replace(_BACKSLASH, _NO_JSON).replace(NULL_MARK, _REPLACEMENT.encode())
         place = without_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
         return cls(place, json_text.loads_exact(marked.replace(_NO_JSON, _BACKSLASH)))
@@ -50,7 +50,7 @@ class NullCharacters(NamedTuple):
         return f"U+0000 in {self.place} is U+FFFD here: no control plane can store it"
 
     def refusal(self, what: str) -> str:
-        """Why a command fails, and what to do."""
+        """Return why a command fails, and what to do."""
         return (
             f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
             "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text). Half of a "

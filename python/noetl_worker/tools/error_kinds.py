@@ -16,7 +16,7 @@ _BAD_GATEWAY: Final = 502
 
 
 class ErrorKind(NamedTuple):
-    """One kind of failure."""
+    """A kind of failure."""
 
     meaning: str
     retryable: str

@@ -383,6 +383,11 @@ def ignored_field(kind: str, name: str, why: str) -> ConfigurationError:
 
 def closest(name: str, known: Sequence[str]) -> str:
     """Return the known name that is nearest to another one; empty when none is close."""
+    return _closest(name, tuple(known))
+
+
+@functools.lru_cache(1024)  # the same mistake is often on many arcs
+def _closest(name: str, known: tuple[str, ...]) -> str:
     return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 

@@ -49,10 +49,10 @@ def roots(settings: ToolSettings) -> tuple[Path, ...]:
 
 
 def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
-    """`path` with its links followed. `given` is how the playbook names it.
+    """Return `path` with its links followed. `given` is the playbook's name for it.
 
     Raises:
-        ConfigurationError: a file that a playbook may not name.
+        ConfigurationError: playbooks may not use this file.
     """
     real = path.resolve()
     if is_forbidden(real, settings) or real.is_relative_to("/dev"):

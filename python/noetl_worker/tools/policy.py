@@ -37,9 +37,9 @@ class ConfigPlace(NamedTuple):
 
     tool: str
     where: str
-    """Its name in texts: `task 'a': rule 0`."""
+    """The part's name in texts: `task 'a': rule 0`."""
     field: str
-    """Its path: `rules[0]`."""
+    """The part's path: `rules[0]`."""
 
     def wrong(self, problem: str, name: str = "", **more: Any) -> ConfigurationError:
         """Return the error about this part, or about a name in it."""
@@ -62,12 +62,12 @@ class Action:
     to: str | None = None
     set: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict)
     field: str = ""
-    """Its path in the policy."""
+    """The action's path in the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One rule. `when` is True for `else`; an `action` of None means the default action."""
+    """A rule. `when` is True for `else`; an `action` of None means the default action."""
 
     when: JsonValue
     action: Action | None

@@ -38,9 +38,9 @@ class CallScope:
         *,
         poll_s: float = 0.0,
         until_cancelled: Callable[[], Awaitable[None]] | None = None,
-        who: Callable[[], dict[str, object]] = dict,
+        log_ids: Callable[[], dict[str, object]] = dict,
     ) -> None:
-        self._stop, self._who = stop, who
+        self._stop, self._who = stop, log_ids
         self._timeout_s, self._poll_s, self._grace_s = timeout_s, poll_s, stopping.TOOL_S
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None

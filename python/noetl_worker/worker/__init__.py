@@ -1,1 +1,1 @@
-"""The worker's life: its loop, processes, recovery."""
+"""The worker's life: start, pulling, stop, several processes, and recovery."""

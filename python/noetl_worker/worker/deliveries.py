@@ -1,4 +1,4 @@
-"""The deliveries that a worker has at the same time: each is a task with its phase, from its arrival to its answer."""
+"""The deliveries that a worker has at the same time. Each is a task with a stage, from arrival to answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import REPORT_S, TOOL_S, StopLevel
 from noetl_worker.observability import metrics
@@ -18,41 +18,45 @@ from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.worker.readings import PULSE_S
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
-Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
+Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""From the end of the grace until all is returned: a tool is interrupted, then its command is reported or kept."""
+"""Time from the end of the grace period until all commands are returned: the tool is interrupted, its command
+reported."""
 log = structlog.get_logger("noetl_worker")
 
 
 class Deliveries:
-    """One for the worker."""
-
     def __init__(
         self, slots: Slots, drain_timeout_s: float, emitter: Emitter, batches: RecentBatches, lines: CommandLines
     ) -> None:
-        """`emitter`: knows which ends are with a plane that issues commands meanwhile."""
+        """Create an empty set of deliveries.
+
+        Args:
+            emitter: knows the requests in which the plane is issuing commands.
+        """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
-        """How many ended in which way."""
+        """Number of deliveries by how they ended."""
         self.lines: Final = lines
 
     async def pull_until_stopped(
         self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
     ) -> bool:
-        """Pull until a stop is asked for, or the pulling or `watch` ends; then drain. True when something was cut off.
+        """Pull until a stop is asked for, or until pulling or `watch` ends, then drain. Return True if a command was
+        cut off.
 
         Raises:
-            Exception: what ended the pulling or `watch`, after the drain.
+            Exception: the error that ended pulling or `watch`, raised after the drain.
         """
         pulling, watching = asyncio.ensure_future(puller.run()), asyncio.ensure_future(watch)
         stopped = asyncio.ensure_future(self._stopping.reached(StopLevel.DRAIN))
@@ -66,17 +70,17 @@ class Deliveries:
                 raise broken
             return was_cut_off
         finally:
-            self._stopping.reach(StopLevel.DRAIN)  # cancelled, too: what still comes is returned
+            self._stopping.reach(StopLevel.DRAIN)  # also when cancelled: messages that still arrive are returned
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
-        """Let what runs finish, for as long as it may; then stop it and give it back. True when something was cut off.
+        """Let running commands finish within the drain time, then stop and return them. Return True if one was cut off.
 
-        An end that the plane issues commands in is waited for until the second signal, and what a plane has accepted
-        and not processed as long as a command would be.
+        A request in which the plane issues commands may last until the second signal. Batches that a plane accepted and
+        has not processed are waited for as long as commands.
         """
-        puller.pause(True)  # the subscription stays: what an open pull still brings is returned at once
+        puller.pause(True)  # the subscription stays: messages that an open pull still brings are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
         deadline = time.monotonic() + self._drain_timeout_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
@@ -102,7 +106,8 @@ class Deliveries:
         return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
 
     async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait for the end of what runs; with `or_issuing` not for ends that a plane issues commands in."""
+        """Wait until no command runs. With `or_issuing`, requests in which the plane issues commands are not waited
+        for."""
         deadline = time.monotonic() + most_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
             if or_issuing and len(running) <= sum(self._issuing()):
@@ -110,7 +115,8 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """The ends that are with a plane which issues commands meanwhile; whether a delivery waits for each."""
+        """Return one entry per request in which the plane is issuing commands: True if a delivery waits for the
+        request."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:
@@ -119,12 +125,12 @@ class Deliveries:
     # ── one delivery ──
 
     def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
-        """A message is here: work on it, or give it back when we are stopping or full."""
+        """Start work on a message, or return the message when the worker is stopping or full."""
         progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
-            outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
-            progress.enter(Phase.SETTLING)
-            work = self._answer(settle, delivery, outcome, progress)
+            disposition = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
+            progress.enter(Stage.ANSWERING)
+            work = self._answer(settle, delivery, disposition, progress)
         else:
             executor.services.keepalive.track(delivery.reply, delivery.received_at)
             work = self._handle(delivery, executor, settle, progress)
@@ -135,66 +141,66 @@ class Deliveries:
 
     async def _handle(self, delivery: Delivery, executor: Executor, settle: Settle, progress: Progress) -> None:
         try:
-            outcome = await executor.run(delivery, progress)
+            disposition = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
-            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.who())
-            outcome = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
-        progress.outcome = outcome
-        progress.enter(Phase.SETTLING)
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.log_ids())
+            disposition = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
+        progress.disposition = disposition
+        progress.enter(Stage.ANSWERING)
         try:
-            if outcome is None:
+            if disposition is None:
                 metrics.DUPLICATES.inc()
                 if self.lines.is_debug:
-                    ids = progress.who()
-                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence, **ids)
+                    ids = progress.log_ids()
+                    sequence = delivery.stream_sequence
+                    log.debug("message_answered", disposition="redelivered", stream_sequence=sequence, **ids)
                 return
-            await self._answer(settle, delivery, outcome, progress)
+            await self._answer(settle, delivery, disposition, progress)
         finally:
             executor.services.keepalive.untrack(delivery.reply)
 
-    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
-        metrics.ENDED[outcome.kind].value += 1
+    async def _answer(self, settle: Settle, delivery: Delivery, disposition: Disposition, progress: Progress) -> None:
+        metrics.ENDED[disposition.kind].value += 1
         has_lines = self.lines.is_on
         reported_at = time.monotonic() if has_lines else 0.0
-        ended = await settle(delivery, outcome, progress.who)
+        ended = await settle(delivery, disposition, progress.log_ids)
         if ended is not None:
             self.settled[ended] += 1
-        if has_lines:  # after its answer: a log that cannot be written holds no message up
-            self._log(delivery, outcome, progress, reported_at)
+        if has_lines:  # after the answer, so that a blocked log delays no message
+            self._log(delivery, disposition, progress, reported_at)
 
-    def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
-        is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
+    def _log(self, delivery: Delivery, disposition: Disposition, progress: Progress, reported_at: float) -> None:
+        is_finished = disposition.kind is DispositionKind.REPORTED and not progress.has_line
         share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
         if share:
             _log_finished(progress, share, reported_at)
         elif self.lines.is_debug:
-            _log_outcome(delivery, outcome, progress)
+            _log_answer(delivery, disposition, progress)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         progress = self.tasks[task]
         del self.tasks[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.who())
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.log_ids())
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
-    """The line of a command whose outcome the plane has."""
+    """Log a command whose outcome the plane has accepted."""
     spent, failure = progress.spent(), progress.failure
     report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
-    handled = {"failure": failure} if failure is not None else {}  # by a case of its step
-    kind = OutcomeKind.REPORTED.value
-    log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
+    handled = {"failure": failure} if failure is not None else {}  # handled by a case of the step
+    log.info("command_finished", share=share, **progress.log_ids(), **spent, report_s=report_s, **handled)
 
 
-def _log_outcome(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+def _log_answer(delivery: Delivery, disposition: Disposition, progress: Progress) -> None:
     log.debug(
-        "outcome",
-        outcome=outcome.kind.value,
-        settlement=outcome.settlement.value,
-        delay_s=round(outcome.delay_s, 2),
-        cause=outcome.text,
+        "message_answered",
+        disposition=disposition.kind.value,
+        answer=disposition.answer.value,
+        delay_s=round(disposition.delay_s, 2),
+        cause=disposition.text,
         stream_sequence=delivery.stream_sequence,
         deliveries=delivery.num_delivered,
-        **progress.who(),
+        **progress.log_ids(),
     )

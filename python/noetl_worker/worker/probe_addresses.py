@@ -1,8 +1,7 @@
-"""Where the workers of this machine serve their probes, and what they say there, for `top` and `why`.
+"""Addresses of the probes of this machine's workers, and their answers, for `top` and `why`.
 
-Each has an empty file, named by its address.
-The directory of the outbox is the one place that a worker and its operator both know. A worker that is killed leaves
-its file; whoever reads it asks the address and finds nobody there.
+Each worker has an empty file, named by its address, in the outbox directory. Worker and operator both know this
+directory. A killed worker leaves its file; a reader then gets no answer at that address.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _ANY: Final = ("0.0.0.0", "::", "[::]", "")
 
 @contextmanager
 def announced(directory: Path, address: str | None) -> Iterator[None]:
-    """`address` (HOST:PORT) can be found in `directory` meanwhile; where that cannot be, nothing else depends on it."""
+    """Publish `address` (HOST:PORT) in `directory` while the block is open. A failure to do so is ignored."""
     path: Path | None = None
     if address is not None:
-        with suppress(OSError, AttributeError):  # AttributeError: no owner of files on Windows
+        with suppress(OSError, AttributeError):  # AttributeError: files have no owner on Windows
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(directory)
             path = directory / f"{address}{_ENDING}"
@@ -45,10 +44,12 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
 
 
 def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
-    """HOST:PORT of the setting and of each worker that is announced, as it can be asked from here; none is taken from a
-    directory that others may write to."""
+    """Return the setting's HOST:PORT and those of all announced workers, as reached from here.
+
+    A directory that others may write to is ignored.
+    """
     names = [metrics_bind] if metrics_bind else []
-    with suppress(OSError, AttributeError):  # no directory, or not this user's
+    with suppress(OSError, AttributeError):  # the directory is missing, or not this user's
         require_own_directory(directory)
         found = sorted(path.name.removesuffix(_ENDING) for path in directory.glob(f"*{_ENDING}"))
         names += [name for name in found if _NAME.fullmatch(name)]
@@ -56,9 +57,9 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
 
 
 async def looks_at(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
-    """What each worker there says of itself, with its `address`; a supervisor answers for all of its own.
+    """Return each worker's own description with its `address`. A supervisor answers for all its workers.
 
-    Instead an `error` of who does not answer, and `is_gone` where nobody listens.
+    A worker without an answer has an `error` instead, and `is_gone` if nothing listens there.
     """
     import httpx
 
@@ -86,6 +87,6 @@ async def _asked(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
 
 
 def _asked_at(bind: str) -> str:
-    """The address to ask for what listens at `bind`."""
+    """Return the address at which a server bound to `bind` is reached."""
     host, _, port = bind.rpartition(":")
     return f"{'127.0.0.1' if host in _ANY else host}:{port}"

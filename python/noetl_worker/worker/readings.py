@@ -1,4 +1,4 @@
-"""What the parts of a worker say about themselves twice a second: gauges that no command pays for."""
+"""Gauges that are set twice a second, so that no command pays for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _GATE_METRICS = (metrics.GATE_LIMIT, metrics.GATE_IN_USE, metrics.GATE_WAITING, 
 
 
 class Readings:
-    """`take` is called on the main loop, PULSE_S after its last return: what it is late by is the loop's delay."""
+    """Sets the gauges. The main loop calls `take` PULSE_S after its last return, and any delay beyond that is the
+    loop's."""
 
     def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
         self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
@@ -45,7 +46,7 @@ class Readings:
         self._due_at = time.monotonic() + PULSE_S
 
     def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
-        """A plane that was not asked yet has a gate that is open."""
+        """Set the gauges of one gate. A plane that was not asked yet counts as an open gate."""
         limit, in_use, waiting, down = self._gates[plane, name]
         limit.set(self._servers.full if gate is None else 1 if gate.is_down else gate.limit())
         in_use.set(gate.inside if gate else 0)

@@ -1,4 +1,4 @@
-"""The start of a worker: NATS, JetStream and the control plane are waited for, while the probes say what is missing."""
+"""The start of a worker: waits for NATS, JetStream and the control plane. The probes say which one is missing."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from noetl_worker.remote.plane.plane_watch import PlaneWatch
 from noetl_worker.settings.settings import Settings
 
 T = TypeVar("T")
-_UNANSWERED_ADVICE: Final = "it is asked again; `noetl-worker doctor` says what this login may not do"
+_UNANSWERED_ADVICE: Final = "JetStream is asked again; `noetl-worker doctor` says what this login may not do"
 _UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
 log = structlog.get_logger("noetl_worker")
 
 
 class Startup:
-    """What a worker waits for before it pulls. With NOETL_WORKER_WAIT=false each is tried a few times only.
+    """The waits before a worker pulls. With NOETL_WORKER_WAIT=false, each server is tried a few times only.
 
-    Each method returns None when a stop comes first.
+    A method returns None when a stop comes first.
     """
 
     def __init__(self, settings: Settings, health: Health, stopping: Stopping) -> None:
@@ -38,8 +38,8 @@ class Startup:
         """Return a connection to NATS under this name.
 
         Raises:
-            SettingsError: a file of the login or of TLS is not what its setting says.
-            NatsUnavailable: nothing is waited for, and there is no server that takes the login.
+            SettingsError: a file of the login or of TLS does not fit its setting.
+            NatsUnavailable: no server takes the login, and waiting is off.
         """
         attempts = None if self._settings.wait else ATTEMPTS
         connection = await self._stopping.unless_stopped(
@@ -56,10 +56,10 @@ class Startup:
         return connection
 
     async def durable(self, connection: Connection) -> Durable | None:
-        """Return the durable, made if it is missing.
+        """Return the durable, created if it is missing.
 
         Raises:
-            JetStreamError: no worker can run on it.
+            JetStreamError: the durable cannot be used by a worker.
             WorkerBroken: NATS closed the connection for good meanwhile.
         """
 
@@ -78,10 +78,10 @@ class Startup:
 
         Args:
             client: asks the plane.
-            has_bridge: whether the stream of commands names a bridge; asked for a plane without NATS alone.
+            has_bridge: returns whether a bridge fills the command stream; called only for a plane without NATS.
 
         Raises:
-            ControlPlaneError: something answers that is no control plane, or sends no commands over NATS.
+            ControlPlaneError: the server is no control plane, or one that sends no commands over NATS.
         """
         url = self._settings.server_url
 

@@ -1,7 +1,7 @@
 """The worker's life: connect, register, pull, drain, deregister.
 
-A stop is a level: it is asked for once and stays. First: drain (stop pulling, return what is not claimed, let
-what runs finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
+A stop has levels and is never taken back. First: drain (stop pulling, return unclaimed messages, let running commands
+finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.deliveries import Deliveries
 from noetl_worker.worker.readings import PULSE_S, Readings
 from noetl_worker.worker.recovery.adoption import Adoption
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 from noetl_worker.worker.startup import Startup
 
@@ -72,16 +72,16 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
-"""Commands were still running when the drain timeout was over (or a second signal came); they were returned."""
+"""Exit code when commands still ran after the drain timeout or a second signal; they were returned."""
 EXIT_AT_ONCE: Final = 130
 _CREDENTIALS_S: Final = 600.0
-"""How often is looked at when they end: files are replaced while we run."""
+"""Interval of checks when credentials expire: their files are replaced while the worker runs."""
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
 log = structlog.get_logger("noetl_worker")
 
 
 class Worker:
-    """One worker process. `run()` returns its exit code."""
+    """A worker process. `run()` returns its exit code."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Worker:
         identity: Identity | None = None,
         traces: DeliveryTraces | None = None,
     ) -> None:
-        """`traces`: None: nothing is traced."""
+        """Create the worker; `run` starts it. Without `traces`, tracing is off."""
         engine.require(settings.engine)
         self.settings = settings
         self._traces = traces
@@ -103,7 +103,7 @@ class Worker:
         self.stopping = Stopping()
         self._stops_asked = 0
         self._machine = Gate(settings.max_concurrent)
-        """How many commands this machine has room for: it halves when there is no descriptor or process left."""
+        """Number of commands this machine has room for. It halves when no descriptor or process is left."""
         self._servers = Servers(settings)
         self._freed = asyncio.Event()
         self.slots = Slots(
@@ -114,7 +114,7 @@ class Worker:
         )
         self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
         self._batches = RecentBatches()
-        ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
+        ends = outcomes_by_dialect(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)
@@ -122,7 +122,7 @@ class Worker:
         self._keepalive: Final = Keepalive(settings, self.health, self.identity)
         self._adoption: Adoption | None = None
         self.connection: Connection | None = None
-        """To NATS, and below what pulls over it: once the worker has started so far."""
+        """The NATS connection, and below the puller that uses it. Both are None until the worker has started so far."""
         self.puller: Puller | None = None
         self._credentials = Outage()
         self._pause_left_s = 0.0
@@ -130,7 +130,7 @@ class Worker:
 
     @property
     def settled(self) -> Counter[str]:
-        """How many notifications ended in which way: for the summary line and for tests."""
+        """Number of notifications by how they ended, for the summary line and tests."""
         return self.deliveries.settled
 
     # ── stopping ──
@@ -144,8 +144,8 @@ class Worker:
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT ask for a stop, SIGUSR1 for the level debug and back. Call it on the loop that runs the
-        worker; not on Windows."""
+        """Stop on SIGTERM and SIGINT, toggle debug logging on SIGUSR1. Call this on the worker's loop; not on
+        Windows."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
@@ -161,11 +161,11 @@ class Worker:
         """Work until a stop is asked for.
 
         Raises:
-            JetStreamError, SettingsError, ControlPlaneError: it cannot start; the text says what to do.
-            WorkerBroken: it cannot go on; it has drained what it had.
+            JetStreamError, SettingsError, ControlPlaneError: the worker cannot start; the text says what to do.
+            WorkerBroken: the worker cannot go on; it has drained its commands.
         """
         settings, keepalive = self.settings, self._keepalive
-        # An end that the plane issues commands in holds its connection outside of its slot.
+        # A request in which the plane issues commands keeps its connection after its slot is freed.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)
         client = ControlPlaneClient(
@@ -191,7 +191,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             self._adoption = Adoption(client, self.emitter, self.in_flight, self._batches)
-            self._adoption.look()  # before the first pull: what is reported already must not run again
+            self._adoption.look()  # before the first pull: a reported command must not run again
             executor = self._executor(client, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)
             puller = self.puller = self._make_puller(connection, durable, executor, plane)
@@ -247,7 +247,7 @@ class Worker:
         on_drain = partial(self.health.set_ready, False, "draining")
         try:
             was_cut_off = await self.deliveries.pull_until_stopped(puller, watching, self._keepalive, on_drain=on_drain)
-        except nats.errors.Error as broken:  # from the puller, which was quicker to notice
+        except nats.errors.Error as broken:  # raised by the puller, which noticed first
             raise WorkerBroken(connection.why_closed()) from broken
         return EXIT_CANCELLED if was_cut_off else EXIT_OK
 
@@ -273,15 +273,16 @@ class Worker:
         return math.ceil(self.settings.max_concurrent * share)
 
     def _pulled_at(self) -> float:
-        """When the pull loop last turned; now, while there is none."""
+        """Return when the pull loop last turned, or now if there is none."""
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
     async def _has_bridge(self) -> bool:
-        """Return whether the stream says that a bridge brings the commands. Raises JetStreamError."""
+        """Return whether a bridge has marked the command stream as its own. Raise JetStreamError."""
         return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:
-        """401 or 403 of the configured plane: stop pulling, not ready, one line; pull again when it lets us in."""
+        """Pause pulling after a 401 or 403 of the configured plane. `_watch` resumes it when the plane accepts us
+        again."""
         if self._credentials.is_on or self.puller is None:
             return
         metrics.AUTH_REFUSED.set(1)
@@ -294,18 +295,18 @@ class Worker:
             log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
     async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
-        """Every few seconds: the durable's lag, whether NATS is there, whether we are authorized again.
+        """Check every few seconds the durable's lag, the NATS connection, and the authorization.
 
         Raises:
-            WorkerBroken: what cannot mend itself; the worker drains and ends, for its supervisor to start it again.
+            WorkerBroken: the worker cannot repair itself; it drains and ends, to be restarted by its supervisor.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
         acks = AckWatch(connection)
         report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
-            happens.append(report_readiness)  # a look into a black hole takes its 5 s
-        look_again_at = 0.0
+            happens.append(report_readiness)  # at once: a look at a silent server takes 5 s
+        look_again_at, waits_from = 0.0, time.time()
         while self.stopping.level < StopLevel.DRAIN:
             if time.monotonic() >= look_again_at:
                 self._look_at_credentials()
@@ -321,7 +322,7 @@ class Worker:
                     "Please report the log's keepalive_died"
                 )
             if self._credentials.is_on and await self._let_in(plane):
-                if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
+                if self.stopping.level >= StopLevel.DRAIN:  # stopped meanwhile: a draining worker never pulls again
                     return
                 metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
@@ -339,17 +340,20 @@ class Worker:
                 continue
             lag_trouble.ends()
             await dead_letters.look()
-            # `nats ensure --apply` changes it while we run
+            # `nats ensure --apply` may change it at any time
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
             self._pause_left_s, self._durable_trouble = seen.pause_left_s, seen.trouble
             report_readiness()
+            waits_from = max(waits_from if seen.pending else time.time(), puller.newest_published_at)
+            oldest_s = max(0.0, time.time() - waits_from) if seen.pending else 0.0
+            metrics.OLDEST_WAITING.labels(durable.stream, durable.name).set(oldest_s)
             metrics.PENDING.labels(durable.stream, durable.name).set(seen.pending)
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch, acks: AckWatch) -> None:
         metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
-            return  # those reasons outlast a connection
+            return  # these reasons outlast a connection
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or acks.trouble or self._durable_trouble or self.outbox.trouble
         is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
@@ -367,7 +371,7 @@ class Worker:
             self._log_auth_refused(str(error))
             return False
         except ControlPlaneError as error:
-            log.debug("auth_probe_failed", error=str(error))  # plane_down says it
+            log.debug("auth_probe_failed", error=str(error))  # plane_down is logged for it
             return False
         log.info("auth_accepted", **(self._credentials.ends() or {}))
         return True

@@ -1,7 +1,7 @@
-"""A worker's process, from its settings to its exit code: what `noetl-worker run` does once its flags are read.
+"""A worker's process, from its settings to its exit code: `noetl-worker run` once its flags are read.
 
-Nothing of the command line is in here: a start without a flag, as containers start it, does not load the library that
-reads flags, which is a sixth of the memory and a quarter of the time (`__main__.py`).
+This module imports nothing of the command line. So a start without flags, as in containers, does not load the library
+that reads flags, which takes a sixth of the memory and a quarter of the time (`__main__.py`).
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from noetl_worker.worker.probe_addresses import announced
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
 EXIT_BROKEN: Final = 6
-"""It had started: a supervisor that starts it again may well succeed, which after a 3 it will not."""
+"""Exit code of a worker that broke after its start. A restart may succeed, unlike after a 3."""
 _M_MMAP_THRESHOLD: Final = -3
-"""Of malloc.h."""
+"""The parameter's number in malloc.h."""
 _LARGE_BYTES: Final = 1024 * 1024
 _EXIT_FUNCTIONS_S: Final = 2.0
 
 
 def run_process(flags: Mapping[str, str | None]) -> int:
-    """Run the worker, or with `processes` its supervisor, until it is stopped; the exit code of one that cannot start.
+    """Run the worker, or its supervisor if `processes` is above 1. Return the exit code if it cannot start.
 
     Args:
-        flags: variable -> the text of its flag, None where it was not given.
+        flags: variable -> the text of its flag, None if it was not given.
     """
     try:
         of_workers = environment_for_workers(os.environ, flags)
         settings = load_settings(flags=flags)
-        if settings.isolation == "off":  # a `.env` file may say so, which the start did not read
+        if settings.isolation == "off":  # a `.env` file may set it, which the start did not read
             hide_memory(False)
         from noetl_worker.observability.logging import configure_logging
 
         configure_logging(settings.log_level, "auto")
-        if handed_down.PARENT not in os.environ:  # else its supervisor has said it
+        if handed_down.PARENT not in os.environ:  # otherwise the supervisor has logged it
             _warn_of_unknown_settings()
             if settings.unused:
                 advice = "NATS_PASSWORD is not sent without NATS_USER: set both"
@@ -92,28 +92,28 @@ def _print_error(text: str) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process here; the worker has put away all that it had.
+    """End the process at once; the worker has closed everything it had.
 
-    The ways out of the loop and the interpreter wait for the threads of tools that could not be stopped, and may meet a
-    native thread of the HTTP client: a drained worker ended by an abort (seen once, "PyGILState_Release"). So do the
-    exit functions of libraries: DuckDB's waits for its statements.
+    A normal exit waits for the threads of tools that could not be stopped, and may meet a native thread of the HTTP
+    client: a drained worker once ended by an abort ("PyGILState_Release"). Exit functions of libraries can block too:
+    DuckDB's waits for its statements.
     """
     exiting = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
-    with suppress(RuntimeError):  # no thread to be had
+    with suppress(RuntimeError):  # no thread is free
         exiting.start()
         exiting.join(_EXIT_FUNCTIONS_S)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+        with suppress(OSError, ValueError, AttributeError):  # closed, or missing from the start
             stream.flush()
     os._exit(code)
 
 
 def _calm_the_collector() -> None:
-    """What is loaded by now stays: it is not looked through again and again, nor is each few hundred new objects.
+    """Exclude all loaded objects from garbage collection, and collect less often.
 
-    It is not looked through once before either: that would be 40 ms of the start, for half a megabyte. A command makes
-    some hundred containers and leaves no reference cycles. At the interpreter's thresholds (700, 10, 10) the collector
-    took a sixth of a fast command's time. This is for the worker's own process: a library must not.
+    A collection before the freeze would add 40 ms to the start and free half a megabyte. A command makes some hundred
+    containers and no reference cycles. At the interpreter's thresholds (700, 10, 10) the collector took a sixth of a
+    fast command's time. Only the worker's own process may do this, not a library.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -121,10 +121,10 @@ def _calm_the_collector() -> None:
 
 
 def _give_large_buffers_back() -> None:
-    """A buffer of 1 MiB or more is memory of its own, which the system has again as soon as it is freed.
+    """Have buffers of 1 MiB or more returned to the system as soon as they are freed.
 
-    glibc puts ever larger buffers into its heap instead once some were freed, and what lies behind them keeps them
-    there: a result of 8 MB left the worker 15 MB larger, the next one 30. An operator's own setting counts.
+    Without this, glibc puts ever larger buffers into its heap, where later allocations keep them: a result of 8 MB left
+    the worker 15 MB larger, the next one 30 MB. An operator's own setting wins.
     """
     if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return
@@ -133,7 +133,10 @@ def _give_large_buffers_back() -> None:
 
 
 def _probe_address(settings: Settings) -> str | None:
-    """None: there are no probes, their port is known to nobody, or a supervisor answers for this worker."""
+    """Return the address of the probes, or None if there are none or a supervisor answers for this worker.
+
+    None also stands for a random port, which nobody knows.
+    """
     bind = settings.metrics_bind
     return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
 
@@ -161,7 +164,7 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
     from noetl_worker.worker.worker import Worker
 
     identity, traces = Identity(settings), None
-    if is_one_of_several:  # they write to one place
+    if is_one_of_several:  # several workers log to one place
         add_to_each_line(worker=identity.unique)
     provider = provider_of(os.environ, worker_id=identity.unique)
     if provider is not None:

@@ -20,7 +20,7 @@ _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it
 
 @dataclass(frozen=True, slots=True)
 class LocalCredential:
-    """One credential of the development control plane."""
+    """A credential of the development control plane."""
 
     name: str
     type: str | None

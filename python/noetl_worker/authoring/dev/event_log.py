@@ -16,7 +16,7 @@ from noetl_worker.text.json_text import dumps, loads
 
 
 class CommandRow(NamedTuple):
-    """One issued command; `context` and `meta` are compact JSON, as a claim answers them."""
+    """An issued command; `context` and `meta` are compact JSON, as a claim answers them."""
 
     event_id: int
     command_ref: str
@@ -46,7 +46,7 @@ _SELECT_COMMAND: Final = f"SELECT {', '.join(CommandRow._fields)} FROM commands"
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """One row of the event log. `context` and `result` are JSON values."""
+    """A row of the event log. `context` and `result` are JSON values."""
 
     event_id: int
     execution_id: int

@@ -25,8 +25,6 @@ _DESCRIPTION: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LoopItem:
-    """The loop item that a command is for."""
-
     index: int
     iterator: str
     value: JsonValue
@@ -54,8 +52,6 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failure of one command."""
-
     step: str
     error: str
     value: JsonValue = None

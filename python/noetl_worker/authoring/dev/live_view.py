@@ -37,7 +37,7 @@ _MOST_FAILURES: Final = 5
 
 @dataclass(slots=True)
 class StepRun:
-    """One row: a step of one execution, all its loop items together."""
+    """A row: a step of one execution, all its loop items together."""
 
     execution_id: int
     step: str

@@ -63,10 +63,10 @@ def find_binary() -> str:
 
 
 class NatsServer:
-    """One nats-server process with JetStream on a loopback port; `async with` starts and stops it.
+    """A nats-server process with JetStream on a loopback port; `async with` starts and stops it.
 
-    The store directory is temporary and removed by `close()`; `stop()` keeps it, so that `start()` brings the same
-    server back (same port, same store): what a restart looks like to clients.
+    The store directory is temporary and removed by `close()`. `stop()` keeps it, so that `start()` brings the same
+    server back (same port, same store), as a restart looks to clients.
     """
 
     def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:

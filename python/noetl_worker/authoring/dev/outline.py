@@ -22,7 +22,7 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolPart:
-    """One tool of a step, or one task of a list."""
+    """A tool of a step, or a task of a list."""
 
     path: Path
     config: Mapping[str, Any]

@@ -46,7 +46,6 @@ class Reading:
 
     path: Path
     text: str
-    tree: nodes.Template | None = None
     error: ReadingError | None = None
     chains: list[Chain] = field(default_factory=list)
     filters: list[Word] = field(default_factory=list)
@@ -55,6 +54,8 @@ class Reading:
     functions: list[Word] = field(default_factory=list)
     free: frozenset[str] = frozenset()
     """Names that the template reads and does not set itself."""
+    has_words: bool = False
+    """True if there is text outside the braces, in a template without statements."""
 
 
 def read_template(path: Path, text: str) -> Reading:
@@ -74,7 +75,7 @@ def _reading_of(text: str) -> Reading:
 
 
 def _read_into(reading: Reading) -> None:
-    reading.tree = tree = LENIENT.parse(reading.text)
+    tree = LENIENT.parse(reading.text)
     found = list(tree.find_all(nodes.Node))
     reading.free = _free_names(tree, found)
     for node in found:
@@ -87,6 +88,8 @@ def _read_into(reading: Reading) -> None:
         elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name):
             reading.functions.append(Word(node.node.name, node.lineno))
     reading.chains = list(_chains(tree, may_be_missing=False))
+    parts = tree.body[0].iter_child_nodes() if len(tree.body) == 1 else ()
+    reading.has_words = any(isinstance(part, nodes.TemplateData) and part.data.strip() for part in parts)
 
 
 def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]:

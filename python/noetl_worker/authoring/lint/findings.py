@@ -17,8 +17,6 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One finding."""
-
     file: str
     line: int
     column: int

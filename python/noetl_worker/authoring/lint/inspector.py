@@ -27,7 +27,7 @@ _SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,
 
 
 def looks_like_a_playbook(text: str) -> bool:
-    """Among the YAML files of a folder, which may be anything; a Subscription or an Mcp has no workflow."""
+    """Return whether a YAML file of a folder is a playbook. A Subscription or an Mcp has no workflow."""
     other = _OTHER_KIND.search(text)
     return _SIGNS.search(text) is not None and (other is None or _WORKFLOW.search(text) is not None)
 

@@ -20,7 +20,7 @@ class CommandState(str, Enum):
 
 @dataclass(slots=True)
 class RunTask:
-    """One task of a command that is a list."""
+    """A task of a command that is a list."""
 
     name: str
     kind: str = ""
@@ -32,7 +32,7 @@ class RunTask:
 
 @dataclass(slots=True)
 class RunCommand:
-    """One command. A field that no event has stays empty."""
+    """A command. A field that no event has stays empty."""
 
     step: str
     command_id: str = ""
@@ -94,8 +94,6 @@ class RunStep:
 
 @dataclass(slots=True)
 class ExecutionRun:
-    """One execution."""
-
     execution_id: str
     path: str
     status: str
@@ -109,7 +107,7 @@ class ExecutionRun:
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     inferred: str = ""
-    """How sure the plane's COMPLETED is, where no event says so."""
+    """The evidence for the plane's COMPLETED, if no event says so."""
     notes: list[str] = field(default_factory=list)
     """Notes about missing values, and why they are missing."""
     children: list[ExecutionRun] = field(default_factory=list)

@@ -19,7 +19,7 @@ _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Fill in the tasks of each command that is a list, and the failures that a rule let pass.
+    """Add the tasks to each command that is a list, and the failures that a rule let pass.
 
     Args:
         commands: the commands of an execution.

@@ -1,4 +1,4 @@
-"""This machine and this installation: engine, isolation, open files, memory."""
+"""Checks of this machine and installation: engine, isolation, open files, memory."""
 
 from __future__ import annotations
 
@@ -54,6 +54,24 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
         fix = "run it on Linux 6.12 or later, with Landlock and a /proc of its own (docs/security.md)"
         return warning("isolation", found, wanted, fix)
     return fine("isolation", settings.isolation, wanted)
+
+
+def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
+    """Check what installs the packages of python steps.
+
+    `uv`: its path, if it is there. `closed`: their directory, if commands cannot change it.
+    """
+    mode = settings.python_packages
+    if mode == "off":
+        return fine("packages of python steps", "off", "")
+    if uv is None:
+        fix = "pip install 'noetl-worker[packages]', or put uv on PATH"
+        return wrong("packages of python steps", f"{mode}, and no uv", "uv", fix)
+    if not closed:
+        found, wanted = f"{mode}, by {uv}, where commands can change them", "uv, and a directory closed to commands"
+        fix = "NOETL_WORKER_PACKAGES_DIR=/var/lib/noetl-packages, outside of home, working and temporary directory"
+        return warning("packages of python steps", found, wanted, fix)
+    return fine("packages of python steps", f"{mode}, by {uv}, in {closed[0]}", "uv")
 
 
 def descriptors(settings: Settings, limit: int | None) -> Finding:

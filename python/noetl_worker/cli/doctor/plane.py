@@ -22,7 +22,7 @@ from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 8.0
-"""Of all that is asked of the plane: `doctor` takes 10 s at most."""
+"""Limit on all requests to the plane: `doctor` takes 10 s at most."""
 _SLOW_S: Final = 1.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
@@ -66,7 +66,7 @@ async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Fin
 
 
 def _latency(took_s: float) -> Finding:
-    """Of one answer that takes the plane no work."""
+    """Rate the time of one answer that takes the plane no work."""
     check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
     if took_s < _SLOW_S:
         return fine(check, found, wanted)

@@ -1,4 +1,4 @@
-"""One worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
+"""A worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
         return Text("nothing runs", style="dim")
     table = plain_table(
         Column("for", justify="right", no_wrap=True, min_width=6),
-        Column("phase", no_wrap=True, min_width=9),
+        Column("stage", no_wrap=True, min_width=9),
         Column("kind", no_wrap=True, min_width=8, max_width=14),
         Column("step", overflow="ellipsis", no_wrap=True, max_width=16),
         Column("deliveries", justify="right", no_wrap=True, min_width=10),
@@ -61,7 +61,7 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
     for command in shown:
         cells = (
             duration(command.get("seconds") or 0),
-            command.get("phase"),
+            command.get("stage"),
             command.get("kind") or "-",
             command.get("step") or "-",
             command.get("deliveries") or "-",

@@ -59,7 +59,7 @@ _TO_BE_FOUND: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """One match: the table and the two documents. It is immutable, so that a pending match can be resumed twice."""
+    """A match: the table and the two documents. It is immutable, so that a pending match can be resumed twice."""
 
     cases: tuple[Case, ...]
     variables: JsonValue

@@ -26,8 +26,6 @@ MAX_KEPT: Final = 256 * (KEPT + 256)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One parsed condition."""
-
     left: str
     op: str
     right: JsonValue

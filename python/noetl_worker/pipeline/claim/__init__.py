@@ -1,1 +1,1 @@
-"""What a granted claim is, and who may run its command."""
+"""The claim of a command, and the marks of its text."""

@@ -1,6 +1,6 @@
-"""Stage 3: ask the control plane for the command. One table from the answer to what it means.
+"""Claiming: claim the command. One table gives the meaning of every answer of the control plane.
 
-Architecture 4: the 409s are not one thing, and a claim answer decides over ack and nak, so every row is here.
+A 409 has several meanings, and the meaning decides between ack and nak (protocol/claim.md#python-plane).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, TransportError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.disposition import assert_never
 from noetl_worker.models.fit import LESS_ADVICE
-from noetl_worker.models.settlement import assert_never
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.claim.text_marks import marks_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
@@ -22,15 +22,15 @@ LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
-async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
-    """Claim the command of a `command.issued` event once. Never raises for what a server or a network does."""
+async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAnswer:
+    """Claim the command of a `command.issued` event once. Errors of a server or network are outcomes, never raised."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except AnswerTooLarge as error:
             return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
-            # The claim may be ours now, and then every other worker is refused: ask again, the same id gets it again.
+            # The plane may have granted this claim, and then refuses all other workers. The same id gets it again.
             if left == 0:
                 return RetryLater(str(error))
         except TransportError as error:
@@ -38,8 +38,8 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
     raise AssertionError("the last try returns")
 
 
-def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
-    """What one answer means (the table of docs/delivery.md; protocol/claim.md)."""
+def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return
+    """Return the meaning of one answer (the table of docs/delivery.md; protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)
@@ -54,7 +54,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
             return AuthRefusedClaim(text)
         case Meaning.PASSING | Meaning.OVERLOADED:
             return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
-        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # a redirect, or a 2xx that gives no command, is none of the planes'
+        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # neither plane sends a redirect, or a 2xx without a command
             return RetryLater(text, retry_after_s(answer), is_server_error=True)
         case Meaning.REFUSED:
             return ClaimRefused(text)
@@ -62,7 +62,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
             assert_never(means)
 
 
-def _read_success(answer: Response) -> ClaimOutcome:
+def _read_success(answer: Response) -> ClaimAnswer:
     body = answer.json()
     if type(body) is not dict:
         return _no_object(answer)
@@ -75,10 +75,10 @@ def _read_success(answer: Response) -> ClaimOutcome:
     return Claimed(body, marks_of(answer.body))
 
 
-def _no_object(answer: Response) -> ClaimOutcome:
+def _no_object(answer: Response) -> ClaimAnswer:
     what = f"claim answered {answer.status} with a body that is not a JSON object"
     if answer.error is not None:
         what = f"{what} ({answer.error})"
-        if answer.error.code == "json_size":  # the plane's own, and too much each time
+        if answer.error.code == "json_size":  # the plane's own answer, which will be too large every time
             return ClaimRefused(what)
     return RetryLater(f"{what}: is a proxy in between?", is_server_error=True)

@@ -1,4 +1,4 @@
-"""What a JSON text may have in it: of a whole claim, and of the config that a tool gets."""
+"""Marks of a JSON text: whether a claim or a tool's config may contain templates, references or secrets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from noetl_worker.models.marks import Marks
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )
-"""As the engine gives them."""
+"""Marks for each sum of bits that the engine returns."""
 
 
 def marks_of(text: bytes) -> Marks:
-    """The marks of a JSON text. Keys and texts count alike, also those of JSON inside of a text."""
+    """Return the marks of a JSON text. Keys and values count alike, and so does JSON inside a text."""
     return _BY_SUM[engine.find_marks(text)]

@@ -1,1 +1,1 @@
-"""One command: claimed, hydrated, run as one tool, its cases evaluated. `claimed_command` is the line through it."""
+"""A claimed command: hydrated, run as one tool, its cases evaluated. `claimed_command` calls the rest."""

@@ -1,4 +1,4 @@
-"""Whether the execution of a running command has been cancelled: no plane notifies a worker, so it asks."""
+"""Polling for the cancellation of a running command's execution. No plane notifies a worker of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ log = structlog.get_logger("noetl_worker.cancellation")
 
 
 async def until_cancelled(plane: Plane, command: Command, every_s: float) -> None:
-    """Returns when the plane says that its execution is cancelled. Not knowing is no reason to stop a tool."""
+    """Wait until the plane says that the command's execution is cancelled. An error of the plane does not stop the
+    tool."""
     while True:
         try:
             if await plane.is_cancelled(command.execution_id):
                 return
         except ControlPlaneError as error:
-            log.warning("cancellation_unknown", **command.who(), error=str(error))
+            log.warning("cancellation_unknown", **command.log_ids(), error=str(error))
         await asyncio.sleep(every_s)

@@ -1,7 +1,7 @@
-"""Stage 6: which case holds for a result, and what the worker does about it (protocol/conditions.md#cases).
+"""Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
-Cases run on the tool's result, success or not. What a match means for the events is `results.report`'s part; the one
-action with an effect of its own, `set_var`, happens here, before the terminal events: if it fails, the command fails.
+Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. Only `set_var`
+acts here, before the terminal events, so its failure fails the command.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ log = structlog.get_logger("noetl_worker.cases")
 
 
 def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned | None = None) -> CaseDecision:
-    """The first case that holds for the result.
+    """Return the first case that holds for the result.
 
     Raises:
-        ConditionError: a reached condition cannot be evaluated; it names case and condition.
+        ConditionError: a condition that was reached cannot be evaluated; the text names case and condition.
     """
     if not command.cases:
         return _NO_CASE
@@ -51,7 +51,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
 
     decision = cases.match_cases(command.cases, command.variables, result.data, render)
     if decision.skipped:
-        step_log = StepLog(log.bind(**command.who()), warned or Warned(), command)
+        step_log = StepLog(log.bind(**command.log_ids()), warned or Warned(), command)
         for skipped in decision.skipped:
             metrics.CASES_SKIPPED.inc()
             step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
@@ -59,7 +59,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
 
 
 async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
-    """Do what the matched action does outside of the events: set_var only; goto and retry are the plane's.
+    """Run the action of the matched case if it is set_var. `goto` and `retry` are run by the plane.
 
     Raises:
         ToolError: the plane did not take the variable.
@@ -67,17 +67,17 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     action = decision.action
     if not isinstance(action, SetVar):
         return
-    given = {action.name: action.value}  # the plane stores it in clear
+    given = {action.name: action.value}  # the plane stores the value in clear text
     kept = await redaction.passed_on(given, redaction.known_here())
     if has_null(packed := json_text.dumps(kept)):
-        refusal = NullCharacters.of(packed).refusal("the variable")
+        refusal = NullCharacters.find(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
     try:
         await until_it_passes(
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=COMMAND_TRIES,
-            ids=command.who,
+            ids=command.log_ids,
         )
     except ControlPlaneError as error:
         raise ToolError(

@@ -1,7 +1,7 @@
-"""Stage 6: the matched case, over the engine; templates are rendered here, when a templated side is reached.
+"""Deciding: matches the cases of a command on the engine. Templates are rendered here, when a condition reaches them.
 
 differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
-C059); a case that does not parse is reported instead of dropped silently.
+C059); a case that does not parse is reported, not dropped silently.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
 MOST_CACHED_BYTES: Final = 16 * 1024
-"""Of one table, so 4 MiB of all: compiled, they take several times as much. A playbook's steps carry the same cases in
-every command; a table that is larger is compiled anew."""
+"""Largest table that is cached: at most 4 MiB of JSON in all, several times as much compiled. A step sends the same
+cases in every command; a larger table is compiled each time."""
 
 
 def match_cases(
@@ -38,21 +38,21 @@ def match_cases(
     """Return the first case whose conditions all hold.
 
     Args:
-        cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON; anything
-            that is not a list has no cases.
-        variables: what a bare left side may name; never the tool's result.
+        cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON. Anything but
+            a list counts as no cases.
+        variables: the names that a bare left side may use; the tool's result is not among them.
         data: the tool's `data` (not its envelope); None when the tool returned none.
-        render: renders the template of a side (a text, or a JSON value with such texts) to a JSON value. Called only
-            for a side that is reached, left before right; the tool's data should be visible to it as `result`.
+        render: renders a templated side (a text, or a JSON value with such texts) to a JSON value. It is called only
+            for a side that is reached, left before right, and should offer the tool's data as `result`.
         encoded_data: `data` as JSON, if the caller has it already; saves encoding it again.
 
     Returns:
-        CaseDecision: `index` counts parsable cases only; no index and no action when no case holds; `skipped` has the
-        cases that do not parse.
+        CaseDecision: `index` counts parsable cases only; it and the action are absent when no case holds. `skipped`
+            lists the cases that do not parse.
 
     Raises:
-        ConditionError: a reached condition cannot be evaluated; the text, `case` and `condition` say which one. Codes:
-            `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
+        ConditionError: a condition that was reached cannot be evaluated; the text, `case` and `condition` name it.
+            Codes: `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
 
     Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. Twin: none, both engines are called from here.
     """
@@ -84,13 +84,13 @@ def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -
 def _encoded(value: JsonValue) -> bytes:
     """Return compact JSON that keeps every digit of an integer, which `json_text.dumps` alone would quote.
 
-    What has no JSON form (a date, a Decimal, NaN) gets the form it has in events.
+    A value without a JSON form (a date, a Decimal, NaN) gets the form it has in events.
     """
     if json_text.orjson is not None:
         try:
             packed: bytes = json_text.orjson.dumps(value, json_text.plain)
             return packed
-        except TypeError:  # an integer over 64 bits, a key that is no text, half a surrogate pair
+        except TypeError:  # an integer over 64 bits, a key that is not text, half a surrogate pair
             pass
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=json_text.plain)

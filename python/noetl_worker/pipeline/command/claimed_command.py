@@ -1,4 +1,4 @@
-"""A command that is ours, from its claim to its reported outcome: stages 4 to 7 of `executor.py`."""
+"""A command that this worker has claimed, up to its reported outcome: the stages from preparing to reporting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import structlog
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.models.claim import Claimed
 from noetl_worker.models.command import Command
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.fit import FitRules, SecretTexts
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.report import Report
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.observability import metrics
@@ -29,10 +29,10 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.start_notes import Start, StartNotes
 from noetl_worker.remote.plane.client import Plane
@@ -44,15 +44,14 @@ from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry
 
 CANCELLATION_POLL_S: Final = 5.0
-"""Of the plane and its Postgres a thousand running commands take a twentieth of a core so (docs/scale.md)."""
+"""Seconds between two questions about cancellation. A thousand running commands then cost the plane and its Postgres a
+twentieth of a core (docs/scale.md)."""
 _MOST_CHARS: Final = 500
 log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(frozen=True)
 class WorkerServices:
-    """What the commands of one worker share."""
-
     settings: Settings
     identity: Identity
     registry: Registry
@@ -62,11 +61,11 @@ class WorkerServices:
     slots: Slots
     warned: Warned = field(default_factory=Warned)
     machine: Gate = field(default_factory=partial(Gate, 1))
-    """How many commands this machine has room for; the slots shrink with it."""
+    """Number of commands this machine has room for. The slots shrink with it."""
     starts: StartNotes | None = None
-    """None: no start is noted."""
+    """Counts the starts of a command across deliveries. None: not counted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
-    """How often a running command asks whether its execution is cancelled; 0: never."""
+    """Seconds between two questions about cancellation; 0: never asked."""
 
     @cached_property
     def limits(self) -> CallLimits:
@@ -79,7 +78,7 @@ class WorkerServices:
 
 @dataclass(eq=False, repr=False)
 class ClaimedCommand:
-    """One command of ours; `run` is called once."""
+    """A claimed command. `run` is called once."""
 
     claim: Claimed
     notification: Envelope
@@ -88,9 +87,9 @@ class ClaimedCommand:
     services: WorkerServices
     progress: Progress
     worker_id: str
-    """The name that it was claimed with."""
+    """The name that the command was claimed with."""
     claimed_at: float
-    """Monotonic."""
+    """Monotonic time."""
 
     def __post_init__(self) -> None:
         plane, services, ours = self.plane, self.services, self.services.settings
@@ -99,7 +98,7 @@ class ClaimedCommand:
             plane,
             self.notification.event_id,
             self.worker_id,
-            who=command.who,
+            log_ids=command.log_ids,
             claimed_at=self.claimed_at,
             is_expired=partial(_may_be_anothers, plane, self.delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
@@ -114,18 +113,18 @@ class ClaimedCommand:
             warned=services.warned,
         )
         self._is_copy = plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
-        """Whether the Python plane published it again: copies have the command's id as text
+        """True if the Python plane published the command again: a copy has its id as text
         (protocol/notification.md#message)."""
 
     def _is_again(self) -> bool:
-        """Whether it may have been started before."""
+        """Return whether the command may have been started before."""
         return self._is_copy or self.delivery.num_delivered > 1
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts there can have been.
+        """Return how many of the noted starts can have happened.
 
-        A message has its first delivery noted only if it is a copy. Starts by other messages are among the claims that
-        the plane has recorded; this one is the last of them.
+        The first delivery of a message is noted only if the message is a copy. Starts by other messages are among the
+        claims recorded by the plane, of which this command's is the last.
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:
@@ -134,38 +133,42 @@ class ClaimedCommand:
         try:
             claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
         except ControlPlaneError as error:
-            log.warning("claims_not_counted", **command.who(), error=str(error))
+            log.warning("claims_not_counted", **command.log_ids(), error=str(error))
             return earlier
         return min(noted, max(earlier, claims - 1))
 
-    async def run(self) -> Outcome:
-        """Run the tool, match the cases, report the outcome; give the command back if the worker stops before that."""
+    async def run(self) -> Disposition:
+        """Run the tool, match the cases, and report the outcome. If the worker stops first, return the command to the
+        stream."""
         progress = self.progress
         try:
             try:
                 if progress.is_stopping:
                     raise Interrupted
-                progress.enter(Phase.PREPARING)
+                progress.enter(Stage.PREPARING)
                 starts = self.services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
-                progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
+                progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
-            progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
-            return report if isinstance(report, Outcome) else await self._report(report)
-        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has it
+            progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
+            return report if isinstance(report, Disposition) else await self._report(report)
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the outcome
             progress.absorb(stop)
             return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
             self._events.abandon()
 
-    async def _noted(self, starts: StartNotes) -> Report | Outcome:
-        async with starts.of(self._events.command, self.services.slots, self._possible_starts) as start:
+    async def _noted(self, starts: StartNotes) -> Report | Disposition:
+        async with starts.noted(self._events.command, self.services.slots, self._possible_starts) as start:
             return await self._perform(start)
 
-    async def _perform(self, start: Start | None = None) -> Report | Outcome:
-        """Stages 4 to 7a. Whatever goes wrong becomes the report of a failure, or gives the command back untouched."""
+    async def _perform(self, start: Start | None = None) -> Report | Disposition:
+        """Run the stages up to reporting.
+
+        An error becomes the report of a failure, or returns the command before it had an effect.
+        """
         command, dispatch = self._events.command, None
         try:
             if start is not None:
@@ -189,7 +192,7 @@ class ClaimedCommand:
             self.services.machine.answered(None)
             if result.error is not None:
                 self.progress.failure = result.error.kind
-            self.progress.enter(Phase.DECIDING)
+            self.progress.enter(Stage.DECIDING)
             decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
                 await case_actions.act(decision, command, self.plane)
@@ -198,16 +201,16 @@ class ClaimedCommand:
         except Interrupted:
             raise
         except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
-            if isinstance(error, ResourceShortage):  # this machine has no room for it
+            if isinstance(error, ResourceShortage):  # this machine had no resources left for the command
                 self.services.machine.refused(self._ownership.claimed_at)
                 identity = self.services.identity
-                outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
-                if outcome is not None:
-                    return outcome
-            # Only the text of another error is reported, perhaps to another team's plane: the log has the rest.
+                disposition = await handover.return_unstarted(self._events, identity, self.delivery, error)
+                if disposition is not None:
+                    return disposition
+            # Of other errors only the text is reported, perhaps to another team's plane; the log has the rest.
             if not isinstance(error, (ToolError, ControlPlaneError)):
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
-                safe_log.error("command_raised", **command.who(), exc_info=error)
+                safe_log.error("command_raised", **command.log_ids(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
             self.progress.failure = result.error.kind if result.error is not None else None
@@ -222,43 +225,44 @@ class ClaimedCommand:
         return report
 
     def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-        """One line a failed command; what the tool had to say more is in its events."""
+        """Log one line per failed command. The tool's complete message is in the events."""
         self.progress.has_line = True
         message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
         text = " ".join((report.error or results.fit_text(message, rules)).split())
         (log.debug if self.services.settings.log_commands == "none" else log.warning)(
             "command_failed",
-            **command.who(),
+            **command.log_ids(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
             **self.progress.spent(),
         )
 
     async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
-        self.progress.enter(Phase.WAITING)
+        self.progress.enter(Stage.WAITING)
         async with self.services.slots.kind(dispatch.command.kind):
-            self.progress.enter(Phase.PREPARING)
+            self.progress.enter(Stage.PREPARING)
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
-        try:  # not `before_any_effect`: a context manager costs each command eight calls
+        try:  # not the context manager `before_any_effect`, which costs each command eight calls
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        self.progress.enter(Phase.RUNNING, interrupt=dispatch.interrupt)
+        self.progress.enter(Stage.RUNNING, interrupt=dispatch.interrupt)
         self._events.start()
         return await dispatch.run(prepared)
 
-    async def _report(self, report: Report) -> Outcome:
-        """Stage 7b. What the plane refuses for good is reported as a failure; refused too, it becomes a dead letter."""
+    async def _report(self, report: Report) -> Disposition:
+        """Report the outcome. Events that the plane refuses for good are replaced by a failure, then by a
+        dead letter."""
         try:
             try:
                 await self._events.finish(report, self._ownership)
             except ServerRefused as refused:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
-        except ClaimLost as lost:  # late, and another worker has it, or it is over: that outcome counts
-            return acknowledge.after_claim(lost.claim, self.delivery.tries)
+        except ClaimLost as lost:  # late: another worker's outcome counts, or the command is over
+            return acknowledge.answer_to_claim(lost.claim, self.delivery.tries)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))
@@ -272,11 +276,11 @@ class ClaimedCommand:
 
 
 def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
-    """Whether the claim has to be asked again before the outcome is reported.
+    """Return whether the plane must be asked about the claim before the outcome is reported.
 
-    Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery the outcome of a process before us
-    may be on its way from an outbox (seen: two ends). No method: a command that holds one of its own is a reference
-    cycle, which waits for the collector with all that it has.
+    Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery an earlier process's outbox may be
+    sending the outcome (seen: two outcomes). This is no method: a command that holds one of its own is a reference
+    cycle, and waits for the garbage collector.
     """
-    is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
+    is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -1,8 +1,8 @@
-"""Stage 4: a claim's answer -> a Command: references resolved, JSON-string fields parsed, input bound.
+"""Preparing: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
 
-Fields arrive as objects, as JSON text, or as a reference to the result store (protocol/command.md#python-plane); a task
-sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys that only the worker reads
-(`cases`, `input`, the loop's bookkeeping) are taken out here, so that a tool sees its own fields alone.
+Fields arrive as objects, as JSON text, or as references to the result store (protocol/command.md#python-plane). A task
+sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys for the worker only (`cases`,
+`input`, the loop's bookkeeping) are removed from the config, so a tool sees only its own fields.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Of a context over 512 kB the Rust plane sends this reference alone where its own store does not answer it (source of
-server 3.54.0): without what it stands for, the command would run with nothing in it."""
+"""The only key of a context over 512 kB when the Rust plane's own store does not answer it: a reference to the context
+(source of server 3.54.0). Unless it is resolved, the command would run with no input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""A reference may point to a reference; a longer chain is a loop."""
+"""A reference may point to a reference; a longer chain is taken for a loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Whether a field was moved to the result store: {kind: result_ref | temp_ref, ref: ...}."""
+    """Return whether a field was moved to the result store: {kind: result_ref | temp_ref, ref: ...}."""
     return isinstance(value, dict) and value.get("kind") in _REFERENCE_KINDS and isinstance(value.get("ref"), str)
 
 
 def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
-    """Who the command is, without its context: enough to report on it, whatever the context turns out to be."""
+    """Return the command without its context. This suffices to report a failure, even if the context is invalid."""
     meta: Mapping[str, JsonValue] = body.get("meta") or {}
     return Command(
         execution_id=envelope.execution_id,
@@ -75,21 +75,21 @@ async def hydrate(
     bare: Command | None = None,
     marks: Marks = ALL,
 ) -> Command:
-    """Make the command.
+    """Return the complete command.
 
     Args:
-        body: the claim's answer, checked by claim.py to have execution_id, node_name and action.
-        bare: the command without its context, where it is made already.
-        marks: what the claim may have in it.
+        body: the claim's answer; claim.py has checked that execution_id, node_name and action are there.
+        bare: the command without its context, if the caller has it.
+        marks: which of templates, references and secrets the claim may contain.
 
     Raises:
-        ConfigurationError: a field has a form no plane sends; the text names it.
-        RedactedValue: the plane has put "[REDACTED]" in place of a value in the config or the input.
+        ConfigurationError: a field has a form that no plane sends; the text names the field.
+        RedactedValue: the plane has replaced a value in the config or the input by "[REDACTED]".
         ControlPlaneError: a reference cannot be resolved (may pass).
     """
     redacted: list[str] = []
     command = bare or bare_command(body, envelope, plane)
-    if marks.references:  # what the store has may have anything in it
+    if marks.references:  # a stored result may contain anything
         marks = ALL
     context = body.get("context") or {}
     if type(context) is dict and _STORED_CONTEXT in context:
@@ -105,16 +105,16 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         check_given([config, given, cases])
-    is_list = "tasks" in config  # the tasks of a list are as their author wrote them
+    is_list = "tasks" in config  # the tasks of a list are unrendered, as their author wrote them
     if marks.templates and not is_list and has_template([config, given]):
-        # Texts of earlier steps and of the workload that look like templates, the longest first.
+        # Template-like texts in results of earlier steps and in the workload, the longest first.
         data = sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
     named = partial(names.of_templates, variables, of_step)
-    if names.has_packed(variables):  # the plane may have put it into the config as well, as it does with any value
+    if names.has_packed(variables):  # the plane may have copied packed results into the config too
         config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
         variables = await finished_off_loop(named)
     else:
@@ -131,13 +131,13 @@ async def hydrate(
 
 
 async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> JsonValue:
-    """References followed, JSON text parsed. `redacted`: where the plane has taken something out is added to it."""
+    """Follow references and parse JSON text. Places where the plane has taken values out are added to `redacted`."""
     for _ in range(_MAX_HOPS):
         if is_reference(value):
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
             try:
-                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
             except AnswerTooLarge as error:
                 text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
                 raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error
@@ -175,14 +175,14 @@ async def _config(value: JsonValue, command: Command, plane: Plane, redacted: li
         if not isinstance(config, dict):
             text = f"the command's tool_config is {type(config).__name__}, expected an object or a list"
             raise ConfigurationError(text)
-    # Null place holders of the Python plane (`spec`, `output`) say nothing.
+    # The Python plane sends nulls as place holders (`spec`, `output`).
     return {key: config[key] for key in config if config[key] is not None}
 
 
 async def _step_input(
     context: Mapping[str, JsonValue], command: Command, plane: Plane, redacted: list[str]
 ) -> dict[str, Any]:
-    """The step's input with the loop's bookkeeping (`__loop_*`): `context.input`, else `args`."""
+    """Return the step's input with the loop's bookkeeping (`__loop_*`). `context.input` wins over `args`."""
     merged: dict[str, Any] = {}
     for name in INPUTS:
         merged.update(await _object(context.get(name), name, command, plane, redacted))
@@ -190,9 +190,9 @@ async def _step_input(
 
 
 def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
-    """The step's input and the tool's own one, which leaves the config.
+    """Return the step's input merged with the tool's own input, which is removed from the config.
 
-    Key by key the tool's wins, and on the Python plane the step's (recorded: step-input).
+    For each key the tool's input wins; on the Python plane the step's wins (recorded: step-input).
     """
     step = {key: item for key, item in of_step.items() if not key.startswith(_LOOP)} if of_step else {}
     own: dict[str, Any] = {}
@@ -205,10 +205,10 @@ def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRul
 
 
 def _marked(value: Any, data: Sequence[str]) -> Any:
-    """A tool's config with its texts that hold data as PlainText.
+    """Return a tool's config in which texts that came from data are PlainText, so that they are not rendered.
 
-    The plane has rendered the config of a single tool: what looks like a template in it came out of a value, or it is
-    the author's and the plane could not render it.
+    The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
+    its author wrote it and the plane could not render it.
     """
     if isinstance(value, str):
         return PlainText(value) if has_template(value) and _is_of_data(value, data) else value
@@ -228,12 +228,12 @@ def _is_of_data(text: str, data: Sequence[str]) -> bool:
 
 
 def _has_closed_marks(text: str) -> bool:
-    """Not a pattern: from each mark on it would look through the rest of a text that closes none."""
+    """Return whether a text has an opened and closed template mark. A pattern would take quadratic time."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
 def _whole(value: Any, names: Names) -> Any:
-    """Return a tool's config with the results in it that are packed as they were, their texts as data."""
+    """Return a tool's config with the packed results in it unpacked, their texts marked as data."""
     if isinstance(value, dict):
         whole = names.whole(value)
         return _as_data(whole) if whole is not value else {key: _whole(item, names) for key, item in value.items()}
@@ -249,7 +249,7 @@ def _as_data(value: Any) -> Any:
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """`cases` of the context, else of the tool's config (as the recorded playbooks write them); or `case` there."""
+    """Return the cases: `cases` or `case` of the context, else of the config (as in the recorded playbooks)."""
     found: JsonValue = None
     for name in _CASES:
         if name in context and found is None:
@@ -262,7 +262,8 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """As the notification has it: the planes compare with what they sent (protocol/notification.md#message)."""
+    """Return the command id in the form of the notification, with which the planes compare
+    (protocol/notification.md#message)."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:
@@ -273,7 +274,8 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """`attempt` on the wire, `attempts` in the published worker's mind (protocol/command.md#python-plane)."""
+    """Return the attempt. The plane sends `attempt`; the published worker reads `attempts`
+    (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
 

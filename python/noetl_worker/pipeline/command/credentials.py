@@ -1,10 +1,10 @@
-"""Credential aliases and keychain references, resolved at the last moment, and the secret values they held.
+"""Credential aliases and keychain references, resolved just before the tool runs, and the secrets in them.
 
-A secret never enters a persisted context; one that does not resolve is a failed command that names it, never an empty
-text. Every secret handed to a tool is remembered for the redaction of all that leaves.
+A secret never enters a stored context. If one does not resolve, the command fails and names it; it never becomes an
+empty text. Every secret given to a tool is remembered and redacted in all that leaves the worker.
 
-Who may see a cached secret is in its key: a credential is asked for with the execution's id, so its answer is that
-execution's; a keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
+The key of a cached secret limits who sees it. A credential is fetched with the execution's id, so the answer belongs to
+that execution. A keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
 execution (protocol/executions.md#credentials: the plane's own cache keys).
 """
 
@@ -36,13 +36,11 @@ _log = structlog.get_logger("noetl_worker.credentials")
 _ALLOW: Final = "NOETL_WORKER_CREDENTIALS_ALLOW"
 _REFERENCE_KEY: Final = "$noetl_ref"
 _SCOPES: Final = ("global", "local", "shared")
-"""In the order they are asked: a playbook's entries are global unless it says otherwise (recorded: keychain-set)."""
+"""Scopes in the order they are tried. A playbook's entries are global by default (recorded: keychain-set)."""
 _KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
 
 
 class CommandCredentials:
-    """The credentials of one command."""
-
     def __init__(self, command: Command, plane: Plane) -> None:
         self._command = command
         self._plane = plane
@@ -51,19 +49,19 @@ class CommandCredentials:
         self.known = KnownSecrets(plane.client.own_secrets, most=MOST_OF_A_COMMAND)
 
     def keep(self, text: str) -> bool:
-        """Remember a secret that a tool got by itself. False: it is too weak to be taken out of results."""
+        """Remember a secret that a tool fetched itself. Return False if it is too weak to be taken out of results."""
         return self.known.add(text)
 
     def forget(self) -> None:
-        """A tool was refused with these secrets: the next command asks the plane again."""
+        """Drop the cached secrets after a tool was refused with them. The next command asks the plane again."""
         self._cache.forget(self._used)
 
     async def credential(self, alias: str) -> Mapping[str, JsonValue]:
-        """The data of a credential alias, with its `type`.
+        """Return the data of a credential alias, with its `type`.
 
         Raises:
-            CredentialError: there is none or the operator does not allow it (final), or the plane cannot be asked
-                (retryable).
+            CredentialError: the credential is missing or not allowed by the operator (final), or the plane cannot be
+                asked (retryable).
         """
         if not alias.strip():
             raise CredentialError("the alias of a credential is empty: `auth` must name one")
@@ -88,7 +86,7 @@ class CommandCredentials:
         return found
 
     async def resolve_references(self, value: JsonValue) -> JsonValue:
-        """`value` with every {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret
+        """Return `value` with each {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret
         (protocol/command.md#python-plane)."""
         if isinstance(value, dict):
             reference = value.get(_REFERENCE_KEY)
@@ -100,7 +98,7 @@ class CommandCredentials:
         return value
 
     async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
-        """The name space `keychain` of templates; what it does not have is undefined, and never an empty text."""
+        """Return the name `keychain` of templates. A missing entry is undefined, never an empty text."""
         entries = {name: await self._entry(name) for name in sorted(names)}
         there = {name: item for name, item in entries.items() if item is not None}
         return SecretEntry(
@@ -115,7 +113,7 @@ class CommandCredentials:
         return RULES[self._command.dialect].keychain_is_credentials
 
     async def _check_allowed(self, alias: str) -> None:
-        """Raise CredentialError where the operator allows the command's playbook no such alias."""
+        """Raise CredentialError unless the operator allows the alias for the command's playbook."""
         allowed = self._plane.client.credentials_allow
         if allowed is None:
             return
@@ -132,7 +130,6 @@ class CommandCredentials:
         )
 
     async def _playbook_path(self, alias: str) -> str | None:
-        """The catalog's path of the command's playbook, None where it is unknown."""
         catalog_id = self._command.catalog_id
         if catalog_id is None:
             return None
@@ -156,7 +153,7 @@ class CommandCredentials:
         return entry if field is None else SecretEntry(entry if isinstance(entry, dict) else {}, name).field(str(field))
 
     async def _entry(self, name: str) -> JsonValue:
-        """The entry, never null or empty; None, and a warning, where the plane has none of this name."""
+        """Return the entry, never null or empty. If the plane has none of this name, log a warning and return None."""
         if self._is_by_credentials:
             return await self._entry_by_credentials(name)
         command = self._command
@@ -182,8 +179,11 @@ class CommandCredentials:
         )
 
     async def _entry_by_credentials(self, name: str) -> JsonValue:
-        """As `_entry`. The plane resolves its entries of kind `credential` by the execution's id, and no others; any
-        credential of this name answers as well, so the operator's list of allowed ones holds."""
+        """Return the credential of this name for `_entry`, if the operator allows it.
+
+        The plane resolves by the execution's id its entries of kind `credential`, and any other credential of this
+        name.
+        """
         try:
             return dict(await self.credential(name))
         except CredentialError as error:
@@ -194,10 +194,10 @@ class CommandCredentials:
         return None
 
     def _warn_of_missing(self, name: str, advice: str) -> None:
-        _log.warning("keychain_entry_missing", entry=name, **self._command.who(), advice=advice)
+        _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
-        """Once per name and worker: what a tool shows of such a secret leaves in its results."""
+        """Log a weak secret, once per name and worker: results may show it."""
         named = self._plane.client.weak_secrets
         if fields and (what, name) not in named:
             named.add((what, name))
@@ -205,8 +205,8 @@ class CommandCredentials:
                 "weak_secret",
                 of=f"{what} {name!r}",
                 fields=fields,
-                **self._command.who(),
-                problem="too short or too common to be distinguished from a word: it is not taken out of results",
+                **self._command.log_ids(),
+                problem="the secret looks like a common word or is too short, so it is not taken out of results",
                 advice="use a random text of at least 12 characters",
             )
 
@@ -219,7 +219,7 @@ class CommandCredentials:
         token = answer.get("token_data")
         if answer.get("status") != "success" or token in (None, "", {}, []):
             status = "empty" if answer.get("status") == "success" else answer.get("status")
-            return Fetched({"status": status}, 0)  # a negative answer is never kept
+            return Fetched({"status": status}, 0)  # a negative answer is never cached
         return Fetched({"status": "success", "token": token}, _lifetime_s(answer, token))
 
     async def _get(self, key: Key, fetch: Callable[[], Awaitable[Fetched]]) -> Any:
@@ -228,23 +228,23 @@ class CommandCredentials:
 
 
 async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
-    """The plane's answer for a command; a passing trouble is waited out.
+    """Return the plane's answer; an error that may pass is retried.
 
     Raises:
-        CredentialError: names what was asked for; retryable only when the same command may succeed later.
+        CredentialError: the text names `what`; retryable only if the same command may succeed later.
     """
 
     async def once() -> T:
         try:
             return await call()
         except AuthRefused as error:
-            # The same token has just claimed the command, so this is about the secret and does not pass.
+            # The plane has just accepted this token for the claim: the refusal concerns the secret and does not pass.
             raise CredentialError(
                 f"{what} is refused by the control plane: {error}", code="credential_refused"
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.who)
+        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"
@@ -252,9 +252,9 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:
-    """The keychain entries that templates inside `value` name: `keychain.name`, `keychain["a name"]`.
+    """Return the keychain entries that templates in `value` name: `keychain.name`, `keychain["a name"]`.
 
-    None when none of them speaks of the keychain. One that computes a name finds nothing, and is an error.
+    None: no template mentions the keychain. A template that computes the name finds no entry and fails.
     """
     if next(_templates(value), None) is None:
         return None
@@ -266,11 +266,11 @@ def _templates(value: JsonValue) -> Iterator[str]:
 
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
-    """Seconds the secret is still good for, by what the plane or the secret itself says; None when neither does."""
+    """Return the seconds for which the secret is valid, by the plane or the secret itself, or None if unknown."""
     ends: list[float] = []
     ttl_s = record.get("ttl_seconds")
     if isinstance(ttl_s, (int, float)):
-        ends.append(float(ttl_s))  # relative, so that a clock of ours that is wrong does not matter
+        ends.append(float(ttl_s))  # relative, so that a wrong local clock does not matter
     else:
         ends += _until(record.get("expires_at"))
     if isinstance(data, dict):
@@ -279,7 +279,8 @@ def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
 
 
 def _until(moment: JsonValue) -> list[float]:
-    """Seconds from now to an ISO 8601 text or a Unix time (seconds or milliseconds); none for anything else."""
+    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or an empty list for other
+    values."""
     if isinstance(moment, str):
         try:
             parsed = datetime.datetime.fromisoformat(moment.replace("Z", "+00:00"))

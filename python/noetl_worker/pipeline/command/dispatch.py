@@ -1,6 +1,6 @@
-"""Stage 5: run exactly one tool for a command, under its timeout.
+"""Running: runs exactly one tool for a command, within its timeout.
 
-`dev` and `run` both come through here. A tool reaches the worker only by the ToolContext made here.
+`dev` and `run` both use this module. A tool reaches the worker only by the ToolContext made here.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ _MOST_PLACES: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """How long a tool may run, in seconds, and how strictly its templates are read."""
+    """Timeouts of a tool in seconds, and the strictness of its templates."""
 
     default_s: float
-    """For a command that sets none."""
+    """Timeout for a command that sets none."""
     cancellation_poll_s: float
-    """Between two questions whether the execution is cancelled; 0: never asked."""
+    """Time between two questions about cancellation; 0: never asked."""
     undefined_is_error: bool = False
-    """For templates."""
+    """True if an undefined variable in a template is an error."""
     hard_s: float = 86_400.0
-    """Whatever the command sets."""
+    """Upper limit on any timeout that a command sets."""
 
 
 class _Slots(Protocol):
@@ -74,11 +74,10 @@ class Dispatch:
     slots: _Slots
     warned: Warned = field(default_factory=Warned)
     ran_at: float = field(default=0.0, init=False)
-    """When its tool began, monotonic; 0: it has not."""
+    """Monotonic time when the tool began; 0: not yet."""
     ran_s: float = field(default=0.0, init=False)
-    """How long that ran."""
     credentials: CommandCredentials = field(init=False)
-    """The secret values that were handed to the tool are taken out of everything that leaves."""
+    """The command's credentials. Their secrets are redacted in everything that leaves the worker."""
     _bound: StepLog | None = field(default=None, init=False)
     _stop: Stop = field(default_factory=Stop, init=False)
     _scope: CallScope | None = field(default=None, init=False)
@@ -87,24 +86,24 @@ class Dispatch:
         self.credentials = CommandCredentials(self.command, self.plane)
 
     def interrupt(self) -> None:
-        """The worker stops: so does the tool, if it runs."""
+        """Stop the tool, if it runs, because the worker stops."""
         self._stop.set(SHUTDOWN)
         if self._scope is not None:
             self._scope.interrupt(SHUTDOWN)
 
     def _log(self) -> StepLog:
-        """A logger with the command's ids; most commands have nothing to log."""
+        """Return the logger with the command's ids, made on first use: most commands log nothing."""
         if self._bound is None:
             command = self.command
-            log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
+            log = structlog.get_logger("noetl_worker.tool").bind(**command.log_ids())
             self._bound = StepLog(log, self.warned, command)
         return self._bound
 
     async def prepare(self) -> PreparedTool:
-        """Resolve secrets, render and validate: everything that can go wrong before `command.started`.
+        """Resolve secrets, render and validate: everything that can fail before `command.started`.
 
         Raises:
-            ToolError: unknown kind, bad config, a template or a credential that cannot be resolved.
+            ToolError: unknown kind, invalid config, or a template or credential that cannot be resolved.
         """
         command, known, strict = self.command, self.credentials.known, self.limits.undefined_is_error
         config, given, marks = command.config, command.input, command.marks
@@ -119,11 +118,11 @@ class Dispatch:
             given = await self.credentials.resolve_references(dict(given))
             config = await self.credentials.resolve_references(dict(config))
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
-        config, values = await inputs.of(config, given)
-        # A template may have put anything in; else a config whose own text names no secret has none.
+        config, values = await inputs.merge(config, given)
+        # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
-        # In an address without a login all that is secret is found; a word may stand beside one that nobody finds.
+        # `add_inline` finds every secret in an address without a login. Beside a secret's name it may miss one.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
         )
@@ -137,7 +136,8 @@ class Dispatch:
         prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)
-        if command.redacted and (read := places_in_code(command.config, command.redacted)):  # templates that do, fail
+        # A template that reads such a value raises; code does not.
+        if command.redacted and (read := places_in_code(command.config, command.redacted)):
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
         return prepared
@@ -148,7 +148,7 @@ class Dispatch:
         Raises:
             CommandCancelled: its execution was cancelled.
             Interrupted: the worker stops.
-            ToolError, or whatever else the tool raised.
+            ToolError: the tool failed. Any other exception of the tool is raised as it is.
         """
         started = self.ran_at = time.monotonic()
         kind = self.command.kind
@@ -177,14 +177,14 @@ class Dispatch:
         poll_s, command = self.limits.cancellation_poll_s, self.command
         asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
         timeout_s = prepared.timeout_s or self.limits.hard_s
-        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
+        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
-        """A task sequence's data has one shape per plane (protocol/tasks.md#lists)."""
+        """Return the result with a task sequence's data in the plane's shape (protocol/tasks.md#lists)."""
         if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))
         if result.exit_code is None and result.status is ToolStatus.SUCCESS:
-            result = replace(result, exit_code=0)  # recorded (output-sql-ok): whatever its last task was
+            result = replace(result, exit_code=0)  # recorded (output-sql-ok): 0 whatever the last task returned
         return replace(result, data=rust_form(data))
 
     def _context(self, values: ToolValues) -> ToolContext:
@@ -220,9 +220,9 @@ class Dispatch:
     async def _run_tool(
         self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
     ) -> ToolResult:
-        """A tool inside of a sequence, within its own timeout.
+        """Run a tool inside a sequence, within its own timeout.
 
-        Its own secrets are known before it runs, and a refusal drops them.
+        The secrets in its config are remembered before it runs, and a refusal drops the cached ones.
         """
         await self.registry.load(kind)
         if self.command.redacted:

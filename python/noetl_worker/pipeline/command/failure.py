@@ -1,4 +1,4 @@
-"""What an exception after the claim is reported as."""
+"""Conversion of an exception after the claim into a reported failure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""A cause as long as this that is part of an earlier text adds nothing to it; a shorter one may by chance."""
+"""Shortest cause that is dropped when an earlier text contains it. A shorter text may be contained by chance."""
 
 
 def failure_of(error: BaseException) -> ToolResult:
-    """The failure that an exception after the claim is reported as: type, message and cause chain (T-19)."""
+    """Return the failure to report for an exception after the claim: type, message and chain of causes."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -20,7 +20,7 @@ def failure_of(error: BaseException) -> ToolResult:
         seen.add(id(current))
         text = str(current)
         is_repeated = len(text) >= _REPEATED_CHARS and any(text in earlier for earlier in chain)
-        if not is_repeated:  # else "X; caused by ValueError: X"
+        if not is_repeated:  # avoids "X; caused by ValueError: X"
             chain.append(text if isinstance(current, ToolError) and text else describe(current))
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     message = "; caused by ".join(dict.fromkeys(chain))

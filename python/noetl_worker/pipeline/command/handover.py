@@ -1,6 +1,6 @@
-"""What becomes of a command when the worker stops, or when it may have passed to another worker.
+"""Returning commands when the worker stops, and checking that a claim is still ours.
 
-Interrupted is not failed: a stop never adds a second outcome to one that is on its way.
+Interrupted is not failed: a stop never adds a second outcome to one that is being sent.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
+from noetl_worker.models.disposition import Disposition, assert_never
 from noetl_worker.models.report import Report
-from noetl_worker.models.settlement import Outcome, assert_never
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.delivery import acknowledge
@@ -47,24 +47,24 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimedOnce:
-    """Whether a command that this process has claimed is still ours (emitter.Ownership)."""
+    """The claim of a command by this process, and whether it is still ours (emitter.Ownership)."""
 
     plane: Plane
     event_id: int
     worker_id: str
-    who: Callable[[], dict[str, object]]
-    """The ids of its lines in the log."""
+    log_ids: Callable[[], dict[str, object]]
+    """Returns the ids for log lines."""
     claimed_at: float
-    """Monotonic."""
+    """Monotonic time."""
     is_expired: Callable[[float], bool]
-    """Whether at this time the delivery was without in_progress for longer than ack_wait."""
+    """Returns True if another worker may have the command by then (`_may_be_anothers`)."""
     lease_s: float
-    """How long a claim is the holder's, whatever became of it."""
+    """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
-    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
-        """Of an outcome that is late from the start: its claim is asked before anything is sent."""
-        return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
+    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+        """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
+        return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
@@ -74,11 +74,11 @@ class ClaimedOnce:
         return time.monotonic() - self.claimed_at
 
     async def confirm(self) -> None:
-        """Ask whose the command is, for as long as it takes to know. Raises ClaimLost when it is not ours.
+        """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
 
-        Also when the plane says again and again that it knows no such command (a database that was lost or restored):
-        its outcome would be asked about for ever. Not when it was given to another for its age alone: of two runs the
-        plane takes the end that comes first, and where each takes longer than a claim lasts, none would be reported.
+        ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
+        database). It is not raised if the plane gave the command away for the claim's age alone: of two runs the plane
+        takes the first outcome, and where both outlast a claim, none would be reported.
         """
         tries = 0
         while True:
@@ -88,7 +88,7 @@ class ClaimedOnce:
                 case Claimed() | HeldByThisWorker():
                     return
                 case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
-                    log.warning("claim_given_away", **self.who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                    log.warning("claim_given_away", **self.log_ids(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
@@ -100,17 +100,17 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", **self.who(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning("claim_unknown", **self.log_ids(), reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)
 
 
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
-) -> Outcome | None:
-    """A command that this machine had no room for; None when it has to be reported as failed."""
+) -> Disposition | None:
+    """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
-    outcome = acknowledge.short_of_resources(
+    disposition = acknowledge.short_of_resources(
         dialect,
         delivery.tries,
         delivery.age_s(),
@@ -120,17 +120,18 @@ async def return_unstarted(
     )
     log.error(
         "resource_shortage",
-        **command.who(),
+        **command.log_ids(),
         error=str(short),
-        returned=outcome is not None,
+        returned=disposition is not None,
         advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
         "WORKER_MAX_CONCURRENT lower",
     )
-    return outcome
+    return disposition
 
 
-async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
-    """A command that was not done. On a plane where nobody could take it up again, it is reported as failed."""
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Disposition:
+    """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
+    failed."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
@@ -139,5 +140,5 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
             await events.finish(failure, ownership)
             return acknowledge.REPORTED
         except ControlPlaneError as error:
-            log.error("interruption_not_reported", **events.command.who(), error=repr(error))
+            log.error("interruption_not_reported", **events.command.log_ids(), error=repr(error))
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -1,4 +1,4 @@
-"""What a tool is given: its config with all of the command's input, and the values that its templates see."""
+"""The input of a tool: its config merged with the command's input, and the values for its templates."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from noetl_worker.text.templates.redacted import check_given
 from noetl_worker.tools.contract import Render, ToolValues
 
 _Given = tuple[str, JsonValue]
-"""(the field, its value)"""
+"""(field, value)"""
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Inputs:
-    """The failure of one command."""
+    """Merges and renders the input of one command."""
 
     command: Command
     credentials: CommandCredentials
     worker_id: str
     fields_of: Callable[[str], frozenset[str]]
-    """Those of a kind."""
+    """Returns the fields of a kind."""
     is_strict: bool
-    """Whether an undefined variable is an error."""
+    """True if an undefined variable is an error."""
 
-    async def of(
+    async def merge(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
-        """The config with all of the command's input, rendered, and the values to render the rest of it with."""
+        """Return the config merged with the command's input and rendered, and the values for further templates."""
         has_templates = self.command.marks.templates
         templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
-        # A template in the input sees the values beside it, no template: it would find its own text.
+        # A template in the input sees only the plain values of the input, not its own text.
         plain = (
             {name: value for name, value in given.items() if not template.has_template(value)}
             if has_templates
@@ -53,15 +53,20 @@ class Inputs:
             values = await self._values(inputs, templates)
         if inputs:
             config = {**config, "input": inputs}
-            render = values.render  # the input is data by now: it is not rendered a second time
+            render = values.render  # already rendered: it is data now
             values.render = lambda value, extra=None: value if value is inputs else render(value, extra)
         return config, values
 
     async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
-        """`given`: the input that templates see; `templates`: where some may be."""
+        """Return the values for templates.
+
+        Args:
+            given: the input that templates see.
+            templates: the fields that may have templates.
+        """
         command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
-            # The input has been rendered by the plane; what is in braces there now is data (or had no value).
+            # The plane has rendered the input: braces left in it are data (or had no value).
             **command.variables,
             **given,
             # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
@@ -82,7 +87,7 @@ class Inputs:
         return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
     def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The config, and what it has under `spec`, without what `_merged` has taken from it."""
+        """Return the config, and its `spec`, without the inputs that `_merged` has taken."""
         left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
         return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
@@ -92,7 +97,8 @@ class Inputs:
         return inputs_of(self.fields_of(self.command.kind))
 
     def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Inputs that the config still has: objects under `spec`, and one text at the top that is to give an object."""
+        """Return the inputs left in the config: the objects under `spec`, and texts at the top that should give an
+        object."""
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
         names = self._inputs
@@ -108,7 +114,8 @@ class Inputs:
         given: Mapping[str, JsonValue],
         variables: Mapping[str, JsonValue],
     ) -> dict[str, JsonValue]:
-        """All inputs, rendered, as one. Which one wins is the plane's, as with objects (`command._input`)."""
+        """Return all inputs, rendered and merged. The plane decides which one wins, as with objects
+        (`command._input`)."""
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}
@@ -123,7 +130,7 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """An input, rendered. What is missing is null, and on the Python plane an empty text (recorded: view-*)."""
+        """Return a rendered input. A missing value is null, on the Python plane an empty text (recorded: view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:
@@ -132,7 +139,7 @@ class Inputs:
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:
-    """For commands with values that the plane has taken out: what is rendered has none in it, or raises."""
+    """Return a `render` that raises if a value that the plane has redacted is in the rendered text."""
 
     def render_and_check(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         rendered = render(value, extra)

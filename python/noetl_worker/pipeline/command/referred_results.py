@@ -1,9 +1,9 @@
-"""Results of earlier steps that a claim has as a reference and a preview, put in the place of the preview.
+"""Fetches results of earlier steps that a claim contains only as a reference and a preview.
 
-Both planes hand them out so (protocol/results.md#store). A template that reads past the preview would get nothing, or
-the first row as if it were all of them, silently. So what the command's own templates and code read, and the preview
-does not say, is fetched: each reference once. Where they come later (`workbook`, a script at an address), all results
-are. What cannot be fetched is an error.
+Both planes send large results so (protocol/results.md#store). A template that reads more than the preview would
+silently get nothing, or the first row as if it were all rows. So the results that the command's templates and code read
+beyond the preview are fetched, each once. If that code comes later (`workbook`, a script at an address), all results
+are fetched. A result that cannot be fetched is an error.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
 _MAX_BYTES: Final = MAX_RESULT_BYTES
-"""Of all results that one command fetches: as much as one answer may have."""
+"""Limit on all results fetched for one command, the same as for one answer."""
 _KEPT_TEXT_BYTES: Final = 500
-"""A longer text of a preview may be the beginning of one."""
+"""Length from which a text in a preview may be truncated."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
-"""Fields that say where the result is: whoever reads them wants no more."""
+"""Fields with the result's address. A template that reads one does not need the result."""
 _COPIES: Final = ("ctx", "workload")
-"""Names that hold copies of the others."""
+"""Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""How code of `python` gets at the command's variables; a script of `rhai` has them all as its own."""
+"""Names by which `python` code reads the command's variables. In `rhai` each variable is a name of the script."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
-"""Kinds whose `script` may be an address, and what is there reads the command's variables."""
+"""Kinds whose `script` may be an address, with code that reads the command's variables."""
 
 
 async def with_referred_results(
@@ -46,17 +46,17 @@ async def with_referred_results(
     plane: Plane,
     redacted: list[str],
 ) -> dict[str, Any]:
-    """The variables, with the full result of every earlier step that the command reads past its preview.
+    """Return the variables with the full result of each earlier step that the command reads beyond its preview.
 
     Args:
-        variables: as the claim has them; they are not changed.
+        variables: from the claim; they are not changed.
         fields: the command's config and input.
-        cases: its cases; a bare left side names a variable.
-        command: whose they are: its tool kind (tasks of a list have their own), and its ids for the log.
-        redacted: where the plane has taken something out of the results is added to it.
+        cases: the command's cases; a bare left side names a variable.
+        command: gives the tool's kind (tasks of a list have their own) and the ids for the log.
+        redacted: extended by the places where the plane has taken values out of the results.
 
     Raises:
-        ToolError: a result cannot be fetched, or they are too large together. It names the step.
+        ToolError: a result cannot be fetched, or the results are too large together. The text names the step.
     """
     referred = plane.rules.names.referred(variables)
     if not referred:
@@ -80,7 +80,7 @@ async def with_referred_results(
 
 
 def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """The results that templates and code in a value need. `kind`: of the tool that runs code outside a task."""
+    """Return the results that templates and code in a value need. `kind` applies to code outside of a task."""
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
     while waiting:
@@ -102,8 +102,10 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 
 
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
-    """Whether a tool fetches what reads the variables, so that nobody knows by now which: an entry of the workbook, a
-    script at an address. A script of several lines is none."""
+    """Return whether a tool fetches its code later, so that its variables are unknown now.
+
+    That is an entry of the workbook or a script at an address. A script of several lines is not an address.
+    """
     if kind == "workbook":
         return True
     script = fields.get("script") if kind in _SCRIPT_FROM_ELSEWHERE else None
@@ -113,7 +115,7 @@ def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
 
 
 def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
-    """The left sides of conditions: a bare one is a variable's name."""
+    """Yield the left sides of conditions. A bare one is a variable's name."""
     for case in cases:
         conditions = fields_of(case).get("when")
         for condition in conditions if isinstance(conditions, list) else []:
@@ -125,7 +127,7 @@ def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
 def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> set[str]:
     if kind not in ("python", "rhai"):
         return set()
-    if code.lstrip().startswith("{{"):  # a template gives the code
+    if code.lstrip().startswith("{{"):  # a template inserts the code
         return set(referred)
     if kind == "python" and not _CODE_READS_NAMES.search(code):
         return set()
@@ -133,7 +135,7 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """The results that a path needs; all of them where it takes a name that holds them as a whole."""
+    """Return the results that a path needs: all, if the path ends at a name that holds them all."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:
@@ -148,7 +150,7 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """The results that are below a name: the planes, or `command.py`, have copies of all names there."""
+    """Return the results below a name: the planes, or `command.py`, copy all names there."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
@@ -158,7 +160,8 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
-    """Whether a preview has what the full result has at a path: no list, no object, no long text."""
+    """Return whether a preview has the same value at a path as the full result. Lists, objects and long texts may
+    differ."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
@@ -193,7 +196,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.who)
+        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except AnswerTooLarge as error:
         raise ToolError(
             f"{what} ({earlier.size} bytes) is too large: {error}: {LESS_ADVICE}", kind="resource"

@@ -1,4 +1,4 @@
-"""The control plane as the tool of a command sees it."""
+"""The control plane as a command's tool sees it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _STORED_ADVICE: Final = (
 
 
 class ToolPlane:
-    """The control-plane calls a tool may make (tools/contract.py, ToolControlPlane).
+    """The control-plane calls that a tool may make (tools/contract.py, ToolControlPlane).
 
-    What the plane is given to keep leaves without the command's secrets.
+    The command's secrets are taken out of all values that the plane stores.
     """
 
     def __init__(
@@ -88,4 +88,4 @@ class ToolPlane:
 def _require_no_null(packed: bytes, what: str) -> None:
     """Raise ToolError for a character that no plane can store."""
     if has_null(packed):
-        raise ToolError(NullCharacters.of(packed).refusal(what), kind="transform")
+        raise ToolError(NullCharacters.find(packed).refusal(what), kind="transform")

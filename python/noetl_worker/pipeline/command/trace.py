@@ -1,9 +1,9 @@
-"""The trace of one delivery: a `process` span, and below it `claim`, `tool KIND`, `cases`, `events` and `ack`.
+"""The trace of one delivery: a `process` span with child spans `claim`, `tool KIND`, `cases`, `events` and `ack`.
 
-What is traced is what the stop of a worker looks at: each phase of its progress that has a name here is a span. Names
-and attributes are those of OpenTelemetry's messaging conventions; the trace goes on from the notification's
-`traceparent` (a header, or in the `trace` of the body). Without one the commands of an execution share a trace, whose
-id every worker makes of the plane and the execution; they have no parent, since nobody would send that span.
+Each stage with a name in `_SPANS` is a span. Names and attributes follow OpenTelemetry's messaging conventions. The
+trace continues the notification's `traceparent` (a header, or in the `trace` of the body). Without one, the commands of
+an execution share a trace. Every worker computes its id from the plane and the execution. These spans have no parent,
+because nobody would send it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from noetl_worker import __version__
+from noetl_worker.models.disposition import DispositionKind
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import OutcomeKind
 from noetl_worker.observability.tracing import CURRENT
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,25 +46,25 @@ _W3C: Final = TraceContextTextMapPropagator()
 _NO_PARENT: Final = otel_context.Context()
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _SPANS: Final = {
-    Phase.CLAIMING: "claim",
-    Phase.RUNNING: "tool",
-    Phase.DECIDING: "cases",
-    Phase.REPORTING: "events",
-    Phase.SETTLING: "ack",
+    Stage.CLAIMING: "claiming",
+    Stage.RUNNING: "running",
+    Stage.DECIDING: "deciding",
+    Stage.REPORTING: "reporting",
+    Stage.ANSWERING: "answering",
 }
-_FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
+_FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEFORE, DispositionKind.FINISHED_HERE})
 
 
 class ExecutionTraceIds(RandomIdGenerator):
-    """Ids of traces that begin here: a sampler that goes by the id decides the same in each worker."""
+    """Ids of traces that begin here. A sampler that decides by the id decides alike in every worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
         self.notification: Envelope | None = None
-        """Whose trace is begun next; None: it belongs to no execution."""
+        """The notification whose trace begins next. None: it belongs to no execution."""
         self._execution: tuple[str, int] | None = None
         self._trace_id = 0
-        """Of the execution before: the next command is mostly of the same one."""
+        """Trace id of the previous execution, mostly the same."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
@@ -89,22 +89,22 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # spans are named after it: subjects are many
+            "messaging.destination.template": settings.nats_subject,  # names the spans: subjects are many
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """In the command's own task: what runs in it, and in the task of its tool, belongs to this trace.
+        """Begin the trace in the command's own task, so that its code and its tool's task belong to the trace.
 
         Args:
-            notification: None where it cannot be read.
+            notification: None if it cannot be read.
         """
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
-        self._trace_ids.notification = notification  # asked at once, if there is no parent
+        self._trace_ids.notification = notification  # read at once, if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -130,7 +130,7 @@ class DeliveryTraces:
                         "noetl.step": notification.step,
                     }
                 )
-            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
+            progress.listener = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
         CURRENT.set(traced)
@@ -141,7 +141,7 @@ class DeliveryTraces:
 
 
 class _Unrecorded:
-    """A trace that is sampled out: one span, which nothing is written to, for all that the command asks."""
+    """A trace that is sampled out: a span that nothing is written to."""
 
     __slots__ = ("_at", "headers")
 
@@ -159,7 +159,7 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The spans of a delivery: each phase that has a name here is one, below that of the delivery."""
+    """The recorded spans: one per stage named in `_SPANS`, below the delivery's own."""
 
     tracer: Tracer
     process: Span | None
@@ -170,19 +170,19 @@ class _Recorded:
     stage: Span | None = field(default=None, init=False)
     is_of_tool: bool = field(default=False, init=False)
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, stage: Stage) -> None:
         self._end_stage()
-        name = _SPANS.get(phase)
+        name = _SPANS.get(stage)
         if name is None or self.process is None or self.progress is None:
             return
         parent, kind = set_span_in_context(self.process), SpanKind.INTERNAL
         attributes: dict[str, str | int] = {**self.of_stages}
         command = self.progress.command
-        self.is_of_tool = phase is Phase.RUNNING
-        if phase is Phase.RUNNING and command is not None:
-            name = f"tool {command.kind}"
+        self.is_of_tool = stage is Stage.RUNNING
+        if stage is Stage.RUNNING and command is not None:
+            name = f"{name} {command.kind}"
             attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
-        elif phase is Phase.SETTLING:
+        elif stage is Stage.ANSWERING:
             kind = SpanKind.CLIENT
             attributes |= {**self.common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
         self.stage = self.tracer.start_span(name, parent, kind, attributes)
@@ -198,17 +198,18 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """JetStream has its answer. What the command has left running (a pool's timer) is in no trace from now on."""
+        """End the spans after the answer to JetStream. Work still running (a pool's timer) is in no trace from now
+        on."""
         self._end_stage()
         span, self.process = self.process, None
-        progress, self.progress = self.progress, None  # its task has this trace: each would keep the other
+        progress, self.progress = self.progress, None  # the task holds this trace: each would keep the other alive
         if span is None or progress is None:
             return
-        progress.stages = None
-        if progress.outcome is not None:
-            kind = progress.outcome.kind
-            span.set_attribute("noetl.outcome", kind.value)
-            span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
+        progress.listener = None
+        if progress.disposition is not None:
+            kind = progress.disposition.kind
+            span.set_attribute("noetl.disposition", kind.value)
+            span.set_attribute("noetl.answer", progress.disposition.answer.value)
             error = progress.failure if kind in _FINE else kind.value
             if error is not None:
                 span.set_attribute("error.type", error)
@@ -222,8 +223,8 @@ class _Recorded:
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        is_acked = self.progress is not None and self.progress.phase is Phase.SETTLING
-        span = (None if is_acked else self.stage) or self.process  # what is said at the end is of the whole
+        is_acked = self.progress is not None and self.progress.stage is Stage.ANSWERING
+        span = (None if is_acked else self.stage) or self.process  # log lines at the end concern the whole delivery
         return _ids(span.get_span_context()) if span is not None else None
 
 
@@ -232,18 +233,18 @@ def _ids(at: SpanContext | None) -> tuple[str, str] | None:
 
 
 def _written(at: SpanContext) -> dict[str, str]:
-    """As the SDK's propagator writes it, which looks for the span first: of an invalid one nothing."""
+    """Return the trace headers like the SDK's propagator, without its look-up of the span. An invalid span has none."""
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
     state = at.trace_state
-    if state is not DEFAULT_TRACE_STATE and state:  # that of nearly all is empty, and is not asked each time
+    if state is not DEFAULT_TRACE_STATE and state:  # nearly all are empty, and this check is cheaper
         headers["tracestate"] = state.to_header()
     return headers
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
-    """Header names have any case (nats-py keeps the sender's); a header wins over the body."""
+    """Return the headers in lower case (nats-py keeps the sender's case). A header wins over the body."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

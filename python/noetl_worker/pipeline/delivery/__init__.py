@@ -1,1 +1,1 @@
-"""One delivery of a notification: what its bytes are, whether it runs here, what JetStream is answered."""
+"""A delivery: its bytes decoded, its pool checked, and JetStream answered."""

@@ -1,7 +1,7 @@
-"""Messages that can never run, kept with their reason: a stream beside the commands' own.
+"""Messages that can never run, stored with the reason in a stream of their own.
 
-Settling a message with `term` alone would lose it; here it is stored first, and only then terminated. The way back
-is the same in reverse: published first, and only then taken away.
+A `term` alone would lose the message, so its dead letter is stored first. Requeueing publishes the message before it
+removes the dead letter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
+from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.delivery import Delivery
@@ -30,9 +30,9 @@ log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
-"""A dead letter has to fit into NATS' default max_payload of 1 MiB."""
+"""A dead letter must fit into NATS' default max_payload of 1 MiB."""
 _LOST: Final = "\ufffd"
-"""What decoding puts for bytes that are no UTF-8."""
+"""Replacement character for bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(
     (
         *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
@@ -41,29 +41,29 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Who may read the dead letters is not who may use what such a header has."""
+"""Headers with credentials, which readers of dead letters may not be allowed to use."""
 _NOT_KEPT_DELAY_S: Final = 30.0
 
 
 @dataclass(frozen=True, repr=False)
 class DeadLetters:
-    """Where poison goes."""
+    """Stores the messages that can never run."""
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
-    """Takes (subject, dead letter, message id): stores it in JetStream, once for each id; returns when it is stored."""
+    """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
-    async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
-        """Store one message (its form: `pack`). False when it could not be stored: then it must not be terminated.
+    async def keep(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
+        """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
 
         Args:
-            ids: of its command; the kind of its tool is in the line alone, since a dead letter has a kind of its own.
+            ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has its own `kind`.
         """
-        sequence, reason = delivery.stream_sequence, outcome.reason
+        sequence, reason = delivery.stream_sequence, disposition.reason
         dead_letter = pack(
             delivery.data,
             delivery.headers,
-            kind=outcome.kind.value,
+            kind=disposition.kind.value,
             reason=reason,
             subject=delivery.subject,
             stream_sequence=sequence,
@@ -89,66 +89,69 @@ class DeadLetters:
 
 
 async def settle_delivery(
-    dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
+    dead_letters: DeadLetters,
+    delivery: Delivery,
+    disposition: Disposition,
+    ids: Callable[[], Mapping[str, object]] = dict,
 ) -> str | None:
-    """Answer JetStream. A message is terminated only once its dead letter is stored.
+    """Answer JetStream. A message is terminated only after its dead letter is stored.
 
     Args:
-        ids: of its command; asked for when there is a line to write.
+        ids: returns the command's ids; called only when a line is logged.
 
     Returns:
-        What the summary line counts (settlement.SETTLED), or None when the answer did not get through: the message
-        will come again, and the claim will say that it is finished.
+        The word that the summary line counts (answer.WORDS), or None when the answer did not get through. Then
+        the message is redelivered, and its claim is answered as finished.
     """
-    kind, delay_s = outcome.kind, outcome.delay_s
-    settlement = kind.settlement
-    if settlement is Settlement.TERM:
-        if await dead_letters.keep(delivery, outcome, ids()):
+    kind, delay_s = disposition.kind, disposition.delay_s
+    answer = kind.answer
+    if answer is Answer.TERM:
+        if await dead_letters.keep(delivery, disposition, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
-            settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
+            answer, delay_s = Answer.NAK, _NOT_KEPT_DELAY_S
     try:
-        if settlement is Settlement.ACK:
+        if answer is Answer.ACK:
             await delivery.ack()
-        elif settlement is Settlement.NAK:
+        elif answer is Answer.NAK:
             await delivery.nak(delay_s)
         else:
-            await delivery.term(outcome.reason)
+            await delivery.term(disposition.reason)
     except JetStreamError as error:
         log.warning(
-            "message_not_settled",
-            settlement=settlement.value,
-            reason=outcome.reason,
+            "message_not_answered",
+            answer=answer.value,
+            reason=disposition.reason,
             error=str(error),
             stream_sequence=delivery.stream_sequence,
             **ids(),
         )
         return None
-    metrics.SETTLED[settlement].value += 1
-    if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # many, and nothing is wrong
-        cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
+    metrics.ANSWERED[answer].value += 1
+    if answer is Answer.NAK and kind is not DispositionKind.OVER_SHARE:  # frequent and harmless
+        cause = {"cause": disposition.text} if disposition.text and not disposition.dead_letter else {}
         log.info(
             "message_returned",
-            reason=outcome.reason,
+            reason=disposition.reason,
             delay_s=round(delay_s, 2),
             stream_sequence=delivery.stream_sequence,
             deliveries=delivery.num_delivered,
             **cause,
             **ids(),
         )
-    return SETTLED[kind, settlement]
+    return WORDS[kind, answer]
 
 
 # ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
 
 
 def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> bytes:
-    """The JSON that is kept.
+    """Return a dead letter as JSON.
 
     {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
-    `notification` is the complete text; where that is not possible (no UTF-8, or more than 64 KiB) it is an excerpt,
-    and `notification_base64` has the bytes, up to 512 KiB. `headers` only if there were any; of those with a credential
-    the name alone is kept, in `headers_left_out`.
+    `notification` is the complete text. Text that is not UTF-8 or has more than 64 KiB is an excerpt there, and
+    `notification_base64` has its bytes, up to 512 KiB. `headers` is left out when empty. A header with a credential is
+    dropped, and its name is listed in `headers_left_out`.
     """
     text = _exact_text(data)
     dead_letter: dict[str, Any] = {
@@ -179,29 +182,26 @@ def _exact_text(data: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter as it was kept."""
-
     kind: str
-    """Value of an OutcomeKind."""
+    """Value of an DispositionKind."""
     reason: str
-    """Why it can never run; with the plane's last answer where there was one."""
+    """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str
-    """Where the message was published."""
     stream_sequence: int
     num_delivered: int
     worker_id: str
     data: bytes | None
-    """The complete message; None when it was too long to be kept."""
+    """The complete message, or None when it was too long to store."""
     excerpt: str
     size: int
     headers: Mapping[str, str]
     headers_left_out: tuple[str, ...]
-    """Names of headers that had a credential: a requeued message goes without them."""
+    """Names of headers that had a credential and were left out."""
     detail: Mapping[str, Any]
-    """What else was known: execution_id, command_id, step, cause."""
+    """Other known facts: execution_id, command_id, step, cause."""
 
     def known(self, name: str) -> str:
-        """An id from the detail, else from the notification itself; "" when neither has it."""
+        """Return an id from the detail, else from the notification, or "" when neither has it."""
         value = self.detail.get(name)
         if value is None and self.data is not None:
             try:
@@ -213,10 +213,10 @@ class DeadLetter:
 
     @classmethod
     def parse(cls, body: bytes) -> DeadLetter:
-        """Read what `pack` wrote.
+        """Read the output of `pack`.
 
         Raises:
-            DocumentError: it is no dead letter of ours.
+            DocumentError: this is not a dead letter of noetl-worker.
         """
         kept = json_text.loads(body)
         if not isinstance(kept, dict) or not all(isinstance(kept.get(name), str) for name in _REQUIRED):
@@ -252,30 +252,30 @@ def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
         except (binascii.Error, ValueError) as error:
             raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
     data = text.encode("utf-8", "replace")
-    return data if len(data) == kept.get("notification_bytes") else None  # else it is an excerpt
+    return data if len(data) == kept.get("notification_bytes") else None  # otherwise an excerpt
 
 
 # ── the way back ────────────────────────────────────────────────────────────────────────────────
 
 
 async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
-    """Publish the message again, as it was and where it was; then take the dead letter away.
+    """Publish the message again, unchanged and on its old subject, then remove the dead letter.
 
-    Asked for twice (an answer was lost, two operators), JetStream drops the second message by its id.
+    JetStream drops a second requeue (a lost answer, two operators) because of its message id.
 
     Returns:
-        Its subject, stream and sequence, acknowledged by JetStream.
+        Subject, stream and sequence of the new message, acknowledged by JetStream.
 
     Raises:
-        DocumentError, JetStreamError: it is a dead letter still; the text says what to do.
+        DocumentError, JetStreamError: the dead letter is still there; the text says what to do.
     """
     dead_letter = DeadLetter.parse(stored.data)
     if dead_letter.data is None:
         raise JetStreamError(
-            f"only the first {len(dead_letter.excerpt.encode())} of its {dead_letter.size} bytes were kept; the "
-            f"message is sequence {dead_letter.stream_sequence} of the command stream, for as long as that keeps it"
+            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were kept; the whole "
+            f"message is sequence {dead_letter.stream_sequence} of the command stream, if the stream still has it"
         )
-    # The server acts upon Nats-* headers: an expected sequence or an old id would have the message refused.
+    # The server acts on Nats-* headers: an expected sequence or an old id would make it refuse the message.
     headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
     message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
     stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)

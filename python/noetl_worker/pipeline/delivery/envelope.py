@@ -1,4 +1,4 @@
-"""Stage 2: the bytes of a JetStream message become an `Envelope`."""
+"""Receiving: the bytes of a JetStream message become an `Envelope`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ def decode_notification(data: bytes) -> Envelope:
     """Decode one command notification on the chosen engine.
 
     Args:
-        data: the message's payload, UTF-8 JSON (protocol/notification.md#message); fields that are not known are
-            ignored.
+        data: the message's payload, UTF-8 JSON (protocol/notification.md#message). Unknown fields are ignored.
 
     Returns:
-        Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when there is none.
+        Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when absent.
 
     Raises:
         NotificationError: the message can never be claimed. `code` is stable (`not_an_object`, `missing_field`,
-            `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError); the text names the field and a
-            bounded excerpt of what was found.
+            `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError). The text names the field and has a
+            bounded excerpt of the value found.
     """
     return engine.decode_notification(data)

@@ -1,6 +1,6 @@
-"""How many slots one execution may take on a worker while others wait (NOETL_WORKER_EXECUTION_SHARE).
+"""Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
-What is over its share is returned with a delay, so that the messages behind it are pulled. JetStream counts that as a
+A command over the limit is returned with a delay, so that later messages are pulled. JetStream counts this as a
 delivery, for every worker; here it is no try of the command.
 """
 
@@ -16,40 +16,44 @@ from typing import Final, TypeVar
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 OTHERS_S: Final = 2.0
-"""For so long after the last message of another execution it is taken that more of them wait."""
+"""Seconds for which a message of another execution is taken as a sign that more of them wait."""
 RETURNED_PER_SLOT: Final = 10
-"""Most that are returned in OTHERS_S: each counts against the durable's max_ack_pending until it comes again."""
+"""Most messages returned within OTHERS_S, per slot. Each counts against the durable's max_ack_pending until
+redelivered."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
 
 @dataclass(eq=False, repr=False)
 class ExecutionShare:
-    """How much of a worker one execution has, and how much it may."""
+    """Counts each execution's running commands and decides which deliveries are returned."""
 
     slots: int
-    """Those of the worker."""
     share: float
-    """The part of them, above 0 and below 1."""
-    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # looked up late: a simulation replaces it
+    """Largest fraction of the slots for one execution, above 0 and below 1."""
+    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # late: a simulation replaces it
     draw: Callable[[], float] = field(default=lambda: random.random())
 
     def __post_init__(self) -> None:
         self.most = max(1, int(self.slots * self.share))
         self._running: Counter[int] = Counter()
         self._last = self._other = (0, float("-inf"))
-        """The execution of the last message, and the last other one; each with its time."""
+        """Execution and time of the last message, and of the last message of a different execution."""
         self._returned, self._returned_since = 0, float("-inf")
         self._tries: dict[int, int] = {}
-        """Stream sequence -> how often it was taken here."""
+        """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """For how long this delivery is returned; None: it is taken, and its `tries` say how often it was."""
+        """Return the delay with which to return this delivery. None: it is taken, and its `tries` is set."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last
         self._last = (execution_id, now)
-        if self._running[execution_id] >= self.most and self._others_wait(now, delivery) and self._may_return(now):
+        if (
+            self._running[execution_id] >= self.most
+            and self._is_another_execution_waiting(now, delivery)
+            and self._may_return(now)
+        ):
             return OTHERS_S * (0.5 + 0.5 * self.draw())
         tries = self._tries.pop(delivery.stream_sequence, 0) + 1
         self._tries[delivery.stream_sequence] = tries
@@ -58,8 +62,8 @@ class ExecutionShare:
         delivery.tries = min(tries, delivery.num_delivered)
         return None
 
-    def _others_wait(self, now: float, delivery: Delivery) -> bool:
-        """Messages that nobody has looked at yet may be theirs."""
+    def _is_another_execution_waiting(self, now: float, delivery: Delivery) -> bool:
+        """Return whether other executions wait. Undelivered messages may be theirs."""
         return delivery.undelivered > 0 or now - self._other[1] < OTHERS_S
 
     def _may_return(self, now: float) -> bool:
@@ -69,7 +73,7 @@ class ExecutionShare:
         return self._returned <= self.slots * RETURNED_PER_SLOT
 
     async def counted(self, execution_id: int, work: Awaitable[ResultT]) -> ResultT:
-        """Work of this execution, which takes a slot of its share meanwhile."""
+        """Await the work, and count it as a slot of this execution meanwhile."""
         self._running[execution_id] += 1
         try:
             return await work

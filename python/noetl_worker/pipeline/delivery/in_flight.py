@@ -1,7 +1,6 @@
-"""What is in flight and what is finished: a command that arrives twice runs once.
+"""Commands in flight or just finished, so that a command that arrives twice runs once.
 
-The set is looked at before the claim and before a slot is taken: duplicates of active commands once starved fresh
-ones.
+The executor looks here before it claims: duplicates of running commands once used up all slots.
 """
 
 from __future__ import annotations
@@ -14,30 +13,35 @@ from typing import Final
 from noetl_worker.models.wire import CommandId
 
 NO_MESSAGE: Final = 0
-"""In place of a stream sequence: an outcome that is reported for a process that is dead."""
+"""Stands for the stream sequence when the outcome of a dead process is reported."""
 
 
 class Seen(Enum):
     NEW = "new"
     REDELIVERED = "redelivered"
-    """The very message that is being worked on: its ack_wait passed. Its one answer settles both deliveries."""
+    """The same message again after ack_wait. One answer settles both deliveries."""
     PUBLISHED_AGAIN = "published_again"
     """Another message for a command in flight here (a reaper, overlapping consumers)."""
     BEING_REPORTED = "being_reported"
-    """Its outcome, which a dead process left, is on its way: in a moment it is finished, or this delivery's."""
+    """A dead process left this command's outcome, which is being sent. Soon the command is finished, or this
+    delivery's."""
     FINISHED = "finished"
 
 
 class InFlight:
-    """Commands of this process by their ids, which come as a number and as text for the same command (T-2)."""
+    """The commands of this process by id, which may come as a number and as text for one command
+    (protocol/notification.md#message).
+
+    Args:
+        remember_s: how long a finished command is remembered: two ack_waits, since a lost ack causes a redelivery after
+            one. An older duplicate costs one claim (409).
+    """
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
-        """`remember_s`: an ack may be lost, and its message come again after ack_wait: two of them. A duplicate that is
-        older costs one claim (409)."""
         self._remember_s = remember_s
-        self._clock = clock or time.monotonic  # looked up here: a simulation replaces it
+        self._clock = clock or time.monotonic  # looked up here: a simulation replaces the clock
         self._active: dict[CommandId, list[int]] = {}
-        """Stream sequences of the deliveries that are worked on; an adopted outcome can be beside one."""
+        """Stream sequences of the deliveries in progress, by command. An adopted outcome can be among them."""
         self._finished: set[CommandId] = set()
         self._finished_before: set[CommandId] = set()
         self._turned_at = self._clock()
@@ -58,7 +62,7 @@ class InFlight:
         return Seen.FINISHED if key in self._finished or key in self._finished_before else Seen.NEW
 
     def enter(self, command_id: CommandId, stream_sequence: int) -> None:
-        """The command is worked on until `leave`."""
+        """Mark the command as in flight until `leave`."""
         key = command_id if type(command_id) is int else _key(command_id)
         if key in self._active:
             self._active[key].append(stream_sequence)
@@ -73,20 +77,20 @@ class InFlight:
             del self._active[key]
 
     def finish(self, command_id: CommandId) -> None:
-        """Its terminal events are accepted: a later delivery needs no claim."""
+        """Mark the command as finished: a later delivery needs no claim."""
         now = self._clock()
         if now - self._turned_at >= self._remember_s:
             self._forget_old(now)
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Two sets that take turns: what is in the older one goes all at once, between one and two turns old."""
+        """Drop the older of the two sets, whose entries are one to two periods old."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now
 
 
 def _key(command_id: CommandId) -> CommandId:
-    """A number where it is one, in either form: a worker remembers all it has finished, and a text takes twice that."""
+    """Return a decimal id as a number: the worker remembers all finished ids, and a text takes twice the memory."""
     text = str(command_id)
     return int(text) if text.isdecimal() else text

@@ -1,6 +1,6 @@
-"""What a worker is doing at this moment, for an operator: GET /debug/inflight, shown by `noetl-worker top`.
+"""The worker's present work for operators: GET /debug/inflight, shown by `noetl-worker top`.
 
-Read in the keepalive thread, also while the main loop is blocked: it takes copies, and waits for nothing.
+The keepalive thread reads it even while the main loop is blocked, so it copies and never waits.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Gauge
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.text.secrets import redaction
 
 
 @dataclass(frozen=True, repr=False)
 class InFlightView:
-    """Calling it gives one JSON object; times in seconds."""
+    """Returns one JSON object when called; times are in seconds."""
 
     progresses: Mapping[Any, Progress]
-    """One for each delivery; the worker's own, which it changes meanwhile."""
+    """An entry per delivery. The worker changes this mapping meanwhile."""
     worker: Mapping[str, object]
-    """What the line at the start says: ids, addresses, version."""
+    """The fields of the start-up log line: ids, addresses, version."""
     since: float = field(default_factory=lambda: time.monotonic())
 
     def __call__(self) -> dict[str, Any]:
@@ -53,14 +53,14 @@ class InFlightView:
 
 
 def _command(progress: Progress, now: float) -> dict[str, Any]:
-    """One delivery; before its notification is read, it has no ids."""
+    """Return the fields of one delivery. The ids are missing until its notification is read."""
     command = progress.command
     found: dict[str, Any] = {
-        "phase": progress.phase.name.lower(),
+        "stage": progress.stage.name.lower(),
         "kind": command.kind if command is not None else None,
     }
     if progress.notification is not None:
-        found |= {name: str(value) for name, value in progress.notification.who().items()}
+        found |= {name: str(value) for name, value in progress.notification.log_ids().items()}
     if (delivery := progress.delivery) is not None:
         found["seconds"] = round(now - delivery.received_at, 3)
         found["deliveries"] = delivery.num_delivered
@@ -76,5 +76,5 @@ def _most(gauge: Gauge) -> float:
 
 
 def _by_labels(gauge: Gauge) -> dict[str, float]:
-    """Label values, joined -> value."""
+    """Return the values by their labels, joined with spaces."""
     return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

@@ -1,8 +1,8 @@
-"""One thread with its own event loop and its own NATS connection: what must go on while the main loop is blocked.
+"""A thread with its own event loop and NATS connection, for work that must go on while the main loop is blocked.
 
-It sends `in_progress` for every delivery that is not settled, beats the registry row, and serves the probes.
-Measured: in-progress from a blocked loop's own connection gave 3 deliveries of one command; from
-a second connection in a second thread, 1.
+It sends `in_progress` for every unsettled delivery, sends the heartbeats of the registry row, and serves the probes.
+Measured: `in_progress` from a blocked loop's own connection gave 3 deliveries of one command; from a second connection
+in a second thread, 1.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from noetl_worker.settings.settings import Settings
 
 log = structlog.get_logger("noetl_worker.keepalive")
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""A plane that accepts and never answers must not hold a stop: drain, return and this fit into Kubernetes' 30 s."""
+"""A plane that never answers must not delay a stop: drain, return and this fit into Kubernetes' 30 s."""
 
 
 @dataclass(slots=True)
 class _Beat:
     last_sent: float
-    """Monotonic time of the delivery or of the last in_progress that was handed to the server."""
+    """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """Nothing was heard of us for too long: the server or the plane may have given it away, whatever came after."""
+    """True once in_progress was late: the command may have been given away, even if later messages arrived."""
     deliveries: int = 1
-    """Two can have one reply subject: a durable that is made again counts from 1 again."""
+    """Deliveries with this reply subject. There can be two: a recreated durable counts from 1 again."""
 
 
 class InProgress:
-    """The deliveries that are not settled. The main loop says which; the thread tells the server that they are ours."""
+    """Deliveries that are not settled. The main loop adds and removes them; the thread extends them."""
 
     def __init__(self, ack_wait_s: float) -> None:
         self.ack_wait_s = ack_wait_s
-        """The effective one, as the durable has it: it may change while we run."""
+        """The durable's actual ack_wait; it may change while the worker runs."""
         self._beats: dict[str, _Beat] = {}
         self._heard_at, self._stale_after_s = 0.0, math.inf
         self._closed, self._not_extended = Outage(), Outage()
 
     def track(self, reply: str, received_at: float) -> None:
-        """Keep this delivery ours until `untrack`."""
+        """Keep extending this delivery until `untrack`."""
         if reply in self._beats:
             self._beats[reply].deliveries += 1
         else:
@@ -74,12 +74,12 @@ class InProgress:
             del self._beats[reply]
 
     def heard(self, sent_at: float, stale_after_s: float) -> None:
-        """The plane has taken a heartbeat, or is about to be sent the first one.
+        """Note that the plane has taken a heartbeat, or is about to be sent the first one.
 
         Args:
-            sent_at: when it was sent, on the monotonic clock.
-            stale_after_s: after so long without one the plane gives claims away, and takes the ends of both workers
-                (protocol/claim.md#races).
+            sent_at: monotonic time at which the heartbeat was sent.
+            stale_after_s: time without a heartbeat after which the plane gives claims away, and takes the outcomes of
+                both workers (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
             for beat in self._beats.copy().values():
@@ -87,7 +87,7 @@ class InProgress:
         self._heard_at, self._stale_after_s = sent_at, stale_after_s
 
     def is_expired(self, reply: str, now: float) -> bool:
-        """No sign of life for longer than ack_wait, or the plane has had none: somebody else may have the command."""
+        """Return whether there was no sign of life for so long that another worker may have the command."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
@@ -95,10 +95,10 @@ class InProgress:
         return beat.expired or is_stale or now - beat.last_sent > self.ack_wait_s
 
     async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
-        """Extend each delivery when it is time."""
-        while not stop.is_set():  # a cancellation that meets the answer to a flush is lost (cpython #86296)
+        """Extend each delivery in time, until the event is set."""
+        while not stop.is_set():  # a cancellation that coincides with the answer to a flush is lost (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
-            if connection.client.is_closed:  # nats-py gives up for good on some errors (an expired login)
+            if connection.client.is_closed:  # nats-py closes the connection for good on some errors (an expired login)
                 if (line := self._closed.lasts(repr(connection.last_error))) is not None:
                     log.warning("keepalive_reconnects", **line)
                 await connection.reopen(settings)
@@ -126,14 +126,14 @@ class InProgress:
                 log.warning("in_progress_failed", deliveries=len(due), **line)
             return
         self._not_extended.ends()
-        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until the arrival
+        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until in_progress arrives
         for _, beat in due:
             beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s
             beat.last_sent = now
 
 
 class Keepalive:
-    """The thread. It serves the probes from the first, works from before the first pull until after the last ack."""
+    """The thread. It serves the probes first, and works from before the first pull until after the last ack."""
 
     def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
         self._settings = settings
@@ -153,30 +153,30 @@ class Keepalive:
     # ── called from the main loop ──
 
     async def serve(self) -> None:
-        """Start the thread and its probes. Raises SettingsError when their port is taken."""
+        """Start the thread and its probes. Raise SettingsError when their port is taken."""
         self._thread.start()
         await _awaited(self._serving)
 
     async def start(self) -> None:
-        """Connect to NATS, which is waited for, then register and extend deliveries."""
+        """Connect to NATS and wait for the connection, then register and extend deliveries."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # it has ended by itself, and `_up` says why
+            with suppress(RuntimeError):  # the thread has ended by itself, and `_up` has the error
                 self._loop.call_soon_threadsafe(self._wanted.set)
         await _awaited(self._up)
 
     def is_alive(self) -> bool:
-        """False once the thread has ended by itself: nothing keeps deliveries or the registry row any more."""
+        """Return False once the thread has ended by itself: deliveries are no longer extended."""
         return self._thread.is_alive()
 
     async def stop(self) -> None:
-        """End the thread: deregister (outliving the drain is the point), close its connection."""
+        """End the thread after the drain: deregister from the plane and close the connection."""
         if not self._thread.is_alive():
             return
         self._is_stopping = True
         if self._loop is not None and self._stop is not None:
-            with suppress(RuntimeError):  # it is ending by itself, and its loop is closed
+            with suppress(RuntimeError):  # the thread is ending by itself, and its loop is closed
                 self._loop.call_soon_threadsafe(self._stop.set)
-        # Not `join` on the executor: tools that cannot be stopped may have all of its threads.
+        # No `join` on the executor: tools that cannot be stopped may occupy all of its threads.
         over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=KEEPALIVE_S)
         if over:
             self._thread.join()
@@ -186,7 +186,7 @@ class Keepalive:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # the outermost guard of this thread: nothing may vanish with it
+        except BaseException as error:  # the outermost guard of this thread: no error may vanish with it
             waiting = [one for one in (self._serving, self._up) if not one.done()]
             for one in waiting:
                 one.set_exception(error)
@@ -197,7 +197,7 @@ class Keepalive:
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        if self._is_stopping:  # before there was anything to set
+        if self._is_stopping:  # `stop` was called before the event existed
             self._stop.set()
         server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:
@@ -212,7 +212,7 @@ class Keepalive:
         finally:
             await event_loop.end(stopping, connecting)
             if not (self._up.done() or connecting.cancelled() or connecting.exception()):
-                await connecting.result().close()  # it was made while it was cancelled
+                await connecting.result().close()  # the connection was made while the task was being cancelled
             await server.close()
 
     async def _connection(self) -> Connection:
@@ -227,19 +227,19 @@ class Keepalive:
         self._up.set_result(None)
         try:
             await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, which the worker notices
+            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, and the worker notices
                 if task.done():
                     task.result()
         finally:
             await event_loop.end(beats, registry)
-            await asyncio.gather(beats, registry, return_exceptions=True)  # one was raised where it ended
+            await asyncio.gather(beats, registry, return_exceptions=True)  # the other task's error was raised above
             if self._registered is not None and self._registered.is_registered:
                 await _deregister(self._registered)
             await connection.close()
             await client.close()
 
     async def _registry(self, client: ControlPlaneClient) -> None:
-        """Register when the plane is there, then beat until cancelled."""
+        """Register once the plane answers, then send heartbeats until cancelled."""
         self._registered = await self._registration(client)
         await self._registered.keep(self._settings.heartbeat_interval_s)
 
@@ -258,7 +258,7 @@ class Keepalive:
 
 
 async def _awaited(of_thread: Future[None]) -> None:
-    await asyncio.shield(asyncio.wrap_future(of_thread))  # who is cancelled here does not take it from the thread
+    await asyncio.shield(asyncio.wrap_future(of_thread))  # cancelling the waiter must not cancel the thread's future
 
 
 async def _deregister(registration: Registration) -> None:

@@ -1,9 +1,9 @@
-"""Which pools' commands run here: a notification that names another one is not claimed.
+"""The pools whose commands run here. A notification that names another pool is not claimed.
 
-A durable that lets one through has other filters than the settings (protocol/notification.md#durable), or is shared by
-two pools. The pool `system` is different: a filter for all pools brings its commands to every durable, and they are for
-its workers alone. The Rust plane 3.54.0 gives the claim of its `__orchestrate__` to whoever asks, and reports the
-running execution as FAILED when that fails; both were run.
+Such a notification arrives when the durable's filters differ from the settings (protocol/notification.md#durable), or
+when two pools share a durable. The pool `system` is different: a filter for all pools brings its commands to every
+durable, but only its own workers can run them. The Rust plane 3.54.0 grants the claim of its `__orchestrate__` to any
+worker, and reports the running execution as FAILED when that command fails; both were run.
 """
 
 from __future__ import annotations
@@ -20,35 +20,38 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 _MOST_CHARS = 60
 _USUAL = "shared"
-"""Where the Rust plane puts a command, if nothing else says another pool (protocol/pools.md#subjects)."""
+"""The Rust plane's pool for a command that names none (protocol/pools.md#subjects)."""
 log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRefusal:
-    """Why a notification is not for this worker."""
+    """Reason why a notification is not for this worker."""
 
     cause: str
     is_passed_over: bool = False
-    """Of the pool `system`, and the settings' own filters bring it: nobody waits for this durable's copy."""
+    """True for the pool `system` when the worker's own filter matched it. Another durable serves that pool, so this
+    copy is acknowledged."""
 
 
 class Pools:
-    """Those of a worker: the literal tokens of its filters, else NOETL_WORKER_POOL_SEGMENTS, else any but `system`."""
+    """The pools this worker serves: the literal tokens of its filters, or NOETL_WORKER_POOL_SEGMENTS, or every pool
+    except `system`."""
 
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
         self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
-        """A pool that is named, else the subject: nothing has to be asked of these, which nearly all commands have."""
+        """Pool names and the bare subject that need no further check; nearly all commands have one."""
         self._settings = settings
         self._warned = Warned()
 
     def refusal(self, named: str | None, subject: str) -> PoolRefusal | None:
-        """Why a notification is not for this worker, logged once a pool; None if it is, or names no pool.
+        """Return why a notification is not for this worker, or None if it is or names no pool. Log the reason once per
+        pool.
 
         Args:
-            named: its `execution_pool`, which the Rust plane alone sends.
-            subject: where it was published, with the pool in front of the execution's id; a bare one has none.
+            named: the notification's `execution_pool`, which only the Rust plane sends.
+            subject: the message's subject, with the pool before the execution's id; a bare subject names no pool.
         """
         pool, own = named or pool_of(subject, self._settings.nats_subject), self._own
         if not pool or (pool != SYSTEM_POOL if own is None else pool in own):
@@ -63,9 +66,9 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="left to the pool's own workers. A Rust plane goes on by such commands, by default: it needs "
-                "a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks "
-                "below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
+                advice="left to the pool's own workers. By default a Rust plane advances executions through such "
+                "commands: it needs a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the "
+                "plane. To run playbooks below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
             )
         return PoolRefusal(f"it is for pool {SYSTEM_POOL!r}, which the settings do not name", is_passed_over=True)
 
@@ -85,4 +88,4 @@ class Pools:
                 "else put the durable's filters back with `noetl-worker nats ensure --apply`, and give each pool a "
                 "durable of its own (NATS_CONSUMER)",
             )
-        return PoolRefusal(f"it is for pool {shown!r}, this worker's: {ours}")
+        return PoolRefusal(f"it is for pool {shown!r}, this worker serves: {ours}")

@@ -1,1 +1,1 @@
-"""Outcomes that no plane has accepted yet, on disk: they outlive the process that made them."""
+"""Outcomes that no plane has accepted yet, on disk, where they outlive the process that made them."""

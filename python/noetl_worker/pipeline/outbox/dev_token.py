@@ -1,7 +1,7 @@
-"""The bearer token of a running `dev`, in a file for other commands of its user and for a worker that joins it.
+"""The bearer token of a running `dev`, in a file for the user's other commands and for a worker that joins the plane.
 
-The file is named by the port of the control plane, so who is given the address finds it. A `dev` that is killed leaves
-its file behind; that token opens nothing any more.
+The file's name has the port of the control plane, so the address leads to it. A killed `dev` leaves its file behind,
+with a token that is no longer valid.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 def token_file(server_url: str) -> Path:
-    """Return the place of the token of the `dev` at this address."""
     return state_directory("dev") / f"plane-{urlsplit(server_url).port}.token"
 
 
 def find_token_file(server_url: str) -> Path | None:
-    """Return the token file of a `dev` of this user at this address; None where there is none.
+    """Return the token file of this user's `dev` at this address, or None without one.
 
     Raises:
-        OSError: the file cannot be looked at, or is not this user's alone; the text says what to do.
+        OSError: the file cannot be read, or others can access it; the text says what to do.
     """
     address = urlsplit(server_url)
     if address.scheme != "http" or address.hostname not in _LOOPBACK:
@@ -45,12 +44,12 @@ def token_in_file(server_url: str, token: str) -> Iterator[None]:
     """Keep the token in its file while the block is open.
 
     Raises:
-        OSError: the file cannot be written, or its directory is not this user's alone; the text says what to do.
+        OSError: the file cannot be written, or others can access its directory; the text says what to do.
     """
     file = token_file(server_url)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own_directory(file.parent)
-    file.unlink(missing_ok=True)  # of a `dev` that was killed
+    file.unlink(missing_ok=True)  # left by a `dev` that was killed
     made_own(file)
     file.write_text(token, encoding="ascii")
     try:

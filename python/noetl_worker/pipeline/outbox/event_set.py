@@ -1,8 +1,7 @@
-"""The terminal events of one command on their way: the report, and what has been sent of it so far.
+"""The terminal events of one command: the report, and how much of it was sent.
 
-Nothing is rendered before it is sent, and the row of the outbox is this object. A result that is too large for an
-event travels in front of them, to the result store: so it is on disk, and free of its slot, as soon as the events
-would be.
+An event is rendered only when it is sent, and the outbox row stores this object. A result that is too large for an
+event is sent first, to the result store. So it is on disk, without a slot, as soon as the events are.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ _SET_NAMES: Final = (
     "rescues",
     "created_at",
 )
-"""What stands in a row as it is here."""
+"""Attributes that a row stores unchanged."""
 _REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 
 
 def _ids_in(answer: JsonValue) -> tuple[int, ...]:
-    """Of the events that were posted; none where the answer is not that of a plane."""
+    """Return the ids of the posted events, or none if the answer is not a plane's."""
     found = answer.get("event_ids") if isinstance(answer, dict) else None
     return tuple(one for one in found if type(one) is int) if isinstance(found, list) else ()
 
@@ -57,51 +56,51 @@ def unstored_text(upload: Upload, reason: str) -> str:
 
 @dataclass(slots=True)
 class EventSet:
-    """Requests that must be accepted in this order; `sent` counts those that were."""
+    """Requests that must be accepted in order. `sent` counts the accepted ones."""
 
     event_id: int
-    """Of `command.issued`: what the claim is asked with."""
+    """Id of the `command.issued` event, which a claim names."""
     execution_id: int
     command_id: CommandId
     step: str
     worker_id: str
-    """The name that holds the claim."""
+    """The worker's name in the claim."""
     server_url: str
     dialect: Dialect
     report: Report
     attempt: int = 1
     loop: LoopPosition | None = None
     with_start: bool = False
-    """Whether the start travels with the end."""
+    """True if the start is sent with the outcome."""
     sent: int = 0
     idempotency_key: str | None = None
     own_id: int = 0
-    """Of the event that is sent alone (Rust plane). 0 until it is about to be sent."""
+    """Id of the event that is sent alone (Rust plane); 0 until just before it is sent."""
     above: int = 0
-    """What that id must be above: the ids that the plane has given to the events of this command."""
+    """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
-    """The batch that a rescue is sent in place of: the plane stored that one and never processed it."""
+    """Id of the batch that this set replaces (a rescue), which the plane stored and never processed."""
     created_at: float = 0.0
-    """Seconds since 1970; 0: now. It outlives the process, so no monotonic clock will do."""
+    """Seconds since 1970; 0 becomes now. The value outlives the process, so it is not monotonic."""
     was_tried: bool = False
-    """The next request was sent before, here or by the process that wrote the row: a duplicate key is then our own
-    event; a result may still be with the store."""
+    """True if the next request was sent before, perhaps by the process that wrote the row. A duplicate key is then our
+    own event; the store may still be processing a result."""
     is_rescue: bool = False
-    """The plane has confirmed that, and gives the command to nobody: sent whatever a claim would say. Not on disk: who
-    reads a row asks the plane."""
+    """True if the plane has confirmed that the batch is lost and its command free. The set is then sent without a
+    claim. The row lacks this flag: its reader asks the plane again."""
     unstored: str = ""
-    """Why the result store did not take the result."""
+    """Reason why the result store did not take the result."""
     kind: str = ""
-    """Of its tool, for the log; "" in a row that an earlier version wrote."""
+    """Kind of the command's tool, for the log; "" in a row of an earlier version."""
     size: int = 0
     """Bytes of the last request of events."""
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[Part, ...] = field(init=False)
     part: Part = field(init=False)
-    """What is sent next, once nothing has to be stored any more; the last one when all is accepted."""
+    """The next request of events, after any result to be stored. The last one when all are accepted."""
     is_open: bool = field(init=False)
     key: str = field(init=False)
-    """One set a claim: a failure that replaces a refused outcome has the same key."""
+    """Name of the set, one per claim: a failure that replaces a refused outcome has the same key."""
 
     def __post_init__(self) -> None:
         self.created_at = self.created_at or time.time()
@@ -126,7 +125,7 @@ class EventSet:
         return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
 
     def body(self) -> bytes:
-        """The next request of events: the same bytes at every try, as far as the plane has to distinguish tries."""
+        """Return the next request of events. Its bytes are the same at every try if the plane compares tries."""
         if self.rescues is None:
             made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
         else:
@@ -136,43 +135,43 @@ class EventSet:
 
     @property
     def has_own_id(self) -> bool:
-        """Whether the plane takes the next event's id from us."""
+        """True if the plane takes the next event's id from the worker."""
         return self.part.has_own_id and self.report.upload is None
 
     @property
     def place(self) -> str:
-        """Where it has to go next."""
+        """Address of the next request: the plane, or the plane's result store."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
 
     def cut(self, max_bytes: int) -> bool:
-        """Leave the result out of the events: it is stored first.
+        """Take the result out of the events, to be stored first.
 
         Args:
             max_bytes: what the plane takes in one batch.
 
         Returns:
-            Whether there was one; what the store did not take fails its command, which says so.
+            True if there was a result. If the store had refused it, the command fails with that reason.
         """
         if not self.unstored:
             return self.rules.cut(self.report, self.step, max_bytes)
         text, self.unstored = self.unstored, ""
         if self.report.error is None:
             self._fail(text)
-        else:  # of a failure its text is what counts
+        else:  # a failure's text is what counts
             self.report.response = None
         return True
 
     # ── what becomes of it ──
 
     def accepted(self, answer: JsonValue) -> None:
-        """The next request is accepted.
+        """Note that the next request was accepted.
 
         Args:
-            answer: the plane's, as JSON. Of the result store it is an object, which goes into the events; of what the
-                plane answers for events, their ids are kept.
+            answer: the plane's answer as JSON. The result store's object goes into the events; of other answers the
+                event ids are kept.
         """
         self.was_tried = False
         if self.report.upload is not None:
@@ -191,12 +190,12 @@ class EventSet:
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
-        """The store does not take the result: it goes into the event itself, where that has room for it.
+        """Put the result into the event, since the store does not take it. If it does not fit there, the command fails.
 
-        Where it has none the command fails: a preview in place of a result is a wrong value that nobody sees.
+        A preview in place of a result would be a wrong value that nobody notices.
 
         Args:
-            reason: what the store said, for the failure's text.
+            reason: the store's answer, for the failure's text.
         """
         upload, report = self.report.upload, self.report
         if upload is None:
@@ -209,7 +208,7 @@ class EventSet:
             report.response = json_text.embed(self.rules.whole_of(upload.data))
 
     def _fail(self, text: str) -> None:
-        """The command failed after all; nothing of its end was sent before."""
+        """Turn the report into a failure. None of the terminal events was sent before."""
         report = self.report
         report.status, report.context = "error", {"status": "error", "error": text}
         report.response = report.context
@@ -217,8 +216,8 @@ class EventSet:
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
 
-    def again(self, sent: int) -> EventSet:
-        """As it was before the plane took a request.
+    def before_request(self, sent: int) -> EventSet:
+        """Return the set as it was before the plane accepted a request.
 
         Args:
             sent: that request's number, from 0.
@@ -226,19 +225,19 @@ class EventSet:
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
     def rescue(self, batch: str) -> None:
-        """The plane has stored a batch and never processes it: something else is sent in its place.
+        """Replace a batch that the plane stored and never processes by another request.
 
         Args:
-            batch: the id that the plane gave it.
+            batch: the plane's id of that batch.
         """
-        # the same from whoever sends it: a worker may be killed between the rescue and the note that it is done
+        # the same key in every process: a worker may be killed before it notes that the rescue was accepted
         self.idempotency_key = f"{self.execution_id}:rescue:{batch}"
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
     # ── its row ──
 
     def packed(self) -> tuple[bytes, bytes | None]:
-        """The row of the outbox; with what goes to the result store beside it, as it is."""
+        """Return the row for the outbox, and the data for the result store, if any."""
         report, upload, loop = self.report, self.report.upload, self.loop
         row: dict[str, object] = {"dialect": self.dialect.value, "kind": self.kind}
         row.update((name, getattr(self, name)) for name in _SET_NAMES)
@@ -252,17 +251,17 @@ class EventSet:
 
     @classmethod
     def unpacked(cls, row: Mapping[str, Any], data: bytes | None) -> EventSet:
-        """The set of a row. Its next request counts as tried: it was, or it was about to be.
+        """Return the set of a row. Its next request counts as tried, since the process may have sent it.
 
         Args:
-            row: as `packed` gave it, read from JSON. Keys that are not known are left out: a later worker may have
-                written more.
-            data: what goes to the result store beside it; None where nothing does.
+            row: the output of `packed`, read from JSON. Unknown keys are ignored: a later version may have written
+                them.
+            data: the data for the result store, or None.
 
         Raises:
-            KeyError: it lacks a field, or has `data` where it should not.
+            KeyError: the row lacks a field, or has `data` where it should not.
             TypeError: a field has another type.
-            ValueError: a field has no such value, or nothing of it is left to be sent.
+            ValueError: a field has an invalid value, or nothing is left to be sent.
         """
         fields, loop = row["report"], row["loop"]
         if ("upload" in fields) is not (data is not None):

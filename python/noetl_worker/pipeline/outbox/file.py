@@ -1,7 +1,8 @@
-"""One file of the outbox: event sets in SQLite (WAL), beside a lock that the operating system frees with its process.
+"""A file of the outbox: terminal events in SQLite (WAL), and a lock that ends with its process.
 
-Whoever finds a lock free has the file: its rows stay where they are, and go one by one as they are sent. A file that
-another user could have written is not opened, nor one of another version: that waits for a worker that can read it.
+A process that gets a dead process's lock takes over the file. The rows stay in it and are deleted one by one as they
+are sent. A file that another user could have written is not opened; a file of another version waits for a worker that
+can read it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from noetl_worker.pipeline.outbox.directory import made_own, require_own_file
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock that dies with its owner, so no outbox
+except ImportError:  # Windows: no lock that ends with its process, so no outbox
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""The version of a file in which an earlier worker kept accepted batches too. They go with the file."""
-# `data` is what goes to the result store: beside the row, so that nobody has to parse it to read the row.
+"""Version of a file in which an earlier worker kept accepted batches too. They are deleted with the file."""
+# `data` is for the result store. It has its own column, so that reading the row does not parse it.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
@@ -32,27 +33,27 @@ _TABLE: Final = (
 
 
 class OutboxRow(NamedTuple):
-    """One row of the outbox, without its contents."""
+    """A row of the outbox, without its contents."""
 
     key: str
     command_id: str
     place: str
-    """Where it has to go next: a plane, or a plane's result store. What waits for one place waits for no other."""
+    """Address of the next request: a plane, or a plane's result store. A row waits for this address only."""
     size: int
-    """Bytes of the contents."""
 
 
 class OutboxFile:
-    """Not for several threads. Every method may raise sqlite3.Error or OSError: a full disk, a file in the way."""
+    """An open file, for a single thread. Every method may raise sqlite3.Error or OSError (a full disk, a name that is
+    taken)."""
 
     def __init__(self, directory: Path, name: str, lock: IO[bytes]) -> None:
         self.path: Final = directory / f"{name}.sqlite3"
         self._lock = lock
         self._lock_path = directory / f"{name}.lock"
         self.has_unread = False
-        """A row of it cannot be read: the file is quarantined, and not deleted with its last row."""
+        """True if a row cannot be read. The file is then quarantined, not deleted, after its last row."""
         self.stays = False
-        """A row of it could not be read just now: the file is kept, and is taken over again."""
+        """True if reading a row failed just now. The file then stays, and is taken over again."""
         self._database = sqlite3.connect(self.path)
         try:
             version = require_version(self._database, self.path)
@@ -66,10 +67,10 @@ class OutboxFile:
 
     @classmethod
     def made(cls, directory: Path) -> OutboxFile:
-        """A new file of this process. The lock stands before it is named: one that looks free is dead, never just born.
+        """Create a file of this process. It is locked before it gets its name, so a free lock means a dead process.
 
         Raises:
-            OSError, sqlite3.Error: it cannot be made; nothing is left behind.
+            OSError, sqlite3.Error: the file cannot be created; nothing is left behind.
         """
         name = f"outbox-{uuid.uuid4().hex}"
         born, lock_path = directory / f"{name}.born", directory / f"{name}.lock"
@@ -79,7 +80,7 @@ class OutboxFile:
             if not _is_locked(lock):
                 raise OSError(f"{born} cannot be locked")
             born.rename(lock_path)
-            made_own(directory / f"{name}.sqlite3")  # SQLite gives what it puts beside it the same mode
+            made_own(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
             return cls(directory, name, lock)
         except BaseException:
             lock.close()
@@ -90,14 +91,15 @@ class OutboxFile:
 
     @classmethod
     def of_dead(cls, lock_path: Path) -> OutboxFile | None:
-        """The file beside this lock, if its process is dead; None when it lives, or another worker was faster.
+        """Open the file beside this lock if its process is dead. Return None if it lives, or if another worker was
+        faster.
 
         Raises:
-            NotOwn: others can get at one of its files.
-            OSError: it is another version's; nothing of it is changed.
+            NotOwn: other users can access one of its files.
+            OSError: the file has another version; it is left unchanged.
         """
         try:
-            lock = lock_path.open("r+b")  # NFS locks for itself alone only what is open for writing
+            lock = lock_path.open("r+b")  # NFS gives an exclusive lock only on a file open for writing
         except FileNotFoundError:
             return None
         try:
@@ -122,10 +124,10 @@ class OutboxFile:
             self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)", row)
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
-        """The contents of a row and its data.
+        """Return the contents of a row and its data.
 
         Raises:
-            KeyError: there is no such row.
+            KeyError: the row does not exist.
         """
         query = "SELECT row, data FROM event_sets WHERE key = ?"
         found = self._database.execute(query, (key,)).fetchone()
@@ -141,13 +143,13 @@ class OutboxFile:
     # ── its end ──
 
     def close(self, *, is_empty: bool) -> None:
-        """Give up the lock. An empty file goes; one with rows waits for the next worker.
+        """Give up the lock. An empty file is deleted; others wait for the next worker.
 
         Args:
-            is_empty: none of its rows is still to be sent.
+            is_empty: True if no row is left to be sent.
         """
         try:
-            if is_empty and self.has_unread:  # what is in the WAL alone would go with it
+            if is_empty and self.has_unread:  # rows that are only in the WAL would be lost with it
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.close()
             if is_empty and not self.stays:
@@ -165,10 +167,10 @@ class OutboxFile:
 
 
 def require_version(database: sqlite3.Connection, path: Path) -> int:
-    """The version of the file; 0: it is empty, its process died before it wrote a row.
+    """Return the version of the file. 0: the file is empty, because its process died before writing a row.
 
     Raises:
-        OSError: it is a file of another version; the text says what to do.
+        OSError: the file has another version; the text says what to do.
     """
     if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         return 0
@@ -182,7 +184,7 @@ def require_version(database: sqlite3.Connection, path: Path) -> int:
 
 
 def _of_database(path: Path) -> list[Path]:
-    """Its file, and what SQLite puts beside it."""
+    """Return the database file and the side files of SQLite."""
     return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
 
 

@@ -1,8 +1,7 @@
-"""Terminal events that no plane has accepted yet, on disk: they outlive the process that made them.
+"""Terminal events that no plane has accepted yet, on disk, where they outlive the process that made them.
 
-One file per process (`file.py`); the files of dead processes are taken over as they are. A disk that does not work
-is reported, and the sets are held in memory, as they are without an outbox: the delivery is not acknowledged before the
-plane has accepted them.
+Each process has one file (`file.py`), and takes over those of dead processes. If the disk fails, the sets are held in
+memory, as without an outbox: a delivery is acknowledged only after the plane has accepted its events.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from noetl_worker.pipeline.outbox.rows import read_row
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Of one outbox, whichever is reached first: a plane that is back takes them in minutes."""
+"""Limits of one outbox; the first one reached counts. A plane that is back takes so many in minutes."""
 _ROOM_AGAIN: Final = 0.9
-"""A full outbox is full until it is emptier than this: else pulling flickers at the edge."""
+"""Fraction of the limits below which a full outbox has room again, so that pulling does not flicker."""
 _MOST_FILES: Final = 32
-"""Adopted files at a time: each holds four descriptors, and a worker that crashes again and again leaves many."""
+"""Most adopted files at a time. Each holds four descriptors, and a worker that keeps crashing leaves many."""
 _FULL_ADVICE: Final = "nothing is pulled until the control plane accepts events again"
 _UNWRITABLE_ADVICE: Final = (
     "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
@@ -38,21 +37,23 @@ _Trouble = (sqlite3.Error, OSError)
 
 
 class _RowOnDisk(NamedTuple):
-    """Where it is, and since when."""
+    """File and age of a row."""
 
     file: OutboxFile
     size: int
     since: float
-    """When it was written first, or (of a dead process) adopted; monotonic."""
+    """Monotonic time when the row was first written or, for a dead process's row, adopted."""
 
 
 class Outbox:
-    """Not for several threads. A call takes some ten microseconds, with a large result longer; no disk makes it raise.
+    """The outbox of one worker, for a single thread. A call takes about ten microseconds, longer for a large result.
+
+    A failing disk never makes a method raise.
 
     Args:
         when: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
         directory: shared by the workers of a machine.
-        max_rows, max_bytes: above one of them `is_full` says so, and nothing more is taken in.
+        max_rows, max_bytes: limits; at either of them `is_full` is True, and no further set is taken.
     """
 
     def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:
@@ -62,22 +63,22 @@ class Outbox:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._own: OutboxFile | None = None
         self._rows: dict[str, _RowOnDisk] = {}
-        """By the key of their set, the oldest first."""
+        """Rows by the key of their set, oldest first."""
         self._left: dict[OutboxFile, int] = {}
-        """Adopted files, and how many of their rows are still to be sent."""
+        """Adopted files, with the number of their rows still to be sent."""
         self._not_adopted: set[Path] = set()
-        """Locks of files that could not be taken over: logged once."""
+        """Locks of files that could not be taken over; each is logged once."""
         self._bytes = 0
         self.is_full = False
-        """No room for more: whoever claims now would only hold more in memory."""
+        """True if there is no room for more. A further claim could only be held in memory."""
         self._full, self._unwritable = Outage(), Outage()
         self.unkept: set[str] = set()
-        """Keys of sets that are in memory only, since the disk refused them."""
+        """Keys of the sets in memory only, because the disk refused them."""
 
     # ── the sets of this process ──
 
     def oldest_s(self) -> float:
-        """How long the oldest row has waited here; 0 without one."""
+        """Return the age of the oldest row in seconds, 0 without rows."""
         return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property
@@ -86,17 +87,16 @@ class Outbox:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing more may be pulled: what is claimed now could only be held in memory."""
+        """Reason to pause pulling (a further claim could only be held in memory), or None."""
         if self.unkept:
             return f"the outbox cannot be written, and {len(self.unkept)} outcomes are in memory only"
         return "the outbox is full" if self.is_full else None
 
     def has(self, event_set: EventSet) -> bool:
-        """Whether a row of it is on disk."""
         return event_set.key in self._rows
 
     def keep(self, event_set: EventSet) -> bool:
-        """Write the set, or what is left of it. False when it is in memory only."""
+        """Write the set, or the rest of it. Return False when it is in memory only."""
         key = event_set.key
         if self._is_off or (self.is_full and key not in self._rows):
             return False
@@ -115,7 +115,7 @@ class Outbox:
         return True
 
     def accepted(self, event_set: EventSet) -> None:
-        """A request of the set was accepted: the row shrinks, or goes."""
+        """Note that a request of the set was accepted: the row is shortened or deleted."""
         is_kept = event_set.key in self._rows
         if event_set.is_open and (is_kept or self.writes_first):
             self.keep(event_set)
@@ -123,7 +123,7 @@ class Outbox:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
-        """The set is done with: accepted, refused for good, or no longer ours."""
+        """Delete a set that is accepted, refused for good, or no longer ours."""
         key = event_set.key
         if self.unkept:
             self._count_unkept(key, is_kept=True)
@@ -131,12 +131,12 @@ class Outbox:
             return
         try:
             self._rows[key].file.delete(key)
-        except _Trouble as error:  # whoever adopts it asks for the claim first, and drops it then
+        except _Trouble as error:  # the next owner of the file asks for the claim first, and drops the row then
             self._report(error)
         self._let_go(key)
 
     def close(self) -> None:
-        """Give up the locks. Files without rows go; with rows they wait for the next worker."""
+        """Give up the locks. Empty files are deleted; others wait for the next worker."""
         with_rows = {row.file for row in self._rows.values()}
         for file in [*self._left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
@@ -145,13 +145,13 @@ class Outbox:
     # ── the sets of dead processes ──
 
     def adopt(self) -> list[OutboxRow]:
-        """Take over the files whose owner is dead. Their rows count as ours from now on; `load` reads one."""
+        """Take over the files of dead processes. Return their rows, which are ours from now on; `load` reads one."""
         if self._is_off:
             return []
         rows: list[OutboxRow] = []
         try:
             require_own_directory(self._directory)
-        except FileNotFoundError:  # made when it is needed
+        except FileNotFoundError:  # created when first needed
             return []
         except _Trouble as error:
             self._log_failure(error)
@@ -163,7 +163,8 @@ class Outbox:
         return rows
 
     def load(self, key: str) -> EventSet | None:
-        """An adopted set; None for a row that is gone, or cannot be read: it is left on disk, and that is logged."""
+        """Return an adopted set, or None if its row is gone or unreadable. An unreadable row stays on disk and is
+        logged."""
         if key not in self._rows:  # our own run of the same claim was accepted meanwhile
             return None
         file = self._rows[key].file
@@ -201,7 +202,8 @@ class Outbox:
         return rows
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
-        """A second outcome of the same claim would be a second end of its command."""
+        """Delete a row whose claim already has an outcome here: its command must not end twice. Return whether it
+        did."""
         if row.key not in self._rows:
             return False
         log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
@@ -211,7 +213,7 @@ class Outbox:
     # ── files ──
 
     def _opened(self) -> OutboxFile:
-        """The file of this process."""
+        """Return the file of this process; create it if needed."""
         if self._own is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(self._directory)
@@ -219,7 +221,7 @@ class Outbox:
         return self._own
 
     def _let_go(self, key: str) -> None:
-        """The row is no longer ours; an adopted file goes with its last one."""
+        """Forget a row that is no longer ours, and close an adopted file after its last row."""
         row = self._rows.pop(key)
         self._count(-row.size)
         if row.file in self._left:
@@ -257,7 +259,7 @@ class Outbox:
         metrics.OUTBOX_UNWRITTEN.set(len(self.unkept))
 
     def log_fullness(self) -> None:
-        """What is to be said of it now: once when it is full, once a minute while it is, once when it has room."""
+        """Log the fullness: when the outbox gets full, once a minute while it is, and when it has room again."""
         if not self.is_full:
             if (line := self._full.ends()) is not None:
                 log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)

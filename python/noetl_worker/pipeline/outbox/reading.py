@@ -1,6 +1,6 @@
-"""The outboxes of this machine, looked at and not touched: for an operator, never for the worker.
+"""A read-only view of this machine's outboxes, for operators and not for the worker.
 
-No lock is kept, no file is made or changed, nothing is adopted.
+It holds no lock, creates or changes no file, and adopts nothing.
 """
 
 from __future__ import annotations
@@ -20,49 +20,48 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import require_version
 from noetl_worker.pipeline.outbox.rows import read_row
 
-if sys.platform != "win32":  # where there is no outbox
+if sys.platform != "win32":  # Windows has no outbox
     import fcntl
 
 _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row, data FROM event_sets"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSet:
-    """One outcome that no control plane has accepted yet."""
+class StoredOutcome:
+    """An outcome that no control plane has accepted yet."""
 
     file: Path
     is_owned: bool
-    """Whether the process that has the file is alive; else the next worker of this directory takes it over."""
+    """True if the file's process is alive. Otherwise the next worker of this directory takes the file over."""
     command_id: str
     place: str
-    """Where it has to go next."""
     size: int
     event_set: EventSet | None
-    """None: it cannot be read."""
+    """The outcome's events, or None if the row cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxView:
-    kept: tuple[KeptSet, ...]
+    kept: tuple[StoredOutcome, ...]
     unreadable: tuple[Path, ...]
-    """Files that are quarantined, of another version, or cannot be read."""
+    """Files that are quarantined, of another version, or unreadable."""
 
     @property
     def bytes(self) -> int:
         return sum(row.size for row in self.kept)
 
 
-def look_into(directory: Path) -> OutboxView:
-    """What is in this directory; nothing where there is none.
+def read_outboxes(directory: Path) -> OutboxView:
+    """Return the contents of this directory; a missing directory is empty.
 
     Raises:
-        OSError: it is not this user's alone (`NotOwn`, whose text says what to do), or cannot be read.
+        OSError: other users can access it (`NotOwn`, whose text says what to do), or it cannot be read.
     """
     try:
         require_own_directory(directory)
     except FileNotFoundError:
         return OutboxView((), ())
-    kept: list[KeptSet] = []
+    kept: list[StoredOutcome] = []
     unreadable = list(directory.glob("outbox-*.unreadable"))
     for file in sorted(directory.glob("outbox-*.sqlite3")):
         try:
@@ -72,14 +71,14 @@ def look_into(directory: Path) -> OutboxView:
     return OutboxView(tuple(kept), tuple(unreadable))
 
 
-def _rows(file: Path) -> Iterator[KeptSet]:
+def _rows(file: Path) -> Iterator[StoredOutcome]:
     require_own_file(file)
     is_owned = _is_owned(file.with_suffix(".lock"))
     with closing(sqlite3.connect(f"file:{quote(os.fsencode(file))}?mode=ro", uri=True)) as database:
         if not require_version(database, file):
             return
         for command_id, place, size, row, data in database.execute(_ROWS):
-            yield KeptSet(file, is_owned, str(command_id), str(place), int(size), _read(row, data))
+            yield StoredOutcome(file, is_owned, str(command_id), str(place), int(size), _read(row, data))
 
 
 def _read(row: bytes, data: bytes | None) -> EventSet | None:
@@ -90,7 +89,7 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Whether a process holds it. The question takes the lock for an instant; who adopts meanwhile looks again."""
+    """Return whether a process holds the lock. This takes the lock briefly; an adopting worker tries again."""
     if sys.platform == "win32" or not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Reading a row of the outbox."""
+"""Decoding of an outbox row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def read_row(row: bytes, data: bytes | None = None) -> EventSet:
     """Return the set of a row.
 
     Raises:
-        DocumentError: these bytes are no row of ours.
+        DocumentError: these bytes are not a row of an outbox.
     """
     try:
         return EventSet.unpacked(json_text.loads(row), data)

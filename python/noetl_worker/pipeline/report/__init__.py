@@ -1,1 +1,1 @@
-"""What is reported to the plane: a result within its budget, its events, sent until the plane has accepted them."""
+"""Reporting to the plane: the result within its budget, the terminal events, and their sending."""

@@ -1,7 +1,7 @@
-"""Stage 7b: a set of terminal events, sent until the plane has accepted it.
+"""Reporting: sends a set of terminal events until the plane has accepted it.
 
-What an answer means the plane's rules decide (`judge`). While a set is refused it is in the outbox, and it leaves its
-slot: what is on disk needs no place among what runs. A set that is late is sent only when its command is still ours.
+The plane's rules say what an answer means (`judge`). A refused set is written to the outbox and leaves its slot, since
+a set on disk needs no slot. A late set is sent only after the plane confirms that the command is still ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.pipeline.report.ends import Ends
+from noetl_worker.pipeline.report.outcomes import Outcomes
 from noetl_worker.pipeline.report.sending import Ownership, Sending
 from noetl_worker.pipeline.report.started_clock import StartedClock
 from noetl_worker.pipeline.report.storing import try_to_store
@@ -39,26 +39,27 @@ from noetl_worker.text.secrets import redaction
 
 log = structlog.get_logger("noetl_worker.events")
 LATE_S: Final = 30.0
-"""After so long without an accepted event the plane may have given the claim away (protocol/claim.md#leases: a stale
+"""Time without an accepted event after which the plane may have given the claim away (protocol/claim.md#leases: a stale
 holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_END_S: Final = 0.5
-"""A plane that takes longer over an end is issuing commands: what waits for that belongs on disk and needs no slot."""
+"""Time after which a request is slow because the plane issues commands in it. The set then goes to disk, without a
+slot."""
 
 
 class Emitter:
-    """Sends sets. One per worker; `deliver` is called concurrently."""
+    """Sends sets of terminal events. A worker has one Emitter and calls `deliver` concurrently."""
 
-    def __init__(self, ends: Mapping[Dialect, Ends], outbox: Outbox, stopping: Stopping | None = None) -> None:
+    def __init__(self, ends: Mapping[Dialect, Outcomes], outbox: Outbox, stopping: Stopping | None = None) -> None:
         self.ends = ends
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
         self.started: Final = StartedClock()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
-        """Keys of the sets that are sent, and who waits for each."""
+        """Callers waiting for each set that is being sent, by its key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Sets whose end is with a plane that issues the next commands; whether a delivery is answered with it."""
+        """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for it."""
 
     async def deliver(
         self,
@@ -70,14 +71,14 @@ class Emitter:
         """Send the set and return when it is accepted.
 
         Args:
-            outside: entered while a set that is on disk is refused: its slot is free meanwhile. None: it has no slot.
+            outside: entered while a refused set is on disk, to free its slot. None: the set has no slot.
 
         Raises:
             ServerRefused: the plane will never accept this set.
-            ClaimLost: it was late, and the command is no longer ours.
-            Interrupted, asyncio.CancelledError: the worker stops; what is left of the set is in the outbox.
+            ClaimLost: the set was late, and the command is no longer ours. Interrupted, asyncio.CancelledError: the
+                worker stops; the rest of the set is in the outbox.
         """
-        # An adopted outcome and our own run of the same claim (Rust plane): the second asks when the first is reported.
+        # On a Rust plane, an adopted outcome and our own run may share a claim: the second waits for the first.
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
@@ -92,7 +93,7 @@ class Emitter:
                 await self._deliver(plane, event_set, ownership, sending, now)
             finally:
                 sending.come_back()
-                for place in self._sending.pop(key):  # who waits goes on
+                for place in self._sending.pop(key):  # the next caller goes on
                     if not place.done():
                         place.set_result(None)
         except (asyncio.CancelledError, Interrupted):
@@ -100,11 +101,11 @@ class Emitter:
             raise
         except ClaimLost as lost:
             metrics.OUTCOMES_DROPPED.inc()
-            log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
+            log.warning("outcome_dropped", **event_set.log_ids(), reason=lost.claim.reason)
             raise
 
     async def stop(self) -> None:
-        """End what is asked of the planes beside the sending."""
+        """Stop the planes' background requests about terminal events."""
         for ends in self.ends.values():
             await ends.stop()
 
@@ -124,7 +125,7 @@ class Emitter:
                     now = time.monotonic()
                     metrics.EMITTED[name].observe(now - since)
                 if sending.tries:
-                    sending.settle()
+                    sending.reset()
                 if event_set.is_open:
                     ends.arm(event_set)
                 self.outbox.accepted(event_set)
@@ -142,14 +143,14 @@ class Emitter:
             gate = plane.gate if upload is None else plane.store_gate
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if (is_late or not gate.has_room()) and sending.is_inside:  # it would wait there in memory alone
+            if (is_late or not gate.has_room()) and sending.is_inside:  # the set would wait in memory alone
                 self._keep(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
                 if not event_set.is_open:
                     return
                 sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
-            # Not longer at the gate than it is known to be ours: whose it is by then is asked first.
+            # The wait at the gate ends when the claim becomes uncertain: the plane is asked about it first then.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
                 body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
@@ -162,7 +163,7 @@ class Emitter:
                 event_set.accepted(answer.json())
                 return
             sending.count(how)
-            # A store that is down is waited for: only what it says of the result itself may cost the result.
+            # A store that is down is waited for: only its own refusal of this result may fail the command.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
             is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
             is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
@@ -173,27 +174,27 @@ class Emitter:
                 await self._refused(plane, event_set, answer, sending)
                 return
             if answer is not None and MEANING[answer.status] is Meaning.AUTH:
-                # Who is refused here is refused the next claim too: pulling more would only fill the outbox.
+                # The plane would refuse the next claim too: pulling more would only fill the outbox.
                 plane.client.auth_refused(plane.url)
             await self._wait(event_set, sending, answer, reason)
             now = time.monotonic()
-            if ownership.is_uncertain(now):  # somebody else may have ended it while we waited
+            if ownership.is_uncertain(now):  # another worker may have finished the command while we waited
                 sending.known_until = -math.inf
 
     async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
-        """Until the next try; Interrupted where there is none any more."""
+        """Sleep until the next try. Raise Interrupted when the grace period is over."""
         self._keep(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
         delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
         tries, next_try_s = sending.tries, round(delay_s, 2)
-        log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
-        if self.stopping.is_grace_over:  # it had its last try
+        log.warning("events_not_accepted", **event_set.log_ids(), tries=tries, next_try_s=next_try_s, reason=reason)
+        if self.stopping.is_grace_over:  # the set had its last try
             raise Interrupted
         await self.stopping.sleep(delay_s)
 
     async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
-        """Ask whose the command is. Raises ClaimLost where it is not ours, and not over by our own events."""
+        """Ask the plane whether the command is ours. Raise ClaimLost if not, unless our own events finished it."""
         try:
             await ownership.confirm()
         except ClaimLost as lost:
@@ -202,14 +203,14 @@ class Emitter:
                 raise
 
     def _keep(self, event_set: EventSet, sending: Sending) -> None:
-        """What has to wait belongs on disk, and needs no slot there."""
-        # A result waits as it is: it may be large, and it was written at its first refusal.
+        """Write the set to disk and, if that succeeds, leave its slot."""
+        # A set whose result is still to be stored has not changed, and may be large.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.keep(event_set):
             sending.leave()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
-        """Go on without the result where it is its size that was refused; raises ServerRefused."""
+        """Send the set without its result if the result was too large for the plane. Raise ServerRefused otherwise."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
             plane.server.batch_bytes = limit
@@ -219,10 +220,10 @@ class Emitter:
 
     @staticmethod
     async def _cut(event_set: EventSet, most: int) -> bool:
-        """Whether a result was taken out of the events: it is stored first."""
+        """Take the result out of the events, to be stored first. Return whether there was one."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
-        log.info("result_left_out_of_event", **event_set.who(), bytes=event_set.size, limit=most)
+        log.info("result_left_out_of_event", **event_set.log_ids(), bytes=event_set.size, limit=most)
         event_set.was_tried = False
         return True
 
@@ -234,7 +235,7 @@ class Emitter:
 
         def is_slow() -> None:
             self._keep(event_set, sending)
-            sending.leave()  # on disk or not: its work is done
+            sending.leave()  # on disk or not: the command's own work is done
 
         def sent() -> None:
             nonlocal slow
@@ -251,7 +252,7 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """One try: the answer (None: there was none), what it means, and why it is not an acceptance."""
+        """Try once. Return the answer or None, its meaning, and why it is not an acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:
@@ -266,7 +267,7 @@ class Emitter:
         ends = self.ends[event_set.dialect]
         how = plane.rules.judge(answer, first_try=first_try, has_own_id=part.has_own_id)
         if how in NOT_CLEAR:
-            how = await ends.look_into(plane, event_set, answer, how)
+            how = await ends.judge_by_records(plane, event_set, answer, how)
         if how is not SendStatus.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
         ends.accepted(plane, event_set, answer)
@@ -275,8 +276,8 @@ class Emitter:
     @staticmethod
     def _not_stored(event_set: EventSet, reason: str) -> None:
         if event_set.rules.inlines_unstored_results:
-            log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
+            log.warning("result_not_stored", **event_set.log_ids(), reason=reason, sent="complete, in the event")
         else:
-            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
+            log.error("result_not_stored", **event_set.log_ids(), reason=reason, sent="as a failure of the command")
             metrics.EVENT_EMIT_FAILED.inc()
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))

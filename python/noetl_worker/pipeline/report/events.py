@@ -1,8 +1,8 @@
-"""Stage 7b: reporting to the plane, in order, until it has accepted.
+"""Reporting: reports the start and the outcome of a command to the plane, in order.
 
-One `CommandEvents` per claimed command. `command.started` is held back for some milliseconds, so that a fast
-command travels in one batch; the terminal set waits for a started that is under way, or carries one that was not
-accepted: it is never sent after the end.
+Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
+command needs one request. The terminal events wait for a start being sent, and carry one that was not accepted, so the
+start is never sent after the outcome.
 """
 
 from __future__ import annotations
@@ -29,33 +29,31 @@ from noetl_worker.remote.plane.send_status import SendStatus
 log = structlog.get_logger("noetl_worker.events")
 _STARTED_TIMEOUT_S: Final = 5.0
 _MEMORY_ADVICE: Final = (
-    "one server of the control plane has this result, in its memory, and its restart loses it: let the step return "
+    "one server of the control plane has this result in memory only, and loses it at a restart: let the step return "
     "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
 )
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class CommandEvents:
-    """The events of one command."""
-
     command: Command
     plane: Plane
     worker_id: str
-    """The name that holds the claim."""
+    """The worker's name in the claim."""
     emitter: Emitter
     hold_s: float
-    """How long `command.started` waits for the end of a fast command."""
+    """Seconds for which `command.started` waits for the outcome of a fast command."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Entered while the terminal set is refused and on disk (Slots.waiting)."""
+    """Entered while the terminal events are refused and on disk (Slots.waiting)."""
     warned: Warned = field(default_factory=Warned)
-    """What has been logged of a playbook's step."""
+    """Warnings already logged for a step of a playbook."""
     _is_held: bool = field(default=False, init=False)
-    """Whether the start has still to be reported."""
+    """True while the start is not reported."""
     _is_started: bool = field(default=False, init=False)
     _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Report the start, unless the command is over before `hold_s`. Never waits, never raises; once only."""
+        """Report the start once, unless the command is over within `hold_s`. Never wait, never raise."""
         if self._is_started:
             return
         self._is_started = True
@@ -63,20 +61,20 @@ class CommandEvents:
         self.emitter.started.hold(self, self.hold_s)
 
     def send_started(self) -> None:
-        """The command still runs: report its start now, beside it."""
+        """Report the start now, while the command runs."""
         self._starting = asyncio.create_task(self._send_started())
 
     def is_issuing(self) -> bool:
-        """Whether the end is with a plane that issues the next commands inside of that request."""
+        """Return whether the plane is issuing the next commands in the request that ends this command."""
         return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:
-        """The worker gives the command back: a start that is still held is never reported."""
+        """Drop a start that is still held."""
         if self._is_held:
             self.emitter.started.let_go(self)
 
     async def withdraw(self) -> bool:
-        """Take back a start that is still held; whether the plane knows nothing of one."""
+        """Drop a start that is still held. Return whether the plane knows of none."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})
@@ -93,32 +91,32 @@ class CommandEvents:
                 timeout_s=_STARTED_TIMEOUT_S,
             )
         except TransportError as error:
-            log.warning("started_not_sent", **self.command.who(), error=str(error))
+            log.warning("started_not_sent", **self.command.log_ids(), error=str(error))
             return
         if self.plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
-            log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
+            log.warning("started_refused", **self.command.log_ids(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
-        """Whether the start has still to travel, once any request under way has its answer."""
+        """Return whether the start must still be sent, after a request that is sending it."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
-            await asyncio.wait({self._starting})  # a cancellation of ours must not end a request that is under way
+            await asyncio.wait({self._starting})  # cancelling us must not cancel a request that is being sent
         is_held, self._is_held = self._is_held, False
         return is_held
 
     async def finish(self, report: Report, ownership: Ownership) -> None:
-        """Send the terminal set and return when it is accepted.
+        """Send the terminal events and return when they are accepted.
 
         Raises:
-            ServerRefused: the plane will never accept this set.
-            ClaimLost: it was late, and the command is no longer ours.
-            asyncio.CancelledError: the worker stops; nothing was acked, the command will come again.
+            ServerRefused: the plane will never accept them.
+            ClaimLost: they were late, and the command is no longer ours. asyncio.CancelledError: the worker stops; the
+                message was not acknowledged and will be redelivered.
         """
         try:
             with_start = await self._take_held()
-        except asyncio.CancelledError:  # while the start was under way: the tool has run, and this is its outcome
+        except asyncio.CancelledError:  # the start was being sent: the tool has run, and this is its outcome
             self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
             raise
         event_set = self._set_of(report, with_start=with_start)
@@ -128,7 +126,7 @@ class CommandEvents:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:
-        StepLog(log.bind(**self.command.who()), self.warned, self.command).warning(event, advice=advice)
+        StepLog(log.bind(**self.command.log_ids()), self.warned, self.command).warning(event, advice=advice)
 
     def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command

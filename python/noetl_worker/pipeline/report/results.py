@@ -1,9 +1,8 @@
-"""Stage 7a: a tool's result held to the event budget: redacted, measured, and reported by reference when too large.
+"""Reporting: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
 
-Both planes drop or choke on large results (the Python one loses the context silently above 102,400 bytes of
-compact JSON, protocol/results.md#limits), so what is over the budget goes to the result store and the event carries a
-reference and a preview. The storing itself is the first request of the terminal set (event_set.py): it is kept and
-tried as the events are.
+Both planes fail on large results (the Python one silently loses the context above 102,400 bytes of compact JSON,
+protocol/results.md#limits). A result over the budget goes to the result store, and the event carries a reference and a
+preview. Storing is the first request of the terminal events (event_set.py), kept on disk and retried like them.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
 _MAX_GROWTH: Final = 6
-"""Of a byte of JSON where a plane counts it escaped: `\\u007f`."""
+"""Largest growth of one byte of JSON when a plane escapes it (`\\u007f` is six bytes)."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Of each stream: as long as a secret may be that a cut must not leave a half of."""
+"""Characters kept of each output stream. A cut leaves no half of a secret up to this length."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
-"""Skipped cases that are named one by one; a thousand of them would push the terminal event over the budget."""
+"""Skipped cases that are listed; a thousand of them would exceed the event budget."""
 
 
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
-    """What is reported of a tool that returned (docs/delivery.md).
+    """Return the report of a tool that returned (docs/delivery.md).
 
-    A matched action other than `fail` handles an error. An error that no case handled follows the plane's own worker,
-    because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with that
-    status (the playbook goes on; protocol/events.md#rust-plane), but call.error of a list of tasks that ended by what
-    one of them raised (recorded: error-sql-sequence).
+    A matched action other than `fail` handles an error. An error that no case handled is reported as the plane's own
+    worker does, because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with
+    that status (the playbook goes on; protocol/events.md#rust-plane). A list of tasks that ended because one of them
+    raised gives call.error on both (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
@@ -78,7 +77,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
 
 async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
-    """What is reported of a command that raised before, in or after its tool: always call.error."""
+    """Return the report of a command that raised before, in or after its tool: always call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
@@ -86,16 +85,18 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 
 def refused_report(refused: Report, error: ServerRefused) -> Report:
-    """The smallest possible failure, for a set that the plane will never accept."""
-    answer_text = redaction.excerpt(error.body, 500)  # a plane may quote what it was sent
+    """Return the smallest possible failure, to replace events that the plane will never accept."""
+    answer_text = redaction.excerpt(error.body, 500)  # a plane may quote the text it received
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
     return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
 
 
 def _with_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """The report with the end of what was printed, where the plane's own worker reports no output: in the last event,
-    for people. No template sees it there."""
+    """Return the report with the end of the printed output in its last event, if the plane's own worker reports none.
+
+    The output is for people: no template can read it there.
+    """
     is_told = isinstance(result.data, dict) and "stdout" in result.data
     if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
         return report
@@ -106,7 +107,7 @@ def _with_output(command: Command, result: ToolResult, report: Report, rules: Fi
 
 
 def _with_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Add a list's tries, or the answer of a failure, to the last event: for people, no template sees them there."""
+    """Add a list's tries, or the answer of a failure, to the last event, for people. No template sees them there."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = _begin_of(begin_of_answer(result.data), rules) if dialect.error_fails_command else ""
@@ -151,7 +152,8 @@ def _begin_of(text: str, rules: FitRules) -> str:
 
 
 def _end_of(text: str, rules: FitRules) -> str:
-    """Redacted before it is cut to what is kept: half of a secret would not be known any more."""
+    """Return the redacted end of a text. The text is redacted before the cut, because half a secret would not be
+    found."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.without_half_at_start(end).decode("utf-8", "surrogatepass")
@@ -174,7 +176,8 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 
 
 async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
-    """A case's own status and data, redacted. Data over the budget has no place but the event: it fails the command."""
+    """Return the report with a case's own status and data, redacted. Data that do not fit into the event fail the
+    command."""
     fitted = await _fit(action.data, rules)
     if has_null(fitted.body):
         refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
@@ -193,10 +196,10 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
 
     Returns:
-        A Report without error: `report` decides whether the command failed. With one where a success cannot be
-        stored, whatever `report` decides.
+        A Report. Its error is set only if a success cannot be stored, and the command then fails. Otherwise `report`
+        decides whether the command failed.
     """
-    if result.error is not None:  # free text, where `password=...` goes too; in data it would be a value
+    if result.error is not None:  # free text is redacted more strictly than data: `password=...` goes too
         result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
     dialect, nulls = RULES[command.dialect], None
     body = dialect.result_body(result)
@@ -218,7 +221,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if made is None:
         if fitted.preview is None:
             fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-        made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+        made = await _off_loop_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
         stored = len(made.upload.data) if made.upload is not None else 0
         if stored > dialect.max_stored_bytes:
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
@@ -229,9 +232,9 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
 
 
 async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
-    """A success that has U+0000 in it fails: another character in its place would be a wrong value that nobody sees.
+    """Return the failure that replaces a success with U+0000, since any other character would be a wrong value.
 
-    In a failure it is replaced: there it can only be looked at, and a warning says so.
+    In a failure the character is replaced: people only read it, and a warning says so.
     """
     text = fit_text(nulls.refusal("the result"), rules)
     failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
@@ -247,7 +250,7 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
 
 
 async def _without_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
-    """Return the failure of a success that no later command could read; a failure keeps its text."""
+    """Return the failure of a success that no later command could read. A failure keeps its text."""
     if result.status is ToolStatus.SUCCESS:
         result = replace(result, status=ToolStatus.ERROR, error=ToolFailure(reason, kind="resource"))
         report = await fit_result(command, replace(result, data=None, stdout=None, stderr=None), rules)
@@ -257,17 +260,17 @@ async def _without_data(command: Command, result: ToolResult, reason: str, rules
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
-    return await _beside_if_large(len(packed), partial(NullCharacters.of, packed))
+    return await _off_loop_if_large(len(packed), partial(NullCharacters.find, packed))
 
 
-async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
+async def _off_loop_if_large(size: int, call: Callable[[], T]) -> T:
     return await finished_off_loop(call) if size > redaction.LARGE else call()
 
 
 def fit_text(text: str, rules: FitRules) -> str:
-    """An error text that may leave the process: redacted, with its middle cut when it is very long.
+    """Return an error text that may leave the process: redacted, with the middle of a very long one cut out.
 
-    Of megabytes only what is kept is looked through: this is done on the loop.
+    Only the kept parts of a huge text are searched, because this runs on the event loop.
     """
     half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
     if len(text) > redaction.LARGE:

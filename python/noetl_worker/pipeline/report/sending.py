@@ -1,4 +1,4 @@
-"""How the sending of one set goes: whose its command is, what has been tried, and whether it has left its slot."""
+"""The state of sending one set of terminal events."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from noetl_worker.remote.plane.send_status import SendStatus
 
 
 class Ownership(Protocol):
-    """Whether a command whose outcome is late is still ours."""
+    """Knowledge of whether a command with a late outcome is still ours."""
 
     def is_uncertain(self, now: float) -> bool:
-        """The delivery or the claim may have passed to another worker."""
+        """Return whether the delivery or the claim may have passed to another worker."""
 
     async def confirm(self) -> None:
-        """Ask the plane. Raises ClaimLost when somebody else has the command, or it is over."""
+        """Ask the plane. Raise ClaimLost when another worker has the command, or when it is over."""
 
 
 @dataclass(slots=True)
 class Sending:
-    """How the sending of one set goes."""
+    """Progress of one set: until when its command is ours, its tries, and its slot."""
 
     known_until: float
     """Monotonic time until which the command is known to be ours."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """How it leaves its slot; None: it has none, and no delivery is answered when the set is accepted."""
+    """Frees the slot while entered. None: the set has no slot, and no delivery waits for its acceptance."""
     left: AbstractContextManager[None] | None = None
-    """Entered once it has left it."""
+    """The entered `outside`, once the slot is free."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
@@ -39,7 +39,7 @@ class Sending:
         return self.outside is not None and self.left is None
 
     def leave(self) -> None:
-        """Give up the slot, once, whichever of its requests have to wait."""
+        """Give up the slot, unless the set has left it already."""
         if self.outside is not None and self.left is None:
             self.left = self.outside()
             self.left.__enter__()
@@ -53,10 +53,10 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # a plane that is down says nothing about the set, and its time does not count as uncertainty
-            self.uncertainty.settle()
+        else:  # a plane that is down says nothing about the set, so this time is not uncertainty
+            self.uncertainty.reset()
 
-    def settle(self) -> None:
-        """A request was accepted; the next one begins anew."""
+    def reset(self) -> None:
+        """Start afresh for the next request, since this one was accepted."""
         self.tries = 0
-        self.uncertainty.settle()
+        self.uncertainty.reset()

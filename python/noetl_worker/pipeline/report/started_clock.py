@@ -1,4 +1,4 @@
-"""When the start of a command is reported: not at all by itself, for one that is over in some milliseconds."""
+"""The delayed report of a command's start, which a command of some milliseconds does not need."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Held(Protocol):
 
 
 class StartedClock:
-    """Has the start of each command reported that still runs `hold_s` after it: one timer for all of them."""
+    """Reports the start of each command that still runs after `hold_s`. One timer serves all commands."""
 
     def __init__(self) -> None:
         self._held: dict[Held, float] = {}
-        """In the order in which they are due: all are held for the same time."""
+        """Due time of each held command, earliest first: all are held for the same time."""
         self._timer: asyncio.TimerHandle | None = None
 
     def hold(self, command: Held, hold_s: float) -> None:
@@ -27,7 +27,7 @@ class StartedClock:
             self._timer = loop.call_at(due, self._ring)
 
     def let_go(self, command: Held) -> None:
-        """The command is over: the terminal set carries its start."""
+        """Forget a command that is over: its terminal events carry its start."""
         self._held.pop(command, None)
 
     def _ring(self) -> None:

@@ -1,4 +1,4 @@
-"""The first request of a set whose result is too large for an event: a PUT to the result store."""
+"""The first request for a result that is too large for an event: a PUT to the result store."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """One try as `Emitter._try`, of a result that goes to the result store.
+    """Try once to store a result, and return what `Emitter._try` returns.
 
-    The Python plane may still be at a PUT that had no answer, and a second one would hold up everybody for as long
-    again (protocol/results.md#redaction): it is not repeated.
+    The Python plane may still be processing a PUT without an answer. A second one would delay every client as long
+    again (protocol/results.md#redaction), so it is not sent.
     """
-    execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
+    execution_id, may_still_run = event_set.execution_id, event_set.rules.may_still_store
     if event_set.was_tried and may_still_run:
-        return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be at it"
+        return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be processing it"
     event_set.was_tried = True
     try:
         answer = await plane.store_result(
@@ -38,8 +38,8 @@ async def try_to_store(
     how, body = judge(answer), answer.json()
     fields = body if isinstance(body, dict) else {}
     if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
-        how = SendStatus.UNCERTAIN  # not the store's answer: the result is nowhere yet
-    # Too large is too large, whoever says so; a 404 in the plane's own words: it has no result store.
+        how = SendStatus.UNCERTAIN  # not the store's answer: the result is stored nowhere yet
+    # A 413 is final, even from a proxy. A 404 in the plane's own words means that it has no result store.
     has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
     if how is SendStatus.UNCERTAIN and (answer.status == 413 or has_no_store):
         how = SendStatus.REFUSED

@@ -228,7 +228,7 @@ class _Generator(CodeGenerator):
 
 
 class _Compared:
-    """One side of a comparison, a syntax node that only the generator sees."""
+    """A side of a comparison, a syntax node that only the generator sees."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node
@@ -314,10 +314,11 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        if any(found.name == template_limits.COUNTED for found in tree.find_all(nodes.Filter)):
-            raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
-        if tree.find(nodes.EvalContextModifier) is not None:
-            raise SecurityError("autoescape is not open to templates: use the filter escape")
+        for found in tree.find_all((nodes.Filter, nodes.EvalContextModifier)):
+            if isinstance(found, nodes.EvalContextModifier):
+                raise SecurityError("autoescape is not open to templates: use the filter escape")
+            if isinstance(found, nodes.Filter) and found.name == template_limits.COUNTED:
+                raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
         template_limits.count_loops(tree)
         return tree
 

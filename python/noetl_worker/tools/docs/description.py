@@ -26,7 +26,7 @@ _RESULT: Final = ("Result:", "Data:")
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
-    """One field of a config model."""
+    """A field of a config model."""
 
     name: str
     spellings: tuple[str, ...]
@@ -44,7 +44,7 @@ class FieldDescription:
 
 @dataclass(frozen=True, slots=True)
 class KindDescription:
-    """One tool kind."""
+    """A tool kind."""
 
     kind: str
     aliases: tuple[str, ...]

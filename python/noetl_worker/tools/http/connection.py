@@ -30,15 +30,15 @@ class StreamedConnection(HttpConnection[None]):
 
     _parser: H11Parser
     _most_bytes = math.inf  # who takes the pieces has a limit
-    _most_beside = 128 * 1024
+    _max_overhead = 128 * 1024
 
     def __init__(self) -> None:
         super().__init__()
         self._arrived = bytearray()
         self._failure: Broken | None = None
-        """Why it was closed here: what has arrived is not read any more."""
+        """The error for which the connection was closed here. Bytes that have arrived are not read any more."""
         self._lost: Exception | None = None
-        """Why the network has closed it: what arrived before is an answer still."""
+        """The error by which the network closed the connection. Bytes that arrived before still count."""
         self._read_s = NO_LIMIT_S
 
     async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:

@@ -18,7 +18,7 @@ _LONGEST: Final = 8_192
 
 @dataclass(frozen=True, slots=True)
 class PrintedLine:
-    """One line of a running command, redacted."""
+    """A line of a running command, redacted."""
 
     execution_id: int
     command_id: str
@@ -34,8 +34,8 @@ _COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_co
 
 
 @contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile."""
+def watched(watcher: Watcher | None) -> Iterator[None]:
+    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile. None: nobody."""
     token = _WATCHER.set(watcher)
     try:
         yield

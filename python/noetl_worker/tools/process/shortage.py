@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from noetl_worker.errors import ResourceShortage, ToolError
+from noetl_worker.models.backoff import delay_s
 from noetl_worker.process.threads import submitted
 
 T = TypeVar("T")
@@ -22,6 +24,10 @@ _WORDS: Final = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENF
 """Texts of a shortage, without EAGAIN's, which libraries use for many things."""
 _NO_THREAD: Final = "can't start new thread"
 """Python's text for a refused thread: a RuntimeError without a number."""
+_FIRST_WAIT_S: Final = 0.1
+_MOST_WAIT_S: Final = 5.0
+_ROOM_S: Final = 30.0
+"""Longest wait for room by a command that cannot be returned any more."""
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -73,6 +79,25 @@ def raise_shortage(what: str, error: Exception) -> None:
     effect."""
     if not isinstance(error, ResourceShortage) and is_shortage(error):
         raise ResourceShortage(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+async def when_there_is_room(run: Callable[[], Awaitable[T]], left_s: Callable[[], float | None]) -> T:
+    """Await `run()`, and again after a wait while it raises ResourceShortage: for a command with earlier effects.
+
+    Raises:
+        ResourceShortage: there was no room for 30 s, or `left_s()` is shorter than the next wait.
+    """
+    tries, waited_s = 0, 0.0
+    while True:
+        try:
+            return await run()
+        except ResourceShortage:
+            tries += 1
+            wait_s, most_s = delay_s(tries, _FIRST_WAIT_S, _MOST_WAIT_S, jitter=0.9), left_s()
+            waited_s += wait_s
+            if waited_s > _ROOM_S or (most_s is not None and wait_s >= most_s):
+                raise
+        await asyncio.sleep(wait_s)
 
 
 def started(executor: Executor, call: Callable[[], T]) -> Future[T]:

@@ -222,7 +222,7 @@ class _Fork:
 
 
 class _Child:
-    """One forked command, as a `process.Group`."""
+    """A forked command, as a `process.Group`."""
 
     def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -386,7 +386,7 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """While commands run, request an answer from the template, and end it if it has not answered for too long."""
+        """Request an answer from the template while commands run, and end it if it has not answered for too long."""
         self._check = None
         now = self._loop.time()
         self._read()  # data that arrived while the loop was busy is an answer too

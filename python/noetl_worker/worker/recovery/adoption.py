@@ -1,8 +1,8 @@
-"""Outcomes that dead processes of this machine left in their outboxes, reported in their name.
+"""Reports the outcomes that dead processes of this machine left in their outboxes, under their names.
 
-The claim is asked first with the dead one's id: a command that was taken up by somebody else, or is over, is theirs.
-Until it is reported the command counts as in flight here, so that a delivery of it runs nothing. So is sent again what
-the Python plane has lost after it had accepted it (worker/recovery/recent_batches.py).
+The claim is asked for first, with the dead worker's id: if another worker has the command, or it is over, the outcome
+is dropped. Until the outcome is reported, the command counts as in flight, so a delivery of it runs nothing. Outcomes
+that the Python plane accepted and lost are sent again in the same way (worker/recovery/recent_batches.py).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.patience import until_it_passes
-from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
+from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
 AT_ONCE: Final = 8
-"""Sets for one place that are read and sent at the same time: ten thousand, or the large results of several full
-outboxes, would take the loop for seconds and the memory of all of them (seen)."""
+"""Sets for one address that are sent at the same time. Without a limit, ten thousand sets, or the large results of
+several full outboxes, would block the loop for seconds and fill the memory (seen)."""
 
 
 class Adoption:
-    """Takes over what is left, at the start and whenever it is looked for again; `batches` says what a plane lost."""
+    """Adopts and sends outcomes, at the start and on every later look. `batches` names those that a plane lost."""
 
     def __init__(
         self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight, batches: RecentBatches | None = None
@@ -43,14 +43,14 @@ class Adoption:
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
-        """By the place they have to go to: one that is down must not hold up the others."""
+        """Rows by their next address, so that an address that is down delays no other."""
         self._senders: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         if batches is not None:
             self._begin(self._resend(batches.lost))
 
     def look(self) -> None:
-        """Adopt the sets of processes that are dead by now, and begin to send them."""
+        """Adopt the outcomes of processes that have died, and start sending them."""
         rows = self._emitter.outbox.adopt()
         for row in rows:
             self._in_flight.enter(row.command_id, NO_MESSAGE)
@@ -61,7 +61,7 @@ class Adoption:
             self._go_on(place)
 
     async def stop(self) -> None:
-        """What is not reported yet is in the outbox, for the next worker."""
+        """Stop sending. Outcomes not reported yet stay in the outbox, for the next worker."""
         for waiting in self._waiting.values():
             for row in waiting:
                 self._in_flight.leave(row.command_id, NO_MESSAGE)
@@ -81,59 +81,60 @@ class Adoption:
         return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
-        """What waits for a place, one after another; AT_ONCE of these share it."""
+        """Send the rows for one address, one after another. AT_ONCE such tasks share the rows."""
         try:
             while waiting:
                 await self._take(waiting.popleft())
-                await asyncio.sleep(0)  # a row that cannot be read is done with at once, and there may be thousands
+                await asyncio.sleep(0)  # an unreadable row takes no time, and there may be thousands
         finally:
             self._senders[place] -= 1
-            self._go_on(place)  # a row that a bug ends this with holds up no other one
+            self._go_on(place)  # if a bug on one row ends this task, another takes over
 
     async def _take(self, row: OutboxRow) -> None:
         try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
-                log.warning("outcome_adopted", **event_set.who(), of=event_set.worker_id)
+                log.warning("outcome_adopted", **event_set.log_ids(), of=event_set.worker_id)
                 await self._report(event_set)
         finally:
             self._in_flight.leave(row.command_id, NO_MESSAGE)
 
     async def _report(self, event_set: EventSet) -> None:
         try:
-            url = self._client.servers.to_ask(event_set.server_url)  # the one who wrote it may have trusted others
+            url = self._client.servers.to_ask(event_set.server_url)  # its writer may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
-            ownership = ClaimedOnce.asked_first(plane, event_set)
+            ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
-            pass  # the emitter has logged it, or has left it to the next worker
+            pass  # logged by the emitter, or left to the next worker
         except ControlPlaneError as error:
-            # Refused for good. The dead one never acknowledged its message: the command comes again by the queue.
+            # Refused for good. The dead worker never acknowledged its message, so the command is redelivered.
             metrics.EVENT_EMIT_FAILED.inc()
             self._emitter.outbox.drop(event_set)
-            log.error("adopted_outcome_refused", **event_set.who(), error=str(error))
+            log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error))
         else:
             self._in_flight.finish(event_set.command_id)
-            log.info("adopted_outcome_reported", **event_set.who())
+            log.info("adopted_outcome_reported", **event_set.log_ids())
 
     # ── what a plane has lost ──
 
-    async def _resend(self, lost: asyncio.Queue[LostEnd]) -> None:
+    async def _resend(self, lost: asyncio.Queue[LostOutcome]) -> None:
         while True:
             work = self._begin(self._send_again(await lost.get()))
             work.add_done_callback(lambda _: lost.task_done())
 
-    async def _send_again(self, lost: LostEnd) -> None:
-        """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
+    async def _send_again(self, lost: LostOutcome) -> None:
+        """Send a lost outcome again. Its claim is asked for first, unless it is a rescue, whose command nobody else
+        gets."""
         plane, end, batch = lost
-        self._emitter.outbox.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
+        self._emitter.outbox.keep(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
         try:
-            await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
+            await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
         except ClaimLost:
-            pass  # the emitter has logged it
+            pass  # logged by the emitter
         except (Interrupted, asyncio.CancelledError) as stopped:
-            if not self._emitter.outbox.has(end):  # nobody else will send it
+            if not self._emitter.outbox.has(end):  # no other worker will send it
                 not_rescued(end, batch, LOOK_ADVICE, STOPPED)
             if isinstance(stopped, asyncio.CancelledError):
                 raise
@@ -142,14 +143,14 @@ class Adoption:
 
 
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
-    """A row may say that its batch was never processed; only the plane knows. Else its claim is asked, as for all."""
+    """Ask the plane whether a row's batch was never processed, as the row may claim. If not, its claim is asked for."""
     if event_set.rescues is None:
         return
     try:
         state = await until_it_passes(
-            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.who
+            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.log_ids
         )
     except ControlPlaneError as error:
-        log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+        log.warning("batch_state_unknown", **event_set.log_ids(), error=str(error))
         return
     event_set.is_rescue = state.was_never_processed

@@ -1,7 +1,7 @@
-"""What the event log of one execution says of the batches that the Python plane has stored.
+"""Events about the Python plane's batches, from the event log of one execution.
 
-Recorded are the events of batches and `command.completed`, with the worker's name. `command.failed` is read the same
-way; where it has no name it has no owner, and the claim's answer stands.
+The events of batches and `command.completed`, with the worker's name, are recorded. `command.failed` is read alike; one
+without a name has no owner, and the claim's answer decides.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ _PAGE: Final = 200
 
 
 class BatchEvents:
-    """The newest events of one execution: each type is asked for once, when it is first needed."""
+    """The newest events of one execution. Each type is fetched once, when first needed."""
 
     def __init__(self, plane: Plane, execution_id: int) -> None:
         self._plane, self._execution_id = plane, execution_id
         self._known: dict[str, Mapping[str, Any]] = {}
 
     async def has(self, event_type: str, batch: str) -> bool | None:
-        """Whether there is one for this batch; None: the answer does not go back so far."""
+        """Return whether this batch has an event of this type, or None if the answer does not go back far enough."""
         events, has_more = await self._newest(event_type)
         if any(context_of(event).get("request_id") == batch for event in events):
             return True
-        # A batch's id is below those of its events.
+        # A batch's id is lower than the ids of its events.
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
     async def batches(self, event_type: str) -> list[str]:
-        """Those that the newest events of this type are of, whoever sent them."""
+        """Return the batches of the newest events of this type, from all workers."""
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def batch_of(self, end: EventSet) -> str | None:
-        """The batch that has the end of this claim; None: there is none, or the answer does not go back so far."""
+        """Return the batch with this claim's terminal events, or None if it is missing or too old for the answer."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
         for event in stored:
@@ -48,7 +48,7 @@ class BatchEvents:
         return None
 
     async def _newest(self, event_type: str) -> tuple[list[Mapping[str, Any]], bool]:
-        """Events of a type, the newest first, and whether there are more."""
+        """Return the events of a type, newest first, and whether there are more."""
         answer = self._known.get(event_type)
         if answer is None:
             answer = self._known[event_type] = await self._plane.events_of(

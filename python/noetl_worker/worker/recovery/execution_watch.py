@@ -1,8 +1,8 @@
-"""Whether an execution goes on after the end of one of its commands was cut off on its way.
+"""Detection of executions that stopped because the report of an outcome was cut off.
 
-The Rust plane issues the next commands inside of the request that reports an end, and drops that work when the
-request is cut off (protocol/events.md#rust-plane): it has the event then, the execution is RUNNING for ever, and no
-second try mends it. A worker cannot mend it either; it can say so.
+The Rust plane issues the next commands inside the request that reports an outcome, and drops that work when the request
+is cut off (protocol/events.md#rust-plane). The plane then has the event, the execution is RUNNING for ever, and no
+second try helps. A worker cannot repair the execution, so it logs an error.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class ExecutionWatch:
-    """Looks at executions until they have ended, or stand still: one line and one count each."""
+    """Watches executions until they end or stand still. A still one gives one log line and one count."""
 
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
     def look_at(self, plane: Plane, end: EventSet) -> None:
-        """The plane has the end of this command, and may have dropped what follows from it."""
+        """Watch the execution of a command whose outcome the plane has. The plane may have dropped the next
+        commands."""
         if end.execution_id not in self._watched:
-            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.who()))
+            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.log_ids()))
             self._watched[end.execution_id] = watching
             watching.add_done_callback(lambda _: self._watched.pop(end.execution_id, None))
 
@@ -44,14 +45,14 @@ class ExecutionWatch:
         await event_loop.end(*self._watched.values())
 
     @staticmethod
-    async def _watch(plane: Plane, execution_id: int, who: Mapping[str, object]) -> None:
+    async def _watch(plane: Plane, execution_id: int, log_ids: Mapping[str, object]) -> None:
         events_before = None
         while True:
             try:
                 execution = await plane.execution_detail(execution_id)
             except ControlPlaneError as error:
                 if not is_passing(error):
-                    log.warning("execution_check_failed", **who, error=str(error))
+                    log.warning("execution_check_failed", **log_ids, error=str(error))
                     return
                 events_before = None
             else:
@@ -61,27 +62,28 @@ class ExecutionWatch:
                 is_idle = not _open_commands(execution_id, events)
                 if is_idle and len(events) == events_before:
                     metrics.EXECUTIONS_STANDING_STILL.inc()
-                    log.error("execution_stands_still", **who, for_s=STANDING_STILL_S, advice=_ADVICE)
+                    log.error("execution_stands_still", **log_ids, for_s=STANDING_STILL_S, advice=_ADVICE)
                     return
                 events_before = len(events) if is_idle else None
             await asyncio.sleep(STANDING_STILL_S)
 
 
 async def is_stored(plane: Plane, end: EventSet) -> bool:
-    """Whether the event with the id of this set is its own end; not, where the plane does not say so."""
+    """Return whether the event with this set's id is its own terminal event. False also if the plane does not say
+    so."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
-        execution = await until_it_passes("the events of an execution", ask, ids=end.who)
+        execution = await until_it_passes("the events of an execution", ask, ids=end.log_ids)
     except ControlPlaneError as error:
-        log.warning("execution_check_failed", **end.who(), error=str(error))
+        log.warning("execution_check_failed", **end.log_ids(), error=str(error))
         return False
     ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
     return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
 
 
 _ADVICE: Final = (
-    "the control plane has the end of this command and issued no next one: the request was cut off while it worked on "
-    "that. Nothing brings it on; cancel the execution and start it again"
+    "the control plane has the outcome of this command and issued no next one: the request was cut off while it did "
+    "that. Cancel the execution and start it again"
 )
 
 
@@ -90,7 +92,7 @@ def _events(execution: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[str]:
-    """Commands that were issued and have not ended."""
+    """Return the commands that were issued and have not ended."""
     issued, ended = set(), set()
     for event in events:
         if event.get("event_type") == "command.issued":

@@ -1,14 +1,15 @@
-"""Batches that the Python plane has answered 202 and has not worked off yet, as far as this worker knows.
+"""Batches that the Python plane has accepted (202) and, as far as this worker knows, not yet processed.
 
-It answers before it acts, and what waits in it is gone when it is restarted: 40 of 502 commands
-(protocol/batches.md#after-the-answer). So the last ones are remembered until the plane says what became of them. It is
-asked when they are many, rarely else, and thoroughly once a request had no answer or it does not know a batch of ours
-any more. What it knows nothing of is sent again; what it has stored and never works off is rescued, but for a command
-of a loop, which is named. A drain waits for them. A worker that is killed forgets them.
+The plane answers before it acts, and a restart loses its queue: 40 of 502 commands
+(protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what became of
+them. It asks when they are many, otherwise rarely. It asks about each batch once a request had no answer, or once the
+plane does not know a batch. A batch unknown to the plane is sent again. A batch that the plane stored and never
+processes is rescued, except for a command of a loop, which is named in the log. A drain waits for all batches. A killed
+worker forgets them.
 
-Its state does not say that a batch is lost: it is read from the event log, and stays `accepted` for ever. What says so
-is the order. One engine works the queue off, so a batch that was there before an outage and waits still, when a later
-one was over a check ago, is in no queue any more.
+A batch's state does not show a loss: it is read from the event log and stays `accepted` for ever. The order shows it.
+One engine processes the queue in order. So a batch is lost if it was accepted before an outage and still waits
+although, one check earlier, a later batch was complete.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.worker.recovery.batch_events import BatchEvents
 
 CHECK_S: Final = 15.0
-"""How long after a batch the plane is asked what became of the last ones, all together."""
+"""Seconds after a batch until the plane is asked about all recent ones."""
 OVERDUE_S: Final = 600.0
-"""The plane warns of a batch that takes 15 s. One that waits for so long is lost if there was an outage, though no
-later one is over; else that is said."""
+"""Age at which a waiting batch is overdue; the plane itself warns after 15 s. After an outage it counts as lost, even
+if no later batch is complete; otherwise it is logged."""
 _BYTES_BESIDE: Final = 4096
-"""Of a batch, what its objects take beside its text, about."""
+"""Approximate size of a batch's Python objects, not counting its text."""
 _BYTES_NAMED: Final = 1024
-"""Of a batch that can only be named, about."""
+"""Approximate size of a batch without its events."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Some 1,500 usual batches; in a plane 1,024 wait at most (protocol/batches.md#after-the-answer)."""
+"""Room for about 1,500 usual batches; a plane holds at most 1,024 (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
-"""Of a plane that keeps up, more are not remembered: what it has worked off takes no memory any more."""
+"""New bytes after which the plane is asked at once, so that processed batches take no memory."""
 _UNSEEN: Final = -1
-"""Outages of the plane before a batch that it had already: it may have been down in between."""
+"""Marks a batch the plane already had: an outage may have happened in between."""
 _NOT_RESCUED_ADVICE: Final = (
-    "the control plane has stored the end of this command and never processes it. It is not sent again: for an item of "
-    "a loop the plane would issue items again that have run, and of a list of tasks it passes it over. Look at the "
+    "the control plane has stored the outcome of this command and never processes it. It is not sent again: for an "
+    "item of a loop the plane would issue items again that have run; it ignores one of a list of tasks. Look at the "
     "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
 )
 LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _DRAIN_DELAYS_S: Final = (0.1, 1.0)
-"""First and longest pause between two questions of a worker that stops."""
+"""First and longest pause between two questions during a drain."""
 _FULL_ADVICE: Final = (
     "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
     "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
@@ -64,52 +65,52 @@ _FULL_ADVICE: Final = (
 log = structlog.get_logger("noetl_worker.events")
 
 
-class NamedEnd(NamedTuple):
-    """An end of which no events are kept any more."""
+class NamedOutcome(NamedTuple):
+    """An outcome whose events were dropped: only its ids are left."""
 
     execution_id: int
     ids: Mapping[str, object]
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         return dict(self.ids)
 
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """One batch, and what it was made of."""
+    """A batch, and the events in it."""
 
     batch: str
     plane: Plane
-    end: EventSet | NamedEnd
+    end: EventSet | NamedOutcome
     bytes: int
-    """What it takes, about."""
+    """Approximate size in memory."""
     sent: int
-    """Of its requests, which one this was."""
+    """Number of the request in its set, from 0."""
     outages: int
-    """Of the plane, when it was last known to have the batch."""
+    """The plane's count of outages when it was last known to have the batch."""
     seen_at: float = math.inf
-    """When a check first found it, on the monotonic clock."""
+    """Monotonic time when a check first saw the batch."""
     overtaken_at: float = math.inf
-    """When a check first found a later one over, on the monotonic clock."""
+    """Monotonic time when a check first found a later batch complete."""
     was_before_outage: bool = False
-    """Since it was accepted a request had no answer: the plane may have been restarted."""
-    is_settled: bool = False
-    """It need not be asked about again."""
+    """True if a request had no answer since the acceptance: the plane may have been restarted."""
+    is_resolved: bool = False
+    """True if the plane need not be asked about the batch again."""
 
     @property
     def is_overdue(self) -> bool:
         return time.monotonic() - self.seen_at > OVERDUE_S
 
-    def who(self) -> dict[str, object]:
-        return {**self.end.who(), "batch": self.batch}
+    def log_ids(self) -> dict[str, object]:
+        return {**self.end.log_ids(), "batch": self.batch}
 
     def forget_events(self) -> None:
-        """There is no room for them: it can only be named."""
-        self.end, self.bytes = NamedEnd(self.end.execution_id, self.end.who()), _BYTES_NAMED
+        """Drop the events for lack of room. The batch can then only be named in the log."""
+        self.end, self.bytes = NamedOutcome(self.end.execution_id, self.end.log_ids()), _BYTES_NAMED
 
 
-class LostEnd(NamedTuple):
-    """An end that the plane does not have, or never processes: it is to be sent again."""
+class LostOutcome(NamedTuple):
+    """An outcome to be sent again, because the plane lost it or never processes it."""
 
     plane: Plane
     end: EventSet
@@ -117,31 +118,31 @@ class LostEnd(NamedTuple):
 
 
 class RecentBatches:
-    """One for the worker: what its emitter has had accepted.
+    """The accepted batches of one worker.
 
-    `lost` is what has to be sent again (worker/recovery/adoption.py).
+    `lost` queues the outcomes to be sent again (worker/recovery/adoption.py).
 
     Args:
-        most_bytes: what is remembered at most.
-        many_bytes: so much since the last check, and the plane is asked at once.
+        most_bytes: limit on the remembered batches.
+        many_bytes: the plane is asked at once after so many new bytes.
     """
 
     def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
-        self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
+        self.lost: Final[asyncio.Queue[LostOutcome]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
         self._with_events: deque[_Accepted] = deque()
-        """Those of them that can be sent again."""
+        """Batches in `_recent` that still have their events and can be sent again."""
         self._bytes = 0
         self._ask_above: float = many_bytes
         self._found_completed: set[str] = set()
-        """Of the plane that is asked now, of whomever."""
+        """Batches found complete on the plane being asked, whichever worker sent them."""
         self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accepted(self, plane: Plane, end: EventSet, answer: Mapping[str, Any]) -> None:
-        """The plane has taken the first request that is left of this set; a batch has an id in its answer."""
+        """Remember a batch, after the plane accepted the set's next request. A batch's answer has an id."""
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
@@ -151,7 +152,7 @@ class RecentBatches:
         self._recent.append(accepted)
         self._with_events.append(accepted)
         self._bytes += taken
-        if is_again:  # what is older came later: that the plane works them off in order is said of their numbers
+        if is_again:  # an older batch was added late: the plane's order is that of the ids
             self._remember(sorted(self._recent, key=lambda one: _number(one.batch)))
         while self._bytes > self._most_bytes:
             self._make_room()
@@ -161,13 +162,13 @@ class RecentBatches:
             self._begin()
 
     def _remember(self, batches: Iterable[_Accepted]) -> None:
-        """Remember these alone, in this order."""
+        """Remember only these batches, in this order."""
         self._recent = deque(batches)
-        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedEnd)])
+        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedOutcome)])
         self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
-        """Let go of the events of the oldest that has them; where none has, of the oldest."""
+        """Drop the events of the oldest batch that has events, or else the oldest batch."""
         if self._with_events:
             oldest = self._with_events.popleft()
             self._bytes -= oldest.bytes - _BYTES_NAMED
@@ -176,14 +177,15 @@ class RecentBatches:
         oldest = self._recent.popleft()
         self._bytes -= oldest.bytes
         metrics.BATCHES_NOT_WATCHED.inc()
-        if not self._has_logged_full:  # once a check: there may be thousands
+        if not self._has_logged_full:  # once per check: there may be thousands
             self._has_logged_full = True
-            log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
+            log.warning("batches_not_watched", **oldest.log_ids(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     # ── the end of the worker ──
 
     async def drain(self, stopping: Stopping, until: float) -> None:
-        """Ask until the plane has worked all of them off, at most until then (monotonic) or the grace is over."""
+        """Ask until the plane has processed all batches, at most until a monotonic time or the end of the grace
+        period."""
         asking = asyncio.ensure_future(self._ask_until_none_is_open())
         await stopping.sleep(max(0.0, until - time.monotonic()), asking)
         await event_loop.end(asking)
@@ -201,18 +203,18 @@ class RecentBatches:
                 await asyncio.sleep(backoff.delay_s(tries, *_DRAIN_DELAYS_S, jitter=0.0))
 
     async def stop(self) -> None:
-        """Name what the plane is not known to have worked off: nobody follows it from here on."""
+        """Log each batch that may be unprocessed, since nobody follows it from here on."""
         await event_loop.end(*self._tasks)
         if self._timer is not None:
             self._timer.cancel()
         for _ in range(self.lost.qsize()):
             lost = self.lost.get_nowait()
             not_rescued(lost.end, lost.batch, LOOK_ADVICE, STOPPED)
-        for accepted in [one for one in self._recent if not one.is_settled]:
+        for accepted in [one for one in self._recent if not one.is_resolved]:
             if accepted.was_before_outage or accepted.outages != accepted.plane.gate.outages:
                 not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, STOPPED)
             else:
-                log.warning("batch_left_open", **accepted.who(), advice=_OPEN_ADVICE)
+                log.warning("batch_left_open", **accepted.log_ids(), advice=_OPEN_ADVICE)
         self._recent.clear()
 
     # ── what became of them ─────────────────────────────────────────────────────────────────────
@@ -245,31 +247,30 @@ class RecentBatches:
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         self._found_completed.clear()
         try:
-            await self._settle(plane, batches)
-        except ControlPlaneError as error:  # the others are asked about again at the next check
+            await self._resolve(plane, batches)
+        except ControlPlaneError as error:  # the other planes' batches are asked about at the next check
             _check_failed(plane, batches, error)
         now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
         for accepted in batches:
-            if not accepted.is_settled and _number(accepted.batch) < latest:
+            if not accepted.is_resolved and _number(accepted.batch) < latest:
                 accepted.overtaken_at = min(accepted.overtaken_at, now)
-        self._remember([accepted for accepted in self._recent if not accepted.is_settled])
+        self._remember([accepted for accepted in self._recent if not accepted.is_resolved])
 
-    async def _settle(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        """Settle what can be, each as soon as that is known: what is rescued here must not be rescued once more when
-        the plane does not answer for the next one."""
+    async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        """Resolve each batch as soon as its state is known, so that a later error does not cause a second rescue."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
-        if not (self._is_clear(batches, outages) and await self._has_settled_by_some(batches)):
-            await self._settle_each(plane, batches)
+        if not (self._is_clear(batches, outages) and await self._has_resolved_by_some(batches)):
+            await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Whether some of them say what became of all."""
+        """Return whether the state of some batches tells that of all."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost
 
-    async def _settle_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+    async def _resolve_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         outages = plane.gate.outages
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -279,20 +280,22 @@ class RecentBatches:
             events = BatchEvents(plane, execution_id)
             try:
                 for accepted in of_execution:
-                    accepted.is_settled = await self._is_settled(accepted, events)
+                    accepted.is_resolved = await self._is_resolved(accepted, events)
             except ControlPlaneError as error:
                 if is_passing(error):
                     raise
-                _check_failed(plane, of_execution, error)  # what is wrong with one execution is its own
+                _check_failed(plane, of_execution, error)  # an error about one execution concerns that one only
             else:
                 for accepted in of_execution:
                     accepted.outages = outages
 
-    async def _has_settled_by_some(self, batches: Sequence[_Accepted]) -> bool:
-        """The plane works batches off one after another, so of one that was there all the time the latest that is over
-        says everything of those before it. Asked about are the first, the last and the one in the middle: a plane of
-        several processes has a queue in each (its source), and what one of them has lost is not over when later ones
-        are. False: one of the three is unknown, or they were not worked off one after another."""
+    async def _has_resolved_by_some(self, batches: Sequence[_Accepted]) -> bool:
+        """Resolve batches by the state of the first, the last and the middle one.
+
+        The plane processes batches in order, so a complete batch means that all earlier ones are complete. Three are
+        asked about, because each process of a plane has a queue (its source): later batches of the others may be
+        complete although one process lost its queue. False: one is unknown, or they were not processed in order.
+        """
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
         over = {batches[one]: state for one, state in zip(at, states, strict=True) if state and state.is_over}
@@ -302,18 +305,18 @@ class RecentBatches:
         for accepted, state in over.items():
             if state.word == "failed":
                 events = BatchEvents(accepted.plane, accepted.end.execution_id)
-                await self._is_settled(accepted, events)
-                accepted.is_settled = True  # at once: the next question may fail, and a rescue is sent once
+                await self._is_resolved(accepted, events)
+                accepted.is_resolved = True  # at once: the next question may fail, and a rescue is sent only once
         for accepted in batches[: at[len(over) - 1] + 1] if over else ():
-            accepted.is_settled = True
+            accepted.is_resolved = True
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
-        """Whether no queue has it any more, if the plane says that it waits (the module's text)."""
-        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # else enqueued at the same instant
+        """Return whether no queue has the batch any more although the plane says that it waits (see the module)."""
+        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # not enqueued at the same instant
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
-    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
+    async def _is_resolved(self, accepted: _Accepted, events: BatchEvents) -> bool:
         has_ended = await events.has("batch.completed", accepted.batch)
         self._found_completed.update(await events.batches("batch.completed"))
         state = None if has_ended else await _state(accepted)
@@ -336,12 +339,12 @@ class RecentBatches:
         has_begun = await events.has("batch.processing", accepted.batch)
         if state.was_never_processed or has_begun is False:
             self._lost(accepted, is_stored=True, has_begun=False)
-        else:  # in the plane's engine: what it has done by then is not known
+        else:  # the failure was in the plane's engine, whose progress is unknown
             said = {"error_code": state.error_code, "error": state.message}
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
 
     async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
-        """Settle one that the plane does not know any more."""
+        """Resolve a batch that the plane does not know any more."""
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
@@ -350,19 +353,20 @@ class RecentBatches:
             self._lost(accepted, is_stored=is_stored is True, has_begun=has_begun is True)
 
     def _lost(self, accepted: _Accepted, *, is_stored: bool, has_begun: bool) -> None:
-        """Have sent again what the plane never processes; name it where that cannot be done."""
+        """Queue a batch that the plane never processes to be sent again, or name it in the log if that is
+        impossible."""
         end, batch, plane = accepted.end, accepted.batch, accepted.plane
         if has_begun:
             not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
-        elif isinstance(end, NamedEnd):
+        elif isinstance(end, NamedOutcome):
             not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            again = end.again(accepted.sent)
+            again = end.before_request(accepted.sent)
             if not is_stored:
-                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+                log.warning("batch_forgotten", **accepted.log_ids(), does="its events are sent again")
             elif not rescue(plane, again, batch):
                 return
-            self.lost.put_nowait(LostEnd(plane, again, batch))
+            self.lost.put_nowait(LostOutcome(plane, again, batch))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
@@ -378,44 +382,43 @@ _OPEN_ADVICE: Final = (
 
 
 def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
-    """Have something else sent in place of a batch that is never processed. False: nothing brings its execution on."""
+    """Prepare another request in place of a batch that is never processed. Return False if nothing can replace it."""
     if not plane.rules.can_rescue(end):
         not_rescued(end, batch, _NOT_RESCUED_ADVICE)
         return False
-    log.warning("batch_rescued", **end.who(), batch=batch)
+    log.warning("batch_rescued", **end.log_ids(), batch=batch)
     end.rescue(batch)
     return True
 
 
-def not_rescued(end: EventSet | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
-    """Name the command whose end the plane has and never processes, and for which nothing more can be done here."""
+def not_rescued(end: EventSet | NamedOutcome, batch: str, advice: str, reason: str | None = None) -> None:
+    """Log a command whose outcome the plane has and never processes, and that cannot be repaired here."""
     why = {"reason": reason} if reason is not None else {}
     _name("batch_not_rescued", end, batch, advice=advice, **why)
 
 
-def _name(event: str, end: EventSet | NamedEnd, batch: str, **said: str) -> None:
+def _name(event: str, end: EventSet | NamedOutcome, batch: str, **said: str) -> None:
     metrics.BATCHES_NOT_RESCUED.inc()
-    log.error(event, **end.who(), batch=batch, **said)
+    log.error(event, **end.log_ids(), batch=batch, **said)
 
 
 def _number(batch: str) -> int:
-    """Of a batch's id, which grows: a snowflake."""
+    """Return a batch's id as a number; ids grow with time (snowflakes)."""
     return int(batch) if batch.isdecimal() else 0
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """They are asked about again; those that are overdue are given up."""
+    """Log an error of the plane. The batches are asked about again, except overdue ones, which are given up."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
     for accepted in batches:
-        if accepted.is_overdue and not accepted.is_settled:
+        if accepted.is_overdue and not accepted.is_resolved:
             _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
-            accepted.is_settled = True
+            accepted.is_resolved = True
 
 
 async def _state(accepted: _Accepted) -> BatchState | None:
-    """None: the plane does not know it."""
     try:
         return await accepted.plane.batch_state(accepted.batch)
     except ServerRefused as error:

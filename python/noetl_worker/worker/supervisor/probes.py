@@ -1,4 +1,4 @@
-"""One port for the probes and metrics of all workers of a supervisor."""
+"""A port with the probes and metrics of all workers of a supervisor."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _TIMEOUT_S: Final = 2.0
 
 @dataclass
 class _Said:
-    """What a worker said last, and what its lives before had counted: where a counter falls, Prometheus takes it for
-    one that began anew, and counts all of it again."""
+    """The last metrics of a worker, and the sums of its earlier lives.
+
+    Counters must not fall: Prometheus would take that for a new start and count everything again.
+    """
 
     life: asyncio.subprocess.Process | None = None
     text: str = ""
@@ -36,14 +38,16 @@ class _Said:
 def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
     said = {worker.number: _Said() for worker in supervisor.workers}
     scrapes = asyncio.Lock()
-    """One at a time: what a worker says to the next one is no less."""
+    """Lock for one scrape at a time, so that later scrapes never show lower counts."""
 
     async def livez() -> tuple[int, Mapping[str, Any]]:
-        """A worker that died is being started again: that is no reason to start all of them anew. Nor is one that
-        stops: it serves no probes in the end."""
+        """Answer 503 if a worker fails or hangs. A dead worker is being restarted, so the others need no restart.
+
+        A stopping worker serves no probes in the end, so it does not count either.
+        """
         answers = await _asked(supervisor, "/livez")
         failing = {
-            str(worker.number): _text_of(answer) if answer is not None else "it runs, and no longer answers"
+            str(worker.number): _text_of(answer) if answer is not None else "the worker runs, and no longer answers"
             for worker, answer in answers
             if (not _is_ok(answer) if answer is not None else _hangs(worker) and not supervisor.is_stopping)
         }
@@ -69,7 +73,7 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
                 past.append(last.before)
             silent = [worker for worker, answer in answers if answer is None and _hangs(worker)]
             if silent and not supervisor.is_stopping:
-                now.append(_of_silent(max(time.monotonic() - worker.answered_at for worker in silent)))
+                now.append(_silent_metrics(max(time.monotonic() - worker.answered_at for worker in silent)))
             return 200, summed([*now, _own(supervisor)], past).encode()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
@@ -80,7 +84,7 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
 
 
 async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess, httpx.Response | None]]:
-    """Each worker's answer; None: it does not run, or does not answer."""
+    """Return each worker's answer, or None if the worker does not run or answer."""
     import httpx
 
     # without TLS, whose store of certificates takes 25 ms to load for each client
@@ -94,7 +98,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
             except httpx.HTTPError:
                 return None
             worker.answered_at = time.monotonic()
-            worker.answered = worker.running or asked  # which it has become meanwhile has the same port
+            worker.answered = worker.running or asked  # a worker restarted meanwhile has the same port
             return answer
 
         answers = await asyncio.gather(*map(ask, supervisor.workers))
@@ -102,7 +106,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
 
 
 def _hangs(worker: WorkerProcess) -> bool:
-    """Of one that has not answered now: whether it did in this life."""
+    """Return whether a worker that gives no answer now has answered before in this life."""
     return worker.running is not None and worker.running is worker.answered
 
 
@@ -111,11 +115,11 @@ def _is_ok(answer: httpx.Response | None) -> bool:
 
 
 def _text_of(answer: httpx.Response | None) -> str:
-    return str(answer.json().get("reason")) if answer is not None else "it does not run, or does not answer"
+    return str(answer.json().get("reason")) if answer is not None else "the worker does not run, or does not answer"
 
 
-def _of_silent(seconds: float) -> str:
-    """What a worker would say of itself that runs and has not answered for so long."""
+def _silent_metrics(seconds: float) -> str:
+    """Return the metrics for a worker that runs and has been silent for some seconds."""
     return (
         "# TYPE noetl_worker_ready gauge\nnoetl_worker_ready 0.0\n"
         f"# TYPE noetl_worker_loop_lag_seconds gauge\nnoetl_worker_loop_lag_seconds {seconds}\n"

@@ -1,7 +1,7 @@
-"""`run --processes N`: one process that starts N workers, starts again what dies, and stops them all.
+"""`run --processes N`: one process that starts N workers, restarts dead ones, and stops them all.
 
-Each worker is a `run` of its own, with its own claim id, connections and outbox file. It has a session of its own, so
-that a terminal's Ctrl-C reaches the supervisor alone, which passes it on.
+Each worker is a separate `run`, with its own claim id, connections and outbox file. It also has its own session, so a
+terminal's Ctrl-C reaches only the supervisor, which passes it on.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ _AT_ONCE: Final = 130
 _FIRST_DELAY_S: Final = 0.5
 _MOST_DELAY_S: Final = 30.0
 _LASTED_S: Final = 60.0
-"""A worker that ran for so long and then died did not die of its start."""
+"""Age from which a worker's death is not blamed on its start."""
 _KEEPS_DYING: Final = 3
 _KILLED: Final = (
-    "it was killed from outside (SIGKILL), as a system or a container does it that is out of memory: see dmesg, or the "
+    "it was killed from outside (SIGKILL), as a system or a container does when out of memory: see dmesg, or the "
     "last state of the container; give it more memory, or fewer slots or processes"
 )
-"""It could write no line about its end."""
+"""Advice for a killed worker, which could not log its end."""
 log = structlog.get_logger("noetl_worker.worker.supervisor")
 
 
 @dataclass
 class WorkerProcess:
-    """One of the workers, over all its lives."""
+    """A worker, over all its lives."""
 
     number: int
     probes: socket.socket | None
-    """The port of its probes: the same for each of its lives."""
+    """Socket of its probes; all its lives have the same port."""
     running: asyncio.subprocess.Process | None = None
     answered: asyncio.subprocess.Process | None = None
-    """The last life that has answered a probe: one that has not may be starting."""
+    """The last life that answered a probe. A life that has not answered may be starting."""
     answered_at: float = 0.0
-    """When that was; monotonic."""
+    """Monotonic time of that answer."""
     starts: int = 0
     deaths: int = 0
-    """In a row, none of which lasted."""
+    """Deaths in a row, each soon after the start."""
 
     @property
     def port(self) -> int | None:
@@ -64,17 +64,17 @@ class WorkerProcess:
 
 
 def start_delay_s(deaths: int, draw: Callable[[], float] = random.random) -> float:
-    """How long after so many deaths in a row a worker is started again."""
+    """Return the delay before a worker is restarted after some deaths in a row."""
     return backoff.delay_s(deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5, draw=draw)
 
 
 class Supervisor:
-    """`run` returns the exit code of all.
+    """Runs the workers. `run` returns their common exit code.
 
     Args:
-        variables: of a worker, before what differs between them.
+        variables: the environment that all workers share.
         worker: the command line of a worker.
-        delay_s: by its deaths in a row, how long after the last one it is started again.
+        delay_s: returns the delay before a restart for the number of deaths in a row.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Supervisor:
         variables: Mapping[str, str],
         *,
         worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
-        clock: Callable[[], float] = lambda: time.monotonic(),  # looked up late: a simulation replaces it
+        clock: Callable[[], float] = lambda: time.monotonic(),  # late: a simulation replaces it
         delay_s: Callable[[int], float] = start_delay_s,
     ) -> None:
         self._settings = settings
@@ -96,7 +96,7 @@ class Supervisor:
         self._stops = 0
         self._stopping = asyncio.Event()
         self._refused: int | None = None
-        """The exit code of a worker that will never start with these settings."""
+        """The exit code of a worker that cannot start with these settings."""
 
     def request_stop(self) -> None:
         """Pass the signal on: the first drains, the second cancels, the third ends at once."""
@@ -117,12 +117,12 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
 
     def _toggle_debug(self) -> None:
-        """Of the workers: the supervisor's own lines are few."""
+        """Toggle the workers' debug logging. The supervisor itself logs little."""
         for worker in self.workers:
             self._signal(worker, signal.SIGUSR1)
 
     async def run(self) -> int:
-        """Keep them running until a stop, or until one says that it can never start."""
+        """Keep the workers running until a stop, or until one of them can never start."""
         log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
         codes = await asyncio.gather(*(self._keep(worker) for worker in self.workers))
         self.close()
@@ -131,13 +131,12 @@ class Supervisor:
         return code
 
     def close(self) -> None:
-        """Close the sockets of its workers' probes."""
         for worker in self.workers:
             if worker.probes is not None:
                 worker.probes.close()
 
     async def _keep(self, worker: WorkerProcess) -> int:
-        """One worker's lives; the exit code of the last."""
+        """Run a worker, restarting it when it dies. Return the exit code of its last life."""
         while not self._stopping.is_set():
             started_at = self._clock()
             code = await self._life(worker)
@@ -154,19 +153,19 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
             except asyncio.TimeoutError:
                 continue
-        return 0  # there is none to drain
+        return 0  # no process is left to drain
 
     async def _life(self, worker: WorkerProcess) -> int:
-        """Start it and wait for its end: its exit code."""
+        """Start a worker and wait for its end. Return the exit code."""
         variables = self.variables(worker)
         try:
             worker.running, channel = await self._start(worker, variables)
-        except OSError as error:  # no process, no memory or no descriptor is to be had now
+        except OSError as error:  # no process, memory or descriptor is free now
             log.error("process_not_started", process=worker.number, error=str(error))
             return os.EX_OSERR
         with channel:
             giving = asyncio.ensure_future(_give(channel, variables))
-            for _ in range(self._stops):  # they came while it was started
+            for _ in range(self._stops):  # signals that came during the start
                 self._signal(worker)
             code = await worker.running.wait()
             worker.running = None
@@ -184,14 +183,14 @@ class Supervisor:
         if worker.deaths < _KEEPS_DYING:
             log.warning("process_died", **died, **({"advice": _KILLED} if is_killed else {}))
             return
-        why = _KILLED if is_killed else "its own lines above say why"
-        advice = f"{why}; it is started again and again, at most every {_MOST_DELAY_S:g} s"
+        why = _KILLED if is_killed else "see its own log lines above"
+        advice = f"{why}; the worker is restarted, at most every {_MOST_DELAY_S:g} s"
         log.error("process_keeps_dying", **died, advice=advice)
 
     def variables(self, worker: WorkerProcess) -> dict[str, str]:
         variables = {**self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
-        variables["PYTHONSAFEPATH"] = "1"  # a json.py in the working directory is no module of a worker's (Python 3.11)
+        variables["PYTHONSAFEPATH"] = "1"  # workers must not import a json.py of the working directory (Python 3.11)
         if self._settings.worker_id:
             variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
         variables["WORKER_METRICS_BIND"] = ""
@@ -202,14 +201,15 @@ class Supervisor:
         return variables
 
     def _probe_ports(self) -> list[int]:
-        """Return the ports of all probes, its own and its workers': no tool of any of them connects there."""
+        """Return the ports of all probes, the supervisor's and its workers': tools may not connect to them."""
         own = int(self._settings.metrics_bind.rpartition(":")[2])
         return [own, *(worker.port for worker in self.workers if worker.port is not None)]
 
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]
     ) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        """The process, and where it asks for its variables, if it has not all of them in its environment block."""
+        """Start a process. Return it with the socket on which it asks for variables that its environment block
+        lacks."""
         worker.starts += 1
         block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
         mine, theirs = socket.socketpair()
@@ -235,19 +235,19 @@ class Supervisor:
     def _signal(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> None:
         if worker.running is None or worker.running.returncode is not None:
             return
-        # Process.send_signal looks first whether it has ended, which before 3.13 hides the exit code from asyncio: it
-        # says 255 (cpython#87744).
+        # Process.send_signal first polls the process, which before 3.13 hides its exit code from asyncio (255,
+        # cpython#87744).
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.running.pid, number)
 
     @property
     def running(self) -> int:
-        """How many of the workers run."""
+        """Number of running workers."""
         return sum(worker.running is not None for worker in self.workers)
 
 
 async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
-    """To a worker that has hidden its memory, if it asks; it may end before it does so."""
+    """Send the variables to a worker that hides its memory, if it asks. It may end before it does."""
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):
@@ -261,7 +261,10 @@ def _probe_socket() -> socket.socket:
 
 
 def _worst(codes: list[int]) -> int:
-    """130 over 4 over anything unexpected over 0; one that a signal ended before it could drain did nothing yet."""
+    """Return the common exit code: 130 over 4 over anything unexpected over 0.
+
+    A worker that a signal ended before it could drain counts as 0, since it had done nothing yet.
+    """
     known = [0 if code == -signal.SIGTERM else code for code in codes]
     for code in (_AT_ONCE, _CUT_OFF):
         if code in known:

@@ -12,7 +12,7 @@ from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 _LITERAL: Final = "as it is written: "
-"""Before a text, so that the Rust plane reads no number in it (protocol/command.md#rust-plane)."""
+"""Prefix of a text, so that the Rust plane does not read it as a number (protocol/command.md#rust-plane)."""
 
 
 @dataclass(frozen=True, slots=True)

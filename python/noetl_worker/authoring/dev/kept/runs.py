@@ -31,7 +31,7 @@ _FILE: Final = "runs.sqlite3"
 
 
 class KeptRow(NamedTuple):
-    """One row of a run's plane."""
+    """A row of a run's plane."""
 
     kind: str
     """The row's table on the plane."""

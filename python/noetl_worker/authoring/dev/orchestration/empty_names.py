@@ -22,7 +22,7 @@ _CODE: Final = frozenset({"code", "script", "code_b64"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one execution's templates ask for."""
+    """The names that one execution's templates ask for."""
 
     execution: Execution
     dialect: Dialect

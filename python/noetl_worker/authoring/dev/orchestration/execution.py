@@ -1,4 +1,4 @@
-"""One execution of a playbook: its variables, open commands, and outcome."""
+"""An execution of a playbook: its variables, open commands, and outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EmptyName(NamedTuple):
     where: str
     """The field of the step."""
     name: str
-    """As `start.total`."""
+    """The whole name, for example `start.total`."""
     why: str
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ class Execution:
     keychain: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Entries of the playbook's keychain that were resolved, with the names of their fields."""
     empty: list[EmptyName] = field(default_factory=list)
-    """What templates asked for and nobody had."""
+    """Names that templates asked for and that had no value."""
     loop_count: int = 0
     """Number of loops begun; makes each loop's epoch id unique."""
 

@@ -39,7 +39,7 @@ END: Final = "end"
 
 @dataclass(frozen=True, slots=True)
 class Arc:
-    """One way out of a step."""
+    """An arc to a next step."""
 
     step: str
     when: JsonValue = None
@@ -48,8 +48,6 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """The `loop:` of a step."""
-
     collection: JsonValue
     """The unrendered `in`."""
     iterator: str = "item"
@@ -64,7 +62,7 @@ class Loop:
 class Step:
     name: str
     tool: Mapping[str, JsonValue] | Sequence[Mapping[str, JsonValue]] | None
-    """One tool, a list of named ones (a task sequence), or none: a step that only routes."""
+    """A tool, a list of named tools (a task sequence), or None for a step that only routes."""
     input: Mapping[str, JsonValue] = field(default_factory=dict)
     set: Mapping[str, JsonValue] = field(default_factory=dict)
     loop: Loop | None = None
@@ -253,7 +251,7 @@ def _check_loop(loop: JsonValue, where: str) -> None:
 
 
 def is_limit(value: JsonValue) -> bool:
-    """Whether a loop may have this `max_in_flight`: a number, or an expression."""
+    """Return whether a loop may have this `max_in_flight`: a number, or an expression."""
     if isinstance(value, str):
         return bool(value.strip())
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -36,7 +36,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class StepCommand:
-    """One command to issue, still without ids."""
+    """A command to issue, still without ids."""
 
     step: Step
     scope: Mapping[str, JsonValue]
@@ -198,7 +198,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """One decision while it is being made."""
+    """A decision while it is being made."""
 
     form: Form
     execution: Execution

@@ -12,8 +12,6 @@ from noetl_worker.models.wire import JsonValue
 
 
 class ItemPlace(NamedTuple):
-    """The place of one item in its loop."""
-
     at: int
     of: int
 

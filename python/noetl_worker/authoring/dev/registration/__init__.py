@@ -1,1 +1,1 @@
-"""Which playbooks each control plane takes."""
+"""The playbooks that each control plane takes."""

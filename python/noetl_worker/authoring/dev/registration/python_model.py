@@ -1,6 +1,6 @@
-"""What the Python plane registers and executes: its model of a playbook, as package `noetl` 4.0.0 has it.
+"""The Python plane's model of a playbook, as in package `noetl` 4.0.0: it registers and executes what fits the model.
 
-A key that the model does not know is ignored. Tasks of a list are looked at by the worker alone.
+A key that the model does not know is ignored. Tasks of a list are checked by the worker alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS: Final = (
     "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "agent", "mcp",
     "shell", "artifact", "noop", "task_sequence", "rhai",
 )  # fmt: skip
-"""Of a single tool, in the plane's order (recorded: catalog-register-unknown-tool)."""
+"""Kinds of a single tool, in the plane's order (recorded: catalog-register-unknown-tool)."""
 API_VERSION: Final = "noetl.io/v2"
 _REGISTERED_VERSIONS: Final = (API_VERSION, "noetl.io/v10")
 _LEGACY: Final = (

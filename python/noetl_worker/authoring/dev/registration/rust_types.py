@@ -1,6 +1,6 @@
-"""What the Rust plane executes: its types of a playbook, as noetl-server 3.54.0 has them, and what it asks besides.
+"""The Rust plane's types of a playbook, as in noetl-server 3.54.0, and its further checks before it executes one.
 
-A text of a tool or of `next` must be one; elsewhere a number is read as its text. A key that is not known is ignored.
+A text of a tool or of `next` must be a text; elsewhere a number is read as its text. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _placed(refusal: Refusal) -> str:
-    """The text with its place, as `workflow[0].loop.in: invalid type`."""
+    """Return the refusal's text with its place, for example `workflow[0].loop.in: invalid type`."""
     words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in refusal.path).lstrip(".")
     return f"{words}: {refusal.text}" if words else refusal.text
 

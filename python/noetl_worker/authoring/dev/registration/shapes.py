@@ -12,7 +12,7 @@ UNPROCESSABLE: Final = 422
 
 
 class Refusal(NamedTuple):
-    """Why a plane refuses a playbook."""
+    """A reason for which a plane refuses a playbook."""
 
     path: Path
     """The value, or the mapping that lacks a key."""
@@ -106,7 +106,7 @@ class Record:
     no_mapping: str = "Input should be a valid dictionary"
     has_text_keys: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Why a key may not be there."""
+    """Forbidden keys, with the reason for each."""
 
     def __call__(self, value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):

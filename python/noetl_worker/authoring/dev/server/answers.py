@@ -12,7 +12,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 
 class HttpAnswer(NamedTuple):
-    """One HTTP answer, ready to send."""
+    """An HTTP answer, ready to send."""
 
     status: int
     body: bytes

@@ -79,7 +79,7 @@ class Catalog:
         return "; ".join(said[:_MOST_SAID]) + more if said else None
 
     def _is_of_own_kind(self, refusal: Refusal, document: Mapping[str, JsonValue]) -> bool:
-        """Tests of a worker register its own kinds too."""
+        """Return whether the refusal is about a kind that a worker's test has registered itself."""
         if refusal.path[-1:] != ("kind",):
             return False
         return fields_of(value_at(document, refusal.path[:-1])).get("kind") in self._extra_kinds
@@ -163,7 +163,7 @@ class Catalog:
 
 
 def _placed(refusal: Refusal) -> str:
-    """The text with its place, as `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
+    """Return the text with its place: `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
     place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))
     return f"{place}: {refusal.text}" if place else refusal.text
 

@@ -48,7 +48,8 @@ class Credentials:
         return answer(self._shown(row, with_data=False))
 
     def read(self, name: str, *, with_data: bool, entry: Mapping[str, JsonValue] | None = None) -> HttpAnswer:
-        """By its name or its id; `entry`: a keychain entry of this name, which the Rust plane answers too."""
+        """Answer the credential with this name or id. The Rust plane also answers `entry`, a keychain entry of this
+        name."""
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return answer(self._shown(row, with_data=with_data))
@@ -61,7 +62,7 @@ class Credentials:
         return detail(404, "Credential not found")
 
     def data(self, name: str, where: str) -> JsonValue:
-        """Raises PlaybookError: no credential has this name."""
+        """Return the data of a credential. Raise PlaybookError if no credential has this name."""
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return row["data"]
@@ -143,8 +144,8 @@ class Keychain:
         return tuple(token)
 
     def resolved(self, name: str) -> Mapping[str, JsonValue] | None:
-        """The newest entry of this name that the Rust plane resolves for an execution: one of kind `static` it does not
-        (protocol/executions.md#credentials)."""
+        """Return the newest entry of this name that the Rust plane resolves for an execution, which is never of kind
+        `static` (protocol/executions.md#credentials)."""
         rows = [row for key, row in self._by_key.items() if key.startswith(f"{name}:")]
         entries = [row["token_data"] for row in rows if row.get("credential_type") != "static"]
         return entries[-1] if entries and isinstance(entries[-1], dict) else None

@@ -22,8 +22,6 @@ _DEMO: Final = "/demo/"
 
 
 class OwnAddresses:
-    """The addresses of one server."""
-
     def __init__(self, urls: Iterable[str]) -> None:
         self.urls: Final = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)})
         self._origins: Final = {_without_usual_port(url) for url in self.urls}
@@ -47,7 +45,7 @@ class OwnRequests:
     """Middleware that lets only accepted requests reach the application."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
-        """`token` "": none is asked for. `token_file`: where its user finds it."""
+        """Wrap the application. No token is asked for if `token` is ""; otherwise the user finds it in `token_file`."""
         self._app, self._addresses = app, addresses
         self._authorization: Final = f"Bearer {token}".encode() if token else b""
         said = f"refused: only requests to {', '.join(addresses.urls)} are answered, and of no other server's page"

@@ -39,7 +39,7 @@ _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iterati
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One event as posted, aliases resolved."""
+    """An event as posted, aliases resolved."""
 
     step: str
     name: str

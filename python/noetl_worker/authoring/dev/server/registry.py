@@ -160,7 +160,8 @@ def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
 
 
 def _check_rust(body: JsonValue, raw: bytes) -> None:
-    """`kind` and `component_type` are one field there (recorded: register-both-kind-and-component-type)."""
+    """Refuse a body as the Rust plane does, for which `kind` and `component_type` are the same field (recorded:
+    register-both-kind-and-component-type)."""
     if not isinstance(body, dict):
         raise rust_refused_body("EOF while parsing a value", raw)
     if "kind" in body and "component_type" in body:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class RouteCall(NamedTuple):
-    """One request as a handler sees it."""
+    """A request as a handler sees it."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]

@@ -39,7 +39,7 @@ class PlaneState:
     """Everything that requests read and change."""
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
-        """`nats_url` None: nothing is published (HTTP only)."""
+        """Create the state. Without `nats_url`, nothing is published (HTTP only)."""
         self.settings: Final = settings or PlaneSettings()
         self.nats_url: Final = nats_url
         chosen = self.settings

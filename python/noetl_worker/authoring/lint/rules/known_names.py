@@ -35,7 +35,7 @@ _OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 _PRINTED: Final = frozenset({"stdout", "stderr"})
-"""What a `python` step gives whose code sets no `result`."""
+"""Result fields of a `python` step whose code sets no `result`."""
 
 
 def known_names(document: Mapping[str, object]) -> frozenset[str]:

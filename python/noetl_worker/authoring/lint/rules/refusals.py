@@ -1,4 +1,4 @@
-"""What the planes' own readers refuse (authoring/dev/registration): a finding that stands there is an error then."""
+"""Refusals by the planes' own readers (authoring/dev/registration). A finding at the same place becomes an error."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def _hint(refusal: Refusal) -> str:
 
 
 def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
-    """Where a finding of the same mistake may stand: at the value, its key, or a key like the one that is missing."""
+    """Return the places where another finding may report the same mistake: the value, its key, or a key like the
+    missing one."""
     playbook, path = inspection.playbook, refusal.path
     paths: list[Path] = [path]
     if refusal.missing:

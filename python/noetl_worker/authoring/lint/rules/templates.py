@@ -24,7 +24,7 @@ _CODE: Final = frozenset({"code", "script", "code_b64"})
 TOKEN: Final = "token"
 """`{{ token(alias) }}` in a header: the worker fills it in (docs/tools/http.md)."""
 _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
-"""Of `iter`, beside the item (protocol/command.md#names)."""
+"""Names in `iter` besides the item (protocol/command.md#names)."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
@@ -117,7 +117,6 @@ def _check_chain(
 
 
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
-    """A name of `ctx` or `iter` that no `set`, no loop and nothing else writes."""
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
         guess = nearest(name, sorted(known | _OF_ITEMS))
@@ -166,12 +165,8 @@ def _no_condition(when: object) -> str | None:
     if not has_template(text):  # bare text is an expression for both planes (recorded: arcs-conditions)
         bare = read_template((), "{{ " + text + " }}")
         return None if bare.error is None else f"when is no expression: {bare.error.reason}"
-    reading = read_template((), text)
-    if reading.tree is None or len(reading.tree.body) != 1 or "{%" in text:
+    if "{%" in text or (text.startswith("{{") and text.count("{{") == 1 and text.endswith("}}")):
         return None
-    if text.startswith("{{") and text.count("{{") == 1 and text.endswith("}}"):
-        return None
-    parts = [part for part in getattr(reading.tree.body[0], "nodes", []) if type(part).__name__ == "TemplateData"]
-    if any(part.data.strip() for part in parts):
+    if read_template((), text).has_words:
         return "when is a text, which is true whatever it says: write the whole condition into one pair of braces"
     return None

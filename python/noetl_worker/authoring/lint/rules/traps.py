@@ -11,7 +11,7 @@ from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
 
 _MOST_ARCS: Final = 1_000
-"""Of a playbook whose ways are followed: what that takes grows with their square."""
+"""Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Path, arc, the step that it leads to."""
 _BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
@@ -42,7 +42,7 @@ def _check_none_holds(inspection: Inspected, step: StepPart, arcs: Arcs) -> None
 
 
 def _are_opposites(conditions: list[Any]) -> bool:
-    """Whether two of them are written as opposites, so that one holds."""
+    """Return whether two conditions are written as opposites, so that one of them holds."""
     texts = {found[1] if (found := _BRACES.match(when)) else when.strip() for when in conditions}
     return any(other in texts for text in texts for other in _opposites(text))
 
@@ -56,7 +56,7 @@ def _opposites(text: str) -> list[str]:
 def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
-    """An arc that is not taken marks its step, which another way leads to later."""
+    """Report a step that an untaken arc marks as passed over although another way leads to it later."""
     seen: set[str] = set()
     for path, arc, name in arcs:
         if not is_inclusive and name in seen:
@@ -84,7 +84,6 @@ def _check_join(inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozens
 
 
 def _reached_from(name: str, steps: Mapping[str, StepPart]) -> frozenset[str]:
-    """The steps that its arcs lead to, and theirs."""
     found: set[str] = set()
     waiting = [name]
     while waiting:

@@ -67,7 +67,8 @@ class ArtifactConfig:
     name: str | None = None
     """Name of a stored result; the step's when absent."""
     encoding: Literal["auto", "json", "text", "base64"] = "auto"
-    """How content is returned: auto is JSON where it parses, else text, else base64. put: base64 decodes `data`."""
+    """Form of the returned content: auto is JSON where it parses, else text, else base64. put: base64 decodes
+    `data`."""
     compress: bool = False
     """put: gzip the content. A get unpacks gzip by itself where it finds it."""
     sha256: str | None = None
@@ -75,11 +76,11 @@ class ArtifactConfig:
     max_bytes: int = DEFAULT_MAX_BYTES
     """Maximum bytes of content, packed and unpacked; 16 MiB by default, at most 256 MiB."""
     auth: str | dict[str, Any] | None = None
-    """For http(s): a credential's alias, or an object, as in the http tool."""
+    """Login for http(s): a credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)
-    """For http(s): further headers."""
+    """Further headers for http(s)."""
     content_type: str | None = None
-    """For a put to http(s): the Content-Type; application/json or octet-stream when absent."""
+    """Content-Type of a put to http(s); application/json or octet-stream when absent."""
     timeout: float | None = None
     """Longest time in seconds; absent: the command's remaining time."""
 

@@ -116,7 +116,7 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Cluster:
-    """One namespace of one cluster."""
+    """A namespace of a cluster."""
 
     def __init__(self, clients: Clients, place: ClusterAddress, namespace: str) -> None:
         self._clients = clients

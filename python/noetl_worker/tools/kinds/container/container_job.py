@@ -238,7 +238,8 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """A volume as Kubernetes writes it. Raises ConfigurationError: it has no name, or not one known source."""
+    """Return a volume as Kubernetes writes it. Raise ConfigurationError if it lacks a name or exactly one known
+    source."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ConfigurationError(

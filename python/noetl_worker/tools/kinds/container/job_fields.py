@@ -33,7 +33,7 @@ class ContainerFields:
     restart_policy: Literal["Never", "OnFailure"] = "Never"
     """Policy for a container that failed: with OnFailure the pod starts it again."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """When the image is pulled; Kubernetes decides when absent."""
+    """Image pull policy; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
     """Labels a node must have."""
     tolerations: list[dict[str, Any]] = field(default_factory=list)

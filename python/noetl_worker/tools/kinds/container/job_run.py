@@ -26,7 +26,7 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 
 class JobRun:
-    """One Job, created and watched. `kind` is the tool's, for log events."""
+    """A Job, created and watched. `kind` is the tool's, for log events."""
 
     def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
         self._kind, self._cluster, self._context, self.name = kind, cluster, context, name

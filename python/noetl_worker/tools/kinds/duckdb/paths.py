@@ -33,10 +33,11 @@ _LONGEST: Final = 4096
 
 
 def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: bool = False) -> str:
-    """One name for all that DuckDB takes for the same place, of what a step names outside of SQL.
+    """Return a single name for all spellings of a place that a step names outside of SQL and that DuckDB takes as the
+    same.
 
-    The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that
-    are special to DuckDB.
+    The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that are
+    special to DuckDB.
 
     Raises:
         ConfigurationError: another form, a forbidden file, or outside of the file roots, as every address is.

@@ -17,7 +17,7 @@ from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, firs
 
 @dataclass(frozen=True, slots=True)
 class DuckdbSecret:
-    """One secret; its `values` are left out of its repr."""
+    """A DuckDB secret; its `values` are left out of its repr."""
 
     name: str
     kind: str

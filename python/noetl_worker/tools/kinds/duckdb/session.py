@@ -160,7 +160,7 @@ class Duckdb:
 
 
 class Session:
-    """One DuckDB that runs one step at a time."""
+    """A DuckDB that runs one step at a time."""
 
     def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""One call of the `http` tool: exchanges, tries after failures, pages after successes, under one deadline."""
+"""A call of the `http` tool: exchanges, tries after failures, pages after successes, under one deadline."""
 
 from __future__ import annotations
 
@@ -175,10 +175,10 @@ class HttpCall:
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
-        """The answer may have named where its next page is: as of a redirect, another place gets no credentials.
+        """Raise an error rather than send credentials to another place, if the answer has named the next page's place.
 
-        Without credentials another place would hardly return the right page, so this is an error, while a redirect
-        is followed.
+        A redirect is followed without credentials, but without credentials another place would hardly return the right
+        page.
 
         Raises:
             CredentialError: the next page is at another place, and the request has credentials.

@@ -47,7 +47,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """One way to try again. `attempts` counts every exchange, the first one included; times are seconds."""
+    """A rule for trying again. `attempts` counts every exchange, the first one included; times are seconds."""
 
     when: JsonValue = None
     """A condition. None: the failure may pass, or matches `statuses` or `kinds` if there are any."""

@@ -34,7 +34,7 @@ _CLOSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class McpConfig:
-    """One request to an MCP server: a tool's call, the list of tools, any other method, or its health.
+    """A request to an MCP server: a tool's call, the list of tools, any other method, or its health.
 
     The server's address is `endpoint`, else the worker's NOETL_MCP_<SERVER>_ENDPOINT (or _URL), else NOETL_MCP_URL.
     """

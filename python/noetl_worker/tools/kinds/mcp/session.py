@@ -1,4 +1,4 @@
-"""One conversation with an MCP server over streamable HTTP: JSON-RPC, answered as JSON or as an event stream."""
+"""A conversation with an MCP server over streamable HTTP: JSON-RPC, answered as JSON or as an event stream."""
 
 from __future__ import annotations
 

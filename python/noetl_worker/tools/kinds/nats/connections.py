@@ -124,7 +124,7 @@ def _without_login(server: str) -> str:
 
 
 class _Entry:
-    """One address: its connection, once made, and the number of its users."""
+    """An address: its connection, once made, and the number of its users."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -32,10 +32,10 @@ _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
 @dataclass(frozen=True, slots=True)
 class NatsConfig(NatsFields):
-    """One operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
+    """An operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
-    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands
-    with the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
+    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
+    the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
     """
 
     def __post_init__(self) -> None:

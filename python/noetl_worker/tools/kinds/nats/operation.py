@@ -25,7 +25,7 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
 
 
 class Operation(NamedTuple):
-    """One operation, and the fields that it reads besides those of the connection."""
+    """An operation, and the fields that it reads besides those of the connection."""
 
     call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
     """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""

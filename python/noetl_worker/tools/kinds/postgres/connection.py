@@ -169,7 +169,7 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """One exchange with the server: a text and its answers, or a part of it."""
+    """An exchange with the server: a text and its answers, or a part of it."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 

@@ -228,7 +228,7 @@ async def _execute(
 
 
 def _check_params(text: str, params: Any) -> None:
-    """Raises ConfigurationError for place holders of two kinds in the last statement, or a value without one."""
+    """Raise ConfigurationError for place holders of two kinds in the last statement, or a value without one."""
     if not params or "$" not in text:
         return
     last = (sql_split.statements(text) or [text])[-1]

@@ -245,7 +245,8 @@ async def connection_settings(
 
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    """The connector's words, of the fields and the credential's data. Raises ConfigurationError for what is missing."""
+    """Return the connector's settings from the fields and the credential. Raise ConfigurationError if one is
+    missing."""
     settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:

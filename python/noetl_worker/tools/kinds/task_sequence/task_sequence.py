@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
@@ -29,13 +30,14 @@ from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 from noetl_worker.tools.kinds.task_sequence.tries import Tries
 from noetl_worker.tools.process import live_output
+from noetl_worker.tools.process.shortage import when_there_is_room
 
 _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One entry of the list, parsed."""
+    """An entry of the list, parsed."""
 
     label: str
     kind: str
@@ -241,7 +243,8 @@ class SequenceProgress:
             values = ToolValues(scope, local, render, strict)
             context = dataclasses.replace(self.context, kind=task.kind, values=values, timeout_s=self.time_left())
             config = {**own, "input": local} if local else own
-            return self.joined(await self.context.worker.run_tool(task.kind, config, context))
+            run = partial(self.context.worker.run_tool, task.kind, config, context)
+            return self.joined(await (run() if self.steps == 1 else when_there_is_room(run, self.time_left)))
         except ToolError as error:
             if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done yet: not for the rules
                 raise

@@ -165,7 +165,7 @@ class TransferTarget(_EndConnection):
 
 
 def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
-    """Raises ConfigurationError for a connection that cannot come about, whatever a credential holds."""
+    """Raise ConfigurationError for a connection that is impossible with any credential."""
     if end.type == "postgres":
         check_connection(end)
     elif end.type == "snowflake":

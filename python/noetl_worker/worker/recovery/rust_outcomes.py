@@ -1,4 +1,4 @@
-"""The ends of commands on the Rust plane: their ids, and what is dropped when their request is cut off."""
+"""Terminal events on the Rust plane: their ids, and the work that the plane drops when a request is cut off."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from noetl_worker.worker.recovery.execution_watch import ExecutionWatch, is_stor
 log = structlog.get_logger("noetl_worker.events")
 
 
-class RustEnds:
-    """See `pipeline.report.ends.Ends`."""
+class RustOutcomes:
+    """The Rust plane's `pipeline.report.outcomes.Outcomes`."""
 
     dialect = Dialect.RUST
 
@@ -28,8 +28,8 @@ class RustEnds:
         if end.has_own_id and not end.own_id:
             end.own_id = self._ids.above(end.above)
 
-    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """A taken id can be our own event's: a proxy has sent the request twice, and the second was answered first."""
+    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+        """Check whether a taken id is that of our own event: a proxy may have sent the request twice."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED
@@ -37,13 +37,13 @@ class RustEnds:
         return SendStatus.UNCERTAIN
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        if answer.status >= 300 and end.has_own_id:  # a duplicate: the request that the plane has was cut off
+        if answer.status >= 300 and end.has_own_id:  # a duplicate: the plane's first request was cut off
             self._watch.look_at(plane, end)
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         if not end.has_own_id:
             return False
-        log.info("outcome_already_stored", **end.who())
+        log.info("outcome_already_stored", **end.log_ids())
         self._watch.look_at(plane, end)
         end.accepted(None)
         return True

@@ -1,0 +1,34 @@
+"""The interface to one plane's handling of terminal events."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from noetl_worker.models.wire import Dialect
+from noetl_worker.pipeline.outbox.event_set import EventSet
+from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.send_status import SendStatus
+from noetl_worker.remote.transport.transport import Response
+
+
+class Outcomes(Protocol):
+    """Handling of terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
+
+    dialect: Dialect
+
+    def arm(self, end: EventSet) -> None:
+        """Give the next event its id, if the plane takes the id from the worker."""
+
+    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+        """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED, PASSING or UNCERTAIN."""
+
+    def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
+        """Note that the plane has accepted the next request of these events."""
+
+    async def is_stored(self, plane: Plane, end: EventSet) -> bool:
+        """Return whether our own events finished the command, although the request had no answer.
+
+        If so, nothing is left to be sent, or only a request that lets the plane go on.
+        """
+
+    async def stop(self) -> None: ...

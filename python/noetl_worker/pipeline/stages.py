@@ -1,0 +1,160 @@
+"""The stage of one delivery, and how a stop of the worker ends it.
+
+| stage | when the grace period is over |
+|---|---|
+| receiving, answering | nothing: the stage ends by itself |
+| claiming | the worker waits CLAIM_S for the answer; a command it then holds is returned |
+| preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
+| running | `scope.py` interrupts the tool, and the command is returned |
+| deciding | nothing: the stage ends by itself |
+| reporting | one try, REPORT_S; then the outbox has it; a plane that issues commands has until hard stop |
+
+Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from noetl_worker.models import stopping
+from noetl_worker.models.command import Command
+from noetl_worker.models.disposition import Disposition
+from noetl_worker.models.notification import Envelope
+from noetl_worker.remote.jetstream.delivery import Delivery
+
+_LOOK_AGAIN_S = 0.5
+
+
+class Stage(enum.Enum):
+    RECEIVING = enum.auto()
+    CLAIMING = enum.auto()
+    PREPARING = enum.auto()
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    DECIDING = enum.auto()
+    REPORTING = enum.auto()
+    ANSWERING = enum.auto()
+
+
+class StageListener(Protocol):
+    """Receives each stage as it begins: the spans of a trace."""
+
+    def enter(self, stage: Stage) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """The stage and the facts of one delivery, for the worker, logs and traces."""
+
+    delivery: Delivery | None = None
+    """Absent for a command that came in no message."""
+    stage: Stage = Stage.RECEIVING
+    is_stopping: bool = False
+    is_cut: bool = False
+    """True once the task was cancelled."""
+    task: asyncio.Task[Any] | None = None
+    """The only task that works on the delivery."""
+    notification: Envelope | None = None
+    command: Command | None = None
+    """The claimed command. Until its context is read, it has only its ids."""
+    claimed_at: float = 0.0
+    """Monotonic time of the claim. `tool_at` is the tool's start, 0 if it did not run. Only the log reads them."""
+    tool_at: float = 0.0
+    tool_s: float = 0.0
+    failure: str | None = None
+    has_line: bool = False
+    """True if the failure has been logged."""
+    listener: StageListener | None = None
+    """Present only when the delivery's trace is recorded."""
+    disposition: Disposition | None = None
+    """The answer to JetStream. None also when another delivery of the message is answered instead."""
+    _interrupt: Callable[[], None] | None = field(default=None, init=False)
+    _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
+
+    def log_ids(self) -> dict[str, object]:
+        """Return the ids that operators search the log for, as far as they are known."""
+        known = self.command or self.notification
+        return known.log_ids() if known is not None else {}
+
+    def spent(self) -> dict[str, object]:
+        """Return how often the command was tried, and the seconds spent in each stage so far."""
+        delivery, command, now = self.delivery, self.command, time.monotonic()
+        if delivery is None or command is None:
+            return {}
+        waited_s = now - delivery.received_at
+        found: dict[str, object] = {
+            "attempt": command.attempt,
+            "deliveries": delivery.num_delivered,
+            "queued_s": round(max(0.0, delivery.age_s() - waited_s), 3),
+            "claim_s": round(self.claimed_at - delivery.received_at, 3),
+        }
+        if self.tool_at:
+            found["prepare_s"] = round(self.tool_at - self.claimed_at, 3)
+            found["tool_s"] = round(self.tool_s, 3)
+        return found
+
+    def enter(
+        self,
+        stage: Stage,
+        *,
+        interrupt: Callable[[], None] | None = None,
+        is_issuing: Callable[[], bool] | None = None,
+    ) -> None:
+        """Begin a stage.
+
+        Args:
+            interrupt: stops the tool that runs in this stage.
+            is_issuing: returns True while the plane issues the next commands in our request.
+        """
+        self.stage, self._interrupt, self._is_issuing = stage, interrupt, is_issuing
+        if self.is_stopping:
+            self._act()
+        if self.listener is not None:
+            self.listener.enter(stage)
+
+    def stop(self) -> None:
+        """Stop what this stage is doing, since the grace period is over."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._act()
+
+    def cut(self) -> None:
+        """Cancel the task, unless JetStream is being answered: a half-sent answer would cause a redelivery."""
+        if self.task is not None and self.stage is not Stage.ANSWERING:
+            self.is_cut = True
+            self.task.cancel()
+
+    def absorb(self, stop: BaseException) -> None:
+        """End a cancellation that `cut` made; raise any other again."""
+        if isinstance(stop, asyncio.CancelledError):
+            if not self.is_cut:
+                raise stop
+            self.is_cut = False
+            uncancel = getattr(self.task, "uncancel", None)  # since Python 3.11
+            if uncancel is not None:
+                uncancel()
+
+    def _act(self) -> None:
+        stage = self.stage
+        if stage is Stage.PREPARING or stage is Stage.WAITING:
+            self.cut()
+        elif stage is Stage.RUNNING and self._interrupt is not None:
+            self._interrupt()
+        elif stage is Stage.CLAIMING:
+            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, stage)
+        elif stage is Stage.REPORTING:
+            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cut_if_still, stage)
+
+    def _cut_if_still(self, stage: Stage) -> None:
+        if self.stage is not stage:
+            return
+        # Cutting the request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
+        if self._is_issuing is not None and self._is_issuing():
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, stage)
+        else:
+            self.cut()
