@@ -22,7 +22,7 @@ LOADED: Final = {
     "--version": (16, (*NEVER, *SERVERS, "typer", "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
     "check hello.yaml": (143, (*NEVER, *SERVERS, "rich", "structlog", "sqlite3")),
     "check .": (
-        246,
+        248,
         (*SERVERS, "pydantic", "pygments", "rich", "structlog", "sqlite3", "mashumaro.jsonschema"),
     ),
     "dev hello.yaml": (316, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),

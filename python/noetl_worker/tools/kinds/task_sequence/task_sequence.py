@@ -1,8 +1,7 @@
 """Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
-A failure of any kind, an exception too, reaches the task's rules as `output`. A result that contains `{{` stays
-data.
+A failure of any kind, an exception too, reaches the task's rules as `output`. A result with `{{` in it stays data.
 
 The result's data is a neutral object (`SequenceProgress.data`), converted by `python_form` or `rust_form`.
 """
@@ -215,9 +214,8 @@ class SequenceProgress:
         result = self.assign_tasks_own(task, result, attempt)
         outcome = policy.outcome_of(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
-        _, action = policy.choose(
-            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason), self.form
-        )
+        render, warn = partial(self.render, extra=seen), partial(self.warn, task)
+        _, action = policy.choose(task.rules, render, warn, self.form)
         verb = action.do if action is not None else "continue" if result.status is ToolStatus.SUCCESS else "fail"
         self.tries.note(task.label, task.kind, attempt, result, verb)
         try:
