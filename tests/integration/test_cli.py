@@ -139,6 +139,7 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
         ("noetl-worker run --ack-w", "--ack-wait-s"),
         ("noetl-worker tools task", "task_sequence"),
         ("noetl-worker exec post", "postgres"),
+        (f"noetl-worker dev {EXAMPLES}/branch.yaml --step h", "high"),
     ],
 )
 def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str) -> None:

@@ -236,9 +236,9 @@ def test_nats_is_imported_only_where_it_is_spoken() -> None:
 
 
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
-    below = ["tools", "models", "errors", "text.json_text", "engine.short_keys", "settings.networks"]
+    below = ["tools", "models", "errors", "text.json_text", "text.answer_text", "engine.short_keys"]
     below += ["text.secrets.auth_alias", "process.threads", "process.lookups", "process.room"]
-    below += ["settings.patterns", "settings.tools", "remote.transport.url_path"]
+    below += ["settings.networks", "settings.patterns", "settings.tools", "remote.transport.url_path"]
     calls = {
         "tools.registry",
         "tools.deadline",

@@ -71,10 +71,10 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS) from None
 
 
-def app_for(words: Sequence[str] = ()) -> typer.Typer:
+def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Typer:
     """Return the app for these words: only the command they begin with, since loading all commands takes long.
 
-    Without a command (`--help`, an unknown word) the app has every command.
+    Without a command (`--help`, an unknown word) the app has every command; `names_alone`: in name only.
     """
     app = typer.Typer(
         name="noetl-worker",
@@ -86,7 +86,12 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_default)
-    names = {*words[:1]} & {*_COMMANDS, *_GROUPS} or {*_COMMANDS, *_GROUPS}
+    names = {*words[:1]} & {*_COMMANDS, *_GROUPS}
+    if not names and names_alone:
+        for name in (*_COMMANDS, *_GROUPS):
+            app.command(name)(_nothing)
+        return app
+    names = names or {*_COMMANDS, *_GROUPS}
     for name, (place, text) in _COMMANDS.items():
         if name in names:
             module, _, function = place.partition(":")
@@ -97,13 +102,20 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+def _nothing() -> None:
+    """Do nothing: a shell asks only for the name of this command."""
+
+
 def main() -> None:
     """Run the console script."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
+    from noetl_worker.cli.plain_values import read_plainly
 
-    answer_the_shell()
+    typed = answer_the_shell()
+    read_plainly()
     try:
-        sys.exit(app_for(sys.argv[1:])(prog_name=PROGRAM, standalone_mode=False) or 0)
+        app = app_for(sys.argv[1:] if typed is None else typed, names_alone=typed is not None)
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False) or 0)
     except _USAGE as error:
         where = error.ctx.command_path if error.ctx is not None else PROGRAM
         message = " ".join(error.format_message().replace("Value error, ", "").split())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 
 from noetl_worker.cli.closed_output import StandardOutput
+from noetl_worker.cli.completion import steps
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -55,7 +56,10 @@ _Credential: TypeAlias = Annotated[
     ),
 ]
 _Step: TypeAlias = Annotated[
-    str | None, typer.Option("--step", metavar="NAME", help="Run this step alone; each[2] is an item of its loop.")
+    str | None,
+    typer.Option(
+        "--step", metavar="NAME", help="Run this step alone; each[2] is an item of its loop.", autocompletion=steps
+    ),
 ]
 _With: TypeAlias = Annotated[
     Path | None, typer.Option("--with", metavar="FILE", help="With --step: a JSON object of what its templates see.")

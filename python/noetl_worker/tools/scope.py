@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-import structlog
-
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models import stopping
 from noetl_worker.models.tool_result import ToolResult
@@ -20,7 +18,6 @@ from noetl_worker.tools.contract import Stop
 TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
 SHUTDOWN: Final = "shutdown"
-log = structlog.get_logger("noetl_worker.tool")
 
 
 class CallScope:
@@ -111,6 +108,9 @@ class CallScope:
         task.cancel()
         await asyncio.wait({task}, timeout=self._grace_s)
         if not task.done():
+            import structlog  # here: `check` runs no tool
+
+            log = structlog.get_logger("noetl_worker.tool")
             log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s)
         elif not task.cancelled():
             task.exception()  # keeps asyncio from warning of an exception nobody read

@@ -137,6 +137,8 @@ class DialectRules(Protocol):
 
     reports_output: bool = False
     """True if the plane's own worker reports the output of a tool that succeeded."""
+    loop_has_last_events: bool = False
+    """True if the results of a loop, as later steps see them, are the last events of its items."""
     error_fails_command: bool = False
     """True if a tool's returned error that no case handled fails the command; otherwise the playbook goes on."""
     inlines_unstored_results: bool = False

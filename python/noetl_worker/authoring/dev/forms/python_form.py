@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,13 +13,12 @@ from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rende
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.python_templates import ListResult
-from noetl_worker.authoring.dev.orchestration.rendering import python_set, render_fields
+from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, python_set, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
 
-ONE_NAME = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 

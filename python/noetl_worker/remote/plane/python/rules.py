@@ -242,7 +242,9 @@ class PythonRules(DialectRules):
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
-        last = {"command_id": command_id, "worker_id": worker_id, "result": brief, **report.notes}
+        last: dict[str, JsonValue] = {"command_id": command_id, "worker_id": worker_id, "result": brief}
+        if report.notes:
+            last.update(_with_notes(brief, report))
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
@@ -402,6 +404,14 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     if not isinstance(context, dict):
         return dict(result)
     return {**result, "context": {name: context[name] for name in _OF_FAILURES if name in context}}
+
+
+def _with_notes(result: Mapping[str, JsonValue], report: Report) -> dict[str, JsonValue]:
+    """Return the last event's result and the notes, which the plane keeps in the context alone, if there is one."""
+    context = result.get("context")
+    if not isinstance(context, dict):
+        return {"result": result, **report.notes}
+    return {"result": {**result, "context": {**context, **report.notes}}}
 
 
 def _has_response(report: Report) -> bool:

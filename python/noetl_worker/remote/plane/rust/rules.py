@@ -52,6 +52,7 @@ class RustRules(DialectRules):
     keychain_is_credentials = True
     names = RustNames()
     reports_output = True
+    loop_has_last_events = True  # recorded: batch-all-loop-parallel
     error_fails_command = False  # protocol/events.md#rust-plane
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}

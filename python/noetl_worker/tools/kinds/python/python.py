@@ -26,7 +26,8 @@ from noetl_worker.tools.process.own_frames import without_own_frames
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.sources.sources import Sources, check_script
+from noetl_worker.tools.sources.script_address import check_script
+from noetl_worker.tools.sources.sources import Sources
 
 if TYPE_CHECKING:  # loaded by the first step that asks for packages
     from noetl_worker.tools.kinds.python.packages.environments import PackageEnvironments
