@@ -90,7 +90,7 @@ def test_keychain_entry_of_a_credential_that_is_missing_is_refused(tmp_path: Pat
     hint = (
         "keychain: pg: no credential is named 'gone': --credential gone=FILE, or credentials.yaml beside the playbook"
     )
-    assert ended.err_lines[-1] == f"noetl-worker dev: {hint}"
+    assert ended.err_lines[-1] == f"noetl-worker dev: {tmp_path / 'playbook.yaml'}:6: {hint}"
 
 
 def test_error_of_the_check_stops_a_run_unless_it_is_to_go_on_anyway(tmp_path: Path) -> None:

@@ -218,4 +218,6 @@ def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: 
     playbook.write_text(playbook.read_text().replace("workload.divisors", collection))
     said = refused(playbook, "--step", "each", "--dialect", dialect.value).err_lines
     name = f"{{{{ {collection} }}}}"
-    assert said == [f"noetl-worker dev: --step each: loop.in gave nothing ({name}): give --run last or --with FILE"]
+    line = playbook.read_text().partition(name)[0].count("\n") + 1
+    reason = f"--step each: loop.in gave nothing ({name}): give --run last or --with FILE"
+    assert said == [f"noetl-worker dev: {playbook}:{line}: {reason}"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, until_signal, worker_beside
-from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, require_posix, with_extra_local
+from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session, until_signal, worker_beside
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.observability.terminal import say
@@ -38,10 +38,7 @@ def cases(
     Exit codes: 0 all cases passed; 1 one failed; 2 a file is wrong, or there is
     no case; 130 interrupted, with the counts and --junit of what had ended.
     """
-    from noetl_worker.observability.logging import configure_logging
-
-    require_posix()
-    configure_logging("error", "auto")
+    prepare_session(LogLevel.ERROR)
     try:
         with with_extra_local():
             from noetl_worker.authoring.dev.cases.case_file import case_files

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from noetl_worker.cli.engine_notice import notice_missing_engine
 from noetl_worker.cli.system import with_extra_local
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect
@@ -67,6 +68,7 @@ def check(
     Exit codes: 0 no error (there may be warnings); 1 an error was found;
     2 a flag or a file cannot be read.
     """
+    notice_missing_engine()
     with with_extra_local():
         from noetl_worker.authoring.lint.formats import FORMATS
     if markdown is not None:

@@ -16,6 +16,7 @@ import typer
 
 from noetl_worker.cli.closed_output import StandardOutput
 from noetl_worker.cli.completion import steps
+from noetl_worker.cli.engine_notice import notice_missing_engine
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -111,10 +112,7 @@ def dev(
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
-    from noetl_worker.observability.logging import configure_logging
-
-    require_posix()
-    configure_logging(log_level.value, "auto")
+    prepare_session(log_level)
     _refuse_pairs(is_given=bool(with_ or run), has_step=bool(step), is_both=watch and keep)
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
@@ -152,6 +150,15 @@ def dev(
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)
+
+
+def prepare_session(log_level: LogLevel) -> None:
+    """Refuse other systems than POSIX, say once that an engine is missing, and set the level of the log."""
+    require_posix()
+    notice_missing_engine()
+    from noetl_worker.observability.logging import configure_logging
+
+    configure_logging(log_level.value, "auto")
 
 
 def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:

@@ -99,10 +99,7 @@ def _platform() -> str:
 
 
 def _fix() -> str:
-    return (
-        "Install a native wheel (`pip install --force-reinstall --only-binary noetl-worker noetl-worker`), or build "
-        "one with Rust on PATH (`pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)."
-    )
+    return "To build it in a clone, with Rust on PATH (https://rustup.rs): `NOETL_WORKER_BUILD=rust pip install .`."
 
 
 _name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")

@@ -196,7 +196,8 @@ class View(ABC):
     def printed(self, line: PrintedLine, about: About) -> None: ...
 
     @abstractmethod
-    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None: ...
+    def summary(self, execution: Execution, *, is_interrupted: bool = False, where: str = "") -> None:
+        """Show the end of a run. `where`: file and line of what the plane could not go on with."""
 
 
 class LineView(View):
@@ -227,8 +228,8 @@ class LineView(View):
         name = replace(about, item=self.timeline.items.get(line.command_id)).name(line.step)
         self._print(self._in_rows(f"{name}{stream} | {text}"))
 
-    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        first, *more = closing_lines(execution, self.timeline, is_interrupted=is_interrupted)
+    def summary(self, execution: Execution, *, is_interrupted: bool = False, where: str = "") -> None:
+        first, *more = closing_lines(execution, self.timeline, is_interrupted=is_interrupted, where=where)
         self._print(first if self._begun == 1 else f"{first} ({execution.path}: execution {execution.execution_id})")
         for line in more:
             self._print(self._in_rows(line) if line.startswith(_RESULT) else line)
@@ -287,7 +288,7 @@ class JsonView(View):
             }
         )
 
-    def summary(self, execution: Execution, *, is_interrupted: bool = False) -> None:
+    def summary(self, execution: Execution, *, is_interrupted: bool = False, where: str = "") -> None:
         steps = [
             {
                 "step": run.step,
@@ -313,6 +314,7 @@ class JsonView(View):
                 "steps": steps,
                 "result": execution.last_result,
                 "error": execution.error,
+                **({"at": where} if where else {}),
                 **({"empty": [name._asdict() for name in execution.empty]} if execution.empty else {}),
                 **({"interrupted": running} if is_interrupted else {}),
             }
@@ -332,7 +334,9 @@ def lasted(execution: Execution) -> float:
     return max(0.0, (execution.ended_at or time.time()) - execution.started_at)
 
 
-def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: bool = False) -> list[str]:
+def closing_lines(
+    execution: Execution, timeline: Timeline, *, is_interrupted: bool = False, where: str = ""
+) -> list[str]:
     """Return one to a few lines about the outcome."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
@@ -345,6 +349,7 @@ def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: b
         f"{status}{passed_over} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, "
         f"{counted(commands, 'command')}",
     ]
+    at = f"{where}: " if where else ""
     lines += [f"  empty: {printable(str(name))}" for name in execution.empty]
     for run in runs:
         for failure in run.failures[:_MOST_FAILURES]:
@@ -354,10 +359,10 @@ def closing_lines(execution: Execution, timeline: Timeline, *, is_interrupted: b
     if any(failure.lacks_credential for run in runs for failure in run.failures):
         lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
     if execution.stands_still:
-        why = "" if execution.error else f"no arc of step '{execution.current_step}' brings a step in; "
+        why = "" if execution.error else f"{at}no arc of step '{execution.current_step}' brings a step in; "
         lines.append(f"  nothing follows: {why}the real plane keeps it running for ever")
-    if execution.error and not any(run.failed for run in runs):
-        lines.append(f"  error: {execution.error}")
+    if execution.error and (where or not any(run.failed for run in runs)):
+        lines.append(f"  error: {at}{execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
         lines.append(f"{_RESULT}{last}")
     if is_interrupted:  # what was cut off is the last line, for a Ctrl-C is often not meant for what ran

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from noetl_worker.authoring.dev.orchestration.spot import Spot
 from noetl_worker.authoring.dev.outline import mapping, steps_of, tools_of_step
-from noetl_worker.authoring.dev.positions import read_text
+from noetl_worker.authoring.dev.positions import Path, PlaybookText, read_text
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
 """A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""
@@ -20,13 +21,20 @@ class FilePlaces:
 
     file: str = ""
     """The file as the author names it; "" for a playbook without one."""
-    steps: Mapping[str, int] = field(default_factory=dict)
+    read: PlaybookText = field(default_factory=lambda: PlaybookText([]))
+    steps: Mapping[str, Path] = field(default_factory=dict)
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """First line of each piece of code, by step and task of a list ("" without a list)."""
 
     def of_step(self, step: str) -> str:
         """Return `file:line` of a step, or "" if the line is not known."""
-        return f"{self.file}:{self.steps[step]}" if step in self.steps else ""
+        return self.of(Spot(step, ("step",))) if step in self.steps else ""
+
+    def of(self, spot: Spot) -> str:
+        """Return `file:line` of a part, or of the nearest one around it; "" without a file."""
+        path = (*self.steps.get(spot.step, ()), *spot.path)
+        place = (self.read.below(path, spot.template) if spot.template else None) or self.read.key(path)
+        return f"{self.file}:{place.line}" if self.file else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
         """Return a traceback, or a line of one, with the code's line numbers replaced by the file's."""
@@ -43,13 +51,13 @@ class FilePlaces:
 
 def places_in(text: str, file: str) -> FilePlaces:
     """Find the places in the text of a playbook that was read without an error."""
-    steps: dict[str, int] = {}
+    steps: dict[str, Path] = {}
     code: dict[tuple[str, str], int] = {}
     read = read_text(text)
     for step in steps_of(mapping(read.value)):
-        steps[step.name] = read.at((*step.path, "step")).line
+        steps[step.name] = step.path
         found = {tool.label: read.first_line((*tool.path, "code")) for tool in tools_of_step(step)}
         if len(found) == 1:  # a line without a task then belongs to this task
             found[""] = next(iter(found.values()))
         code.update({(step.name, task): line for task, line in found.items() if line is not None})
-    return FilePlaces(file, steps, code)
+    return FilePlaces(file, read, steps, code)

@@ -61,6 +61,12 @@ class PlaybookText:
     def has(self, path: Path) -> bool:
         return path in self._nodes
 
+    def lines_of(self, path: Path) -> range:
+        """Return the lines of a value."""
+        node = self._nodes[path]
+        end = node.end_mark.line + (node.end_mark.column > 0)
+        return range(node.start_mark.line + 1, end + 1)
+
     def first_line(self, path: Path) -> int | None:
         """Return the first line of a text; None if its lines are not lines of the file."""
         node = self._nodes.get(path)

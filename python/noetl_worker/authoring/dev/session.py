@@ -30,6 +30,7 @@ from noetl_worker.authoring.dev.orchestration.playbook import (
     load_playbook,
     text_of,
 )
+from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, RefusedTemplate, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.outline import steps_of
 from noetl_worker.authoring.dev.places import FilePlaces, places_in
@@ -203,7 +204,10 @@ async def _run(
 ) -> Execution:
     """Execute the playbook and wait for its end, children included."""
     plane.log.listen(shown.take)
-    execution = plane.execution(await plane.execute(path, alone=alone))
+    try:
+        execution = plane.execution(await plane.execute(path, alone=alone))
+    except (RefusedPart, RefusedTemplate) as error:
+        raise PlaybookError(f"{shown.place(path, error.spot)}: {error}") from error
     shown.begin(execution, fields)
     is_interrupted = True
     try:
@@ -255,7 +259,15 @@ class _Shown:
         """Show the summary of an ended run. For an interrupted run nothing is shown afterwards."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
-        self._view.summary(execution, is_interrupted=is_interrupted)
+        spot = execution.refused
+        if execution.stands_still and not execution.error:
+            spot = Spot(execution.current_step or "", ("next",))
+        where = self.place(execution.path, spot) if spot is not None else ""
+        self._view.summary(execution, is_interrupted=is_interrupted, where=where)
+
+    def place(self, path: str, spot: Spot) -> str:
+        """Return `file:line` of a part of a playbook; "" for a playbook without a file."""
+        return self._places.get(path, FilePlaces()).of(spot)
 
     async def others(self) -> None:
         """Tell how other executions end, until cancelled; then also name those that have not ended."""

@@ -284,6 +284,13 @@ _CODES: Final = (
         _playbook(_step("tool: {kind: http, url: https://example.org, auth: shpo}")),
         "Write a name of the file that `--credentials` gives. Without that flag `auth` is not looked at.",
     ),
+    Code(
+        "NW405",
+        "A workbook entry that no step runs",
+        _playbook(_step(_NOOP), head="workbook: [{name: greet, tool: {kind: shell, command: echo hello}}]\n"),
+        "Run it by a step, `tool: {kind: workbook, name: greet}`, or take it out. Mistakes in it are warnings.",
+        is_warning=True,
+    ),
     # Planes
     Code(
         "NW501",

@@ -38,6 +38,8 @@ class Inspected:
     """Names that `auth` may give; None: unknown."""
     found: list[Mistake] = field(default_factory=list)
     _said: set[tuple[int, int, str, str]] = field(default_factory=set)
+    idle: list[range] = field(default_factory=list)
+    """Lines of the parts that nothing runs: a mistake in them fails nothing."""
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
     """The planes that refuse the playbook for a finding."""
     refusers: set[str] = field(default_factory=set)
@@ -85,7 +87,10 @@ class Inspected:
         planes = self.refused_by.get(mistake)
         if not planes:
             is_of_both = len(self.refusers) > 1 and CODES[mistake.code].is_refusal
-            return replace(mistake, severity="error") if is_of_both else mistake
+            if is_of_both:
+                return replace(mistake, severity="error")
+            is_idle = any(mistake.line in lines for lines in self.idle) and not CODES[mistake.code].is_refusal
+            return replace(mistake, severity="warning") if is_idle else mistake
         name = next(iter(planes)).capitalize()
         is_of_one = self.plane is None and len(planes) == 1
         named = f"{mistake.message}; the {name} plane refuses it" if is_of_one else mistake.message

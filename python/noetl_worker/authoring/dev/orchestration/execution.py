@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook
+from noetl_worker.authoring.dev.orchestration.spot import Spot
 from noetl_worker.models.wire import JsonValue
 
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
@@ -82,6 +83,8 @@ class Execution:
     """Rust plane: nothing is open and nothing follows, yet the execution has not ended (recorded: arcs-none-match)."""
     ended_at: float | None = None
     error: str | None = None
+    refused: Spot | None = None
+    """The part of the playbook that the error is about, if it is the plane's own."""
     is_failed: bool = False
     """A command failed; the execution will end FAILED."""
     is_failed_by_command: bool = False

@@ -24,6 +24,7 @@ from jinja2 import TemplateSyntaxError, Undefined, nodes
 from jinja2.environment import TemplateExpression
 
 from noetl_worker.authoring.dev.orchestration.python_templates import compiled, python_value
+from noetl_worker.authoring.dev.orchestration.spot import RefusedTemplate
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, with_scalars
 from noetl_worker.text.templates.filters import to_text
@@ -90,11 +91,14 @@ def python_set(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    _refuse_methods(text)
     if _NONE.fullmatch(text):
         return "none"  # recorded (expressions)
-    # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
-    return _numbers(_json_typed(_evaluated(text.removesuffix("\n"), scope)))
+    try:
+        _refuse_methods(text)
+        # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
+        return _numbers(_json_typed(_evaluated(text.removesuffix("\n"), scope)))
+    except TemplateError as error:
+        raise RefusedTemplate(str(error), text) from error
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
@@ -251,7 +255,7 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
             value = python_value(text, scope)
     except TemplateError as error:
         if plane is Dialect.RUST:
-            raise
+            raise RefusedTemplate(str(error), str(when)) from error
         log.warning("%s: the condition cannot be evaluated and counts as false: %s", where, error)
         return False
     return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)

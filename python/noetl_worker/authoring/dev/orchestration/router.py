@@ -14,8 +14,8 @@ from noetl_worker.authoring.dev.orchestration.empty_names import Asked
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
-from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _MAX_PASSES: Final = 100
@@ -143,7 +143,7 @@ class Router:
         """Return the first commands of an execution; `alone`: only this step's, and nothing follows.
 
         Raises:
-            PlaybookError: the step alone is a loop, and what it is given has no items for it.
+            RefusedPart: the step alone is a loop, and what it is given has no items for it.
         """
         turn = _Turn(self._form, execution)
         if alone is not None and execution.playbook is not None:
@@ -158,7 +158,8 @@ class Router:
             turn.enter(first, turn.scope(None, "command_creation", first), None)
         if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
             what = "for what it was given" if alone.names else "give --run last or --with FILE"
-            raise PlaybookError(f"--step {first.name}: loop.in gave nothing ({first.loop.collection}): {what}")
+            reason = f"--step {first.name}: loop.in gave nothing ({first.loop.collection}): {what}"
+            raise RefusedPart(reason, Spot(first.name, ("loop", "in")))
         return turn.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
@@ -291,19 +292,22 @@ class _Turn:
             self.asked.by_command(step, scope)
             self.decision.commands.append(StepCommand(step, scope, None, trigger))
         elif trigger is None:  # recorded (tool-missing-status): RUNNING for ever
-            self._stand_still(f"step '{step.name}': the first step has no tool")
+            self._stand_still(step, "the first step has no tool")
         else:
             self._pass_through(step, trigger)
 
-    def _stand_still(self, error: str) -> None:
+    def _stand_still(self, step: Step, error: str, *path: str) -> None:
         self.decision.leads_nowhere = True
-        self.execution.error = error
+        self._refuse(step, f": {error}", *path)
+
+    def _refuse(self, step: Step, error: str, *path: str) -> None:
+        self.execution.error, self.execution.refused = f"step '{step.name}'{error}", Spot(step.name, path)
 
     def _pass_through(self, step: Step, trigger: Trigger | None) -> None:
         self.decision.passes += 1
         if self.decision.passes > _MAX_PASSES:
             self.execution.is_failed = True
-            self.execution.error = f"step '{step.name}' leads back to itself without ever running a tool"
+            self._refuse(step, " leads back to itself without ever running a tool", "next")
             return
         request_id = trigger.batch_request_id if trigger is not None else None
         self.leave(step, CommandOutcome(step.name, True, None, batch_request_id=request_id))
@@ -317,12 +321,13 @@ class _Turn:
         if items is None:
             execution.is_failed |= self.form.fails_without_list
             self.decision.leads_nowhere = not self.form.fails_without_list
-            execution.error = f"step '{step.name}': loop.in is not a list: {loop.collection}"
+            self._refuse(step, f": loop.in is not a list: {loop.collection}", "loop", "in")
             return
         limit = _limit(render_fields(loop.max_in_flight, scope, self.form.dialect))
         if limit is None and loop.max_in_flight is not None:
             execution.is_failed = True
-            execution.error = f"step '{step.name}': loop.spec.max_in_flight gives no number: {loop.max_in_flight}"
+            error = f": loop.spec.max_in_flight gives no number: {loop.max_in_flight}"
+            self._refuse(step, error, "loop", "spec", "max_in_flight")
             return
         execution.loop_count += 1
         run = LoopRun(
@@ -337,7 +342,7 @@ class _Turn:
         if items:
             self._fill(run, step, scope, trigger)
         elif trigger is None:  # recorded (loop-empty-status-final), seen on the real Rust plane: RUNNING for ever
-            self._stand_still(f"step '{step.name}': the first step is a loop without items")
+            self._stand_still(step, "the first step is a loop without items", "loop", "in")
         elif self.form.goes_on_after_no_items:
             self._close_loop(step, run, trigger.batch_request_id)
 

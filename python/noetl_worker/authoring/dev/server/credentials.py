@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from noetl_worker.authoring.dev.database import Ids, moment
+from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.authoring.dev.settings import PlaneSettings
-from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 
 DEFAULT_TTL_S: Final = 3600
@@ -61,13 +61,14 @@ class Credentials:
             return rust_error(404, f"Credential '{name}' not found")
         return detail(404, "Credential not found")
 
-    def data(self, name: str, where: str) -> JsonValue:
-        """Return the data of a credential. Raise PlaybookError if no credential has this name."""
+    def data(self, name: str, entry: str, index: int) -> JsonValue:
+        """Return the data of a credential, for an entry of a keychain. Raise RefusedPart if none has this name."""
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return row["data"]
         hint = f"--credential {name}=FILE, or credentials.yaml beside the playbook"
-        raise PlaybookError(f"{where}: no credential is named '{name}': {hint}")
+        reason = f"keychain: {entry}: no credential is named '{name}': {hint}"
+        raise RefusedPart(reason, Spot(path=("keychain", index)))
 
     def _shown(self, row: Mapping[str, JsonValue], *, with_data: bool) -> Mapping[str, JsonValue]:
         utc = "Z" if self._is_rust else "+00:00"
@@ -113,14 +114,14 @@ class Keychain:
             }
         )
 
-    def resolve(self, catalog_id: int, entry: Mapping[str, JsonValue]) -> Collection[str]:
+    def resolve(self, catalog_id: int, entry: Mapping[str, JsonValue], index: int) -> Collection[str]:
         """Make an entry of a playbook's `keychain` when it is executed, as package noetl 4.0.0 does.
 
         Returns:
             The names of its fields; none for a kind that asks another service, which this plane has not.
 
         Raises:
-            PlaybookError: it names a credential that is not there.
+            RefusedPart: it names a credential that is not there.
         """
         kind, name = str(entry.get("kind") or entry.get("type")), str(entry.get("name"))
         token: JsonValue = None
@@ -129,9 +130,7 @@ class Keychain:
         elif kind == "bearer":
             token = {"access_token": entry.get("token"), "token_type": "Bearer"} if entry.get("token") else None
         elif kind in _REFERENCES:
-            token = self._credentials.data(
-                str(entry.get("ref") or entry.get("credential") or name), f"keychain: {name}"
-            )
+            token = self._credentials.data(str(entry.get("ref") or entry.get("credential") or name), name, index)
         if not isinstance(token, dict):
             return ()
         body = {

@@ -115,6 +115,7 @@ class Dispatcher:
     def fail(self, execution: Execution, error: Exception) -> None:
         """End an execution that the engine cannot continue."""
         execution.is_failed, execution.error = True, str(error) or type(error).__name__
+        execution.refused = getattr(error, "spot", execution.refused)
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:

@@ -11,6 +11,7 @@ from noetl_worker.authoring.dev.event_log import EventLog
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook
 from noetl_worker.authoring.dev.orchestration.router import Router
+from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
 from noetl_worker.authoring.dev.registration.shapes import Refusal
@@ -119,10 +120,10 @@ class Executions:
         """Start an execution, or one step of it. Return it with the number of its first commands.
 
         Raises:
-            PlaybookError: the Rust plane does not execute such a playbook; or the step cannot be run alone.
+            RefusedPart: the Rust plane does not execute such a playbook; or the step cannot be run alone.
         """
         if playbook is not None and self._is_rust and (refusal := self._refusal_of_rust(entry)):
-            raise PlaybookError(f"the Rust plane refuses it: {refusal.text}")
+            raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Spot(path=refusal.path))
         if playbook is not None and not self._is_rust:
             playbook = playbook.as_python_reads_it()
         workload = {**(playbook.workload if playbook is not None else {}), **payload}
@@ -147,8 +148,8 @@ class Executions:
         try:
             execution.keychain = {
                 str(item.get("name")): fields
-                for item in playbook.keychain
-                if (fields := self._keychain.resolve(entry.catalog_id, item))
+                for index, item in enumerate(playbook.keychain)
+                if (fields := self._keychain.resolve(entry.catalog_id, item, index))
             }
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
         except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods); a credential is missing

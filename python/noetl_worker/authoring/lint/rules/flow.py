@@ -30,6 +30,7 @@ def check_flow(inspection: Inspected) -> None:
         _check_arcs(inspection, step, steps)
     if steps and not inspection.has("NW1") and not inspection.has("NW402"):
         _check_reached(inspection, steps)
+    _check_workbook(inspection)
     if inspection.credentials is not None:
         known = {*inspection.credentials, *names_in(inspection.document, "keychain")}
         for tool in tools_of(inspection.document):
@@ -69,6 +70,17 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
     for name, step in steps.items():
         if name not in reached:
             inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")
+
+
+def _check_workbook(inspection: Inspected) -> None:
+    """Report an entry that no step runs, unless a step names one that is not there: it is meant."""
+    callers = [tool.config for tool in tools_of(inspection.document) if tool.kind == "workbook"]
+    run = {str(caller.get("task") or caller.get("name")) for caller in callers}
+    entries = names_in(inspection.document, "workbook")
+    for index, name in enumerate(entries) if run <= {*entries} else ():
+        if name not in run and inspection.playbook.has(("workbook", index, "name")):
+            inspection.idle.append(inspection.playbook.lines_of(("workbook", index)))
+            inspection.add("NW405", ("workbook", index, "name"), f"no step runs entry '{name}' of the workbook")
 
 
 def _entries(inspection: Inspected) -> list[str]:

@@ -1,0 +1,34 @@
+"""The warning that there is no native engine, as authors see it: one line, once for a user of a machine."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+from noetl_worker.observability.terminal import say
+
+_MARKER: Final = "python-engine-noticed"
+
+
+def notice_missing_engine() -> None:
+    """Import the engine. Print its warning the first time, and remember that in the state directory."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        from noetl_worker import engine  # noqa: F401
+    if caught and _is_first_time():
+        say(str(caught[0].message), err=True)
+
+
+def _is_first_time() -> bool:
+    """Return False if an earlier start has left its mark. Where none can be left, each start is the first."""
+    from noetl_worker.pipeline.outbox.directory import made_own, state_directory
+
+    marker = state_directory("dev") / _MARKER
+    try:
+        marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_own(marker)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True

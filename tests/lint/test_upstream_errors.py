@@ -1,0 +1,74 @@
+"""Upstream's playbooks that a plane accepts and `check` calls wrong: a run of each fails.
+
+Each is a file of noetl/e2e, reduced to its step. The other accepted files of that repository have no error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yaml")
+from integration.processes import typed
+from noetl_worker.authoring.lint.codes import HEAD
+from noetl_worker.authoring.lint.inspector import inspect_text
+from noetl_worker.tools.registry import Registry
+
+REGISTRY = Registry(plugins=False)
+HTTP = "{kind: http, url: 'http://127.0.0.1:9/', %s}"
+FAILING = {
+    # file: planes that accept it, code, the step's tool
+    "amadeus_ai_api": ("python rust", "NW204", HTTP % "retry: {max_attempts: 3, backoff_seconds: 2}"),
+    "should_error_tool_is_required": ("python", "NW203", "{kind: postgres, auth: pg}"),
+    "deploy_gateway_kind": ("python rust", "NW301", "{kind: shell, cmds: ['echo {{`{{json .}}`}}']}"),
+    "spike_e2e_test": ("python", "NW201", "{kind: agent, framework: noetl, entrypoint: tests/spike}"),
+    "test_gke_lifecycle": ("python rust", "NW204", HTTP % "auth: {source: adc}"),
+    "google_gcs_oauth": ("rust", "NW502", HTTP % "headers: {Authorization: 'Bearer {{ token(google_auth) }}'}"),
+    "subscription_kafka_drain": ("rust", "NW204", "{kind: subscription, source: kafka, topic: a}"),
+    "subscription_pubsub_drain": ("rust", "NW204", "{kind: subscription, source: pubsub, subscription: a}"),
+    "test_pft_page_continuation": (
+        "python rust",
+        "NW207",
+        "{kind: noop}\n    loop: {cursor: {kind: postgres, auth: pg, claim: SELECT 1}, iterator: row}",
+    ),
+}
+ACCEPTED = [
+    pytest.param(plane, code, tool, id=f"{name}-{plane}")
+    for name, (planes, code, tool) in FAILING.items()
+    for plane in planes.split()
+]
+IDLE_ENTRY = "workbook: [{name: run_playbook_with_retry, tool: {kind: playbook, return_step: end}}]\n"
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "p.yaml"
+    file.write_text(HEAD + text, encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(("plane", "code", "tool"), ACCEPTED)
+def test_error_of_the_check_is_a_failure_of_the_run(plane: str, code: str, tool: str, tmp_path: Path) -> None:
+    file = written(tmp_path, f"workflow:\n  - step: start\n    tool: {tool}\n")
+    found = inspect_text(Path(file).read_text(encoding="utf-8"), file, REGISTRY, plane=plane)
+    assert [one.code for one in found if one.severity == "error"] == [code]
+    ended = typed("dev", file, "--dialect", plane, "--anyway", "--json")
+    assert (ended.code, '"COMPLETED"' in ended.out) in ((1, False), (2, False))
+
+
+@pytest.mark.parametrize("plane", ["python", "rust"])
+def test_mistake_in_a_workbook_entry_that_no_step_runs_is_a_warning(plane: str, tmp_path: Path) -> None:
+    """As in `master_regression_test`, which completes."""
+    file = written(tmp_path, IDLE_ENTRY + "workflow: [{step: start, tool: {kind: noop}}]\n")
+    found = inspect_text(Path(file).read_text(encoding="utf-8"), file, REGISTRY, plane=plane)
+    assert [(one.code, one.severity) for one in found] == [("NW405", "warning"), ("NW203", "warning")]
+    assert typed("dev", file, "--dialect", plane).code == 0
+
+
+def test_mistake_in_a_workbook_entry_that_a_step_runs_is_an_error(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, IDLE_ENTRY + "workflow: [{step: start, tool: {kind: workbook, name: run_playbook_with_retry}}]\n"
+    )
+    found = inspect_text(Path(file).read_text(encoding="utf-8"), file, REGISTRY)
+    assert [(one.code, one.severity) for one in found] == [("NW203", "error")]
+    assert typed("dev", file, "--anyway").code == 1
