@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from noetl_worker.observability.last_words import REASONS
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "python" / "noetl_worker"
 PAGE: Final = ROOT / "docs" / "log-events.md"
@@ -103,6 +105,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "tool_not_stoppable": "look at `reason`; the tool runs on until the process ends",
 }
 """Of lines without `advice`."""
+REASONS_HEAD: Final = "`reason` is one of these, with the exit code:"
 HEAD: Final = """# Log events
 
 Made from the code by `python docs/list_log_events.py`. Every line has `event`, `level` and `timestamp`; below
@@ -199,7 +202,16 @@ def entry(name: str, event: Event) -> str:
     fields = ", ".join(f"`{one}`" for one in sorted(event.fields))
     texts = [f"Fields: {fields}." if fields else "", action(name, event)]
     lines = [textwrap.fill(text, 118, break_on_hyphens=False, break_long_words=False) for text in texts if text]
+    if name == "worker_failed":
+        lines += [REASONS_HEAD, *reasons()]
     return f"- `{name}`, {levels}." + "".join("\n" + textwrap.indent(line, "  ") for line in lines) + "\n"
+
+
+def reasons() -> Iterator[str]:
+    """The closed set of what ends a process with another code than 0 and 4."""
+    for name, (code, advice) in REASONS.items():
+        text = f"- `{name}`, {'that of a worker' if code is None else code}: {advice}."
+        yield textwrap.fill(text, 116, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from noetl_worker.models.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability import metrics
 from noetl_worker.observability.command_lines import CommandLines
+from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
 from noetl_worker.observability.logging import toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
 """Commands were still running when the drain timeout was over (or a second signal came); they were returned."""
-EXIT_AT_ONCE: Final = 130
 _CREDENTIALS_S: Final = 600.0
 """How often is looked at when they end: files are replaced while we run."""
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
@@ -141,6 +141,7 @@ class Worker:
         log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
         if self._stops_asked >= 3:
+            log_end(EXIT_AT_ONCE, "stopped_at_once")
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
@@ -317,8 +318,8 @@ class Worker:
                 raise WorkerBroken(connection.why_closed())
             if not self._keepalive.is_alive():
                 raise WorkerBroken(
-                    "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
-                    "Please report the log's keepalive_died"
+                    "the keepalive thread has ended: deliveries would pass to other workers while they run here",
+                    reason="keepalive",
                 )
             if self._credentials.is_on and await self._let_in(plane):
                 if self.stopping.level >= StopLevel.DRAIN:  # meanwhile: who drains never pulls again
