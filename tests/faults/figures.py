@@ -70,8 +70,9 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
         "in_progress goes on, no second delivery, liveness 503 after 5 s, alive again after it",
     ),
     "F14": (
-        "the control plane answers 503 and 429",
-        "at most 2 requests a second and worker, no common peaks (largest second at most twice the mean), "
+        "the control plane answers 503 and 429, or 500 to all executions",
+        "at most 2 requests a second and worker (after server errors of three executions), no common peaks (largest "
+        "second at most twice the mean), "
         "everything reported afterwards",
     ),
     "F15": (
@@ -150,7 +151,7 @@ SHORT: Final[dict[str, tuple[str, str]]] = {
     "F11": ("the ack is lost", "acknowledged at the next delivery, not run again"),
     "F12": ("the worker is stopped (SIGSTOP)", "reports nothing that is another's"),
     "F13": ("the event loop is blocked for 10 s", "no second delivery; liveness 503 after 5 s"),
-    "F14": ("the control plane answers 503 and 429", "two requests a second at most, all reported after"),
+    "F14": ("the control plane answers 503, 429, 500", "two requests a second at most, all reported after"),
     "F15": ("the control plane hangs, answers are lost", "one terminal row for each command"),
     "F16": ("the control plane is down at SIGTERM", "never acknowledged before the outcome is accepted"),
     "F17": ("poison messages", "a dead letter with its reason; the worker goes on"),

@@ -3,6 +3,9 @@
 A plane that refuses (503, 429), does not answer or grows slow gets half as many, and 30 s after its last refusal as
 many as before. One that has refused several times in a row is down: it gets a single request at a time, later and
 later, so that a fleet of workers does not hold down what is trying to stand up.
+
+A server error (500) may be one sender's mistake. Those of several executions with no answer between them are the
+plane's, and count as refusals.
 """
 
 from __future__ import annotations
@@ -11,18 +14,24 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from noetl_worker.errors import NotSent
 from noetl_worker.models import backoff
 from noetl_worker.process import event_loop
-from noetl_worker.remote.plane.answers import floor_s
+from noetl_worker.process.threads import OWNER
+from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, is_outage, is_server_error, retry_after_s
+
+if TYPE_CHECKING:
+    from noetl_worker.remote.transport.transport import Response
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row, each of a request that was sent after the one before: then it is down."""
+"""Refusals in a row, each of a request that was sent after the one before: then it is down. So many executions too."""
+FAILURES_WITHIN_S: Final = 10.0
+"""Time within which the server errors of DOWN_AFTER executions close the gate."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -47,6 +56,10 @@ class Gate:
         self.is_down = False
         self.outages = 0
         """Requests without an answer, ever: since one the plane may have been restarted."""
+        self.failing: dict[Hashable, float] = {}
+        """Executions that were answered with a server error since the last other answer, and when (monotonic)."""
+        self.is_stored: Callable[[Response], bool] = lambda _: False
+        """Tells a server error by which the plane says that it has the request already."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -108,6 +121,20 @@ class Gate:
         if self._waiting:
             event_loop.give(self._waiting, None)
 
+    def hear(self, answer: Response, sent_at: float, took_s: float | None) -> None:
+        """Note any answer; the arguments are those of `answered` and `refused`.
+
+        A server error, or what comes after one, counts for an execution only: heartbeats say nothing of commands.
+        """
+        execution = OWNER.get()
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            self.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
+        elif is_server_error(answer.status) and not self.is_stored(answer):
+            if execution is not None:
+                self.failed(sent_at, execution)
+        elif execution is not None or not self.failing:
+            self.answered(took_s)
+
     def answered(self, took_s: float | None) -> None:
         """The plane answered, and did not say that it is too much.
 
@@ -115,12 +142,27 @@ class Gate:
             took_s: None for a request whose time says nothing of how much the plane takes.
         """
         self._refusals, self.is_down = 0, False
+        if self.failing:
+            self.failing = {}
         if took_s is None:
             return
         if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
             self._reduce(0.75, time.monotonic() - took_s)
         else:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
+
+    def failed(self, sent_at: float, execution: Hashable) -> None:
+        """Note a server error of a request for this execution. It counts as a refusal once several have one.
+
+        Args:
+            sent_at: by the monotonic clock, as of `refused`.
+            execution: the execution's id.
+        """
+        now = time.monotonic()
+        self.failing = {one: at for one, at in self.failing.items() if now - at < FAILURES_WITHIN_S} | {execution: now}
+        if self.is_down or len(self.failing) >= DOWN_AFTER:
+            self._refusals = max(self._refusals, DOWN_AFTER - 1)
+            self.refused(sent_at)
 
     def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
         """503, 429, or no answer.

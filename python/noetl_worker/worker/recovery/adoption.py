@@ -23,6 +23,7 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxRow
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
+from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.patience import until_it_passes
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
@@ -94,6 +95,7 @@ class Adoption:
         try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
+                OWNER.set(event_set.execution_id)
                 log.warning("outcome_adopted", **event_set.who(), of=event_set.worker_id)
                 await self._report(event_set)
         finally:
@@ -127,6 +129,7 @@ class Adoption:
     async def _send_again(self, lost: LostEnd) -> None:
         """Its claim is asked first, as for all that is late; a rescue is for a command that nobody else gets."""
         plane, end, batch = lost
+        OWNER.set(end.execution_id)
         self._emitter.outbox.keep(end)  # as an outcome that no plane has: until it is sent it outlives this process
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
