@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.observability.last_words import REASONS
+from noetl_worker.observability.repeated_lines import REPEATED
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "python" / "noetl_worker"
@@ -112,6 +113,10 @@ Made from the code by `python docs/list_log_events.py`. Every line has `event`, 
 `--processes` also `worker`. Ids are text. `since`, `for_s` and `failures` belong to an outage, which has one line when
 it begins, one a minute while it lasts, and one at its end. By event: its levels, its fields, and what to do.
 
+An event that `repeats` has one line a minute for each cause (`reason`, `error`): the first at once, a later one with
+the number of lines that it stands for, in `repeats`. Its ids are those of the last one. At the level debug all are
+written.
+
 """
 
 
@@ -198,7 +203,7 @@ def page() -> str:
 
 def entry(name: str, event: Event) -> str:
     """A list, for a terminal too: a row of a table would be too wide for one."""
-    levels = ", ".join(level for level in LEVELS if level in event.levels)
+    levels = ", ".join(level for level in LEVELS if level in event.levels) + (", repeats" if name in REPEATED else "")
     fields = ", ".join(f"`{one}`" for one in sorted(event.fields))
     texts = [f"Fields: {fields}." if fields else "", action(name, event)]
     lines = [textwrap.fill(text, 118, break_on_hyphens=False, break_long_words=False) for text in texts if text]

@@ -132,6 +132,10 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
         "two workers are given the same command (the Python plane under contention)",
         "the first call.done counts, and moves the execution once; the loser can be counted",
     ),
+    "L": (
+        "storms: what a worker with 16 slots logs in a minute of trouble",
+        "a line at once and one a minute for each cause, whatever the number of commands; the ends of commands aside",
+    ),
     "S": (
         "100,000 commands; two hours of mixed kinds at half load, in parts",
         "less than 5 MB more memory after warm-up, descriptors and tasks constant, no child, file or outcome left",
@@ -169,6 +173,7 @@ SHORT: Final[dict[str, tuple[str, str]]] = {
     "K": ("three workers, one killed every 2 s", "none lost, none with two outcomes"),
     "U": ("every tenth command is unknown", "the others as fast; six tries, then a dead letter"),
     "D": ("two workers are given the same command", "the first outcome counts, once"),
+    "L": ("storms of log lines", "a line a minute for each cause, with a count"),
     "S": ("100,000 commands, two hours of mixed kinds", "less than 5 MB more memory, nothing left behind"),
 }
 """The same in a line each: what a reader asks for, and what is kept."""
@@ -248,9 +253,10 @@ _HEAD: Final = """# Reliability: every figure
 
 Written by `make faults` (and `make soak` for the rows marked *long*) from the runs of `tests/faults`. Every figure was
 asserted against its bound in the run it comes from; a run that fails writes nothing. Against a real nats-server, worker
-processes and the development control plane. Every test that issues commands closes its books: one terminal set for each
-command (D: one for each claim), no tool run without its claim, nothing left unacknowledged, no child process. Tasks
-and descriptors are counted in F19, F20, F24, S and U. [reliability.md](reliability.md) has a line for each fault.
+processes and the development control plane. Every test that issues commands closes its books, but for L: one terminal
+set for each command (D: one for each claim), no tool run without its claim, nothing left unacknowledged, no child
+process. Tasks and descriptors are counted in F19, F20, F24, S and U. [reliability.md](reliability.md) has a line for
+each fault.
 """
 
 

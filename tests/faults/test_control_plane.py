@@ -62,7 +62,9 @@ async def test_f15_answer_that_never_comes_leaves_one_row(
     gate = Gate(tmp_path)
     async with behind_proxy(tmp_path, dialect) as (home, proxy):
         worker = await home.start_process(
-            NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}", NOETL_WORKER_HTTP_TIMEOUT_S="1"
+            NOETL_SERVER_URL=f"http://127.0.0.1:{proxy.port}",
+            NOETL_WORKER_HTTP_TIMEOUT_S="1",
+            LOG_LEVEL="debug",  # a line for each try
         )
         issued = await home.running(gate, 4)
         proxy.hold(Way.DOWN) if how == "hangs" else proxy.drop(Way.DOWN)

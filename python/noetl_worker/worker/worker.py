@@ -25,7 +25,7 @@ from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability import metrics
 from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
-from noetl_worker.observability.logging import toggle_debug
+from noetl_worker.observability.logging import flush_repeated, toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
@@ -209,6 +209,7 @@ class Worker:
             if self.connection is not None:
                 await self.connection.close()
             pulse.cancel()
+            flush_repeated(at_once=True)
             log.info("stopped", settled=dict(self.settled))
 
     def _warn_of_stream(self, durable: Durable, plane: Plane) -> Durable:
@@ -376,6 +377,7 @@ class Worker:
     async def _pulse(self, readings: Readings) -> None:
         while True:
             readings.take()
+            flush_repeated()
             self.health.pulse = time.monotonic() + PULSE_S
             await asyncio.sleep(PULSE_S)
 
