@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from noetl_worker.observability.last_words import REASONS
+from noetl_worker.observability.repeated_lines import REPEATED
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "python" / "noetl_worker"
 PAGE: Final = ROOT / "docs" / "log-events.md"
@@ -103,11 +106,16 @@ ACTIONS: Final[Mapping[str, str]] = {
     "tool_not_stoppable": "look at `reason`; the tool runs on until the process ends",
 }
 """Of lines without `advice`."""
+REASONS_HEAD: Final = "`reason` is one of these, with the exit code:"
 HEAD: Final = """# Log events
 
 Made from the code by `python docs/list_log_events.py`. Every line has `event`, `level` and `timestamp`; below
 `--processes` also `worker`. Ids are text. `since`, `for_s` and `failures` belong to an outage, which has one line when
 it begins, one a minute while it lasts, and one at its end. By event: its levels, its fields, and what to do.
+
+An event that `repeats` has one line a minute for each cause (`reason`, `error`): the first at once, a later one with
+the number of lines that it stands for, in `repeats`. Its ids are those of the last one. At the level debug all are
+written.
 
 """
 
@@ -195,11 +203,20 @@ def page() -> str:
 
 def entry(name: str, event: Event) -> str:
     """A list, for a terminal too: a row of a table would be too wide for one."""
-    levels = ", ".join(level for level in LEVELS if level in event.levels)
+    levels = ", ".join(level for level in LEVELS if level in event.levels) + (", repeats" if name in REPEATED else "")
     fields = ", ".join(f"`{one}`" for one in sorted(event.fields))
     texts = [f"Fields: {fields}." if fields else "", action(name, event)]
     lines = [textwrap.fill(text, 118, break_on_hyphens=False, break_long_words=False) for text in texts if text]
+    if name == "worker_failed":
+        lines += [REASONS_HEAD, *reasons()]
     return f"- `{name}`, {levels}." + "".join("\n" + textwrap.indent(line, "  ") for line in lines) + "\n"
+
+
+def reasons() -> Iterator[str]:
+    """The closed set of what ends a process with another code than 0 and 4."""
+    for name, (code, advice) in REASONS.items():
+        text = f"- `{name}`, {'that of a worker' if code is None else code}: {advice}."
+        yield textwrap.fill(text, 116, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Times
 from noetl_worker.process.threads import finished_off_loop, off_loop
-from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
+from noetl_worker.remote.plane.answers import MEANING, Meaning, is_page, retry_after_s
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.health import PlaneHealth, read_health
@@ -203,10 +203,10 @@ class ControlPlaneClient:
         if on_sent is None:  # without a call, as every request comes here
             times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
             times.sum += took_s
-        if MEANING[answer.status] is Meaning.OVERLOADED:
-            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
-        else:
+        if answer.status < 400 and not gate.failing:
             gate.answered(took_s if on_sent is None else None)
+        else:
+            gate.hear(answer, sent_at, took_s if on_sent is None else None)
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -236,6 +236,7 @@ class Plane:
         self._headers = client.headers_for(f"{url}/")
         self.server = server = client.servers.at(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
+        self.gate.is_stored = self.rules.is_stored
 
     # ── commands and events: the answer is read by claim.py and events.py ──
 

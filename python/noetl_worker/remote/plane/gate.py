@@ -3,6 +3,9 @@
 A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter; it recovers within
 30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals, so that
 a fleet of workers does not keep it down.
+
+A server error (500) may be one sender's mistake. Server errors of several executions with no other answer between them
+are the plane's, and count as refusals.
 """
 
 from __future__ import annotations
@@ -11,18 +14,25 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from noetl_worker.errors import NotSent
 from noetl_worker.models import backoff
 from noetl_worker.process import event_loop
-from noetl_worker.remote.plane.answers import floor_s
+from noetl_worker.process.threads import OWNER
+from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, is_outage, is_server_error, retry_after_s
+
+if TYPE_CHECKING:
+    from noetl_worker.remote.transport.transport import Response
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row after which a plane is down. Each must be of a request sent after the last refusal."""
+"""Refusals in a row after which a plane is down. Each must be of a request sent after the last refusal. The number of
+executions, too, whose server errors count as a refusal."""
+FAILURES_WITHIN_S: Final = 10.0
+"""Time within which the server errors of DOWN_AFTER executions close the gate."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -47,6 +57,10 @@ class Gate:
         self.is_down = False
         self.outages = 0
         """Total of requests without an answer. After each the plane may have been restarted."""
+        self.failing: dict[Hashable, float] = {}
+        """Executions that met a server error since the last other answer, with its monotonic time."""
+        self.is_stored: Callable[[Response], bool] = lambda _: False
+        """Returns True for a server error which says that the plane has the request already."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -108,6 +122,20 @@ class Gate:
         if self._waiting:
             event_loop.give(self._waiting, None)
 
+    def hear(self, answer: Response, sent_at: float, took_s: float | None) -> None:
+        """Note any answer; the arguments are those of `answered` and `refused`.
+
+        A server error, or what comes after one, counts for an execution only: heartbeats say nothing of commands.
+        """
+        execution = OWNER.get()
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            self.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
+        elif is_server_error(answer.status) and not self.is_stored(answer):
+            if execution is not None:
+                self.failed(sent_at, execution)
+        elif execution is not None or not self.failing:
+            self.answered(took_s)
+
     def answered(self, took_s: float | None) -> None:
         """Record an answer of a plane that is not overloaded.
 
@@ -115,12 +143,27 @@ class Gate:
             took_s: time of the request, or None if it says nothing about the plane's load.
         """
         self._refusals, self.is_down = 0, False
+        if self.failing:
+            self.failing = {}
         if took_s is None:
             return
         if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
             self._reduce(0.75, time.monotonic() - took_s)
         else:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
+
+    def failed(self, sent_at: float, execution: Hashable) -> None:
+        """Note a server error of a request for this execution. It counts as a refusal once several have one.
+
+        Args:
+            sent_at: by the monotonic clock, as of `refused`.
+            execution: the execution's id.
+        """
+        now = time.monotonic()
+        self.failing = {one: at for one, at in self.failing.items() if now - at < FAILURES_WITHIN_S} | {execution: now}
+        if self.is_down or len(self.failing) >= DOWN_AFTER:
+            self._refusals = max(self._refusals, DOWN_AFTER - 1)
+            self.refused(sent_at)
 
     def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
         """Record a 503, a 429 or a missing answer.

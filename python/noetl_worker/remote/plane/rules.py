@@ -248,6 +248,10 @@ class DialectRules(Protocol):
             has_own_id: the request carried an event id of ours.
         """
 
+    def is_stored(self, answer: Response) -> bool:
+        """Return whether a server error to a request of events says that the plane has its event already."""
+        return False
+
     def names_result(self, report: Report) -> bool:
         """Return whether the terminal events refer to a stored result."""
         return True

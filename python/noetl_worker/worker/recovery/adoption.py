@@ -23,6 +23,7 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxRow
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
+from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.patience import until_it_passes
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
@@ -94,6 +95,7 @@ class Adoption:
         try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
+                OWNER.set(event_set.execution_id)
                 log.warning("outcome_adopted", **event_set.log_ids(), of=event_set.worker_id)
                 await self._report(event_set)
         finally:
@@ -128,6 +130,7 @@ class Adoption:
         """Send a lost outcome again. Its claim is asked for first, unless it is a rescue, whose command nobody else
         gets."""
         plane, end, batch = lost
+        OWNER.set(end.execution_id)
         self._emitter.outbox.keep(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))

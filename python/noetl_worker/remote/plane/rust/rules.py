@@ -128,10 +128,13 @@ class RustRules(DialectRules):
         return _SUCCESS[with_start] if report.exit is None else _EXIT[with_start]
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
-        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and b"duplicate key" in answer.body:
+        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and self.is_stored(answer):
             # On a retry the duplicate is our own event, stored before its answer was lost.
             return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
         return judge(answer)
+
+    def is_stored(self, answer: Response) -> bool:
+        return b"duplicate key" in answer.body
 
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has only its text
