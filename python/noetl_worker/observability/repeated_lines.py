@@ -94,6 +94,10 @@ class RepeatedLines:
 
 
 def _cause_of(line: Mapping[str, Any]) -> str:
-    """Return the cause without the numbers and ids that differ from command to command."""
-    text = " ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line)
+    """Return the cause, without what differs from command to command."""
+    return without_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
+
+
+def without_ids(text: str) -> str:
+    """Return a text with # in place of its numbers and UUIDs."""
     return _IDS.sub("#", text)
