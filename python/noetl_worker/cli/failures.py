@@ -149,7 +149,7 @@ async def _read(plane: Plane, execution_id: int, notes: list[str]) -> ExecutionR
 
 
 def _grouped(runs: Sequence[ExecutionRun]) -> list[FailureGroup]:
-    """Group the failed commands; one that no event blames has its own error."""
+    """Return the failed commands in groups. A command that no event blames has its own error."""
     from noetl_worker.authoring.run_page.run import CommandState
     from noetl_worker.observability.repeated_lines import without_ids
     from noetl_worker.text.secrets.redaction import redact_text
