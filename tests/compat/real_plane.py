@@ -2,7 +2,8 @@
 
 Installs the server into `.compat/` once (minutes), starts Postgres, NATS and it on free loopback ports, runs every
 playbook of `playbooks/rust` through our worker, and prints what came of each beside what the published pair does. Then
-those of docs/playbooks.md (`page_playbooks.py`), beside what the page says.
+those of docs/playbooks.md (`page_playbooks.py`), beside what the page says, and the verdicts of `check`
+(`real_verdicts.py`).
 `--write` also writes the former to `values/plane.json`, its page beside it and docs/compatibility.md.
 """
 
@@ -34,6 +35,7 @@ sys.path.insert(0, str(HERE))
 
 from page_playbooks import FAILED, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks  # noqa: E402
 from postgres_server import PostgresServer  # noqa: E402 - beside this script
+from real_verdicts import run_verdicts  # noqa: E402
 
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port  # noqa: E402
 from noetl_worker.authoring.run_page.page import page_of  # noqa: E402
@@ -219,15 +221,16 @@ async def go(*, is_written: bool = False) -> int:
             log = Path(directory) / "control-plane.log"
             async with (
                 control_plane(postgres, server.url, log) as url,
-                our_worker(server.url, url) as worker,
                 httpx.AsyncClient(base_url=url, timeout=30, event_hooks={"response": [note]}) as client,
             ):
                 data = {**postgres_credential, "port": postgres.port}
                 body = {"name": "pg_demo", "type": "postgres", "data": data, "tags": []}
                 (await client.post("/api/credentials", json=body)).raise_for_status()
-                ended = await run_all(client, url)
-                wrong = await run_page(client, url)
-                wrong += await run_pages(client, url, executions)
+                async with our_worker(server.url, url) as worker:
+                    ended = await run_all(client, url)
+                    wrong = await run_page(client, url)
+                    wrong += await run_pages(client, url, executions)
+                wrong += await run_verdicts(client)  # with no worker: nothing of them runs
             settled = dict(worker.settled)
     show(ended)
     print("settled:", settled)

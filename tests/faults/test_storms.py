@@ -27,7 +27,7 @@ SPAN_S: Final = 60.0 if HOLDS_TIMES else 6.0
 SLOTS, WAITING = 16, 200
 MOST: Final = 20
 """Lines of a minute: a worker in trouble has at most ten causes, and each has two lines."""
-ENDS: Final = frozenset({"outcome", "command_failed"})
+ENDS: Final = frozenset({"command_finished", "command_failed"})
 """One for each command, as NOETL_WORKER_LOG_COMMANDS has it."""
 BEATS: Final = {"WORKER_HEARTBEAT_INTERVAL": "1", "WORKER_NATS_LAG_POLL_INTERVAL": "1"}
 Storm: TypeAlias = Callable[[Scene], AbstractAsyncContextManager[None]]

@@ -236,13 +236,13 @@ class Gate:
     """
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
-        self._file, self.runs_file = directory / name, directory / f"{name}.runs"
-        os.mkfifo(self._file)
-        self._opener = os.open(self._file, os.O_RDWR)
+        self.path, self.runs_file = directory / name, directory / f"{name}.runs"
+        os.mkfifo(self.path)
+        self._opener = os.open(self.path, os.O_RDWR)
         weakref.finalize(self, os.close, self._opener)
 
     def command(self, before: str = "") -> str:
-        return f"{before} echo $$ >> {self.runs_file}; read line < {self._file}; echo through"
+        return f"{before} echo $$ >> {self.runs_file}; read line < {self.path}; echo through"
 
     @property
     def runs(self) -> int:

@@ -72,6 +72,48 @@ def test_each_value_that_nobody_had_is_named_once(dialect: str, tmp_path: Path) 
     assert {one["step"] for one in summary["empty"]} == {"each", "two", "tasks"}
 
 
+LARGE = (
+    HEAD
+    + """\
+workflow:
+  - step: start
+    tool: {kind: python, code: "result = {'rows': [{'n': n, 'text': 'x' * 100} for n in range(20_000)]}"}
+    next: {arcs: [{step: other, when: "{{ start.rows[0].n == 0 }}"}, {step: single}]}
+  - step: other
+    tool: {kind: noop}
+  - step: single
+    tool: {kind: python, input: {rows: "{{ start.rows }}"}, code: "result = {'count': len(rows or [])}"}
+    next: {arcs: [{step: again}]}
+  - step: again
+    tool: {kind: noop, input: {rows: "{{ start.rows }}"}}
+    next: {arcs: [{step: tasks}]}
+  - step: tasks
+    tool:
+      - {name: one, kind: python, input: {rows: "{{ start.rows }}"}, code: "result = {'count': len(rows)}"}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "places", "reader"),
+    [
+        ("python", ["start: next.arcs[0].when"], "the tool of a step"),
+        ("rust", ["start: next.arcs[0].when", "single: tool.input.rows", "again: tool.input.rows"], "a list of tasks"),
+    ],
+)
+def test_result_that_is_too_large_for_the_context_is_said_where_nobody_fills_it_in(
+    dialect: str, places: list[str], reader: str, tmp_path: Path
+) -> None:
+    """The worker fetches it for what it renders itself: on the Rust plane the tasks of a list alone."""
+    ended = run(tmp_path, LARGE, "--dialect", dialect, "--json")
+    summary = json.loads(ended.out.splitlines()[-1])
+    assert [f"{one['step']}: {one['where']}" for one in summary["empty"]] == places
+    why = f"the result of step 'start' is too large for the context; {reader} can read it"
+    assert {one["why"] for one in summary["empty"]} == {why}
+    assert "20000" in json.dumps(summary["result"])
+    assert run(tmp_path, LARGE, "--dialect", dialect, "--strict", "--anyway").code == 1
+
+
 def test_strict_run_with_nothing_empty_completes(tmp_path: Path) -> None:
     assert run(tmp_path, FINE, "--strict").code == 0
 

@@ -125,3 +125,33 @@ def test_step_alone_without_items_has_the_line_of_its_loop(tmp_path: Path) -> No
     text = 'workflow:\n  - step: start\n    tool: {kind: noop}\n    loop: {in: "{{ ctx.rows }}", iterator: row}\n'
     file, ended = run(tmp_path, text, "python", "--step", "start")
     assert ended.err_lines[-1].startswith(f"noetl-worker dev: {file}:7: --step start: loop.in gave nothing ")
+
+
+def one_step(tool: str) -> str:
+    return f"workflow:\n  - step: start\n    tool: {tool}\n"
+
+
+@pytest.mark.parametrize("plane", ["python", "rust"])
+@pytest.mark.parametrize("path", ["./child.yaml", "child.yml", "../shop/child.yaml"])
+def test_child_named_by_its_file_is_said_to_be_named_by_its_path(path: str, plane: str, tmp_path: Path) -> None:
+    file, ended = run(tmp_path, one_step(f"{{kind: playbook, path: {path}}}"), plane)
+    said = f"NW204 playbook: '{path}' is a file: write `metadata.path` of the playbook in it"
+    assert ended.err_lines == [f"warning: {file}:6:34: {said}"]
+    assert (ended.code, f"Failed to start child playbook '{path}': 404" in ended.out) == (1, True)
+
+
+@pytest.mark.parametrize("plane", ["python", "rust"])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "{kind: http, url: 'http://127.0.0.1:9/', auth: shop}",
+        "{kind: postgres, query: select 1, auth: shop}",
+        "[{name: one, kind: http, url: 'http://127.0.0.1:9/', auth: shop}]",
+    ],
+    ids=["http", "postgres", "task"],
+)
+def test_credential_that_is_missing_is_said_to_be_given_by_a_flag(tool: str, plane: str, tmp_path: Path) -> None:
+    file, ended = run(tmp_path, one_step(tool), plane)
+    hint = "  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook"
+    assert (ended.code, ended.out.splitlines()[-1]) == (1, hint)
+    assert f"    at {file}:5; " in ended.out

@@ -43,6 +43,8 @@ from .commands import interpreter_of
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
 SOON = inside(SET="noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=0.1")
 """In a worker of these tests: what is returned comes again after a tenth of a second, not after one or two."""
+ALL_LINES = {"LOG_LEVEL": "debug"}
+"""A line for each shortage, not one a minute."""
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -78,7 +80,9 @@ async def returned_once(
     """Each command that is issued while the worker is short of something runs when it no longer is."""
     async with (
         house(dialect, worker=False) as home,
-        worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON) as worker,
+        worker_process(
+            home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON, **ALL_LINES
+        ) as worker,
     ):
         warm = await home.plane.create_commands(before)
         await home.wait_terminal(*(one.event_id for one in warm))

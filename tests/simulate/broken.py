@@ -49,10 +49,10 @@ async def _say_nothing(*_: Any, **__: Any) -> None:
 def _ack_what_others_hold(disposition: Any, num_delivered: int, **options: Any) -> Disposition:
     if isinstance(disposition, HeldByOther):
         return Disposition(DispositionKind.FINISHED_BEFORE)
-    return _after_claim(disposition, num_delivered, **options)
+    return _answer_to_claim(disposition, num_delivered, **options)
 
 
-_after_claim: Final = acknowledge.answer_to_claim
+_answer_to_claim: Final = acknowledge.answer_to_claim
 
 
 def _new_id_each_time(sender: emitter.Emitter, event_set: Any) -> None:
@@ -133,7 +133,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
     "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
     "in_progress_never_sent": lambda: mock.patch.object(InProgress, "_extend", _say_nothing),
-    "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "after_claim", _ack_what_others_hold),
+    "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "answer_to_claim", _ack_what_others_hold),
     "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
     "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
     "ids_follow_the_clock": lambda: mock.patch.object(EventIds, "above", _by_the_clock),

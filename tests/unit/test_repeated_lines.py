@@ -23,7 +23,7 @@ EACH = {
     # once for a command, and what is done about it needs its ids
     *("adopted_outcome_refused", "batch_left_open", "batches_not_watched", "child_found", "claim_given_away"),
     *("command_failed", "command_raised", "dead_letter", "delivery_failed", "execution_stands_still"),
-    *("interruption_not_reported", "outcome", "tool_not_stoppable", "tool_progress"),
+    *("interruption_not_reported", "command_finished", "message_answered", "tool_not_stoppable", "tool_progress"),
     # once for a playbook and step (step_log.py), or for a name
     *("case_skipped", "keychain_entry_missing", "secret_not_passed_on", "stored_result_redacted_by_plane"),
     *("tool_config", "variables_redacted_by_plane", "weak_secret"),

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "doctor": ("examine:doctor", "What would keep a worker with these settings from working."),
     "top": ("top:top", "A live view of running workers."),
     "why": ("why:why", "What became of a command."),
+    "failures": ("failures:failures", "Executions that failed lately, by kind, error and step."),
     "report": ("report:report", "A run of the control plane as one page."),
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),

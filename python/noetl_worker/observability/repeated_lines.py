@@ -23,7 +23,7 @@ REPEATED: Final = frozenset(
         *("dead_letter_not_kept", "dead_letters_not_counted", "durable_gone", "durable_made", "durable_not_checked"),
         *("events_not_accepted", "execution_check_failed", "heartbeat_failed", "heartbeat_unknown", "http_retry"),
         *("http_retry_given_up", "lag_unknown", "nats_disconnected", "nats_reconnected"),
-        *("message_not_settled", "message_returned", "message_unreadable", "outbox_row_duplicated"),
+        *("message_not_answered", "message_returned", "message_unreadable", "outbox_row_duplicated"),
         *("outbox_row_not_read", "outbox_row_unreadable", "plane_down", "plane_up", "pull_failed"),
         *("pull_heartbeat_missed", "pull_refused", "pulls_not_withdrawn", "request_retried", "resource_shortage"),
         *("result_left_out_of_event", "result_not_stored", "start_bucket_made", "start_notes_unreadable"),
@@ -94,6 +94,10 @@ class RepeatedLines:
 
 
 def _cause_of(line: Mapping[str, Any]) -> str:
-    """Return the cause without the numbers and ids that differ from command to command."""
-    text = " ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line)
+    """Return the cause, without what differs from command to command."""
+    return without_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
+
+
+def without_ids(text: str) -> str:
+    """Return a text with # in place of its numbers and UUIDs."""
     return _IDS.sub("#", text)

@@ -245,6 +245,14 @@ _CODES: Final = (
         "Write the name that a `set` writes or the iterator of the loop; or `| default(...)`, where it may be missing.",
         is_warning=True,
     ),
+    Code(
+        "NW312",
+        "A loop over a text",
+        _playbook(_step("loop: {in: workload.words, iterator: word}", _NOOP), head=_WORDS),
+        "Write `in: '{{ workload.words }}'`. Without braces the Python plane takes the text as one item, and on the "
+        "Rust plane the playbook fails.",
+        is_judged=True,
+    ),
     # Flow
     Code(
         "NW401",

@@ -13,9 +13,13 @@ from noetl_worker.authoring.dev.outline import texts_below
 from noetl_worker.authoring.dev.template_names import read_template
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.remote.plane.names import STEPS, Names
+from noetl_worker.remote.plane.python.names import PythonNames
+from noetl_worker.remote.plane.rust.names import RustNames
 from noetl_worker.text.templates.template import has_template
 
 _ROOTS: Final = ("workload", "ctx", "iter", "keychain")
+_NAMES: Final[Mapping[Dialect, Names]] = {Dialect.PYTHON: PythonNames(), Dialect.RUST: RustNames()}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
 """Fields whose braces are the language's own."""
 
@@ -41,12 +45,13 @@ class Asked:
     def by_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
         """Look at what a step's tool is given: of a list only what stands fast before its first task."""
         inputs = {**step.input, **_inputs_of(step.tool)}
-        hidden = _Hidden(frozenset(inputs))
+        is_filled_in = self.dialect is Dialect.PYTHON
+        hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
         if step.is_sequence:
             tasks = [fields_of(task) for task in step.tool or ()]
             labels = {str(task.get("name")) for task in tasks}
             written = frozenset(_names_set(tasks))
-            hidden = _Hidden(frozenset({*inputs, *labels}), written, is_all_of_iter="iter" in _scopes_set(tasks))
+            hidden = _Hidden(frozenset({*inputs, *labels}), written, "iter" in _scopes_set(tasks), is_filled_in=True)
         self._note(step, "input", dict(step.input), scope, hidden)
         self._note(step, "tool", step.tool, scope, hidden)
 
@@ -59,7 +64,7 @@ class Asked:
             if has_template(text) and not _CODE.intersection(path):
                 place = ".".join(map(str, (where, *path)))
                 for name in self._empty(text, roots, scope, hidden):
-                    found = EmptyName(step.name, place, name, self._why(name, playbook))
+                    found = EmptyName(step.name, place, name, self._why(name, playbook, scope))
                     if found not in self.execution.empty:
                         self.execution.empty.append(found)
 
@@ -74,13 +79,15 @@ class Asked:
             if root == "keychain":
                 if len(below) > 1 and not self._keychain_has(below[0], below[1]):
                     yield ".".join(chain.names)
-            elif not is_there(chain.names, scope, self.dialect):
+            elif not is_there(chain.names, scope, self.dialect) and not (
+                hidden.is_filled_in and self._is_referred(root, scope)
+            ):
                 yield ".".join(chain.names)
 
     def _keychain_has(self, name: str, field_name: str) -> bool:
         return field_name in self.execution.keychain.get(name, ())
 
-    def _why(self, name: str, playbook: Playbook) -> str:
+    def _why(self, name: str, playbook: Playbook, scope: Mapping[str, JsonValue]) -> str:
         root = name.partition(".")[0]
         if root == "keychain":
             entry = name.split(".")[1]
@@ -92,7 +99,15 @@ class Asked:
             return f"the {'workload' if root == 'workload' else 'item'} has no such key"
         if root not in self.execution.completed_steps:
             return f"step '{root}' has not given a result yet"
-        return f"the result of step '{root}' has no such key, or is too large to be seen"
+        if self._is_referred(root, scope):
+            reader = "a list of tasks" if self.dialect is Dialect.RUST else "the tool of a step"
+            return f"the result of step '{root}' is too large for the context; {reader} can read it"
+        return f"the result of step '{root}' has no such key"
+
+    def _is_referred(self, root: str, scope: Mapping[str, JsonValue]) -> bool:
+        """Return whether a step's result is too large for the context, which has a reference and a preview of it."""
+        seen = {name: scope[name] for name in (root, STEPS) if name in scope}
+        return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
     def _written(self) -> frozenset[str]:
         playbook = self.execution.playbook
@@ -110,6 +125,8 @@ class _Hidden:
     roots: frozenset[str] = frozenset()
     ctx: frozenset[str] = field(default=frozenset())
     is_all_of_iter: bool = False
+    is_filled_in: bool = False
+    """The worker fills in what the plane could not, and fetches results that are too large for the context."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx) or (root == "iter" and self.is_all_of_iter)

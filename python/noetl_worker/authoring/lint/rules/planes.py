@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, UNKNOWN_FILTERS
@@ -12,9 +13,11 @@ from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.lint.rules.templates import TOKEN
+from noetl_worker.text.templates.template import has_template
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
 """Names that only the Python plane has (protocol/tasks.md#lists)."""
+_DOTTED: Final = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _OF_OUTPUT: Final = frozenset({"status", "error"})
 
 
@@ -51,7 +54,9 @@ def _check_steps(inspection: Inspected) -> None:
         if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):
             inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
         items = mapping(step.value.get("loop")).get("in")
-        if isinstance(items, str) and not ONE_NAME.fullmatch(items):
+        if isinstance(items, str) and not has_template(items) and not items.lstrip().startswith("["):
+            _add_text(inspection, (*step.path, "loop", "in"), items)
+        elif isinstance(items, str) and not ONE_NAME.fullmatch(items):
             message = "the loop has one item, the text of `in`: only one name in braces gives a list"
             inspection.add("NW508", (*step.path, "loop", "in"), message)
         if "when" in step.value:
@@ -60,6 +65,14 @@ def _check_steps(inspection: Inspected) -> None:
             if (name := target_of(arc)) in ("start", step.name):
                 message = f"the step '{name}' is not entered again: nothing follows this arc"
                 inspection.add("NW510", (*path, "step"), message)
+
+
+def _add_text(inspection: Inspected, path: Path, items: str) -> None:
+    """Report a loop over a text: one item on the Python plane, and the end of the playbook on the Rust plane."""
+    name = items.strip()
+    hint = f"; did you mean '{{{{ {name} }}}}'?" if _DOTTED.fullmatch(name) else ""
+    is_warning = inspection.plane != "rust"
+    inspection.add("NW312", path, f"the loop is over the text '{items}', which is no list{hint}", is_warning=is_warning)
 
 
 def _check_names(inspection: Inspected, reading: Reading) -> None:
