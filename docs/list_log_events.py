@@ -39,47 +39,42 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of `**name`, or `**name()`, in a call."""
 
 ACTIONS: Final[Mapping[str, str]] = {
-    "adopted_outcome_refused": "look at `error`; the command has no outcome on the plane: start its execution again",
+    "adopted_outcome_refused": "look at `error`; the outcome is gone, and the command runs again only if its message "
+    "is redelivered: start the execution again if it stays RUNNING",
     "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
     "batch_forgotten": "nothing; the events are sent again",
     "batch_rescued": "nothing; if there are many, look why the plane loses batches",
-    "batch_state_unknown": "nothing; it is asked again",
+    "batch_state_unknown": "nothing; the claim is asked for before an adopted outcome is sent",
     "cancellation_unknown": "nothing; it is asked again",
     "cancelling": "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds",
     "case_skipped": "correct the `case` of that step: it did not parse",
     "child_status": "nothing; it is asked again",
     "child_value_not_shown": "look at what the child playbook returns",
     "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
-    "claims_not_counted": "`error` says what the control plane answered; the command runs, and only its message's own "
-    "deliveries count as starts",
     "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
     "command_raised": "report it with `exception`: no tool foresaw it",
     "dead_letter": "`noetl-worker dead-letters show ID`, then `requeue` or `delete`",
-    "dead_letter_not_kept": "look at the stream NOETL_DEAD_LETTERS (full, or no permission): `noetl-worker doctor`",
     "dead_letter_stream_unknown": "`noetl-worker doctor`: the stream of dead letters cannot be looked at",
     "delivery_failed": "report it with `exception`; the message comes again",
-    "deregister_failed": "nothing; the row goes stale by itself",
+    "deregister_failed": "nothing; this worker's registry row goes stale when its heartbeats stop",
     "durable_changed": "find who changed the durable; `noetl-worker nats ensure` compares",
     "durable_unusable": "`error` has the fix; `noetl-worker nats ensure`",
     "events_not_accepted": "look at `reason`, the control plane's answer; the outcome is sent until it is accepted",
-    "execution_check_failed": "nothing; it is asked again",
     "heartbeat_failed": "look at `error`; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
     "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
     "in_progress_failed": "look at NATS and the network to it: deliveries may pass to other workers",
-    "interruption_not_reported": "nothing; the command comes back",
     "isolation_incomplete": "run on a kernel that has it, or read docs/security.md",
     "keepalive_died": "report it with `exception`; the worker ends, and is to be started again",
     "keepalive_reconnects": "check the NATS login: has it expired?",
     "lag_unknown": "look at `error`: JetStream, or a permission (`noetl-worker doctor`)",
-    "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above all slots of the pool, or add no more workers",
+    "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "
+    "`noetl-worker nats ensure --apply`; if this login may not acknowledge, see `acks_refused`",
     "message_not_answered": "nothing; the message comes again, and its claim says that it is over",
     "message_unreadable": "see who publishes on `subject`",
     "nats_close_failed": "nothing",
     "nats_disconnected": "look at NATS: is it up, is the way to it open? The worker connects again by itself",
     "nats_error": "look at `error`: a permission violation names the subject (`noetl-worker doctor`)",
     "nats_unreachable": "check NATS_URL, and that the server is up",
-    "outbox_not_adopted": "look at the file's owner and mode",
-    "outbox_row_duplicated": "nothing",
     "outbox_row_not_read": "look at the disk of NOETL_WORKER_OUTBOX_DIR",
     "outbox_row_unreadable": "the row is kept as `.unreadable`: `noetl-worker why ID` says if its command ended",
     "outcome_adopted": "nothing; it is being sent",
@@ -194,7 +189,7 @@ def action(name: str, event: Event) -> str:
         return f"Do: {ACTIONS[name]}."
     if event.levels.isdisjoint({"warning", "error"}):
         return ""
-    return "Do: " + ("; ".join(dict.fromkeys(event.advice)) or "see `advice`") + "."
+    return "Do: " + ("; ".join(dict.fromkeys(event.advice)) or "see `advice`").removeprefix("do ") + "."
 
 
 def page() -> str:

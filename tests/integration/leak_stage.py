@@ -34,8 +34,9 @@ from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter

@@ -163,7 +163,7 @@ def test_settings_file_beside_or_above_holds_and_flags_win(tmp_path: Path) -> No
         ("ignroe: [NW1]\n", "unknown key 'ignroe'; did you mean 'ignore'?"),
         ("ignore: [NW9]\n", "no code begins with 'NW9'"),
         ("plane: go\n", "plane is 'go', not python or rust"),
-        ("strict: maybe\n", "strict is true or false"),
+        ("strict: maybe\n", "strict is 'maybe': write true or false"),
         ("[", "not YAML at line"),
         ("strict: !!bool x\n", "not YAML"),
         ("baseline: none.json\n", "none.json: No such file or directory; --write-baseline makes it"),

@@ -357,7 +357,9 @@ def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServ
     address = f"http://127.0.0.1:{own_port}/debug/inflight"
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": address})
     for url in (address, server.url("/away")):
-        assert said_by_rhai(CALL.replace("{url}", url)).endswith(f"port {own_port} is the worker's own")
+        assert said_by_rhai(CALL.replace("{url}", url)).endswith(
+            f"port {own_port} is the worker's own probe port: use another address"
+        )
 
 
 async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"source": ROWS, "target": {"type": "duckdb", "table": "t"}},
-        "target: field 'database' is missing: a DuckDB target is a file",
+        "target: a DuckDB target is a file: name it in 'database'",
     ),
     (
         {**TO_TABLE, "source": {"type": "file", "path": "a.xml"}},

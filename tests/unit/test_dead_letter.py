@@ -9,7 +9,8 @@ from noetl_worker.models import ClaimRefused, NotFound, RetryLater
 from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 
 
 class Delivery:

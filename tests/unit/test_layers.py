@@ -57,6 +57,7 @@ STAGES = {  # a stage imports no other stage
     "pipeline.outbox": "reporting",
     "pipeline.delivery.acknowledge": "answering",
     "pipeline.delivery.dead_letter": "answering",
+    "pipeline.delivery.settle": "answering",
 }
 
 

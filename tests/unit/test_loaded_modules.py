@@ -25,7 +25,7 @@ LOADED: Final = {
         249,
         (*SERVERS, "pydantic", "pygments", "rich", "structlog", "sqlite3", "mashumaro.jsonschema"),
     ),
-    "dev hello.yaml": (320, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
+    "dev hello.yaml": (321, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
     "<TAB>": (13, (*NEVER, *SERVERS, "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
     "dev branch.yaml --step <TAB>": (41, (*NEVER, *SERVERS, "rich", "structlog", "jinja2", "yaml", "mashumaro")),
 }

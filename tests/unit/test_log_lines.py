@@ -26,7 +26,8 @@ from noetl_worker.pipeline.command.credentials import CommandCredentials
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.pipeline.stages import Progress

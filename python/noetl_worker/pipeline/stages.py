@@ -7,7 +7,8 @@
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |
 | deciding | nothing: the stage ends by itself |
-| reporting | one try, REPORT_S; then the outbox has it; a plane that issues commands has until hard stop |
+| reporting | one more try within REPORT_S, then the outbox keeps the outcome |
+| reporting, issuing | a request in which the plane issues commands may run until the hard stop |
 
 Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """

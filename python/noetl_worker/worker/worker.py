@@ -30,12 +30,13 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
 from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.delivery.pools import Pools
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox

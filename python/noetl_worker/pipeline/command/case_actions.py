@@ -1,7 +1,7 @@
 """Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
-Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. Only `set_var`
-acts here, before the terminal events, so its failure fails the command.
+Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. `set_var` alone
+runs here. It runs before the terminal events, so if it fails, the command fails.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ class ClaimedCommand:
     async def _possible_starts(self, noted: int) -> int:
         """Return how many of the noted starts can have happened.
 
-        The first delivery of a message is noted only if the message is a copy. Starts by other messages are among the
-        claims recorded by the plane, of which this command's is the last.
+        A message's first delivery is noted only if the message is a copy. Starts by other messages show as claims that
+        the plane recorded; the last claim is this command's own.
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:
@@ -133,7 +133,12 @@ class ClaimedCommand:
         try:
             claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
         except ControlPlaneError as error:
-            log.warning("claims_not_counted", **command.log_ids(), error=str(error))
+            log.warning(
+                "claims_not_counted",
+                **command.log_ids(),
+                error=str(error),
+                advice="do nothing: only this message's deliveries count as starts",
+            )
             return earlier
         return min(noted, max(earlier, claims - 1))
 

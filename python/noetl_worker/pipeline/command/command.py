@@ -147,7 +147,10 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
             try:
                 value = json_text.loads(value)
             except DocumentError as error:
-                raise ConfigurationError(f"the command's {name} is text that is not JSON: {error}") from error
+                text = (
+                    f"the control plane sent {name} as text that is not JSON ({error}): correct the step or report it"
+                )
+                raise ConfigurationError(text) from error
         else:
             return value
     raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")

@@ -181,15 +181,18 @@ class CommandCredentials:
     async def _entry_by_credentials(self, name: str) -> JsonValue:
         """Return the credential of this name for `_entry`, if the operator allows it.
 
-        The plane resolves by the execution's id its entries of kind `credential`, and any other credential of this
-        name.
+        By the execution's id the plane finds its keychain entries of kind `credential`, and also any registered
+        credential of this name.
         """
         try:
             return dict(await self.credential(name))
         except CredentialError as error:
             if error.code != "credential_not_found":
                 raise
-        advice = "this plane has no entries of kind static: register a credential, and name it by kind credential"
+        advice = (
+            "this plane has no entries of kind static: register a credential, and declare the keychain entry with "
+            "`kind: credential`"
+        )
         self._warn_of_missing(name, advice)
         return None
 

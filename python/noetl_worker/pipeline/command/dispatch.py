@@ -122,7 +122,8 @@ class Dispatch:
         # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
-        # `add_inline` finds every secret in an address without a login. Beside a secret's name it may miss one.
+        # If an address without a login is the only sign of a secret, `add_inline` finds all; after a key like
+        # `password` it may miss one.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
         )

@@ -47,7 +47,7 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimedOnce:
-    """The claim of a command by this process, and whether it is still ours (emitter.Ownership)."""
+    """The claim of a command by this process, and whether it is still ours (report/sending.py, Ownership)."""
 
     plane: Plane
     event_id: int
@@ -77,8 +77,8 @@ class ClaimedOnce:
         """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). It is not raised if the plane gave the command away for the claim's age alone: of two runs the plane
-        takes the first outcome, and where both outlast a claim, none would be reported.
+        database). Age alone is no reason to stop: the plane takes the first of two outcomes, and if both runs gave up,
+        none would be reported.
         """
         tries = 0
         while True:
@@ -140,5 +140,10 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
             await events.finish(failure, ownership)
             return acknowledge.REPORTED
         except ControlPlaneError as error:
-            log.error("interruption_not_reported", **events.command.log_ids(), error=repr(error))
+            log.error(
+                "interruption_not_reported",
+                **events.command.log_ids(),
+                error=repr(error),
+                advice="set WORKER_ID; look at the execution: no other worker may resume this command",
+            )
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

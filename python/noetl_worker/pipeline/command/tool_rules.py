@@ -33,8 +33,8 @@ _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
 """Files with the machine's own tokens, at paths that no setting names."""
 _KEEP_APART: Final = (
-    "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
-    "or set NOETL_WORKER_FILE_ROOTS to others"
+    "move these files (for example with NOETL_WORKER_OUTBOX_DIR) out of the temporary, the working and the home "
+    "directory, or let NOETL_WORKER_FILE_ROOTS name other directories"
 )
 _KEEP_PACKAGES_APART: Final = (
     "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, on a "
@@ -100,7 +100,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages, if commands can be kept from changing it: no file can be made above it then."""
+    """Return the directory of packages if commands can be kept from changing it, else (). If it is returned, commands
+    cannot create files in its parent directories either."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())

@@ -1,9 +1,9 @@
-"""The trace of one delivery: a `process` span with child spans `claim`, `tool KIND`, `cases`, `events` and `ack`.
+"""The trace of one delivery: a `process` span, with a child span for each stage that `_SPANS` names.
 
-Each stage with a name in `_SPANS` is a span. Names and attributes follow OpenTelemetry's messaging conventions. The
-trace continues the notification's `traceparent` (a header, or in the `trace` of the body). Without one, the commands of
-an execution share a trace. Every worker computes its id from the plane and the execution. These spans have no parent,
-because nobody would send it.
+These are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
+OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or in the `trace`
+of the body). Without one, the commands of an execution share a trace. Every worker derives the same trace id from plane
+and execution. There is no parent span, as no process would send one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Answering: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
 
-Every nak has a delay that grows with the deliveries, with full jitter. In production, naks without a delay made one
-permanent failure loop a thousand times a second.
+Most naks have a random delay that grows with the deliveries; only a stopping worker's nak has none. In production, naks
+without a delay made one permanent failure loop a thousand times a second.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIN_SERVER_ERRORS: Final = 6
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
-    """Return a delay with full jitter. It is never zero: a failing message would come back at once."""
+    """Return a delay of which nine tenths are random. It is never zero: a failing message would come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 
@@ -135,8 +135,8 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Dispos
 def system_pool(cause: str) -> Disposition:
     """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
 
-    A nak would count against max_ack_pending until the stream forgets the copy. Each step of each execution leaves one,
-    and at 1,000 no worker of the durable would get a command.
+    A nak would keep the message in max_ack_pending for an hour; with one per step, 1,000 of them would stop the
+    durable.
     """
     return Disposition(DispositionKind.SYSTEM_POOL, cause)
 
@@ -151,7 +151,8 @@ def outcome_refused(cause: str) -> Disposition:
 
 
 def returned() -> Disposition:
-    """Return the nak of a worker that stops before the claim, without a delay: another worker takes the message now."""
+    """Return the nak of a worker that stops before the claim or before its answer, without a delay: another worker
+    takes the message now."""
     return Disposition(DispositionKind.RETURNED)
 
 
@@ -161,8 +162,8 @@ def short_of_resources(
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
     The command has had no effect yet. It is reported if its message is as old as MAX_SERVER_ERROR_AGE_S allows, or if
-    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or on the Python plane
-    for 1,800 s once that knows of the start.
+    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or for 1,800 s
+    after the Python plane has learned of the start.
     """
     is_kept_from_us = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or is_kept_from_us or not can_return:

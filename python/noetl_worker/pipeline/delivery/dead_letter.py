@@ -18,8 +18,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
-from noetl_worker.observability import metrics
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.message_search import StoredMessage
@@ -42,7 +41,6 @@ _OWN_FIELDS: Final = frozenset(
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
 """Headers with credentials, which readers of dead letters may not be allowed to use."""
-_NOT_KEPT_DELAY_S: Final = 30.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +73,14 @@ class DeadLetters:
         try:
             await self.publish(DEAD_LETTER_SUBJECT, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
+            log.error(
+                "dead_letter_not_kept",
+                stream_sequence=sequence,
+                reason=reason,
+                error=str(error),
+                advice="the message is returned for 30 s: check NOETL_DEAD_LETTERS with `noetl-worker doctor`",
+                **ids,
+            )
             return False
         log.error(
             "dead_letter",
@@ -86,60 +91,6 @@ class DeadLetters:
             **ids,
         )
         return True
-
-
-async def settle_delivery(
-    dead_letters: DeadLetters,
-    delivery: Delivery,
-    disposition: Disposition,
-    ids: Callable[[], Mapping[str, object]] = dict,
-) -> str | None:
-    """Answer JetStream. A message is terminated only after its dead letter is stored.
-
-    Args:
-        ids: returns the command's ids; called only when a line is logged.
-
-    Returns:
-        The word that the summary line counts (answer.WORDS), or None when the answer did not get through. Then
-        the message is redelivered, and its claim is answered as finished.
-    """
-    kind, delay_s = disposition.kind, disposition.delay_s
-    answer = kind.answer
-    if answer is Answer.TERM:
-        if await dead_letters.keep(delivery, disposition, ids()):
-            metrics.DEAD_LETTERS.labels(kind.value).inc()
-        else:
-            answer, delay_s = Answer.NAK, _NOT_KEPT_DELAY_S
-    try:
-        if answer is Answer.ACK:
-            await delivery.ack()
-        elif answer is Answer.NAK:
-            await delivery.nak(delay_s)
-        else:
-            await delivery.term(disposition.reason)
-    except JetStreamError as error:
-        log.warning(
-            "message_not_answered",
-            answer=answer.value,
-            reason=disposition.reason,
-            error=str(error),
-            stream_sequence=delivery.stream_sequence,
-            **ids(),
-        )
-        return None
-    metrics.ANSWERED[answer].value += 1
-    if answer is Answer.NAK and kind is not DispositionKind.OVER_SHARE:  # frequent and harmless
-        cause = {"cause": disposition.text} if disposition.text and not disposition.dead_letter else {}
-        log.info(
-            "message_returned",
-            reason=disposition.reason,
-            delay_s=round(delay_s, 2),
-            stream_sequence=delivery.stream_sequence,
-            deliveries=delivery.num_delivered,
-            **cause,
-            **ids(),
-        )
-    return WORDS[kind, answer]
 
 
 # ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +134,7 @@ def _exact_text(data: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     kind: str
-    """Value of an DispositionKind."""
+    """Value of a DispositionKind."""
     reason: str
     """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str

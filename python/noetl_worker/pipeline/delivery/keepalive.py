@@ -79,8 +79,8 @@ class InProgress:
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
-            stale_after_s: time without a heartbeat after which the plane gives claims away, and takes the outcomes of
-                both workers (protocol/claim.md#races).
+            stale_after_s: seconds without a heartbeat after which the plane gives the claims to others, and then takes
+                an outcome from either worker (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
             for beat in self._beats.copy().values():
@@ -270,4 +270,7 @@ async def _deregister(registration: Registration) -> None:
     try:
         await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
     except asyncio.TimeoutError:
-        log.warning("deregister_not_answered", advice="the row goes stale by itself")
+        log.warning(
+            "deregister_not_answered",
+            advice="do nothing: this worker's registry row goes stale when its heartbeats stop",
+        )

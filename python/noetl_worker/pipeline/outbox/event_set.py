@@ -1,7 +1,7 @@
 """The terminal events of one command: the report, and how much of it was sent.
 
 An event is rendered only when it is sent, and the outbox row stores this object. A result that is too large for an
-event is sent first, to the result store. So it is on disk, without a slot, as soon as the events are.
+event is sent first, to the result store. The upload is part of the set, so it too is kept on disk and needs no slot.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class EventSet:
     own event; the store may still be processing a result."""
     is_rescue: bool = False
     """True if the plane has confirmed that the batch is lost and its command free. The set is then sent without a
-    claim. The row lacks this flag: its reader asks the plane again."""
+    claim. Not stored in the row; whoever reads the row asks the plane."""
     unstored: str = ""
     """Reason why the result store did not take the result."""
     kind: str = ""

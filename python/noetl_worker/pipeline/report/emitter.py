@@ -59,7 +59,8 @@ class Emitter:
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Callers waiting for each set that is being sent, by its key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for it."""
+        """Keys of the sets in whose request the plane issues the next commands. True if a delivery waits for the
+        answer; False for an adopted set."""
 
     async def deliver(
         self,

@@ -99,7 +99,7 @@ class CommandEvents:
             log.warning("started_refused", **self.command.log_ids(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
-        """Return whether the start must still be sent, after a request that is sending it."""
+        """Wait for a start request under way, then return whether the start must still be sent."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})  # cancelling us must not cancel a request that is being sent

@@ -35,7 +35,7 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Characters kept of each output stream. A cut leaves no half of a secret up to this length."""
+"""Characters kept of each output stream. A secret up to this length is never cut in half."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20

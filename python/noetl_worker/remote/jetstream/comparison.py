@@ -42,7 +42,8 @@ class Change(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """Compared field, or the fields of one row. `have` is None if the stream or durable does not exist yet."""
+    """Line of the comparison: one configuration field, or several that belong together. `have` is None if the stream or
+    durable does not exist yet."""
 
     field: str
     have: str | None

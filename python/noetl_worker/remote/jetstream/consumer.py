@@ -361,8 +361,8 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
             "durable_gone",
             stream=durable.stream,
             durable=durable.name,
-            advice="somebody deleted the durable; it is made again, and every message still in the stream is delivered "
-            "again (finished commands are dropped at their claim)",
+            advice="the worker makes it again, and every message still in the stream is delivered again (finished "
+            "commands are dropped at their claim); find who deleted it: NATS's advisories, other deployments",
         )
     if info is None:
         metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(0)
@@ -432,7 +432,7 @@ def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
             waiting=seen.pending,
             advice="this login may not acknowledge: see `acks_refused`"
             if is_ack_refused
-            else "no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
-            f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
-            f"workers together and run `{ENSURE}`",
+            else "no worker of this pool gets a command until a delivered message is acknowledged or a dead worker's "
+            f"ack_wait ({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of "
+            f"all workers together and run `{ENSURE}`",
         )

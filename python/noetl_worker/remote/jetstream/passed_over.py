@@ -31,7 +31,7 @@ class PassedOver:
 
 
 async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
-    """Count the messages that a change left out. Return None if there are none.
+    """Count the messages that a change of the durable's filters left out. Return None if there are none.
 
     Args:
         before: state before the change.

@@ -236,7 +236,7 @@ class Puller:
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Count a message against the oldest pull: it shows its stream subject, not its pull."""
+        """Take one from the oldest pull's open count: a message does not say which pull it answers."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:

@@ -183,7 +183,7 @@ class ControlPlaneClient:
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, limit_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):
-            raise NotSent(f"{method} {url}: not sent, the control plane refuses more requests or is down")
+            raise NotSent(f"the worker did not send {method} {url}: the plane refuses more requests or is down")
         if on_sent is not None:
             gate.leave()
             on_sent()

@@ -22,7 +22,7 @@ MAX_WAIT_S: Final = 240.0
 
 
 class RetryPace:
-    """Pace for one control plane: the commands it gives say nothing of another plane."""
+    """Spacing of claims of commands that fail on a plane which still gives others; one per plane."""
 
     def __init__(self) -> None:
         self.given_at = float("-inf")

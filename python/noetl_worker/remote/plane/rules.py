@@ -38,8 +38,8 @@ def stored_name(name: str) -> str:
     """Return the name of a result in the store.
 
     The Python plane makes a NATS key of the name, and replaces only `/` and `:`. A result whose key NATS refuses is
-    kept in the memory of one server (read in its source). Equal names do not collide: the plane appends an id of its
-    own (recorded: .../result/start/403da428), as items of a loop have one name anyway.
+    kept in the memory of one server (read in its source). Equal names (all items of a loop) do not collide: the plane
+    appends an id (recorded: .../result/start/403da428).
     """
     return _NOT_IN_KEYS.sub("_", name)
 
@@ -89,8 +89,8 @@ class DialectRules(Protocol):
     # ── claims ──
 
     accepts_same_worker: bool = False
-    """True if a claim is for ever and its holder's name always accepted, so a worker's name outlives its process.
-    Otherwise a claim is a lease, whose holder is refused once it has reported the start."""
+    """True: a claim never expires, and the same worker id may claim again, after a restart too. False: a claim is a
+    lease, whose holder is refused once it has reported the start."""
     claim_limit_s: float = math.inf
     """Age at which a claim is given to another worker, whatever the holder does."""
     stale_after_s: float = math.inf

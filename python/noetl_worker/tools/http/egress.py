@@ -62,4 +62,4 @@ def check(host: str, address: str, port: int | None = None) -> None:
     if item is not None:
         raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
     if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # there it answers whoever is on its machine
-        raise EgressDenied(host, address, f"port {port} is the worker's own")
+        raise EgressDenied(host, address, f"port {port} is the worker's own probe port: use another address")

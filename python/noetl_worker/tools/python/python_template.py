@@ -92,7 +92,8 @@ class Template:
             signal.signal(number, lambda *_: None)  # the worker decides; not SIG_IGN, which programs would inherit
 
     def serve(self) -> list[int]:
-        """Serve until the worker closes the control socket. Returns in a forked child, with its descriptors."""
+        """Serve until the worker closes the control socket. In the template this returns never; in a forked child it
+        returns the child's descriptors."""
         control, poll = self.control.fileno(), select.poll()
         for descriptor in (control, self.wake):
             poll.register(descriptor, select.POLLIN)

@@ -111,7 +111,8 @@ class Adoption:
         except (ClaimLost, Interrupted):
             pass  # logged by the emitter, or left to the next worker
         except ControlPlaneError as error:
-            # Refused for good. The dead worker never acknowledged its message, so the command is redelivered.
+            # Refused for good. A message that the dead worker had not acknowledged is redelivered, if the stream has
+            # it. That of a batch which the plane has lost was acknowledged: nothing runs its command again.
             metrics.EVENT_EMIT_FAILED.inc()
             self._emitter.outbox.drop(event_set)
             log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error))
@@ -154,6 +155,11 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
             "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.log_ids
         )
     except ControlPlaneError as error:
-        log.warning("batch_state_unknown", **event_set.log_ids(), error=str(error))
+        log.warning(
+            "batch_state_unknown",
+            **event_set.log_ids(),
+            error=str(error),
+            advice="do nothing: the claim is asked for before the outcome is sent",
+        )
         return
     event_set.is_rescue = state.was_never_processed

@@ -52,7 +52,12 @@ class ExecutionWatch:
                 execution = await plane.execution_detail(execution_id)
             except ControlPlaneError as error:
                 if not is_passing(error):
-                    log.warning("execution_check_failed", **log_ids, error=str(error))
+                    log.warning(
+                        "execution_check_failed",
+                        **log_ids,
+                        error=str(error),
+                        advice="the worker no longer watches this execution: look at it if it stays RUNNING",
+                    )
                     return
                 events_before = None
             else:
@@ -75,7 +80,12 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
     try:
         execution = await until_it_passes("the events of an execution", ask, ids=end.log_ids)
     except ControlPlaneError as error:
-        log.warning("execution_check_failed", **end.log_ids(), error=str(error))
+        log.warning(
+            "execution_check_failed",
+            **end.log_ids(),
+            error=str(error),
+            advice="the control plane did not show the execution; its command is over, so this outcome is dropped",
+        )
         return False
     ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
     return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)

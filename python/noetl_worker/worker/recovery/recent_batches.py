@@ -376,8 +376,9 @@ _NO_EVENTS: Final = (
 )
 STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
 _OPEN_ADVICE: Final = (
-    "this worker stops before the control plane has processed it. If the control plane is restarted now, look at the "
-    "execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
+    "this worker stops before the control plane has processed this command's outcome. If the control plane is "
+    "restarted now, look at the execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, "
+    "terminationGracePeriodSeconds"
 )
 
 

@@ -246,7 +246,8 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the tool's config: rendered fields and the plane's two placeholders; a sequence's tasks as written."""
+    """Return the tool's rendered fields with `spec` and `output`, null if absent as the plane sends them; the tasks of
+    a list are not rendered."""
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
     config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))

@@ -334,8 +334,8 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
     """Return the context of a result that is stored, and the result as it is stored.
 
-    Both have its small fields, which the plane's own templates read. Values that the preview has cut are left out: the
-    plane would take them for the whole. It hands a template that it cannot render to the worker.
+    The context and the stored form keep the uncut small fields. Cut values are left out: the plane then hands the
+    template to the worker instead of rendering a partial value.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}

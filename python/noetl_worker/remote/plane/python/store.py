@@ -32,7 +32,7 @@ _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
 """Bytes of a word that costs the plane some hundredths of a second at each search."""
 _OF_WORDS: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Characters of a link's scheme. From each one the plane reads on to the end of the run."""
+"""Bytes that the plane's redaction takes for a link's scheme; it scans on from each, so a long unbroken run is slow."""
 _WORDS: Final = bytes(ord("x") if code in _OF_WORDS else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}

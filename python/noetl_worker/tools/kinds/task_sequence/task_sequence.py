@@ -119,7 +119,7 @@ class TaskSequenceConfig:
     """
 
     tasks: list[Any]
-    """The tasks in order: `{name, kind, ...}`, or the name as the only key; `spec.policy` has a task's rules."""
+    """Tasks in order: each is `{name, kind, ...}` or `{NAME: {kind, ...}}`; `spec.policy` has a task's rules."""
     parsed: tuple[Task, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
@@ -291,8 +291,8 @@ class SequenceProgress:
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
         """Apply a `set` block; `ctx.a.b` nests.
 
-        Later steps see all names of a rule's block, but of a task's own block only those of `ctx.`; its other names
-        end with the sequence (recorded: set-task-bare, set-task-iter, set-rule).
+        Later steps see every name that a rule sets. Of a task's own `set` they see only `ctx.*` (recorded:
+        set-task-bare, set-task-iter, set-rule).
         """
         for name, value in assignments.items():
             self.set(name, self.render(value, extra), leaves=is_rules or name.startswith("ctx."))
