@@ -150,6 +150,7 @@ performance: $(STAMP) $(PURE_STAMP) $(PEERS_STAMP) ## docs/performance.md: the w
 	$(BIN)/python benches/bench_peers.py $(abspath $(PURE_VENV)/bin/python) $(abspath $(PEERS_VENV)/bin/python)
 	$(BIN)/python benches/bench_kinds.py
 	$(BIN)/python benches/bench_bridge.py
+	$(BIN)/python benches/bench_dev.py
 	$(BIN)/python benches/bench_worker.py write
 
 scale: $(STAMP) ## docs/scale.md: 20 workers, 50,000 commands, and the cost on a real plane (a quiet machine, minutes)

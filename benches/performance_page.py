@@ -13,6 +13,7 @@ PEERS: Final = Path(__file__).with_name("peers.json")
 KINDS: Final = Path(__file__).with_name("kinds.json")
 HTTP: Final = Path(__file__).with_name("http.json")
 BRIDGE: Final = Path(__file__).with_name("bridge.json")
+DEV: Final = Path(__file__).with_name("dev.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -54,7 +55,7 @@ _PACKAGES: Final = {
     "json_text": "JSON read and written",
     "observability": "metrics",
     "execution": "the stages in their order",
-    "phases": "where each command is, for a stop",
+    "stages": "where each command is, for a stop",
     "secrets": "which secrets a command was handed",
     "slots": "how many run",
 }
@@ -66,6 +67,14 @@ _PEERS_NOTE: Final = (
 )
 _CALM: Final = 2.0
 """Load average of a machine that has little else to do."""
+_PUBLISHED_S: Final = {
+    "Hatchet": 1.22,
+    "Windmill": 2.09,
+    "Temporal": 2.97,
+    "Windmill, another mode": 4.38,
+    "Prefect": 4.87,
+}
+"""Seconds that Windmill's documentation gives for a flow of 40 short steps, on its own machine."""
 _KINDS_NOTE: Final = (
     "`http` is a GET of 15 bytes, in `http, 400/s` so many a second, where hardly one waits for a slot; `postgres` and "
     "`duckdb` are a SELECT 1, `task_sequence` two noops, `python` one line, "
@@ -113,10 +122,10 @@ commands that it finished for two to four ack_waits, to answer repeated messages
 
 def load() -> dict[str, Any]:
     """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind, under
-    `http` of that one, under `bridge` of a bridge."""
-    files = (FIGURES, PEERS, KINDS, HTTP, BRIDGE)
-    found, peers, by_kind, http, bridge = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    return {**found, "peers": peers, "by_kind": by_kind, "http": http, "bridge": bridge}
+    `http` of that one, under `bridge` of a bridge, under `dev` of a playbook on a laptop."""
+    files = (FIGURES, PEERS, KINDS, HTTP, BRIDGE, DEV)
+    found, peers, by_kind, http, bridge, dev = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    return {**found, "peers": peers, "by_kind": by_kind, "http": http, "bridge": bridge, "dev": dev}
 
 
 def rounded(value: Any) -> Any:
@@ -169,6 +178,7 @@ def document(found: Mapping[str, Any]) -> str:
         *_by_kind(found["by_kind"]),
         *_http(found["http"]),
         *_bridge(found["bridge"]),
+        *_dev(found["dev"]),
     ]
     return "\n".join(map(_fitted, parts))
 
@@ -367,6 +377,25 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _dev(found: Mapping[str, Any]) -> list[str]:
+    ours = {f"`dev --dialect {name}`": row["seconds"] for name, row in found["dialects"].items()}
+    cpu = max(row["cpu_s"] for row in found["dialects"].values())
+    return [
+        f"## A playbook of {found['steps']} steps",
+        "",
+        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}): "
+        f"{found['steps']} one-line `python` steps one after another in `noetl-worker dev`, from the start of the "
+        f"execution to its end, the best of {found['runs']}. All of `dev`, with its start and NATS, took "
+        f"{_number(cpu)} s of CPU. **The other figures were not measured here**: they are those that Windmill's "
+        "documentation gives for such a flow, on its machine, of servers with a database.",
+        "",
+        *_table(["", "seconds"], ([name, _number(value)] for name, value in ours.items())),
+        "",
+        *_table(["published by Windmill", "seconds"], ([name, f"{s:.2f}"] for name, s in _PUBLISHED_S.items())),
+        "",
+    ]
+
+
 def _by_kind(found: Mapping[str, Any]) -> list[str]:
     is_busy = found["load_average_before"] > _CALM
     busy = " **The machine was busy with other work**: only the sides of one kind can be compared." if is_busy else ""
@@ -504,6 +533,7 @@ PROCESS_COSTS: Final = (
     "",
     "* `python`: 0.6 ms for fork and end of an interpreter (170 mappings, 17 MB; a third is asyncio, loaded before),",
     "  0.9 ms for 290 copied pages, 0.2 ms for the process above it, 0.4 ms for the tool.",
+    "* `python` with `deps.packages`, warm: 1 ms more (`python benches/bench_tools.py`).",
     "* `shell`: 1 ms for `sh`. Of this glibc takes 0.65 ms in a virtual machine (80 CPUID calls); a program without C",
     "  library takes 80 µs.",
     "* A directory that was left unchanged is used again. To remove one takes 0.5 to 4 ms here, where TMPDIR discards",

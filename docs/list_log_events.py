@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from noetl_worker.observability.last_words import REASONS
+from noetl_worker.observability.repeated_lines import REPEATED
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "python" / "noetl_worker"
 PAGE: Final = ROOT / "docs" / "log-events.md"
@@ -36,47 +39,42 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of `**name`, or `**name()`, in a call."""
 
 ACTIONS: Final[Mapping[str, str]] = {
-    "adopted_outcome_refused": "look at `error`; the command has no outcome on the plane: start its execution again",
+    "adopted_outcome_refused": "look at `error`; the outcome is gone, and the command runs again only if its message "
+    "is redelivered: start the execution again if it stays RUNNING",
     "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
     "batch_forgotten": "nothing; the events are sent again",
     "batch_rescued": "nothing; if there are many, look why the plane loses batches",
-    "batch_state_unknown": "nothing; it is asked again",
+    "batch_state_unknown": "nothing; the claim is asked for before an adopted outcome is sent",
     "cancellation_unknown": "nothing; it is asked again",
     "cancelling": "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds",
     "case_skipped": "correct the `case` of that step: it did not parse",
     "child_status": "nothing; it is asked again",
     "child_value_not_shown": "look at what the child playbook returns",
     "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
-    "claims_not_counted": "`error` says what the control plane answered; the command runs, and only its message's own "
-    "deliveries count as starts",
     "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
     "command_raised": "report it with `exception`: no tool foresaw it",
     "dead_letter": "`noetl-worker dead-letters show ID`, then `requeue` or `delete`",
-    "dead_letter_not_kept": "look at the stream NOETL_DEAD_LETTERS (full, or no permission): `noetl-worker doctor`",
     "dead_letter_stream_unknown": "`noetl-worker doctor`: the stream of dead letters cannot be looked at",
     "delivery_failed": "report it with `exception`; the message comes again",
-    "deregister_failed": "nothing; the row goes stale by itself",
+    "deregister_failed": "nothing; this worker's registry row goes stale when its heartbeats stop",
     "durable_changed": "find who changed the durable; `noetl-worker nats ensure` compares",
     "durable_unusable": "`error` has the fix; `noetl-worker nats ensure`",
     "events_not_accepted": "look at `reason`, the control plane's answer; the outcome is sent until it is accepted",
-    "execution_check_failed": "nothing; it is asked again",
     "heartbeat_failed": "look at `error`; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
     "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
     "in_progress_failed": "look at NATS and the network to it: deliveries may pass to other workers",
-    "interruption_not_reported": "nothing; the command comes back",
     "isolation_incomplete": "run on a kernel that has it, or read docs/security.md",
     "keepalive_died": "report it with `exception`; the worker ends, and is to be started again",
     "keepalive_reconnects": "check the NATS login: has it expired?",
     "lag_unknown": "look at `error`: JetStream, or a permission (`noetl-worker doctor`)",
-    "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above all slots of the pool, or add no more workers",
-    "message_not_settled": "nothing; the message comes again, and its claim says that it is over",
+    "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "
+    "`noetl-worker nats ensure --apply`; if this login may not acknowledge, see `acks_refused`",
+    "message_not_answered": "nothing; the message comes again, and its claim says that it is over",
     "message_unreadable": "see who publishes on `subject`",
     "nats_close_failed": "nothing",
     "nats_disconnected": "look at NATS: is it up, is the way to it open? The worker connects again by itself",
     "nats_error": "look at `error`: a permission violation names the subject (`noetl-worker doctor`)",
     "nats_unreachable": "check NATS_URL, and that the server is up",
-    "outbox_not_adopted": "look at the file's owner and mode",
-    "outbox_row_duplicated": "nothing",
     "outbox_row_not_read": "look at the disk of NOETL_WORKER_OUTBOX_DIR",
     "outbox_row_unreadable": "the row is kept as `.unreadable`: `noetl-worker why ID` says if its command ended",
     "outcome_adopted": "nothing; it is being sent",
@@ -103,11 +101,16 @@ ACTIONS: Final[Mapping[str, str]] = {
     "tool_not_stoppable": "look at `reason`; the tool runs on until the process ends",
 }
 """Of lines without `advice`."""
+REASONS_HEAD: Final = "`reason` is one of these, with the exit code:"
 HEAD: Final = """# Log events
 
 Made from the code by `python docs/list_log_events.py`. Every line has `event`, `level` and `timestamp`; below
 `--processes` also `worker`. Ids are text. `since`, `for_s` and `failures` belong to an outage, which has one line when
 it begins, one a minute while it lasts, and one at its end. By event: its levels, its fields, and what to do.
+
+An event that `repeats` has one line a minute for each cause (`reason`, `error`): the first at once, a later one with
+the number of lines that it stands for, in `repeats`. Its ids are those of the last one. At the level debug all are
+written.
 
 """
 
@@ -186,7 +189,7 @@ def action(name: str, event: Event) -> str:
         return f"Do: {ACTIONS[name]}."
     if event.levels.isdisjoint({"warning", "error"}):
         return ""
-    return "Do: " + ("; ".join(dict.fromkeys(event.advice)) or "see `advice`") + "."
+    return "Do: " + ("; ".join(dict.fromkeys(event.advice)) or "see `advice`").removeprefix("do ") + "."
 
 
 def page() -> str:
@@ -195,11 +198,20 @@ def page() -> str:
 
 def entry(name: str, event: Event) -> str:
     """A list, for a terminal too: a row of a table would be too wide for one."""
-    levels = ", ".join(level for level in LEVELS if level in event.levels)
+    levels = ", ".join(level for level in LEVELS if level in event.levels) + (", repeats" if name in REPEATED else "")
     fields = ", ".join(f"`{one}`" for one in sorted(event.fields))
     texts = [f"Fields: {fields}." if fields else "", action(name, event)]
     lines = [textwrap.fill(text, 118, break_on_hyphens=False, break_long_words=False) for text in texts if text]
+    if name == "worker_failed":
+        lines += [REASONS_HEAD, *reasons()]
     return f"- `{name}`, {levels}." + "".join("\n" + textwrap.indent(line, "  ") for line in lines) + "\n"
+
+
+def reasons() -> Iterator[str]:
+    """The closed set of what ends a process with another code than 0 and 4."""
+    for name, (code, advice) in REASONS.items():
+        text = f"- `{name}`, {'that of a worker' if code is None else code}: {advice}."
+        yield textwrap.fill(text, 116, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 if __name__ == "__main__":

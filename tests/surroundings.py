@@ -36,6 +36,7 @@ OF_A_PERSON: Final = (
         "STATE_DIRECTORY",
         "GLIBC_TUNABLES",
         "MALLOC_",
+        "UV_",
     ),
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_", "PYTHONASYNCIODEBUG"),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _ASKS_FOR_COMPLETION = "_NOETL_WORKER_COMPLETE"
 _EXIT_INTERRUPTED = 130
+_OBJECTS_TO_COLLECT = 50_000
 
 
 def main() -> None:
@@ -46,7 +47,10 @@ def _main() -> None:
         sys.exit(worker_alone()({}))
     if sys.argv[1:] in (["--version"], ["-V"]) and _has_shown_version():
         return
-    _load_structlog()
+    gc.set_threshold(_OBJECTS_TO_COLLECT)  # of a command: its imports leave no garbage
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # its command line, which loads rich and click
+    if sys.argv[1:2] != ["check"] and _ASKS_FOR_COMPLETION not in os.environ:
+        _load_structlog()
     from noetl_worker import cli
 
     cli.main()

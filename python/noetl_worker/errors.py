@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from noetl_worker.models.claim import AlreadyFinished, ClaimRefused, HeldByOther, NotFound
 
 ConfigurationReason: TypeAlias = Literal["invalid", "missing", "unknown", "ignored"]
+BrokenReason: TypeAlias = Literal["nats_closed", "keepalive"]
 
 
 class NoetlWorkerError(Exception):
@@ -324,7 +325,16 @@ class NatsUnavailable(JetStreamError):
 
 
 class WorkerBroken(NoetlWorkerError):
-    """A failure that a running worker cannot repair by itself. The worker has drained and must be started again."""
+    """A failure that a running worker cannot repair by itself. The worker has drained and must be started again.
+
+    Args:
+        message: what is gone, and what to do.
+        reason: the same as a word of `worker_failed` (observability/last_words.py).
+    """
+
+    def __init__(self, message: str, *, reason: BrokenReason = "nats_closed") -> None:
+        super().__init__(message)
+        self.reason: Final = reason
 
 
 class PlaybookError(NoetlWorkerError):

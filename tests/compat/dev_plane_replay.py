@@ -116,7 +116,7 @@ class Driver:
         if content is None and body is not None:
             content = json.dumps(body)
         answer = await self.client.request(method, path, content=content, headers=headers)
-        await self.plane.settle()
+        await self.plane.finish_work()
         return answer
 
     async def claim(self, event_id: int, worker_id: str = "worker-rec-a") -> httpx.Response:

@@ -16,7 +16,7 @@ import pytest
 from compat.dev_plane_replay import SAMPLES, records
 from integration.leak_stage import Alive, Message
 from noetl_worker.models import Dialect, Envelope, Report
-from noetl_worker.models.settlement import Settlement
+from noetl_worker.models.disposition import Answer
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
@@ -284,8 +284,8 @@ async def test_recorded_command_ends_in_one_terminal_set_and_an_ack(
         "command_id": body["meta"]["command_id"],
         "server_url": URL,
     }
-    outcome = await execution.run(Message(json.dumps(notification).encode(), 1))  # type: ignore[arg-type]
-    assert outcome.settlement is Settlement.ACK
+    disposition = await execution.run(Message(json.dumps(notification).encode(), 1))  # type: ignore[arg-type]
+    assert disposition.answer is Answer.ACK
     told = [event["name"] for one in transport.bodies("/api/events/batch") for event in one["events"]]
     told += [one["event_type"] for one in transport.bodies("/api/events")]
     terminal = [name for name in told if name in ("command.completed", "command.failed")]

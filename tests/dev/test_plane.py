@@ -53,7 +53,7 @@ async def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
     async with serving() as (plane, client):
         first, second = await plane.create_commands([RawCommand()] * 2)
         await report(client, first, *done(first), *done(second))
-        await plane.settle()
+        await plane.finish_work()
         execution = plane.execution(first.execution_id)
         assert set(execution.open_commands) == {str(first.command_id)}
         assert not execution.is_over
@@ -101,7 +101,7 @@ async def test_events_of_a_full_queue_are_stored_and_rescued_by_step_exit_alone(
         assert (await client.get(f"/api/events/batch/{request_id}/status")).json()["state"] == "failed"
         assert (await report(client, issued, *done(issued), key="k1")).json()["duplicate"]
         await report(client, issued, *done(issued), key="k2")
-        await plane.settle()
+        await plane.finish_work()
         assert not plane.execution(issued.execution_id).is_over
         exit_only = {**done(issued)[1], "actionable": True}
         await report(client, issued, exit_only, key="k3")
@@ -113,7 +113,7 @@ async def test_step_exit_of_a_list_of_tasks_is_passed_over() -> None:
     async with serving() as (plane, client):
         (issued,) = await plane.create_commands([RawCommand(step="start:task_sequence")])
         await report(client, issued, {**done(issued)[1], "actionable": True}, key="k1")
-        await plane.settle()
+        await plane.finish_work()
         assert not plane.execution(issued.execution_id).is_over
 
 
@@ -131,7 +131,7 @@ async def test_second_result_of_a_command_changes_nothing() -> None:
         first, second = await plane.create_commands([RawCommand()] * 2)
         for response in ({"n": 1}, {"n": 2}):
             await report(client, first, *done(first, response))
-        await plane.settle()
+        await plane.finish_work()
         assert plane.execution(first.execution_id).last_result == {"n": 1}
         assert len(plane.events_of_command(first.event_id, "call.done")) == 2
         await report(client, second, *done(second))

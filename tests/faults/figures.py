@@ -70,8 +70,9 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
         "in_progress goes on, no second delivery, liveness 503 after 5 s, alive again after it",
     ),
     "F14": (
-        "the control plane answers 503 and 429",
-        "at most 2 requests a second and worker, no common peaks (largest second at most twice the mean), "
+        "the control plane answers 503 and 429, or 500 to all executions",
+        "at most 2 requests a second and worker (after server errors of three executions), no common peaks (largest "
+        "second at most twice the mean), "
         "everything reported afterwards",
     ),
     "F15": (
@@ -131,6 +132,10 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
         "two workers are given the same command (the Python plane under contention)",
         "the first call.done counts, and moves the execution once; the loser can be counted",
     ),
+    "L": (
+        "storms: what a worker with 16 slots logs in a minute of trouble",
+        "a line at once and one a minute for each cause, whatever the number of commands; the ends of commands aside",
+    ),
     "S": (
         "100,000 commands; two hours of mixed kinds at half load, in parts",
         "less than 5 MB more memory after warm-up, descriptors and tasks constant, no child, file or outcome left",
@@ -150,7 +155,7 @@ SHORT: Final[dict[str, tuple[str, str]]] = {
     "F11": ("the ack is lost", "acknowledged at the next delivery, not run again"),
     "F12": ("the worker is stopped (SIGSTOP)", "reports nothing that is another's"),
     "F13": ("the event loop is blocked for 10 s", "no second delivery; liveness 503 after 5 s"),
-    "F14": ("the control plane answers 503 and 429", "two requests a second at most, all reported after"),
+    "F14": ("the control plane answers 503, 429, 500", "two requests a second at most, all reported after"),
     "F15": ("the control plane hangs, answers are lost", "one terminal row for each command"),
     "F16": ("the control plane is down at SIGTERM", "never acknowledged before the outcome is accepted"),
     "F17": ("poison messages", "a dead letter with its reason; the worker goes on"),
@@ -168,6 +173,7 @@ SHORT: Final[dict[str, tuple[str, str]]] = {
     "K": ("three workers, one killed every 2 s", "none lost, none with two outcomes"),
     "U": ("every tenth command is unknown", "the others as fast; six tries, then a dead letter"),
     "D": ("two workers are given the same command", "the first outcome counts, once"),
+    "L": ("storms of log lines", "a line a minute for each cause, with a count"),
     "S": ("100,000 commands, two hours of mixed kinds", "less than 5 MB more memory, nothing left behind"),
 }
 """The same in a line each: what a reader asks for, and what is kept."""
@@ -253,8 +259,8 @@ page is made by `make faults`, and by `make soak` for the rows marked *long*.
 
 * Each figure was held against its bound in the run that it comes from. A run that breaks a bound writes nothing.
 * The runs use a real nats-server, worker processes and the development control plane.
-* After each test that issues commands there is one terminal set for each (D: for each claim). No tool ran without its
-  claim, nothing is left unacknowledged, and no child process stays.
+* After each test that issues commands, but for L, there is one terminal set for each (D: for each claim). No tool ran
+  without its claim, nothing is left unacknowledged, and no child process stays.
 * F19, F20, F24, S and U count tasks and descriptors, too.
 """
 

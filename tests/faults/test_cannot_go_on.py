@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
-from integration.processes import Gate, WorkerProcess, one_line
+from integration.processes import Gate, WorkerProcess, last_words
 from noetl_worker.authoring.dev.forms.wire_form import Issued
 
 CANNOT_GO_ON = 6
 SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
 
 
-async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) -> str:
+async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) -> dict[str, Any]:
     """The line that the worker leaves; what ran in it has its one end, and its successor finds nothing undone."""
     assert await worker.exit_code() == CANNOT_GO_ON, worker.text[-3000:]
     await home.start_process("successor")
     await home.wait_ended([one])
     await home.close_books([one])
-    return one_line(worker)
+    return last_words(worker)
 
 
 async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drains(tmp_path: Path) -> None:
@@ -34,9 +35,9 @@ async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drain
         gate.open()
         line = await ended_and_replaced(home, worker, one)
         assert gate.runs == 1
-    assert "cannot go on: NATS closed the connection for good" in line
-    assert "user authentication expired" in line
-    assert "cannot start" not in line
+    assert line["reason"] == "nats_closed"
+    assert "NATS closed the connection for good" in line["error"]
+    assert "user authentication expired" in line["error"]
 
 
 @pytest.mark.parametrize("part", ["InProgress._extend", "Keepalive._registration"])
@@ -49,5 +50,5 @@ async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: 
         gate.open()
         line = await ended_and_replaced(home, worker, one)
         assert f"{part} is broken on purpose" in worker.logged("keepalive_died")[0]["error"]
-    assert "cannot go on: the keepalive thread has ended" in line
-    assert "cannot start" not in line
+    assert line["reason"] == "keepalive"
+    assert "the keepalive thread has ended" in line["error"]

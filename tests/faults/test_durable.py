@@ -28,6 +28,8 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from patience import PATIENCE_S
 
 STREAM, DURABLE = "NOETL_COMMANDS", "noetl_worker"
+EACH_LINE = {"LOG_LEVEL": "debug"}
+"""Settings of a worker whose repeated lines are counted."""
 NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
 
 
@@ -36,7 +38,7 @@ NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{DURABLE}"
 
 async def test_f08_durable_deleted_while_pulling_is_made_again(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
-        worker = await home.start_process()
+        worker = await home.start_process(**EACH_LINE)
         first = await home.one_more()
         await client.jsm().delete_consumer(STREAM, DURABLE)
         deleted = time.monotonic()
@@ -52,7 +54,7 @@ async def test_f08_durable_deleted_while_no_pull_is_open_is_made_again_at_the_ne
 ) -> None:
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
-        worker = await home.start_process(WORKER_MAX_CONCURRENT="1")
+        worker = await home.start_process(WORKER_MAX_CONCURRENT="1", **EACH_LINE)
         [one] = await home.running(gate)  # in the only slot
         await client.jsm().delete_consumer(STREAM, DURABLE)
         gate.open()
@@ -95,7 +97,7 @@ async def test_f08_durable_that_cannot_be_used_is_asked_for_rarely(tmp_path: Pat
 
 async def test_f09_purged_and_deleted_stream(tmp_path: Path, measured: Measured) -> None:
     async with scene(tmp_path) as home, await nats.connect(home.nats.url) as client:
-        worker = await home.start_process()
+        worker = await home.start_process(**EACH_LINE)
         issued = [await home.one_more()]
         await client.jsm().purge_stream(STREAM)
         issued.append(await home.one_more())

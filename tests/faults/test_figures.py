@@ -24,7 +24,7 @@ def test_pages_are_what_the_figures_say() -> None:
     assert figures.OVERVIEW.read_text(encoding="utf-8") == figures.overview()
 
 
-@pytest.mark.parametrize("fault", [*(f"F{number}" for number in range(1, 29)), "K", "U", "D", "S"])
+@pytest.mark.parametrize("fault", [*(f"F{number}" for number in range(1, 29)), "K", "U", "D", "L", "S"])
 def test_fault_has_a_line_and_figures_or_a_place(fault: str) -> None:
     overview = figures.OVERVIEW.read_text(encoding="utf-8")
     assert len([line for line in overview.splitlines() if line.startswith(f"| [{fault}] |")]) == 1

@@ -213,7 +213,7 @@ async def test_f05_command_that_is_another_workers_for_ever_is_never_acked(tmp_p
     gate, variables = Gate(tmp_path), {"NOETL_WORKER_ACK_WAIT_S": "1", **BEATS}
     async with scene(tmp_path, Dialect.RUST) as home:
         one = await killed(home, gate, WORKER_ID="pod-0", **variables)
-        stranger = await home.start_process("stranger", WORKER_ID="pod-1", **QUICK, **variables)
+        stranger = await home.start_process("stranger", WORKER_ID="pod-1", LOG_LEVEL="debug", **QUICK, **variables)
         await until(lambda: len(stranger.logged("message_returned")) >= 3, "three refusals")
         assert {record["reason"] for record in stranger.logged("message_returned")} == {"held_by_other"}
         assert await home.unsettled() == 1

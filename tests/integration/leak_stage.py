@@ -34,8 +34,9 @@ from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.in_flight import InFlight
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
@@ -45,7 +46,7 @@ from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.registry import Registry
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 from unit.planes import URL, settings
 
 CATALOG = 9
@@ -326,7 +327,7 @@ class Stage:
         self.directory = outbox
         self._looked_at: dict[Path, bytes] = {}
         self.outbox = Outbox("always", outbox, max_rows=100, max_bytes=1_000_000)
-        emitter = Emitter(ends_of(EventIds(1)), self.outbox)
+        emitter = Emitter(outcomes_by_dialect(EventIds(1)), self.outbox)
         services = WorkerServices(ours, Identity(ours), self.registry, InFlight(), Alive(), emitter, Slots(4))  # type: ignore[arg-type]
         self.execution = Executor(self.client, services)
         self.dead_letters: list[bytes] = []
@@ -351,7 +352,7 @@ class Stage:
             outcome = await self.execution.run(message)  # type: ignore[arg-type]
             assert outcome is not None
             await settle_delivery(DeadLetters(self._publish, "w"), message, outcome)
-            await self.plane.settle()
+            await self.plane.finish_work()
         execution = self.plane.execution(issued.execution_id)
         for view in self.views:
             view.summary(execution)

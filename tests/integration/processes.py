@@ -184,13 +184,23 @@ async def refused_start(directory: Path, **variables: str) -> WorkerProcess:
     return worker
 
 
+def last_words(worker: WorkerProcess) -> dict[str, Any]:
+    """The `worker_failed` of a process that has ended: its last line, once, and nothing that is no log line."""
+    assert worker.plain == [], worker.text
+    [record] = worker.logged("worker_failed")
+    assert json.loads(worker.text.splitlines()[-1]) == record, worker.text
+    assert (record["level"], record["exit_code"]) == ("error", worker.process.returncode)
+    assert record["advice"]
+    return record
+
+
 def one_line(worker: WorkerProcess) -> str:
-    """The one line for people that a refused start leaves."""
-    assert len(worker.plain) == 1, worker.text
-    line = worker.plain[0]
-    assert line.startswith("noetl-worker: "), line
-    assert len(line) < 600, line
-    return line
+    """The error in the last line of a process that has ended."""
+    error = str(last_words(worker)["error"])
+    assert error
+    assert "\n" not in error
+    assert len(error) < 600, error
+    return error
 
 
 @dataclass(frozen=True)
@@ -226,13 +236,13 @@ class Gate:
     """
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
-        self._file, self.runs_file = directory / name, directory / f"{name}.runs"
-        os.mkfifo(self._file)
-        self._opener = os.open(self._file, os.O_RDWR)
+        self.path, self.runs_file = directory / name, directory / f"{name}.runs"
+        os.mkfifo(self.path)
+        self._opener = os.open(self.path, os.O_RDWR)
         weakref.finalize(self, os.close, self._opener)
 
     def command(self, before: str = "") -> str:
-        return f"{before} echo $$ >> {self.runs_file}; read line < {self._file}; echo through"
+        return f"{before} echo $$ >> {self.runs_file}; read line < {self.path}; echo through"
 
     @property
     def runs(self) -> int:

@@ -19,13 +19,12 @@ from noetl_worker.models import Dialect
 
 IDS = ("execution_id", "command_id", "event_id", "step", "kind")
 SPENT = ("queued_s", "claim_s", "prepare_s", "tool_s")
+LINES = ("command_finished", "message_answered", "command_failed")
 FAILS = RawCommand("shell", {"command": "exit 3"})
 
 
 def lines_of(worker: WorkerProcess) -> Counter[tuple[str, str]]:
-    return Counter(
-        (line["event"], line["level"]) for name in ("outcome", "command_failed") for line in worker.logged(name)
-    )
+    return Counter((line["event"], line["level"]) for name in LINES for line in worker.logged(name))
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -34,23 +33,23 @@ async def test_finished_command_has_one_line_with_its_ids_as_text_its_waits_and_
 ) -> None:
     async with house(dialect, worker=False) as home, worker_process(home, tmp_path, WORKER_ID="w") as worker:
         fine, failed = await home.ran(RawCommand("shell", {"command": "sleep 0.2"}), FAILS)
-        assert lines_of(worker) == {("outcome", "info"): 1, ("command_failed", "warning"): 1}
-        for event, issued in (("outcome", fine), ("command_failed", failed)):
+        assert lines_of(worker) == {("command_finished", "info"): 1, ("command_failed", "warning"): 1}
+        for event, issued in (("command_finished", fine), ("command_failed", failed)):
             [line] = worker.logged(event)
             assert (line["event_id"], line["kind"]) == (str(issued.event_id), "shell")
             assert {type(line[name]) for name in IDS} == {str}
             assert (line["attempt"], line["deliveries"]) == (1, 1)
             assert all(line[name] >= 0 for name in SPENT)
-        [line] = worker.logged("outcome")
+        [line] = worker.logged("command_finished")
         assert line["tool_s"] >= 0.2
         assert line["report_s"] >= 0
-        assert (line["outcome"], line["share"]) == ("reported", 1.0)
+        assert line["share"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("which", "expected"),
     [
-        ("all", {("outcome", "info"): 3, ("command_failed", "warning"): 1}),
+        ("all", {("command_finished", "info"): 3, ("command_failed", "warning"): 1}),
         ("failed", {("command_failed", "warning"): 1}),
         ("none", {}),
     ],
@@ -68,7 +67,7 @@ async def test_setting_says_which_commands_have_a_line(
 
 async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same() -> None:
     def no_space_left(_: Any, __: str, line: Any) -> Any:
-        if line["event"] == "outcome":
+        if line["event"] == "command_finished":
             raise OSError(errno.ENOSPC, "No space left on device")
         raise structlog.DropEvent  # a traceback with colours takes a quarter of a second to write
 
@@ -87,12 +86,13 @@ async def test_signal_changes_the_level_of_a_worker_that_runs_to_debug_and_back(
     variables = {"NOETL_WORKER_LOG_COMMANDS": "none", "LOG_LEVEL": "warning"}
     async with house(Dialect.RUST, worker=False) as home, starting_process(home, tmp_path, **variables) as worker:
         await home.ran(*noops(1))
-        assert worker.logged("outcome") == []
+        assert worker.logged("message_answered") == []
+        expected = {("message_answered", "debug"): 3, ("command_failed", "debug"): 1}
         for changes in (1, 2):
             worker.signal(signal.SIGUSR1)
             await until(lambda changes=changes: len(worker.logged("log_level_changed")) == changes, "it has changed")
             await home.ran(*noops(2), FAILS)
-            assert lines_of(worker) == {("outcome", "debug"): 3, ("command_failed", "debug"): 1}, "and no more later"
+            assert lines_of(worker) == expected, "and no more later"
         assert [line["now"] for line in worker.logged("log_level_changed")] == ["debug", "warning"]
         assert await worker.stop() == 0
 

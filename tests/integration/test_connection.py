@@ -229,7 +229,7 @@ async def test_login_that_has_ended_is_the_reason_why_nats_is_not_reached() -> N
     claims = base64.urlsafe_b64encode(b'{"exp": 1000000000}').decode().rstrip("=")
     seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
     given = settings(f"nats://127.0.0.1:{closed_port()}", NATS_JWT=f"eyJhbGciOiJub25lIn0.{claims}.c2ln", NATS_SEED=seed)
-    with pytest.raises(JetStreamError, match=r"^NATS_JWT has ended"):
+    with pytest.raises(JetStreamError, match=r"^NATS_JWT has expired"):
         await connect(given, "test", attempts=1)
 
 

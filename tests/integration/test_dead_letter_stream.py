@@ -46,7 +46,7 @@ async def test_stream_that_forgets_dead_letters_is_told_at_the_start_and_left_to
         [told] = await told_at_a_start(there)
         assert (told["event"], told["name"]) == ("dead_letter_stream_differs", DEAD_LETTER_STREAM)
         assert (told["server"], told["change"]) == ("discard old", "by hand")
-        assert "forgets dead letters" in told["matters"]
+        assert "loses old dead letters" in told["matters"]
         assert "noetl-worker nats ensure --apply" in told["advice"]
 
         applied = await there.type("nats", "ensure", "--apply")

@@ -23,6 +23,7 @@ from noetl_worker.models import Dialect, Report
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.settings.settings import load_settings
+from noetl_worker.tools.process.machine import memory_bytes
 from unit.outboxes import unsearchable
 
 # ── all of it ──
@@ -139,12 +140,40 @@ def test_disk_without_the_room_that_the_outbox_may_take(tmp_path: Path) -> None:
 
 def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> None:
     few, many = settings(tmp_path, WORKER_MAX_CONCURRENT="4"), settings(tmp_path, WORKER_MAX_CONCURRENT="400")
-    assert machine.memory(few, 1 << 30).state is State.FINE
+    enough = machine.memory(few, 1 << 30)
+    assert (enough.state, enough.found) == (
+        State.FINE,
+        "1074 MB; 249.7 MB are left for what the code of each slot holds",
+    )
     assert machine.descriptors(few, 1024).state is State.FINE
-    assert machine.memory(many, 1 << 30).fix.startswith("WORKER_MAX_CONCURRENT=14,")
+    assert machine.memory(many, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=188,")
     assert machine.descriptors(many, 1024).state is State.WRONG
     hungry = settings(tmp_path, WORKER_MAX_CONCURRENT="4", NOETL_WORKER_PROCESS_MEMORY_MB="512")
-    assert machine.memory(hungry, 1 << 30).wanted.startswith("2148 MiB")
+    assert machine.memory(hungry, 1 << 30).wanted.startswith("2212 MB")
+    several = settings(tmp_path, WORKER_MAX_CONCURRENT="4", NOETL_WORKER_PROCESSES="8")
+    assert machine.memory(several, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=1,")
+    in_the_worker = settings(tmp_path, WORKER_MAX_CONCURRENT="400", NOETL_WORKER_KINDS_DENY="python,shell")
+    assert machine.memory(in_the_worker, 1 << 27).state is State.FINE
+
+
+def test_lowest_limit_of_the_cgroups_above_a_worker_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit of systemd below a slice with less."""
+    unit = tmp_path / "work.slice" / "noetl.service"
+    unit.mkdir(parents=True)
+    (unit / "memory.max").write_text("max\n")
+    (unit.parent / "memory.max").write_text("268435456\n")
+    (tmp_path / "cgroup").write_text("0::/work.slice/noetl.service\n")
+    monkeypatch.setattr("noetl_worker.tools.process.machine.OWN_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr("noetl_worker.tools.process.machine.CGROUPS", tmp_path)
+    assert memory_bytes() == 1 << 28
+
+
+def test_packages_that_nothing_can_install_are_wrong_and_those_within_reach_a_warning(tmp_path: Path) -> None:
+    assert machine.packages(settings(tmp_path), None, ()).state is State.FINE
+    wheels = settings(tmp_path, NOETL_WORKER_PYTHON_PACKAGES="wheels")
+    assert machine.packages(wheels, "/bin/uv", ("/p",)).found == "wheels, by /bin/uv, in /p"
+    assert machine.packages(wheels, "/bin/uv", ()).state is State.WARNING
+    assert "noetl-worker[packages]" in machine.packages(wheels, None, ("/p",)).fix
 
 
 def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from integration.processes import Gate
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.models.claim import NotFound
-from noetl_worker.models.settlement import OutcomeKind
-from noetl_worker.pipeline.delivery.acknowledge import MAX_NOT_FOUND, after_claim
+from noetl_worker.models.disposition import DispositionKind
+from noetl_worker.pipeline.delivery.acknowledge import MAX_NOT_FOUND, answer_to_claim
 from noetl_worker.pipeline.delivery.execution_share import RETURNED_PER_SLOT, ExecutionShare
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.delivery import Delivery
@@ -115,8 +115,8 @@ async def test_delivery_that_was_returned_for_the_share_is_no_try_and_leads_to_n
     for times in range(20, 20 + MAX_NOT_FOUND):
         taken = delivered(9, times)
         assert held.share.delay_s(LONG, taken) is None
-        tries.append(after_claim(NotFound("nobody knows it"), taken.tries).kind)
-    assert tries == [OutcomeKind.NOT_FOUND] * (MAX_NOT_FOUND - 1) + [OutcomeKind.UNKNOWN_COMMAND]
+        tries.append(answer_to_claim(NotFound("nobody knows it"), taken.tries).kind)
+    assert tries == [DispositionKind.NOT_FOUND] * (MAX_NOT_FOUND - 1) + [DispositionKind.UNKNOWN_COMMAND]
 
 
 def test_tries_of_a_delivery_are_those_of_jetstream_where_no_share_is_set() -> None:

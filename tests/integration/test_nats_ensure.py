@@ -121,7 +121,7 @@ async def test_ensure_never_recreates_but_says_what_would_be_lost_and_how_to_do_
         assert applied.code == 5
         assert f"nats consumer rm {STREAM} {DURABLE}" in applied.out
         assert "other fields: deliver_subject push.here, ack_policy none, wanted:" in applied.out
-        assert "retention: what is published while there is no durable is lost" in applied.out
+        assert "retention: commands published while there is no durable are lost" in applied.out
         assert "messages waiting: 1, in flight: 0" in applied.out
         after = await there.durable()
         assert (after["created"], after["config"]["deliver_subject"]) == (before["created"], "push.here")
@@ -158,7 +158,7 @@ async def test_stream_that_forgets_commands_when_it_is_full_is_told() -> None:
         looked = await there.type("nats", "ensure")
         assert looked.code == 5
         assert f"stream {STREAM}: other fields: max_msgs 2, max_bytes 4096, wanted:" in looked.out
-        assert "max_msgs: full, it loses the oldest commands" in looked.out
+        assert "max_msgs: when full, it loses the oldest commands" in looked.out
 
 
 async def test_paused_durable_is_left_to_whoever_paused_it() -> None:

@@ -170,6 +170,8 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
                 worker.signal()
             assert await worker.exit_code() == code
             assert worker.logged("stopped")[-1]["codes"] == [code, code]
+            words = ["stopped_at_once", "stopped_at_once", "processes"] if signals == 3 else []
+            assert [line["reason"] for line in worker.logged("worker_failed")] == words
             assert all(is_gone(pid) for pid in workers)
             assert not any(home.terminal_events(one.event_id) for one in issued)
         finally:

@@ -94,6 +94,13 @@ async def test_page_goes_to_standard_output_where_it_is_asked_to(tmp_path: Path)
     assert data_of(ended.out)["run"]["id"] == str(execution_id)
 
 
+async def test_two_executions_are_on_one_page_where_another_is_named(tmp_path: Path) -> None:
+    ended, execution_id = await reported(tmp_path, Dialect.RUST, "{id}", "--against", "{id}", "-o", "-")
+    assert data_of(ended.out)["against"]["run"]["id"] == str(execution_id)
+    ended, _ = await reported(tmp_path, Dialect.RUST, "{id}", "--against", "77", "-o", str(tmp_path / "none.html"))
+    assert (ended.code, "or 77" in ended.err) == (5, True)
+
+
 async def test_execution_that_the_plane_knows_not_is_said(tmp_path: Path) -> None:
     ended, _ = await reported(tmp_path, Dialect.PYTHON, "77", "-o", str(tmp_path / "none.html"))
     assert (ended.code, ended.err.count("\n")) == (5, 1)

@@ -35,7 +35,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def found(alert: str, log: Path) -> list[dict[str, Any]]:
-    besides = '{"event": "outcome", "share": 1.0}\n' * 20
+    besides = '{"event": "command_finished", "share": 1.0}\n' * 20
     log.write_text(log.read_text(encoding="utf-8") + besides, encoding="utf-8")
     return [json.loads(line) for line in logged(section(alert), log).splitlines()]
 

@@ -24,7 +24,7 @@ from noetl_worker.models import Envelope
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.testing import HttpStub
 
 
@@ -95,7 +95,7 @@ async def test_running_command_is_shown_with_its_ids_phase_and_time(tmp_path: Pa
         look = (await Probe(port).get("/debug/inflight")).json()
         [command] = look["commands"]
         assert (command["command_id"], command["step"]) == (str(one.command_id), "slow")
-        assert (command["kind"], command["phase"], command["deliveries"]) == ("shell", "running", 1)
+        assert (command["kind"], command["stage"], command["deliveries"]) == ("shell", "running", 1)
         assert command["seconds"] > 0
         assert look["worker"]["worker_id"].startswith("w-1")
         assert look["slots"]["size"] == 3
@@ -177,7 +177,7 @@ def shown(look: dict[str, Any], *, height: int | None = None, width: int = 80) -
 
 def test_view_fits_80_columns_and_writes_nothing_to_the_terminal_but_text() -> None:
     commands = [
-        {"phase": "running", "kind": "python", "step": "\x1b[2Jclear" * 9, "seconds": at, "command_id": f"{at}:a:b"}
+        {"stage": "running", "kind": "python", "step": "\x1b[2Jclear" * 9, "seconds": at, "command_id": f"{at}:a:b"}
         for at in range(30)
     ]
     text = shown({"address": "h:1", "ready": False, "reason": "draining", "commands": commands}, height=5)

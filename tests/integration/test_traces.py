@@ -26,7 +26,7 @@ from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.observability.tracing import CURRENT, add_trace_ids, provider_of, trace_headers
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.remote.transport.traced_transport import TracedTransport
 from noetl_worker.settings.settings import load_settings
@@ -126,9 +126,16 @@ async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, car
         requests = PlaneRequests(traced.home)
         await traced.one(RawCommand("noop", {"task": "n"}), **{carried: PARENT})  # type: ignore[arg-type]
         spans = await traced.named()
-        assert requests.spans("claim") == {f"{header_of(spans['claim'])}01"}
-        assert requests.spans("events") == {f"{header_of(spans['events'])}01"}
-        assert set(spans) == {"process noetl.commands", "claim", "tool noop", "cases", "events", "ack"}
+        assert requests.spans("claim") == {f"{header_of(spans['claiming'])}01"}
+        assert requests.spans("events") == {f"{header_of(spans['reporting'])}01"}
+        assert set(spans) == {
+            "process noetl.commands",
+            "claiming",
+            "running noop",
+            "deciding",
+            "reporting",
+            "answering",
+        }
         process = spans.pop("process noetl.commands")
         assert ids(process) == (TRACE_ID, "b7ad6b7169203331")
         assert process.kind is SpanKind.CONSUMER
@@ -139,15 +146,15 @@ async def test_trace_goes_from_the_notification_to_the_ack(dialect: Dialect, car
             "messaging.operation.type": "process",
             "messaging.destination.name": "noetl.commands",
             "messaging.consumer.group.name": "noetl_worker",
-            "noetl.outcome": "reported",
-            "noetl.settlement": "ack",
+            "noetl.disposition": "reported",
+            "noetl.answer": "ack",
             "noetl.step": "start",
         }
         attributes = dict(process.attributes or {})
         assert {name: attributes.get(name) for name in wanted} == wanted
         assert attributes["messaging.message.id"]
-        assert dict(spans["tool noop"].attributes or {})["noetl.tool_kind"] == "noop"
-        ack = dict(spans["ack"].attributes or {})
+        assert dict(spans["running noop"].attributes or {})["noetl.tool_kind"] == "noop"
+        ack = dict(spans["answering"].attributes or {})
         assert (ack["messaging.operation.name"], ack["messaging.operation.type"]) == ("ack", "settle")
 
 
@@ -187,10 +194,10 @@ async def test_trace_goes_on_into_tools() -> None:
             await traced.one(RawCommand("shell", {"command": 'printf %s "$TRACEPARENT"'}))
             spans = await traced.named()
             (request,) = stub.requests
-    tools = {name: span for name, span in spans.items() if name.startswith("tool")}
-    assert request.headers["traceparent"].startswith(header_of(tools["tool http"]))
+    tools = {name: span for name, span in spans.items() if name.startswith("running")}
+    assert request.headers["traceparent"].startswith(header_of(tools["running http"]))
     for kind in ("python", "shell"):
-        assert header_of(tools[f"tool {kind}"]) in results.text
+        assert header_of(tools[f"running {kind}"]) in results.text
 
 
 async def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
@@ -200,7 +207,7 @@ async def test_command_that_is_traced_is_seen_in_flight_with_its_ids() -> None:
         view = traced.home.workers[0].health.in_flight
         traced.home.plane.log.listen(lambda event: seen.extend(view()["commands"]))
         await traced.one(RawCommand("noop"))
-    reporting = {one["phase"]: one for one in seen}["reporting"]
+    reporting = {one["stage"]: one for one in seen}["reporting"]
     assert (reporting["kind"], reporting["step"], reporting["deliveries"]) == ("noop", "start", 1)
     assert int(reporting["command_id"])
 
@@ -240,7 +247,7 @@ async def test_failed_tool_is_an_error_of_its_span_with_its_kind_alone() -> None
     async with traced_house() as traced:
         await traced.one(RawCommand("shell", {"command": "echo secret-text >&2; exit 3"}))
         spans = await traced.named()
-        for span in (spans["tool shell"], spans["process noetl.commands"]):
+        for span in (spans["running shell"], spans["process noetl.commands"]):
             assert span.status.status_code is StatusCode.ERROR
             assert dict(span.attributes or {})["error.type"] == span.status.description
             assert "secret-text" not in span.to_json()
@@ -283,8 +290,8 @@ async def test_traced_command_that_is_over_leaves_nothing_to_the_collector(sampl
 
     async def handled(progress: Progress) -> None:
         traces.begin(progress, message, None)
-        for phase in Phase:
-            progress.enter(phase)
+        for stage in Stage:
+            progress.enter(stage)
 
     async def run() -> None:
         progress = Progress()
@@ -328,7 +335,7 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
     [line] = worker.logged("command_failed")
     assert bytes.fromhex(line["trace_id"]) in sent
     assert bytes.fromhex(line["span_id"]) in sent
-    [outcome] = [one for one in worker.logged("outcome") if one["kind"] == "noop"]
+    [outcome] = [one for one in worker.logged("command_finished") if one["kind"] == "noop"]
     assert sent.count(bytes.fromhex(outcome["span_id"])) > 1, "of `process`, which others name as their parent"
 
 

@@ -11,7 +11,7 @@ import pytest
 from integration.house import House, house, noops
 from noetl_worker.models import Dialect
 from noetl_worker.models.notification import Envelope
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.settings.settings import load_settings
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")

@@ -26,7 +26,7 @@ from noetl_worker.testing import HttpStub
 LOAD = b'{"execution_id": 1, "event_id": 3, "command_id": "1:load:3", "step": "load", "server_url": "http://s"}'
 FAILS = RawCommand("python", {"code": "raise ValueError('not today')"})
 IDS = {"command_id": "42:load:7", "execution_id": "42", "event_id": "7", "step": "load"}
-RUNNING = {**IDS, "phase": "running", "seconds": 3.5, "deliveries": 2}
+RUNNING = {**IDS, "stage": "running", "seconds": 3.5, "deliveries": 2}
 
 
 def settings(home: House, **variables: str) -> Settings:

@@ -163,7 +163,7 @@ def test_settings_file_beside_or_above_holds_and_flags_win(tmp_path: Path) -> No
         ("ignroe: [NW1]\n", "unknown key 'ignroe'; did you mean 'ignore'?"),
         ("ignore: [NW9]\n", "no code begins with 'NW9'"),
         ("plane: go\n", "plane is 'go', not python or rust"),
-        ("strict: maybe\n", "strict is true or false"),
+        ("strict: maybe\n", "strict is 'maybe': write true or false"),
         ("[", "not YAML at line"),
         ("strict: !!bool x\n", "not YAML"),
         ("baseline: none.json\n", "none.json: No such file or directory; --write-baseline makes it"),
@@ -278,9 +278,8 @@ def test_dev_reads_how_strict_its_worker_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.undefined == "error"
 
 
-@pytest.mark.skipif(not holds.HOLDS_TIMES, reason="times decide in make faults alone")
 def test_150_steps_with_150_different_conditions_each_are_checked_in_5_s_of_cpu(tmp_path: Path) -> None:
-    names = ["start", *(f"s{number}" for number in range(1, 150))]
+    names = ["start", *(f"s{number}" for number in range(1, 150 if holds.HOLDS_TIMES else 15))]
     lines = ["apiVersion: noetl.io/v2", "kind: Playbook", "metadata: {name: arcs, path: arcs}", "workflow:"]
     for row, name in enumerate(names):
         lines += [f"  - step: {name}", "    tool: {kind: noop}", "    next:", "      arcs:"]
@@ -290,5 +289,5 @@ def test_150_steps_with_150_different_conditions_each_are_checked_in_5_s_of_cpu(
     file.write_text("\n".join(lines))
     before_s = time.process_time()
     result = CliRunner().invoke(app_for("noetl-worker"), ["check", str(file)])
-    assert time.process_time() - before_s < 5.0
+    assert not holds.HOLDS_TIMES or time.process_time() - before_s < 5.0
     assert "1 playbook: 0 errors" in result.output

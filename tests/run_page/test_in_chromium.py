@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noetl_worker.authoring.run_page.page import page_of
 from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun
-from run_page.told_plane import BEGIN, CHROMIUM, command, hostile_run, in_a_row, made_run, many_items
+from run_page.chromium_page import PHONE, WIDE, contrasts, opened
+from run_page.told_plane import CHROMIUM, command, hostile_run, in_a_row, made_run, many_items
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install --group pages")
 pytestmark = [pytest.mark.pages, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
 
 THEMES = ("light", "dark")
-WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 MOST_NODES = 3000
 ATTACKS = (
     "</script><script>window.attacked = 1</script>",
@@ -26,28 +22,6 @@ ATTACKS = (
     "javascript:window.attacked=1",
 )
 NODES = "document.querySelectorAll('*').length"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
-@contextmanager
-def opened(browser: Any, run: ExecutionRun, folder: Path, *, theme: str = "light", size: Any = WIDE) -> Iterator[Any]:
-    """The page of a run in a tab that must neither ask anybody nor complain."""
-    file = folder / "run.html"
-    file.write_text(page_of(run, written=BEGIN + 60), encoding="utf-8")
-    context = browser.new_context(color_scheme=theme, viewport=size)
-    page, complaints = context.new_page(), []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: complaints.append(request.url) if request.url != file.as_uri() else None)
-    page.goto(file.as_uri())
-    yield page
-    assert [text for text in complaints if not text.startswith("data:")] == []
-    context.close()
 
 
 def small_run() -> ExecutionRun:
@@ -82,7 +56,7 @@ def test_text_can_be_read_on_its_ground(browser: Any, tmp_path: Path, theme: str
     for run in (small_run(), made_run(open_ends, status="RUNNING", ended=None)):
         with opened(browser, run, tmp_path, theme=theme) as page:
             for _ in page.get_by_role("treeitem").all():
-                assert page.evaluate(CONTRASTS) == []
+                assert contrasts(page) == []
                 page.locator("#timeline").press("ArrowDown")
 
 
@@ -171,30 +145,6 @@ def test_printed_page_has_the_rows_of_a_loop_and_no_controls(browser: Any, tmp_p
         assert page.get_by_role("treeitem").count() == 6
         assert not page.get_by_role("searchbox").is_visible()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert page.evaluate(CONTRASTS) == []
+        assert contrasts(page) == []
         left = "document.querySelector('{} .track').getBoundingClientRect().left"
         assert page.evaluate(left.format("#axis")) == page.evaluate(left.format("#timeline"))
-
-
-CONTRASTS = """() => {
-  const parts = (color) => color.match(/[\\d.]+/g).map(Number);
-  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const light = (color) => [0.2126, 0.7152, 0.0722]
-    .reduce((sum, share, at) => sum + share * linear(color[at] / 255), 0);
-  const ground = (node) => {
-    for (let at = node; at; at = at.parentElement) {
-      const color = parts(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const low = [];
-  for (const node of document.querySelectorAll('body *:not(svg *, script, noscript *, .hidden, .skip)')) {
-    if (![...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())) continue;
-    if (!node.checkVisibility()) continue;
-    const [one, other] = [light(parts(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => b - a);
-    const ratio = (one + 0.05) / (other + 0.05);
-    if (ratio < 4.5) low.push([node.className || node.tagName, node.textContent.slice(0, 20), ratio.toFixed(2)]);
-  }
-  return low;
-}"""

@@ -69,16 +69,16 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 )  # fmt: skip
 def test_metadata_and_link_local_addresses_are_denied_by_default(address: str) -> None:
     assert load_settings({}).egress_deny == ("link-local", "metadata")
-    assert Networks.of(load_settings({}).egress_deny).item_with(address) in ("link-local", "metadata")
+    assert Networks.parse(load_settings({}).egress_deny).item_with(address) in ("link-local", "metadata")
 
 
 def test_addresses_that_nothing_denies_are_free() -> None:
-    default = Networks.of(load_settings({}).egress_deny)
+    default = Networks.parse(load_settings({}).egress_deny)
     free = ("127.0.0.1", "::1", "10.0.0.1", "1.1.1.1", "2606:4700::1111")
     assert [default.item_with(one) for one in free] == [None] * 5
-    nothing_denied = Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny)
+    nothing_denied = Networks.parse(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny)
     assert nothing_denied.item_with("169.254.169.254") is None
-    own = Networks.of(load_settings({"NOETL_WORKER_EGRESS_DENY": "private, 1.1.1.1,2606:4700::/32"}).egress_deny)
+    own = Networks.parse(load_settings({"NOETL_WORKER_EGRESS_DENY": "private, 1.1.1.1,2606:4700::/32"}).egress_deny)
     assert [own.item_with(one) for one in ("10.1.2.3", "1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111", "1.1.1.2")] == [
         "private", "1.1.1.1", "1.1.1.1", "2606:4700::/32", None,
     ]  # fmt: skip
@@ -357,7 +357,9 @@ def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServ
     address = f"http://127.0.0.1:{own_port}/debug/inflight"
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": address})
     for url in (address, server.url("/away")):
-        assert said_by_rhai(CALL.replace("{url}", url)).endswith(f"port {own_port} is the worker's own")
+        assert said_by_rhai(CALL.replace("{url}", url)).endswith(
+            f"port {own_port} is the worker's own probe port: use another address"
+        )
 
 
 async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

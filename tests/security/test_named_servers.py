@@ -19,7 +19,7 @@ from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import AuthRefused
 from noetl_worker.models import Dialect, Report
-from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.models.disposition import Answer, Disposition
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.outbox.event_set import EventSet
@@ -41,7 +41,7 @@ FORGED = (
 NOOP = RawCommand("noop", {})
 
 
-async def ran(dialect: Dialect, url: str, **variables: str) -> tuple[Outcome | None, ScriptedTransport]:
+async def ran(dialect: Dialect, url: str, **variables: str) -> tuple[Disposition | None, ScriptedTransport]:
     """A notification that names `url`, worked on by a worker whose plane is URL."""
     transport = ScriptedTransport(script_for(dialect, {}, "noop"))
     whole = execution(transport, dialect, Beats(), **variables)
@@ -61,10 +61,10 @@ async def test_command_of_a_server_that_no_setting_names_is_claimed_at_the_confi
     dialect: Dialect, url: str
 ) -> None:
     """A notification names its own server, or a lookalike."""
-    outcome, transport = await ran(dialect, url)
+    disposition, transport = await ran(dialect, url)
     assert contacted(transport) == {""}
-    assert outcome is not None
-    assert outcome.settlement is Settlement.ACK
+    assert disposition is not None
+    assert disposition.answer is Answer.ACK
 
 
 @pytest.mark.parametrize("url", ["http://second.test", "http://second.test/", " http://second.test/api/ "])

@@ -47,9 +47,9 @@ async def run(answer: Callable[[bytes], Iterator[bytes]], **config: Any) -> Any:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (MANY, "JSON of more than 250,000 values"),
-        (b'{"a":' + b"[" * 100_000, "no JSON"),
-        (b"[1]", "JSON that is no object"),
+        (MANY, "more than 250,000 JSON values"),
+        (b'{"a":' + b"[" * 100_000, "not JSON"),
+        (b"[1]", "JSON, but not an object"),
         (b'{"error": 7}', "another form"),
         (b'{"config": 7}', "another form"),
     ],

@@ -25,7 +25,7 @@ from integration.processes import WorkerProcess, until, worker_process
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ResourceShortage, ToolError
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.models.disposition import Answer, Disposition
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.testing import tool_context
@@ -43,6 +43,8 @@ from .commands import interpreter_of
 SOURCE = Path(noetl_worker.__file__).resolve().parent.parent
 SOON = inside(SET="noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=0.1")
 """In a worker of these tests: what is returned comes again after a tenth of a second, not after one or two."""
+ALL_LINES = {"LOG_LEVEL": "debug"}
+"""A line for each shortage, not one a minute."""
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -78,7 +80,9 @@ async def returned_once(
     """Each command that is issued while the worker is short of something runs when it no longer is."""
     async with (
         house(dialect, worker=False) as home,
-        worker_process(home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON) as worker,
+        worker_process(
+            home, place, WORKER_ID="pod-0", NOETL_WORKER_STARTED_HOLD_MS="10000", **SOON, **ALL_LINES
+        ) as worker,
     ):
         warm = await home.plane.create_commands(before)
         await home.wait_terminal(*(one.event_id for one in warm))
@@ -236,7 +240,9 @@ class Old(Delivery):
         return acknowledge.MAX_SERVER_ERROR_AGE_S + 1
 
 
-async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[Outcome | None, ScriptedTransport, Gate]:
+async def short_run(
+    dialect: Dialect, message: Any, **variables: str
+) -> tuple[Disposition | None, ScriptedTransport, Gate]:
     transport = ScriptedTransport(script_for(dialect, {}, "short"))
     # Once its start is known to the Python plane it cannot be returned: not after 25 ms on a busy machine.
     whole = execution(transport, dialect, Beats(), **{"NOETL_WORKER_STARTED_HOLD_MS": "10000", **variables})
@@ -247,10 +253,10 @@ async def short_run(dialect: Dialect, message: Any, **variables: str) -> tuple[O
 
 
 async def test_command_is_returned_with_a_delay_no_event_and_fewer_slots(dialect: Dialect) -> None:
-    outcome, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
-    assert outcome is not None
-    assert (outcome.settlement, outcome.reason) == (Settlement.NAK, "short_of_resources")
-    assert outcome.delay_s > 0
+    disposition, transport, machine = await short_run(dialect, delivery(dialect), WORKER_ID="pod-0")
+    assert disposition is not None
+    assert (disposition.answer, disposition.reason) == (Answer.NAK, "short_of_resources")
+    assert disposition.delay_s > 0
     assert [path for _, path, _, _ in transport.sent if "events" in path] == []
     assert machine.open_share() <= 0.5
 
@@ -270,9 +276,9 @@ async def test_command_that_cannot_be_returned_is_reported_as_failed_of_kind_res
     if why == "started":
         assert acknowledge.short_of_resources(dialect, 1, 0.0, "", can_return=True, is_started=True) is None
         return
-    outcome, transport, _ = await short_run(dialect, message, **variables)
-    assert outcome is not None
-    assert outcome.settlement is Settlement.ACK
+    disposition, transport, _ = await short_run(dialect, message, **variables)
+    assert disposition is not None
+    assert disposition.answer is Answer.ACK
     sent = repr(transport.sent)
     assert "call.error" in sent
     assert "kind': 'resource'" in sent

@@ -331,9 +331,9 @@ async def test_command_that_waits_for_another_lets_that_one_have_its_last_start(
         for one in (parent, child):
             await connection.client.jetstream().publish(f"$KV.{BUCKET}.{one.execution_id}.{one.event_id}", last)
         notes, slots = StartNotes(connection, "w"), Slots(2)
-        async with notes.of(parent, slots, all_possible) as start:
+        async with notes.noted(parent, slots, all_possible) as start:
             with start.waiting("playbook"):
                 with anyio.fail_after(10):
-                    async with notes.of(child, slots, all_possible) as childs:
+                    async with notes.noted(child, slots, all_possible) as childs:
                         assert not childs.is_lost
         await connection.close()

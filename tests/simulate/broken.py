@@ -12,7 +12,7 @@ from unittest import mock
 from noetl_worker.authoring.dev.database import EPOCH_MS
 from noetl_worker.errors import ClaimLost
 from noetl_worker.models import HeldByOther, Report
-from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
@@ -30,7 +30,7 @@ from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 
-async def _ack_early(command: ClaimedCommand, report: Report) -> Outcome:
+async def _ack_early(command: ClaimedCommand, report: Report) -> Disposition:
     asyncio.ensure_future(_report(command, report))  # noqa: RUF006 - losing it is the bug
     return acknowledge.REPORTED
 
@@ -46,13 +46,13 @@ async def _say_nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-def _ack_what_others_hold(outcome: Any, num_delivered: int, **options: Any) -> Outcome:
-    if isinstance(outcome, HeldByOther):
-        return Outcome(OutcomeKind.FINISHED_BEFORE)
-    return _after_claim(outcome, num_delivered, **options)
+def _ack_what_others_hold(disposition: Any, num_delivered: int, **options: Any) -> Disposition:
+    if isinstance(disposition, HeldByOther):
+        return Disposition(DispositionKind.FINISHED_BEFORE)
+    return _answer_to_claim(disposition, num_delivered, **options)
 
 
-_after_claim: Final = acknowledge.after_claim
+_answer_to_claim: Final = acknowledge.answer_to_claim
 
 
 def _new_id_each_time(sender: emitter.Emitter, event_set: Any) -> None:
@@ -133,7 +133,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "started_sent_after_the_end": lambda: mock.patch.object(CommandEvents, "_take_held", _start_late),
     "nak_dropped": lambda: mock.patch.object(Delivery, "nak", _never_nak),
     "in_progress_never_sent": lambda: mock.patch.object(InProgress, "_extend", _say_nothing),
-    "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "after_claim", _ack_what_others_hold),
+    "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "answer_to_claim", _ack_what_others_hold),
     "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
     "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
     "ids_follow_the_clock": lambda: mock.patch.object(EventIds, "above", _by_the_clock),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .refused_packages import PACKAGES
+
 AUTH_TYPES = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 NO_POSTGRES = "no connection; give 'auth', 'host' or 'connection_string'"
 NO_NATS = "a connection requires 'url', or 'auth' with the alias of a credential"
@@ -46,8 +48,9 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"code": "1", "deps": {"pip": ["x"]}},
-        "deps: 'pip' is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+        "deps: 'pip' is not supported; give 'packages', 'venv_path' or 'sys_path'",
     ),
+    *PACKAGES,
     ({"code": "1", "auth": {"pg": 5}}, "auth: 'pg' must be an alias or an object, not int"),
     (
         {"code": "1", "auth": {"source": "credential", "service": "s"}},
@@ -210,7 +213,7 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"source": ROWS, "target": {"type": "duckdb", "table": "t"}},
-        "target: field 'database' is missing: a DuckDB target is a file",
+        "target: a DuckDB target is a file: name it in 'database'",
     ),
     (
         {**TO_TABLE, "source": {"type": "file", "path": "a.xml"}},

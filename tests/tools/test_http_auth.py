@@ -134,7 +134,7 @@ NONE = "; the credential or `auth` object has none"
         ({"type": "api_key", "token": "a\nb"}, "api_key auth: its value has a line break in it"),
         (
             {"type": "bearer", "source": "secret", "key": "none"},
-            "auth: the worker's environment has no NOETL_SECRET_NONE",
+            "auth: the worker's environment has no NOETL_SECRET_NONE: have the operator set it",
         ),
         (
             {"type": "service_account", "service_account_json": "{"},

@@ -135,3 +135,10 @@ async def test_scratch_directory_is_removed_with_its_content() -> None:
         (Path(path) / "deep").mkdir()
         (Path(path) / "deep" / "file").write_text("x")
     assert not Path(path).exists()
+
+
+def test_environment_of_a_command_has_another_variable_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv is given the authorities that the worker trusts; no command is."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
+    assert "SSL_CERT_FILE" not in process.base_environment()
+    assert process.base_environment("SSL_CERT_FILE")["SSL_CERT_FILE"] == "/etc/company.pem"

@@ -22,7 +22,7 @@ from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.rust.event_ids import EventIds
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 URL = "http://plane.test"
@@ -118,7 +118,7 @@ def emitter(directory: Path | None = None, when: str = "on_failure", batches: Re
     """With an outbox in `directory`; without one, nothing is kept."""
     where = directory or Path("no outbox")
     outbox = Outbox(when if directory else "off", where, max_rows=100, max_bytes=1_000_000)
-    return Emitter(ends_of(EventIds(1), batches), outbox, Hurried())
+    return Emitter(outcomes_by_dialect(EventIds(1), batches), outbox, Hurried())
 
 
 def rows_on_disk(directory: Path) -> int:

@@ -12,8 +12,8 @@ from noetl_worker.errors import MaybeProcessed, NotSent
 from noetl_worker.models import (
     AlreadyFinished,
     AuthRefusedClaim,
+    ClaimAnswer,
     Claimed,
-    ClaimOutcome,
     ClaimRefused,
     Dialect,
     HeldByOther,
@@ -21,8 +21,8 @@ from noetl_worker.models import (
     NotFound,
     RetryLater,
 )
+from noetl_worker.models.disposition import Answer
 from noetl_worker.models.marks import Marks
-from noetl_worker.models.settlement import Settlement
 from noetl_worker.pipeline.claim.claim import claim_command, read_claim
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import Seen
@@ -80,17 +80,17 @@ def test_rust_409s_are_told_apart_by_text(text: str, kind: type) -> None:
 def test_answer_of_somebody_between_is_waited_for_and_a_dead_letter_once_it_is_old(said: Response) -> None:
     """A page to log in at, or a redirect to it, would empty the queue."""
     claim = read_claim(said, Dialect.PYTHON)
-    assert acknowledge.after_claim(claim, 1).settlement is Settlement.NAK
-    late = acknowledge.after_claim(claim, 50, message_age_s=49 * 60)
-    assert (late.settlement, late.dead_letter) == (Settlement.TERM, True)
+    assert acknowledge.answer_to_claim(claim, 1).answer is Answer.NAK
+    late = acknowledge.answer_to_claim(claim, 50, message_age_s=49 * 60)
+    assert (late.answer, late.dead_letter) == (Answer.TERM, True)
 
 
 @pytest.mark.parametrize("body", [{"status": "ok"}, {"execution_id": 1, "node_name": "s"}], ids=str)
 def test_200_that_gives_no_command_is_refused_and_becomes_a_dead_letter(body: Any) -> None:
     claim = read_claim(answer(200, body), Dialect.PYTHON)
     assert isinstance(claim, ClaimRefused)
-    outcome = acknowledge.after_claim(claim, 1)
-    assert (outcome.settlement, outcome.dead_letter) == (Settlement.TERM, True)
+    disposition = acknowledge.answer_to_claim(claim, 1)
+    assert (disposition.answer, disposition.dead_letter) == (Answer.TERM, True)
 
 
 @pytest.mark.parametrize("error", [NotSent("refused"), MaybeProcessed("reset")])
@@ -113,29 +113,29 @@ async def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("claim", "settlement", "dead"),
+    ("claim", "answer", "dead"),
     [
-        (AlreadyFinished("x"), Settlement.ACK, False),
-        (HeldByOther("x", 2.0), Settlement.NAK, False),
-        (HeldByThisWorker("x", 2.0), Settlement.NAK, False),
-        (RetryLater("x"), Settlement.NAK, False),
-        (AuthRefusedClaim("x"), Settlement.NAK, False),
-        (NotFound("x"), Settlement.NAK, False),
-        (ClaimRefused("x"), Settlement.TERM, True),
+        (AlreadyFinished("x"), Answer.ACK, False),
+        (HeldByOther("x", 2.0), Answer.NAK, False),
+        (HeldByThisWorker("x", 2.0), Answer.NAK, False),
+        (RetryLater("x"), Answer.NAK, False),
+        (AuthRefusedClaim("x"), Answer.NAK, False),
+        (NotFound("x"), Answer.NAK, False),
+        (ClaimRefused("x"), Answer.TERM, True),
     ],
 )
-def test_first_delivery_is_answered_by_the_table(claim: ClaimOutcome, settlement: Settlement, dead: bool) -> None:
-    outcome = acknowledge.after_claim(claim, 1)
-    assert (outcome.settlement, outcome.dead_letter) == (settlement, dead)
-    if settlement is Settlement.NAK:
-        assert outcome.delay_s > 0
+def test_first_delivery_is_answered_by_the_table(claim: ClaimAnswer, answer: Answer, dead: bool) -> None:
+    disposition = acknowledge.answer_to_claim(claim, 1)
+    assert (disposition.answer, disposition.dead_letter) == (answer, dead)
+    if answer is Answer.NAK:
+        assert disposition.delay_s > 0
 
 
 def test_unknown_command_is_set_aside_at_the_sixth_delivery_and_not_before() -> None:
-    before = acknowledge.after_claim(NotFound("x"), 5)
-    after = acknowledge.after_claim(NotFound("x"), 6)
-    assert before.settlement is Settlement.NAK
-    assert (after.settlement, after.dead_letter) == (Settlement.TERM, True)
+    before = acknowledge.answer_to_claim(NotFound("x"), 5)
+    after = acknowledge.answer_to_claim(NotFound("x"), 6)
+    assert before.answer is Answer.NAK
+    assert (after.answer, after.dead_letter) == (Answer.TERM, True)
 
 
 @pytest.mark.parametrize(
@@ -166,25 +166,25 @@ def test_server_errors_are_set_aside_before_the_stream_forgets_the_message() -> 
     claim = RetryLater("500", is_server_error=True)
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     assert limit_s == 48 * 60 < MAX_AGE_S == 3600
-    young = acknowledge.after_claim(claim, 900, message_age_s=limit_s - 1)
-    old = acknowledge.after_claim(claim, 6, message_age_s=limit_s + 1)
-    first = acknowledge.after_claim(claim, 1, message_age_s=limit_s + 1)
-    assert first.settlement is Settlement.NAK, "all workers were down: one error is not 'at every try'"
-    refused = acknowledge.after_claim(RetryLater("refused"), 2, message_age_s=limit_s + 1)
-    assert (young.settlement, old.settlement, refused.settlement) == (Settlement.NAK, Settlement.TERM, Settlement.NAK)
+    young = acknowledge.answer_to_claim(claim, 900, message_age_s=limit_s - 1)
+    old = acknowledge.answer_to_claim(claim, 6, message_age_s=limit_s + 1)
+    first = acknowledge.answer_to_claim(claim, 1, message_age_s=limit_s + 1)
+    assert first.answer is Answer.NAK, "all workers were down: one error is not 'at every try'"
+    refused = acknowledge.answer_to_claim(RetryLater("refused"), 2, message_age_s=limit_s + 1)
+    assert (young.answer, old.answer, refused.answer) == (Answer.NAK, Answer.TERM, Answer.NAK)
     assert old.dead_letter
 
 
 def test_retry_after_is_the_floor_of_the_delay() -> None:
     for _ in range(50):
-        assert acknowledge.after_claim(RetryLater("x", 3.0), 1).delay_s >= 3.0
-        assert acknowledge.after_claim(HeldByOther("x", 2.0), 1).delay_s >= 2.0
+        assert acknowledge.answer_to_claim(RetryLater("x", 3.0), 1).delay_s >= 3.0
+        assert acknowledge.answer_to_claim(HeldByOther("x", 2.0), 1).delay_s >= 2.0
 
 
 def test_delays_grow_with_the_deliveries_up_to_thirty_seconds() -> None:
     assert acknowledge.MAX_DELAY_S == 30.0
     for delivery, most_s in enumerate([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0], start=1):
-        drawn = [acknowledge.after_claim(RetryLater("x"), delivery).delay_s for _ in range(300)]
+        drawn = [acknowledge.answer_to_claim(RetryLater("x"), delivery).delay_s for _ in range(300)]
         assert most_s * 0.9 < max(drawn) <= most_s
 
 
@@ -196,9 +196,9 @@ def test_duplicates_are_answered_without_a_claim() -> None:
     assert soon is not None
     assert 0 < soon.delay_s <= 1.0, "its outcome is reported in milliseconds"
     assert finished is not None
-    assert finished.settlement is Settlement.ACK
+    assert finished.answer is Answer.ACK
     assert again is not None
-    assert again.settlement is Settlement.NAK
+    assert again.answer is Answer.NAK
 
 
 def test_interrupted_command_waits_for_the_rest_of_the_lease_on_the_python_plane_only() -> None:

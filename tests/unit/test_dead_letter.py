@@ -6,10 +6,11 @@ import pytest
 
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.models import ClaimRefused, NotFound, RetryLater
-from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
+from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 
 
 class Delivery:
@@ -40,7 +41,7 @@ class Delivery:
 
 
 async def settle(
-    outcome: Outcome, delivery: Delivery, *, full: bool = False
+    disposition: Disposition, delivery: Delivery, *, full: bool = False
 ) -> tuple[str | None, list[dict[str, object]]]:
     kept: list[dict[str, object]] = []
 
@@ -51,7 +52,7 @@ async def settle(
         kept.append(json.loads(data))
 
     dead_letters = DeadLetters(publish, "w-1")
-    return await settle_delivery(dead_letters, delivery, outcome), kept
+    return await settle_delivery(dead_letters, delivery, disposition), kept
 
 
 async def test_poison_is_kept_with_its_reason_before_it_is_terminated() -> None:
@@ -74,16 +75,16 @@ async def test_answer_that_does_not_get_through_is_not_counted_as_settled() -> N
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("disposition", "said"),
     [
         (acknowledge.REPORTED, "ack"),
-        (Outcome(OutcomeKind.BUSY, delay_s=1.5), "nak 1.5"),
+        (Disposition(DispositionKind.BUSY, delay_s=1.5), "nak 1.5"),
         (acknowledge.returned(), "nak 0"),
     ],
 )
-async def test_each_outcome_has_its_one_answer(outcome: Outcome, said: str) -> None:
+async def test_each_outcome_has_its_one_answer(disposition: Disposition, said: str) -> None:
     delivery = Delivery()
-    await settle(outcome, delivery)
+    await settle(disposition, delivery)
     assert delivery.answers == [said]
 
 
@@ -130,17 +131,17 @@ def test_message_of_another_kind_is_no_dead_letter(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "label"),
+    ("disposition", "label"),
     [
         (acknowledge.not_a_notification("json_syntax"), "not_a_notification"),
         (acknowledge.outcome_refused("422"), "outcome_refused"),
-        (acknowledge.after_claim(NotFound("404 gone"), 6), "unknown_command"),
-        (acknowledge.after_claim(ClaimRefused("410 over"), 1), "claim_refused"),
+        (acknowledge.answer_to_claim(NotFound("404 gone"), 6), "unknown_command"),
+        (acknowledge.answer_to_claim(ClaimRefused("410 over"), 1), "claim_refused"),
     ],
 )
-async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) -> None:
+async def test_dead_letters_are_counted_by_reason(disposition: Disposition, label: str) -> None:
     before = metrics.DEAD_LETTERS.labels(label).value
-    _, kept = await settle(outcome, Delivery())
+    _, kept = await settle(disposition, Delivery())
     assert metrics.DEAD_LETTERS.labels(label).value == before + 1
     assert kept[0]["kind"] == label
 
@@ -149,7 +150,7 @@ async def test_dead_letters_are_counted_by_reason(outcome: Outcome, label: str) 
 
 
 async def test_text_of_an_outcome_decides_nothing() -> None:
-    misleading = acknowledge.after_claim(ClaimRefused("unknown command: says a proxy"), 1)
+    misleading = acknowledge.answer_to_claim(ClaimRefused("unknown command: says a proxy"), 1)
     before = metrics.DEAD_LETTERS.labels("claim_refused").value
     ended, kept = await settle(misleading, Delivery())
     assert ended == "term:claim"
@@ -159,7 +160,7 @@ async def test_text_of_an_outcome_decides_nothing() -> None:
 
 
 def test_words_that_operators_know_are_those_of_the_table() -> None:
-    usual = sorted(SETTLED[kind, kind.settlement] for kind in OutcomeKind)
+    usual = sorted(WORDS[kind, kind.answer] for kind in DispositionKind)
     assert usual == [
         "ack:already_finished",
         "ack:already_finished_here",
@@ -190,6 +191,6 @@ def test_words_that_operators_know_are_those_of_the_table() -> None:
 def test_dead_letter_of_server_errors_says_so_first() -> None:
     old_s = acknowledge.MAX_SERVER_ERROR_AGE_S + 1
     broken = RetryLater("claim: 500", is_server_error=True)
-    outcome = acknowledge.after_claim(broken, 6, message_age_s=old_s)
-    assert (outcome.kind, outcome.settlement) == (OutcomeKind.SERVER_ERRORS, Settlement.TERM)
-    assert outcome.reason == "server error at every try: claim: 500"
+    disposition = acknowledge.answer_to_claim(broken, 6, message_age_s=old_s)
+    assert (disposition.kind, disposition.answer) == (DispositionKind.SERVER_ERRORS, Answer.TERM)
+    assert disposition.reason == "server error at every try: claim: 500"

@@ -42,16 +42,16 @@ VERBS: Final = re.findall(
     r"\w+",
     """
     Ack Acknowledge Act Add Admit Adopt Advance Allow Answer Apply Ask Attribute Await Begin Build Call Cancel Carry
-    Charge Check Choose Claim Close Collect Combine Compare Compile Compute Confine Connect Convert Copy Count
-    Create Cut Decide Decode Define Delete Deny Describe Do Drain Drive Drop Encode End Escape Evaluate Exclude
-    Execute Expand Extend Fail Fetch Find Fit Flush Follow Forget Fork Format Give Go Guard Guess Handle Have Hide
-    Hold Ignore Import Issue Join Keep Kill Lay Leave Let Limit List Listen Load Log Look Make Mark Match Measure
-    Merge Move Nak Name Note Open Parse Pass Pause Place Poll Prepare Print Process Provide Publish Pull Put Queue
-    Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove Render Replace Report Request Resolve
-    Restore Resume Return Run Say See Send Serve Set Settle Show Shut Sign Signal Sleep Split Start Stay Step Stop
-    Store Submit Subscribe Sum Summarise Switch Take Tell Toggle Try Turn Unpack Update Use Wait Warn Watch Work
-    Wrap Write Yield
-""",
+    Charge Check Choose Claim Close Collect Combine Compare Compile Complete Compute Confine Connect Convert Copy
+    Count Create Cut Decide Decode Define Delete Deny Deregister Describe Do Drain Drive Drop Encode End Escape
+    Evaluate Exclude Execute Expand Extend Fail Fetch Find Fit Flush Follow Forget Fork Format Free Give Go Guard
+    Guess Handle Have Hide Hold Ignore Import Install Issue Join Keep Kill Lay Leave Let Limit List Listen Load Log
+    Look Make Mark Match Measure Merge Move Nak Name Note Open Parse Pass Pause Place Poll Prepare Print Process
+    Provide Publish Pull Put Queue Quote Raise Rate Read Reap Record Redact Refuse Register Remember Remove Render
+    Repeat Replace Report Request Resolve Restore Resume Return Run Say Search See Send Serve Set Shorten Show Shut
+    Sign Signal Sleep Split Start Stay Step Stop Store Submit Subscribe Sum Summarise Switch Take Tell Toggle Try
+    Turn Unpack Update Use Wait Warn Watch Withdraw Work Wrap Write Yield
+    """,
 )
 """Imperatives that begin the docstrings of functions, sorted. A new docstring may need a further one."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef

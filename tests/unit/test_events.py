@@ -109,7 +109,7 @@ async def test_matched_case_is_reported_in_the_terminal_event() -> None:
         status="success", context={}, exit=Exit("done", {"k": 1}), notes={"case": {"index": 1, "action": "exit"}}
     )
     events = (await tell(report)).bodies("/api/events/batch")[0]["events"]
-    assert events[-1]["payload"]["case"] == {"index": 1, "action": "exit"}
+    assert events[-1]["payload"]["result"]["context"]["case"] == {"index": 1, "action": "exit"}
     assert (events[3]["payload"]["status"], events[3]["payload"]["data"]) == ("done", {"k": 1})
 
 

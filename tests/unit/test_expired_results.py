@@ -81,7 +81,7 @@ async def test_field_that_is_gone_fails_the_command_with_what_to_do(answers: Any
     at, transport = asked(*answers)
     with pytest.raises(ServerRefused) as caught:
         await hydrate(claimed({"tool_config": {"code": "x"}, "render_context": FIELD}), ENVELOPE, at)
-    text = f"resolving {REF} (stored {STORED_AT}; the result store has it no longer: start the execution again): 404"
+    text = f"resolving {REF} (stored {STORED_AT}; no longer in the result store: start the execution again): 404"
     assert str(caught.value).startswith(text)
     assert times(transport) == most
 
@@ -90,7 +90,7 @@ async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_i
     at, transport = asked(EXPIRED, MISSING)
     with pytest.raises(ToolError) as caught:
         await hydrate(reading(EARLIER), ENVELOPE, at)
-    text = f"{REF} (to be kept until 2026-11-26T17:49:59+00:00; the result store has it no longer: start"
+    text = f"{REF} (to be kept until 2026-11-26T17:49:59+00:00; no longer in the result store: start"
     assert text in str(caught.value)
     assert "the result of step 'start' cannot be fetched" in str(caught.value)
     assert not caught.value.retryable
@@ -99,7 +99,7 @@ async def test_earlier_result_that_is_gone_fails_the_command_with_its_step_and_i
 
 async def test_reference_that_does_not_say_when_it_was_stored_is_named_without_it() -> None:
     at, _ = asked(MISSING)
-    with pytest.raises(ServerRefused, match=rf"^resolving {REF} \(the result store has it no longer: start"):
+    with pytest.raises(ServerRefused, match=rf"^resolving {REF} \(no longer in the result store: start"):
         await at.stored_result(REF)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import virtual_time
-from noetl_worker.errors import MaybeProcessed, NotSent, TransportError
+from noetl_worker.errors import MaybeProcessed, NotSent, ServerRefused, TransportError
 from noetl_worker.models import Dialect
+from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
-from noetl_worker.remote.plane.gate import DOWN_AFTER, Gate
+from noetl_worker.remote.plane.gate import DOWN_AFTER, FAILURES_WITHIN_S, Gate
 from unit.planes import URL, ScriptedTransport, answer, settings
 
 anyio_backend = virtual_time.anyio_backend
@@ -113,10 +114,67 @@ async def test_cancelled_waiter_passes_its_turn_on() -> None:
     assert await waiting[1]
 
 
-def plane_with(script: Callable[[str, str, Any], Any]) -> tuple[Plane, ScriptedTransport]:
+async def fails(gate: Gate, *executions: int) -> None:
+    for execution in executions:
+        await asyncio.sleep(0.01)
+        gate.failed(time.monotonic(), execution)
+
+
+async def test_server_errors_of_one_execution_leave_the_gate_open() -> None:
+    """They may be that sender's mistake."""
+    gate = Gate(16)
+    await fails(gate, *[1] * 50, *[2] * 50)
+    assert (gate.is_down, gate.limit()) == (False, 16)
+
+
+async def test_server_errors_of_three_executions_close_the_gate_until_one_succeeds() -> None:
+    gate = Gate(16)
+    await fails(gate, 1, 2, 3)
+    assert (gate.is_down, gate.has_room()) == (True, False)
+    await asyncio.sleep(FAILURES_WITHIN_S)
+    assert await gate.enter(0)
+    gate.leave()
+    await fails(gate, 1)
+    assert (gate.is_down, gate.has_room()) == (True, False), "still, whoever asks"
+    gate.answered(0.01)
+    assert (gate.is_down, gate.failing) == (False, {})
+
+
+async def test_success_between_server_errors_keeps_the_gate_open() -> None:
+    gate = Gate(16)
+    for execution in range(30):
+        await fails(gate, execution, execution + 1)
+        gate.answered(0.01)
+    assert not gate.is_down
+
+
+async def test_server_errors_of_three_executions_over_a_longer_time_leave_the_gate_open() -> None:
+    gate = Gate(16)
+    for execution in range(30):
+        await fails(gate, execution)
+        await asyncio.sleep(FAILURES_WITHIN_S / 2)
+    assert not gate.is_down
+
+
+async def test_plane_with_server_errors_gets_at_most_two_requests_a_second() -> None:
+    gate, sent = Gate(16), 0
+    await fails(gate, 1, 2, 3)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if await gate.enter(patience_s=0):
+            sent += 1
+            gate.failed(time.monotonic(), sent % 2)
+            gate.leave()
+        await asyncio.sleep(0.01)
+    assert 12 <= sent <= 30, "as for 503"
+
+
+def plane_with(
+    script: Callable[[str, str, Any], Any], dialect: Dialect = Dialect.PYTHON
+) -> tuple[Plane, ScriptedTransport]:
     transport = ScriptedTransport(script)
     client = ControlPlaneClient(transport, settings(WORKER_MAX_CONCURRENT="4"))
-    return Plane(client, URL, Dialect.PYTHON), transport
+    return Plane(client, URL, dialect), transport
 
 
 @pytest.mark.parametrize("trouble", [answer(503, {}), answer(429, {}), NotSent("refused")], ids=["503", "429", "down"])
@@ -127,7 +185,7 @@ async def test_claim_goes_back_to_the_queue_when_its_plane_is_down(trouble: Any)
         try:
             await at.claim(7, "w")
         except NotSent as error:
-            return "refuses more or is down" not in str(error)
+            return "refuses more requests or is down" not in str(error)
         return True
 
     sent = [await was_sent() for _ in range(3 * DOWN_AFTER)]
@@ -142,6 +200,47 @@ async def test_answers_that_are_no_overload_leave_the_gate_open() -> None:
     for _ in range(20):
         await at.claim(7, "w")
     assert (len(transport.sent), at.client.servers.open_share()) == (20, 1.0)
+
+
+DUPLICATE = answer(500, {"error": "duplicate key value violates unique constraint", "status": 500})
+
+
+async def asked_for(at: Plane, executions: int, *, claims: bool = True) -> None:
+    """Each execution asks in a task of its own, as commands do."""
+
+    async def one(execution: int) -> None:
+        OWNER.set(execution)
+        await (at.claim(execution, "w") if claims else at.post_events("/api/events", b"{}", {}))
+
+    for execution in range(executions):
+        await asyncio.ensure_future(one(execution))
+
+
+async def test_server_errors_of_claims_close_the_gate_and_heartbeats_neither_close_nor_open_it() -> None:
+    said = answer(500, {"error": "no"})
+    at, transport = plane_with(lambda *_: said)
+    for _ in range(20):
+        with pytest.raises(ServerRefused):
+            await at.heartbeat("w")
+    assert not at.gate.is_down
+    await asked_for(at, 3)
+    assert at.gate.is_down
+    said = answer(200, {"status": "ok"})
+    await asyncio.sleep(6)
+    await at.heartbeat("w")
+    assert at.gate.is_down
+    await asyncio.sleep(6)
+    await asked_for(at, 1)
+    assert (at.gate.is_down, len(transport.sent)) == (False, 25)
+
+
+@pytest.mark.parametrize(("dialect", "is_down"), [(Dialect.RUST, False), (Dialect.PYTHON, True)])
+async def test_server_error_that_says_duplicate_is_a_success_of_the_plane_whose_rule_it_is(
+    dialect: Dialect, is_down: bool
+) -> None:
+    at, _ = plane_with(lambda *_: DUPLICATE, dialect)
+    await asked_for(at, 3, claims=False)
+    assert at.gate.is_down is is_down
 
 
 def test_plane_in_trouble_does_not_hold_up_the_others() -> None:

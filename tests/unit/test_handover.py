@@ -17,15 +17,15 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ClaimLost, NotSent
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.models.settlement import Outcome, Settlement
+from noetl_worker.models.disposition import Answer, Disposition
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import StopLevel
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.transport.transport import Response
@@ -113,18 +113,18 @@ def delivery(dialect: Dialect, **changes: Any) -> Any:
     return Delivery(json.dumps(body).encode())
 
 
-def begun(whole: Executor, one: Any) -> tuple[asyncio.Task[Outcome | None], Progress]:
+def begun(whole: Executor, one: Any) -> tuple[asyncio.Task[Disposition | None], Progress]:
     """Work on a delivery as the worker does: in a task that a stop knows."""
     progress = Progress()
     progress.task = asyncio.ensure_future(whole.run(one, progress))
     return progress.task, progress
 
 
-async def answered(running: Awaitable[Outcome | None]) -> Outcome:
+async def answered(running: Awaitable[Disposition | None]) -> Disposition:
     """How it ended: there is an answer to JetStream."""
-    outcome = await running
-    assert outcome is not None
-    return outcome
+    disposition = await running
+    assert disposition is not None
+    return disposition
 
 
 def grace_over(whole: Executor, progress: Progress) -> None:
@@ -138,7 +138,7 @@ def terminal(transport: ScriptedTransport) -> list[str]:
     return [name for name in told if name in ("command.completed", "command.failed")]
 
 
-async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Outcome, Any]:
+async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: str) -> tuple[Disposition, Any]:
     transport = Gated(script_for(dialect, {}, "noop"), hold)
     whole = execution(transport, dialect, Beats(), NOETL_WORKER_STARTED_HOLD_MS="0", **variables)
     task, progress = begun(whole, delivery(dialect))
@@ -161,13 +161,13 @@ async def stopped_at(hold: int, dialect: Dialect, *, let_go: bool, **variables: 
 async def test_stop_at_any_request_gives_one_answer_and_at_most_one_terminal_set(
     dialect: Dialect, hold: int, worker_id: str, let_go: bool
 ) -> None:
-    outcome, transport = await stopped_at(hold, dialect, let_go=let_go, WORKER_ID=worker_id)
+    disposition, transport = await stopped_at(hold, dialect, let_go=let_go, WORKER_ID=worker_id)
     ended = terminal(transport)
     assert len(ended) <= 1
-    if outcome.settlement is Settlement.ACK:
+    if disposition.answer is Answer.ACK:
         assert len(ended) == 1
     if not let_go and hold == 1:
-        assert outcome.settlement is Settlement.NAK
+        assert disposition.answer is Answer.NAK
 
 
 async def test_tool_that_raises_late_reports_its_start_once() -> None:
@@ -188,11 +188,11 @@ async def test_expired_delivery_asks_the_claim_before_it_tells_the_outcome(still
     not_known = NotSent("refused")  # no reason to throw a result away
     transport = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop", not_known, held))
     whole = execution(transport, Dialect.PYTHON, Beats(expired=True))
-    outcome = await answered(whole.run(delivery(Dialect.PYTHON)))
+    disposition = await answered(whole.run(delivery(Dialect.PYTHON)))
     if still_ours:
-        assert (outcome.settlement, len(terminal(transport))) == (Settlement.ACK, 1)
+        assert (disposition.answer, len(terminal(transport))) == (Answer.ACK, 1)
     else:
-        assert (outcome.reason, terminal(transport)) == ("held_by_other", [])
+        assert (disposition.reason, terminal(transport)) == ("held_by_other", [])
 
 
 async def test_bearer_token_goes_to_the_configured_servers_only() -> None:
@@ -246,8 +246,8 @@ async def test_tool_that_ends_its_own_task_is_told_as_a_failure(
 ) -> None:
     """Taken for a stop of the worker, it would be returned and run again for ever; an exit would end the worker."""
     transport = ScriptedTransport(script_for(dialect, {}, "odd"))
-    outcome = await answered(execution(transport, dialect, Beats(), Odd(do)).run(delivery(dialect)))
-    assert (outcome.settlement, outcome.reason) == (Settlement.ACK, "reported")
+    disposition = await answered(execution(transport, dialect, Beats(), Odd(do)).run(delivery(dialect)))
+    assert (disposition.answer, disposition.reason) == (Answer.ACK, "reported")
     assert words in json.dumps(transport.sent[-1][2])
 
 
@@ -264,8 +264,8 @@ async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_lette
         return usual(method, path, body)
 
     whole = execution(ScriptedTransport(script), Dialect.PYTHON, beats)
-    outcome = await answered(whole.run(delivery(Dialect.PYTHON)))
-    assert (outcome.settlement, outcome.reason, outcome.dead_letter) == (Settlement.NAK, "held_by_other", False)
+    disposition = await answered(whole.run(delivery(Dialect.PYTHON)))
+    assert (disposition.answer, disposition.reason, disposition.dead_letter) == (Answer.NAK, "held_by_other", False)
 
 
 @pytest.mark.parametrize("num_delivered", [1, 2])
@@ -277,10 +277,10 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
     transport = ScriptedTransport(script_for(Dialect.RUST, {}, "noop", over))
     again = delivery(Dialect.RUST)
     again.num_delivered = num_delivered
-    outcome = await answered(execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again))
-    assert outcome.settlement is Settlement.ACK
+    disposition = await answered(execution(transport, Dialect.RUST, Beats(), WORKER_ID="w2").run(again))
+    assert disposition.answer is Answer.ACK
     claims = [path for _, path, _, _ in transport.sent if path.endswith("/claim")]
-    assert (outcome.reason, len(claims)) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
+    assert (disposition.reason, len(claims)) == (("reported", 1) if num_delivered == 1 else ("already_finished", 2))
     assert bool(terminal(transport)) is (num_delivered == 1)
 
 
@@ -315,9 +315,9 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     again.stream_sequence = 2  # published again by a reaper
     second = await answered(whole.run(again))
     go_on.set()
-    outcome = await answered(first)
+    disposition = await answered(first)
     await adoption.stop()
-    assert (second.reason, outcome.reason, tool.runs) == ("in_flight_here", "reported", 1)
+    assert (second.reason, disposition.reason, tool.runs) == ("in_flight_here", "reported", 1)
 
 
 @pytest.mark.parametrize("config", [{}, {"result": {"of": "{{ step }}"}}], ids=["plain", "with a template"])
@@ -330,7 +330,7 @@ async def test_command_that_is_over_leaves_nothing_to_the_collector(
 
     async def run() -> None:
         task, _ = begun(whole, delivery(dialect))
-        assert (await answered(task)).settlement is Settlement.ACK
+        assert (await answered(task)).answer is Answer.ACK
 
     await run()  # what is made once
     gc.collect()
@@ -352,7 +352,7 @@ async def test_claim_that_another_has_for_its_age_alone_is_ours_as_well(
     at, _ = plane(lambda *_: answer(409, {"detail": {"code": "active_claim", "worker_id": "w-2"}}))
     claimed_at = time.monotonic() - age_s
     ownership = ClaimedOnce(
-        at, 7, "w-1", who=dict, claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0
+        at, 7, "w-1", log_ids=dict, claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0
     )
     with contextlib.nullcontext() if is_ours else pytest.raises(ClaimLost):
         await ownership.confirm()

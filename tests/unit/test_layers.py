@@ -36,27 +36,28 @@ BESIDE = {
 DECIDERS = (
     "remote.plane.python",
     "remote.plane.rust",
-    "worker.recovery.python_ends",
-    "worker.recovery.rust_ends",
+    "worker.recovery.python_outcomes",
+    "worker.recovery.rust_outcomes",
     "authoring.run_page.reading",
     "authoring.dev",
     "cli.dev",
 )
 """Modules that may ask which of the two planes it is."""
 STAGES = {  # a stage imports no other stage
-    "remote.jetstream.puller": "pull",
-    "pipeline.delivery.keepalive": "pull",
-    "pipeline.delivery.envelope": "envelope",
-    "pipeline.claim": "claim",
-    "pipeline.command.command": "hydrate",
-    "pipeline.command.referred_results": "hydrate",
-    "tools": "run",
-    "pipeline.command.cases": "cases",
-    "pipeline.command.case_actions": "cases",
-    "pipeline.report": "report",
-    "pipeline.outbox": "report",
-    "pipeline.delivery.acknowledge": "settle",
-    "pipeline.delivery.dead_letter": "settle",
+    "remote.jetstream.puller": "receiving",
+    "pipeline.delivery.keepalive": "receiving",
+    "pipeline.delivery.envelope": "receiving",
+    "pipeline.claim": "claiming",
+    "pipeline.command.command": "preparing",
+    "pipeline.command.referred_results": "preparing",
+    "tools": "running",
+    "pipeline.command.cases": "deciding",
+    "pipeline.command.case_actions": "deciding",
+    "pipeline.report": "reporting",
+    "pipeline.outbox": "reporting",
+    "pipeline.delivery.acknowledge": "answering",
+    "pipeline.delivery.dead_letter": "answering",
+    "pipeline.delivery.settle": "answering",
 }
 
 
@@ -236,9 +237,9 @@ def test_nats_is_imported_only_where_it_is_spoken() -> None:
 
 
 def test_a_tool_reaches_the_worker_through_its_context_alone() -> None:
-    below = ["tools", "models", "errors", "text.json_text", "engine.short_keys", "settings.networks"]
+    below = ["tools", "models", "errors", "text.json_text", "text.answer_text", "engine.short_keys"]
     below += ["text.secrets.auth_alias", "process.threads", "process.lookups", "process.room"]
-    below += ["settings.patterns", "settings.tools", "remote.transport.url_path"]
+    below += ["settings.networks", "settings.patterns", "settings.tools", "remote.transport.url_path"]
     calls = {
         "tools.registry",
         "tools.deadline",

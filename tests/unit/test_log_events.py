@@ -17,7 +17,7 @@ from patience import PATIENCE_S
 PACKAGE = Path(noetl_worker.__file__).parent
 CHANGELOG = Path(__file__, "../../../CHANGELOG.md").resolve()
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-ONE_WORD = {"cancelling", "deregistered", "draining", "outcome", "pulling", "registered", "stopped"}
+ONE_WORD = {"cancelling", "deregistered", "draining", "pulling", "registered", "stopped"}
 """The worker's own life, and its one line for each notification."""
 NOT_WORDS = {"told", "tells", "whole", "ended", "looked", "noted"}
 

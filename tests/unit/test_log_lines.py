@@ -26,10 +26,11 @@ from noetl_worker.pipeline.command.credentials import CommandCredentials
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.tools.contract import Stop
 from noetl_worker.tools.scope import CallScope
@@ -144,8 +145,8 @@ async def test_outcome_is_told_where_no_line_can_be_written(ours: Emitter) -> No
 
 
 def test_command_and_notification_are_named_by_the_same_fields() -> None:
-    assert notification().who() == IDS
-    assert set(command().who()) == {*IDS, "kind"}
+    assert notification().log_ids() == IDS
+    assert set(command().log_ids()) == {*IDS, "kind"}
 
 
 class Message:
@@ -168,7 +169,7 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command_and_
     progress.notification = notification()
     for known in (IDS, {**IDS, "kind": "noop"}):
         with structlog.testing.capture_logs() as found:
-            await settle_delivery(DeadLetters(kept, "w"), Message(), outcome, progress.who)
+            await settle_delivery(DeadLetters(kept, "w"), Message(), outcome, progress.log_ids)
         [line] = [line for line in found if line["event"] == event]
         assert {name: line.get(name) for name in (*IDS, "kind")} == {"kind": None, **known}
         assert (line["stream_sequence"], line["deliveries"]) == (9, 2)
@@ -178,7 +179,7 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command_and_
 
 async def test_line_of_a_claim_that_is_not_known_has_the_ids_of_its_command() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}), Dialect.RUST)
-    asked = ClaimedOnce(at, 7, "w", who=notification().who, claimed_at=0, is_expired=lambda _: True, lease_s=1)
+    asked = ClaimedOnce(at, 7, "w", log_ids=notification().log_ids, claimed_at=0, is_expired=lambda _: True, lease_s=1)
     with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asked.confirm(), 60)
     line = next(line for line in found if line["event"] == "claim_unknown")
@@ -194,7 +195,7 @@ async def test_line_of_each_try_of_a_request_has_the_ids_of_its_command() -> Non
         await act(decision, ours, at)
     tries = [line for line in found if line["event"] == "request_retried"]
     assert [line["tries"] for line in tries] == [1, 2]
-    assert all(ours.who().items() <= line.items() for line in tries)
+    assert all(ours.log_ids().items() <= line.items() for line in tries)
 
 
 REF = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1", "store": "kv"}
@@ -231,7 +232,7 @@ async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
             await asyncio.sleep(3600)
         return ToolResult.success()
 
-    await CallScope(Stop(), 1.0, who=ours.who).run(tool())
+    await CallScope(Stop(), 1.0, log_ids=ours.log_ids).run(tool())
 
 
 @pytest.mark.parametrize(
@@ -253,5 +254,5 @@ async def test_line_about_a_command_has_all_of_its_fields(
     with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asks(at, ours), 20)
     [line, *_] = [line for line in found if line["event"] == event]
-    assert ours.who().items() <= line.items()
-    assert set(ours.who()) == {*IDS, "kind"}
+    assert ours.log_ids().items() <= line.items()
+    assert set(ours.log_ids()) == {*IDS, "kind"}

@@ -14,13 +14,13 @@ from structlog.testing import capture_logs
 import virtual_time
 from noetl_worker.errors import MaybeProcessed
 from noetl_worker.models import Dialect, Report
-from noetl_worker.models.settlement import Settlement
+from noetl_worker.models.disposition import Answer
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
 from noetl_worker.pipeline.delivery.in_flight import InFlight
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.transport.transport import Body, Response
 from noetl_worker.worker.recovery.adoption import Adoption
@@ -133,10 +133,10 @@ async def test_stop_waits_for_an_end_until_the_hard_stop(is_hard: bool, worker_i
         progress.cut()
     else:
         transport.go.set()
-    outcome = await answered(running)
+    disposition = await answered(running)
     transport.go.set()
     await whole.services.registry.aclose()
-    assert outcome.settlement is (Settlement.NAK if is_hard else Settlement.ACK)
+    assert disposition.answer is (Answer.NAK if is_hard else Answer.ACK)
     assert terminal(transport) == ["command.completed"], "it is not told twice"
 
 
@@ -154,7 +154,7 @@ async def test_command_that_is_told_as_interrupted_waits_for_its_end_too() -> No
     assert not done
     transport.go.set()
     await whole.services.registry.aclose()
-    assert (await answered(giving)).settlement is Settlement.ACK
+    assert (await answered(giving)).answer is Answer.ACK
 
 
 class Draining:
@@ -176,7 +176,7 @@ class Draining:
                 del ours.issuing["w-1/7"]
 
         progress = Progress()
-        progress.enter(Phase.REPORTING, is_issuing=lambda: bool(ours.issuing))
+        progress.enter(Stage.REPORTING, is_issuing=lambda: bool(ours.issuing))
         task = progress.task = asyncio.ensure_future(handle())
         self.worker.deliveries.tasks[task] = progress
         task.add_done_callback(self.worker.deliveries.tasks.pop)
@@ -213,7 +213,7 @@ async def watched(answers: list[Any]) -> None:
     """By a watch that sees these answers, one a minute."""
     at, _ = plane(lambda *_: answers.pop(0), Dialect.RUST)
     watch = ExecutionWatch()
-    event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "who": lambda _: {"step": "start"}})()
+    event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "log_ids": lambda _: {"step": "start"}})()
     watch.look_at(at, event_set)
     watch.look_at(at, event_set)  # one line an execution
     await asyncio.sleep(600)

@@ -165,5 +165,5 @@ def test_character_is_found_and_replaced_after_any_number_of_backslashes(backsla
     packed = json_text.dumps({"t": text, "k" + text: [2**64, text]})
     assert has_null(packed)
     other = text.replace("\0", "\ufffd")
-    without = NullCharacters.of(packed).without
+    without = NullCharacters.find(packed).without
     assert without == {"t": other, "k" + other: [str(2**64), other]}

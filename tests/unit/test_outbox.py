@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from noetl_worker.pipeline.outbox.directory import directory_of, made_own
 from noetl_worker.pipeline.outbox.file import OutboxFile
-from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.pipeline.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken, unsearchable
@@ -124,7 +124,7 @@ any_name = pytest.mark.skipif(sys.platform != "linux", reason="names of files ar
 def test_outbox_is_looked_into_whatever_its_directory_is_called(name: str, tmp_path: Path) -> None:
     directory = tmp_path / name / "outbox"
     left_behind(directory)
-    view = look_into(directory)
+    view = read_outboxes(directory)
     assert ([kept.command_id for kept in view.kept], view.unreadable) == (["c-7"], ())
     assert left(tmp_path) == [name], "no file is made elsewhere"
 
@@ -221,7 +221,7 @@ def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(t
     says = f"{path} is an outbox of version {version}, and this worker reads versions 1 and 2: start a worker"
     assert says in line["error"]
     assert left(tmp_path) == before, "nothing is renamed or lost"
-    assert look_into(tmp_path).unreadable == (path,)
+    assert read_outboxes(tmp_path).unreadable == (path,)
     assert ours.keep(event_set(8)), "its own rows are in a file of its own"
     executed(path, "PRAGMA user_version=1")
     assert [one.event_id for one in taken(ours)] == [7]
@@ -259,7 +259,7 @@ def test_outcomes_are_in_a_file_of_version_1_which_the_version_before_adopts(tmp
 def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path: Path) -> None:
     for ending in ("lock", "sqlite3"):
         made_own(tmp_path / f"outbox-young.{ending}")
-    assert look_into(tmp_path).unreadable == ()
+    assert read_outboxes(tmp_path).unreadable == ()
     assert box(tmp_path).adopt() == []
     assert left(tmp_path) == []
 

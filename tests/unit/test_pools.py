@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.models.settlement import OutcomeKind, Settlement
+from noetl_worker.models.disposition import Answer, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.envelope import decode_notification
@@ -100,12 +100,12 @@ SYSTEM_SUBJECTS = ("noetl.commands.system.7", "noetl.commands.system.shard.3.7")
 @pytest.mark.parametrize(
     ("filters", "segments", "answer"),
     [
-        ("", "", Settlement.ACK),
-        (ANY, "", Settlement.ACK),
-        ("noetl.commands,noetl.commands.*.>", "", Settlement.ACK),
-        (ANY, LISTED, Settlement.ACK),
-        ("", LISTED, Settlement.NAK),  # the durable's filters are no longer the settings'
-        ("noetl.commands", "", Settlement.NAK),
+        ("", "", Answer.ACK),
+        (ANY, "", Answer.ACK),
+        ("noetl.commands,noetl.commands.*.>", "", Answer.ACK),
+        (ANY, LISTED, Answer.ACK),
+        ("", LISTED, Answer.NAK),  # the durable's filters are no longer the settings'
+        ("noetl.commands", "", Answer.NAK),
         ("", f"{LISTED},system", None),
         (ANY, "legacy,system", None),
         (OF_SYSTEM, "", None),
@@ -114,7 +114,7 @@ SYSTEM_SUBJECTS = ("noetl.commands.system.7", "noetl.commands.system.shard.3.7")
     ],
 )
 def test_command_of_the_pool_system_is_run_where_it_is_named_and_else_passed_over(
-    filters: str, segments: str, answer: Settlement | None, named: str | None, subject: str
+    filters: str, segments: str, answer: Answer | None, named: str | None, subject: str
 ) -> None:
     """On these subjects the Rust plane publishes its own `__orchestrate__` (3.54.0, both run)."""
     variables = {"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments}
@@ -122,7 +122,7 @@ def test_command_of_the_pool_system_is_run_where_it_is_named_and_else_passed_ove
     refusal = ours.refusal(named, subject)
     assert refusal is None or (named or subject) not in ours.welcome
     assert (refusal is None) == (answer is None)
-    assert refusal is None or refusal.is_passed_over == (answer is Settlement.ACK)
+    assert refusal is None or refusal.is_passed_over == (answer is Answer.ACK)
     assert load_settings(variables).has_system_pool == (answer is None)
 
 
@@ -151,8 +151,8 @@ def test_passed_over_commands_are_said_once_with_what_the_plane_needs_and_are_no
     assert (line["event"], line["log_level"]) == ("system_pool_passed_over", "warning")
     assert "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false" in line["advice"]
     assert "NOETL_WORKER_POOL_SEGMENTS" in line["advice"]
-    outcome = acknowledge.system_pool("why")
-    assert (outcome.kind, outcome.settlement) == (OutcomeKind.SYSTEM_POOL, Settlement.ACK)
+    disposition = acknowledge.system_pool("why")
+    assert (disposition.kind, disposition.answer) == (DispositionKind.SYSTEM_POOL, Answer.ACK)
 
 
 def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> None:
@@ -170,12 +170,12 @@ def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> No
 def test_foreign_pool_is_returned_later_and_later_and_kept_before_the_stream_forgets_it() -> None:
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     young = [acknowledge.foreign_pool("why", n, limit_s - 1) for n in (1, 4, 900)]
-    assert {one.kind for one in young} == {OutcomeKind.FOREIGN_POOL}
-    assert {one.settlement for one in young} == {Settlement.NAK}
+    assert {one.kind for one in young} == {DispositionKind.FOREIGN_POOL}
+    assert {one.answer for one in young} == {Answer.NAK}
     assert 0 < young[0].delay_s <= 1.0
     assert acknowledge.MAX_DELAY_S / 10 <= young[2].delay_s <= acknowledge.MAX_DELAY_S
     first = acknowledge.foreign_pool("why", 1, limit_s + 1)
-    assert first.settlement is Settlement.NAK, "its own workers were away: they are given a chance"
+    assert first.answer is Answer.NAK, "its own workers were away: they are given a chance"
     old = acknowledge.foreign_pool("it is for pool 'a'", acknowledge.MIN_SERVER_ERRORS, limit_s + 1)
-    assert (old.kind, old.settlement) == (OutcomeKind.POOL_NOT_SERVED, Settlement.TERM)
+    assert (old.kind, old.answer) == (DispositionKind.POOL_NOT_SERVED, Answer.TERM)
     assert old.reason == "another pool's command: it is for pool 'a'"

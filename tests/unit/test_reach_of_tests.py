@@ -25,6 +25,7 @@ REPLACED_ATTRIBUTES: Final = {
     "engine/test_selection.py": (2, "another interpreter, and a build that was asked to be pure"),
     "integration/test_dead_letters.py": (1, "a worker with real servers looks once a minute"),
     "integration/test_delivery.py": (1, "a worker with real servers asks after 15 s, and their time is not virtual"),
+    "integration/test_doctor.py": (2, "/sys/fs/cgroup belongs to the machine: a folder stands in for it"),
     "integration/test_pipeline.py": (2, "real servers: six deliveries take 48 minutes, and up to 30 s between them"),
     "integration/test_plane_without_nats.py": (2, "a worker with real servers asks once a minute"),
     "local/test_cases.py": (2, "an error that the engine has not, while a case begins in a command of this process"),

@@ -32,7 +32,7 @@ READERS = {
     "tools/http/tokens.py": "an identity at Google",
     "tools/kinds/secrets/secrets.py": "the project of an identity at Google",
     "tools/sources/s3_object.py": "an identity at Amazon",
-    "tools/sources/sources.py": "an emulator of Google's storage",
+    "tools/sources/web_sources.py": "an emulator of Google's storage",
     "tools/kinds/container/cluster.py": "the cluster that the worker runs in",
     "tools/process/process.py": "what commands have of it",
     "tools/process/own_logins.py": "keeps the worker's logins from libraries",

@@ -138,7 +138,7 @@ async def test_stored_result_that_lost_its_end_is_an_error() -> None:
     at = Limited(Dialect.PYTHON)
     payload = await reported(at, SHAPES["text without a space"](5 * MIB))
     at.stored = at.stored[: len(at.stored) // 2] + b'"}'
-    with pytest.raises(ControlPlaneError, match="a stored result is not"):
+    with pytest.raises(ControlPlaneError, match="a packed result in the store is"):
         await whole(at, payload)
 
 

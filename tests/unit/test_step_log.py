@@ -194,15 +194,15 @@ async def ended(scene: Scene, data: bytes | None = None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "outcome"), [(b"{", "not_a_notification"), (None, "retry_later")], ids=["poison", "a proxy's 404"]
+    ("data", "disposition"), [(b"{", "not_a_notification"), (None, "retry_later")], ids=["poison", "a proxy's 404"]
 )
-async def test_outcome_is_one_line_at_debug_and_one_count(data: bytes | None, outcome: str) -> None:
-    before = metrics.OUTCOMES.labels(outcome).value
+async def test_answer_is_one_line_at_debug_and_one_count(data: bytes | None, disposition: str) -> None:
+    before = metrics.DISPOSITIONS.labels(disposition).value
     with capture_logs() as lines:
         await ended(Scene(), data)
-    (line,) = [line for line in lines if line["event"] == "outcome"]
-    assert (line["log_level"], line["outcome"], line["deliveries"]) == ("debug", outcome, 1)
-    assert metrics.OUTCOMES.labels(outcome).value == before + 1
+    (line,) = [line for line in lines if line["event"] == "message_answered"]
+    assert (line["log_level"], line["disposition"], line["deliveries"]) == ("debug", disposition, 1)
+    assert metrics.DISPOSITIONS.labels(disposition).value == before + 1
 
 
 async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
@@ -210,4 +210,4 @@ async def test_second_delivery_of_a_command_in_flight_is_a_line_too() -> None:
     scene.execution.services.in_flight.enter("a", 1)
     with capture_logs() as lines:
         await ended(scene)
-    assert [line["outcome"] for line in lines if line["event"] == "outcome"] == ["redelivered"]
+    assert [line["disposition"] for line in lines if line["event"] == "message_answered"] == ["redelivered"]

@@ -12,7 +12,7 @@ import pytest
 
 from noetl_worker.errors import CommandCancelled, Interrupted
 from noetl_worker.models import ToolResult
-from noetl_worker.models.settlement import Outcome
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.executor import Executor
@@ -33,7 +33,7 @@ class Scene:
         self.worker = Worker(ours)
         self.kept: set[str] = set()
         """Deliveries that are kept alive."""
-        self.answers: dict[str, Outcome] = {}
+        self.answers: dict[str, Disposition] = {}
         keepalive = SimpleNamespace(track=lambda reply, _: self.kept.add(reply), untrack=self.kept.remove)
         without_stop = emitter()
         telling = Emitter(without_stop.ends, without_stop.outbox, self.worker.stopping)
@@ -43,8 +43,8 @@ class Scene:
         self.transport = ScriptedTransport(lambda *_: answer(404, {}))
         self.execution = Executor(ControlPlaneClient(self.transport, ours), services)
 
-    async def _settle(self, delivery: Any, outcome: Outcome, _ids: Any) -> str:
-        self.answers[delivery.reply] = outcome
+    async def _settle(self, delivery: Any, disposition: Disposition, _ids: Any) -> str:
+        self.answers[delivery.reply] = disposition
         return "nak:returned"
 
     def deliver(self, reply: str, settle: Any = None, data: bytes | None = None) -> None:
@@ -101,7 +101,7 @@ async def test_message_that_comes_in_the_very_step_in_which_the_drain_ends_is_re
         scene.worker.request_stop()
     scene.deliver("a")
     assert await scene.drain() is True
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"a": "returned"}
+    assert {reply: disposition.reason for reply, disposition in scene.answers.items()} == {"a": "returned"}
     assert scene.kept == set()
     assert scene.transport.sent == [], "it is not claimed"
 
@@ -127,7 +127,7 @@ async def test_message_that_comes_while_a_cancelled_worker_ends_is_returned_and_
     await asyncio.gather(working, return_exceptions=True)
     for task in list(scene.worker.deliveries.tasks):
         await asyncio.wait({task})
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "returned"}
+    assert {reply: disposition.reason for reply, disposition in scene.answers.items()} == {"late": "returned"}
 
 
 class AnsweredAtTheEnd:
@@ -166,7 +166,7 @@ async def test_what_ends_the_pulling_or_the_watch_is_raised_after_the_drain(part
     puller = SimpleNamespace(run=broken if is_puller else watch, pause=lambda _: scene.deliver("late"))
     with pytest.raises(ConnectionError, match=part):
         await scene.work(puller, watching=watch() if is_puller else broken())
-    assert {reply: outcome.reason for reply, outcome in scene.answers.items()} == {"late": "returned"}
+    assert {reply: disposition.reason for reply, disposition in scene.answers.items()} == {"late": "returned"}
 
 
 async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end() -> None:
@@ -174,10 +174,10 @@ async def test_answer_that_is_on_its_way_when_the_drain_ends_is_given_to_its_end
     scene = Scene()
     stored, may_end = asyncio.Event(), asyncio.Event()
 
-    async def settle(delivery: Any, outcome: Outcome, _ids: Any) -> str:
+    async def settle(delivery: Any, disposition: Disposition, _ids: Any) -> str:
         stored.set()
         await may_end.wait()
-        return await scene._settle(delivery, outcome, _ids)
+        return await scene._settle(delivery, disposition, _ids)
 
     scene.deliver("a", settle, data=b"poison")
     await stored.wait()

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.claim import Claimed
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.claim.text_marks import marks_of
@@ -27,8 +27,8 @@ from noetl_worker.pipeline.command.tool_rules import registry_of
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.pipeline.phases import Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.identity import Identity
@@ -39,7 +39,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.text import json_text
 from noetl_worker.text.secrets import redaction
 from noetl_worker.tools.registry import Registry
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
 """Routes that only ask although they use POST."""
@@ -85,10 +85,10 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalOutcome:
+class LocalResult:
     """The outcome of a local run, with its events."""
 
-    outcome: Outcome
+    disposition: Disposition
     withheld: tuple[Withheld, ...]
     seconds: float
     events: tuple[Mapping[str, Any], ...]
@@ -119,7 +119,7 @@ class LocalRun:
         self._registry = registry or registry_of(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_bytes=1)
-        ends = ends_of(event_ids_of(settings, identity.unique))
+        ends = outcomes_by_dialect(event_ids_of(settings, identity.unique))
         self._services = WorkerServices(
             settings,
             identity,
@@ -140,7 +140,7 @@ class LocalRun:
 
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
-    ) -> LocalOutcome:
+    ) -> LocalResult:
         """Run the command to its end, as after a claim that answered `body`.
 
         Args:
@@ -154,12 +154,12 @@ class LocalRun:
         command = ClaimedCommand(
             claim, envelope, plane, Delivery.without_message(), self._services, progress, worker_id, since
         )
-        outcome = await command.run()
+        disposition = await command.run()
         withheld = tuple(self._transport.withheld[before:])
         events = tuple(
             event for request in withheld if request.path in (SINGLE, BATCH) for event in _events(request.body)
         )
-        return LocalOutcome(outcome, withheld, time.monotonic() - since, events)
+        return LocalResult(disposition, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
         """Return the tool's config as the tool would get it, without secrets; the tool does not run.

@@ -23,6 +23,7 @@ from noetl_worker.bridge.stream_publisher import StreamPublisher
 from noetl_worker.bridge.writer_link import WriterLink
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models.stopping import StopLevel, Stopping
+from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
 from noetl_worker.observability.logging import toggle_debug
 from noetl_worker.observability.probe_server import Page, ProbeServer
 from noetl_worker.observability.probes import Health, pages_of
@@ -34,7 +35,6 @@ from noetl_worker.settings.settings import Settings
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
 """Exit code when records were still held after the drain. They are unacknowledged, so the server sends them again."""
-EXIT_AT_ONCE: Final = 130
 _PULSE_S: Final = 0.5
 log = structlog.get_logger("noetl_worker.bridge")
 
@@ -79,6 +79,7 @@ class Bridge:
         log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
         if self._stops_asked >= 3:
+            log_end(EXIT_AT_ONCE, "stopped_at_once")
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:

@@ -68,7 +68,7 @@ class FeedServer:
         if self._server is not None:
             self._server.close()
         for connection in self.connections:
-            connection.rest()
+            connection.pause_reading()
 
     async def close(self) -> None:
         """Close the connections after their written acknowledgements."""
@@ -81,7 +81,7 @@ class FeedServer:
 
     def _go_on(self) -> None:
         for connection in list(self.connections):
-            connection.go_on()
+            connection.resume_reading()
 
     def admit(self, connection: FeedConnection) -> str | None:
         """Admit a new connection, or return why not. If there are too many, the one silent for longest is closed."""
@@ -145,19 +145,19 @@ class FeedConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._can_write = False
-        self.rest()
+        self.pause_reading()
 
     def resume_writing(self) -> None:
         self._can_write = True
-        self.go_on()
+        self.resume_reading()
 
-    def rest(self) -> None:
+    def pause_reading(self) -> None:
         """Pause reading."""
         if self._is_reading and not self._transport.is_closing():
             self._is_reading = False
             self._transport.pause_reading()
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """Resume reading, after the bytes that are here already."""
         if self._transport.is_closing() or self._server.is_stopping or not self._can_write:
             return
@@ -185,7 +185,7 @@ class FeedConnection(asyncio.Protocol):
         except (FrameTooLarge, NotARecord) as error:
             self._refuse(str(error))
             return
-        self.rest()
+        self.pause_reading()
 
     def _refuse(self, reason: str) -> None:
         self._server.count_refused(self._peer, reason)

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "doctor": ("examine:doctor", "What would keep a worker with these settings from working."),
     "top": ("top:top", "A live view of running workers."),
     "why": ("why:why", "What became of a command."),
+    "failures": ("failures:failures", "Executions that failed lately, by kind, error and step."),
     "report": ("report:report", "A run of the control plane as one page."),
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
@@ -33,7 +34,9 @@ _COMMANDS: Final = {
 """The module and function of each command, and its line in the list of commands, by name."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
 """The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
-_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters"}
+_PROCESSES: Final = ("run", "bridge")
+"""The commands that are processes of a fleet: their logs end with `worker_failed`, not with a line for a person."""
+_GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters", "packages": "packages"}
 """The module of each group of commands, by name."""
 
 
@@ -63,18 +66,27 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except ControlPlaneError as error:
-            say(f"noetl-worker {ctx.invoked_subcommand or 'run'}: {text_of(error)}", err=True)
-            raise typer.Exit(EXIT_NOT_REACHED) from None
         except NoetlWorkerError as error:
-            say(f"noetl-worker: {error}", err=True)
-            raise typer.Exit(EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS) from None
+            raise typer.Exit(_exit_code_after(error, ctx.invoked_subcommand or "run")) from None
 
 
-def app_for(words: Sequence[str] = ()) -> typer.Typer:
+def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
+    """Show the error that ended a command. Return the command's exit code."""
+    if command in _PROCESSES:
+        from noetl_worker.observability.last_words import log_failure
+
+        return log_failure(error)
+    if isinstance(error, ControlPlaneError):
+        say(f"noetl-worker {command}: {text_of(error)}", err=True)
+        return EXIT_NOT_REACHED
+    say(f"noetl-worker: {error}", err=True)
+    return EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS
+
+
+def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Typer:
     """Return the app for these words: only the command they begin with, since loading all commands takes long.
 
-    Without a command (`--help`, an unknown word) the app has every command.
+    Without a command (`--help`, an unknown word) the app has every command; `names_alone`: in name only.
     """
     app = typer.Typer(
         name="noetl-worker",
@@ -86,7 +98,12 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_default)
-    names = {*words[:1]} & {*_COMMANDS, *_GROUPS} or {*_COMMANDS, *_GROUPS}
+    names = {*words[:1]} & {*_COMMANDS, *_GROUPS}
+    if not names and names_alone:
+        for name in (*_COMMANDS, *_GROUPS):
+            app.command(name)(_nothing)
+        return app
+    names = names or {*_COMMANDS, *_GROUPS}
     for name, (place, text) in _COMMANDS.items():
         if name in names:
             module, _, function = place.partition(":")
@@ -97,20 +114,32 @@ def app_for(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+def _nothing() -> None:
+    """Do nothing: a shell asks only for the name of this command."""
+
+
 def main() -> None:
     """Run the console script."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
+    from noetl_worker.cli.plain_values import read_plainly
 
-    answer_the_shell()
+    typed = answer_the_shell()
+    read_plainly()
+    command = next(iter(sys.argv[1:]), "run")
     try:
-        sys.exit(app_for(sys.argv[1:])(prog_name=PROGRAM, standalone_mode=False) or 0)
+        app = app_for(sys.argv[1:] if typed is None else typed, names_alone=typed is not None)
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False) or 0)
     except _USAGE as error:
         where = error.ctx.command_path if error.ctx is not None else PROGRAM
         message = " ".join(error.format_message().replace("Value error, ", "").split())
-        say(f"{where}: {message}", err=True)
+        if command in _PROCESSES:
+            from noetl_worker.observability.last_words import log_end
+
+            log_end(error.exit_code, "setting", error=message)
+        else:
+            say(f"{where}: {message}", err=True)
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(1)
     except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
-        say(f"noetl-worker: {error}", err=True)
-        sys.exit(EXIT_SETTINGS)
+        sys.exit(_exit_code_after(error, command))

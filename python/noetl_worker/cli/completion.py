@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Final
 
 import typer
@@ -15,6 +16,9 @@ from noetl_worker.observability.terminal import say
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
 """Variable that the shell's script sets when it asks for completions."""
+
+
+_STEP: Final = re.compile(r"""(?:^\s*-\s+|[{,]\s*)step:\s*['"]?([\w.-]+)""", re.MULTILINE)
 
 
 class Shell(str, Enum):
@@ -53,9 +57,22 @@ def kinds(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
-def answer_the_shell() -> None:
-    """Prepare the library to answer if the shell's script asks."""
-    if _VARIABLE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]
+def steps(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the steps of the named playbook with this prefix. The file is searched, since it may be half written."""
+    named = [context.params.get("playbook"), *context.args]  # there while the flag has no value yet
+    try:
+        text = Path(str(next(filter(None, named), ""))).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no file is named yet, or none that can be read
+        return []
+    return [name for name in dict.fromkeys(_STEP.findall(text)) if name.startswith(incomplete)]
 
-        completion_init()
+
+def answer_the_shell() -> list[str] | None:
+    """Prepare the library to answer if the shell's script asks. Return the typed words then, else None."""
+    if _VARIABLE not in os.environ:
+        return None
+    from typer.completion import completion_init  # type: ignore[attr-defined]
+
+    completion_init()
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""  # bash; the other shells
+    return typed.split()[1:]

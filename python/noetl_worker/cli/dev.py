@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 
 from noetl_worker.cli.closed_output import StandardOutput
+from noetl_worker.cli.completion import steps
 from noetl_worker.cli.engine_notice import notice_missing_engine
 from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
@@ -56,7 +57,10 @@ _Credential: TypeAlias = Annotated[
     ),
 ]
 _Step: TypeAlias = Annotated[
-    str | None, typer.Option("--step", metavar="NAME", help="Run this step alone; each[2] is an item of its loop.")
+    str | None,
+    typer.Option(
+        "--step", metavar="NAME", help="Run this step alone; each[2] is an item of its loop.", autocompletion=steps
+    ),
 ]
 _With: TypeAlias = Annotated[
     Path | None, typer.Option("--with", metavar="FILE", help="With --step: a JSON object of what its templates see.")
@@ -280,6 +284,7 @@ def settings_beside(
             "WORKER_ID": "dev",
             "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
             "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
+            "NOETL_WORKER_PYTHON_PACKAGES": "wheels",  # an author's own choice, which builds nothing
             "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
             **{name: text for name, text in of_machine.items() if name in (*_RULES, *listed) or is_for_tools(name)},
         },

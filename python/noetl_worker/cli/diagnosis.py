@@ -23,7 +23,7 @@ from noetl_worker.models.wire import context_of
 from noetl_worker.pipeline.delivery import envelope
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.pipeline.outbox.directory import directory_of
-from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.remote.jetstream.comparison import config_filters
 from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.consumer import Found, find
@@ -126,16 +126,16 @@ class Diagnosis:
                 if self._is_ours(command.get("command_id")):
                     self._knows(
                         "machine",
-                        f"{name} at {look['address']} has it: {command.get('phase')}, for {command.get('seconds')} s, "
+                        f"{name} at {look['address']} has it: {command.get('stage')}, for {command.get('seconds')} s, "
                         f"delivery {command.get('deliveries')}",
-                        conclusion=f"a worker of this machine has it: {command.get('phase')}",
+                        conclusion=f"a worker of this machine has it: {command.get('stage')}",
                     )
                     self._story.execution_id = self._story.execution_id or int(command["execution_id"])
                     self._story.event_id = self._story.event_id or int(command["event_id"])
 
     def _ask_outbox(self) -> None:
         try:
-            view = look_into(directory_of(self._settings.outbox_dir))
+            view = read_outboxes(directory_of(self._settings.outbox_dir))
         except OSError as error:
             self._lacks(f"the outbox: {error}")
             return

@@ -35,10 +35,10 @@ class KeptPlane(NamedTuple):
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """Provide a plane with the kept run of this id (execution, command, event, or `last`); None if there is none.
+    """Provide a plane with the kept run of this id (execution, command, event, or `last`).
 
-    Raises:
-        TransportError: there is none, and the control plane that the command asked instead gives no answer.
+    Yield None without a kept run. If the block then asks the control plane in vain, its TransportError also says that
+    no run was kept.
     """
     name, rows = _found(name)
     if not rows:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +15,9 @@ from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from noetl_worker.authoring.run_page.run import ExecutionRun
 
 _SERVER: Final = "NOETL_SERVER_URL"
 _STDOUT: Final = Path("-")
@@ -32,6 +36,9 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Default: run-ID.html; - is standard output."),
     ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="OTHER", help="An execution to show beside it, and what differs.")
+    ] = None,
 ) -> None:
     """Write what the events of an execution say as one HTML page: the graph with
     the way that was taken, a timeline, and of each command input, output, what it
@@ -48,47 +55,62 @@ def report(
 
     try:
         configure_logging("error", "auto")
-        event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output))
+        event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output, against))
     except OSError as error:
         say(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     except ServerRefused as error:
         if not error.is_not_found:
             raise
-        unknown = f"the control plane knows no execution {execution_id} ({text_of(error)})"
+        names = f"{execution_id} or {against}" if against else execution_id
+        unknown = f"the control plane knows no execution {names} ({text_of(error)})"
         say(f"noetl-worker report: {unknown}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
 
 
-async def _report(flags: SettingFlags, name: str, output: Path | None) -> None:
+async def _report(flags: SettingFlags, name: str, output: Path | None, against: str | None) -> None:
+    run, secrets = await _read(flags, name, "ID")
+    other, _ = await _read(flags, against.strip(), "--against") if against is not None else (None, ())
+    _write(run, secrets, output or Path(f"run-{run.execution_id}.html"), other)
+
+
+async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionRun, Sequence[str]]:
+    """Read an execution of `dev` that is kept, or of the control plane. Return it and the secrets of the settings."""
     from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
         name = kept.name if kept else name
         if not name.isdecimal() or (kept and kept.command):
-            raise SettingsError("ID", name, "the id of an execution, or `last` where a run of `dev` is kept")
+            raise SettingsError(source, name, "the id of an execution, or `last` where a run of `dev` is kept")
         settings = settings_to_ask(flags, kept)
-        file, is_interrupted = output or Path(f"run-{name}.html"), kept is not None and kept.is_interrupted
-        await write_report(settings, int(name), file, is_interrupted=is_interrupted)
+        return await _read_run(settings, int(name), is_interrupted=kept is not None and kept.is_interrupted)
 
 
-async def write_report(settings: Settings, execution_id: int, file: Path, *, is_interrupted: bool = False) -> None:
-    """Read the run, write the page, and say so on standard error.
-
-    Args:
-        is_interrupted: whether what the plane calls running was ended.
-
-    Raises:
-        ControlPlaneError: the plane cannot be reached, or knows no such execution.
-        OSError: the file cannot be written.
-    """
-    from noetl_worker.authoring.run_page.page import page_of
+async def _read_run(
+    settings: Settings, execution_id: int, *, is_interrupted: bool
+) -> tuple[ExecutionRun, Sequence[str]]:
     from noetl_worker.authoring.run_page.reading import read_run
 
     run = await read_run(settings, execution_id)
     if is_interrupted and run.status == "RUNNING":
         run.status = "INTERRUPTED"
-    page = page_of(run, settings.secrets())
+    return run, settings.secrets()
+
+
+async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
+    """Read the run, write the page, and say so on standard error.
+
+    Raises:
+        ControlPlaneError: the plane cannot be reached, or knows no such execution.
+        OSError: the file cannot be written.
+    """
+    _write(*await _read_run(settings, execution_id, is_interrupted=False), file)
+
+
+def _write(run: ExecutionRun, secrets: Sequence[str], file: Path, against: ExecutionRun | None = None) -> None:
+    from noetl_worker.authoring.run_page.page import page_of
+
+    page = page_of(run, secrets, against=against)
     if file == _STDOUT:
         say(page, nl=False)
         return

@@ -25,7 +25,7 @@ def run(
 
     It waits for NATS and the control plane, not ready; --no-wait is for jobs.
 
-    Exit codes: 0 drained; 2 a setting is wrong; 3 it could not start (a durable
+    Exit codes: 0 drained; 1 an error that nobody foresaw; 2 a setting is wrong; 3 it could not start (a durable
     or a control plane that no worker can use, or --no-wait); 4 commands were still running at the end of the
     drain and were returned; 6 it ran and could not go on (NATS closed the
     connection for good, the keepalive thread ended): start it again; 130 third

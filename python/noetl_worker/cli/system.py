@@ -26,7 +26,7 @@ _IS_POSIX: Final = os.name == "posix"
 def require_posix() -> None:
     """Raise typer.Exit on a system where commands cannot be started and ended as the tools need."""
     if not _IS_POSIX:
-        from noetl_worker.worker.worker_process import EXIT_CANNOT_START
+        from noetl_worker.observability.last_words import EXIT_CANNOT_START
 
         say(
             "noetl-worker: commands need the processes of a POSIX system: run it on Linux or macOS, "

@@ -32,12 +32,17 @@ def top(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show it once; so in a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a worker, once.")] = False,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="All workers of the durable, on any machine (NOETL_WORKER_FLEET).")
+    ] = False,
     every_s: Annotated[float, typer.Option("--every", metavar="S", min=0.2, help="Seconds between looks.")] = 1.0,
 ) -> None:
     """Show running workers live: what runs and for how long, slots, lag, gate of the control plane, outbox.
 
     Reads /debug/inflight on their probe ports. Workers of another machine need NOETL_WORKER_DEBUG_TOKEN with their
-    value. Without an address, the workers of this user that share NOETL_WORKER_OUTBOX_DIR are found. Ctrl-C ends it.
+    value. Without an address, the workers of this user that share NOETL_WORKER_OUTBOX_DIR are found. --fleet asks all
+    workers of the durable over NATS with NOETL_WORKER_FLEET=nats, here and there; else it shows the plane's registry.
+    Ctrl-C ends it.
 
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
@@ -45,7 +50,7 @@ def top(
     named = [_bare(address) for address in addresses or []]
     is_once = once or as_json or not sys.stdout.isatty()
     try:
-        look = partial(_looks, settings, named)
+        look = partial(_fleet_looks, settings) if fleet else partial(_looks, settings, named)
         code = event_loop.run(_once(look, as_json=as_json) if is_once else _live(look, every_s))
     except KeyboardInterrupt:
         code = 0
@@ -64,6 +69,13 @@ def _bare(address: str) -> str:
     if not is_one:
         raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
     return bare
+
+
+async def _fleet_looks(settings: Settings) -> list[dict[str, Any]]:
+    """Return the state of each worker of the durable (`fleet.fleet_looks`)."""
+    from noetl_worker.cli.fleet import fleet_looks
+
+    return await fleet_looks(settings)
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from noetl_worker.models.case import CaseAction, CaseDecision, Continue, Exit, F
 from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
+    ClaimAnswer,
     Claimed,
-    ClaimOutcome,
     ClaimRefused,
     HeldByOther,
     HeldByThisWorker,
@@ -30,7 +30,7 @@ __all__ = [
     "AuthRefusedClaim",
     "CaseAction",
     "CaseDecision",
-    "ClaimOutcome",
+    "ClaimAnswer",
     "ClaimRefused",
     "Claimed",
     "Command",

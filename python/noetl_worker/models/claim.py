@@ -72,6 +72,6 @@ class ClaimRefused:
     reason: str
 
 
-ClaimOutcome: TypeAlias = (
+ClaimAnswer: TypeAlias = (
     Claimed | AlreadyFinished | HeldByOther | HeldByThisWorker | RetryLater | AuthRefusedClaim | NotFound | ClaimRefused
 )

@@ -45,6 +45,6 @@ class Command:
     redacted: Sequence[str] = ()
     """Paths in `variables` where the plane put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         """Return the ids, step and kind of this command for a log line."""
         return {**ids_of(self), "kind": self.kind}

@@ -24,6 +24,6 @@ class Envelope(NamedTuple):
     pool: str | None
     trace: Mapping[str, JsonValue] | None
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         """Return the ids and step of the command for a log line."""
         return ids_of(self)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from noetl_worker.models.task_try import TaskTry
 from noetl_worker.models.wire import JsonValue
 
 
@@ -41,6 +43,8 @@ class ToolResult:
     stderr: str | None = None
     exit_code: int | None = None
     duration_ms: int | None = None
+    tries: Sequence[TaskTry] = ()
+    """Tries of the tasks, if the tool was a list."""
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
@@ -102,7 +106,8 @@ class ToolResult:
         Args:
             duration_ms: the duration, in milliseconds.
         """
-        return ToolResult(self.status, self.data, self.error, self.stdout, self.stderr, self.exit_code, duration_ms)
+        output = self.stdout, self.stderr, self.exit_code
+        return ToolResult(self.status, self.data, self.error, *output, duration_ms, self.tries)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return this result as JSON (protocol/tasks.md#results).

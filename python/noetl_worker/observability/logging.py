@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from noetl_worker.models.fit import SecretTexts
+from noetl_worker.observability.repeated_lines import RepeatedLines
 from noetl_worker.observability.terminal import harmless
 from noetl_worker.observability.tracing import add_trace_ids
 from noetl_worker.text.secrets import redaction
@@ -125,6 +126,7 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             redact_line,
+            _repeated,
             *([_harmless_line] if as_console else []),
             renderer,
         ],
@@ -158,6 +160,14 @@ def level_is_on(level: int) -> bool:
     """Return True if log lines of this level are written."""
     is_enabled = getattr(structlog.get_logger().bind(), "is_enabled_for", None)  # structlog has it from 25.1 on
     return is_enabled is None or bool(is_enabled(level))
+
+
+_repeated: Final = RepeatedLines(lambda: level_is_on(logging.DEBUG))
+
+
+def flush_repeated(*, at_once: bool = False) -> None:
+    """Write what lines that repeat by cause held back for a minute; `at_once`: all of it."""
+    _repeated.flush(at_once=at_once)
 
 
 def toggle_debug(usual: str) -> None:

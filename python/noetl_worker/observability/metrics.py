@@ -13,15 +13,15 @@ from prometheus_client import ProcessCollector, generate_latest
 from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
+    ClaimAnswer,
     Claimed,
-    ClaimOutcome,
     ClaimRefused,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
     RetryLater,
 )
-from noetl_worker.models.settlement import OutcomeKind, Settlement, assert_never
+from noetl_worker.models.disposition import Answer, DispositionKind, assert_never
 from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogram
 from noetl_worker.observability.tool_times import ToolTimes
 from noetl_worker.process.threads import OWN_NAMES, TOOL_NAMES, WORK
@@ -85,8 +85,8 @@ EVENT_EMIT_DURATION: Final = Histogram(
 )
 EVENT_EMIT_RETRIES: Final = Counter("noetl_worker_event_emit_retries", "Event requests sent again", ["event_type"])
 EVENT_EMIT_FAILED: Final = Counter("noetl_worker_event_emit_failed", "Event sets that the plane refused for good")
-OUTCOMES: Final = Counter("noetl_worker_outcomes", "Notifications by how they ended", ["outcome"])
-SETTLEMENTS: Final = Counter("noetl_worker_settlements", "Answers to JetStream", ["settlement"])
+DISPOSITIONS: Final = Counter("noetl_worker_dispositions", "Notifications by how they ended", ["disposition"])
+ANSWERS: Final = Counter("noetl_worker_answers", "Answers to JetStream", ["answer"])
 DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"])
 DEAD_LETTERS_KEPT: Final = Gauge(
     "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers; looked at once a minute"
@@ -201,13 +201,13 @@ POOL_WAITING: Final = Gauge(
 LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run")
 BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"])
 
-ENDED: Final = {kind: OUTCOMES.labels(kind.value) for kind in OutcomeKind}
-SETTLED: Final = {settlement: SETTLEMENTS.labels(settlement.value) for settlement in Settlement}
+ENDED: Final = {kind: DISPOSITIONS.labels(kind.value) for kind in DispositionKind}
+ANSWERED: Final = {answer: ANSWERS.labels(answer.value) for answer in Answer}
 
 for _pool in (OWN_NAMES, TOOL_NAMES, WORK):
     POOL_WAITING.labels(_pool)
-for _kind in OutcomeKind:
-    if _kind.settlement is Settlement.TERM:
+for _kind in DispositionKind:
+    if _kind.answer is Answer.TERM:
         DEAD_LETTERS.labels(_kind.value)
 for _what in ("acknowledge", "pull", "other"):
     PERMISSION_VIOLATIONS.labels(_what)
@@ -225,7 +225,7 @@ for _event in _EVENTS:
     EVENT_EMIT_RETRIES.labels(_event)
 
 
-def claim_ended(claim: ClaimOutcome, took_s: float) -> None:
+def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
     """Count one claim in the upstream's four words."""
     PULL_DURATION.observe(took_s)
     match claim:

@@ -51,5 +51,19 @@ class Outage:
             self._failures = self._unsaid = 0
             return line
 
+    def rest(self, *, at_once: bool = False) -> int | None:
+        """Return how many failures no line has told; None: the last line is not a minute ago, nor `at_once`.
+
+        They count as told now.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said < SAID_EVERY_S and not at_once:
+                return None
+            unsaid, self._unsaid = self._unsaid, 0
+            if unsaid:
+                self._said = now
+            return unsaid
+
     def _times(self, now: float) -> dict[str, object]:
         return {"since": self._since, "for_s": round(now - self._began, 1)}

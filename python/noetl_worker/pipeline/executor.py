@@ -1,10 +1,10 @@
 """The whole path of one command, from a message's bytes to the answer to JetStream. Start reading here.
 
-    bytes -(1) delivery -(2) envelope -(3) claim -(4) command -(5) tool -(6) cases -(7) events -(8) acknowledge
+    bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
 Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
 after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
-task runs all stages; `phases.py` says how a stop of the worker ends each.
+task runs all stages; `stages.py` says how a stop of the worker ends each.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, RetryLater
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
@@ -25,7 +25,7 @@ from noetl_worker.pipeline.delivery import acknowledge, envelope
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import Seen
 from noetl_worker.pipeline.delivery.pools import Pools
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
@@ -47,12 +47,12 @@ class Executor:
     traces: DeliveryTraces | None = None
     """Makes the traces. None: tracing is off."""
 
-    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Outcome | None:
+    async def run(self, delivery: Delivery, progress: Progress | None = None) -> Disposition | None:
         """Take one delivery to its outcome. Return None when another delivery of the same message will be answered
         instead.
 
         Args:
-            progress: the phase of this delivery; the worker reads it and stops the command through it.
+            progress: the stage of this delivery; the worker reads it and stops the command through it.
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
@@ -89,12 +89,12 @@ class Executor:
         finally:
             in_flight.leave(notification.command_id, delivery.stream_sequence)
 
-    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Outcome:
+    async def _claim_and_run(self, notification: Envelope, delivery: Delivery, progress: Progress) -> Disposition:
         if self.services.emitter.stopping.is_draining:
             return acknowledge.returned()
-        progress.enter(Phase.CLAIMING)
+        progress.enter(Stage.CLAIMING)
         plane: Plane | None = None
-        claim: ClaimOutcome
+        claim: ClaimAnswer
         try:
             plane = await self.client.plane(notification.server_url)
             worker_id = self.services.identity.name_for(plane.dialect)
@@ -113,8 +113,8 @@ class Executor:
             self.client.auth_refused(plane.url)
         if progress.is_stopping:
             return acknowledge.returned()
-        wait_s = plane.retry_pace.after(claim, delivery.tries) if plane is not None else 0.0
-        return acknowledge.after_claim(
+        wait_s = plane.retry_pace.least_wait_s(claim, delivery.tries) if plane is not None else 0.0
+        return acknowledge.answer_to_claim(
             claim,
             delivery.tries,
             message_age_s=delivery.age_s(),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
-"""Variable with the descriptor of the file or socket. Only the new start has it, until the file is read."""
+"""Variable that tells the restarted process which descriptor has its variables; removed when they are read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
 _KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _KEPT_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")

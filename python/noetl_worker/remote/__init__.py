@@ -1,1 +1,1 @@
-"""What is said to NATS and to a control plane."""
+"""Connections and requests to NATS and to a control plane."""

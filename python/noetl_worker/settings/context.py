@@ -69,5 +69,7 @@ def _read(path: Path, name: str) -> Mapping[str, Any]:
         allowed = f"the name of a context of the NATS CLI, or the path of its file ({path}: {reason})"
         raise SettingsError(_VARIABLE, name, allowed) from None
     if not isinstance(found, dict):
-        raise SettingsError(_VARIABLE, name, f"a context's file has a JSON object ({path})")
+        raise SettingsError(
+            _VARIABLE, name, f"{path} holds JSON that is not an object: name a context file of the NATS CLI"
+        )
     return found

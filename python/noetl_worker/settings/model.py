@@ -269,6 +269,12 @@ class Settings(ToolSettings, NatsSettings):
         help="finished commands that have a log line; sampled: those that failed, and of the others 50 a second, above "
         "that one of 100 (docs/operate.md)",
     )
+    fleet: str = setting(
+        "NOETL_WORKER_FLEET",
+        "off",
+        values.choice("off", "nats"),
+        help="nats: answers `top --fleet` on noetl.workers.DURABLE.status; who may publish there learns what runs",
+    )
 
     # ── ids ──
     snowflake_node_id: int | None = setting(

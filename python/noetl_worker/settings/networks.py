@@ -48,7 +48,7 @@ class Networks:
     items: tuple[tuple[str, Network], ...]
 
     @classmethod
-    def of(cls, items: Iterable[str]) -> Networks:
+    def parse(cls, items: Iterable[str]) -> Networks:
         """Make the list. Raises ValueError for an item that is neither a name nor a network."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))

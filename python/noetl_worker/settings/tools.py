@@ -30,6 +30,31 @@ class ToolSettings:
         help="interpreters and virtual environments that a python step may name besides the worker's own, separated by "
         "`:`; *: any; empty: none, and any where NOETL_WORKER_ISOLATION is off, as in `dev`",
     )
+    python_packages: str = setting(
+        "NOETL_WORKER_PYTHON_PACKAGES",
+        "off",
+        values.choice("off", "wheels", "any"),
+        help="whether the packages that python steps name are installed; wheels: nothing is built, any: setup code of "
+        "strangers runs too (docs/tools/python.md); `dev`: wheels",
+    )
+    packages_dir: str = setting(
+        "NOETL_WORKER_PACKAGES_DIR",
+        help="directory of installed packages, shared by the workers of a machine; empty: `packages` in "
+        "STATE_DIRECTORY, else `noetl-worker/packages` in XDG_STATE_HOME or ~/.local/state",
+    )
+    packages_mb: int = setting(
+        "NOETL_WORKER_PACKAGES_MB",
+        "4096",
+        values.integer(1),
+        unit="MiB",
+        help="size of that directory above which the least recently used packages are removed, those in use never",
+    )
+    uv_config: str = setting(
+        "UV_CONFIG_FILE",
+        source="uv",
+        help="uv's own settings for packages: index, mirror, constraints, wheelhouse; empty: those of the user and the "
+        "machine",
+    )
     google_hosts: tuple[str, ...] = setting(
         "NOETL_WORKER_GOOGLE_HOSTS",
         "googleapis.com,*.googleapis.com",

@@ -40,7 +40,7 @@ class NullCharacters(NamedTuple):
     """The value with U+FFFD in their place."""
 
     @classmethod
-    def of(cls, packed: bytes) -> NullCharacters:
+    def find(cls, packed: bytes) -> NullCharacters:
         marked = packed.replace(_BACKSLASH, _NO_JSON).replace(NULL_MARK, _REPLACEMENT.encode())
         place = without_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
         return cls(place, json_text.loads_exact(marked.replace(_NO_JSON, _BACKSLASH)))

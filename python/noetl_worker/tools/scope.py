@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-import structlog
-
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models import stopping
 from noetl_worker.models.tool_result import ToolResult
@@ -20,7 +18,6 @@ from noetl_worker.tools.contract import Stop
 TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
 SHUTDOWN: Final = "shutdown"
-log = structlog.get_logger("noetl_worker.tool")
 
 
 class CallScope:
@@ -41,9 +38,9 @@ class CallScope:
         *,
         poll_s: float = 0.0,
         until_cancelled: Callable[[], Awaitable[None]] | None = None,
-        who: Callable[[], dict[str, object]] = dict,
+        log_ids: Callable[[], dict[str, object]] = dict,
     ) -> None:
-        self._stop, self._who = stop, who
+        self._stop, self._who = stop, log_ids
         self._timeout_s, self._poll_s, self._grace_s = timeout_s, poll_s, stopping.TOOL_S
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None
@@ -111,6 +108,9 @@ class CallScope:
         task.cancel()
         await asyncio.wait({task}, timeout=self._grace_s)
         if not task.done():
+            import structlog  # here: `check` runs no tool
+
+            log = structlog.get_logger("noetl_worker.tool")
             log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s)
         elif not task.cancelled():
             task.exception()  # keeps asyncio from warning of an exception nobody read

@@ -1,4 +1,4 @@
-"""The deliveries that a worker has at the same time. Each is a task with a phase, from arrival to answer."""
+"""The deliveries that a worker has at the same time. Each is a task with a stage, from arrival to answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from noetl_worker.models.settlement import Outcome, OutcomeKind
+from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import REPORT_S, TOOL_S, StopLevel
 from noetl_worker.observability import metrics
@@ -18,15 +18,15 @@ from noetl_worker.observability.command_lines import CommandLines
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report.emitter import Emitter
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.worker.readings import PULSE_S
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
-Settle: TypeAlias = Callable[[Delivery, Outcome, Callable[[], dict[str, object]]], Awaitable[str | None]]
+Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
 """Time from the end of the grace period until all commands are returned: the tool is interrupted, its command
 reported."""
@@ -128,9 +128,9 @@ class Deliveries:
         """Start work on a message, or return the message when the worker is stopping or full."""
         progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
-            outcome = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
-            progress.enter(Phase.SETTLING)
-            work = self._answer(settle, delivery, outcome, progress)
+            disposition = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
+            progress.enter(Stage.ANSWERING)
+            work = self._answer(settle, delivery, disposition, progress)
         else:
             executor.services.keepalive.track(delivery.reply, delivery.received_at)
             work = self._handle(delivery, executor, settle, progress)
@@ -141,47 +141,48 @@ class Deliveries:
 
     async def _handle(self, delivery: Delivery, executor: Executor, settle: Settle, progress: Progress) -> None:
         try:
-            outcome = await executor.run(delivery, progress)
+            disposition = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
-            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.who())
-            outcome = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
-        progress.outcome = outcome
-        progress.enter(Phase.SETTLING)
+            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.log_ids())
+            disposition = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
+        progress.disposition = disposition
+        progress.enter(Stage.ANSWERING)
         try:
-            if outcome is None:
+            if disposition is None:
                 metrics.DUPLICATES.inc()
                 if self.lines.is_debug:
-                    ids = progress.who()
-                    log.debug("outcome", outcome="redelivered", stream_sequence=delivery.stream_sequence, **ids)
+                    ids = progress.log_ids()
+                    sequence = delivery.stream_sequence
+                    log.debug("message_answered", disposition="redelivered", stream_sequence=sequence, **ids)
                 return
-            await self._answer(settle, delivery, outcome, progress)
+            await self._answer(settle, delivery, disposition, progress)
         finally:
             executor.services.keepalive.untrack(delivery.reply)
 
-    async def _answer(self, settle: Settle, delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
-        metrics.ENDED[outcome.kind].value += 1
+    async def _answer(self, settle: Settle, delivery: Delivery, disposition: Disposition, progress: Progress) -> None:
+        metrics.ENDED[disposition.kind].value += 1
         has_lines = self.lines.is_on
         reported_at = time.monotonic() if has_lines else 0.0
-        ended = await settle(delivery, outcome, progress.who)
+        ended = await settle(delivery, disposition, progress.log_ids)
         if ended is not None:
             self.settled[ended] += 1
         if has_lines:  # after the answer, so that a blocked log delays no message
-            self._log(delivery, outcome, progress, reported_at)
+            self._log(delivery, disposition, progress, reported_at)
 
-    def _log(self, delivery: Delivery, outcome: Outcome, progress: Progress, reported_at: float) -> None:
-        is_finished = outcome.kind is OutcomeKind.REPORTED and not progress.has_line
+    def _log(self, delivery: Delivery, disposition: Disposition, progress: Progress, reported_at: float) -> None:
+        is_finished = disposition.kind is DispositionKind.REPORTED and not progress.has_line
         share = self.lines.share(progress.tool_at + progress.tool_s) if is_finished else 0.0
         if share:
             _log_finished(progress, share, reported_at)
         elif self.lines.is_debug:
-            _log_outcome(delivery, outcome, progress)
+            _log_answer(delivery, disposition, progress)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         progress = self.tasks[task]
         del self.tasks[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.who())
+            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.log_ids())
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
@@ -189,18 +190,17 @@ def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
     spent, failure = progress.spent(), progress.failure
     report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
     handled = {"failure": failure} if failure is not None else {}  # handled by a case of the step
-    kind = OutcomeKind.REPORTED.value
-    log.info("outcome", outcome=kind, share=share, **progress.who(), **spent, report_s=report_s, **handled)
+    log.info("command_finished", share=share, **progress.log_ids(), **spent, report_s=report_s, **handled)
 
 
-def _log_outcome(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+def _log_answer(delivery: Delivery, disposition: Disposition, progress: Progress) -> None:
     log.debug(
-        "outcome",
-        outcome=outcome.kind.value,
-        settlement=outcome.settlement.value,
-        delay_s=round(outcome.delay_s, 2),
-        cause=outcome.text,
+        "message_answered",
+        disposition=disposition.kind.value,
+        answer=disposition.answer.value,
+        delay_s=round(disposition.delay_s, 2),
+        cause=disposition.text,
         stream_sequence=delivery.stream_sequence,
         deliveries=delivery.num_delivered,
-        **progress.who(),
+        **progress.log_ids(),
     )

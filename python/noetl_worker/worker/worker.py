@@ -24,17 +24,19 @@ from noetl_worker.models.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability import metrics
 from noetl_worker.observability.command_lines import CommandLines
-from noetl_worker.observability.logging import toggle_debug
+from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
+from noetl_worker.observability.logging import flush_repeated, toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
-from noetl_worker.pipeline.delivery.dead_letter import DeadLetters, settle_delivery
+from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
 from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.delivery.pools import Pools
+from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.outbox import Outbox
@@ -63,7 +65,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.deliveries import Deliveries
 from noetl_worker.worker.readings import PULSE_S, Readings
 from noetl_worker.worker.recovery.adoption import Adoption
-from noetl_worker.worker.recovery.ends import ends_of
+from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
 from noetl_worker.worker.startup import Startup
 
@@ -73,7 +75,6 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
 """Exit code when commands still ran after the drain timeout or a second signal; they were returned."""
-EXIT_AT_ONCE: Final = 130
 _CREDENTIALS_S: Final = 600.0
 """Interval of checks when credentials expire: their files are replaced while the worker runs."""
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
@@ -114,7 +115,7 @@ class Worker:
         )
         self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
         self._batches = RecentBatches()
-        ends = ends_of(event_ids_of(settings, self.identity.unique), self._batches)
+        ends = outcomes_by_dialect(event_ids_of(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)
@@ -141,6 +142,7 @@ class Worker:
         log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
         if self._stops_asked >= 3:
+            log_end(EXIT_AT_ONCE, "stopped_at_once")
             os._exit(EXIT_AT_ONCE)
 
     def handle_signals(self) -> None:
@@ -208,6 +210,7 @@ class Worker:
             if self.connection is not None:
                 await self.connection.close()
             pulse.cancel()
+            flush_repeated(at_once=True)
             log.info("stopped", settled=dict(self.settled))
 
     def _warn_of_stream(self, durable: Durable, plane: Plane) -> Durable:
@@ -318,8 +321,8 @@ class Worker:
                 raise WorkerBroken(connection.why_closed())
             if not self._keepalive.is_alive():
                 raise WorkerBroken(
-                    "the keepalive thread has ended: deliveries would pass to other workers while they run here. "
-                    "Please report the log's keepalive_died"
+                    "the keepalive thread has ended: deliveries would pass to other workers while they run here",
+                    reason="keepalive",
                 )
             if self._credentials.is_on and await self._let_in(plane):
                 if self.stopping.level >= StopLevel.DRAIN:  # stopped meanwhile: a draining worker never pulls again
@@ -379,6 +382,7 @@ class Worker:
     async def _pulse(self, readings: Readings) -> None:
         while True:
             readings.take()
+            flush_repeated()
             self.health.pulse = time.monotonic() + PULSE_S
             await asyncio.sleep(PULSE_S)
 

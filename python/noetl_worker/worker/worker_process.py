@@ -19,8 +19,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, SettingsError, WorkerBroken
-from noetl_worker.observability.terminal import say
+from noetl_worker.errors import WorkerBroken
 from noetl_worker.observability.tracing import end_of_traces, provider_of
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.process import event_loop, handed_down
@@ -32,10 +31,6 @@ from noetl_worker.tools.process.confinement import hide_memory
 from noetl_worker.tools.process.own_logins import hide_own_logins
 from noetl_worker.worker.probe_addresses import announced
 
-EXIT_SETTINGS: Final = 2
-EXIT_CANNOT_START: Final = 3
-EXIT_BROKEN: Final = 6
-"""Exit code of a worker that broke after its start. A restart may succeed, unlike after a 3."""
 _M_MMAP_THRESHOLD: Final = -3
 """The parameter's number in malloc.h."""
 _LARGE_BYTES: Final = 1024 * 1024
@@ -53,9 +48,11 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         settings = load_settings(flags=flags)
         if settings.isolation == "off":  # a `.env` file may set it, which the start did not read
             hide_memory(False)
+        from noetl_worker.observability.last_words import log_errors_of_threads
         from noetl_worker.observability.logging import configure_logging
 
         configure_logging(settings.log_level, "auto")
+        log_errors_of_threads()
         if handed_down.PARENT not in os.environ:  # otherwise the supervisor has logged it
             _warn_of_unknown_settings()
             if settings.unused:
@@ -70,12 +67,10 @@ def run_process(flags: Mapping[str, str | None]) -> int:
             _leave(event_loop.run(_supervise(settings, of_workers)))
         _give_large_buffers_back()
         return event_loop.run(_work(settings, is_one_of_several=is_one_of_several))
-    except (SettingsError, EngineUnavailable) as error:
-        _print_error(str(error))
-        return EXIT_SETTINGS
-    except (JetStreamError, ControlPlaneError) as error:
-        _print_error(f"cannot start: {error}")
-        return EXIT_CANNOT_START
+    except (Exception, KeyboardInterrupt) as error:
+        from noetl_worker.observability.last_words import log_failure
+
+        return log_failure(error)
 
 
 def _warn_of_unknown_settings() -> None:
@@ -85,10 +80,6 @@ def _warn_of_unknown_settings() -> None:
             variables=list(unknown),
             advice=advice_on(unknown),
         )
-
-
-def _print_error(text: str) -> None:
-    say(f"noetl-worker: {text}", err=True)
 
 
 def _leave(code: int) -> NoReturn:
@@ -159,6 +150,7 @@ async def _supervise(settings: Settings, variables: Mapping[str, str]) -> int:
 
 
 async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
+    from noetl_worker.observability.last_words import log_failure
     from noetl_worker.observability.logging import add_to_each_line
     from noetl_worker.remote.plane.identity import Identity
     from noetl_worker.worker.worker import Worker
@@ -178,8 +170,7 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
         with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
             code = await worker.run()
     except WorkerBroken as error:
-        _print_error(f"cannot go on: {error}; start it again")
-        code = EXIT_BROKEN
+        code = log_failure(error)
     if provider is not None:
         end_of_traces(provider)
     _leave(code)

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.excerpts import counted, duration, glance, one_line, printable
+from noetl_worker.authoring.dev.excerpts import counted, cut, duration, glance, one_line, printable
 from noetl_worker.authoring.dev.failures import About, Failure, LoopItem, failure_lines
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.models.spellings import STEP_OF_TASKS
+from noetl_worker.authoring.run_page.tasks import passed_failure
+from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.observability.terminal import harmless_json
 from noetl_worker.text.json_text import dumps
@@ -26,6 +27,10 @@ from noetl_worker.tools.process.live_output import PrintedLine
 
 _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"})
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
+_RESULT: Final = "  result: "
+_MOST_ROWS: Final = 3
+"""Most rows of a terminal that an output takes."""
+_NARROW: Final = 80
 _MOST_FAILURES: Final = 5
 """Failures of one step that the summary shows."""
 
@@ -44,6 +49,8 @@ class StepRun:
     failed: int = 0
     began_at: float | None = None
     ended_at: float | None = None
+    passed: int = 0
+    """Commands with a failure that a rule let pass."""
     text: str = ""
     """Summary of the last result, or the error's first line."""
     failures: list[Failure] = field(default_factory=list)
@@ -74,6 +81,8 @@ class Happening:
     seconds: float | None = None
     value: JsonValue = None
     failure: Failure | None = None
+    passed: str = ""
+    """Failure that a rule let pass."""
 
 
 @dataclass(slots=True)
@@ -86,6 +95,8 @@ class Timeline:
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
     """The row and claim time of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
+    _lists: dict[str, LoggedEvent] = field(default_factory=dict)
+    """Results of lists of tasks until their last event, which tells what a rule let pass, by command id."""
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
         """Note an event. Return a happening if there is one to show, or None."""
@@ -105,7 +116,11 @@ class Timeline:
             self._claimed[ref] = run, event.created_at
             run.began_at = run.began_at or event.created_at
             return Happening("started", run, about)
-        if event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
+        if event.event_type == "call.done" and run.kind in SEQUENCES:
+            self._lists[ref] = event
+        elif event.event_type == "command.completed" and (result := self._lists.pop(ref, None)) is not None:
+            return self._end(result, run, ref, about, passed_failure(event.result_context.get("tasks")))
+        elif event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
             return self._end(event, run, ref, about)
         return None
 
@@ -113,7 +128,7 @@ class Timeline:
         """Return (step, command id, seconds) of the running commands."""
         return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
 
-    def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About) -> Happening:
+    def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About, passed: str = "") -> Happening:
         self._ended.add(ref)
         run.ended_at = event.created_at
         _, began_at = self._claimed.get(ref, (run, event.created_at))
@@ -122,7 +137,9 @@ class Timeline:
         run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
         if error is None:
             run.done += 1
-            return Happening("done", run, about, seconds, value)
+            run.passed += bool(passed)
+            run.text = f"let pass: {one_line(passed)}" if passed else run.text
+            return Happening("done", run, about, seconds, value, passed=passed)
         # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
         run.failed += 1
         ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
@@ -191,6 +208,8 @@ class LineView(View):
         self._console = console
         self._began_at = time.time()
         self._begun = 0
+        is_narrow = console.is_terminal and console.width < _NARROW
+        self._names = 12 if is_narrow else 26
 
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None:
         self._began_at, self._begun = execution.started_at, self._begun + 1
@@ -201,19 +220,23 @@ class LineView(View):
         run, at = happening.run, max(0.0, event.created_at - self._began_at)
         text = run.kind if happening.seconds is None else f"{duration(happening.seconds):>8}  {run.text}"
         name = happening.about.name(run.step)
-        self._print(f"{at:8.3f}s  {happening.word:<8} {name:<26} {text}".rstrip())
+        self._print(self._in_rows(f"{at:8.3f}s  {happening.word:<8} {name:<{self._names}} {text}".rstrip()))
 
     def printed(self, line: PrintedLine, about: About) -> None:
         stream = "" if line.stream == "stdout" else f" ({line.stream})"
         text = printable(about.places.in_file(line.text, line.step))
         name = replace(about, item=self.timeline.items.get(line.command_id)).name(line.step)
-        self._print(f"{name}{stream} | {text}")
+        self._print(self._in_rows(f"{name}{stream} | {text}"))
 
     def summary(self, execution: Execution, *, is_interrupted: bool = False, where: str = "") -> None:
         first, *more = closing_lines(execution, self.timeline, is_interrupted=is_interrupted, where=where)
         self._print(first if self._begun == 1 else f"{first} ({execution.path}: execution {execution.execution_id})")
         for line in more:
-            self._print(line)
+            self._print(self._in_rows(line) if line.startswith(_RESULT) else line)
+
+    def _in_rows(self, line: str) -> str:
+        """Cut a line to a few rows of the terminal. In a pipe or a file it stays whole."""
+        return cut(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -244,6 +267,8 @@ class JsonView(View):
         if happening.seconds is not None:
             line["duration_ms"] = round(happening.seconds * 1000, 1)
             line["result"] = happening.value
+        if happening.passed:
+            line["let_pass"] = happening.passed
         if happening.failure is not None:
             line |= {"error": happening.failure.error, "details": failure_lines(happening.failure)}
         self._write(line)
@@ -318,6 +343,8 @@ def closing_lines(
     status = "INTERRUPTED" if is_interrupted else execution.status
     failed = sum(bool(run.failed) for run in runs)
     passed_over = f", {counted(failed, 'step')} failed" if failed and execution.status == "COMPLETED" else ""
+    if passed := sum(run.passed for run in runs):
+        passed_over += f", {counted(passed, 'failure')} let pass"
     lines = [
         f"{status}{passed_over} in {duration(lasted(execution))}: {counted(len(runs), 'step')}, "
         f"{counted(commands, 'command')}",
@@ -337,7 +364,7 @@ def closing_lines(
     if execution.error and (where or not any(run.failed for run in runs)):
         lines.append(f"  error: {at}{execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
-        lines.append(f"  result: {last}")
+        lines.append(f"{_RESULT}{last}")
     if is_interrupted:  # what was cut off is the last line, for a Ctrl-C is often not meant for what ran
         running = [
             f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"

@@ -59,7 +59,7 @@ class DevControlPlane(PlaneState):
         """Create a plane. Without `nats_url`, nothing is published (HTTP only)."""
         super().__init__(settings, nats_url=nats_url)
         self.app: Final = build_app(self, route_table(self))
-        """The routes as an ASGI application, for tests without a socket; see `settle`."""
+        """The routes as an ASGI application, for tests without a socket; see `finish_work`."""
         self._port = self.settings.port
         self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -126,7 +126,7 @@ class DevControlPlane(PlaneState):
         while True:
             await self.batches.queued.wait()
             self.batches.queued.clear()
-            await self.settle()
+            await self.finish_work()
 
     # ── for tests ───────────────────────────────────────────────────────────────────────────────
 
@@ -186,7 +186,7 @@ class DevControlPlane(PlaneState):
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
-    async def settle(self) -> None:
+    async def finish_work(self) -> None:
         """Process the queued batches and publish what follows; a started plane does this by itself."""
         self.batches.work_off()
         await self.dispatcher.flush()

@@ -20,7 +20,6 @@ from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.failures import About, LoopItem
 from noetl_worker.authoring.dev.kept.rows import rows_of
 from noetl_worker.authoring.dev.kept.runs import KeptRuns
-from noetl_worker.authoring.dev.live_page import live_page
 from noetl_worker.authoring.dev.live_view import View, view_for
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
@@ -103,7 +102,7 @@ async def run_playbook(
     async with (
         NatsServer(has_login=True) as nats,
         DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
-        live_page(plane) if keep else nullcontext("") as page,
+        _page(plane) if keep else nullcontext("") as page,
     ):
         document["workload"] = {"server_url": plane.url, "nats_url": nats.url, **document["workload"]}
         for credential in known:
@@ -130,6 +129,12 @@ async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str
     """Register the playbooks beside the file. Return the places in each, by its path."""
     found = await asyncio.to_thread(neighbours, file)
     return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
+
+
+def _page(plane: DevControlPlane) -> AbstractAsyncContextManager[str]:
+    from noetl_worker.authoring.dev.live_page import live_page  # its server is loaded for a run that stays
+
+    return live_page(plane)
 
 
 @contextmanager

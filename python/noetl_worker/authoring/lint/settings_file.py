@@ -82,7 +82,7 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
     if given.get("plane") not in (None, *_PLANES):
         raise PlaybookError(f"{source}: plane is '{given['plane']}', not {' or '.join(_PLANES)}")
     if not isinstance(given.get("strict", False), bool):
-        raise PlaybookError(f"{source}: strict is true or false")
+        raise PlaybookError(f"{source}: strict is {given['strict']!r}: write true or false")
 
 
 def credential_names(file: Path) -> Sequence[str]:

@@ -11,7 +11,10 @@ from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunC
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, context_of, fields_of
 
+NOTES: Final = frozenset({"answer", "case", "cases_skipped", "cases_skipped_count", "output", "tasks", "warnings"})
+"""Names of what a worker adds to the last event (pipeline/report/results.py)."""
 _CALL_ENDS: Final = ("call.done", "call.error")
+_NOT_OF_ITEM: Final = frozenset({"_first", "_index", "_last", "_total", "loop_event_id"})
 _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
 
@@ -83,6 +86,7 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
             command.started = at
         command.state = command.state if is_over else CommandState.RUNNING
     elif name in _CALL_ENDS:
+        command.is_raised |= name == "call.error"
         if not is_over:  # the first outcome counts (protocol/claim.md#races)
             _end(command, dialect.outcome(event), at)
     elif name in _COMMAND_ENDS:
@@ -91,6 +95,8 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
             _end(command, outcome, at)
         command.stdout, command.stderr = command.stdout or outcome.stdout, command.stderr or outcome.stderr
         command.error = command.error or outcome.error
+        command.notes = {key: value for key, value in context_of(event).items() if key in NOTES}
+        command.is_raised |= name == "command.failed"
         if outcome.is_failed:
             command.state = CommandState.FAILED
 
@@ -105,6 +111,11 @@ def printed(fields: dict[str, Any]) -> tuple[str, str]:
     """Remove stdout and stderr from a result and return them. The page shows them separately."""
     stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
     return stdout, stderr
+
+
+def item_in(names: Mapping[str, JsonValue]) -> JsonValue:
+    """Return the names of a loop's item with their values, or None."""
+    return {name: value for name, value in fields_of(names.get("iter")).items() if name not in _NOT_OF_ITEM} or None
 
 
 def command_of(event: Mapping[str, Any]) -> str:

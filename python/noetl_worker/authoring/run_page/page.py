@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from noetl_worker import __version__
 from noetl_worker.authoring.run_page.layout import lay_out
-from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand, RunStep
+from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand, RunStep, RunTask
 from noetl_worker.authoring.run_page.shown_values import ShownValues, visible
 from noetl_worker.models.wire import JsonValue
 
-_SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "page.js")
+_SCRIPTS: Final = ("words.js", "graph.js", "details.js", "timeline.js", "compare.js", "page.js")
 _IN_SCRIPT: Final = {
     ord("<"): "\\u003c",
     ord(">"): "\\u003e",
@@ -39,6 +39,7 @@ def page_of(
     *,
     written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
+    against: ExecutionRun | None = None,
 ) -> str:
     """Return the whole HTML file.
 
@@ -47,6 +48,7 @@ def page_of(
         own_secrets: the secrets of this process, which are redacted in all values.
         written: time of writing, in seconds since 1970; None: now.
         runs: for a page that is served and follows its execution, the other executions (see `data_of`).
+        against: another execution to compare with.
     """
     style, is_live = _file("page.css"), runs is not None
     script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(["live.js"] if is_live else [])))])
@@ -54,7 +56,7 @@ def page_of(
         "policy": _policy(style, script, is_live=is_live),
         "style": style,
         "script": script,
-        "data": in_script(data_of(run, own_secrets, written=written, runs=runs)),
+        "data": in_script(data_of(run, own_secrets, written=written, runs=runs, against=against)),
     }
     before, *rest = _file("page.html").split("{{")
     return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
@@ -93,9 +95,21 @@ def data_of(
     *,
     written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
+    against: ExecutionRun | None = None,
 ) -> dict[str, Any]:
     """Return the data for the page's script. `runs` has {id, path, state, at} of each execution to choose from."""
-    values, written = ShownValues(run, own_secrets), time.time() if written is None else written
+    others = [against] if against is not None else []
+    values = ShownValues([run, *run.children, *others], own_secrets)
+    written = time.time() if written is None else written
+    return {
+        **_execution(run, values, written),
+        "children": {visible(child.execution_id): _execution(child, values, written) for child in run.children},
+        "against": _execution(against, values, written) if against is not None else None,
+        "runs": [{name: visible(text) for name, text in one.items()} for one in runs or ()],
+    }
+
+
+def _execution(run: ExecutionRun, values: ShownValues, written: float) -> dict[str, Any]:
     numbers = {name: number for number, name in enumerate(run.steps)}
     moments = (moment for command in run.commands for moment in (command.issued, command.ended) if moment is not None)
     begin = run.started if run.started is not None else min(moments, default=written)
@@ -118,7 +132,6 @@ def data_of(
         "steps": [_step(step, numbers, values) for step in run.steps.values()],
         "graph": _graph(run.steps, numbers) if len(run.steps) <= _MOST_DRAWN else None,
         "commands": [_command(command, numbers, begin, values) for command in run.commands],
-        "runs": [{name: visible(text) for name, text in one.items()} for one in runs or ()],
     }
 
 
@@ -148,8 +161,9 @@ def _graph(steps: Mapping[str, RunStep], numbers: Mapping[str, int]) -> dict[str
 def _command(command: RunCommand, numbers: Mapping[str, int], begin: float, values: ShownValues) -> dict[str, Any]:
     shown = {
         "step": numbers[command.step],
-        "state": command.state.value,
+        "state": "passed" if command.passed else command.state.value,
         "item": command.item,
+        "value": values.value(command.value),
         "kind": visible(command.kind),
         "id": visible(command.command_id),
         "event": str(command.event_id or ""),
@@ -159,12 +173,38 @@ def _command(command: RunCommand, numbers: Mapping[str, int], begin: float, valu
         "ended": _since(begin, command.ended),
         "attempts": command.attempts,
         "worker": visible(command.worker),
-        "error": values.text(command.error),
-        "input": values.value(command.input),
+        "error": values.text(command.error or command.passed),
+        "answer": values.printed("", command.answer),
+        "input": [] if command.tasks else values.value(command.input),
+        "tasks": [_task(task, values) for task in command.tasks],
+        "child": visible(command.child),
         "output": values.value(command.output),
         "printed": values.printed("stdout", command.stdout) + values.printed("stderr", command.stderr),
     }
     return {name: value for name, value in shown.items() if value not in (None, "", [])}
+
+
+def _task(task: RunTask, values: ShownValues) -> dict[str, Any]:
+    shown = {
+        "name": visible(task.name),
+        "kind": visible(task.kind),
+        "input": values.value(task.input),
+        "output": values.value(task.output),
+        "tries": [_try(one, values) for one in task.tries],
+    }
+    return {name: value for name, value in shown.items() if value not in (None, "", [])}
+
+
+def _try(one: Mapping[str, JsonValue], values: ShownValues) -> dict[str, Any]:
+    return {
+        "state": "done" if one.get("status") == "ok" else "failed",
+        "at": one.get("at_ms"),
+        "took": one.get("duration_ms"),
+        "then": visible(str(one.get("then") or "")),
+        "error": values.text(str(one.get("error") or "")),
+        "answer": values.printed("", str(one.get("answer") or "")),
+        "printed": [text for name in ("stdout", "stderr") for text in values.printed(name, str(one.get(name) or ""))],
+    }
 
 
 def _since(begin: float, moment: float | None) -> float | None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.authoring.run_page.command_events import ToolOutcome, number_of, printed, step_of, text_of, time_of
+from noetl_worker.authoring.run_page.command_events import (
+    NOTES,
+    ToolOutcome,
+    number_of,
+    printed,
+    step_of,
+    text_of,
+    time_of,
+)
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.models.wire import context_of, fields_of
 
@@ -25,6 +33,8 @@ class PythonRunEvents:
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
         stdout, stderr = printed(fields_of(fields.pop("output", None))) if _has_output(fields) else printed(fields)
+        if event.get("event_type") in ("command.completed", "command.failed"):
+            fields = {name: value for name, value in fields.items() if name not in NOTES}
         reference = fields_of(event.get("result")).get("reference")
         if reference is not None:
             fields["reference"] = reference
@@ -96,6 +106,7 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
         command_id,
         number_of(event.get("event_id")),
         item=item if isinstance(item, int) else None,
+        names=fields_of(context.get("render_context")),
         after=nodes.get(number_of(event.get("parent_event_id"))),
         issued=time_of(event.get("created_at")),
         input=config,

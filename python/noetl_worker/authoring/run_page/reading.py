@@ -6,20 +6,26 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.authoring.run_page.command_events import RunDialect, fold, number_of
+from noetl_worker.authoring.run_page.command_events import RunDialect, fold, item_in, number_of
 from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.authoring.run_page.python_events import PythonRunEvents
-from noetl_worker.authoring.run_page.run import ExecutionRun
+from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
 from noetl_worker.authoring.run_page.steps import steps_of
-from noetl_worker.errors import ControlPlaneError
+from noetl_worker.authoring.run_page.tasks import add_tasks
+from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models.wire import Dialect, fields_of
+from noetl_worker.pipeline.command.command import is_reference
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 MOST_ASKED: Final = 1000
 """Most commands that are asked for one by one."""
+MOST_STORED: Final = 1000
+"""Most commands whose names are read from the result store."""
+MOST_CHILDREN: Final = 20
+_PLAYBOOKS: Final = ("playbook", "playbooks")
 _AT_ONCE: Final = 4
 _PAGE: Final = 200
 """Events of a page (recorded: pyworker-loop-parallel-events). `page` counts from 1 [source NoETL 4.26.0]."""
@@ -37,7 +43,75 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
 
 
 async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
-    """Read an execution from `plane`. Of the commands that no event describes, ask for at most `most_asked`."""
+    """Read an execution from `plane`, and those that its commands started.
+
+    Of the commands that no event describes, at most `most_asked` are asked for.
+    """
+    run = await _read_one(plane, execution_id, most_asked)
+    family, missing = [run], 0
+    for member in family:
+        for command in member.commands:
+            command.child = _child_of(command, member)
+            if command.child and command.child not in {one.execution_id for one in family}:
+                if len(family) > MOST_CHILDREN or (found := await _child(plane, command.child)) is None:
+                    missing += 1
+                else:
+                    family.append(found)
+    run.children = family[1:]
+    if missing:
+        run.notes.append(f"{missing} child executions are not shown: at most {MOST_CHILDREN} are read, if they exist.")
+    return run
+
+
+async def _add_names(plane: Plane, run: ExecutionRun) -> None:
+    """Read the names that templates saw, where the plane has stored them apart, and note each loop's item."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(command: RunCommand) -> None:
+        async with turns:
+            try:
+                value, _ = await plane.stored_result(str(command.names["ref"]), command.names)
+            except ControlPlaneError:  # it has expired
+                value = None
+        command.names = fields_of(value)
+
+    stored = [command for command in run.commands if is_reference(command.names)]
+    await asyncio.gather(*map(read, stored[:MOST_STORED]))
+    for command in stored[MOST_STORED:]:
+        command.names = {}
+    lost = sum(not command.names for command in stored)
+    if lost:
+        run.notes.append(
+            f"The item of {lost} of {len(stored)} commands is not shown: the plane has stored it apart, at most "
+            f"{MOST_STORED} are read, and it may have expired."
+        )
+    for command in run.commands:
+        if command.item is not None:
+            command.value = item_in(command.names)
+
+
+async def _child(plane: Plane, name: str) -> ExecutionRun | None:
+    """Read a child execution, or return None if the plane does not know it."""
+    try:
+        return await _read_one(plane, int(name), MOST_ASKED)
+    except ServerRefused as error:
+        if not error.is_not_found:
+            raise
+        return None
+
+
+def _child_of(command: RunCommand, run: ExecutionRun) -> str:
+    """Return the id of the execution that a command started, from its output; "" if there is none."""
+    kind = command.kind or run.steps[command.step].kind
+    outputs = [(kind, command.output), *((task.kind, task.output) for task in command.tasks)]
+    for kind, output in outputs:
+        name = str(fields_of(output).get("execution_id") or "")
+        if kind in _PLAYBOOKS and name.isdecimal():
+            return name
+    return ""
+
+
+async def _read_one(plane: Plane, execution_id: int, most_asked: int) -> ExecutionRun:
     dialect = _DIALECTS[plane.dialect]
     detail = await plane.execution_detail(execution_id)
     events = await _all_events(plane, execution_id, detail)
@@ -50,6 +124,8 @@ async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST
             f"no event has it, and at most {most_asked} commands are asked for."
         )
     run.commands = fold(dialect, events, asked)
+    await _add_names(plane, run)
+    add_tasks(run.commands, plane.rules.names)
     if plane.rules.infers_completion and (inferred := inferred_end(detail.get("status"), events)):
         run.inferred = inferred
         run.notes.append(f"COMPLETED is {inferred}.")

@@ -19,6 +19,18 @@ class CommandState(str, Enum):
 
 
 @dataclass(slots=True)
+class RunTask:
+    """A task of a command that is a list."""
+
+    name: str
+    kind: str = ""
+    input: JsonValue = None
+    output: JsonValue = None
+    tries: Sequence[Mapping[str, JsonValue]] = ()
+    """Tries as the last event names them (pipeline/report/results.py)."""
+
+
+@dataclass(slots=True)
 class RunCommand:
     """A command. A field that no event has stays empty."""
 
@@ -29,6 +41,8 @@ class RunCommand:
     state: CommandState = CommandState.WAITING
     item: int | None = None
     """Index of its item, in a loop."""
+    value: JsonValue = None
+    """Names of the item with their values."""
     kind: str = ""
     after: str | None = None
     """Step whose end led to this command."""
@@ -44,6 +58,19 @@ class RunCommand:
     stdout: str = ""
     stderr: str = ""
     error: str = ""
+    is_raised: bool = False
+    """True if an event calls the command itself failed, and not only its tool."""
+    passed: str = ""
+    """Failure that a rule let pass."""
+    answer: str = ""
+    """Body of a failed answer."""
+    names: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Names that the templates of its tasks see."""
+    notes: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Notes of the worker in the last event: `tasks`, `answer`, `case`."""
+    tasks: Sequence[RunTask] = ()
+    child: str = ""
+    """Id of the execution that it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +110,5 @@ class ExecutionRun:
     """The evidence for the plane's COMPLETED, if no event says so."""
     notes: list[str] = field(default_factory=list)
     """Notes about missing values, and why they are missing."""
+    children: list[ExecutionRun] = field(default_factory=list)
+    """Executions that its commands started, theirs included."""

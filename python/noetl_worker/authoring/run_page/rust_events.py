@@ -75,6 +75,7 @@ def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[
         command_id,
         event_id,
         item=_item_of(command_id),
+        names=fields_of(fields_of(asked.get("context")).get("render_context")),
         kind=str(meta.get("tool_kind") or ""),
         issued=time_of(event.get("created_at")),
         input=fields_of(asked.get("context")).get("tool_config"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from noetl_worker.authoring.run_page.run import ExecutionRun
@@ -22,15 +22,18 @@ ShownText: TypeAlias = list[Any]
 
 
 class ShownValues:
-    """The values of one execution, ready to be shown."""
+    """The values of executions on one page, ready to be shown."""
 
-    def __init__(self, run: ExecutionRun, own_secrets: Iterable[str] = ()) -> None:
-        """Collect the secrets named in the inputs of the execution and its commands, to redact them everywhere."""
-        known = KnownSecrets(tuple(own_secrets))
-        for given in (run.workload, *(command.input for command in run.commands)):
+    def __init__(self, runs: Sequence[ExecutionRun], own_secrets: Iterable[str] = ()) -> None:
+        """Collect the secrets named in the inputs of the executions and their commands, to redact them everywhere."""
+        known, commands = KnownSecrets(tuple(own_secrets)), [command for run in runs for command in run.commands]
+        for given in (*(run.workload for run in runs), *(command.input for command in commands)):
             known.add_inline(given)
+        for command in commands:
+            if command.tasks:  # what stands under these names is rendered into their inputs
+                known.add_inline(dict(command.names))
         self._secrets = known.texts()
-        share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(run.commands)))
+        share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(commands)))
         self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
 
     def text(self, text: str) -> str:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from noetl_worker.cli.doctor import machine, nats, outbox, plane, tls, variables
 from noetl_worker.cli.doctor.finding import Finding
+from noetl_worker.pipeline.command.tool_rules import packages_closed
 from noetl_worker.process.open_files import raise_open_files_limit
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets.redaction import redact_text
+from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process.machine import memory_bytes
 
 
@@ -22,6 +24,7 @@ async def examine(settings: Settings) -> list[Finding]:
         variables.names(os.environ, Path(".env"), settings),
         machine.engine_in_use(),
         machine.isolation(settings, machine.lacking()),
+        machine.packages(settings, uv_program(), packages_closed(settings)),
         machine.descriptors(settings, raise_open_files_limit()),
         machine.memory(settings, memory_bytes()),
         *tls.of_settings(settings),

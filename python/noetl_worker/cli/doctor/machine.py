@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from noetl_worker import engine
@@ -17,10 +17,18 @@ _OWN_FILES: Final = 200
 """Files the worker itself opens: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8
 """Pipes and sockets of one command that starts a process or asks a server."""
-_OWN_MIB: Final = 100
+_OWN_MB: Final = 40.0
+"""Memory of a worker without a command."""
+_TEMPLATE_MB: Final = 25.0
+"""Memory of the processes that commands with a process of their own are forked from."""
+_MB_PER_SLOT: Final[Mapping[str, float]] = {"python": 2.5, "shell": 1.7}
+"""Memory of one running command by kind, beside what its code loads and holds (docs/operate.md#memory)."""
+_MB_PER_OTHER_SLOT: Final = 0.2
+"""The same for a kind that runs in the worker's own process."""
+_MB: Final = 1_000_000
+_MIB: Final = 100
 _MIB_PER_COMMAND: Final = 64
 """Memory of an interpreter with a small script's imports; only the author knows a command's real need."""
-_MIB: Final = 1 << 20
 
 
 def engine_in_use(name: str = engine.ENGINE) -> Finding:
@@ -56,6 +64,24 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
     return fine("isolation", settings.isolation, wanted)
 
 
+def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
+    """Check what installs the packages of python steps.
+
+    `uv`: its path, if it is there. `closed`: their directory, if commands cannot change it.
+    """
+    mode = settings.python_packages
+    if mode == "off":
+        return fine("packages of python steps", "off", "")
+    if uv is None:
+        fix = "pip install 'noetl-worker[packages]', or put uv on PATH"
+        return wrong("packages of python steps", f"{mode}, and no uv", "uv", fix)
+    if not closed:
+        found, wanted = f"{mode}, by {uv}, where commands can change them", "uv, and a directory closed to commands"
+        fix = "NOETL_WORKER_PACKAGES_DIR=/var/lib/noetl-packages, outside of home, working and temporary directory"
+        return warning("packages of python steps", found, wanted, fix)
+    return fine("packages of python steps", f"{mode}, by {uv}, in {closed[0]}", "uv")
+
+
 def descriptors(settings: Settings, limit: int | None) -> Finding:
     """Check the limit on open files. `limit`: the soft limit after `run` raised it to the hard one."""
     slots = settings.max_concurrent
@@ -70,18 +96,32 @@ def descriptors(settings: Settings, limit: int | None) -> Finding:
     return fine("descriptors", str(limit), wanted) if limit >= good else warning("descriptors", str(limit), wanted, fix)
 
 
+def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
+    """Return the memory of a worker whose slots all run this kind, and hold so much data each."""
+    own = _OWN_MB + (_TEMPLATE_MB if kind in _MB_PER_SLOT else 0.0)
+    return own + slots * (_MB_PER_SLOT.get(kind, _MB_PER_OTHER_SLOT) + data_mb)
+
+
 def memory(settings: Settings, there_bytes: int) -> Finding:
-    """Check that the machine or container has memory for the worker and a process per slot; 0 bytes: unknown."""
-    slots, own = settings.max_concurrent, settings.process_memory_mb
-    each = own or _MIB_PER_COMMAND
-    needed = _OWN_MIB + slots * each
-    of = "that NOETL_WORKER_PROCESS_MEMORY_MB allows" if own else "a small process takes"
-    wanted = f"{needed} MiB: {_OWN_MIB} and {each} for each of {slots} slots, as {of}"
-    there = there_bytes // _MIB
+    """Check that the machine or its cgroup has memory for the worker and all slots; 0 bytes: unknown."""
+    slots, processes, own = settings.max_concurrent, settings.processes, settings.process_memory_mb
+    kind = next((kind for kind in _MB_PER_SLOT if _may_run(settings, kind)), "http")
+    base = needed_mb(kind, 0)
+    each = own * (1 << 20) / _MB if own else needed_mb(kind, 1) - base
+    needed = processes * (base + slots * each)
+    of = "that NOETL_WORKER_PROCESS_MEMORY_MB allows" if own else f"{kind} takes, and what its code holds"
+    wanted = f"{needed:.0f} MB: {base:.0f} and {each:.1f} for each of {slots} slots, as {of}"
+    wanted += f"; {processes} processes" if processes > 1 else ""
+    there = there_bytes / _MB
     if not there:
         return unknown("memory", "the system does not say", wanted)
-    if there >= needed:
-        return fine("memory", f"{there} MiB", wanted)
-    most = max(1, (there - _OWN_MIB) // each)
+    left = (there - needed) / (processes * slots)
+    if left >= 0:
+        return fine("memory", f"{there:.0f} MB; {left:.1f} MB are left for what the code of each slot holds", wanted)
+    most = max(1, int((there / processes - base) / each))
     fix = f"WORKER_MAX_CONCURRENT={most}, or a container with more memory"
-    return warning("memory", f"{there} MiB", wanted, fix)
+    return warning("memory", f"{there:.0f} MB", wanted, fix)
+
+
+def _may_run(settings: Settings, kind: str) -> bool:
+    return kind not in settings.kinds_deny and (not settings.kinds or kind in settings.kinds)

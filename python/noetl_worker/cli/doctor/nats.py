@@ -21,7 +21,14 @@ from noetl_worker.remote.jetstream.comparison import (
     rows_of_stream,
 )
 from noetl_worker.remote.jetstream.connection import Connection, connect
-from noetl_worker.remote.jetstream.consumer import DEFAULT_STREAM, ENSURE, Found, find, of_another_stream, take_stream
+from noetl_worker.remote.jetstream.consumer import (
+    DEFAULT_STREAM,
+    ENSURE,
+    Found,
+    find,
+    other_owner_text,
+    use_stream_text,
+)
 from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.remote.jetstream.trial import server_version
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT, covers
@@ -77,7 +84,7 @@ async def _behind(
         *_stream(found, settings, owner, is_made_bare=is_made_bare),
         *_durable(found, settings),
         *_dead_letters(found, settings),
-        *await _others(connection, found, settings),
+        *await _check_other_durables(connection, found, settings),
         await _clock(connection, found, now),
     ]
 
@@ -89,7 +96,7 @@ def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare
     """Check the stream. `owner`: the stream that has the subject if the settings' stream does not exist."""
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
-        return [wrong("stream", of_another_stream(found.stream, owner, settings), wanted, take_stream(owner))]
+        return [wrong("stream", other_owner_text(found.stream, owner, settings), wanted, use_stream_text(owner))]
     if found.stream_info is None:
         return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
     rows = rows_of_stream(found.stream_info["config"], settings, is_made_bare=is_made_bare)
@@ -142,7 +149,7 @@ def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
 # ── who else is there ───────────────────────────────────────────────────────────────────────────
 
 
-async def _others(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
+async def _check_other_durables(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
     """Check waiting pulls on the durable, and other durables of the stream that get the same commands."""
     if found.stream_info is None:
         return []

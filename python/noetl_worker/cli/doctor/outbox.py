@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.pipeline.outbox.directory import directory_of, require_own_directory
 from noetl_worker.pipeline.outbox.outbox import MAX_BYTES, MAX_ROWS
-from noetl_worker.pipeline.outbox.reading import look_into
+from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.settings.settings import Settings
 
 _LEAST_FREE: Final = 64 << 20
@@ -45,7 +45,7 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
     """Check the rows of living and dead processes against the limits at which a worker stops pulling."""
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
-        seen = look_into(directory_of(settings.outbox_dir))
+        seen = read_outboxes(directory_of(settings.outbox_dir))
     except OSError as error:
         return unknown(check, str(error), wanted)
     waiting, total = len(seen.kept), seen.bytes

@@ -70,7 +70,7 @@ class ComparisonView:
     def is_fine(self) -> bool:
         """True if all is as wanted. After --apply, fields left to a person's decision count as fine, so that an install
         does not wait for it."""
-        return all(row.agrees or (self.is_applied and row.is_left_to_somebody) for row in self._rows)
+        return all(row.agrees or (self.is_applied and row.is_accepted_difference) for row in self._rows)
 
     @property
     def _rows(self) -> list[ComparedField]:
@@ -138,7 +138,7 @@ class ComparisonView:
         lines = []
         for row in part.rows:
             if not row.agrees:
-                kind = "warning: " if self.is_applied and row.is_left_to_somebody else ""
+                kind = "warning: " if self.is_applied and row.is_accepted_difference else ""
                 lines += [f"{kind}{part.what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
                 lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(part)
         return lines

@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from noetl_worker.errors import DocumentError
-from noetl_worker.models.settlement import OutcomeKind, Settlement
+from noetl_worker.models.disposition import Answer, DispositionKind
 from noetl_worker.observability.terminal import harmless, operator_console, plain_table, say_json
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.remote.jetstream.api import moment
@@ -20,7 +20,7 @@ from noetl_worker.remote.jetstream.message_search import StoredMessage
 from noetl_worker.text import json_text
 from noetl_worker.text.secrets.redaction import excerpt, redact_text, redact_value
 
-REASONS: Final = tuple(kind.value for kind in OutcomeKind if kind.settlement is Settlement.TERM)
+REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is Answer.TERM)
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")

@@ -9,18 +9,18 @@ from typing import Any
 
 import typer
 
-from noetl_worker.authoring.local_run import LocalOutcome, LocalRun
+from noetl_worker.authoring.local_run import LocalResult, LocalRun
 from noetl_worker.cli.system import EXIT_INTERRUPTED
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability.terminal import say, say_json
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.tools.process.live_output import PrintedLine
 
 
 async def done_here(
     local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str
-) -> LocalOutcome:
+) -> LocalResult:
     """Run the command to its end or until Ctrl-C.
 
     Raises:
@@ -35,14 +35,14 @@ async def done_here(
     return done
 
 
-def print_result(done: LocalOutcome, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
+def print_result(done: LocalResult, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
     """Print the result as it would be reported to the plane: one line about it, then JSON.
 
     `output` has the lines that the tool has printed, for the JSON form.
     """
     call = done.call
     if call is None:
-        say(f"nothing would be reported: {done.outcome.text or done.outcome.kind.value}", err=True)
+        say(f"nothing would be reported: {done.disposition.text or done.disposition.kind.value}", err=True)
         return
     payload: dict[str, Any] = dict(call["payload"])
     if as_json:
@@ -61,7 +61,7 @@ def print_line(line: PrintedLine) -> None:
     say(f"{line.stream} | {line.text}", err=True)
 
 
-def print_requests(done: LocalOutcome, *, as_json: bool) -> None:
+def print_requests(done: LocalResult, *, as_json: bool) -> None:
     """Print every request that was not sent, word for word."""
     for withheld in done.withheld:
         request = {"method": withheld.method, "path": withheld.path, "body": withheld.body}

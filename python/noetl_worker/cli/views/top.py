@@ -17,6 +17,8 @@ def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
     address = str(look.get("address"))
     if "error" in look:
         return Group(Text(f"{address}: {harmless(str(look['error']))}", style="red"), Text(""))
+    if "registered" in look:
+        return Text(harmless(_registered(look["registered"], address)))
     worker: Mapping[str, Any] = look.get("worker") or {}
     state = Text()
     name = worker.get("worker_id", "(it starts)")
@@ -26,6 +28,19 @@ def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
         harmless(f"{'ready' if is_ready else 'NOT READY'}: {look.get('reason')}"), style="green" if is_ready else "red"
     )
     return Group(state, *(Text(harmless(line)) for line in _lines(look, worker)), _commands(look, height), Text(""))
+
+
+def _registered(row: Mapping[str, Any], address: str) -> str:
+    """Return the line of a worker that is known from the plane's registry alone."""
+    labels = row.get("labels") or {}
+    said = {
+        "last heartbeat": row.get("heartbeat"),
+        "slots": row.get("capacity"),
+        "pool": labels.get("pool_name"),
+        "version": labels.get("version"),
+    }
+    known = [f"{name} {value}" for name, value in said.items() if value]
+    return f"{row.get('name')} at {address}  " + ", ".join([str(row.get("status")), *known])
 
 
 def _lines(look: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
@@ -51,7 +66,7 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
         return Text("nothing runs", style="dim")
     table = plain_table(
         Column("for", justify="right", no_wrap=True, min_width=6),
-        Column("phase", no_wrap=True, min_width=9),
+        Column("stage", no_wrap=True, min_width=9),
         Column("kind", no_wrap=True, min_width=8, max_width=14),
         Column("step", overflow="ellipsis", no_wrap=True, max_width=16),
         Column("deliveries", justify="right", no_wrap=True, min_width=10),
@@ -61,7 +76,7 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
     for command in shown:
         cells = (
             duration(command.get("seconds") or 0),
-            command.get("phase"),
+            command.get("stage"),
             command.get("kind") or "-",
             command.get("step") or "-",
             command.get("deliveries") or "-",

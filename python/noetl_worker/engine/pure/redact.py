@@ -114,7 +114,7 @@ def _named_by(key: str) -> Named:
 
 
 named_by: Final = ByShortKey(_named_by, most=4096).__getitem__
-"""Function that returns what a key says about its value, judged by whole words and pairs of words."""
+"""Function that returns whether a key's words mean a secret (see `Named`)."""
 
 
 def _is_secret_word(previous: str, word: str) -> bool:

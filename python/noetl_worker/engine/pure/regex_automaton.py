@@ -115,7 +115,7 @@ class Automaton:
         return following, steps
 
     def _made(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
-        beside = self._beside(char)
+        beside = self._class_with(char)
         reached, steps = self._reached(state.places, _LOOKS[state.before, beside])
         if reached is None:
             return self._found, steps
@@ -159,7 +159,7 @@ class Automaton:
                     waiting.append(place + distance)
         return taking, len(seen)
 
-    def _beside(self, char: str) -> int:
+    def _class_with(self, char: str) -> int:
         if self._sees_lines and char == "\n":
             return _LINE
         return _WORD if self._sees_words and char in self._word else _OTHER

@@ -1,4 +1,4 @@
-"""Stage 3: claim the command. One table gives the meaning of every answer of the control plane.
+"""Claiming: claim the command. One table gives the meaning of every answer of the control plane.
 
 A 409 has several meanings, and the meaning decides between ack and nak (protocol/claim.md#python-plane).
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker.errors import AnswerTooLarge, MaybeProcessed, TransportError
-from noetl_worker.models.claim import AuthRefusedClaim, Claimed, ClaimOutcome, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, ClaimRefused, NotFound, RetryLater
+from noetl_worker.models.disposition import assert_never
 from noetl_worker.models.fit import LESS_ADVICE
-from noetl_worker.models.settlement import assert_never
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.claim.text_marks import marks_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
@@ -22,7 +22,7 @@ LOST_ANSWER_TRIES: Final = 3
 _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
-async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOutcome:
+async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAnswer:
     """Claim the command of a `command.issued` event once. Errors of a server or network are outcomes, never raised."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
@@ -38,7 +38,7 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimOut
     raise AssertionError("the last try returns")
 
 
-def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET503 - the last row does not return
+def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return
     """Return the meaning of one answer (the table of docs/delivery.md; protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
@@ -62,7 +62,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimOutcome:  # noqa: RET
             assert_never(means)
 
 
-def _read_success(answer: Response) -> ClaimOutcome:
+def _read_success(answer: Response) -> ClaimAnswer:
     body = answer.json()
     if type(body) is not dict:
         return _no_object(answer)
@@ -75,7 +75,7 @@ def _read_success(answer: Response) -> ClaimOutcome:
     return Claimed(body, marks_of(answer.body))
 
 
-def _no_object(answer: Response) -> ClaimOutcome:
+def _no_object(answer: Response) -> ClaimAnswer:
     what = f"claim answered {answer.status} with a body that is not a JSON object"
     if answer.error is not None:
         what = f"{what} ({answer.error})"

@@ -21,5 +21,5 @@ async def until_cancelled(plane: Plane, command: Command, every_s: float) -> Non
             if await plane.is_cancelled(command.execution_id):
                 return
         except ControlPlaneError as error:
-            log.warning("cancellation_unknown", **command.who(), error=str(error))
+            log.warning("cancellation_unknown", **command.log_ids(), error=str(error))
         await asyncio.sleep(every_s)

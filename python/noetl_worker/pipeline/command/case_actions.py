@@ -1,7 +1,7 @@
-"""Stage 6: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
+"""Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
-Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. Only `set_var`
-acts here, before the terminal events, so its failure fails the command.
+Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. `set_var` alone
+runs here. It runs before the terminal events, so if it fails, the command fails.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
 
     decision = cases.match_cases(command.cases, command.variables, result.data, render)
     if decision.skipped:
-        step_log = StepLog(log.bind(**command.who()), warned or Warned(), command)
+        step_log = StepLog(log.bind(**command.log_ids()), warned or Warned(), command)
         for skipped in decision.skipped:
             metrics.CASES_SKIPPED.inc()
             step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
@@ -70,14 +70,14 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     given = {action.name: action.value}  # the plane stores the value in clear text
     kept = await redaction.passed_on(given, redaction.known_here())
     if has_null(packed := json_text.dumps(kept)):
-        refusal = NullCharacters.of(packed).refusal("the variable")
+        refusal = NullCharacters.find(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
     try:
         await until_it_passes(
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=COMMAND_TRIES,
-            ids=command.who,
+            ids=command.log_ids,
         )
     except ControlPlaneError as error:
         raise ToolError(

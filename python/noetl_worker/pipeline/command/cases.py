@@ -1,4 +1,4 @@
-"""Stage 6: matches the cases of a command on the engine. Templates are rendered here, when a condition reaches them.
+"""Deciding: matches the cases of a command on the engine. Templates are rendered here, when a condition reaches them.
 
 differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
 C059); a case that does not parse is reported, not dropped silently.

@@ -1,4 +1,4 @@
-"""A command that this worker has claimed, up to its reported outcome: stages 4 to 7 of `executor.py`."""
+"""A command that this worker has claimed, up to its reported outcome: the stages from preparing to reporting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import structlog
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted, ResourceShortage, ServerRefused, ToolError
 from noetl_worker.models.claim import Claimed
 from noetl_worker.models.command import Command
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.fit import FitRules, SecretTexts
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.report import Report
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.observability import metrics
@@ -29,10 +29,10 @@ from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
-from noetl_worker.pipeline.phases import Phase, Progress
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.start_notes import Start, StartNotes
 from noetl_worker.remote.plane.client import Plane
@@ -98,7 +98,7 @@ class ClaimedCommand:
             plane,
             self.notification.event_id,
             self.worker_id,
-            who=command.who,
+            log_ids=command.log_ids,
             claimed_at=self.claimed_at,
             is_expired=partial(_may_be_anothers, plane, self.delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
@@ -123,8 +123,8 @@ class ClaimedCommand:
     async def _possible_starts(self, noted: int) -> int:
         """Return how many of the noted starts can have happened.
 
-        The first delivery of a message is noted only if the message is a copy. Starts by other messages are among the
-        claims recorded by the plane, of which this command's is the last.
+        A message's first delivery is noted only if the message is a copy. Starts by other messages show as claims that
+        the plane recorded; the last claim is this command's own.
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:
@@ -133,11 +133,16 @@ class ClaimedCommand:
         try:
             claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
         except ControlPlaneError as error:
-            log.warning("claims_not_counted", **command.who(), error=str(error))
+            log.warning(
+                "claims_not_counted",
+                **command.log_ids(),
+                error=str(error),
+                advice="do nothing: only this message's deliveries count as starts",
+            )
             return earlier
         return min(noted, max(earlier, claims - 1))
 
-    async def run(self) -> Outcome:
+    async def run(self) -> Disposition:
         """Run the tool, match the cases, and report the outcome. If the worker stops first, return the command to the
         stream."""
         progress = self.progress
@@ -145,28 +150,30 @@ class ClaimedCommand:
             try:
                 if progress.is_stopping:
                     raise Interrupted
-                progress.enter(Phase.PREPARING)
+                progress.enter(Stage.PREPARING)
                 starts = self.services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
                 progress.absorb(stop)
-                progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
+                progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
-            progress.enter(Phase.REPORTING, is_issuing=self._events.is_issuing)
-            return report if isinstance(report, Outcome) else await self._report(report)
+            progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
+            return report if isinstance(report, Disposition) else await self._report(report)
         except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the outcome
             progress.absorb(stop)
             return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
             self._events.abandon()
 
-    async def _noted(self, starts: StartNotes) -> Report | Outcome:
-        async with starts.of(self._events.command, self.services.slots, self._possible_starts) as start:
+    async def _noted(self, starts: StartNotes) -> Report | Disposition:
+        async with starts.noted(self._events.command, self.services.slots, self._possible_starts) as start:
             return await self._perform(start)
 
-    async def _perform(self, start: Start | None = None) -> Report | Outcome:
-        """Run stages 4 to 7a. An error becomes the report of a failure, or returns the command before it had an
-        effect."""
+    async def _perform(self, start: Start | None = None) -> Report | Disposition:
+        """Run the stages up to reporting.
+
+        An error becomes the report of a failure, or returns the command before it had an effect.
+        """
         command, dispatch = self._events.command, None
         try:
             if start is not None:
@@ -190,7 +197,7 @@ class ClaimedCommand:
             self.services.machine.answered(None)
             if result.error is not None:
                 self.progress.failure = result.error.kind
-            self.progress.enter(Phase.DECIDING)
+            self.progress.enter(Stage.DECIDING)
             decision = case_actions.decide(command, result, self.worker_id, self.services.warned)
             if decision.action is not None:
                 await case_actions.act(decision, command, self.plane)
@@ -202,13 +209,13 @@ class ClaimedCommand:
             if isinstance(error, ResourceShortage):  # this machine had no resources left for the command
                 self.services.machine.refused(self._ownership.claimed_at)
                 identity = self.services.identity
-                outcome = await handover.return_unstarted(self._events, identity, self.delivery, error)
-                if outcome is not None:
-                    return outcome
+                disposition = await handover.return_unstarted(self._events, identity, self.delivery, error)
+                if disposition is not None:
+                    return disposition
             # Of other errors only the text is reported, perhaps to another team's plane; the log has the rest.
             if not isinstance(error, (ToolError, ControlPlaneError)):
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
-                safe_log.error("command_raised", **command.who(), exc_info=error)
+                safe_log.error("command_raised", **command.log_ids(), exc_info=error)
             self._events.start()
             result, is_handled = failure_of(error), False
             self.progress.failure = result.error.kind if result.error is not None else None
@@ -229,15 +236,15 @@ class ClaimedCommand:
         text = " ".join((report.error or results.fit_text(message, rules)).split())
         (log.debug if self.services.settings.log_commands == "none" else log.warning)(
             "command_failed",
-            **command.who(),
+            **command.log_ids(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
             **self.progress.spent(),
         )
 
     async def _run_in_turn(self, dispatch: Dispatch) -> ToolResult:
-        self.progress.enter(Phase.WAITING)
+        self.progress.enter(Stage.WAITING)
         async with self.services.slots.kind(dispatch.command.kind):
-            self.progress.enter(Phase.PREPARING)
+            self.progress.enter(Stage.PREPARING)
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
@@ -246,12 +253,12 @@ class ClaimedCommand:
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
             raise
-        self.progress.enter(Phase.RUNNING, interrupt=dispatch.interrupt)
+        self.progress.enter(Stage.RUNNING, interrupt=dispatch.interrupt)
         self._events.start()
         return await dispatch.run(prepared)
 
-    async def _report(self, report: Report) -> Outcome:
-        """Report the outcome (stage 7b). Events that the plane refuses for good are replaced by a failure, then by a
+    async def _report(self, report: Report) -> Disposition:
+        """Report the outcome. Events that the plane refuses for good are replaced by a failure, then by a
         dead letter."""
         try:
             try:
@@ -260,7 +267,7 @@ class ClaimedCommand:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
         except ClaimLost as lost:  # late: another worker's outcome counts, or the command is over
-            return acknowledge.after_claim(lost.claim, self.delivery.tries)
+            return acknowledge.answer_to_claim(lost.claim, self.delivery.tries)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
             return acknowledge.outcome_refused(str(again))
@@ -280,5 +287,5 @@ def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, no
     sending the outcome (seen: two outcomes). This is no method: a command that holds one of its own is a reference
     cycle, and waits for the garbage collector.
     """
-    is_again = plane.rules.lets_same_name_in and delivery.num_delivered > 1
+    is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

@@ -1,4 +1,4 @@
-"""Stage 4: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
+"""Preparing: makes a Command from a claim's answer. References are resolved, JSON texts parsed, and the input merged.
 
 Fields arrive as objects, as JSON text, or as references to the result store (protocol/command.md#python-plane). A task
 sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys for the worker only (`cases`,
@@ -137,7 +137,7 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
             try:
-                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.who)
+                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
             except AnswerTooLarge as error:
                 text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
                 raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error
@@ -147,7 +147,10 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
             try:
                 value = json_text.loads(value)
             except DocumentError as error:
-                raise ConfigurationError(f"the command's {name} is text that is not JSON: {error}") from error
+                text = (
+                    f"the control plane sent {name} as text that is not JSON ({error}): correct the step or report it"
+                )
+                raise ConfigurationError(text) from error
         else:
             return value
     raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")

@@ -181,20 +181,23 @@ class CommandCredentials:
     async def _entry_by_credentials(self, name: str) -> JsonValue:
         """Return the credential of this name for `_entry`, if the operator allows it.
 
-        The plane resolves by the execution's id its entries of kind `credential`, and any other credential of this
-        name.
+        By the execution's id the plane finds its keychain entries of kind `credential`, and also any registered
+        credential of this name.
         """
         try:
             return dict(await self.credential(name))
         except CredentialError as error:
             if error.code != "credential_not_found":
                 raise
-        advice = "this plane has no entries of kind static: register a credential, and name it by kind credential"
+        advice = (
+            "this plane has no entries of kind static: register a credential, and declare the keychain entry with "
+            "`kind: credential`"
+        )
         self._warn_of_missing(name, advice)
         return None
 
     def _warn_of_missing(self, name: str, advice: str) -> None:
-        _log.warning("keychain_entry_missing", entry=name, **self._command.who(), advice=advice)
+        _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
         """Log a weak secret, once per name and worker: results may show it."""
@@ -205,7 +208,7 @@ class CommandCredentials:
                 "weak_secret",
                 of=f"{what} {name!r}",
                 fields=fields,
-                **self._command.who(),
+                **self._command.log_ids(),
                 problem="the secret looks like a common word or is too short, so it is not taken out of results",
                 advice="use a random text of at least 12 characters",
             )
@@ -244,7 +247,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.who)
+        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"

@@ -1,4 +1,4 @@
-"""Stage 5: runs exactly one tool for a command, within its timeout.
+"""Running: runs exactly one tool for a command, within its timeout.
 
 `dev` and `run` both use this module. A tool reaches the worker only by the ToolContext made here.
 """
@@ -95,7 +95,7 @@ class Dispatch:
         """Return the logger with the command's ids, made on first use: most commands log nothing."""
         if self._bound is None:
             command = self.command
-            log = structlog.get_logger("noetl_worker.tool").bind(**command.who())
+            log = structlog.get_logger("noetl_worker.tool").bind(**command.log_ids())
             self._bound = StepLog(log, self.warned, command)
         return self._bound
 
@@ -118,11 +118,12 @@ class Dispatch:
             given = await self.credentials.resolve_references(dict(given))
             config = await self.credentials.resolve_references(dict(config))
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
-        config, values = await inputs.of(config, given)
+        config, values = await inputs.merge(config, given)
         # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
-        # `add_inline` finds every secret in an address without a login. Beside a secret's name it may miss one.
+        # If an address without a login is the only sign of a secret, `add_inline` finds all; after a key like
+        # `password` it may miss one.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
         )
@@ -177,7 +178,7 @@ class Dispatch:
         poll_s, command = self.limits.cancellation_poll_s, self.command
         asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
         timeout_s = prepared.timeout_s or self.limits.hard_s
-        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, who=command.who)
+        return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
     def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """Return the result with a task sequence's data in the plane's shape (protocol/tasks.md#lists)."""

@@ -26,8 +26,8 @@ from noetl_worker.models.claim import (
     NotFound,
     RetryLater,
 )
+from noetl_worker.models.disposition import Disposition, assert_never
 from noetl_worker.models.report import Report
-from noetl_worker.models.settlement import Outcome, assert_never
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.delivery import acknowledge
@@ -47,12 +47,12 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimedOnce:
-    """The claim of a command by this process, and whether it is still ours (emitter.Ownership)."""
+    """The claim of a command by this process, and whether it is still ours (report/sending.py, Ownership)."""
 
     plane: Plane
     event_id: int
     worker_id: str
-    who: Callable[[], dict[str, object]]
+    log_ids: Callable[[], dict[str, object]]
     """Returns the ids for log lines."""
     claimed_at: float
     """Monotonic time."""
@@ -62,9 +62,9 @@ class ClaimedOnce:
     """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
-    def asked_first(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
         """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
-        return cls(plane, end.event_id, end.worker_id, end.who, -math.inf, lambda _now: True, lease_s=0)
+        return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
         return now - self.claimed_at > self.plane.rules.claim_limit_s or self.is_expired(now)
@@ -77,8 +77,8 @@ class ClaimedOnce:
         """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). It is not raised if the plane gave the command away for the claim's age alone: of two runs the plane
-        takes the first outcome, and where both outlast a claim, none would be reported.
+        database). Age alone is no reason to stop: the plane takes the first of two outcomes, and if both runs gave up,
+        none would be reported.
         """
         tries = 0
         while True:
@@ -88,7 +88,7 @@ class ClaimedOnce:
                 case Claimed() | HeldByThisWorker():
                     return
                 case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
-                    log.warning("claim_given_away", **self.who(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                    log.warning("claim_given_away", **self.log_ids(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)
@@ -100,17 +100,17 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", **self.who(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning("claim_unknown", **self.log_ids(), reason=claim.reason, next_try_s=round(delay_s, 2))
             await asyncio.sleep(delay_s)
 
 
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
-) -> Outcome | None:
+) -> Disposition | None:
     """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
-    outcome = acknowledge.short_of_resources(
+    disposition = acknowledge.short_of_resources(
         dialect,
         delivery.tries,
         delivery.age_s(),
@@ -120,16 +120,16 @@ async def return_unstarted(
     )
     log.error(
         "resource_shortage",
-        **command.who(),
+        **command.log_ids(),
         error=str(short),
-        returned=outcome is not None,
+        returned=disposition is not None,
         advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
         "WORKER_MAX_CONCURRENT lower",
     )
-    return outcome
+    return disposition
 
 
-async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Outcome:
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Disposition:
     """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
     failed."""
     dialect = events.command.dialect
@@ -140,5 +140,10 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
             await events.finish(failure, ownership)
             return acknowledge.REPORTED
         except ControlPlaneError as error:
-            log.error("interruption_not_reported", **events.command.who(), error=repr(error))
+            log.error(
+                "interruption_not_reported",
+                **events.command.log_ids(),
+                error=repr(error),
+                advice="set WORKER_ID; look at the execution: no other worker may resume this command",
+            )
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -31,7 +31,7 @@ class Inputs:
     is_strict: bool
     """True if an undefined variable is an error."""
 
-    async def of(
+    async def merge(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
         """Return the config merged with the command's input and rendered, and the values for further templates."""

@@ -150,7 +150,7 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results below a name: the planes, or `command.py`, copy all names there."""
+    """Return the results below a name: `ctx`, `workload` and the map of steps hold copies of all results."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
@@ -196,7 +196,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.who)
+        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except AnswerTooLarge as error:
         raise ToolError(
             f"{what} ({earlier.size} bytes) is too large: {error}: {LESS_ADVICE}", kind="resource"

@@ -88,4 +88,4 @@ class ToolPlane:
 def _require_no_null(packed: bytes, what: str) -> None:
     """Raise ToolError for a character that no plane can store."""
     if has_null(packed):
-        raise ToolError(NullCharacters.of(packed).refusal(what), kind="transform")
+        raise ToolError(NullCharacters.find(packed).refusal(what), kind="transform")

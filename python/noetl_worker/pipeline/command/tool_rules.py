@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import directory_of, state_directory
 from noetl_worker.settings.settings import Settings
+from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.tools import fields, file_roots
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import confinement, landlock
@@ -30,8 +33,12 @@ _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
 """Files with the machine's own tokens, at paths that no setting names."""
 _KEEP_APART: Final = (
-    "keep them out of the temporary, the working and the home directory (NOETL_WORKER_OUTBOX_DIR, for one), "
-    "or set NOETL_WORKER_FILE_ROOTS to others"
+    "move these files (for example with NOETL_WORKER_OUTBOX_DIR) out of the temporary, the working and the home "
+    "directory, or let NOETL_WORKER_FILE_ROOTS name other directories"
+)
+_KEEP_PACKAGES_APART: Final = (
+    "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, on a "
+    "Linux with Landlock and without NOETL_WORKER_ALLOW_NAMESPACES; else a command can change the packages of others"
 )
 
 
@@ -43,7 +50,7 @@ def registry_of(settings: Settings) -> Registry:
         SettingsError: a setting names an unknown kind.
     """
     egress.deny(settings.egress_deny)
-    registry = Registry(confinement=_confinement(settings), settings=settings.for_tools(_own_files(settings)))
+    registry = Registry(confinement=_confinement(settings), settings=tool_settings_of(settings))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),
         ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
@@ -57,13 +64,24 @@ def registry_of(settings: Settings) -> Registry:
     return registry
 
 
+def tool_settings_of(settings: Settings) -> ToolSettings:
+    """Return the settings that tools may see, with the directory of packages."""
+    return replace(settings.for_tools(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
+
+
+def _packages_directory(settings: Settings) -> Path:
+    return Path(settings.packages_dir) if settings.packages_dir else state_directory("packages")
+
+
 def _own_files(settings: Settings) -> list[str]:
     """Return the files that playbooks may not access: the outbox, files with the worker's secrets, and its secrets
     directory."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
-    outbox = directory_of(settings.outbox_dir)
-    return [path for path in (*settings.files_read, *keys, *identities, str(outbox)) if path]
+    places = [str(directory_of(settings.outbox_dir))]
+    if settings.python_packages != "off":
+        places += [str(_packages_directory(settings)), settings.uv_config]
+    return [path for path in (*settings.files_read, *keys, *identities, *places) if path]
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
@@ -72,11 +90,22 @@ def log_what_is_not_confined(settings: Settings) -> None:
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
-    tools = settings.for_tools(_own_files(settings))
+    tools = tool_settings_of(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
+    if settings.python_packages != "off" and not packages_closed(settings):
+        log.warning("packages_within_reach", directory=tools.packages_dir, advice=_KEEP_PACKAGES_APART)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)
+
+
+def packages_closed(settings: Settings) -> tuple[str, ...]:
+    """Return the directory of packages if commands can be kept from changing it, else (). If it is returned, commands
+    cannot create files in its parent directories either."""
+    if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
+        return ()
+    directory = str(_packages_directory(settings).resolve())
+    return () if directory in file_roots.within_reach(tool_settings_of(settings)) else (directory,)
 
 
 def _no_group() -> str:
@@ -97,6 +126,7 @@ def _confinement(settings: Settings) -> Confinement:
         memory_bytes=memory_bytes() if memory_mb is None else memory_mb << 20,
         allows_namespaces=settings.allow_namespaces,
         processes=0 if settings.isolation == "off" or _no_group() else _MOST_PROCESSES,
+        closed=packages_closed(settings),
         duckdb_bytes=0 if settings.isolation == "off" else _duckdb_share(settings),
     )
 

@@ -1,9 +1,9 @@
-"""The trace of one delivery: a `process` span with child spans `claim`, `tool KIND`, `cases`, `events` and `ack`.
+"""The trace of one delivery: a `process` span, with a child span for each stage that `_SPANS` names.
 
-Each phase with a name in `_SPANS` is a span. Names and attributes follow OpenTelemetry's messaging conventions. The
-trace continues the notification's `traceparent` (a header, or in the `trace` of the body). Without one, the commands of
-an execution share a trace. Every worker computes its id from the plane and the execution. These spans have no parent,
-because nobody would send it.
+These are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
+OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or in the `trace`
+of the body). Without one, the commands of an execution share a trace. Every worker derives the same trace id from plane
+and execution. There is no parent span, as no process would send one.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from noetl_worker import __version__
+from noetl_worker.models.disposition import DispositionKind
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import OutcomeKind
 from noetl_worker.observability.tracing import CURRENT
-from noetl_worker.pipeline.phases import Phase, Progress
+from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ _W3C: Final = TraceContextTextMapPropagator()
 _NO_PARENT: Final = otel_context.Context()
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _SPANS: Final = {
-    Phase.CLAIMING: "claim",
-    Phase.RUNNING: "tool",
-    Phase.DECIDING: "cases",
-    Phase.REPORTING: "events",
-    Phase.SETTLING: "ack",
+    Stage.CLAIMING: "claiming",
+    Stage.RUNNING: "running",
+    Stage.DECIDING: "deciding",
+    Stage.REPORTING: "reporting",
+    Stage.ANSWERING: "answering",
 }
-_FINE: Final = frozenset({OutcomeKind.REPORTED, OutcomeKind.FINISHED_BEFORE, OutcomeKind.FINISHED_HERE})
+_FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEFORE, DispositionKind.FINISHED_HERE})
 
 
 class ExecutionTraceIds(RandomIdGenerator):
@@ -130,7 +130,7 @@ class DeliveryTraces:
                         "noetl.step": notification.step,
                     }
                 )
-            progress.stages = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
+            progress.listener = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
         else:
             traced = _Unrecorded(span.get_span_context())
         CURRENT.set(traced)
@@ -159,7 +159,7 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The recorded spans: one per phase named in `_SPANS`, below the delivery's own."""
+    """The recorded spans: one per stage named in `_SPANS`, below the delivery's own."""
 
     tracer: Tracer
     process: Span | None
@@ -170,19 +170,19 @@ class _Recorded:
     stage: Span | None = field(default=None, init=False)
     is_of_tool: bool = field(default=False, init=False)
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, stage: Stage) -> None:
         self._end_stage()
-        name = _SPANS.get(phase)
+        name = _SPANS.get(stage)
         if name is None or self.process is None or self.progress is None:
             return
         parent, kind = set_span_in_context(self.process), SpanKind.INTERNAL
         attributes: dict[str, str | int] = {**self.of_stages}
         command = self.progress.command
-        self.is_of_tool = phase is Phase.RUNNING
-        if phase is Phase.RUNNING and command is not None:
-            name = f"tool {command.kind}"
+        self.is_of_tool = stage is Stage.RUNNING
+        if stage is Stage.RUNNING and command is not None:
+            name = f"{name} {command.kind}"
             attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
-        elif phase is Phase.SETTLING:
+        elif stage is Stage.ANSWERING:
             kind = SpanKind.CLIENT
             attributes |= {**self.common, "messaging.operation.name": "ack", "messaging.operation.type": "settle"}
         self.stage = self.tracer.start_span(name, parent, kind, attributes)
@@ -205,11 +205,11 @@ class _Recorded:
         progress, self.progress = self.progress, None  # the task holds this trace: each would keep the other alive
         if span is None or progress is None:
             return
-        progress.stages = None
-        if progress.outcome is not None:
-            kind = progress.outcome.kind
-            span.set_attribute("noetl.outcome", kind.value)
-            span.set_attribute("noetl.settlement", progress.outcome.settlement.value)
+        progress.listener = None
+        if progress.disposition is not None:
+            kind = progress.disposition.kind
+            span.set_attribute("noetl.disposition", kind.value)
+            span.set_attribute("noetl.answer", progress.disposition.answer.value)
             error = progress.failure if kind in _FINE else kind.value
             if error is not None:
                 span.set_attribute("error.type", error)
@@ -223,7 +223,7 @@ class _Recorded:
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        is_acked = self.progress is not None and self.progress.phase is Phase.SETTLING
+        is_acked = self.progress is not None and self.progress.stage is Stage.ANSWERING
         span = (None if is_acked else self.stage) or self.process  # log lines at the end concern the whole delivery
         return _ids(span.get_span_context()) if span is not None else None
 

@@ -1,7 +1,7 @@
-"""Stage 8: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
+"""Answering: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
 
-Every nak has a delay that grows with the deliveries, with full jitter. In production, naks without a delay made one
-permanent failure loop a thousand times a second.
+Most naks have a random delay that grows with the deliveries; only a stopping worker's nak has none. In production, naks
+without a delay made one permanent failure loop a thousand times a second.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from noetl_worker.models import backoff
 from noetl_worker.models.claim import (
     AlreadyFinished,
     AuthRefusedClaim,
+    ClaimAnswer,
     Claimed,
-    ClaimOutcome,
     ClaimRefused,
     HeldByOther,
     HeldByThisWorker,
     NotFound,
     RetryLater,
 )
-from noetl_worker.models.settlement import Outcome, OutcomeKind, assert_never
+from noetl_worker.models.disposition import Disposition, DispositionKind, assert_never
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.delivery.in_flight import Seen
 from noetl_worker.remote.plane.answers import floor_s
 from noetl_worker.remote.plane.dialects import RULES
 
 AUTH_DELAY_S: Final = 30.0
-REPORTED: Final = Outcome(OutcomeKind.REPORTED)
+REPORTED: Final = Disposition(DispositionKind.REPORTED)
 """The plane has accepted the terminal events."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
@@ -39,7 +39,7 @@ MIN_SERVER_ERRORS: Final = 6
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
-    """Return a delay with full jitter. It is never zero: a failing message would come back at once."""
+    """Return a delay of which nine tenths are random. It is never zero: a failing message would come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 
@@ -52,13 +52,13 @@ MAX_NOT_FOUND: Final = 6
 """Deliveries of a command that the plane does not know, before it becomes a dead letter."""
 
 
-def after_claim(  # noqa: RET503 - the last row does not return
-    outcome: ClaimOutcome,
+def answer_to_claim(  # noqa: RET503 - the last row does not return
+    claim: ClaimAnswer,
     num_delivered: int,
     *,
     message_age_s: float = 0.0,
     at_least_s: float = 0.0,
-) -> Outcome:
+) -> Disposition:
     """Return the answer for a claim that did not give us the command.
 
     Args:
@@ -66,115 +66,116 @@ def after_claim(  # noqa: RET503 - the last row does not return
         message_age_s: seconds since the message was published.
         at_least_s: shortest delay after a server error (retry_pace.py).
     """
-    match outcome:
+    match claim:
         case AlreadyFinished():
-            return Outcome(OutcomeKind.FINISHED_BEFORE, outcome.reason)
+            return Disposition(DispositionKind.FINISHED_BEFORE, claim.reason)
         case HeldByOther():
-            return _held(OutcomeKind.HELD_BY_OTHER, outcome, num_delivered)
+            return _held(DispositionKind.HELD_BY_OTHER, claim, num_delivered)
         case HeldByThisWorker():
-            return _held(OutcomeKind.HELD_BY_THIS_WORKER, outcome, num_delivered)
+            return _held(DispositionKind.HELD_BY_THIS_WORKER, claim, num_delivered)
         case RetryLater():
-            if outcome.is_server_error and _is_old(num_delivered, message_age_s):
-                return Outcome(OutcomeKind.SERVER_ERRORS, outcome.reason)
-            wait_s = max(at_least_s, floor_s(outcome.retry_after_s) + _growing_s(num_delivered, 0.5))
-            return Outcome(OutcomeKind.BUSY, outcome.reason, wait_s)
+            if claim.is_server_error and _is_old(num_delivered, message_age_s):
+                return Disposition(DispositionKind.SERVER_ERRORS, claim.reason)
+            wait_s = max(at_least_s, floor_s(claim.retry_after_s) + _growing_s(num_delivered, 0.5))
+            return Disposition(DispositionKind.BUSY, claim.reason, wait_s)
         case AuthRefusedClaim():
-            return Outcome(OutcomeKind.AUTH_REFUSED, outcome.reason, AUTH_DELAY_S)
+            return Disposition(DispositionKind.AUTH_REFUSED, claim.reason, AUTH_DELAY_S)
         case NotFound():
             if num_delivered >= MAX_NOT_FOUND:
-                return Outcome(OutcomeKind.UNKNOWN_COMMAND, outcome.reason)
-            return Outcome(OutcomeKind.NOT_FOUND, outcome.reason, _growing_s(num_delivered, 1.0))
+                return Disposition(DispositionKind.UNKNOWN_COMMAND, claim.reason)
+            return Disposition(DispositionKind.NOT_FOUND, claim.reason, _growing_s(num_delivered, 1.0))
         case ClaimRefused():
-            return Outcome(OutcomeKind.CLAIM_REFUSED, outcome.reason)
+            return Disposition(DispositionKind.CLAIM_REFUSED, claim.reason)
         case Claimed():
             raise AssertionError("a command that is ours has no answer before its end")
         case _:
-            assert_never(outcome)
+            assert_never(claim)
 
 
-def _held(kind: OutcomeKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Outcome:
+def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Disposition:
     """Return a nak. The holder may die, so the next claim decides; if the command is finished by then, it gets an
     ack."""
-    return Outcome(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
+    return Disposition(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
 
 
-def no_free_slot() -> Outcome:
+def no_free_slot() -> Disposition:
     """Return the nak for a message beyond the free slots (an old pull after a reconnect)."""
-    return Outcome(OutcomeKind.NO_SLOT, delay_s=1.0)
+    return Disposition(DispositionKind.NO_SLOT, delay_s=1.0)
 
 
-def over_share(delay_s: float) -> Outcome:
+def over_share(delay_s: float) -> Disposition:
     """Return the nak for a command whose execution has its share of the slots while other executions wait."""
-    return Outcome(OutcomeKind.OVER_SHARE, delay_s=delay_s)
+    return Disposition(DispositionKind.OVER_SHARE, delay_s=delay_s)
 
 
-def internal_error(num_delivered: int, cause: str) -> Outcome:
+def internal_error(num_delivered: int, cause: str) -> Disposition:
     """Return the nak after a bug of ours. Each delay is longer than the last, and the message is never lost
     silently."""
-    return Outcome(OutcomeKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
+    return Disposition(DispositionKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
 
 
-def duplicate(seen: Seen, num_delivered: int) -> Outcome | None:
+def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
     """Return the answer for a command that is known here, or None if the delivery in progress will be answered
     instead."""
     if seen is Seen.REDELIVERED:
         return None
     if seen is Seen.FINISHED:
-        return Outcome(OutcomeKind.FINISHED_HERE)
+        return Disposition(DispositionKind.FINISHED_HERE)
     first_s = 0.5 if seen is Seen.BEING_REPORTED else 8.0
-    return Outcome(OutcomeKind.DUPLICATE, delay_s=_growing_s(num_delivered, first_s))
+    return Disposition(DispositionKind.DUPLICATE, delay_s=_growing_s(num_delivered, first_s))
 
 
-def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Outcome:
+def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Disposition:
     """Return the nak for a command of another pool. Before the stream forgets the message, it becomes a dead letter."""
     if _is_old(num_delivered, message_age_s):
-        return Outcome(OutcomeKind.POOL_NOT_SERVED, cause)
-    return Outcome(OutcomeKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
+        return Disposition(DispositionKind.POOL_NOT_SERVED, cause)
+    return Disposition(DispositionKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
 
 
-def system_pool(cause: str) -> Outcome:
+def system_pool(cause: str) -> Disposition:
     """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
 
-    A nak would count against max_ack_pending until the stream forgets the copy. Each step of each execution leaves one,
-    and at 1,000 no worker of the durable would get a command.
+    A nak would keep the message in max_ack_pending for an hour; with one per step, 1,000 of them would stop the
+    durable.
     """
-    return Outcome(OutcomeKind.SYSTEM_POOL, cause)
+    return Disposition(DispositionKind.SYSTEM_POOL, cause)
 
 
-def not_a_notification(cause: str) -> Outcome:
+def not_a_notification(cause: str) -> Disposition:
     """Return the term for bytes that can never be claimed: they become a dead letter and are not redelivered."""
-    return Outcome(OutcomeKind.NOT_A_NOTIFICATION, cause)
+    return Disposition(DispositionKind.NOT_A_NOTIFICATION, cause)
 
 
-def outcome_refused(cause: str) -> Outcome:
-    return Outcome(OutcomeKind.OUTCOME_REFUSED, cause)
+def outcome_refused(cause: str) -> Disposition:
+    return Disposition(DispositionKind.OUTCOME_REFUSED, cause)
 
 
-def returned() -> Outcome:
-    """Return the nak of a worker that stops before the claim, without a delay: another worker takes the message now."""
-    return Outcome(OutcomeKind.RETURNED)
+def returned() -> Disposition:
+    """Return the nak of a worker that stops before the claim or before its answer, without a delay: another worker
+    takes the message now."""
+    return Disposition(DispositionKind.RETURNED)
 
 
 def short_of_resources(
     dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_return: bool, is_started: bool
-) -> Outcome | None:
+) -> Disposition | None:
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
     The command has had no effect yet. It is reported if its message is as old as MAX_SERVER_ERROR_AGE_S allows, or if
-    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or on the Python plane
-    for 1,800 s once that knows of the start.
+    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or for 1,800 s
+    after the Python plane has learned of the start.
     """
-    is_kept_from_us = is_started and not RULES[dialect].lets_same_name_in
+    is_kept_from_us = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or is_kept_from_us or not can_return:
         return None
-    return Outcome(OutcomeKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
+    return Disposition(DispositionKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
 
 
-def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Outcome:
+def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Disposition:
     """Return the nak for a command that was stopped while it ran, delayed until it can be claimed again.
 
     Python plane: a claim is given to another worker once it is older than the lease; an earlier try would only be
     refused. Rust plane: the same worker id is accepted at any time.
     """
-    rest_s = 0.0 if RULES[dialect].lets_same_name_in else max(0.0, lease_s - claim_age_s)
-    return Outcome(OutcomeKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * random.random())
+    rest_s = 0.0 if RULES[dialect].accepts_same_worker else max(0.0, lease_s - claim_age_s)
+    return Disposition(DispositionKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * random.random())

@@ -18,8 +18,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import DocumentError, JetStreamError
-from noetl_worker.models.settlement import SETTLED, Outcome, OutcomeKind, Settlement
-from noetl_worker.observability import metrics
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.jetstream.message_search import StoredMessage
@@ -42,7 +41,6 @@ _OWN_FIELDS: Final = frozenset(
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
 """Headers with credentials, which readers of dead letters may not be allowed to use."""
-_NOT_KEPT_DELAY_S: Final = 30.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,17 +51,17 @@ class DeadLetters:
     """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
-    async def keep(self, delivery: Delivery, outcome: Outcome, ids: Mapping[str, object]) -> bool:
+    async def keep(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
         """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
 
         Args:
             ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has its own `kind`.
         """
-        sequence, reason = delivery.stream_sequence, outcome.reason
+        sequence, reason = delivery.stream_sequence, disposition.reason
         dead_letter = pack(
             delivery.data,
             delivery.headers,
-            kind=outcome.kind.value,
+            kind=disposition.kind.value,
             reason=reason,
             subject=delivery.subject,
             stream_sequence=sequence,
@@ -75,7 +73,14 @@ class DeadLetters:
         try:
             await self.publish(DEAD_LETTER_SUBJECT, dead_letter, delivery.message_id)
         except (JetStreamError, asyncio.TimeoutError) as error:
-            log.error("dead_letter_not_kept", stream_sequence=sequence, reason=reason, error=str(error), **ids)
+            log.error(
+                "dead_letter_not_kept",
+                stream_sequence=sequence,
+                reason=reason,
+                error=str(error),
+                advice="the message is returned for 30 s: check NOETL_DEAD_LETTERS with `noetl-worker doctor`",
+                **ids,
+            )
             return False
         log.error(
             "dead_letter",
@@ -86,57 +91,6 @@ class DeadLetters:
             **ids,
         )
         return True
-
-
-async def settle_delivery(
-    dead_letters: DeadLetters, delivery: Delivery, outcome: Outcome, ids: Callable[[], Mapping[str, object]] = dict
-) -> str | None:
-    """Answer JetStream. A message is terminated only after its dead letter is stored.
-
-    Args:
-        ids: returns the command's ids; called only when a line is logged.
-
-    Returns:
-        The word that the summary line counts (settlement.SETTLED), or None when the answer did not get through. Then
-        the message is redelivered, and its claim is answered as finished.
-    """
-    kind, delay_s = outcome.kind, outcome.delay_s
-    settlement = kind.settlement
-    if settlement is Settlement.TERM:
-        if await dead_letters.keep(delivery, outcome, ids()):
-            metrics.DEAD_LETTERS.labels(kind.value).inc()
-        else:
-            settlement, delay_s = Settlement.NAK, _NOT_KEPT_DELAY_S
-    try:
-        if settlement is Settlement.ACK:
-            await delivery.ack()
-        elif settlement is Settlement.NAK:
-            await delivery.nak(delay_s)
-        else:
-            await delivery.term(outcome.reason)
-    except JetStreamError as error:
-        log.warning(
-            "message_not_settled",
-            settlement=settlement.value,
-            reason=outcome.reason,
-            error=str(error),
-            stream_sequence=delivery.stream_sequence,
-            **ids(),
-        )
-        return None
-    metrics.SETTLED[settlement].value += 1
-    if settlement is Settlement.NAK and kind is not OutcomeKind.OVER_SHARE:  # frequent and harmless
-        cause = {"cause": outcome.text} if outcome.text and not outcome.dead_letter else {}
-        log.info(
-            "message_returned",
-            reason=outcome.reason,
-            delay_s=round(delay_s, 2),
-            stream_sequence=delivery.stream_sequence,
-            deliveries=delivery.num_delivered,
-            **cause,
-            **ids(),
-        )
-    return SETTLED[kind, settlement]
 
 
 # ── the dead letter ──────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +134,7 @@ def _exact_text(data: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     kind: str
-    """Value of an OutcomeKind."""
+    """Value of a DispositionKind."""
     reason: str
     """Reason why the message can never run, with the plane's last answer if there was one."""
     subject: str

@@ -1,4 +1,4 @@
-"""Stage 2: the bytes of a JetStream message become an `Envelope`."""
+"""Receiving: the bytes of a JetStream message become an `Envelope`."""
 
 from __future__ import annotations
 

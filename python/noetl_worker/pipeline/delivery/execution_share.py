@@ -49,7 +49,11 @@ class ExecutionShare:
         if self._last[0] != execution_id:
             self._other = self._last
         self._last = (execution_id, now)
-        if self._running[execution_id] >= self.most and self._others_wait(now, delivery) and self._may_return(now):
+        if (
+            self._running[execution_id] >= self.most
+            and self._is_another_execution_waiting(now, delivery)
+            and self._may_return(now)
+        ):
             return OTHERS_S * (0.5 + 0.5 * self.draw())
         tries = self._tries.pop(delivery.stream_sequence, 0) + 1
         self._tries[delivery.stream_sequence] = tries
@@ -58,7 +62,7 @@ class ExecutionShare:
         delivery.tries = min(tries, delivery.num_delivered)
         return None
 
-    def _others_wait(self, now: float, delivery: Delivery) -> bool:
+    def _is_another_execution_waiting(self, now: float, delivery: Delivery) -> bool:
         """Return whether other executions wait. Undelivered messages may be theirs."""
         return delivery.undelivered > 0 or now - self._other[1] < OTHERS_S
 

@@ -23,8 +23,8 @@ class Seen(Enum):
     PUBLISHED_AGAIN = "published_again"
     """Another message for a command in flight here (a reaper, overlapping consumers)."""
     BEING_REPORTED = "being_reported"
-    """A dead process left this command's outcome, which is being sent. Soon the command is finished, or this
-    delivery's."""
+    """A dead process left this command's outcome, which is being sent. Either that succeeds, or this delivery may run
+    the command."""
     FINISHED = "finished"
 
 

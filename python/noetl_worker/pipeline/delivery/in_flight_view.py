@@ -12,7 +12,7 @@ from typing import Any
 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Gauge
-from noetl_worker.pipeline.phases import Progress
+from noetl_worker.pipeline.stages import Progress
 from noetl_worker.text.secrets import redaction
 
 
@@ -56,11 +56,11 @@ def _command(progress: Progress, now: float) -> dict[str, Any]:
     """Return the fields of one delivery. The ids are missing until its notification is read."""
     command = progress.command
     found: dict[str, Any] = {
-        "phase": progress.phase.name.lower(),
+        "stage": progress.stage.name.lower(),
         "kind": command.kind if command is not None else None,
     }
     if progress.notification is not None:
-        found |= {name: str(value) for name, value in progress.notification.who().items()}
+        found |= {name: str(value) for name, value in progress.notification.log_ids().items()}
     if (delivery := progress.delivery) is not None:
         found["seconds"] = round(now - delivery.received_at, 3)
         found["deliveries"] = delivery.num_delivered

@@ -28,6 +28,7 @@ from noetl_worker.observability.probes import Health, pages_of
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.delivery import IN_PROGRESS
+from noetl_worker.remote.jetstream.fleet import answer_until_cancelled
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
@@ -78,8 +79,8 @@ class InProgress:
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
-            stale_after_s: time without a heartbeat after which the plane gives claims away, and takes the outcomes of
-                both workers (protocol/claim.md#races).
+            stale_after_s: seconds without a heartbeat after which the plane gives the claims to others, and then takes
+                an outcome from either worker (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
             for beat in self._beats.copy().values():
@@ -224,15 +225,19 @@ class Keepalive:
         client = ControlPlaneClient(open_transport(self._settings, max_connections=2), self._settings)
         registry = asyncio.create_task(self._registry(client))
         beats = asyncio.create_task(self.in_progress.extend_until(stop, connection, self._settings))
+        tasks = {beats, registry}
+        if self._settings.fleet == "nats":
+            state = pages_of(self._health)["/debug/inflight"]
+            tasks.add(asyncio.create_task(answer_until_cancelled(connection, self._settings, state)))
         self._up.set_result(None)
         try:
-            await asyncio.wait({stopping, beats, registry}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (beats, registry):  # neither ends by itself: a bug ends the thread, and the worker notices
+            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:  # none ends by itself: a bug ends the thread, and the worker notices
                 if task.done():
                     task.result()
         finally:
-            await event_loop.end(beats, registry)
-            await asyncio.gather(beats, registry, return_exceptions=True)  # the other task's error was raised above
+            await event_loop.end(*tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)  # the other tasks' errors were raised above
             if self._registered is not None and self._registered.is_registered:
                 await _deregister(self._registered)
             await connection.close()
@@ -265,4 +270,7 @@ async def _deregister(registration: Registration) -> None:
     try:
         await asyncio.wait_for(registration.deregister(), _DEREGISTER_TIMEOUT_S)
     except asyncio.TimeoutError:
-        log.warning("deregister_not_answered", advice="the row goes stale by itself")
+        log.warning(
+            "deregister_not_answered",
+            advice="do nothing: this worker's registry row goes stale when its heartbeats stop",
+        )

@@ -1,7 +1,7 @@
 """The terminal events of one command: the report, and how much of it was sent.
 
 An event is rendered only when it is sent, and the outbox row stores this object. A result that is too large for an
-event is sent first, to the result store. So it is on disk, without a slot, as soon as the events are.
+event is sent first, to the result store. The upload is part of the set, so it too is kept on disk and needs no slot.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class EventSet:
     own event; the store may still be processing a result."""
     is_rescue: bool = False
     """True if the plane has confirmed that the batch is lost and its command free. The set is then sent without a
-    claim. The row lacks this flag: its reader asks the plane again."""
+    claim. Not stored in the row; whoever reads the row asks the plane."""
     unstored: str = ""
     """Reason why the result store did not take the result."""
     kind: str = ""
@@ -143,7 +143,7 @@ class EventSet:
         """Address of the next request: the plane, or the plane's result store."""
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
 
     def cut(self, max_bytes: int) -> bool:
@@ -216,7 +216,7 @@ class EventSet:
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
 
-    def again(self, sent: int) -> EventSet:
+    def before_request(self, sent: int) -> EventSet:
         """Return the set as it was before the plane accepted a request.
 
         Args:

@@ -78,7 +78,7 @@ class OutboxFile:
         lock = born.open("wb")
         try:
             if not _is_locked(lock):
-                raise OSError(f"{born} cannot be locked")
+                raise OSError(f"another process holds the lock of {born}: does this file system support flock?")
             born.rename(lock_path)
             made_own(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
             return cls(directory, name, lock)

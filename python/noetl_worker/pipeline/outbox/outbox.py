@@ -28,7 +28,7 @@ _ROOM_AGAIN: Final = 0.9
 """Fraction of the limits below which a full outbox has room again, so that pulling does not flicker."""
 _MOST_FILES: Final = 32
 """Most adopted files at a time. Each holds four descriptors, and a worker that keeps crashing leaves many."""
-_FULL_ADVICE: Final = "nothing is pulled until the control plane accepts events again"
+_FULL_ADVICE: Final = "the worker pulls again when the control plane accepts events: see `events_not_accepted`"
 _UNWRITABLE_ADVICE: Final = (
     "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
 )
@@ -189,7 +189,13 @@ class Outbox:
         except _Trouble as error:
             if lock not in self._not_adopted:
                 self._not_adopted.add(lock)
-                log.error("outbox_not_adopted", file=str(lock), error=repr(error))
+                log.error(
+                    "outbox_not_adopted",
+                    file=str(lock),
+                    error=repr(error),
+                    advice="this worker cannot send the outcomes in this file: see `error`, correct owner, mode or "
+                    "version",
+                )
             if file is not None:
                 self._close(file, is_empty=False)
             return []
@@ -206,7 +212,12 @@ class Outbox:
         did."""
         if row.key not in self._rows:
             return False
-        log.warning("outbox_row_duplicated", file=str(file.path), key=row.key)
+        log.warning(
+            "outbox_row_duplicated",
+            file=str(file.path),
+            key=row.key,
+            advice="do nothing: the same claim is already reported here",
+        )
         file.delete(row.key)
         return True
 

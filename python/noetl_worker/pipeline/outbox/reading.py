@@ -27,7 +27,7 @@ _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row,
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSet:
+class StoredOutcome:
     """An outcome that no control plane has accepted yet."""
 
     file: Path
@@ -42,7 +42,7 @@ class KeptSet:
 
 @dataclass(frozen=True, slots=True)
 class OutboxView:
-    kept: tuple[KeptSet, ...]
+    kept: tuple[StoredOutcome, ...]
     unreadable: tuple[Path, ...]
     """Files that are quarantined, of another version, or unreadable."""
 
@@ -51,7 +51,7 @@ class OutboxView:
         return sum(row.size for row in self.kept)
 
 
-def look_into(directory: Path) -> OutboxView:
+def read_outboxes(directory: Path) -> OutboxView:
     """Return the contents of this directory; a missing directory is empty.
 
     Raises:
@@ -61,7 +61,7 @@ def look_into(directory: Path) -> OutboxView:
         require_own_directory(directory)
     except FileNotFoundError:
         return OutboxView((), ())
-    kept: list[KeptSet] = []
+    kept: list[StoredOutcome] = []
     unreadable = list(directory.glob("outbox-*.unreadable"))
     for file in sorted(directory.glob("outbox-*.sqlite3")):
         try:
@@ -71,14 +71,14 @@ def look_into(directory: Path) -> OutboxView:
     return OutboxView(tuple(kept), tuple(unreadable))
 
 
-def _rows(file: Path) -> Iterator[KeptSet]:
+def _rows(file: Path) -> Iterator[StoredOutcome]:
     require_own_file(file)
     is_owned = _is_owned(file.with_suffix(".lock"))
     with closing(sqlite3.connect(f"file:{quote(os.fsencode(file))}?mode=ro", uri=True)) as database:
         if not require_version(database, file):
             return
         for command_id, place, size, row, data in database.execute(_ROWS):
-            yield KeptSet(file, is_owned, str(command_id), str(place), int(size), _read(row, data))
+            yield StoredOutcome(file, is_owned, str(command_id), str(place), int(size), _read(row, data))
 
 
 def _read(row: bytes, data: bytes | None) -> EventSet | None:

@@ -1,4 +1,4 @@
-"""Stage 7b: sends a set of terminal events until the plane has accepted it.
+"""Reporting: sends a set of terminal events until the plane has accepted it.
 
 The plane's rules say what an answer means (`judge`). A refused set is written to the outbox and leaves its slot, since
 a set on disk needs no slot. A late set is sent only after the plane confirms that the command is still ours.
@@ -24,7 +24,7 @@ from noetl_worker.models.wire import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.pipeline.report.ends import Ends
+from noetl_worker.pipeline.report.outcomes import Outcomes
 from noetl_worker.pipeline.report.sending import Ownership, Sending
 from noetl_worker.pipeline.report.started_clock import StartedClock
 from noetl_worker.pipeline.report.storing import try_to_store
@@ -51,7 +51,7 @@ slot."""
 class Emitter:
     """Sends sets of terminal events. A worker has one Emitter and calls `deliver` concurrently."""
 
-    def __init__(self, ends: Mapping[Dialect, Ends], outbox: Outbox, stopping: Stopping | None = None) -> None:
+    def __init__(self, ends: Mapping[Dialect, Outcomes], outbox: Outbox, stopping: Stopping | None = None) -> None:
         self.ends = ends
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
@@ -59,7 +59,8 @@ class Emitter:
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Callers waiting for each set that is being sent, by its key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the sets in whose request the plane issues the next commands. True: a delivery waits for it."""
+        """Keys of the sets in whose request the plane issues the next commands. True if a delivery waits for the
+        answer; False for an adopted set."""
 
     async def deliver(
         self,
@@ -101,7 +102,7 @@ class Emitter:
             raise
         except ClaimLost as lost:
             metrics.OUTCOMES_DROPPED.inc()
-            log.warning("outcome_dropped", **event_set.who(), reason=lost.claim.reason)
+            log.warning("outcome_dropped", **event_set.log_ids(), reason=lost.claim.reason)
             raise
 
     async def stop(self) -> None:
@@ -125,7 +126,7 @@ class Emitter:
                     now = time.monotonic()
                     metrics.EMITTED[name].observe(now - since)
                 if sending.tries:
-                    sending.settle()
+                    sending.reset()
                 if event_set.is_open:
                     ends.arm(event_set)
                 self.outbox.accepted(event_set)
@@ -188,7 +189,7 @@ class Emitter:
         header_s = retry_after_s(answer) if answer is not None else None
         delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
         tries, next_try_s = sending.tries, round(delay_s, 2)
-        log.warning("events_not_accepted", **event_set.who(), tries=tries, next_try_s=next_try_s, reason=reason)
+        log.warning("events_not_accepted", **event_set.log_ids(), tries=tries, next_try_s=next_try_s, reason=reason)
         if self.stopping.is_grace_over:  # the set had its last try
             raise Interrupted
         await self.stopping.sleep(delay_s)
@@ -223,7 +224,7 @@ class Emitter:
         """Take the result out of the events, to be stored first. Return whether there was one."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
-        log.info("result_left_out_of_event", **event_set.who(), bytes=event_set.size, limit=most)
+        log.info("result_left_out_of_event", **event_set.log_ids(), bytes=event_set.size, limit=most)
         event_set.was_tried = False
         return True
 
@@ -267,7 +268,7 @@ class Emitter:
         ends = self.ends[event_set.dialect]
         how = plane.rules.judge(answer, first_try=first_try, has_own_id=part.has_own_id)
         if how in NOT_CLEAR:
-            how = await ends.look_into(plane, event_set, answer, how)
+            how = await ends.judge_by_records(plane, event_set, answer, how)
         if how is not SendStatus.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
         ends.accepted(plane, event_set, answer)
@@ -276,8 +277,8 @@ class Emitter:
     @staticmethod
     def _not_stored(event_set: EventSet, reason: str) -> None:
         if event_set.rules.inlines_unstored_results:
-            log.warning("result_not_stored", **event_set.who(), reason=reason, sent="complete, in the event")
+            log.warning("result_not_stored", **event_set.log_ids(), reason=reason, sent="complete, in the event")
         else:
-            log.error("result_not_stored", **event_set.who(), reason=reason, sent="as a failure of the command")
+            log.error("result_not_stored", **event_set.log_ids(), reason=reason, sent="as a failure of the command")
             metrics.EVENT_EMIT_FAILED.inc()
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))

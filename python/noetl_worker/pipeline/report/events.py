@@ -1,4 +1,4 @@
-"""Stage 7b: reports the start and the outcome of a command to the plane, in order.
+"""Reporting: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
 command needs one request. The terminal events wait for a start being sent, and carry one that was not accepted, so the
@@ -91,15 +91,15 @@ class CommandEvents:
                 timeout_s=_STARTED_TIMEOUT_S,
             )
         except TransportError as error:
-            log.warning("started_not_sent", **self.command.who(), error=str(error))
+            log.warning("started_not_sent", **self.command.log_ids(), error=str(error))
             return
         if self.plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
-            log.warning("started_refused", **self.command.who(), error=str(refusal("command.started", answer)))
+            log.warning("started_refused", **self.command.log_ids(), error=str(refusal("command.started", answer)))
 
     async def _take_held(self) -> bool:
-        """Return whether the start must still be sent, after a request that is sending it."""
+        """Wait for a start request under way, then return whether the start must still be sent."""
         self.emitter.started.let_go(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})  # cancelling us must not cancel a request that is being sent
@@ -126,7 +126,7 @@ class CommandEvents:
             self._warn("result_stored_in_memory", _MEMORY_ADVICE)
 
     def _warn(self, event: str, advice: str) -> None:
-        StepLog(log.bind(**self.command.who()), self.warned, self.command).warning(event, advice=advice)
+        StepLog(log.bind(**self.command.log_ids()), self.warned, self.command).warning(event, advice=advice)
 
     def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command

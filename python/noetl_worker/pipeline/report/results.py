@@ -1,4 +1,4 @@
-"""Stage 7a: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
+"""Reporting: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
 
 Both planes fail on large results (the Python one silently loses the context above 102,400 bytes of compact JSON,
 protocol/results.md#limits). A result over the budget goes to the result store, and the event carries a reference and a
@@ -7,7 +7,7 @@ preview. Storing is the first request of the terminal events (event_set.py), kep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -19,11 +19,13 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.fit import LESS_ADVICE, FitRules, FittedResult, SecretTexts
 from noetl_worker.models.report import Report
 from noetl_worker.models.spellings import SEQUENCES
+from noetl_worker.models.task_try import TaskTry
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text import json_text
+from noetl_worker.text.answer_text import begin_of_answer
 from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, without_null
 from noetl_worker.text.secrets import redaction
 
@@ -33,7 +35,8 @@ _MAX_GROWTH: Final = 6
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Characters kept of each output stream. A cut leaves no half of a secret up to this length."""
+"""Characters kept of each output stream. A secret up to this length is never cut in half."""
+_MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
 """Skipped cases that are listed; a thousand of them would exceed the event budget."""
@@ -50,6 +53,8 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
         fitted = _with_output(command, result, fitted, rules)
+    if result.tries or result.status is not ToolStatus.SUCCESS:
+        fitted = _with_tries(command, result, fitted, rules)
     action = decision.action
     if action is not None or decision.skipped:
         fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
@@ -99,6 +104,51 @@ def _with_output(command: Command, result: ToolResult, report: Report, rules: Fi
     if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
         return report
     return replace(report, notes={**report.notes, "output": output})
+
+
+def _with_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
+    """Add a list's tries, or the answer of a failure, to the last event, for people. No template sees them there."""
+    dialect = RULES[command.dialect]
+    if not result.tries:
+        answer = _begin_of(begin_of_answer(result.data), rules) if dialect.error_fails_command else ""
+        options: list[dict[str, JsonValue]] = [{"answer": answer}] if answer else []
+    elif command.loop is not None and dialect.loop_has_last_events and not any(one.error for one in result.tries):
+        options = []  # later steps are given them all
+    else:
+        tries = [_try_note(one, rules) for one in result.tries]
+        options = [{"tasks": tries}, {"tasks": [_without(one, "answer", "stdout", "stderr") for one in tries]}]
+    for notes in options:
+        if json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
+            return replace(report, notes={**report.notes, **notes})
+    return report
+
+
+def _try_note(one: TaskTry, rules: FitRules) -> dict[str, JsonValue]:
+    note: dict[str, JsonValue] = {
+        "name": one.task,
+        "kind": one.kind,
+        "attempt": one.attempt,
+        "status": "error" if one.error else "ok",
+        "at_ms": one.at_ms,
+        "duration_ms": one.duration_ms,
+    }
+    if one.error:
+        error, answer = _begin_of(one.error, rules), _begin_of(one.answer, rules)
+        note.update({"then": one.then, "error": error} | ({"answer": answer} if answer else {}))
+    for name, text in (("stdout", one.stdout), ("stderr", one.stderr)):
+        if text:
+            note[name] = _end_of(text, rules)[-_MAX_ANSWER_CHARS:]
+    return note
+
+
+def _without(note: Mapping[str, JsonValue], *names: str) -> dict[str, JsonValue]:
+    return {name: value for name, value in note.items() if name not in names}
+
+
+def _begin_of(text: str, rules: FitRules) -> str:
+    """Return the beginning of a text that may leave the process, redacted before it is cut."""
+    kept = redaction.without_half_at_end(text.encode("utf-8", "surrogatepass"))
+    return _clean(kept.decode("utf-8", "surrogatepass"), rules)[:_MAX_ANSWER_CHARS]
 
 
 def _end_of(text: str, rules: FitRules) -> str:
@@ -171,7 +221,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if made is None:
         if fitted.preview is None:
             fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-        made = await _beside_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+        made = await _off_loop_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
         stored = len(made.upload.data) if made.upload is not None else 0
         if stored > dialect.max_stored_bytes:
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
@@ -210,10 +260,10 @@ async def _without_data(command: Command, result: ToolResult, reason: str, rules
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
-    return await _beside_if_large(len(packed), partial(NullCharacters.of, packed))
+    return await _off_loop_if_large(len(packed), partial(NullCharacters.find, packed))
 
 
-async def _beside_if_large(size: int, call: Callable[[], T]) -> T:
+async def _off_loop_if_large(size: int, call: Callable[[], T]) -> T:
     return await finished_off_loop(call) if size > redaction.LARGE else call()
 
 

@@ -54,9 +54,9 @@ class Sending:
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
         else:  # a plane that is down says nothing about the set, so this time is not uncertainty
-            self.uncertainty.settle()
+            self.uncertainty.reset()
 
-    def settle(self) -> None:
+    def reset(self) -> None:
         """Start afresh for the next request, since this one was accepted."""
         self.tries = 0
-        self.uncertainty.settle()
+        self.uncertainty.reset()

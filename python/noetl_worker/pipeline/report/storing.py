@@ -19,7 +19,7 @@ async def try_to_store(
     The Python plane may still be processing a PUT without an answer. A second one would delay every client as long
     again (protocol/results.md#redaction), so it is not sent.
     """
-    execution_id, may_still_run = event_set.execution_id, event_set.rules.looks_through_results
+    execution_id, may_still_run = event_set.execution_id, event_set.rules.may_still_store
     if event_set.was_tried and may_still_run:
         return None, SendStatus.REFUSED, "it was sent before, and the control plane may still be processing it"
     event_set.was_tried = True

@@ -1,4 +1,4 @@
-"""Whether NATS takes our acknowledgements: a login that may not send them works on until max_ack_pending is reached."""
+"""Watch for acknowledgements that NATS refuses: such a login would work on until max_ack_pending is reached."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class AckWatch:
-    """Looks again once an acknowledgement was refused, until one is taken."""
+    """Watch that begins when an acknowledgement is refused and ends when one is accepted."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._outage = connection, Outage()
 
     @property
     def trouble(self) -> str | None:
-        """Why no command will be acknowledged; None: nothing is known against it."""
+        """Reason why no command can be acknowledged, or None if no refusal is known."""
         return _REASON if self._outage.is_on else None
 
     async def look(self, durable: Durable) -> None:
-        """Try one that has no effect. Raises JetStreamError: the connection is gone."""
+        """Try an acknowledgement without effect, if one was refused. Raises JetStreamError without a connection."""
         client = self._connection.client
         if not client.is_ack_refused and not self._outage.is_on:
             return
@@ -40,7 +40,8 @@ class AckWatch:
                 log.info("acks_taken", durable=durable.name, **line)
         elif (line := self._outage.lasts(_REASON)) is not None:
             advice = (
-                f"let it publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` tries "
-                "each permission. What ran is reported, and comes again; at max_ack_pending the whole pool stands"
+                "commands that ran are reported, but delivered again, and at max_ack_pending the whole pool stops. Let "
+                f"this login publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` tries "
+                "each permission"
             )
             log.error("acks_refused", durable=durable.name, advice=advice, **line)

@@ -19,14 +19,14 @@ from noetl_worker.text import json_text
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
 ALREADY_THERE: Final = frozenset({10058, 10013, 10148})
-"""err_code of a stream or durable of this name made meanwhile by somebody else, in another form."""
+"""err_codes for a stream or durable that somebody else has just made under this name, in another form."""
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
 
 
 class ApiRefused(JetStreamError):
-    """JetStream's answer is an error. `code` is HTTP-like, `err_code` JetStream's own."""
+    """Error answered by JetStream. `code` is HTTP-like, `err_code` JetStream's own."""
 
     def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
         self.code: Final = int(error.get("code") or 0)
@@ -36,7 +36,7 @@ class ApiRefused(JetStreamError):
 
 
 def moment(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 text (fromisoformat takes six digits of a second before Python 3.11)."""
+    """Return the seconds since 1970 of an RFC 3339 text. fromisoformat takes six decimals before Python 3.11."""
     seconds, _, fraction = text.rstrip("Z").partition(".")
     digits = (fraction[:6] or "0").ljust(6, "0")
     return datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=timezone.utc).timestamp()
@@ -45,11 +45,11 @@ def moment(text: str) -> float:
 async def ask(
     client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any]:
-    """One request to `$JS.API.<subject>`; its answer.
+    """Send one request to `$JS.API.<subject>` and return the answer.
 
     Raises:
         ApiRefused: the answer is an error.
-        NatsUnavailable: there is no JetStream, or no answer.
+        NatsUnavailable: JetStream is off, or does not answer.
     """
     try:
         answer = await client.request(
@@ -61,7 +61,7 @@ async def ask(
         raise NatsUnavailable(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
     parsed = json_text.loads(answer.data)
     if not isinstance(parsed, dict):
-        raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is no object")
+        raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is not an object")
     problem = parsed.get("error")
     if isinstance(problem, dict):
         refused = ApiRefused(subject, problem)
@@ -72,7 +72,7 @@ async def ask(
 
 
 def _no_answer(client: Client, subject: str, error: BaseException) -> str:
-    """A server drops what a login may not publish, and says so beside the request: that is then the reason."""
+    """Return the error text. For a forbidden publish, the reason is in the client's last error only."""
     seen = str(client.last_error or "")
     if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
         return f'no answer from JetStream to {subject}, since NATS refuses it: "{seen.removeprefix("nats: ")}"'
@@ -85,7 +85,7 @@ def _no_answer(client: Client, subject: str, error: BaseException) -> str:
 async def ask_if_there(
     client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any] | None:
-    """As `ask`; None when what is asked for does not exist."""
+    """Ask as `ask` does, but return None if the requested object does not exist."""
     try:
         return await ask(client, subject, body, timeout_s=timeout_s)
     except ApiRefused as refused:
@@ -95,7 +95,7 @@ async def ask_if_there(
 
 
 async def stream_of(client: Client, *subjects: str) -> str | None:
-    """The stream that owns one of these subjects, tried in this order."""
+    """Return the stream that owns one of these subjects, tried in order, or None."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
         if names:

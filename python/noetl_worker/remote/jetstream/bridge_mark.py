@@ -1,4 +1,4 @@
-"""The mark of a bridge: the stream's metadata says that commands reach it, and where the bridge answers."""
+"""Mark of a bridge: the stream's metadata says that commands reach the stream, and where the bridge answers."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from noetl_worker.settings.settings import Settings
 _VERSION: Final = "noetl-bridge"
 _HEALTH: Final = "noetl-bridge-health"
 _LEAST_MINOR: Final = 10
-"""nats-server 2.10 is the first that keeps metadata of a stream."""
+"""Minor version of the first nats-server that keeps a stream's metadata, 2.10."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeMark:
-    """What a stream says of its bridge."""
+    """Bridge as described in a stream's metadata."""
 
     version: str
     health_url: str = ""
-    """Address of its probes as others reach it; "" where none was set."""
+    """Address of the bridge's probes as others reach it; "" if none was set."""
 
 
 def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
-    """Return the mark in a stream's configuration."""
+    """Return the mark in a stream's configuration, or None."""
     metadata = fields_of(config.get("metadata"))
     version = metadata.get(_VERSION)
     return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None
 
 
 async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | None:
-    """Return the mark of the stream of commands. Raises JetStreamError."""
+    """Return the mark of the stream of commands, or None. Raises JetStreamError."""
     _, info = await find_stream(connection.client, settings)
     return read_mark(info["config"]) if info is not None else None
 
 
 async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark) -> str:
-    """Make the stream where there is none, and put the mark on it; its name.
+    """Put the mark on the stream of commands, which is made if missing, and return its name.
 
     Raises:
-        JetStreamError: this server keeps no metadata, or refuses.
+        JetStreamError: the server keeps no metadata, or refuses.
     """
     version = connection.client.connected_server_version
     if (version.major, version.minor) < (2, _LEAST_MINOR):
         raise JetStreamError(
-            f"nats-server {server_version(connection)} keeps no metadata of a stream, by which workers know the "
-            f"bridge: update it to 2.{_LEAST_MINOR} or later"
+            f"nats-server {server_version(connection)} keeps no metadata of a stream, and workers find the bridge by "
+            f"metadata; update the server to 2.{_LEAST_MINOR} or later"
         )
     stream, config = await ensure_stream(connection.client, settings)
     metadata = {_VERSION: mark.version, **({_HEALTH: mark.health_url} if mark.health_url else {})}

@@ -1,5 +1,4 @@
-"""The client of nats-py: its `flush` and `drain` mean what they say, a message can be had as it is read, and what a
-server sends is bounded."""
+"""nats-py's client with fixes for `flush` and `drain`, callbacks for messages as they are read, and limits on input."""
 
 from __future__ import annotations
 
@@ -31,40 +30,40 @@ from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
-"""What a server can be set to; not what it says of itself."""
+"""Largest message that a server can be set to take. The limit that it announces is not trusted."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
-"""Signs of values in one JSON text: a page of the subjects of a stream has 100,000. It is parsed on the loop."""
-_NO_SEED: Final = "NATS_SEED, or what the file of NATS_NKEY has, is no NKEY seed: it begins with SU"
-_NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a .creds file, and whole?"
+"""Most values in one JSON text, which is parsed on the loop. A page of a stream's subjects has 100,000."""
+_NO_SEED: Final = "NATS_SEED, or the file of NATS_NKEY, is not an NKEY seed; a seed begins with SU"
+_NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a complete .creds file?"
 
 
 class UnusableKey(Error):
-    """What the login has for a key is none: to connect again makes nothing of it."""
+    """Invalid key in the login. Connecting again cannot help."""
 
 
 class UnreadableAnswer(Error):
-    """What the server sent has another form, or is more than is read."""
+    """Answer of a server in an unknown form, or above a limit."""
 
 
 class _Json:
-    """The `json` of the library's modules, which parse a server's answers on the loop, whatever they are."""
+    """Bounded `json` for the library's modules, which parse a server's answers on the loop."""
 
     dumps: ClassVar = staticmethod(json.dumps)
 
     @staticmethod
     def loads(data: bytes | str) -> dict[str, Any]:
-        """Return the object in `data`. Raises UnreadableAnswer: it is none, or has too many values."""
+        """Return the object in `data`. Raises UnreadableAnswer if there is none, or too many values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-            raise UnreadableAnswer(f"the server answers with JSON of more than {_MOST_VALUES:,} values")
+            raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values")
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise UnreadableAnswer(f"the server answers with what is no JSON: {error}") from error
+            raise UnreadableAnswer(f"the server's answer is not JSON: {error}") from error
         if not isinstance(found, dict):
-            raise UnreadableAnswer("the server answers with JSON that is no object")
+            raise UnreadableAnswer("the server's answer is JSON, but not an object")
         return found
 
 
@@ -73,7 +72,7 @@ for _module in (nats.js.client, nats.js.manager, nats.js.object_store, nats.prot
 
 
 class _HeaderParser(BytesParser):
-    """Reads the headers of a stored message; the library's is for mail, and takes the square of a Content-Type."""
+    """Parser for headers of a stored message. The library's mail parser is quadratic in a Content-Type."""
 
     def parsebytes(self, text: bytes | bytearray, headersonly: bool = False) -> Any:
         if len(text) > _LONGEST_HEADERS:
@@ -82,14 +81,14 @@ class _HeaderParser(BytesParser):
 
 
 class _Parser(Parser):
-    """The library's keeps a line until it ends and a message of any size that is announced."""
+    """Parser with limits. The library's keeps a line of any length, and a message of any announced size."""
 
     nc: Client
 
     async def parse(self, data: bytes = b"") -> None:
         self.nc.left -= len(data)
         if self.state == AWAITING_CONTROL_LINE and b"\n" not in data:
-            self.buf.extend(data)  # no line ends here, and the library would look for one from the beginning
+            self.buf.extend(data)  # no line ends here; the library would search again from the beginning
         else:
             await self._parse(data)
         if self.state == AWAITING_MSG_PAYLOAD:
@@ -100,22 +99,22 @@ class _Parser(Parser):
         if is_too_much:
             self.nc.has_had_too_much = True
             self.reset()
-            raise ProtocolError("the server sends more than is read")  # the connection ends with it
+            raise ProtocolError("the server sends more than the worker's limits allow")  # this ends the connection
 
     async def _parse(self, data: bytes) -> None:
         try:
             await super().parse(data)
         except (ProtocolError, OSError):
             raise
-        except Exception as error:  # else the library ends its reading, and the connection seems to be there
-            raise ProtocolError(f"the server sends what cannot be read: {error}") from error
+        except Exception as error:  # otherwise the library stops reading, and the connection only seems alive
+            raise ProtocolError(f"the server sends unreadable data: {error}") from error
 
 
 class _Transport(TcpTransport):
-    """A write to a connection that broke is an OSError, on every event loop.
+    """Transport whose write to a broken connection raises OSError on every event loop.
 
-    uvloop raises a RuntimeError, which nobody expects: a pull or an ack that met the moment before the client noticed
-    ended its task, and the client's own task of reconnecting would end without a word.
+    uvloop raises a RuntimeError, which nobody expects: a pull or an ack ended its task before the client noticed the
+    break, and the client's own reconnect task would end silently.
     """
 
     def write(self, payload: bytes) -> None:
@@ -132,41 +131,41 @@ class _Transport(TcpTransport):
 
 
 class Client(LibraryClient):
-    """As the library's; a PING goes behind what was sent before it.
+    """The library's client, with a PING that follows everything sent before it.
 
-    nats-py (2.14 to 2.16) writes its PING at once, past the commands that wait for its flusher. So `flush` returned
-    before the server had read a publish, and did not report its refusal; and `drain` of a subscription returned before
-    the server had read the UNSUB, and threw away what it delivered in between: a command, until ack_wait was over (of
-    800 drains that met a delivery 48 lost it; in this order 2, in a window that is the server's own).
-    tests/integration/test_connection.py reads the order off the wire.
+    nats-py (2.14 to 2.16) writes its PING at once, ahead of the commands that wait for its flusher. So `flush` returned
+    before the server had read a publish, and did not report its refusal. `drain` of a subscription returned before the
+    server had read the UNSUB, and dropped a command delivered in between until its ack_wait was over (48 of 800 drains
+    that met a delivery lost it; in this order 2, in a window of the server's own).
+    tests/integration/test_connection.py checks the order on the wire.
     """
 
     def __init__(self, names: Lookups = OWN) -> None:
         super().__init__()
         self.names: Final = names
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
-        """By the number of their subscription."""
+        """Receivers by subscription number."""
         self.left: float = math.inf
-        """How many bytes the server may still send."""
+        """Number of bytes that the server may still send."""
         self.has_had_too_much = False
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
-        """The subjects of requests that are open."""
+        """Subjects of the open requests."""
         self.is_ack_refused = False
-        """Whether an acknowledgement was refused since this was set back: this login may not publish it."""
+        """True if an acknowledgement was refused since the last reset: this login may not publish it."""
         self._is_mute: str | None = None
-        """Why no request is ever answered: this login may not subscribe to the answers."""
+        """Error of a login that may not subscribe to answers, so that no request gets one; else None."""
 
     async def _connect_to_server(self, s: Any) -> None:
-        self._is_mute, self.is_ack_refused = None, False  # permissions may be others
+        self._is_mute, self.is_ack_refused = None, False  # permissions may have changed
         await self._connect_to_one_of(s)
         if isinstance(self._transport, TcpTransport):
-            self._transport.__class__ = _Transport  # the library asks for no class of ours
+            self._transport.__class__ = _Transport  # the library has no option for it
 
     async def _connect_to_one_of(self, s: Any) -> None:
-        """Connect to the first address of a server that answers: the library has the event loop look its name up.
+        """Connect to the first address that answers. The library would leave the name look-up to the event loop.
 
-        A WebSocket is connected to by name, for its TLS and Host header have that; it must have an address by then.
+        A WebSocket connects by name, which its TLS and Host header need, after an address was found.
         """
         port, is_web = s.uri.port, s.uri.scheme in ("ws", "wss")
         connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
@@ -179,25 +178,25 @@ class Client(LibraryClient):
             await self.names.connected(s.uri.hostname, port, connect)
 
     async def _process_connect_init(self) -> None:
-        """Any failure of it is one of a try to connect: others end the library's reconnecting for good, without a word.
+        """Log in, and turn any failure into one that the library retries. Other errors silently end its reconnecting.
 
-        Seen for a key that is being written anew, and for a server that greets with something else.
+        Seen with a key file that was being rewritten, and with a server that sends another greeting.
         """
         try:
             await super()._process_connect_init()
         except (OSError, asyncio.TimeoutError, Error):
             raise
         except Exception as error:
-            raise Error(f"neither a greeting nor a login: {type(error).__name__}: {error}") from error
+            raise Error(f"greeting or login failed: {type(error).__name__}: {error}") from error
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         text = creds.data.encode() if isinstance(creds, UserString) else Path(creds).read_bytes()
-        if b"BEGIN NATS USER JWT" not in text:  # the library looks for it without an end
-            raise UnusableKey("the credentials have no NATS USER JWT: is NATS_CREDS a .creds file, and whole?")
+        if b"BEGIN NATS USER JWT" not in text:  # the library would search for it endlessly
+            raise UnusableKey("the credentials have no NATS USER JWT: is NATS_CREDS a complete .creds file?")
         return bytearray(super()._read_creds_user_jwt(creds))
 
     def _read_creds_user_nkey(self, creds: Any) -> bytearray:
-        seed = super()._read_creds_user_nkey(creds)  # None: it has none
+        seed = super()._read_creds_user_nkey(creds)  # None if there is none
         _require_seed(seed or b"", _NO_SEED if isinstance(creds, UserString) else _NO_SEED_IN_CREDENTIALS)
         return bytearray(seed)
 
@@ -207,12 +206,12 @@ class Client(LibraryClient):
         super()._setup_nkeys_seed_connect()
 
     def forget(self, subscription: Subscription) -> None:
-        """Of one whose end failed: a reconnect would make it again."""
+        """Drop a subscription that could not be ended; a reconnect would make it again."""
         self._remove_sub(subscription._id)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
-        """Subscribe; `receiver` is called with each message as it is read, and raises nothing: that would end the
-        connection. In the library's way, over a queue and a task, a message costs 19 calls more."""
+        """Subscribe, and call `receiver` with each message as it is read. An exception there would end the connection.
+        The library's way, over a queue and a task, costs 19 calls more for a message."""
         subscription = await self.subscribe(subject)
         self.receivers[subscription._id] = receiver
         return subscription
@@ -230,7 +229,7 @@ class Client(LibraryClient):
             await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """None where they cannot be read: whoever may publish could end the connection by them."""
+        """Return the headers, or None if they are unreadable: else any publisher could end the connection by them."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError):
@@ -249,7 +248,7 @@ class Client(LibraryClient):
         old_style: bool = False,
         headers: dict[str, Any] | None = None,
     ) -> Msg:
-        """What this login may not ask ends at once: the server says so beside the request, and the library waits on."""
+        """Send a request, and raise at once if the server refuses it. The library would wait for the timeout."""
         if self._is_mute is not None:
             raise Error(self._is_mute)
         refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -283,14 +282,14 @@ class Client(LibraryClient):
                 refused.set_result(str(self.last_error))
 
     async def _process_pong(self) -> None:
-        """Also where the `flush` that asked for it was given up: the library sets a result on the cancelled future, and
-        that error ends its reading without a word. The connection is deaf then until the pings find it."""
+        """Handle a PONG, also of a `flush` that was given up. The library would set a result on the cancelled future;
+        that error silently ends its reading, and the connection is deaf until the pings notice."""
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Fails where no connection is: the library's comes back, and nobody knows whether the server will have it."""
+        """Flush, or raise without a connection: the library would return, though the data may never arrive."""
         if not self.is_connected:
             raise Error("there is no connection")
         await super().flush(timeout)
@@ -306,25 +305,25 @@ class Client(LibraryClient):
         await super()._close(status, do_cbs)
 
     def _end_flushes(self) -> None:
-        """A `flush` fails with its connection, whose PONG never comes: in the library it waits on to its timeout."""
+        """Fail each open `flush` with its connection: no PONG comes, and the library would wait for the timeout."""
         for pong in self._pongs:
             if not pong.done():
                 pong.set_exception(Error("the connection ended"))
-                pong.exception()  # else one that nobody waits for is reported
+                pong.exception()  # marked as read, or asyncio would report it
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
-            self._transport.writelines(self._pending)  # as the flusher does it, which then finds nothing
+            self._transport.writelines(self._pending)  # as the flusher would; it then finds nothing
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
 
 
 def require_key(login: Mapping[str, Any]) -> None:
-    """Read the key of a login, as given to `Client.connect`, before there is a server.
+    """Check the key of a login, as given to `Client.connect`, before connecting.
 
     Raises:
-        UnusableKey: it is none.
-        OSError: its file cannot be read.
+        UnusableKey: the key is invalid.
+        OSError: the key's file cannot be read.
     """
     if "user_credentials" in login:
         client = Client()
@@ -337,7 +336,7 @@ def require_key(login: Mapping[str, Any]) -> None:
 
 
 def _require_seed(text: bytes | bytearray, otherwise: str) -> None:
-    """Raises UnusableKey: the library knows an error for some of what is no seed, and ends with others."""
+    """Raise UnusableKey if `text` is no seed. The library raises various errors for that."""
     import nkeys
 
     try:

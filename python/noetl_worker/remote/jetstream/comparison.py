@@ -1,7 +1,7 @@
-"""Stream and durable as they are against what the settings want.
+"""Comparison of the existing stream and durable with the settings.
 
-What a setting gives has a row each, and is changed in place (tried against nats-server 2.15.1). All else that a worker
-needs, or by which messages are lost, is one row that names the fields.
+Each field with a setting has its own row and is changed in place (tried against nats-server 2.15.1). All other fields
+that a worker needs, or that can lose messages, share one row that names them.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ NANOSECONDS: Final = 1_000_000_000
 MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30
 MAX_PULL_BATCH: Final = 256
-"""How long our pull requests stay open, and for how many messages (`puller.py`); a durable must allow it."""
+"""Longest life and largest size of our pull requests (`puller.py`); a durable must allow both."""
 UNLIMITED: Final = -1
-"""Deliveries of a message: at a limit JetStream gives it up, unseen by KEDA; poison becomes a dead letter here."""
+"""No limit on deliveries. At one, JetStream abandons a message, unseen by KEDA; here poison becomes a dead letter."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
-_FULL: Final = "full, it loses the oldest commands (discard old) or refuses new ones"
+_FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 KEPT: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
-"""Of each stream that is made here."""
+"""Configuration that all streams made here share."""
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
 
 class Change(str, Enum):
-    """What it takes to change a field that differs."""
+    """Way to change a field that differs."""
 
     IN_PLACE = "in place"
-    """`noetl-worker nats ensure --apply` does it."""
+    """Change that `noetl-worker nats ensure --apply` makes."""
     BY_HAND = "by hand"
-    """It is somebody's decision, or JetStream refuses to change it."""
+    """Change that somebody has to decide, or that JetStream refuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """One field, or those of one row. `have` is None where there is no such stream or durable yet."""
+    """Line of the comparison: one configuration field, or several that belong together. `have` is None if the stream or
+    durable does not exist yet."""
 
     field: str
     have: str | None
@@ -50,49 +51,49 @@ class ComparedField:
     agrees: bool
     matters: str
     is_fatal: bool = False
-    """With it a worker could not work, or would claim another pool's commands: it does not start."""
+    """True if a difference keeps a worker from starting: it could not work, or would claim another pool's commands."""
     patch: Mapping[str, Any] | None = None
-    """What to put into the configuration to make it agree; None in it takes a key out. None: that is by hand."""
+    """Values to put into the configuration; None as a value removes a key. None if the change is by hand."""
 
     @property
     def change(self) -> Change:
         return Change.BY_HAND if self.patch is None else Change.IN_PLACE
 
     @property
-    def is_left_to_somebody(self) -> bool:
-        """It differs since somebody decided it, and workers run on it all the same."""
+    def is_accepted_difference(self) -> bool:
+        """True if the field differs by somebody's decision, and workers run all the same."""
         return not self.agrees and self.change is Change.BY_HAND and not self.is_fatal
 
 
 def pause_left_s(info: Mapping[str, Any] | None) -> float:
-    """How long the pause of a durable still lasts, from its consumer info; 0: it delivers."""
+    """Return the rest of a durable's pause from its consumer info, or 0 if it delivers."""
     return int((info or {}).get("pause_remaining") or 0) / NANOSECONDS
 
 
 def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The filter subjects of a durable's configuration, in either of its two forms."""
+    """Return the filter subjects of a durable's configuration, which has two forms."""
     subject = config.get("filter_subject")
     return tuple(config.get("filter_subjects") or ([subject] if subject else []))
 
 
 def filter_fields(filters: Sequence[str]) -> dict[str, Any]:
-    """The filters as a configuration has them; None takes a key out."""
+    """Return the filters as fields of a configuration; None removes a key."""
     if len(filters) == 1:
         return {"filter_subject": filters[0], "filter_subjects": None}
     return {"filter_subject": None, "filter_subjects": list(filters)}
 
 
 def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration with the patch in it."""
+    """Return a copy of a configuration with the patch in it."""
     return {name: value for name, value in {**config, **patch}.items() if value is not None}
 
 
-# ── as they are made ────────────────────────────────────────────────────────────────────────────
+# ── new configurations ──────────────────────────────────────────────────────────────────────────
 
 
 def new_stream(name: str, settings: Settings) -> dict[str, Any]:
-    """As the Python plane makes it (protocol/notification.md#stream), so that whoever comes first makes the same
-    stream."""
+    """Return the configuration of a stream as the Python plane makes it (protocol/notification.md#stream): whoever
+    comes first makes the same stream."""
     return {
         "name": name,
         "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
@@ -102,10 +103,10 @@ def new_stream(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
-    """The configuration of a durable that does not exist yet.
+    """Return the configuration of a durable that does not exist yet.
 
     Args:
-        first: stream sequence of its first message; None: the oldest.
+        first: stream sequence of its first message, or None for the oldest.
     """
     return patched(
         {
@@ -126,21 +127,21 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
-    """Dead letters never expire by themselves."""
+    """Return the configuration for dead letters, which never expire by themselves."""
     return {
         "name": name,
         "subjects": [subject],
         "max_bytes": _DEAD_LETTER_BYTES,
-        "discard": "new",  # full, it refuses, and the message is returned; the old ones are not lost
+        "discard": "new",  # when full, it refuses; the message is returned, and no old one is lost
         **KEPT,
     }
 
 
-# ── compared ────────────────────────────────────────────────────────────────────────────────────
+# ── comparison ──────────────────────────────────────────────────────────────────────────────────
 
 
 class _Rule(NamedTuple):
-    """A field of the one row for all that no setting gives."""
+    """Check of a field that has no setting; all of these share one row."""
 
     field: str
     is_right: Callable[[Any], bool]
@@ -153,42 +154,42 @@ def _is_unlimited(value: Any) -> bool:
 
 
 def _allows(least: int) -> Callable[[Any], bool]:
-    """No limit, or one that is high enough."""
+    """Return a check that a limit is unset or high enough."""
     return lambda value: not value or value >= least
 
 
 _OF_STREAM: Final = (
-    _Rule("retention", lambda value: value != "interest", "what is published while there is no durable is lost"),
-    _Rule("max_age", _allows(MAX_AGE_S * NANOSECONDS), "a command that waits is lost"),
+    _Rule("retention", lambda value: value != "interest", "commands published while there is no durable are lost"),
+    _Rule("max_age", _allows(MAX_AGE_S * NANOSECONDS), "a command that waits longer is lost"),
     _Rule("max_msgs", _is_unlimited, _FULL),
     _Rule("max_bytes", _is_unlimited, _FULL),
     _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
-    _Rule("sealed", not_, "it takes no command"),
+    _Rule("sealed", not_, "the stream takes no commands"),
 )
-_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value: value == "new", "full, it forgets dead letters"),)
+_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value: value == "new", "when full, it loses old dead letters"),)
 
 
 def _of_durable(settings: Settings) -> tuple[_Rule, ...]:
     whole_pull = min(settings.max_concurrent, MAX_PULL_BATCH)
     pull_s = PULL_EXPIRES_S
     return (
-        _Rule("deliver_subject", not_, "it pushes, and a worker pulls", is_fatal=True),
-        _Rule("ack_policy", lambda value: value == "explicit", "each command is acknowledged alone", is_fatal=True),
+        _Rule("deliver_subject", not_, "the durable pushes, but a worker pulls", is_fatal=True),
+        _Rule("ack_policy", lambda value: value == "explicit", "a worker acks each command alone", is_fatal=True),
         _Rule("max_expires", _allows(pull_s * NANOSECONDS), f"pulls of {pull_s} s are refused", is_fatal=True),
         _Rule("max_batch", _allows(whole_pull), "a pull for all slots is refused", is_fatal=True),
-        _Rule("headers_only", not_, "a notification without its body is no command", is_fatal=True),
+        _Rule("headers_only", not_, "notifications come without their bodies", is_fatal=True),
         _Rule("priority_policy", lambda value: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
-        _Rule("backoff", not_, "it takes the place of ack_wait"),
+        _Rule("backoff", not_, "it replaces ack_wait"),
         _Rule("inactive_threshold", not_, "the durable is deleted while no worker runs"),
     )
 
 
 def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """The stream's fields that matter to a worker. `config` None: there is no stream."""
+    """Return the stream's fields that matter to a worker. `config` is None if there is no stream."""
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
-    # A stream's subjects may not overlap: what a wider one of ours covers goes.
+    # A stream's subjects may not overlap, so those that a wider one of ours covers are dropped.
     kept = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
     rows = [
         ComparedField(
@@ -199,24 +200,24 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             "a command published to a subject that no stream has is lost",
             patch={"subjects": kept + missing},
         ),
-        _others(have, _OF_STREAM),
+        _other_fields(have, _OF_STREAM),
     ]
     return rows if config is not None else [_absent(row) for row in rows]
 
 
 def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bare: bool) -> list[ComparedField]:
-    """Return the rows of a stream that is there, but for the subjects of one that the plane makes like this."""
+    """Return the rows of an existing stream. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
     is_as_made = is_made_bare and config.get("subjects") == [settings.nats_subject]
     return [row for row in stream_rows(config, settings) if not (is_as_made and row.field == "subjects")]
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
-    """Whether the stream of dead letters, such as there is, loses one."""
-    return [_others(config, _OF_DEAD_LETTERS)]
+    """Return the row that says whether the stream of dead letters can lose one."""
+    return [_other_fields(config, _OF_DEAD_LETTERS)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """The durable's fields that matter to a worker, from its consumer info. None: there is no durable."""
+    """Return the durable's fields that matter to a worker. `info` is its consumer info, or None without a durable."""
     have = new_durable(settings) if info is None else info["config"]
     filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
     rows = [
@@ -249,7 +250,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             UNLIMITED,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        _others(have, _of_durable(settings)),
+        _other_fields(have, _of_durable(settings)),
     ]
     return [_absent(row) for row in rows] if info is None else rows
 
@@ -260,7 +261,7 @@ def _limit(name: str, have: Mapping[str, Any], wanted: int, matters: str) -> Com
     return ComparedField(name, shown, want, value == wanted, matters, patch={name: wanted})
 
 
-def _others(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
+def _other_fields(have: Mapping[str, Any], rules: Sequence[_Rule]) -> ComparedField:
     wrong = [rule for rule in rules if not rule.is_right(have.get(rule.field))]
     return ComparedField(
         "other fields",
@@ -277,7 +278,7 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """The row of something that is not there."""
+    """Return the row of a stream or durable that does not exist."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

@@ -1,4 +1,4 @@
-"""The connection to NATS: who we are, how long it may not answer, what happens when the server goes away."""
+"""Connection to NATS: the login, the timeouts, and what happens when the server goes away."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 
 PING_INTERVAL_S: Final = 10
-"""With one outstanding ping a stopped server is found in 20 s; nats-py's default takes 6 min
+"""Interval of pings. With one outstanding, a stopped server is found in 20 s; nats-py's default takes 6 min
 (protocol/jetstream.md#outages)."""
 CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
-"""Before the second of the first attempts, doubling to 5 s."""
+"""Wait after the first attempt to connect, doubling to 5 s."""
 ATTEMPTS: Final = 5
-"""First attempts of who does not wait."""
+"""Attempts of a caller that does not wait for the server."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
     "-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
 )
-"""What a .creds file has."""
+"""Content of a .creds file."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
-"""Errors of a connection that is up, after which it is not."""
+"""Errors that end an open connection."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
-"""Credentials that NATS is shown and refuses without a reason: "unexpected EOF"."""
+"""Credentials that NATS refuses without a reason: "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
-_UNREACHABLE_ADVICE: Final = "it is tried again; `noetl-worker doctor` looks at the way to it and at the login"
+_UNREACHABLE_ADVICE: Final = "the worker tries again; `noetl-worker doctor` checks the way to the server and the login"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class Connection:
-    """A NATS client plus who wants to know when it comes and goes."""
+    """NATS client with callbacks for its outages."""
 
     def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict, *, is_beside: bool = False) -> None:
-        """`read_tls`: the TLS options as the files say now; `is_beside`: another connection to the same servers has
-        the lines of an outage, these are at the level debug."""
+        """Create a closed connection. `read_tls` returns the TLS options of the current files; with `is_beside`,
+        outages are logged at level debug, as another connection to the same servers reports them."""
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
-        """The last one nats-py reported: its own first connect ends in "no servers" and keeps the cause from us."""
+        """Last error that nats-py reported. Its first connect raises "no servers" only, without the cause."""
         self._read_tls = read_tls
         self._is_beside = is_beside
         self._outage, self._troubles = Outage(), Outage()
@@ -85,13 +85,13 @@ class Connection:
             notify()
 
     async def _failed(self, error: Exception) -> None:
-        # nats-py reports every failed attempt here while it reconnects for ever; one line each is enough.
+        # nats-py reconnects for ever and reports every failed attempt here; not each of them is logged.
         self.last_error = error
         if self.client.is_connecting or self.client.is_reconnecting:
             self._abandon()
         if self._is_up:
             self._renew_tls()
-            if self._outage.is_on or isinstance(error, _ENDS):  # nats_disconnected is the line of it
+            if self._outage.is_on or isinstance(error, _ENDS):  # nats_disconnected reports it
                 log.debug("nats_error", connection=self.name, error=describe(error))
                 if self._outage.is_on:
                     self._log_outage(error)
@@ -104,17 +104,17 @@ class Connection:
             (log.debug if self._is_beside else log.warning)("nats_disconnected", connection=self.name, **line)
 
     def _renew_tls(self) -> None:
-        """Certificates and CA bundles are replaced while we run: the next attempt goes by what is there then."""
+        """Read the TLS files for the next attempt: certificates and CA bundles are replaced while the worker runs."""
         try:
             self.client.options.update(self._read_tls())
-        except OSError as error:  # half written, an ssl.SSLError too: the attempt after the next reads it again
+        except OSError as error:  # or an ssl.SSLError: a file is half written, and a later attempt reads it
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error))
 
     def _abandon(self) -> None:
         """Close the socket of an attempt that failed.
 
-        When the server refuses CONNECT (or never answers it), nats-py drops the open transport and puts the next
-        attempt's in its place: a descriptor each, until the garbage collector happens to come by.
+        When the server refuses CONNECT (or never answers it), nats-py replaces the open transport by the next
+        attempt's. Each would hold a descriptor until a garbage collection.
         """
         if self.client._transport is not None:
             self.client._transport.close()  # type: ignore[no-untyped-call]
@@ -124,14 +124,14 @@ class Connection:
         self.client, self.last_error = Client(), None
         try:
             await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
-        except BaseException:  # a cancellation too: a stop while the server has not answered yet
+        except BaseException:  # a cancellation too: the worker stops before the server answers
             self._abandon()
             raise
         self.client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
         self._is_up = True
 
     async def reopen(self, settings: Settings) -> None:
-        """Connect anew after nats-py has closed for good; what does not succeed is closed still, to be tried again."""
+        """Connect anew after nats-py has closed for good. After a failure the connection stays closed."""
         closed = self.client
         try:
             await self._open(_options(settings, self))
@@ -142,12 +142,12 @@ class Connection:
             await self._reconnected()
 
     def why_closed(self) -> str:
-        """nats-py reconnects for ever, but for some errors (a login that has expired, or is refused twice)."""
-        error = self.client.last_error or self.last_error  # what the server says last is not reported to us
+        """Return why nats-py stopped reconnecting: some errors end that (a login that expired, or is refused twice)."""
+        error = self.client.last_error or self.last_error  # the server's last error is not reported to us
         return f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})"
 
     async def close(self) -> None:
-        """Flush what is pending (acks!) and close; a server that is gone does not hold us for more than 2 s."""
+        """Flush pending data (acks!) and close. A server that is gone delays this by 2.5 s at most."""
         self._closing = True
         if self.client.is_closed:
             return
@@ -158,16 +158,16 @@ class Connection:
 
 
 async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
-    """Wait for its end, and raise nothing: how the connection ends is not how the worker did.
+    """Wait for `closing`, and return its error: the worker itself did not fail.
 
-    Not with wait_for: that waits for what nats-py does about a cancellation too, which is to flush for 10 s.
+    wait_for would also wait for nats-py's reaction to the cancellation, a flush of 10 s.
     """
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=most_s)
     if done:
         return asyncio.CancelledError() if task.cancelled() else task.exception()
     task.cancel()
-    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody is there to hear of it
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody awaits it any more
     return asyncio.TimeoutError()
 
 
@@ -179,16 +179,16 @@ async def connect(
     is_beside: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Connection:
-    """Connect, and once connected reconnect for ever with jitter.
+    """Connect to NATS. Once open, the connection reconnects for ever, with jitter.
 
     Args:
         name: shown by `nats server report connections`.
-        attempts: first attempts before giving up; None: wait for a server that takes the login.
-        is_beside: another connection to the same servers has the lines of an outage.
+        attempts: most attempts to connect, or None to wait for a server that accepts the login.
+        is_beside: another connection to the same servers reports outages.
         on_wait: called with the reason before each wait.
 
     Raises:
-        SettingsError: a file of the login or of TLS is not what its setting says.
+        SettingsError: a login or TLS file cannot be read, or has the wrong content.
         NatsUnavailable: the server refused the login, or `attempts` are used up; the text says what to set.
     """
     _require_files(settings)
@@ -214,7 +214,7 @@ async def connect(
 
 
 def _require_files(settings: Settings) -> None:
-    """Raises SettingsError for a file that no server could make right."""
+    """Raise SettingsError for a login or TLS file that no server could accept."""
     tls = settings.nats_tls
     login = next((name for name in ("NATS_CREDS", "NATS_NKEY") if getattr(settings, name.lower())), "NATS_SEED")
     try:
@@ -244,7 +244,7 @@ def _unavailable(settings: Settings, error: BaseException) -> str:
         return str(error)
     ended = [name for name, ends_at in credential_ends(settings).items() if ends_at < time.time() and name in _SHOWN]
     if ended:
-        return f"{', '.join(ended)} has ended, and NATS at {where} does not take it ({describe(error)}): renew it"
+        return f"{', '.join(ended)} has expired, and NATS at {where} refuses it ({describe(error)}): renew it"
     return f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
 
 
@@ -270,14 +270,15 @@ def _tls(settings: Settings) -> dict[str, Any]:
     named = any(server.startswith(("tls://", "wss://")) for server in settings.nats_servers)
     paths = settings.nats_tls
     if not named and not paths.ca and not paths.cert:
-        return {}  # a server that asks for TLS behind nats:// gets it all the same, with the system's CAs
+        return {}  # a server that requires TLS at nats:// still gets it, with the system's CAs
     return {"tls": TlsFiles(paths).context()}
 
 
 def nats_login(settings: Settings) -> dict[str, Any]:
-    """NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info, else the token.
+    """Return the login: NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info
+    with percent-encoding undone, else the token.
 
-    The precedence is the Rust worker's (protocol/notification.md#login); percent-encoding in the URL is undone.
+    The precedence is the Rust worker's (protocol/notification.md#login).
     """
     if settings.nats_creds or settings.nats_nkey or settings.nats_seed:
         return _login_by_key(settings)
@@ -297,7 +298,7 @@ def _login_by_key(settings: Settings) -> dict[str, Any]:
     if importlib.util.find_spec("nkeys") is None:
         named = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey}
         variable, shown = next(((name, path) for name, path in named.items() if path), ("NATS_SEED", "***"))
-        lacks = "it is read with the package nkeys: pip install 'noetl-worker[nkeys]'"
+        lacks = "the package nkeys, which reads it, is missing: pip install 'noetl-worker[nkeys]'"
         raise SettingsError(variable, shown, lacks)
     if settings.nats_creds:
         return {"user_credentials": settings.nats_creds}

@@ -1,4 +1,4 @@
-"""The stream and the durable: made when missing, checked when there, never recreated silently."""
+"""Stream and durable: made when missing, checked when present, never recreated silently."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class _Logged(set[str]):
-    """What holds at the moment and has been logged: a line when it begins, not one every look."""
+    """Conditions that hold and have been logged: once when each begins, not at every look."""
 
     def begins(self, what: str, holds: bool) -> bool:
         is_new = holds and what not in self
@@ -51,7 +51,7 @@ class _Logged(set[str]):
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """The durable as the server has it; `ack_wait_s` is the effective one, which sets the keepalive's pace."""
+    """Durable as the server has it. `ack_wait_s` is the effective value, which sets the keepalive's pace."""
 
     stream: str
     name: str
@@ -59,14 +59,14 @@ class Durable:
     max_ack_pending: int
     filters: tuple[str, ...]
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    """Of a stream that was there before."""
+    """Configuration of a stream that existed before, or None."""
     stream_created: str = field(default="", compare=False, repr=False)
-    """When the stream was made, in the server's words: another stream of this name has lost what was in this one."""
+    """Creation time of the stream, in the server's words: a later stream of this name has lost the messages."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
-        """Say what the stream lacks; `is_made_bare`: but for the subjects of one that the plane makes like this."""
+        """Log what the stream lacks. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
         if self.stream_config is None:
             return
         rows = rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
@@ -75,40 +75,38 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterStream:
-    """The stream that keeps dead letters, as it is."""
-
     stream: str
     config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Stream and durable as they are: the server's own words, None where there is none."""
+    """Stream and durable as the server describes them; None for a missing one."""
 
     stream: str
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
     dead_letters: DeadLetterStream | None = None
-    """None: no dead letter has been kept yet, and the first one makes the stream; or they could not be looked at."""
+    """Stream of dead letters. None if it could not be read, or if no dead letter has made it yet."""
     dead_letters_unknown: str = ""
-    """Why they could not be looked at."""
+    """Reason why the stream of dead letters could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at a durable that is being pulled from."""
+    """State of a durable in use."""
 
     pending: int
-    """Messages that no worker has got yet."""
+    """Messages that no worker has received yet."""
     ack_pending: int
     """Messages delivered (or returned with a delay) and not acknowledged, over the whole pool."""
     durable: Durable
-    """As it is now."""
+    """Durable as it is now."""
     pause_left_s: float = 0.0
-    """How long it delivers nothing yet, since an operator paused it."""
+    """Rest of an operator's pause, in which nothing is delivered."""
     trouble: str | None = None
-    """Why it brings no command, or not those of this pool."""
+    """Reason why the durable brings no commands, or another pool's, or None."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -119,10 +117,9 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
     Raises:
         NatsUnavailable: JetStream is off, or does not answer.
-        JetStreamError: the durable differs so that a worker must not or cannot use it: it
-            filters other subjects than the settings say (then another pool's commands would be claimed,
-            protocol/notification.md#durable), is no pull consumer, or refuses our pulls. The text has the command that
-            mends it.
+        JetStreamError: a worker must not or cannot use the durable. It filters other subjects than the settings say
+            (another pool's commands would be claimed, protocol/notification.md#durable), is no pull consumer, or
+            refuses our pulls. The text has the command that repairs it.
     """
     found = await _find_commands(client, settings)
     stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
@@ -141,7 +138,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
 
 async def ensure_again(client: Client, settings: Settings, before: Durable) -> Durable:
-    """Do as `ensure_durable` after the durable was gone; say what went with its stream, if that is another one."""
+    """Make a lost durable again, and log what was lost with its stream if that is a new one."""
     now = await ensure_durable(client, settings)
     if before.stream_created != now.stream_created:
         _report_lost(before)
@@ -149,7 +146,7 @@ async def ensure_again(client: Client, settings: Settings, before: Durable) -> D
 
 
 def _report_lost(durable: Durable) -> None:
-    """The stream is gone: the number that waited at the last look, once for each stream."""
+    """Log, once for each stream that is gone, how many commands waited in it at the last look."""
     if not durable.logged.begins(f"lost {durable.stream_created}", holds=True):
         return
     waited = int(metrics.PENDING.labels(durable.stream, durable.name).value)
@@ -158,13 +155,13 @@ def _report_lost(durable: Durable) -> None:
         "stream_lost",
         stream=durable.stream,
         waited=waited,
-        advice="somebody deleted the stream, and it is made again, empty: the commands that waited in it are gone. "
-        "What runs is reported. Start the executions anew that stand still",
+        advice="somebody deleted the stream, and it is made again, empty: the commands that waited in it are lost. "
+        "Running commands are still reported. Start the stalled executions again",
     )
 
 
 async def ensure_stream(client: Client, settings: Settings) -> tuple[str, Mapping[str, Any]]:
-    """Find or make the stream alone, and say what it lacks; its name and configuration. Raises JetStreamError."""
+    """Find or make the stream, log what it lacks, and return its name and configuration. Raises JetStreamError."""
     stream, info = await find_stream(client, settings)
     if info is None:
         await _make_stream(client, stream, settings)
@@ -183,13 +180,13 @@ def _warn_of_dead_letters(found: Found) -> None:
 
 
 async def find(client: Client, settings: Settings) -> Found:
-    """Look for the stream (NATS_STREAM, else the one that owns NATS_SUBJECT), the durable and the stream of dead
-    letters; makes nothing."""
+    """Find the stream (NATS_STREAM, else the owner of NATS_SUBJECT), the durable and the stream of dead letters, and
+    make nothing."""
     return await _with_dead_letters(client, await _find_commands(client, settings))
 
 
 async def _with_dead_letters(client: Client, found: Found) -> Found:
-    """Dead letters are rare: that their stream may not be looked at refuses nothing else."""
+    """Add the stream of dead letters, without raising an error: dead letters are rare."""
     try:
         stream = await stream_of(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
@@ -199,7 +196,7 @@ async def _with_dead_letters(client: Client, found: Found) -> Found:
 
 
 async def find_stream(client: Client, settings: Settings) -> tuple[str, dict[str, Any] | None]:
-    """Return the name of the stream of commands, and what the server says of it: None where there is none."""
+    """Return the name of the stream of commands and the server's description, which is None without a stream."""
     subject = settings.nats_subject
     stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
     return stream, await ask_if_there(client, f"STREAM.INFO.{stream}")
@@ -213,11 +210,11 @@ async def _find_commands(client: Client, settings: Settings) -> Found:
     return Found(stream, settings.nats_consumer, stream_info, durable_info)
 
 
-def of_another_stream(name: str, owner: str, settings: Settings) -> str:
-    return f"there is no stream {name}, and none can be made: the stream {owner} has {settings.nats_subject}"
+def other_owner_text(name: str, owner: str, settings: Settings) -> str:
+    return f"there is no stream {name}, and none can be made: the stream {owner} owns {settings.nats_subject}"
 
 
-def take_stream(owner: str) -> str:
+def use_stream_text(owner: str) -> str:
     return f"set NATS_STREAM={owner}, or leave NATS_STREAM out"
 
 
@@ -226,12 +223,12 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> dict[st
     try:
         made = await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
-        if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own idea of it
+        if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own configuration
             return await ask(client, f"STREAM.INFO.{name}")
         owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
             raise
-        raise JetStreamError(f"{of_another_stream(name, owner, settings)}: {take_stream(owner)}") from refused
+        raise JetStreamError(f"{other_owner_text(name, owner, settings)}: {use_stream_text(owner)}") from refused
     log.info("stream_made", stream=name, subjects=config["subjects"])
     return made
 
@@ -240,7 +237,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings, first:
     try:
         made = await _put_durable(client, found, new_durable(settings, first), "create")
     except ApiRefused as refused:
-        if refused.err_code not in ALREADY_THERE:  # another worker was faster, with other settings
+        if refused.err_code not in ALREADY_THERE:  # else another worker was faster, with other settings
             raise
         return await ask(client, f"CONSUMER.INFO.{found.stream}.{found.durable}")
     log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)
@@ -248,13 +245,13 @@ async def _make_durable(client: Client, found: Found, settings: Settings, first:
 
 
 async def _put_durable(client: Client, found: Found, config: Mapping[str, Any], action: str) -> dict[str, Any]:
-    """`action`: create or update."""
+    """Create or update the durable, as `action` says."""
     body = {"stream_name": found.stream, "config": config, "action": action}
     return await ask(client, f"CONSUMER.CREATE.{found.stream}.{found.durable}", body)
 
 
 def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
-    """One line for each row that differs: it is used as it is."""
+    """Log each row that differs; the worker uses the server's value."""
     for row in rows:
         if not row.agrees:
             log.warning(
@@ -265,7 +262,7 @@ def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
                 settings=row.wanted,
                 matters=row.matters,
                 change=row.change.value,
-                advice=f"the server's value is used; see, and change what can be changed, with `{ENSURE}`",
+                advice=f"the server's value is used; `{ENSURE}` shows and changes what can be changed",
             )
 
 
@@ -278,8 +275,8 @@ def _refusal(found: Found, row: ComparedField, settings: Settings) -> str:
             f"or change the durable: {ENSURE} (or: nats consumer edit {found.stream} {found.durable} {flags})"
         )
     return (
-        f"{start} is none for a worker: {row.have} ({row.matters}). Choose another NATS_CONSUMER (it will be made), or "
-        f"run {ENSURE}, which says how to go on"
+        f"{start} cannot serve a worker: {row.have} ({row.matters}). Choose another NATS_CONSUMER (it will be made), "
+        f"or run {ENSURE}, which says how to go on"
     )
 
 
@@ -295,19 +292,19 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
     )
 
 
-# ── by order of an operator ─────────────────────────────────────────────────────────────────────
+# ── for an operator ─────────────────────────────────────────────────────────────────────────────
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
-    """Make what is missing and change in place what differs and can be; what was done, one line each.
+    """Make what is missing, change in place what can be changed, and return one line for each change.
 
     A durable's change holds for every worker that pulls from it.
 
     Args:
-        first: stream sequence at which a durable that is made begins; None: the oldest message.
+        first: stream sequence at which a new durable begins, or None for the oldest message.
 
     Raises:
-        JetStreamError: JetStream refuses it; what was done before stays.
+        JetStreamError: JetStream refuses a change; the changes before it stay.
     """
     done: list[str] = []
     if found.stream_info is None:
@@ -329,7 +326,7 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """What to change in place; nothing where a worker cannot work anyhow, since it may not go with the rest of it."""
+    """Return the rows to change in place, or none for an object that no worker can use: its rest may not fit them."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -344,13 +341,13 @@ def _row_text(row: ComparedField) -> str:
     return f"{row.field} {row.have} -> {row.wanted}"
 
 
-# ── while it is used ────────────────────────────────────────────────────────────────────────────
+# ── in use ──────────────────────────────────────────────────────────────────────────────────────
 
 
 async def look(client: Client, durable: Durable, settings: Settings) -> Look:
-    """How full the durable is, and what has become of it; says what has changed once, and sets the gauges.
+    """Return the state of the durable. Log each change once, and set the gauges.
 
-    A durable that no worker can use has a line each minute.
+    A durable that no worker can use is logged every minute.
 
     Raises:
         JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
@@ -364,8 +361,8 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
             "durable_gone",
             stream=durable.stream,
             durable=durable.name,
-            advice="somebody deleted it; it is made again, and every message that the stream still has comes again "
-            "(finished commands are dropped at their claim)",
+            advice="the worker makes it again, and every message still in the stream is delivered again (finished "
+            "commands are dropped at their claim); find who deleted it: NATS's advisories, other deployments",
         )
     if info is None:
         metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(0)
@@ -384,7 +381,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
-    """Why no worker of this pool should use it; None: it is as it was at the start."""
+    """Return why no worker of this pool should use the durable, or None. Log a change."""
     wrong = next((row for row in durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
@@ -394,7 +391,7 @@ def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) ->
     reason = _refusal(Found(durable.stream, durable.name, None, info), wrong, settings)
     if (line := durable.unusable.lasts(reason)) is not None:
         log.error("durable_unusable", durable=durable.name, field=wrong.field, **line)
-    return f"the durable is another one: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
+    return f"the durable has changed: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
 
 
 def _log_changes(before: Durable, seen: Look) -> None:
@@ -413,12 +410,14 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
             durable=durable.name,
             left_s=round(seen.pause_left_s),
             waiting=seen.pending,
-            advice="an operator asked for it; what runs goes on. It ends by itself, or by `noetl-worker nats resume`",
+            advice="an operator asked for it; running commands go on. The pause ends by itself, or by `noetl-worker "
+            "nats resume`",
         )
 
 
 def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
-    """At the limit JetStream delivers to nobody; a dead pool holds it for ack_wait (protocol/jetstream.md#limit)."""
+    """Warn at the limit: JetStream delivers to nobody then, and a dead pool stays at the limit for ack_wait
+    (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
     labels = (durable.stream, durable.name)
@@ -433,7 +432,7 @@ def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
             waiting=seen.pending,
             advice="this login may not acknowledge: see `acks_refused`"
             if is_ack_refused
-            else "no worker of this pool gets a command until one is acknowledged or a dead worker's ack_wait "
-            f"({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all "
-            f"workers together and run `{ENSURE}`",
+            else "no worker of this pool gets a command until a delivered message is acknowledged or a dead worker's "
+            f"ack_wait ({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of "
+            f"all workers together and run `{ENSURE}`",
         )

@@ -1,4 +1,4 @@
-"""How many dead letters the stream keeps, for the metrics."""
+"""Number of dead letters that the stream keeps, for the metrics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 
 LOOKED_EVERY_S: Final = 60.0
 AFTER_A_FAILURE_S: Final = 900.0
-"""A login that may not look would else have a refusal a minute in its log."""
+"""Wait after a failure; else a login without permission would log a refusal a minute."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterCounts:
-    """`look` is called often, and asks once a minute."""
-
     def __init__(self, store: DeadLetterStore) -> None:
         self._store = store
         self._due_at = 0.0
 
     async def look(self) -> None:
-        """Set the gauge to the stream's count, when a minute is over."""
+        """Set the gauge to the stream's count, at most once a minute."""
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + LOOKED_EVERY_S
@@ -34,5 +32,5 @@ class DeadLetterCounts:
             metrics.DEAD_LETTERS_KEPT.set(0 if stream is None else await self._store.count(stream))
         except JetStreamError as error:
             self._due_at = time.monotonic() + AFTER_A_FAILURE_S
-            advice = "the metric of kept dead letters is out of date; may this login read them: `noetl-worker doctor`"
+            advice = "the metric of kept dead letters is out of date; `noetl-worker doctor` checks the permission"
             log.warning("dead_letters_not_counted", error=str(error), advice=advice)

@@ -1,4 +1,4 @@
-"""The stream that keeps dead letters: made at the first dead letter, never expiring by itself."""
+"""Stream of dead letters, made at the first one and never expiring by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterStore:
-    """The stream that owns DEAD_LETTER_SUBJECT; made at the first dead letter when there is none."""
+    """Stream that owns DEAD_LETTER_SUBJECT."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -30,12 +30,12 @@ class DeadLetterStore:
         self._lock = asyncio.Lock()
 
     async def publish(self, subject: str, data: bytes, message_id: str) -> None:
-        """Store one dead letter; returns when the server has it.
+        """Store one dead letter, and return when the server has it.
 
-        Within two minutes, the stream's window of duplicates, the server drops a second one of the same id.
+        Within two minutes, the stream's duplicate window, the server drops a second message of the same id.
 
         Raises:
-            JetStreamError: it is not stored.
+            JetStreamError: the dead letter is not stored.
         """
         try:
             async with self._lock:
@@ -64,17 +64,17 @@ class DeadLetterStore:
     # ── for an operator ──
 
     async def stream(self) -> str | None:
-        """The stream's name; None when there is none yet."""
+        """Return the stream's name, or None if it does not exist yet."""
         return await stream_of(self._connection.client, DEAD_LETTER_SUBJECT)
 
     async def get(self, stream: str, sequence: int) -> StoredMessage | None:
-        """One dead letter; None when there is none of this number."""
+        """Return the dead letter of this sequence, or None."""
         found = await get(self._connection.client, stream, {"seq": sequence})
-        # A stream of the user's own may have other subjects too.
+        # A stream made by the user may have other subjects too.
         return found if found is not None and found.subject == DEAD_LETTER_SUBJECT else None
 
     async def dead_letters(self, stream: str, *, newest_first: bool = True) -> AsyncIterator[StoredMessage]:
-        """Every dead letter that is there now, one after another."""
+        """Yield every dead letter that exists now."""
         state = await self.state(stream)
         gone = set(state.get("deleted") or ())
         first, last = int(state["first_seq"]), int(state["last_seq"])
@@ -86,23 +86,22 @@ class DeadLetterStore:
                 yield found
 
     async def count(self, stream: str) -> int:
-        """How many dead letters there are."""
         return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
 
     async def state(self, stream: str) -> dict[str, Any]:
-        """What the server says of the stream: counts, first and last, and which are gone in between."""
+        """Return the server's state of the stream: counts, first and last sequence, and the deleted ones between."""
         body = {"deleted_details": True, "subjects_filter": DEAD_LETTER_SUBJECT}
         state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
         return dict(state)
 
     async def put_back(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> tuple[str, int]:
-        """Publish a message where it came from; (stream, sequence) once JetStream has it.
+        """Publish a message where it came from, and return (stream, sequence) once JetStream has it.
 
         Args:
-            message_id: within the stream's duplicate window a second message of this id is not stored again.
+            message_id: stored only once within the stream's duplicate window.
 
         Raises:
-            JetStreamError: not stored, or not known to be.
+            JetStreamError: the message is not stored, or not known to be.
         """
         headers = {**headers, "Nats-Msg-Id": message_id}
         try:
@@ -111,24 +110,24 @@ class DeadLetterStore:
             )
         except nats.js.errors.NoStreamResponseError as error:
             raise JetStreamError(
-                f"no stream takes {subject}: is it the right NATS, and is the command stream there? "
-                "(noetl-worker nats ensure)"
+                f"no stream takes {subject}: check that NATS_URL is right and, with noetl-worker nats ensure, that the "
+                "command stream exists"
             ) from error
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            raise JetStreamError(f"not published to {subject}: {error!r}; ask again, it is published once") from error
+            raise JetStreamError(f"not published to {subject}: {error!r}; try again, it is stored only once") from error
         return stored.stream, stored.seq
 
     async def remove(self, sequence: int) -> None:
-        """Take a dead letter away; one that is gone already is fine.
+        """Delete a dead letter. One that is already gone is no error.
 
         Raises:
-            JetStreamError: it is still there.
+            JetStreamError: the dead letter is still there.
         """
         stream = await self.stream()
         if stream is None:
             return
         try:
             await ask(self._connection.client, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
-        except ApiRefused:  # its one err_code says only that it could not
+        except ApiRefused:  # the err_code does not say why
             if await self.get(stream, sequence) is not None:
                 raise

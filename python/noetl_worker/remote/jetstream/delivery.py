@@ -1,4 +1,4 @@
-"""One delivery of one message, and the four answers to it."""
+"""Delivery of a message, and the answers to it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
-"""What was in a socket when the server was killed is gone without a word: asked again, a slot waits one second for the
-answer and not five. A second one is confirmed as the first (tried)."""
+"""Time for one try of a term. A killed server silently loses socket data; with a second try, a slot waits one second
+for the answer and not five. A second term is confirmed like the first (tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
 
 class Delivery:
-    """A message as delivered. `num_delivered` is 1 the first time."""
+    """Message as delivered. `num_delivered` is 1 the first time."""
 
     __slots__ = (
         "_client",
@@ -40,7 +40,7 @@ class Delivery:
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
-        """`received_at`: monotonic; `wall_offset_s`: wall clock less monotonic clock."""
+        """Read a message. `received_at` is monotonic; `wall_offset_s` is the wall clock less the monotonic one."""
         self._client = client
         self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
@@ -50,35 +50,35 @@ class Delivery:
         self.received_at = received_at
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
         self.tries = self.num_delivered
-        """How often a worker has tried it; below `num_delivered` where it was returned for its execution's share."""
+        """Number of tries by workers; below `num_delivered` if the message was returned for its execution's share."""
 
     @classmethod
     def without_message(cls) -> Delivery:
-        """The first delivery of a message that no stream has, for a command that is run without one."""
+        """Return a first delivery without a message in a stream, for a command that runs without JetStream."""
         reply = f"$JS.ACK.nobody.nobody.1.1.1.{time.time_ns()}.0"
         now = time.monotonic()
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Seconds since it was stored in the stream. A jump of our wall clock must not make it old: then one server
-        error would set a fresh message aside."""
+        """Return the seconds since storage in the stream. A jump of our wall clock must not change them: one server
+        error would then set a fresh message aside."""
         return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property
     def undelivered(self) -> int:
-        """Messages of the durable that nobody had been given when this one was sent."""
+        """Messages of the durable that nobody had received when this one was sent."""
         tokens = self.reply.split(".")
         return int(tokens[8 if len(tokens) == 9 else 10])
 
     @property
     def message_id(self) -> str:
-        """Of the message: the same at each delivery, and no other message's, not even one of a stream made again."""
+        """Unique id of the message: the same at each delivery, and never reused, even if the stream is made again."""
         tokens = self.reply.split(".")
         at = 2 if len(tokens) == 9 else 4
         return f"{tokens[at]}-{self.stream_sequence}-{tokens[at + 5]}"
 
     async def ack(self) -> None:
-        """Acknowledge. Not confirmed: an ack that is lost comes back as a delivery of a command that is finished, here
+        """Acknowledge, unconfirmed. After a lost ack the finished command is delivered again, and recognised here
         (in_flight.py) or by the claim's 409.
 
         Raises:
@@ -87,18 +87,18 @@ class Delivery:
         await self._publish(_ACK)
 
     async def nak(self, delay_s: float) -> None:
-        """Give it back, to come again after `delay_s`. Never without a delay but at shutdown
+        """Return the message to the stream, for delivery after `delay_s`, which is 0 only at shutdown
         (protocol/jetstream.md#acknowledging)."""
         body = b'-NAK {"delay":%d}' % int(delay_s * 1_000_000_000) if delay_s > 0 else b"-NAK"
         await self._publish(body)
 
     async def term(self, reason: str) -> None:
-        """Never deliver it again; `reason` shows in the server's advisory. Returns when the server has stored that.
+        """Stop all further deliveries, and return when the server has confirmed. `reason` shows in its advisory.
 
-        Confirmed, since its dead letter is kept by then: a message that came again would be kept a second time.
+        The dead letter is already kept by then: a message delivered again would be kept a second time.
 
         Raises:
-            JetStreamError: not confirmed in 5 s; the message comes again.
+            JetStreamError: not confirmed in 5 s; the message is delivered again.
         """
         body = b"+TERM " + excerpt(reason, 200).encode("ascii", "replace")
         for left in reversed(range(TERM_TRIES)):
@@ -107,7 +107,7 @@ class Delivery:
                 return
             except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
                 if left == 0 or not isinstance(error, asyncio.TimeoutError):
-                    text = f"the end of stream sequence {self.stream_sequence} is not confirmed: {error!r}"
+                    text = f"NATS did not confirm the term of stream sequence {self.stream_sequence}: {error!r}"
                     raise JetStreamError(text) from error
 
     async def _publish(self, body: bytes) -> None:
@@ -118,12 +118,11 @@ class Delivery:
 
 
 def _metadata(reply: str) -> tuple[int, int, float]:
-    """(num_delivered, stream_sequence, published_at in epoch seconds) of an ack subject.
+    """Return (num_delivered, stream_sequence, published_at in epoch seconds) of an ack subject.
 
-    It has two forms, of 9 tokens, or of 11 and more:
-
-    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>, the longer form
-    with <domain>.<account hash> after ACK.
+    The subject has 9 tokens,
+    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or 11 and more, with
+    <domain>.<account hash> after ACK.
     """
     tokens = reply.split(".")
     at = 4 if len(tokens) == 9 else 6

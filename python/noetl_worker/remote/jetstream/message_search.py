@@ -1,4 +1,4 @@
-"""Messages of the command stream, looked up by an operator: read one by one, none delivered, none acknowledged."""
+"""Look-up of messages in the command stream by an operator: none is delivered, none acknowledged."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class StoredMessage:
     sequence: int
     subject: str
     stored_at: str
-    """RFC 3339, by the server's clock."""
+    """Time in RFC 3339, by the server's clock."""
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     found: tuple[StoredMessage, ...]
-    """The newest first."""
+    """Matching messages, the newest first."""
     looked_at: int
     there: int
-    """How many messages the stream has."""
+    """Number of messages in the stream."""
 
 
 async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
-    """Look through the newest messages of a stream.
+    """Search the newest messages of a stream.
 
     Raises:
-        JetStreamError: the stream is not there, or this login may not read it.
+        JetStreamError: the stream does not exist, or this login may not read it.
     """
     state = (await ask(client, f"STREAM.INFO.{stream}"))["state"]
     last, first = int(state["last_seq"]), max(int(state["first_seq"]), 1)
@@ -52,7 +52,7 @@ async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], 
 
 
 async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
-    """Those of these numbers that are there, in this order; several are asked for at the same time."""
+    """Yield the messages of these sequences that exist, in this order. Several are requested at a time."""
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
         for message in await asyncio.gather(*asked):
@@ -61,7 +61,7 @@ async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIter
 
 
 async def below(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
-    """Look through the messages of one subject, which may have wildcards."""
+    """Search the messages of one subject, which may have wildcards."""
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
     while looked_at < _MOST_OF_A_SUBJECT:
@@ -75,7 +75,7 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
 
 
 async def last_of(client: Client, stream: str, subject: str) -> StoredMessage | None:
-    """The newest message of a subject, which may have wildcards."""
+    """Return the newest message of a subject, which may have wildcards."""
     return await get(client, stream, {"last_by_subj": subject})
 
 

@@ -1,4 +1,4 @@
-"""Commands that a durable leaves out since its filters were changed, or since it starts at a sequence."""
+"""Commands that a durable leaves out because its filters changed, or because it starts at a sequence."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from noetl_worker.remote.jetstream.consumer import Found
 from noetl_worker.settings.nats import covers
 
 _COUNTED_S: Final = 5
-"""After so long JetStream drops a consumer that counts, should its deletion fail."""
+"""Time after which JetStream drops a counting consumer whose deletion failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Counts of messages; those of finished commands are among them for as long as the stream keeps them."""
+    """Counts of messages left out. Finished commands count too, for as long as the stream keeps them."""
 
     behind: int
-    """Messages that the filters bring and that lie before the durable's place: it delivers none of them."""
+    """Messages that match the filters but lie before the durable's place, so that they are never delivered."""
     place: int
     """Stream sequence up to which the durable has delivered."""
     first: int
     """Oldest sequence of the stream."""
     unwanted: int = 0
-    """Messages that waited for the filters before and are not brought by those of now."""
+    """Messages that waited for the old filters and do not match the new ones."""
 
 
 async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
-    """Count what a change left out; None: the durable leaves out nothing since.
+    """Count the messages that a change of the durable's filters left out. Return None if there are none.
 
     Args:
-        before: as it was before the change.
-        after: as it is now.
+        before: state before the change.
+        after: state now.
 
     Raises:
-        JetStreamError: it cannot be counted; the change stands.
+        JetStreamError: the count failed; the change stands.
     """
     if after.durable_info is None or after.stream_info is None:
         return None
@@ -67,7 +67,7 @@ async def _up_to(client: Client, stream: str, filters: Sequence[str], place: int
 
 
 async def _count(client: Client, stream: str, filters: Sequence[str], first: int) -> int:
-    """How many messages these filters bring from this sequence on; without filters all."""
+    """Return how many messages match these filters from this sequence on; without filters, all match."""
     config = {
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": first,
@@ -83,7 +83,7 @@ async def _count(client: Client, stream: str, filters: Sequence[str], first: int
 
 
 def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The narrower of each pair of filters where one covers the other. None at all: everything."""
+    """Return the narrower of each pair of filters where one covers the other. An empty list covers everything."""
     if not old or not new:
         return list(old or new)
     pairs = [(a, b) for a in old for b in new]
@@ -91,6 +91,6 @@ def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
 
 
 def _without_covered(filters: Sequence[str]) -> list[str]:
-    """JetStream refuses filters that overlap."""
+    """Drop filters that another one covers: JetStream refuses an overlap."""
     distinct = list(dict.fromkeys(filters))
     return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]

@@ -1,6 +1,6 @@
-"""A pause of the durable that an operator asks for: JetStream delivers nothing of it until it is over (server 2.11).
+"""Pause of the durable by an operator: JetStream delivers nothing until the pause is over (server 2.11).
 
-The stream goes on forgetting what is older than its max_age, so a pause that is too long loses commands.
+The stream still drops messages older than its max_age, so a pause that is too long loses commands.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from noetl_worker.remote.jetstream.comparison import NANOSECONDS
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
 
 LEFT_S: Final = 15 * 60
-"""What a command that waited for the whole pause still has until the stream forgets it."""
+"""Time that a command still has in the stream after it waited for the whole pause."""
 _FIRST_VERSION: Final = (2, 11)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class PauseTooLong(ValueError):
-    """Commands would be lost; the text says which pause is possible."""
+    """Pause that would lose commands. The text says which pause is possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """What the server answers; `left_s` 0: it delivers."""
+    """Pause as the server reports it. `left_s` is 0 without one."""
 
     until: str
     left_s: float
 
 
 def shown(seconds: float) -> str:
-    """As `--for` takes it: 1h5m, 20m, 45s."""
+    """Format a duration as `--for` takes it: 1h5m, 20m, 45s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
@@ -46,17 +46,17 @@ def shown(seconds: float) -> str:
 
 
 async def pause(client: Client, found: Found, for_s: float) -> Paused:
-    """Deliver nothing for so long, to no worker of the pool.
+    """Stop deliveries to the whole pool for `for_s`.
 
     Raises:
-        PauseTooLong: a command that waits already, or one that is published now, would be forgotten meanwhile.
-        JetStreamError: the server cannot (before 2.11), or refuses.
+        PauseTooLong: a command that waits already, or is published now, would expire meanwhile.
+        JetStreamError: the server refuses, or cannot pause (before 2.11).
     """
     most_s = await _longest_s(client, found)
     if most_s is not None and for_s > most_s:
         longest = f"at most --for {shown(most_s)}" if most_s >= 1 else "no pause is possible now"
         raise PauseTooLong(
-            f"--for {shown(for_s)} would lose commands: stream {found.stream} forgets a message at its max_age, and "
+            f"--for {shown(for_s)} would lose commands: stream {found.stream} drops a message at its max_age, and "
             f"the oldest command must have {shown(LEFT_S)} left after the pause: {longest}"
         )
     until = datetime.datetime.fromtimestamp(time.time() + for_s, datetime.timezone.utc)
@@ -64,10 +64,10 @@ async def pause(client: Client, found: Found, for_s: float) -> Paused:
 
 
 async def resume(client: Client, found: Found) -> Paused:
-    """Deliver again, now.
+    """End the pause now.
 
     Raises:
-        JetStreamError: as `pause`.
+        JetStreamError: as in `pause`.
     """
     return await _set(client, found, {})
 
@@ -76,7 +76,7 @@ async def _set(client: Client, found: Found, body: Mapping[str, Any]) -> Paused:
     version = client.connected_server_version
     if (version.major, version.minor) < _FIRST_VERSION:
         at_least = ".".join(map(str, _FIRST_VERSION))
-        raise JetStreamError(f"nats-server {version.major}.{version.minor} cannot pause a durable: it takes {at_least}")
+        raise JetStreamError(f"nats-server {version.major}.{version.minor} cannot pause a durable; use {at_least}")
     if found.durable_info is None:
         raise JetStreamError(f"there is no durable {found.durable} on stream {found.stream}: {ENSURE}")
     answer = await ask(client, f"CONSUMER.PAUSE.{found.stream}.{found.durable}", body)
@@ -84,7 +84,7 @@ async def _set(client: Client, found: Found, body: Mapping[str, Any]) -> Paused:
 
 
 async def _longest_s(client: Client, found: Found) -> float | None:
-    """None: the stream forgets nothing by its age."""
+    """Return the longest pause without loss, or None if the stream drops nothing by age."""
     max_age = int(((found.stream_info or {}).get("config") or {}).get("max_age") or 0)
     if not max_age or found.durable_info is None:
         return None

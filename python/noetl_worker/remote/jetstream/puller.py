@@ -1,8 +1,8 @@
-"""The pull loop after ADR-37, on a core subscription with a callback.
+"""Pull loop after ADR-37, on a core subscription with a callback.
 
-`fetch()` of nats-py stalls with a message waiting, hides a deleted consumer and loses its request over a server
-restart (protocol/jetstream.md#pulling). Here one pull request is in flight; it is refilled when half of it is used; the
-window is the number of free slots and never more, so a message is never held by a worker that cannot run it.
+`fetch()` of nats-py stalls while a message waits, hides a deleted consumer and loses its request over a server
+restart (protocol/jetstream.md#pulling). Here one pull request is in flight, and is refilled when half of it is used. It
+never asks for more messages than there are free slots, so no worker holds a message that it cannot run.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 _FRESH_S: Final = 10.0
 _FRESH_BACKOFF_S: Final = 0.5
-"""A server that has just come back says "no responders" until it has read its streams: a second, or several under load.
-What has grown to seconds meanwhile would be slept through after that."""
+"""Longest back-off just after a reconnect. The server says "no responders" until it has read its streams, for a second
+or several under load; a back-off of seconds would outlast that."""
 _CHECK_S: Final = 1.0
-"""How long the question after a durable is waited for, at first."""
+"""Initial time limit for checking a durable."""
 _END_S: Final = 1.0
-"""How long the end of pulling waits for a server that does not answer."""
+"""Longest wait for a server that does not answer, at the end of pulling."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
-# What ends a pull request: status -> how the loop goes on. A text that is not here backs off.
+# Each status that ends a pull request, and how the loop goes on. It backs off after any other.
 PULL_AGAIN, BACK_OFF, CHECK_DURABLE = "pull_again", "back_off", "check_durable"
 STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     ("404", "", PULL_AGAIN),  # no messages (only for no_wait pulls)
@@ -61,16 +61,16 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await it; a cancellation waits for it, _END_S at most.
+    """Await `work`. A cancellation still waits for it, _END_S at most.
 
-    nats-py's reader fails (InvalidStateError, and what it had read is lost) when the answer to a cancelled flush comes.
+    nats-py's reader fails (InvalidStateError, and its data is lost) when the answer to a cancelled flush comes.
     """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task}, timeout=_END_S)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody is there to hear of it
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody awaits it any more
         raise
 
 
@@ -78,23 +78,23 @@ def reaction(status: str, text: str) -> str:
     for code, part, how in STATUS_TABLE:
         if code == status and part in text.lower():
             return how
-    return BACK_OFF  # a status that nobody knows must not become a hot loop
+    return BACK_OFF  # an unknown status must not cause a hot loop
 
 
 @dataclass(eq=False, repr=False)
 class Puller:
-    """Keeps one pull request open for as many messages as there are free slots."""
+    """Pull loop with one open request, for as many messages as there are free slots."""
 
     connection: Connection
     durable: Durable
     window: Callable[[], int]
-    """How many messages can be run right now (free slots)."""
+    """Callable that returns the number of free slots."""
     deliver: Callable[[Delivery], None]
-    """Called for each delivery, on the loop; must not block."""
+    """Callback for each delivery, on the loop. It must not block."""
     ensure: Callable[[], Awaitable[Durable]]
-    """Checks the durable again after the server reported that it is gone."""
+    """Callable that checks the durable again after the server reported it gone."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a slot became free, to look whether to pull."""
+    """Event that wakes the loop, for example when a slot becomes free."""
 
     def __post_init__(self) -> None:
         self._pulls: dict[str, int] = {}
@@ -108,29 +108,29 @@ class Puller:
         self._reconnected_at = float("-inf")
         self._paused = False
         self.newest_published_at = 0.0
-        """When the newest message was stored that came here for the first time. A waiting message is newer."""
+        """Time of storage of the newest message that came here for the first time. A waiting message is newer."""
         self.last_progress = time.monotonic()
         self.connection.on_reconnected.append(self._start_afresh)
 
     @property
     def outstanding(self) -> int:
-        """Messages asked for and not here yet."""
+        """Messages requested and not received yet."""
         return sum(self._pulls.values())
 
     def pause(self, paused: bool) -> None:
-        """Stop asking for messages (drain, a refused login), or go on."""
+        """Stop pulling (for a drain or a refused login), or go on."""
         self._paused = paused
         self.wake.set()
 
     async def run(self) -> None:
-        """Pull until cancelled. While paused no pull is open; what is on its way is still given to `deliver`."""
+        """Pull until cancelled. While paused no pull is open; messages on their way still go to `deliver`."""
         subscription: Subscription | None = None
         try:
             while True:
                 self.wake.clear()
                 self.last_progress = time.monotonic()
                 if self._paused:
-                    withdrawn, subscription = subscription, None  # a cancellation must not take it back twice
+                    withdrawn, subscription = subscription, None  # a cancellation must not withdraw it twice
                     await self._withdraw(withdrawn)
                 else:
                     if subscription is None:
@@ -140,18 +140,18 @@ class Puller:
                     await self._refill()
                 await self._sleep()
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
-                    self._heard = time.monotonic()  # our own loop stood still: the server may well have spoken
+                    self._heard = time.monotonic()  # our own loop was blocked: the server may have sent beats
                 if self._is_unheard() and self.connection.is_connected:
                     silent, subscription = subscription, None
                     await self._withdraw(silent)
-        finally:  # what the open pull has brought meanwhile would else wait for ack_wait
+        finally:  # otherwise messages that the open pull still brings would wait for ack_wait
             await asyncio.wait({asyncio.ensure_future(self._withdraw(subscription))}, timeout=_END_S)
 
     async def _withdraw(self, subscription: Subscription | None) -> None:
-        """Take our open pulls back, by taking their inbox away.
+        """Withdraw our open pulls by closing their inbox.
 
-        Else what is returned at a stop comes straight back to us, and the last of it to nobody: it would wait for
-        ack_wait instead of being another worker's at once.
+        Otherwise messages returned at a stop would come straight back to us, and the last ones would wait for ack_wait
+        instead of going to another worker at once.
         """
         self._pulls.clear()
         client = self.connection.client
@@ -183,8 +183,8 @@ class Puller:
         reply = f"{self._inbox}.{self._counter}"
         request = {
             "batch": missing,
-            # JetStream gives to the request that waits longest. With one life for all, a worker that asks right behind
-            # another is that one for a moment every 30 s, and is given next to nothing of a stream with little in it.
+            # JetStream serves the request that waits longest. With equal lives, a worker that asks right after another
+            # would be first only for a moment every 30 s, and would get almost nothing from a quiet stream.
             "expires": int(random.uniform(0.5, 1.0) * PULL_EXPIRES_S * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
@@ -195,12 +195,12 @@ class Puller:
         try:
             await self.connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
         except (nats.errors.Error, OSError) as error:
-            self._pulls.pop(reply, None)  # a reconnect meanwhile has forgotten it
+            self._pulls.pop(reply, None)  # a reconnect may have removed it
             log.warning("pull_failed", error=describe(error))
 
     def _is_unheard(self) -> bool:
-        """Two missed beats: the server forgot the pull (a restart, a lost leader; ADR-37), or the inbox (permissions
-        that were others for a while). Both are made again."""
+        """Return whether two beats were missed, and reset: the server forgot the pull (a restart, a lost leader;
+        ADR-37) or the inbox (permissions that changed for a while)."""
         if not self._pulls or time.monotonic() - self._heard <= HEARTBEAT_S * MISSED_BEATS + 1:
             return False
         log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
@@ -229,14 +229,14 @@ class Puller:
                 if delivery.num_delivered == 1:
                     self.newest_published_at = delivery.published_at
                 self.deliver(delivery)
-            except Exception as error:  # one that goes on from here ends the connection
+            except Exception as error:  # raised from here, it would end the connection
                 is_ours = not isinstance(error, JetStreamError)
                 log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
         elif status != "100":
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """One message is here. It shows its stream subject, not the pull it answers: count it to the oldest."""
+        """Take one from the oldest pull's open count: a message does not say which pull it answers."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:
@@ -253,18 +253,18 @@ class Puller:
         self.wake.set()
 
     async def _mend(self) -> None:
-        """Wait (0.1 s growing to 5 s, jitter), and look after the durable if the server says that it is gone."""
+        """Wait (0.1 s growing to 5 s, jitter), and check the durable if the server says that it is gone."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
-        if base_s < most_s or not is_fresh:  # after that it goes on from where it stopped growing
+        if base_s < most_s or not is_fresh:  # when no longer fresh, it grows on from there
             self._mendings += 1
         await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
         if self._broken == CHECK_DURABLE and self.connection.is_connected:
             wait_s = max(_CHECK_S, base_s)
             try:
-                # A cluster that elects a leader answers nothing, and what it was asked meanwhile it forgets: a request
-                # that is waited for to its end outlasts the election by seconds.
+                # A cluster that elects a leader neither answers nor remembers requests: to wait for one until its
+                # timeout would outlast the election by seconds.
                 with anyio.fail_after(wait_s):
                     self.durable = await self.ensure()
             except TimeoutError:

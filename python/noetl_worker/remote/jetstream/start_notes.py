@@ -1,15 +1,15 @@
-"""Notes of commands that have started and not ended: what finds a command that ends each worker it runs in.
+"""Notes of commands that have started and not ended, to find a command that ends every worker it runs in.
 
-The number of deliveries does not show it: refusals, leases and drains raise it too. So from the second delivery on a
-command has its start noted before anything of it is read, and the note is taken away once its report is made. Of every
-kind: one that only renders a template can stop the loop until a probe has the worker killed. On the server, as nobody
-can write it down afterwards; from the second delivery on, as a command that is delivered once then pays nothing.
+The number of deliveries does not show this: refusals, leases and drains raise it too. So from the second delivery on, a
+command's start is noted before anything of it is read, and the note is removed once its report is made. Every kind is
+noted: a template alone can block the loop until a probe has the worker killed. The server keeps the notes, as a dead
+worker can write nothing. A command that is delivered once costs nothing.
 
-The notes are of a command, not of a message: the Python plane publishes a command of a dead worker again, as other
-messages, of which each begins with its first delivery
+A note belongs to a command, not to a message: the Python plane publishes a command of a dead worker again, as new
+messages, each of which begins with its first delivery
 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 
-Whoever may write to the bucket can forge notes, so no more of them count than starts there can have been.
+Anyone who may write to the bucket can forge notes, so no more of them count than starts were possible.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from noetl_worker.text import json_text
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
-"""So many starts without an end: the command is reported as failed, and not started again."""
+"""Number of starts without an end after which a command is reported as failed and not started again."""
 _STREAM: Final = f"KV_{BUCKET}"
 _SUBJECTS: Final = f"$KV.{BUCKET}.>"
 _CONFIG: Final = {
@@ -52,28 +52,28 @@ _CONFIG: Final = {
     "allow_direct": True,
     **KEPT,
 }
-"""A key-value bucket as the clients of NATS make it; a note counts for a day, which no message outlives."""
+"""Key-value bucket as the clients of NATS make it. A note lasts a day, which no message outlives."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""After a note that could not be made: each one takes `_TRY_S` to fail where the login has no permission."""
+"""Pause after a note that could not be made. Without permission each one takes `_TRY_S` to fail."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
 """JetStream's err_code for a message that a limit of its stream refuses."""
 _NOTE_CHARS: Final = 200
 """Longest text of a note: a worker's name, or a time."""
 _Notes = list[dict[str, str]]
-"""One for each start: which worker, when."""
+"""Notes of a command, one for each start: which worker, when."""
 _WHO_WRITES: Final = (
-    f"somebody else than a worker writes to {_SUBJECTS}: let the workers' login alone publish there, and empty the "
+    f"somebody other than a worker writes to {_SUBJECTS}: let only the workers' login publish there, and empty the "
     f"bucket with `nats stream purge {_STREAM}`"
 )
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 async def ensure_bucket(client: Client) -> bool:
-    """Make the bucket unless it is there; whether it was made now. Raises JetStreamError."""
-    # asked before: a stream that is made again with the same configuration is answered as one that was made.
-    # STREAM.NAMES is what each worker may ask
+    """Make the bucket if it is missing. Return whether it was made now. Raises JetStreamError."""
+    # Asked first: making a stream that exists with this configuration gets the same answer.
+    # Every worker may ask STREAM.NAMES.
     if await stream_of(client, _SUBJECTS) == _STREAM:
         return False
     try:
@@ -87,20 +87,18 @@ async def ensure_bucket(client: Client) -> bool:
 
 
 class Start:
-    """One start of a command."""
-
     def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
         self._slots = slots
         self.alone: Final = ExitStack()
-        """Closed, it lets others run beside a command on its last start."""
+        """Exclusive run of a command on its last start. When closed, other commands may run again."""
 
     @property
     def is_lost(self) -> bool:
         return len(self._notes) >= MOST_STARTS
 
     def check(self) -> None:
-        """Raises ToolError of kind worker_lost: it must not be started again."""
+        """Raise ToolError of kind worker_lost if the command must not be started again."""
         if self.is_lost:
             starts = ", ".join(f"{note['worker']} at {note['at']}" for note in self._notes)
             raise ToolError(
@@ -110,16 +108,16 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Wait as `Slots.waiting`; others run from here on: it may wait for one of them."""
+        """Wait as `Slots.waiting` does, and let other commands run: this one may wait for one of them."""
         self.alone.close()
         return self._slots.waiting(kind)
 
 
 class StartNotes:
-    """The notes that the commands of one worker make.
+    """Notes that the commands of one worker make.
 
     Args:
-        worker: who started it, for the report.
+        worker: name of the worker, for the report.
     """
 
     def __init__(self, connection: Connection, worker: str) -> None:
@@ -130,15 +128,14 @@ class StartNotes:
         self._is_full = False
 
     @asynccontextmanager
-    async def of(
+    async def noted(
         self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
     ) -> AsyncIterator[Start]:
-        """Around all that is done for a command.
+        """Note the start of a command, and remove the note after the work inside.
 
-        `possible` returns how many of so many noted starts there can have been; no more of them count.
+        `possible` returns how many of the noted starts are possible; no more of them count.
 
-        Its last start is noted once nobody else runs here: what ends this worker then is this command, and a neighbour
-        of one that ends workers is not taken for it.
+        The last start is noted once no other command runs here, so that none is blamed if the worker then ends.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -160,7 +157,7 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Its answer; None when there is none: a worker without the bucket works as one that has it."""
+        """Return the answer, or None after a failure: a worker without the bucket works all the same."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None
@@ -174,8 +171,8 @@ class StartNotes:
                     "start_not_recorded",
                     bucket=BUCKET,
                     error=str(error) or type(error).__name__,
-                    advice="a command that ends each worker it runs in is not found. If the login of this worker may "
-                    f"not: add {json_text.dumps(list(_NEEDED)).decode()} to what it may publish to",
+                    advice="a command that ends every worker it runs in is not found. If this worker's login lacks "
+                    f"permission, add {json_text.dumps(list(_NEEDED)).decode()} to its publish permissions",
                 )
             return None
 
@@ -190,7 +187,7 @@ class StartNotes:
             return []
 
     async def _write(self, key: str, notes: _Notes) -> None:
-        """Returns when the server has it: the command may end this process in its first millisecond."""
+        """Store the notes, and return when the server has them: the command may end this process at once."""
         jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
         try:
             try:
@@ -212,7 +209,7 @@ class StartNotes:
         self._is_full = is_full
 
     async def _remove(self, key: str) -> None:
-        """Not confirmed: a note that stays counts only if the command is started again, and its age is bounded."""
+        """Remove the notes, unconfirmed: a note that stays counts only if the command starts again, and expires."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
 
@@ -226,5 +223,5 @@ def _parse_notes(data: bytes) -> _Notes:
         if not isinstance(note, dict) or note.keys() != {"worker", "at"}:
             raise ValueError("a note has other keys than worker and at")
         if not all(isinstance(text, str) and len(text) <= _NOTE_CHARS and text.isprintable() for text in note.values()):
-            raise ValueError(f"a note has something else than texts of at most {_NOTE_CHARS} printable characters")
+            raise ValueError(f"a note has a value that is not a text of at most {_NOTE_CHARS} printable characters")
     return found

@@ -1,6 +1,6 @@
-"""Whether this login may publish or subscribe to a subject: tried, since a NATS server shows it in no other way.
+"""Trial of whether this login may publish or subscribe to a subject, which a NATS server shows in no other way.
 
-The server answers a refused command before the PONG of the flush behind it, so nothing is waited for.
+The server answers a refused command before the PONG of the flush behind it, so no further wait is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 async def refused_publish(
     connection: Connection, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> str | None:
-    """Publish, and what the server says against it; None: nothing.
+    """Publish, and return the server's refusal or None.
 
     Raises:
         JetStreamError: the connection is gone.
@@ -28,7 +28,7 @@ async def refused_publish(
 
 
 async def refused_subscribe(connection: Connection, subject: str) -> str | None:
-    """As `refused_publish`, for a subscription, which is given up again."""
+    """Subscribe, unsubscribe, and return the server's refusal or None. Raises as `refused_publish`."""
 
     async def subscribe() -> None:
         subscription = await connection.client.subscribe(subject)

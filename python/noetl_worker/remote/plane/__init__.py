@@ -1,1 +1,1 @@
-"""What the worker says to a control plane, and how often it may."""
+"""Requests to a control plane, and limits on their number."""

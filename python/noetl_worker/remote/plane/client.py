@@ -1,8 +1,8 @@
-"""Every HTTP call a worker makes to a control plane, for both dialects.
+"""Every HTTP call of a worker to a control plane, for both dialects.
 
-`ControlPlaneClient` owns the transport and the identity; `plane(server_url)` gives the plane that issued one
-command: claims and events go back to where the notification came from (protocol/notification.md#message), as far as the
-settings name that server (servers.py).
+`ControlPlaneClient` owns the transport and the credentials; `plane(server_url)` returns the plane that issued a
+command. Claims and events go to the server that the notification names (protocol/notification.md#message), if the
+settings name it too (servers.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Times
 from noetl_worker.process.threads import finished_off_loop, off_loop
-from noetl_worker.remote.plane.answers import MEANING, Meaning, is_outage, is_page, retry_after_s
+from noetl_worker.remote.plane.answers import MEANING, Meaning, is_page, retry_after_s
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.health import PlaneHealth, read_health
@@ -48,26 +48,26 @@ T = TypeVar("T")
 _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
-"""Added to without a call: it is in the way of every request."""
+"""Counter of requests, raised without a call to save time."""
 _CLAIM_TIMES, _EVENT_TIMES, _RESULT_TIMES, _REGISTRY_TIMES, _OTHER_TIMES = (
     metrics.PLANE_TIMES.labels(route) for route in metrics.PLANE_ROUTES
 )
 _SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
 BEAT_S: Final = 7.0
-"""How long the plane may take over a heartbeat: two that hang are over within 30 s."""
+"""Time limit of a heartbeat: two that hang are over within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
-"""A claim that finds no place at its plane goes back to the queue; an outcome waits for as long as it takes."""
+"""Longest wait of a claim for a place at its plane; then its message is returned. An outcome waits without limit."""
 _KEPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
-"""Up to here one copy is cheaper than a body in parts."""
+"""Size up to which one copy is cheaper than a body in parts."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
 _CLAIM_PAGE: Final = 200
 _CLAIM_PAGES: Final = 10
-"""Claims that are looked through for those of one command: 2,000, the newest."""
+"""Most pages that are searched for one command's claims: the newest 2,000 claims."""
 
 
 class ControlPlaneClient:
-    """The transport, the bearer token and the timeouts; hands out `Plane`s and knows each server's dialect."""
+    """Client with the transport, the bearer token and the timeouts. It makes a `Plane` for each server."""
 
     def __init__(
         self,
@@ -77,31 +77,31 @@ class ControlPlaneClient:
         servers: Servers | None = None,
         on_auth_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_auth_refused`: called when the configured plane refuses the credentials."""
+        """Create a client; `on_auth_refused` is called when the configured plane refuses the credentials."""
         self.transport, self._settings, self._on_auth_refused = transport, settings, on_auth_refused
         self.timeout_s: Final = settings.http_timeout_s
-        """For one complete request."""
+        """Time limit of one complete request."""
         self._headers: dict[str, str] = {"content-type": _JSON}
         self._trusted_headers = dict(self._headers)
         if settings.internal_api_token:
             self._trusted_headers["authorization"] = f"Bearer {settings.internal_api_token.reveal()}"
         self.own_secrets: Final = settings.secrets()
-        """What a tool can find in this process's environment, and must not disclose."""
+        """Secrets that a tool can find in this process's environment, and must not disclose."""
         self.credentials_allow: Final = settings.credentials_allow
-        """Patterns of credential aliases by pattern of playbook path; None: any playbook has any alias."""
+        """Patterns of allowed credential aliases by pattern of playbook path, or None to allow all."""
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache()
-        """Here, because what the plane gives depends on the identity it is asked with."""
+        """Cache of credentials, kept with the identity on which they depend."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
-        """What of them was named in a warning (`credentials.py`)."""
+        """Weak secrets that a warning has named (`credentials.py`)."""
 
     async def plane(self, server_url: str) -> Plane:
-        """The plane to ask where a notification names `server_url` ("": none), its dialect found out once.
+        """Return the plane for a notification that names `server_url` ("": none). Its dialect is determined once.
 
         Raises:
-            AuthRefused: it refused the credentials, now or a moment ago.
-            ControlPlaneError: it cannot be reached, or is neither of the two known ones.
+            AuthRefused: the plane refuses the credentials, or did a moment ago.
+            ControlPlaneError: the plane is unreachable or unknown.
         """
         url = self.servers.to_ask(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
@@ -111,7 +111,7 @@ class ControlPlaneClient:
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
-        """This plane answers 401 or 403. The configured one stops the pulling, another one is left alone."""
+        """Handle a 401 or 403: stop pulling for the configured plane, or pause another plane alone."""
         if url == self.servers.configured:
             self._on_auth_refused()
         else:
@@ -128,10 +128,10 @@ class ControlPlaneClient:
         return found.dialect
 
     async def health(self, url: str, *, gate: Gate | None = None, timeout_s: float | None = None) -> PlaneHealth:
-        """What the plane at this URL says of itself.
+        """Return the health that the plane at this URL reports.
 
         Raises:
-            ControlPlaneError: it cannot be reached, refuses, or is neither of the two known ones.
+            ControlPlaneError: the plane is unreachable or unknown, or refuses.
         """
         answer = await self.send(
             "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S
@@ -160,18 +160,18 @@ class ControlPlaneClient:
         on_sent: Callable[[], None] | None = None,
         times: Times = _OTHER_TIMES,
     ) -> Response:
-        """Send a request; any status is an answer.
+        """Send a request and return its answer, whatever the status.
 
         Args:
-            headers: all headers, where they are not those of every request to this URL.
-            gate: the gate of the plane, which is informed how the request went.
-            patience_s: how long the request may wait at the gate; None: for as long as it takes.
-            on_sent: called when the gate has let a request pass whose answer takes as long as the plane's work. Such a
-                request has no limit and no place at the gate, and how long it takes is no sign of trouble.
-            times: the times of the route, where answers that pass a gate are counted.
+            headers: all headers, if not the usual ones for this URL.
+            gate: gate of the plane, which records how the request went.
+            patience_s: longest wait at the gate; None: without limit.
+            on_sent: called when the gate lets the request pass. Such a request takes as long as the plane's work: it
+                has no time limit and no place at the gate, and its duration is no sign of trouble.
+            times: histogram of the route, for answers that pass a gate.
 
         Raises:
-            TransportError: no answer; NotSent as well when the gate did not open in time.
+            TransportError: no answer came; NotSent also if the gate did not open in time.
         """
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
@@ -183,14 +183,14 @@ class ControlPlaneClient:
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, limit_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):
-            raise NotSent(f"{method} {url}: not sent, the control plane refuses more or is down")
+            raise NotSent(f"the worker did not send {method} {url}: the plane refuses more requests or is down")
         if on_sent is not None:
             gate.leave()
             on_sent()
         sent_at = time.monotonic()
         try:
             answer = await self.transport.send(method, url, all_headers, packed, limit_s)
-        except AnswerTooLarge:  # the plane is there
+        except AnswerTooLarge:  # the plane is up
             gate.answered(None)
             raise
         except TransportError:
@@ -200,17 +200,17 @@ class ControlPlaneClient:
             if on_sent is None:
                 gate.leave()
         took_s = time.monotonic() - sent_at
-        if on_sent is None:  # the usual case without a call: it is in the way of every request
+        if on_sent is None:  # without a call, as every request comes here
             times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
             times.sum += took_s
-        if MEANING[answer.status] is Meaning.OVERLOADED:
-            gate.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
-        else:
+        if answer.status < 400 and not gate.failing:
             gate.answered(took_s if on_sent is None else None)
+        else:
+            gate.hear(answer, sent_at, took_s if on_sent is None else None)
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
-        """What every request to this URL has."""
+        """Return the headers of every request to this URL."""
         return self._trusted_headers if self.servers.gets_token(url) else self._headers
 
     async def __aenter__(self) -> ControlPlaneClient:
@@ -225,7 +225,7 @@ class ControlPlaneClient:
 
 
 class Plane:
-    """One control plane in its dialect."""
+    """Control plane in its dialect."""
 
     __slots__ = ("_headers", "client", "dialect", "gate", "retry_pace", "rules", "server", "store_gate", "url")
 
@@ -236,28 +236,29 @@ class Plane:
         self._headers = client.headers_for(f"{url}/")
         self.server = server = client.servers.at(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
+        self.gate.is_stored = self.rules.is_stored
 
     # ── commands and events: the answer is read by claim.py and events.py ──
 
     def claim(self, event_id: int, worker_id: str) -> Awaitable[Response]:
-        """POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
+        """Claim a command: POST /api/commands/{event_id}/claim (protocol/claim.md#leases)."""
         url, body = self.url + url_path("api", "commands", event_id, "claim"), _claim_body(worker_id)
         patience_s = CLAIM_PATIENCE_S
         if self.gate.is_down and self.client.servers.open_share() > self.gate.open_share():
-            patience_s = 0.0  # it holds no slot that a command of another plane could have
+            patience_s = 0.0  # leave the slot to commands of other planes
         return self.client.send(
             "POST", url, body, headers=self._headers, gate=self.gate, patience_s=patience_s, times=_CLAIM_TIMES
         )
 
     async def fetch_command(self, event_id: int) -> Mapping[str, JsonValue]:
-        """GET /api/commands/{event_id}: the command without claiming it (protocol/claim.md#fetch)."""
+        """Return a command without claiming it: GET /api/commands/{event_id} (protocol/claim.md#fetch)."""
         return await self._object("GET", url_path("api", "commands", event_id))
 
     def post_events(self, path: str, body: bytes, headers: Mapping[str, str], **options: Any) -> Awaitable[Response]:
-        """POST /api/events or /api/events/batch, as event_set.py wrote it; `options` of `send`.
+        """Send POST /api/events or /api/events/batch, as event_set.py wrote it, with `options` of `send`.
 
-        With `on_sent` for an end in which the plane issues the next commands: it drops that work when the request is
-        cut off (protocol/events.md#rust-plane).
+        Terminal events in which the plane issues the next commands need `on_sent`: the plane drops that work when the
+        request is cut off (protocol/events.md#rust-plane).
         """
         all_headers = {**self._headers, **headers}
         return self.client.send(
@@ -265,35 +266,35 @@ class Plane:
         )
 
     async def batch_state(self, request_id: str) -> BatchState:
-        """Python plane only."""
+        """Return the state of a batch of events. Python plane only."""
         return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
 
     async def is_cancelled(self, execution_id: int) -> bool:
-        """Only the cancelled flag of the answer can be trusted (protocol/executions.md#cancellation)."""
+        """Return the cancelled flag, the only trustworthy part of the answer (protocol/executions.md#cancellation)."""
         answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """POST /api/execute {path | catalog_id, payload, parent_execution_id} (protocol/executions.md#children)."""
+        """Send {path | catalog_id, payload, parent_execution_id} to /api/execute (protocol/executions.md#children)."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
-        """A registered resource {path, version, content, ...}: `rules.playbook_in` reads it."""
+        """Return a registered resource {path, version, content, ...}, which `rules.playbook_in` reads."""
         return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._object("GET", url_path("api", "executions", execution_id, "status"))
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """An execution with its events: all on the Rust plane, the newest page on the Python one."""
+        """Return an execution with its events: all on the Rust plane, the newest page on the Python one."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
     async def events_of(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
-        """A page of its events, the newest first: `event_type`, `page`, `page_size`. Python plane only."""
+        """Return a page of events, newest first, for `event_type`, `page`, `page_size`. Python plane only."""
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     async def claims_of(self, execution_id: int, command_id: CommandId, most: int) -> int:
-        """Return how often a command was claimed, `most` at most, by the newest claims of its execution. Python plane
+        """Return how often a command was claimed, up to `most`, from the newest claims of its execution. Python plane
         only."""
         count, page = 0, 0
         while count < most and page < _CLAIM_PAGES:
@@ -308,14 +309,14 @@ class Plane:
     # ── variables (protocol/executions.md#variables) ──
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
-        """One variable's value; None when there is none."""
+        """Return a variable's value, or None if it does not exist."""
         row = await if_there(self._object("GET", url_path("api", "vars", execution_id, name))) or {}
         return row["value"] if "value" in row else row.get("var_value")
 
     async def set_vars(
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
-        """Each plane takes its own form only; the bare object of the published Rust worker is 422 on both."""
+        """Set variables in the plane's own form. The bare object of the published Rust worker is 422 on both planes."""
         path = url_path("api", "vars", execution_id)
         _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
 
@@ -324,14 +325,14 @@ class Plane:
     async def put_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
-        """Store what a tool wants stored; `data` is JSON. Gives {ref, store, scope, bytes, sha256, expires_at}."""
+        """Store JSON for a tool, and return {ref, store, scope, bytes, sha256, expires_at}."""
         data = await finished_off_loop(partial(self.rules.for_store, data))
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(
         self, execution_id: int, name: str, data: bytes, *, source_step: str, patience_s: float | None = None
     ) -> Response:
-        """PUT /api/result/{execution_id}, a large one as it is: in memory once. The answer is read by emitter.py."""
+        """Send PUT /api/result/{execution_id}, without copying a large result. emitter.py reads the answer."""
         fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
         head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
@@ -342,7 +343,7 @@ class Plane:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
-        """The data behind a `noetl://...` reference, and their JSON. `said`: the reference as the claim has it."""
+        """Return the data behind a `noetl://...` reference, and their JSON. `said` is the claim's reference."""
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
         if self.rules.has_expired(answer):
@@ -363,7 +364,7 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Through a gate of its own: a store that is down must not hold up claims and events."""
+        """Call the result store through its own gate, as its outage must not hold up claims and events."""
 
         async def ask(route: str) -> Response:
             limit_s = self.client.timeout_s + extra_s
@@ -385,7 +386,7 @@ class Plane:
         return refused if refused is not None else await ask(self.server.store_route.known)
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
-        """The record {id, name, type, data, ...}. Raises CredentialError when there is none."""
+        """Return the record {id, name, type, data, ...}. Raises CredentialError if there is none."""
         path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
         found = await if_there(self._object("GET", path))
         if found is None:
@@ -398,7 +399,7 @@ class Plane:
     async def keychain(
         self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
     ) -> Mapping[str, JsonValue]:
-        """A keychain entry; always 200, `status` says success, expired or not_found."""
+        """Return a keychain entry. The answer is always 200; `status` says success, expired or not_found."""
         path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
         return await self._object("GET", path)
 
@@ -408,7 +409,7 @@ class Plane:
         return _expect("register", await self._beat("/api/worker/pool/register", dict(body)))
 
     async def heartbeat(self, name: str) -> bool:
-        """False when the plane does not know us (any more): register again."""
+        """Send a heartbeat. Return False if the plane does not know us (any more): register again."""
         beat = self._beat("/api/worker/pool/heartbeat", {"name": name})
         return await if_there(_expected("heartbeat", beat)) is not None
 
@@ -417,12 +418,12 @@ class Plane:
         return self.client.send("POST", self.url + path, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
 
     async def deregister(self, name: str) -> None:
-        """DELETE with a body, then POST where DELETE is not allowed; never `kind` beside `component_type` (422)."""
+        """Send DELETE with a body, then POST if DELETE is not allowed; `kind` beside `component_type` is a 422."""
         body = {"name": name, "component_type": "worker_pool"}
         answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
         if answer.status == 405:
             answer = await self._send("POST", "/api/worker/pool/deregister", body)
-        if answer.status != 404:  # not registered is what was wanted
+        if answer.status != 404:  # a 404: the row is gone, as wanted
             _expect("deregister", answer)
 
     async def _send(self, method: str, path: str, body: JsonValue = None) -> Response:
@@ -437,7 +438,7 @@ async def _expected(what: str, asked: Awaitable[Response]) -> Mapping[str, JsonV
 
 
 async def if_there(asked: Awaitable[T]) -> T | None:
-    """What is asked of a plane; None where it, and no proxy before it, says that there is none."""
+    """Return the answer, or None if the plane itself, not a proxy, says that there is none."""
     try:
         return await asked
     except ServerRefused as refused:
@@ -451,20 +452,20 @@ def _packed(body: JsonValue) -> Body | None:
 
 
 def _on_its_way_s(packed: Body | None) -> float:
-    """The deadline of a small request would cut off a large one on a slow link (events with a result in them)."""
+    """Return extra time for a large request (events with a result): a small one's deadline is too short for it."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 
 
 def refusal(what: str, answer: Response) -> ServerRefused:
-    """The error for an answer that is not the one hoped for."""
+    """Return the error for an answer that is not the expected one."""
     kept = redaction.excerpt(answer.body, _KEPT_CHARS)
     text = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if MEANING[answer.status] is Meaning.AUTH:
         return AuthRefused(
             f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
         )
-    # Only a 404: the texts of a 400, 415 or 422 that are no JSON are the Rust plane's own (protocol/claim.md#statuses).
+    # Only a 404: a 400, 415 or 422 without JSON is the Rust plane's own (protocol/claim.md#statuses).
     is_proxys = answer.status == 404 and is_page(answer)
     return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_proxys)
 
@@ -493,6 +494,6 @@ def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
 
 
 def _excerpt(body: bytes, limit: int = 500) -> str:
-    """The body's beginning on one line: it stands inside messages, and a proxy's page has hundreds of lines."""
+    """Return the body's beginning on one line, for messages: a proxy's page has hundreds of lines."""
     text = " ".join(redaction.excerpt(body, _KEPT_CHARS).split())
     return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

@@ -1,4 +1,4 @@
-"""The two dialects by their names."""
+"""Rules of both dialects, by dialect."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""How many requests one control plane gets at the same time: additive increase, multiplicative decrease.
+"""Limit on concurrent requests to one control plane: additive increase, multiplicative decrease.
 
-A plane that refuses (503, 429), does not answer or grows slow gets half as many, and 30 s after its last refusal as
-many as before. One that has refused several times in a row is down: it gets a single request at a time, later and
-later, so that a fleet of workers does not hold down what is trying to stand up.
+A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter; it recovers within
+30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals, so that
+a fleet of workers does not keep it down.
+
+A server error (500) may be one sender's mistake. Server errors of several executions with no other answer between them
+are the plane's, and count as refusals.
 """
 
 from __future__ import annotations
@@ -11,18 +14,25 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from noetl_worker.errors import NotSent
 from noetl_worker.models import backoff
 from noetl_worker.process import event_loop
-from noetl_worker.remote.plane.answers import floor_s
+from noetl_worker.process.threads import OWNER
+from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, is_outage, is_server_error, retry_after_s
+
+if TYPE_CHECKING:
+    from noetl_worker.remote.transport.transport import Response
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row, each of a request that was sent after the one before: then it is down."""
+"""Refusals in a row after which a plane is down. Each must be of a request sent after the last refusal. The number of
+executions, too, whose server errors count as a refusal."""
+FAILURES_WITHIN_S: Final = 10.0
+"""Time within which the server errors of DOWN_AFTER executions close the gate."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -31,10 +41,10 @@ _WEIGHT: Final = 0.05
 
 
 class Gate:
-    """In front of one control plane.
+    """Gate in front of one control plane.
 
     Args:
-        full: most requests at the same time.
+        full: most concurrent requests.
     """
 
     def __init__(self, full: int) -> None:
@@ -46,7 +56,11 @@ class Gate:
         self._refusals = 0
         self.is_down = False
         self.outages = 0
-        """Requests without an answer, ever: since one the plane may have been restarted."""
+        """Total of requests without an answer. After each the plane may have been restarted."""
+        self.failing: dict[Hashable, float] = {}
+        """Executions that met a server error since the last other answer, with its monotonic time."""
+        self.is_stored: Callable[[Response], bool] = lambda _: False
+        """Returns True for a server error which says that the plane has the request already."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -56,18 +70,18 @@ class Gate:
         return len(self._waiting)
 
     def limit(self) -> int:
-        """Requests at the same time, from 1 to `full`."""
+        """Return the limit on concurrent requests, from 1 to `full`."""
         share = min(1.0, (time.monotonic() - self._reduced_at) / RECOVERY_S)
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
     def open_share(self) -> float:
-        """Of `full`, above 0 and at most 1; what is down gets next to nothing."""
+        """Return the limit as a share of `full`, above 0 and at most 1; smallest for a plane that is down."""
         return 1 / self.full if self.is_down else self.limit() / self.full
 
     # ── one request ──
 
     async def enter(self, patience_s: float | None = None) -> bool:
-        """Wait for a place; False when there is none for `patience_s` (None: for as long as it takes)."""
+        """Wait for a place. Return False if none is free within `patience_s` (None: without a limit)."""
         if self.try_enter():
             return True
         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
@@ -78,23 +92,23 @@ class Gate:
             await self._turn(left_s)
         self.inside += 1
         if self.has_room():
-            # One that leaves wakes one: where the limit has grown, that is too few.
+            # A request that leaves wakes one other, which is too few when the limit has grown.
             event_loop.give(self._waiting, None)
         return True
 
     @asynccontextmanager
     async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
-        """Inside, one is taken. Gives what is left of the patience; NotSent when there was none for so long."""
+        """Hold a place inside the context, and yield the rest of the patience. Raises NotSent if none is free."""
         since = time.monotonic()
         if not await self.enter(patience_s):
-            raise NotSent("not sent: it waits for another one that the control plane is at")
+            raise NotSent("not sent: the control plane is still busy with another such request")
         try:
             yield None if patience_s is None else max(0.0, patience_s - (time.monotonic() - since))
         finally:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Take a place if there is one at once."""
+        """Take a place and return True, if one is free now."""
         # The usual case first, without a call: nothing was refused lately.
         is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
@@ -103,18 +117,34 @@ class Gate:
         return True
 
     def leave(self) -> None:
-        """The request is over, whatever came of it."""
+        """Free the place of a finished request, whatever its result."""
         self.inside -= 1
         if self._waiting:
             event_loop.give(self._waiting, None)
 
+    def hear(self, answer: Response, sent_at: float, took_s: float | None) -> None:
+        """Note any answer; the arguments are those of `answered` and `refused`.
+
+        A server error, or what comes after one, counts for an execution only: heartbeats say nothing of commands.
+        """
+        execution = OWNER.get()
+        if MEANING[answer.status] is Meaning.OVERLOADED:
+            self.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
+        elif is_server_error(answer.status) and not self.is_stored(answer):
+            if execution is not None:
+                self.failed(sent_at, execution)
+        elif execution is not None or not self.failing:
+            self.answered(took_s)
+
     def answered(self, took_s: float | None) -> None:
-        """The plane answered, and did not say that it is too much.
+        """Record an answer of a plane that is not overloaded.
 
         Args:
-            took_s: None for a request whose time says nothing of how much the plane takes.
+            took_s: time of the request, or None if it says nothing about the plane's load.
         """
         self._refusals, self.is_down = 0, False
+        if self.failing:
+            self.failing = {}
         if took_s is None:
             return
         if took_s > _SLOW_S and took_s > _SLOW_TIMES * self._usual_s and self._usual_s > 0:
@@ -122,12 +152,25 @@ class Gate:
         else:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
-    def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
-        """503, 429, or no answer.
+    def failed(self, sent_at: float, execution: Hashable) -> None:
+        """Note a server error of a request for this execution. It counts as a refusal once several have one.
 
         Args:
-            sent_at: by the monotonic clock: refusals of one volley count once.
-            is_outage: nobody answered but a proxy; the plane may have been restarted.
+            sent_at: by the monotonic clock, as of `refused`.
+            execution: the execution's id.
+        """
+        now = time.monotonic()
+        self.failing = {one: at for one, at in self.failing.items() if now - at < FAILURES_WITHIN_S} | {execution: now}
+        if self.is_down or len(self.failing) >= DOWN_AFTER:
+            self._refusals = max(self._refusals, DOWN_AFTER - 1)
+            self.refused(sent_at)
+
+    def refused(self, sent_at: float, retry_after_s: float | None = None, *, is_outage: bool = False) -> None:
+        """Record a 503, a 429 or a missing answer.
+
+        Args:
+            sent_at: monotonic time; refusals of one volley count once.
+            is_outage: no answer came, or only a proxy's; the plane may have been restarted.
         """
         self.outages += is_outage
         now = time.monotonic()
@@ -138,7 +181,7 @@ class Gate:
             if self.is_down:
                 attempt = self._refusals - DOWN_AFTER + 1
                 pause_s = backoff.delay_s(attempt, FIRST_PAUSE_S, MAX_PAUSE_S, jitter=0.5)
-                # Never sooner than half a second: at most two requests a second while it is down.
+                # At least half a second: at most two requests a second while the plane is down.
                 self._close(max(FIRST_PAUSE_S, pause_s))
         self._close(floor_s(retry_after_s))
         self._reduce(0.5, sent_at)
@@ -154,7 +197,7 @@ class Gate:
     # ── waiting ──
 
     def has_room(self) -> bool:
-        """Whether a request that comes now would not wait."""
+        """Return whether a request that comes now need not wait."""
         if self._closed_until != -math.inf and time.monotonic() < self._closed_until:
             return False
         if self.is_down:
@@ -162,7 +205,7 @@ class Gate:
         return self.inside < self._reduced_to or self.inside < self.limit()
 
     async def _turn(self, left_s: float) -> None:
-        """Until somebody leaves, or the pause is over; the limit grows with time alone, so not longer than a second."""
+        """Wait until a request leaves or the pause ends, else for a second: the limit grows with time alone."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         closed_s = self._closed_until - time.monotonic()

@@ -1,7 +1,7 @@
-"""What a control plane says of itself at GET /api/health: which of the two it is, and whether commands come over NATS.
+"""Health of a control plane from GET /api/health: its dialect, and whether its commands come over NATS.
 
 The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. Without a
-bridge (protocol/feed.md) a worker in front of one would wait for ever and look well.
+bridge (protocol/feed.md) a worker for it would wait for ever and look well.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.remote.plane.dialects import RULES
 
 SERVED: Final = "Rust control planes up to 3.60.1, every Python one, and later Rust ones behind a bridge"
-"""The planes that a worker can get commands from."""
+"""Planes from which a worker can get commands."""
 START_BRIDGE: Final = "noetl-worker bridge --publish HOST:PORT"
-"""The command that makes a plane without NATS one that is served."""
+"""Command that brings the commands of a plane without NATS to workers."""
 _REMOVED: Final = "removed"
 
 
 @dataclass(frozen=True, slots=True)
 class PlaneHealth:
-    """One answer."""
-
     dialect: Dialect
     version: str | None = None
-    """The Python plane does not report its own."""
+    """Version of the plane. The Python plane does not report its own."""
     nats: str | None = None
-    """connected, disconnected or removed; the Python plane does not say."""
+    """State of NATS: connected, disconnected or removed. The Python plane does not report it."""
 
     @property
     def has_no_nats(self) -> bool:
-        """Whether it needs a bridge."""
+        """True if the plane needs a bridge."""
         return self.nats == _REMOVED
 
     def without_bridge(self, url: str) -> PlaneWithoutNats:
-        """Return the refusal of a plane that needs a bridge and has none."""
+        """Return the error for a plane that needs a bridge and has none."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
             f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '
@@ -45,8 +43,8 @@ class PlaneHealth:
 
 
 def read_health(body: JsonValue) -> PlaneHealth | None:
-    """`version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python (protocol/registry.md#identity); None:
-    neither."""
+    """Return the health in a body: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python
+    (protocol/registry.md#identity); else None."""
     for rules in RULES.values():
         if rules.is_health(body):
             version, nats = body.get("version"), body.get("nats")

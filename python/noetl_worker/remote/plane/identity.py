@@ -1,4 +1,4 @@
-"""Who claims. The two planes want opposite things of a worker's id.
+"""Worker's id in its claims. The two planes require opposite things of this id.
 
 Python plane: the same id is refused for 1,800 s after `command.started`, so an id lives as long as its process.
 Rust plane: a claim is for ever and the same id is always accepted, so the id must survive the process.
@@ -21,7 +21,7 @@ log = structlog.get_logger("noetl_worker.identity")
 
 
 class Identity:
-    """The id per dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
+    """Worker's id per dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
 
     def __init__(self, settings: Settings) -> None:
         stem = settings.worker_id or socket.gethostname() or "worker"
@@ -30,26 +30,26 @@ class Identity:
         self.stable: Final = settings.worker_id or None
 
     def name_for(self, dialect: Dialect) -> str:
-        """The worker_id of claims and the `name` of the registry row on a plane of this dialect."""
-        return self.stable or self.unique if RULES[dialect].lets_same_name_in else self.unique
+        """Return the worker_id of claims, and `name` of the registry row, on a plane of this dialect."""
+        return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:
-        """Whether another process can take over what this one claimed."""
-        return self.stable is not None or not RULES[dialect].lets_same_name_in
+        """Return whether another process can take over this one's claims."""
+        return self.stable is not None or not RULES[dialect].accepts_same_worker
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
-        """Say once what makes a plane give commands away, or keep them for ever."""
+        """Warn of settings that make a plane give commands away, or keep them for ever."""
         stale_after_s = RULES[dialect].stale_after_s
         if self._heartbeat_interval_s >= stale_after_s:
             log.warning(
                 "heartbeat_too_slow",
                 interval_s=self._heartbeat_interval_s,
-                advice=f"the control plane gives away the commands of a worker that it has not heard of for "
+                advice=f"the control plane gives away the commands of a worker that it has not heard from for "
                 f"{stale_after_s:g} s: set WORKER_HEARTBEAT_INTERVAL to 15",
             )
         if not self.can_return(dialect):
             log.warning(
                 "worker_id_unset",
                 advice="a claim on the Rust control plane is for ever: set WORKER_ID (a StatefulSet's pod name), "
-                "else a command of a killed worker is never taken up again",
+                "otherwise no worker ever resumes a command of a killed worker",
             )

@@ -1,4 +1,4 @@
-"""What a claim has under the names of earlier steps, in the form of each plane."""
+"""Values of a claim under the names of earlier steps, in the form of each plane."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ STEPS = "steps"
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """A result of an earlier step that a claim has as a reference and a preview."""
+    """Result of an earlier step that a claim has as a reference and a preview."""
 
     name: str
     ref: str
     reference: Mapping[str, JsonValue]
     size: int
-    """In bytes, as far as the claim says it."""
+    """Size in bytes, or 0 if the claim does not say it."""
     summary: Mapping[str, JsonValue]
-    """What the claim has under the step's name."""
+    """Claim's value under the step's name."""
     record: Mapping[str, JsonValue]
-    """What it has under `steps`, on the Rust plane."""
+    """Claim's value for the step under `steps`, on the Rust plane."""
 
 
 class Names(Protocol):
-    """Of one plane."""
+    """Names in the claims of one plane."""
 
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
-        """What templates may name, by a claim's variables, which are not changed, and its step's input."""
+        """Return the names for templates, from a claim's variables, left unchanged, and its step's input."""
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
-        """Return whether one of them is a packed result, which takes long to read."""
+        """Return whether one of the variables is a packed result, which takes long to read."""
 
     def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result that this object is packed, as the plane hands out any other; the object, where it is not
-        packed."""
+        """Return the result packed in this object, in the form of any other result. An unpacked object stays as it
+        is."""
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
-        """By the names of their steps."""
+        """Return the referred results by step name."""
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
         """Set the step's name, wherever the claim has it, to the full result."""
@@ -49,7 +49,7 @@ class Names(Protocol):
 def referred_as(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """None: the reference is none to the result store."""
+    """Return the referred result, or None for a reference to anything but the result store."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

@@ -1,4 +1,4 @@
-"""Waiting out a passing trouble of the control plane: one blip after the claim must not fail the command."""
+"""Retries in passing trouble of the control plane: one blip after the claim must not fail the command."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6
 UNCERTAIN_S: Final = 30.0
 COMMAND_TRIES: Final = 20
-"""Of what a claimed command asks for: about a minute and a half. The delivery is kept alive meanwhile."""
+"""Tries for a request of a claimed command, in about a minute and a half. The delivery is kept alive meanwhile."""
 STORE_UNCERTAIN_S: Final = 900.0
-"""Of a result store whose refusal costs the result (Rust plane): a 500 may also be a store that is down for a while."""
+"""Time of uncertain answers before a result is lost (Rust plane): a 500 may mean a store that is down for a while."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
 class Uncertainty:
-    """Answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane): bounded, where a
-    passing trouble is not.
+    """Bound on answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane).
 
-    In tries and in time: tries alone are over in 3 s, and a plane that restarts turned good results into failures (seen
-    in the simulator).
+    Both tries and time are counted: tries alone are over in 3 s, and a restarting plane turned good results into
+    failures (seen in the simulator).
     """
 
     _tries = 0
     _since = float("inf")
 
-    def settle(self) -> None:
-        """An uncertain answer says nothing about the next request."""
+    def reset(self) -> None:
+        """Count anew after an answer that is certain."""
         self._tries = 0
         self._since = float("inf")
 
@@ -45,12 +44,12 @@ class Uncertainty:
         self._since = min(self._since, time.monotonic())
 
     def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
-        """Whether there were only uncertain answers for so long that they count as a refusal."""
+        """Return whether uncertain answers have lasted so long that they count as a refusal."""
         return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 
 def is_passing(error: ControlPlaneError) -> bool:
-    """Whether the same call may succeed later: no answer, a busy or unreachable plane, refused credentials."""
+    """Return whether the same call may succeed later: no answer, a busy or unreachable plane, refused credentials."""
     return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
 
 
@@ -61,15 +60,15 @@ async def until_it_passes(
     max_tries: int | None = None,
     ids: Callable[[], Mapping[str, object]] = dict,
 ) -> T:
-    """The result of `call`, repeated (0.1 s growing to 10 s, jitter) while the trouble is a passing one.
+    """Repeat `call` (0.1 s growing to 10 s, jitter) while the trouble is passing, and return its result.
 
     Args:
-        what: named in the log.
-        max_tries: give up after so many; None goes on for as long as the command may run.
-        ids: of the command that it is for.
+        what: name of the call in the log.
+        max_tries: most tries; None goes on for as long as the command may run.
+        ids: returns the command's ids for the log.
 
     Raises:
-        ControlPlaneError: a trouble that does not pass, or the last one.
+        ControlPlaneError: trouble that does not pass, or the last one.
     """
     tries, uncertainty = 0, Uncertainty()
     while True:
@@ -82,7 +81,7 @@ async def until_it_passes(
             if is_uncertain:
                 uncertainty.add()
             else:
-                uncertainty.settle()
+                uncertainty.reset()
             if not (is_passing(error) or (is_uncertain and not uncertainty.is_over())) or tries == max_tries:
                 raise
             log.warning("request_retried", what=what, tries=tries, error=str(error), **ids())

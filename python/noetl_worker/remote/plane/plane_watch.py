@@ -1,4 +1,4 @@
-"""Whether the configured plane answers, and its commands reach NATS: it may be replaced by a later one."""
+"""Watch of the configured plane, which a later version may replace: does it answer, and do its commands reach NATS?"""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Heartbeats in a row without an answer: one alone is a plane that is rolled out."""
+"""Missed heartbeats in a row after which a plane is down. A roll-out misses one."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
-"""A plane that hangs must not hold up what else the worker looks at."""
+"""Time limit: a plane that hangs must not hold up the worker's other checks."""
 _DOWN_ADVICE: Final = (
-    "nothing is lost: commands wait in the stream, outcomes in the outbox; look at the control plane, and with "
-    "`noetl-worker doctor` at the way to it"
+    "nothing is lost: commands wait in the stream, outcomes in the outbox; check the control plane, and the way to it "
+    "with `noetl-worker doctor`"
 )
 _MEMORY_ADVICE: Final = (
     "outcomes are in memory only and are lost with this worker: make room in NOETL_WORKER_OUTBOX_DIR before it ends"
@@ -33,29 +33,29 @@ log = structlog.get_logger("noetl_worker")
 
 
 class PlaneWatch:
-    """Asks GET /api/health; a plane that does not answer, or answers otherwise, changes nothing here.
+    """Watch of GET /api/health. A missing or unknown answer changes nothing here.
 
     Args:
-        has_bridge: whether the stream of commands names a bridge. It is asked for a plane without NATS alone.
+        has_bridge: returns whether the stream of commands names a bridge; called only for a plane without NATS.
     """
 
     def __init__(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> None:
         self._client, self._has_bridge = client, has_bridge
         self._asked_at = -math.inf
         self.trouble: str | None = None
-        """Why no command will come; None: nothing is known against it."""
+        """Reason why no command will come, or None if none is known."""
 
     async def require_nats(self) -> None:
-        """Ask at the start. Raises PlaneWithoutNats; JetStreamError where the stream cannot be looked at."""
+        """Ask at the start. Raises PlaneWithoutNats, or JetStreamError if the stream cannot be read."""
         try:
             await self._ask()
         except PlaneWithoutNats:
             raise
-        except ControlPlaneError as error:  # it is waited for, or its dialect is set because it does not report it
+        except ControlPlaneError as error:  # the start waits for the plane, or a setting names its dialect
             log.debug("plane_health_unknown", error=str(error))
 
     async def look(self) -> None:
-        """Ask again when it is time, and say once what has changed."""
+        """Ask again when it is time, and log a change once."""
         if time.monotonic() - self._asked_at < ASKED_EVERY_S:
             return
         before = self.trouble
@@ -68,7 +68,7 @@ class PlaneWatch:
         except JetStreamError as error:
             log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:
-            if not _is_there(error):  # it may have been restarted, and have lost batches
+            if not _is_there(error):  # the plane may have been restarted, and have lost batches
                 self._client.servers.at(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
@@ -83,7 +83,7 @@ class PlaneWatch:
 
 
 class HeartbeatWatch:
-    """Whether the plane answers, by the heartbeats that are sent anyway. Used from the keepalive thread."""
+    """Watch of whether the plane answers heartbeats. Used from the keepalive thread."""
 
     def __init__(self, url: str, health: Health) -> None:
         self._url, self._health = url, health
@@ -98,7 +98,7 @@ class HeartbeatWatch:
         log.info("plane_up", server_url=self._url, **line)
 
     def failed(self, error: ControlPlaneError) -> bool:
-        """Whether that is a plane that is down; False: it is there and refuses, or one heartbeat is missing."""
+        """Return whether the plane is down. False if it answers and refuses, or if one heartbeat is missing."""
         if _is_there(error):
             self.answered()
             return False
@@ -113,7 +113,7 @@ class HeartbeatWatch:
 
 
 def _is_there(error: ControlPlaneError) -> bool:
-    """Whether the plane answers, and refuses."""
+    """Return whether the plane answers, and refuses."""
     is_down = isinstance(error, ServerRefused) and is_server_error(error.status)
     return not (is_down or isinstance(error, TransportError))
 

@@ -1,7 +1,7 @@
-"""The worker's row in the plane's registry: register, heartbeat or register again, deregister.
+"""Worker's row in the plane's registry: register, heartbeat or register again, deregister.
 
 The row's `name` is the id used in claims: a holder without a fresh row loses its commands after the lease
- (protocol/claim.md#leases).
+(protocol/claim.md#leases).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from noetl_worker.settings.settings import Settings
 T = TypeVar("T")
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
-"""From one try to the next, until the plane has taken the row."""
+"""Pause between tries to register, until the plane has accepted the row."""
 
 
 class Registration:
-    """One row. Used from the keepalive thread, with that thread's own transport."""
+    """Row of one worker. Used from the keepalive thread, with that thread's own transport."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class Registration:
         *,
         on_heard: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
-        """`on_heard`: called with the time at which a heartbeat was sent that the plane has taken, on the monotonic
-        clock, and the seconds after which it takes the worker for gone; at first with now: it has heard nothing yet."""
+        """Prepare the row. `on_heard` is called with the monotonic time at which an accepted heartbeat was sent, and
+        the seconds after which the plane takes the worker for gone; at first with now, before any heartbeat."""
         self._plane, self._watch, self._on_heard = plane, watch, on_heard
         self._trouble = Outage()
         self.is_registered = False
-        """Whether the plane has ever taken the row."""
+        """True once the plane has accepted the row."""
         on_heard(time.monotonic(), plane.rules.stale_after_s)
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
@@ -72,21 +72,21 @@ class Registration:
         }
 
     async def keep(self, interval_s: float) -> None:
-        """Register, then beat, until cancelled."""
+        """Register, then send heartbeats until cancelled."""
         soon_s = min(REGISTER_AGAIN_S, interval_s)
         while True:
             began = time.monotonic()
             is_taken = await (self.heartbeat() if self.is_registered else self.register())
             if is_taken:
                 wait_s = interval_s
-            elif self.is_registered:  # one that hung took its time already
+            elif self.is_registered:  # less the time of a heartbeat that hung
                 wait_s = max(soon_s, interval_s / 2 - (time.monotonic() - began))
             else:
                 wait_s = REGISTER_AGAIN_S
             await asyncio.sleep(wait_s)
 
     async def register(self) -> bool:
-        """True when the plane took the row; a failure is logged and tried again with the next heartbeat."""
+        """Register, and return whether the plane accepted. A failure is logged; the next heartbeat tries again."""
         if await self._said(self._plane.register(self._body)) is None:
             return False
         self.is_registered = True
@@ -94,7 +94,7 @@ class Registration:
         return True
 
     async def heartbeat(self) -> bool:
-        """One beat; registers again when the plane does not know the name (it was restored or restarted)."""
+        """Send a heartbeat, or register again if the plane does not know the name (it was restored or restarted)."""
         if self._plane.rules.heartbeat_registers:
             return await self._said(self._plane.register(self._body)) is not None
         is_known = await self._said(self._plane.heartbeat(self._worker_id))
@@ -104,7 +104,7 @@ class Registration:
         return is_known is True
 
     async def _said(self, asked: Awaitable[T]) -> T | None:
-        """What the plane answers; None: it did not, or refused."""
+        """Return the plane's answer, or None if it did not answer or refused."""
         sent_at = time.monotonic()
         try:
             answer = await asked
@@ -119,7 +119,7 @@ class Registration:
         return answer
 
     async def deregister(self) -> None:
-        """Best effort: the row goes stale by itself."""
+        """Deregister if possible: otherwise the row goes stale by itself."""
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:

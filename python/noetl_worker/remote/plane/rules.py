@@ -1,4 +1,4 @@
-"""What a dialect decides, and the small things that both of them use."""
+"""Decisions of a dialect, and small helpers of both dialects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from noetl_worker.models.claim import ClaimOutcome
+from noetl_worker.models.claim import ClaimAnswer
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FittedResult
 from noetl_worker.models.report import Report
@@ -30,16 +30,16 @@ _sets = itertools.count(1)
 
 
 def unique() -> str:
-    """A text that no other set of events has: the process's own, and a number."""
+    """Return a text that no other set of events has: one of this process, and a number."""
     return f"{_PROCESS}{next(_sets):x}"
 
 
 def stored_name(name: str) -> str:
-    """The name that a result is given in the store.
+    """Return the name of a result in the store.
 
-    The Python plane makes a key of NATS of it, and replaces `/` and `:` alone; a result whose key NATS does not take is
-    kept in the memory of one server (read in its source). Names that become the same do not meet: behind each the plane
-    puts an id of its own (recorded: .../result/start/403da428), as items of a loop have one name anyway.
+    The Python plane makes a NATS key of the name, and replaces only `/` and `:`. A result whose key NATS refuses is
+    kept in the memory of one server (read in its source). Equal names (all items of a loop) do not collide: the plane
+    appends an id (recorded: .../result/start/403da428).
     """
     return _NOT_IN_KEYS.sub("_", name)
 
@@ -49,15 +49,15 @@ def preview_of(fitted: FittedResult) -> JsonValue:
 
 
 class Part(NamedTuple):
-    """One request of a command's end, before it is written."""
+    """Request with a command's terminal events, before it is written."""
 
     path: str
     events: tuple[str, ...]
-    """The names of its events, in their order."""
+    """Names of the events, in order."""
     last: str
     has_own_id: bool
-    """Whether it is an end that is posted alone (Rust plane): the plane takes its id from us, and issues the next
-    commands inside of this request, work that it drops when it is cut off (protocol/events.md#rust-plane)."""
+    """True for a terminal event that is posted alone (Rust plane). The plane takes its id from us, and issues the next
+    commands inside this request, work that is dropped when the request is cut off (protocol/events.md#rust-plane)."""
 
     @classmethod
     def of(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
@@ -65,7 +65,7 @@ class Part(NamedTuple):
 
 
 class Subject(Protocol):
-    """Of a command, what its events say."""
+    """Fields of a command that its events carry."""
 
     execution_id: int
     command_id: CommandId
@@ -75,90 +75,89 @@ class Subject(Protocol):
 
 
 class Post(NamedTuple):
-    """A POST of events."""
-
     path: str
     headers: Mapping[str, str]
     body: bytes
 
 
 class DialectRules(Protocol):
-    """What one plane decides; what stands here holds for the one that says nothing else."""
+    """Decisions of one plane. The values here hold unless a dialect overrides them."""
 
     dialect: Dialect
     tools: ToolForm
 
     # ── claims ──
 
-    lets_same_name_in: bool = False
-    """A claim is for ever, and its holder's name is accepted at any time: a worker's name outlives its process. Else a
-    claim is a lease, and its holder is refused once it has reported the start."""
+    accepts_same_worker: bool = False
+    """True: a claim never expires, and the same worker id may claim again, after a restart too. False: a claim is a
+    lease, whose holder is refused once it has reported the start."""
     claim_limit_s: float = math.inf
-    """From so old a claim on, another worker is given the command, whatever the holder does."""
+    """Age at which a claim is given to another worker, whatever the holder does."""
     stale_after_s: float = math.inf
-    """Time without a heartbeat after which its claims are given away."""
+    """Time without a heartbeat after which a worker's claims are given away."""
     heartbeat_registers: bool = False
     infers_completion: bool = False
-    """Whether the plane calls an execution COMPLETED while no command is open, which is so between two steps too."""
+    """True if the plane calls an execution COMPLETED while no command is open, even between two steps."""
     keychain_is_credentials: bool = False
-    """Whether a keychain entry is asked for as a credential of the execution (protocol/executions.md#credentials)."""
+    """True if a keychain entry is read as a credential of the execution (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
-    """Whether the plane makes the stream of commands itself, with the bare subject, which is the only one it uses."""
+    """True if the plane makes the stream of commands itself, with the bare subject, the only one it uses."""
     copies_have_text_ids: bool = False
-    """Whether a notification that is published again has the command's id as text
-    (protocol/notification.md#message)."""
+    """True if a notification published again has the command id as text (protocol/notification.md#message)."""
 
     def is_health(self, body: JsonValue) -> bool:
-        """Whether a plane of this dialect answers GET /api/health like this."""
+        """Return whether a plane of this dialect answers GET /api/health with this body."""
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
-        """The playbook of a catalog's entry (protocol/executions.md#the-catalog).
+        """Return the playbook of a catalog's entry (protocol/executions.md#the-catalog).
 
         Raises:
-            DocumentError: it is text, and no YAML.
-            ConfigurationError: it is text, and what reads YAML is not installed.
+            DocumentError: the playbook's text is not YAML.
+            ConfigurationError: no YAML reader is installed for it.
         """
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
-        """What a claim's 409 means."""
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
+        """Return the meaning of a claim's 409."""
 
     # ── what a claim has in it ──
 
     def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
-        """Which item of a loop a command is, by the `meta` of its claim; None: of no loop."""
+        """Return the loop position in the `meta` of a claim, or None outside a loop."""
 
     step_input_wins: bool = False
-    """Whether the step's input wins over the tool's own, key by key."""
+    """True if the step's input overrides the tool's own, key by key."""
     names: Names
-    """What the claim has under the names of earlier steps."""
+    """Reader of a claim's values under the names of earlier steps."""
     variables_have_catalog_id: bool = False
-    """Whether a claim's variables have the plane's own `catalog_id`, which no workload can replace."""
+    """True if a claim's variables have the plane's own `catalog_id`, which no workload can replace."""
     ids_are_text: bool = False
-    """Whether templates see an execution's id as text."""
+    """True if templates see an execution's id as text."""
 
     # ── variables and results ──
 
     reports_output: bool = False
-    """Whether what its own worker reports of a tool that succeeded has what the tool printed."""
+    """True if the plane's own worker reports the output of a tool that succeeded."""
+    loop_has_last_events: bool = False
+    """True if the results of a loop, as later steps see them, are the last events of its items."""
     error_fails_command: bool = False
-    """Whether a tool that returned an error, which no case handled, fails its command; else the playbook goes on."""
+    """True if a tool's returned error that no case handled fails the command; otherwise the playbook goes on."""
     inlines_unstored_results: bool = False
-    """Whether a result that the store does not take goes into the event as it is, and not as a preview."""
-    looks_through_results: bool = False
-    """Whether a PUT of a result may still run when it had no answer, so that it is not repeated."""
+    """True if a result that the store refuses goes into the event as it is, not as a preview."""
+    may_still_store: bool = False
+    """True if a PUT of a result without an answer may still run, so that it is not repeated."""
     redacts_results: bool = False
-    """Whether the store puts "[REDACTED]" in place of what looks like a secret (protocol/results.md#redaction)."""
+    """True if the store replaces whatever looks like a secret by "[REDACTED]" (protocol/results.md#redaction)."""
     store_routes: tuple[str, ...] = ("/api/result",)
-    """Paths below one of which a server has its result store."""
+    """Possible paths of a server's result store."""
     store_fields: Mapping[str, JsonValue]
-    """What every PUT of a result has beside it."""
+    """Further fields of every PUT of a result."""
 
     def is_no_route(self, answer: Response) -> bool:
-        """Return whether the server has nothing at this path of its result store, as against no result of that name."""
+        """Return whether the server has no result store at this path, as against no result of that name."""
         return False
 
     def has_expired(self, answer: Response) -> bool:
-        """Return whether the store looks for the result again when it is asked once more."""
+        """Return whether a second request makes the store look for the result again."""
         return False
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
@@ -173,96 +172,100 @@ class DialectRules(Protocol):
         """Return the JSON of a stored result, packed or not.
 
         Raises:
-            ControlPlaneError: it is not as it was packed, or too large.
+            ControlPlaneError: the packed form is damaged, or too large.
         """
         return data
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """What is fitted to an event, and stored."""
+        """Return the value that is fitted to an event, and stored."""
 
     long_word_bytes: float = math.inf
-    """Size from which on a result may have a long word."""
+    """Least size of a result with a long word."""
 
     def has_long_word(self, data: bytes) -> bool:
-        """Return whether this result keeps the plane from answering, so that no event may have it."""
+        """Return whether this result would keep the plane from answering, so that no event may have it."""
         return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
-        """The report of a result that fits into an event.
+        """Return the report of a result that fits into an event.
 
         Args:
-            body: what was fitted.
+            body: value that was fitted.
         """
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        """Whether the plane keeps the context of this report of a result that has at most `max_bytes` as it is."""
+        """Return whether the plane keeps this report's context unchanged, with a limit of `max_bytes` for it."""
         return True
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
-        """The report of one that does not."""
+        """Return the report of a result that does not fit into an event."""
 
     batch_bytes: int | None = None
-    """What a batch of events may have, unless the plane has said otherwise."""
+    """Largest batch of events, unless the plane has named another limit."""
 
     def batch_limit(self, body: bytes) -> int | None:
-        """What a batch may have, by the body of its refusal; None: it was refused for something else."""
+        """Return the batch limit that the body of a refusal names, or None if the refusal has another reason."""
         return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
-        """Take a result out of a report for which a batch of `max_bytes` has no room, to be stored where it is not.
+        """Cut the result from a report too large for a batch of `max_bytes`, to be stored if it is not yet.
 
         Returns:
-            Whether there was one.
+            Whether there was a result.
         """
-        return False  # no result is in its events that is not within the budget
+        return False  # no result in its events is above the budget
 
     max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
-    """Size of the largest result, as it is stored, that a later command can be given: it reads it in one answer."""
+    """Largest stored result that a later command can be given, since it comes in one answer."""
 
     def for_store(self, data: bytes) -> bytes:
-        """Return JSON that a tool wants stored in the form in which the store is given it; `whole_of` reads it."""
+        """Return a tool's JSON in the store's form, which `whole_of` reads."""
         return data
 
     def is_stored_alone(self, data: bytes) -> bool:
-        """Whether the plane is at a PUT of this for so long that it gets one at a time of these."""
+        """Return whether a PUT of this takes the plane so long that only one at a time is sent."""
         return False
 
     def storing_s(self, size: int) -> float:
-        """For how long the plane may be at a PUT of so many bytes, over what any request takes."""
+        """Return the longest time that a PUT of this size takes the plane, beyond that of any request."""
         return 0.0
 
     # ── events ──
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        """The start of a command that still runs, alone."""
+        """Return the request with only the start of a command that still runs."""
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
-        """The requests of an end, in the order in which they must be accepted."""
+        """Return the requests of the terminal events, in the order in which they must be accepted."""
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
-        """What the answer to a request of events means.
+        """Return the meaning of the answer to a request with events.
 
         Args:
-            first_try: whether it was not sent before.
-            has_own_id: whether it carried an event id of ours.
+            first_try: the request was not sent before.
+            has_own_id: the request carried an event id of ours.
         """
 
+    def is_stored(self, answer: Response) -> bool:
+        """Return whether a server error to a request of events says that the plane has its event already."""
+        return False
+
     def names_result(self, report: Report) -> bool:
-        """Whether the events of this end refer to a stored result."""
+        """Return whether the terminal events refer to a stored result."""
         return True
 
     def new_key(self, execution_id: int) -> str | None:
-        """An Idempotency-Key for one request and all its tries, where the plane knows them."""
+        """Return an Idempotency-Key for one request and all its tries, or None if the plane knows none."""
         return None
 
     def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
-        """Return the JSON of one request; `own_id` is its event's id, where the plane takes it from us."""
+        """Return the JSON of one request. `own_id` is its event's id, if the plane takes it from us."""
 
     def can_rescue(self, command: Subject) -> bool:
-        """Return whether `rescue` brings on a batch that the plane stored and never processed."""
+        """Return whether `rescue` can replace a batch that the plane stored but never processed."""
         return False
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """Return what is sent in place of such a batch."""
+        """Return the request body that replaces a batch which was never processed."""

@@ -1,7 +1,7 @@
-"""The control planes a worker knows: which of them it asks at all, and how it goes with each.
+"""Control planes that a worker knows: which of them it contacts, and the state of each.
 
-A notification names its server, and whoever may publish to NATS writes notifications: a worker that asked any server
-would run what a stranger answers. So only servers that the settings name are contacted.
+A notification names its server, and anyone who may publish to NATS can write one: a worker that contacted any server
+would run a stranger's commands. So only servers that the settings name are contacted.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
 MAX_SERVERS: Final = 64
-"""URLs of notifications that are remembered; more than a fleet has, fewer than a flood of made-up ones."""
+"""Most URLs of notifications that are remembered: more than a fleet has, fewer than a flood of forged ones."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8
 AUTH_PAUSE_S: Final = 30.0
-"""For so long a server that refuses the credentials is asked for no command; its messages wait as long."""
+"""Time for which a server that refuses the credentials gets no claims; its messages wait as long."""
 _MAX_URL_CHARS: Final = 300
 log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(slots=True)
 class PlaneServer:
-    """How much one plane takes at present, and how it goes with what it refuses."""
+    """State of one plane: its load limits, and the pace after its refusals."""
 
     gate: Gate
     store_gate: Gate
-    """In front of its result store: one that is down must not hold up claims and events."""
+    """Gate of the result store, whose outage must not hold up claims and events."""
     retry_pace: RetryPace
     alone: Gate
-    """In front of that one: a result that holds up the plane waits for the one before it."""
+    """Gate before `store_gate` for results that hold up the plane: one at a time."""
     store_route: StoreRoute = field(default_factory=StoreRoute)
     batch_bytes: int | None = None
-    """What it said that a batch of events may have, when it refused one."""
+    """Largest batch of events, as the plane said when it refused one."""
 
 
 class Servers:
-    """Not for several threads."""
+    """Control planes of one worker. Not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.configured: Final = normal_url(settings.server_url)
@@ -53,17 +53,18 @@ class Servers:
         self._shown = tuple((_shown(url), url) for url in self._trusted)
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
         self._known: dict[str, PlaneServer] = {}
-        """Of those that the settings name, and so bounded, as `paused` is."""
+        """States by URL. Only servers named in the settings are kept, so this and `paused` are bounded."""
         self.paused: Final[dict[str, float]] = {}
-        """Which of them have refused the credentials, and until when they are asked for no command (monotonic)."""
+        """Servers that refused the credentials, with the monotonic time until which they get no claims."""
         self._logged: set[str] = set()
         self._asked: dict[str, str] = {}
-        """Ways to write a trusted URL, and that URL."""
+        """Trusted URLs by their spelling in notifications."""
 
     def to_ask(self, named: str) -> str:
-        """The URL to ask where a notification names this server ("" when it names none).
+        """Return the URL to contact for a notification that names this server ("" if it names none).
 
-        Another name of the configured plane is answered there as by its own; a forged one is unknown there.
+        An unknown name leads to the configured plane: the name may be another one of its own, and it knows no forged
+        command.
         """
         if named in self._asked:
             return self._asked[named]
@@ -77,28 +78,27 @@ class Servers:
         return self.configured
 
     def gets_token(self, url: str) -> bool:
-        """Whether a request to this URL carries the bearer token: to those that the settings name alone."""
+        """Return whether a request to this URL carries the bearer token: only servers of the settings get it."""
         return any(url.startswith(f"{server}/") for server in self._trusted)
 
     def at(self, url: str) -> PlaneServer:
-        """What is remembered of the plane at this address."""
         if url not in self._known:
             self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
         return self._known[url]
 
     def named(self) -> Iterator[tuple[str, PlaneServer | None]]:
-        """The planes that the settings name, without user-info; None: not asked yet."""
+        """Return the planes that the settings name, without user-info; None for one not contacted yet."""
         return ((name, self._known.get(url)) for name, url in self._shown)
 
     def pause(self, url: str) -> None:
-        """It refuses the credentials: it alone is asked for no command for a while."""
+        """Stop claims at this server alone for a while, as it refuses the credentials."""
         now = time.monotonic()
         if self.pause_left_s(url) <= 0:
             log.error(
                 "server_paused",
                 server_url=url,
                 seconds=AUTH_PAUSE_S,
-                advice="it refuses the credentials: it has to accept this worker's NOETL_INTERNAL_API_TOKEN",
+                advice="the server refuses the credentials: make it accept this worker's NOETL_INTERNAL_API_TOKEN",
             )
             self.paused[url] = now + AUTH_PAUSE_S
 
@@ -106,19 +106,19 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """How far the gate of the least troubled plane is open, above 0 and at most 1.
+        """Return the open share of the least troubled plane's gate, above 0 and at most 1.
 
-        The least: a plane that is down must not hold up the commands of the others.
+        A plane that is down must not hold up the commands of the others.
         """
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:
-        """Once for each URL, as long as they are few."""
+        """Log each URL once, as long as they are few."""
         if url in self._logged or len(self._logged) > MAX_SERVERS:
             return
         self._logged.add(url)
         if len(self._logged) > MAX_SERVERS:
-            log.warning("more_servers_not_named", advice="they are counted in noetl_worker_servers_not_named_total")
+            log.warning("more_servers_not_named", advice="noetl_worker_servers_not_named_total counts them all")
             return
         log.warning(
             "server_not_named", server_url=_shown(url), claimed_at=self.configured, advice=self._line_to_add(url)
@@ -129,7 +129,7 @@ class Servers:
         try:
             setting_values.url("http", "https")(url)
         except ValueError:
-            return "that is no URL of a control plane: look who may publish command notifications"
+            return "that is not the URL of a control plane: check who may publish command notifications"
         if url != _shown(url) or set(url) & {",", " "}:
             return "if it is another control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS"
         line = f"NOETL_WORKER_TRUSTED_SERVERS={','.join([*others, url])}"
@@ -137,7 +137,7 @@ class Servers:
 
 
 def normal_url(url: str) -> str:
-    """Without trailing `/` and `/api`, as the planes' own workers do (protocol/notification.md#message)."""
+    """Remove trailing `/` and `/api`, as the planes' own workers do (protocol/notification.md#message)."""
     url = url.strip().rstrip("/")
     while url.endswith("/api"):
         url = url[: -len("/api")].rstrip("/")
@@ -145,7 +145,7 @@ def normal_url(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """For the log: without user-info, on one line that is not too long."""
+    """Return the URL for the log: without user-info, on one short line."""
     scheme, separator, rest = url.partition("://")
     text = f"{scheme}{separator}{rest.rpartition('@')[2]}"[:_MAX_URL_CHARS]
     return "".join(char if char.isprintable() else "?" for char in text)

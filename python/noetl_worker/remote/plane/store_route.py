@@ -1,4 +1,4 @@
-"""The path of a server's result store, which versions of the Python plane have in two places."""
+"""Path of a server's result store, which differs between versions of the Python plane."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class StoreRoute:
-    """The path of one server's result store: the same for its life, so it is asked once."""
+    """Path of one server's result store, which never changes while the server lives."""
 
     def __init__(self) -> None:
         self.known = ""
         self._finding = asyncio.Lock()
 
     async def find(self, ask: Callable[[str], Awaitable[Response]], stale: str, rules: DialectRules) -> Response | None:
-        """Ask with a request that is nothing but the question: a result may be large.
+        """Find the path by a small request, as the one that needs it may carry a large result.
 
         Args:
-            ask: sends a GET of this path.
-            stale: what was known, where the server has nothing there any more (another version is running).
-            rules: those of its dialect.
+            ask: sends a GET of a path.
+            stale: path known before, which the server no longer has (another version is running).
+            rules: the dialect's rules.
 
         Returns:
-            None when it is known; else an answer that leaves it open, for the request that needed it.
+            None if the path is known now, else an answer for the request that needs it.
 
         Raises:
-            NotSent: there was no answer, and the request that needed it has not left.
+            NotSent: no answer came; the request that needs the path has not left.
         """
         async with self._finding:
-            if self.known != stale:  # found by another one meanwhile
+            if self.known != stale:  # another request has found it
                 return None
             for route in rules.store_routes:
-                try:  # what is no reference is answered as it is (protocol/results.md#store)
+                try:  # a text that is no reference is answered as it is (protocol/results.md#store)
                     answer = await ask(f"{route}/resolve?ref=where")
                 except TransportError as error:
                     raise NotSent(str(error)) from error
@@ -53,10 +53,10 @@ class StoreRoute:
 
 
 def note_on(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
-    """For the error of a result that is gone: when it was stored, as far as its reference says so, and what to do."""
+    """Return a note for the error of a missing result: when it was stored, if known, and what to do."""
     if answer.status != 404 or rules.is_no_route(answer):
         return ""
     meta, until = said.get("meta"), said.get("expires_at")
     stored = meta.get("created_at") if isinstance(meta, dict) else None
     when = f"stored {stored}; " if stored else f"to be kept until {until}; " if until else ""
-    return f" ({when}the result store has it no longer: start the execution again)"
+    return f" ({when}no longer in the result store: start the execution again)"

@@ -1,1 +1,1 @@
-"""One HTTP request to a control plane: the seam, HTTP/1.1 on the event loop, TLS."""
+"""HTTP requests to a control plane: the `Transport` protocol, HTTP/1.1 on the event loop, TLS."""

@@ -1,7 +1,7 @@
-"""One client connection of HTTP/1.1, for planes and for the tools that speak HTTP.
+"""HTTP/1.1 client connection, for planes and for the tools that speak HTTP.
 
-The bytes of an answer go to a parser, which says here what they are: httptools' or h11's. A subclass decides who gets
-the answer: `on_loop.py` gives it whole, `tools/http/connection.py` in the pieces it comes in.
+A parser (httptools or h11) reads the bytes of an answer and calls the methods here. A subclass decides who gets the
+answer: `on_loop.py` returns it whole, `tools/http/connection.py` in pieces as they arrive.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 
 T = TypeVar("T")
 MAX_IDLE_S: Final = 4.0
-"""A kept connection is not used after so long: uvicorn closes at 5, and such a request may have been processed."""
+"""Longest idle time before reuse. uvicorn closes after 5 s, and a request sent then may have been processed."""
 NO_LIMIT_S: Final = math.inf
 
 
 class AnswerParser(Protocol):
-    """A parser of answers. It calls `on_header`, `on_headers_complete`, `on_body` and `on_message_complete`, and raises
-    for what is no HTTP. The names are httptools'."""
+    """Parser of answers, with httptools' method names. It calls `on_header`, `on_headers_complete`, `on_body` and
+    `on_message_complete`, and raises for bytes that are not HTTP."""
 
     def feed_data(self, data: bytes) -> None: ...
     def get_status_code(self) -> int: ...
@@ -28,7 +28,7 @@ class AnswerParser(Protocol):
 
 
 class Broken(Exception):
-    """The connection cannot be used any more; the text says what happened, the cause why."""
+    """A connection that can no longer be used. The text says what happened, the cause why."""
 
     def __init__(self, why: str, cause: Exception | None = None) -> None:
         super().__init__(why)
@@ -36,21 +36,21 @@ class Broken(Exception):
 
 
 class Late(Broken):
-    """Nothing came until the deadline."""
+    """A connection whose deadline passed without a complete answer."""
 
 
 class TooLarge(Broken):
-    """The answer is larger than is read."""
+    """An answer above the size limit."""
 
 
 class HttpConnection(asyncio.Protocol, Generic[T]):
-    """A connection to one server, with at most one request at a time; T is what a request waits for."""
+    """Connection to one server, with at most one request at a time. T is the type of its answer."""
 
     _most_bytes: float
-    """Content of one answer."""
-    _most_beside: int
-    """Bytes of one answer that are not its content: head, interim answers, trailers, and what the frames of its chunks
-    have above a byte for each byte of content."""
+    """Largest content of one answer, in bytes."""
+    _max_overhead: int
+    """Most bytes of one answer that are not content: head, interim answers, trailers, and chunk framing beyond one byte
+    per byte of content."""
 
     _parser: AnswerParser
 
@@ -66,30 +66,30 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._has_head = False
         self._beside = 0
         self._deadline = 0.0
-        """End of what is waited for, or of an idle connection."""
+        """Time at which the current wait ends, or the idle connection expires."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = NO_LIMIT_S
         self._writable: asyncio.Future[None] | None = None
-        """Set while the server reads more slowly than we write."""
+        """Future that exists while the server reads more slowly than we write."""
         self.is_open = True
 
     def is_usable(self, now: float) -> bool:
-        """Return whether a request may be written: the last answer was read, nothing was closed or came since, and the
-        server has not got tired of the connection."""
+        """Return whether a request may be written: the connection is open, waits for no answer, and has not been idle
+        for too long."""
         is_idle = self.is_open and not self._is_asked and now < self._deadline
         return is_idle and self._transport is not None and not self._transport.is_closing()
 
     def expect(self, deadline: float) -> asyncio.Future[T]:
-        """Return a future that a subclass sets, or that raises Broken at `deadline` and when the connection breaks."""
+        """Return a future that a subclass sets. It raises Broken at `deadline` or when the connection breaks."""
         self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
-        # One timer for many requests: it is put off when it rings too early.
+        # One timer serves many requests: when it rings too early, it is set again.
         if deadline < self._rings_at:
             self._set_timer(deadline)
         return waiter
 
     def close(self, why: Broken) -> None:
-        """End the connection at once; a request that waits raises Broken. Nobody waits for the server's goodbye."""
+        """End the connection at once, without waiting for the server. A waiting request raises Broken."""
         self.is_open = False
         if self._transport is not None:
             self._transport.abort()
@@ -147,30 +147,30 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         for option in SOCKET_OPTIONS:
             transport.get_extra_info("socket").setsockopt(*option)
         self._deadline = self._loop.time() + MAX_IDLE_S
-        self._parser = self._new_parser()  # not before: of a handshake that fails no cycle is left
+        self._parser = self._new_parser()  # only now: a failed handshake leaves no cycle
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Also when the server has closed its side: asyncio closes ours then."""
+        """Fail the waiting request. asyncio calls this also when only the server has closed its side."""
         self.is_open = False
         self._transport = None
         told = f": {error!r}" if error else ""
         self._end(Broken(f"the connection was closed before the answer was complete{told}", error))
 
     def data_received(self, data: bytes) -> None:
-        """Read on in the answer; an answer that cannot be read, or does not end, closes the connection."""
-        if not self._is_asked:  # an answer too many, or a 408 before the closing
+        """Pass the bytes to the parser. Close the connection if they cannot be read or exceed the limits."""
+        if not self._is_asked:  # an extra answer, or a 408 before the server closes
             self.close(Broken("data without a request"))
             return
-        self._beside += len(data)  # `on_body` takes off what is content
+        self._beside += len(data)  # `on_body` subtracts the content
         try:
             self._parser.feed_data(data)
-        except Exception as error:  # whatever a parser raises; httptools wraps what a callback does
+        except Exception as error:  # a parser may raise anything; httptools wraps errors of callbacks
             cause = error.__context__ or error
             unread = Broken(f"the answer cannot be read: {cause!r}", error)
             self.close(cause if isinstance(cause, TooLarge) else unread)
             return
-        if self._beside > self._most_beside:
-            self.close(Broken(f"what the answer has beside its content is over {self._most_beside} bytes"))
+        if self._beside > self._max_overhead:
+            self.close(Broken(f"the answer has more than {self._max_overhead} bytes beside its content"))
 
     def pause_writing(self) -> None:
         self._writable = self._loop.create_future()

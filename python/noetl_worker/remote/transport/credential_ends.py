@@ -1,4 +1,4 @@
-"""When the certificates and tokens end that the settings name: for an alarm before they do."""
+"""Expiry of the certificates and tokens that the settings name, for an alarm in advance."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _UTC_TIME: Final = 0x17
 
 
 def credential_ends(settings: Settings) -> Mapping[str, float]:
-    """Variable -> end in epoch seconds; without those that are not set, have none, or cannot be read now."""
+    """Return each credential's expiry in epoch seconds by variable. Unset, unreadable or endless ones are left out."""
     given = {name: getattr(settings, _FIELDS[name]) for name in CREDENTIALS}
     texts = {
         name: value.reveal() if isinstance(value, Secret) else _read(value) for name, value in given.items() if value
     }
     found = {name: list(_ends(text)) for name, text in texts.items()}
-    # Of a bundle of authorities the last: it has old ones, too. Of a chain the first.
+    # A bundle of authorities also has old ones, so its latest end counts; for a chain, the earliest does.
     return {name: max(ends) if name.endswith("_CA") else min(ends) for name, ends in found.items() if ends}
 
 
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):  # whoever uses the file says so
+    except (OSError, UnicodeDecodeError):  # reported where the file is used
         return ""
 
 
@@ -52,7 +52,7 @@ def _ends(text: str) -> Iterator[float]:
     for pem in _PEM.findall(text):
         try:
             yield _not_after(ssl.PEM_cert_to_DER_cert(pem))
-        except (ValueError, IndexError):  # whoever uses the file says so
+        except (ValueError, IndexError):  # reported where the file is used
             continue
     for word in text.split():
         parts = word.split(".")
@@ -67,7 +67,7 @@ def _ends(text: str) -> Iterator[float]:
 
 
 def _not_after(der: bytes) -> float:
-    """Of an X.509 certificate (RFC 5280, 4.1): the library of TLS tells it of a peer's certificate alone."""
+    """Return the expiry of an X.509 certificate (RFC 5280, 4.1). The `ssl` module gives it for a peer's only."""
     _, tbs, _ = _value(_value(der)[1])
     tag, _, rest = _value(tbs)
     if tag == _EXPLICIT_0:  # the version
@@ -83,7 +83,7 @@ def _not_after(der: bytes) -> float:
 
 
 def _value(der: bytes) -> tuple[int, bytes, bytes]:
-    """(tag, value, what comes after) of the first element."""
+    """Return (tag, value, remaining bytes) of the first DER element."""
     length, start = der[1], 2
     if length & 0x80:
         start += length & 0x7F

@@ -1,4 +1,4 @@
-"""h11 with the calls of httptools' response parser: for pure installs, and for tools, which write requests with it."""
+"""h11 with the interface of httptools' parser: for pure-Python installs, and for tools, which write requests too."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from noetl_worker.remote.transport.transport import Response
 
 _Reader: TypeAlias = HttpConnection[Response] | HttpConnection[None]
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
-"""h11 reads an answer to a request that it has seen. Which one is the same to it, for all that a plane is sent."""
+"""Request shown to h11 before a plane's answer: h11 requires one, and any will do."""
 _LONGEST_HEAD: Final = 100 * 1024
 
 
 class H11Parser:
-    """Reads answers one after the other. Interim answers are left out.
+    """Parser of successive answers. Interim answers are left out.
 
     Args:
-        reader: receives what is read.
-        at_once: pieces and interim answers that one call of `feed_data` reads at most; then `is_behind`.
+        reader: receives the answers.
+        at_once: pieces and interim answers that `feed_data` reads before it sets `is_behind`.
     """
 
     def __init__(self, reader: _Reader, at_once: int | None = None) -> None:
@@ -30,9 +30,9 @@ class H11Parser:
         self.head: h11.Response | h11.InformationalResponse | None = None
         """Head of the last answer. An informational one (101) switches to a protocol that is not read here."""
         self._is_asked = False
-        """True from a request to the end of its answer; nobody writes those to a plane with h11."""
+        """True from a request to the end of its answer. For a plane, `feed_data` supplies the request."""
         self.is_behind = False
-        """True after `feed_data` stopped before the end of its data; fed with nothing, it goes on."""
+        """True if `feed_data` stopped before the end of its data; `feed_data(b"")` continues."""
 
     def write(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
         """Return the bytes of a request's next part. Raises h11.LocalProtocolError."""
@@ -49,12 +49,12 @@ class H11Parser:
         return 0 if self.head is None else self.head.status_code
 
     def should_keep_alive(self) -> bool:
-        """Return whether another request may follow: both sides are done and agree, and nothing came behind."""
+        """Return whether another request may follow: both sides are done, and no data came after the answer."""
         state = self._state
         return state.our_state is h11.DONE and state.their_state is h11.DONE and not state.trailing_data[0]
 
     def feed_data(self, data: bytes) -> None:
-        """Read the next bytes. Raises h11.RemoteProtocolError for what is no HTTP."""
+        """Read the next bytes. Raises h11.RemoteProtocolError if they are not HTTP."""
         if data:
             if not self._is_asked:
                 self._start()
@@ -70,13 +70,13 @@ class H11Parser:
                 return
 
     def feed_eof(self) -> None:
-        """Note that no byte comes any more; the next `feed_data`, with nothing, reads what this means."""
+        """Record the end of the input, which the next `feed_data(b"")` evaluates."""
         if self._state.their_state is h11.SEND_RESPONSE:
             raise h11.RemoteProtocolError("Server disconnected without sending a response.")
         self._state.receive_data(b"")
 
     def _read_event(self) -> bool:
-        """Read one event; False: there is none more in what was received."""
+        """Read one event. Return False if the received bytes hold no more."""
         event, reader = self._state.next_event(), self._reader
         assert reader is not None
         if isinstance(event, h11.Data):
@@ -99,5 +99,5 @@ class H11Parser:
         return True
 
     def close(self) -> None:
-        """Let go of the reader, which has this object: without a cycle both are freed at once."""
+        """Drop the reader, which refers to this object: without the cycle both are freed at once."""
         self._reader = None

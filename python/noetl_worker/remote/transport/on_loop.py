@@ -1,8 +1,8 @@
-"""HTTP/1.1 to the control plane on the event loop itself: one future a request, connections kept and taken again.
+"""HTTP/1.1 to the control plane on the event loop itself: one future per request, and connections are reused.
 
 A general client crosses threads or layers for every request; this one writes a head and a body and reads the answer
-(docs/performance.md has the figures). There are no proxies, Unix sockets and HTTP/2 on the way to a plane.
-`NotSent` is raised only where no byte was written; whatever fails later is `MaybeProcessed`.
+(docs/performance.md has the figures). Proxies, Unix sockets and HTTP/2 are not needed to reach a plane.
+`NotSent` is raised only if no byte was written; any later failure is `MaybeProcessed`.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ except ImportError:
     from noetl_worker.remote.transport.h11_parser import H11Parser as _Parser
 
 _LONGEST_WRITE: Final = 64 * 1024
-"""A longer body is written behind its head instead of being copied to it."""
+"""Longest body that is copied behind its head; a longer one is written separately."""
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 _CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 
 
 class Headers(Mapping[str, str]):
-    """The headers of an answer, names in lower case. Read only by those who ask: most answers are judged by status."""
+    """Headers of an answer, names in lower case. Decoded on first use: most answers are judged by status."""
 
     __slots__ = ("_pairs", "_read")
 
@@ -82,22 +82,22 @@ class Headers(Mapping[str, str]):
 
 
 class _PlaneConnection(HttpConnection[Response]):
-    """A connection that gives each answer whole."""
+    """Connection that returns each answer whole."""
 
     _most_bytes = MAX_BODY_BYTES
-    _most_beside = 64 * 1024
+    _max_overhead = 64 * 1024
 
     def __init__(self, server: _Origin) -> None:
         super().__init__()
         self._server = server
         self.unwritten = b""
-        """A request that is written at the end of this turn of the loop."""
+        """Request to write at the end of this turn of the loop."""
 
     # ── the request ──
 
     @staticmethod
     def write_all(connections: list[_PlaneConnection]) -> None:
-        """What each has to write, but for those that were closed in this turn. Empties the list."""
+        """Write the request of each connection that is still open, and empty the list."""
         for connection in connections:
             request, transport = connection.unwritten, connection._transport
             if request and transport is not None and connection.is_open and not transport.is_closing():
@@ -106,7 +106,7 @@ class _PlaneConnection(HttpConnection[Response]):
         del connections[:]
 
     async def send_parts(self, request: tuple[bytes, ...]) -> None:
-        """Write a large request, no faster than the server reads it; an early answer ends it."""
+        """Write a large request no faster than the server reads it. An early answer ends the writing."""
         assert self._transport is not None
         self._is_asked = True
         for part in parts_of(request):
@@ -114,7 +114,7 @@ class _PlaneConnection(HttpConnection[Response]):
                 either: set[asyncio.Future[Any]] = {self._writable, self.waiter}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self.waiter is None or self.waiter.done():
-                self.is_open = False  # what is left of the body would be read as the next request
+                self.is_open = False  # the rest of the body would be read as the next request
                 return
             self._transport.write(part)
 
@@ -125,7 +125,7 @@ class _PlaneConnection(HttpConnection[Response]):
             self.on_message_complete()
         super().connection_lost(error)
         self._server.lost(self)
-        del self._parser  # it has this object: without that it is freed now, and not whenever the collector comes
+        del self._parser  # it refers to this object: without the cycle both are freed now, not by the collector
 
     def _ends_with_the_connection(self) -> bool:
         if not self._has_head or self.waiter is None:
@@ -140,10 +140,10 @@ class _PlaneConnection(HttpConnection[Response]):
         return parser
 
     def on_headers_complete(self) -> None:
-        if self._beside > self._most_beside and sum(map(len, chain(*self._pairs))) > self._most_beside:
-            raise ValueError(f"the head is larger than {self._most_beside} bytes")
+        if self._beside > self._max_overhead and sum(map(len, chain(*self._pairs))) > self._max_overhead:
+            raise ValueError(f"the head is larger than {self._max_overhead} bytes")
         for name, value in self._pairs:
-            # In another spelling it is refused where its body is.
+            # With another spelling of the name, `on_body` refuses a large answer.
             if name in _CONTENT_LENGTH and int(value) > MAX_BODY_BYTES:
                 raise TooLarge(f"the answer is larger than {MAX_BODY_BYTES} bytes")
         self._has_head = True
@@ -166,8 +166,6 @@ class _PlaneConnection(HttpConnection[Response]):
 
 
 class _Origin:
-    """The connections to one origin."""
-
     def __init__(self, origin: str, tls: TlsFiles, most: int) -> None:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -181,22 +179,22 @@ class _Origin:
             "accept-encoding: identity\r\n"
         )
         self.authorization: Final = _basic(parts.username, parts.password)
-        """Of an address with a name and a password in it; empty without."""
+        """Basic authorization header, if the address has user-info; otherwise empty."""
         self._idle: list[_PlaneConnection] = []
         self._open: set[_PlaneConnection] = set()
         self._opening = 0
         self.asking: list[_PlaneConnection] = []
-        """Whose requests are written at the end of this turn of the loop, together: a server that has done the first
-        one sleeps before the second is written, and whoever wakes it pays for that (10 to 20 µs)."""
+        """Connections whose requests are written together at the end of this turn of the loop. Otherwise the server
+        would sleep between them, and waking it costs the sender 10 to 20 µs."""
         self._waiting: deque[asyncio.Future[_PlaneConnection | None]] = deque()
 
     async def connection(self, deadline: float, now: float) -> _PlaneConnection:
-        """One to write to: the one used last, or a new one.
+        """Return a connection to write to: the one used last, or a new one.
 
         Raises:
-            TimeoutError, OSError, ssl.SSLError: there is none in time, or it cannot be made.
+            TimeoutError, OSError, ssl.SSLError: no connection is free in time, or none can be opened.
         """
-        while self._idle:  # the last one first: the others grow old and go
+        while self._idle:  # the last one first, so that the others expire
             connection = self._idle.pop()
             if connection.is_usable(now):
                 return connection
@@ -245,7 +243,7 @@ class _Origin:
         return await self.connection(deadline, now)
 
     def release(self, connection: _PlaneConnection) -> None:
-        """Keep a connection whose request is over for the next one; close it where there is no complete answer."""
+        """Keep the connection of a finished request for reuse, or close it if the answer is incomplete."""
         waiter = connection.waiter
         if waiter is not None:
             waiter.cancel()
@@ -278,7 +276,7 @@ class OnLoopTransport:
         """See `Transport.send`."""
         connect_s = CONNECT_S if timeout_s is None else timeout_s
         try:
-            at = url.find("/", 8)  # behind http:// or https://
+            at = url.find("/", 8)  # after http:// or https://
             origin, path = (url, "/") if at < 0 else (url[:at], url[at:])
             if origin not in self._servers:
                 self._servers[origin] = _Origin(origin, self._tls, self._most)
@@ -288,7 +286,7 @@ class OnLoopTransport:
             connection = await server.connection(now + connect_s, now)
         except TimeoutError as error:
             raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
-        except (OSError, ValueError, RuntimeError) as error:  # an SSLError is an OSError; no thread to look up a name
+        except (OSError, ValueError, RuntimeError) as error:  # SSLError is an OSError; RuntimeError: no thread
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
         deadline = now + (NO_LIMIT_S if timeout_s is None else timeout_s)
         try:
@@ -329,10 +327,10 @@ def _basic(name: str | None, password: str | None) -> str:
 def _head(
     method: str, path: str, server: _Origin, headers: Mapping[str, str], body: Body | None
 ) -> tuple[bytes, tuple[bytes, ...]]:
-    """The request, or the head of a large one and what is written behind it. ValueError for what would be more than one
-    header, or no path."""
+    """Return the request, or the head of a large one and the parts to write after it. Raises ValueError for a header
+    with a line break, or an unsafe path."""
     if _UNSAFE.search(path):
-        raise ValueError(f"the path {path!r} has characters that belong percent-encoded")
+        raise ValueError(f"the path {path!r} has characters that must be percent-encoded")
     own = ""
     for name in headers:
         line = f"{name}: {headers[name]}"

@@ -1,4 +1,4 @@
-"""The transport of control-plane requests, imported when it is needed."""
+"""Transport to control planes, imported on first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from noetl_worker.settings.settings import Settings
 
 
 def open_transport(settings: Settings, *, max_connections: int = 64) -> Transport:
-    from noetl_worker.remote.transport.on_loop import OnLoopTransport  # a pure install loads h11 with it
+    from noetl_worker.remote.transport.on_loop import OnLoopTransport  # late: pure installs load h11 too
 
     return OnLoopTransport(settings, max_connections=max_connections)

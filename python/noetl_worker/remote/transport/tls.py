@@ -1,4 +1,4 @@
-"""TLS contexts for the control plane and for NATS: CA and client certificate, as their files are now."""
+"""TLS contexts for the control plane and for NATS, from the current CA and client certificate files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.settings.values import TlsPaths
 
 
 class TlsFiles:
-    """What `Settings.plane_tls` or `Settings.nats_tls` names, as a context."""
+    """TLS context of the files that `Settings.plane_tls` or `Settings.nats_tls` names."""
 
     def __init__(self, paths: TlsPaths) -> None:
         self._paths: Final = paths
@@ -18,10 +18,10 @@ class TlsFiles:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """The context for the next connection; read again when one of the files has changed (a renewed certificate).
+        """Return the context for the next connection. Changed files, such as a renewed certificate, are read again.
 
         Raises:
-            OSError, ssl.SSLError: a file cannot be read, or is not what its setting says.
+            OSError, ssl.SSLError: a file cannot be read, or has the wrong content.
         """
         paths = self._paths
         changed_at = tuple(Path(path).stat().st_mtime_ns for path in paths if path)

@@ -1,4 +1,4 @@
-"""The transport of a worker that is traced."""
+"""Transport with tracing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.remote.transport.transport import Body, Response, Transport
 
 
 class TracedTransport:
-    """A transport whose requests carry the trace of the command that they are for."""
+    """Transport whose requests carry the trace of their command."""
 
     def __init__(self, below: Transport) -> None:
         self._below = below

@@ -1,6 +1,6 @@
-"""The seam below the control-plane client: one request in, one answer or one of two errors out.
+"""Interface below the control-plane client: a request returns one answer or raises one of two errors.
 
-`on_loop.py` sends it on the event loop itself; `local_run.py` and tests put others in its place. Errors say whether the
+`on_loop.py` sends requests on the event loop itself; `local_run.py` and tests replace it. The errors say whether the
 request may have been processed: NotSent is safe to repeat, MaybeProcessed only with the same identity.
 """
 
@@ -18,18 +18,17 @@ from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = MAX_RESULT_BYTES
-"""As the Rust plane's own limit (protocol/results.md#store). A larger answer is refused instead of filling the
-memory."""
+"""Largest answer that is read, to save memory. The Rust plane has the same limit (protocol/results.md#store)."""
 _NOT_READ: Final = object()
 Body: TypeAlias = bytes | tuple[bytes, ...]
-"""A tuple's parts are sent one after the other and never put together: a large result is not copied to be sent."""
+"""Body of a request. A tuple's parts are sent one after the other and never joined, to avoid copying a large result."""
 _PART_BYTES: Final = 256 * 1024
 CONNECT_S: Final = 10.0
-"""For the connection of a request that has no limit of its own."""
+"""Time limit for connecting if the request has none."""
 PROBE_S: Final = 15
 PROBES: Final = 4
-"""TCP keepalive: after so long without a byte the peer's machine is asked, so many times; then the connection is over.
-Nothing else would end a request without a limit to a machine that has vanished."""
+"""TCP keepalive: after PROBE_S without a byte the peer is probed up to PROBES times. Nothing else would end an
+unlimited request to a machine that has vanished."""
 SOCKET_OPTIONS: Final = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (
@@ -47,7 +46,7 @@ def size_of(body: tuple[bytes, ...]) -> int:
 
 
 def parts_of(body: tuple[bytes, ...]) -> Iterator[memoryview]:
-    """Views of the body, small enough that what is under way does not fill the memory either."""
+    """Yield views of the body, small enough that data in transit does not fill the memory either."""
     for part in body:
         view = memoryview(part)
         for start in range(0, len(view), _PART_BYTES):
@@ -55,7 +54,7 @@ def parts_of(body: tuple[bytes, ...]) -> Iterator[memoryview]:
 
 
 class Response:
-    """One answer. `headers`: names in lower case; `error`: why its body is no JSON, once that was read."""
+    """HTTP answer. `headers` has names in lower case; `error` says why `json()` could not parse the body."""
 
     __slots__ = ("_value", "body", "error", "headers", "status")
 
@@ -65,7 +64,7 @@ class Response:
         self.error: DocumentError | None = None
 
     def json(self) -> JsonValue:
-        """The body's JSON, read once; None for a body that is none (an HTML page of a proxy)."""
+        """Return the body's JSON, parsed once, or None if the body is not JSON (a proxy's HTML page)."""
         if self._value is _NOT_READ:
             try:
                 self._value = json_text.loads(self.body)
@@ -74,7 +73,7 @@ class Response:
         return self._value
 
     async def read(self) -> Response:
-        """Read the JSON of a large body in a thread: it may have all values of an execution. Return the answer."""
+        """Parse a large body in a thread, as it may hold all values of an execution. Return this answer."""
         await off_loop(len(self.body), self.json)
         return self
 
@@ -83,13 +82,15 @@ class Transport(Protocol):
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
-        """Send one request; `timeout_s` covers all of it, a trickling body included. None: the connection is made as
-        quickly as ever, and the answer may take as long as it does; a peer that is gone is noticed all the same
-        (PROBE_S). Of an answer at most MAX_BODY_BYTES are read, whatever its headers say.
+        """Send one request and return its answer. At most MAX_BODY_BYTES are read, whatever the headers say.
+
+        Args:
+            timeout_s: limit for the whole request, a trickling body included. With None only connecting is limited
+                (CONNECT_S), and a vanished peer is still noticed (PROBE_S).
 
         Raises:
-            NotSent: it did not leave.
-            MaybeProcessed: it left, and no complete answer came back in time.
+            NotSent: the request did not leave.
+            MaybeProcessed: the request left, and no complete answer came in time.
         """
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The path of a request, made of segments: what an author or a server says is one segment, and no way elsewhere."""
+"""Path of a request, made of segments: text of an author or a server stays one segment and cannot lead elsewhere."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import quote, urlencode
 from noetl_worker.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Most parts: nothing to escape, no dot."""
+"""Matches most segments: nothing to escape, no dot."""
 _OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})
-"""Not looked at once more for each: a claim is one call here."""
+"""Segments of each claim's path, which need no check."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
-"""Within a segment too: a proxy may read `%2F` as `/` before it resolves the dots."""
+"""Matches `.` and `..`, also within a segment: a proxy may read `%2F` as `/` before it resolves the dots."""
 
 
 def url_path(*segments: str | int, **query: str | int | None) -> str:
-    """`/a/b?c=d` with each part escaped; a parameter that is None is left out.
+    """Return `/a/b?c=d` with each part escaped. A parameter that is None is left out.
 
     Raises:
         ConfigurationError: a segment is empty, or has `.` or `..` as a part.

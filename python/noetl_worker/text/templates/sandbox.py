@@ -317,7 +317,7 @@ class Environment(ImmutableSandboxedEnvironment):
         for found in tree.find_all((nodes.Filter, nodes.EvalContextModifier)):
             if isinstance(found, nodes.EvalContextModifier):
                 raise SecurityError("autoescape is not open to templates: use the filter escape")
-            if found.name == template_limits.COUNTED:
+            if isinstance(found, nodes.Filter) and found.name == template_limits.COUNTED:
                 raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
         template_limits.count_loops(tree)
         return tree

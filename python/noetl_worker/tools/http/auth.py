@@ -23,7 +23,8 @@ _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
     | {"provider", "username", "password", "header", "value", "alias", "headers"}
 )
-"""Keys that make `auth` one object; an object without any of them is alias -> object (protocol/tasks.md#fields)."""
+"""Keys of one credential. If `auth` has none of these, each key is a name and each value a credential
+(protocol/tasks.md#fields)."""
 _SUPPORTED: Final = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
@@ -98,7 +99,7 @@ class Authorizer:
     async def _values(
         self, auth: str | Mapping[str, Any], context: ToolContext, destination: Destination
     ) -> dict[str, JsonValue]:
-        """Return the object's own values over the data of the credential it names."""
+        """Return the credential's data, overridden by the values written in `auth`."""
         if isinstance(auth, str):
             return dict(await context.secrets.credential(auth))
         own = {name: value for name, value in auth.items() if value is not None}
@@ -191,7 +192,7 @@ def _worker_secret(name: str, context: ToolContext, destination: Destination) ->
     variable = SECRET_VARIABLE + name.upper()
     value = context.settings.named.get(variable)
     if not value:
-        raise CredentialError(f"http: auth: the worker's environment has no {variable}")
+        raise CredentialError(f"http: auth: the worker's environment has no {variable}: have the operator set it")
     check_destination(variable, destination, context.settings)
     context.secrets.keep(value)
     return value

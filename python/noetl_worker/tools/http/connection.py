@@ -30,7 +30,7 @@ class StreamedConnection(HttpConnection[None]):
 
     _parser: H11Parser
     _most_bytes = math.inf  # who takes the pieces has a limit
-    _most_beside = 128 * 1024
+    _max_overhead = 128 * 1024
 
     def __init__(self) -> None:
         super().__init__()

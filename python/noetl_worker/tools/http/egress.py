@@ -16,8 +16,8 @@ from noetl_worker.settings.networks import DEFAULT_DENIED, OWN_PORTS, Networks, 
 if TYPE_CHECKING:
     import httpx
 
-_LOOPBACK: Final = Networks.of(("loopback",))
-_denied = Networks.of(items_of(DEFAULT_DENIED))
+_LOOPBACK: Final = Networks.parse(("loopback",))
+_denied = Networks.parse(items_of(DEFAULT_DENIED))
 
 
 class EgressDenied(ConfigurationError):
@@ -31,7 +31,7 @@ class EgressDenied(ConfigurationError):
 def deny(items: Iterable[str]) -> None:
     """Set the addresses this process's tools must not connect to: items of networks.py. Raises ValueError."""
     global _denied
-    _denied = Networks.of(items)
+    _denied = Networks.parse(items)
 
 
 def denied() -> tuple[str, ...]:
@@ -62,4 +62,4 @@ def check(host: str, address: str, port: int | None = None) -> None:
     if item is not None:
         raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
     if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # there it answers whoever is on its machine
-        raise EgressDenied(host, address, f"port {port} is the worker's own")
+        raise EgressDenied(host, address, f"port {port} is the worker's own probe port: use another address")

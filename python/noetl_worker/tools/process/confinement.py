@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import struct
 import sys
 from collections.abc import Callable, Collection
@@ -78,6 +79,14 @@ SCOPES_SINCE = 6
 """First version of Landlock (Linux 6.12) that has domains without a rule for files. A domain with one would refuse
 mounts, which sandboxes of commands make."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
+FILES_SINCE = 2
+"""First version of Landlock with usable rules for files: version 1 has no right to rename into another directory."""
+ADD_RULE, PATH_BENEATH = 445, 1
+TRUNCATE = 1 << 14
+OF_FILES = (1 << 0) | (1 << 1) | (1 << 2) | TRUNCATE
+"""Execute, write, read, truncate: the rights that a rule for a file may have."""
+CHANGES = (1 << 1) | 0b11_1111_1111 << 4
+"""Write, and all that changes a directory: remove, make, rename into another."""
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
 
@@ -100,6 +109,9 @@ class Confinement:
     allows_namespaces: bool = False
     duckdb_bytes: int = 0
     """Maximum memory of a `duckdb` command, in bytes."""
+    closed: tuple[str, ...] = ()
+    """Directories, without links, in which commands can change nothing, where there is Landlock. Above them they cannot
+    make a file either."""
 
     @property
     def is_on(self) -> bool:
@@ -237,16 +249,19 @@ class Domain:
     """The Landlock rules for the commands of one supervisor, which itself stays outside of them.
 
     Each command is a domain of its own: from inside no process outside can be signalled or traced, nor its memory,
-    variables and descriptors be opened in /proc, hidden or not.
+    variables and descriptors be opened in /proc, hidden or not. Nothing is changed in directories that are closed.
     """
 
-    def __init__(self, is_wanted: bool = True) -> None:
+    def __init__(self, is_wanted: bool = True, closed: tuple[str, ...] = ()) -> None:
         self.rules = -1
         """Descriptor of the rules; -1: nothing is restricted, as on a kernel without domains."""
-        if is_wanted and libc is not None and has_domains():
-            rules = struct.pack("=QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS)
-            self.rules = libc.syscall(CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
-            _checked(min(self.rules, 0), "landlock_create_ruleset")
+        version = landlock_version() if is_wanted else 0
+        scopes = SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS if version >= SCOPES_SINCE else 0
+        changes = CHANGES | (TRUNCATE if version >= 3 else 0) if closed and version >= FILES_SINCE else 0
+        if scopes or changes:
+            self.rules = call_landlock(CREATE_RULESET, struct.pack("=QQQ", changes, 0, scopes), 24, 0)
+        if changes:
+            allow_but(self.rules, "", closed, changes)
 
     def enter(self) -> None:
         """Begin a domain with this thread and all that it starts."""
@@ -280,6 +295,51 @@ class Domain:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+def allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> None:
+    """Allow a directory, or if something in it is hidden, everything else in it."""
+    if any(f"{one}/".startswith(f"{path}/") for one in hidden):
+        _allow_beside(ruleset, path or "/", hidden, rights)
+    else:
+        allow(ruleset, path, rights)
+
+
+def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights: int) -> None:
+    """Allow everything in a directory that is not hidden. A directory that we may not list stays closed."""
+    with suppress(PermissionError):
+        for entry in os.scandir(directory):
+            if entry.is_symlink() or entry.path in hidden:  # the target of a link has its own rule
+                continue
+            if any(path.startswith(f"{entry.path}/") for path in hidden):
+                _allow_beside(ruleset, entry.path, hidden, rights)
+            else:
+                allow(ruleset, entry.path, rights)
+
+
+def allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:
+    """Allow a path. `is_kept`: keep the file open, because the kernel may replace an entry of /proc that is not
+    in use."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        rule = struct.pack("=Qi", rights if is_directory else rights & OF_FILES, descriptor)
+        call_landlock(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
+    finally:
+        if not is_kept:
+            os.close(descriptor)
+
+
+def call_landlock(number: int, *arguments: int | bytes) -> int:
+    assert libc is not None
+    found: int = libc.syscall(number, *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments))
+    if found < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"Landlock: {os.strerror(error)}")
+    return found
 
 
 class OomScore:

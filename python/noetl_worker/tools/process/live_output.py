@@ -34,8 +34,8 @@ _COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_co
 
 
 @contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile."""
+def watched(watcher: Watcher | None) -> Iterator[None]:
+    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile. None: nobody."""
     token = _WATCHER.set(watcher)
     try:
         yield

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
+CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def memory_bytes() -> int:
-    """Return the bytes of the machine, or of the container's limit; 0 if the system does not say."""
+    """Return the bytes of the machine, or of the lowest limit of its cgroups; 0 if the system does not say."""
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:  # not Linux, no cgroup v2, or its root
-        return physical
-    return min(physical, int(limit)) if limit.isdigit() else physical
+    return min([physical, *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    """Yield the limits of this process's cgroup and of those above it (version 2), up to what its container shows."""
+    with suppress(OSError, ValueError):  # not Linux, or version 1
+        own = next(line for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))[3:]
+        place = Path(own.strip("/"))
+        for one in (place, *place.parents):
+            with suppress(OSError, ValueError):  # the root has none, and "max" is no number
+                yield int((CGROUPS / one / "memory.max").read_text())

@@ -43,12 +43,13 @@ _OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
-def base_environment() -> dict[str, str]:
-    """Return the worker's variables that a command sees: PATH HOME LANG LC_* TZ TMPDIR USER, and nothing else.
+def base_environment(*others: str) -> dict[str, str]:
+    """Return the worker's variables that a command sees: PATH HOME LANG LC_* TZ TMPDIR USER, and `others`.
 
     differs-from-upstream: the Rust worker hands its environment, NATS credentials included, to commands.
     """
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
+    names = _KEPT_VARIABLES.union(others)
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("LC_")}
     kept.setdefault("PATH", os.defpath)
     return kept
 

@@ -43,7 +43,7 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
 
 
 def _placed(interpreter: str) -> Path:
-    """Resolve links except the last, by which an environment's interpreter finds its environment."""
+    """Resolve the directory's links, not the file's own: a virtual environment is found by its interpreter's path."""
     path = Path(interpreter)
     return path.parent.resolve() / path.name
 

@@ -56,6 +56,7 @@ INHERITED = dict(os.environ)
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
+    "environment": "",
     "main_first": False,
     "reads_input_again": False,
     "memory_mb": None,
@@ -223,11 +224,29 @@ def prepare_process(request: dict[str, Any]) -> None:
         files.append(CONFINEMENT["memory_file"](text))
         os.environ[name] = f"/proc/self/fd/{files[-1]}"
     request["auth_fds"] = tuple(files)
+    if request["environment"]:
+        enter_environment(request["environment"])
     python_path = wanted.get("PYTHONPATH", "")
     sys.path[:0] = [request["cwd"], *request["sys_path"], *filter(None, python_path.split(os.pathsep))]
     sys.argv = [FILE_NAME]
     if request["memory_mb"]:
         CONFINEMENT["limit_memory"](request["memory_mb"] << 20)
+
+
+def enter_environment(prefix: str) -> None:
+    """Make this process one of a virtual environment of the same interpreter, as if it had been started there."""
+    import site
+
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - as in `python_template.py`
+    own = (library, os.path.join(library, "lib-dynload"))  # noqa: PTH118
+    sys.path[:] = [path for path in sys.path if path in own or path.endswith(".zip")]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__.startswith("_frozen_importlib")]
+    sys.prefix = sys.exec_prefix = prefix
+    sys.executable = prefix + "/bin/python"
+    site.PREFIXES[:] = [prefix]
+    sys.modules.pop("sysconfig", None)  # it has read the prefix
+    for packages in site.getsitepackages():
+        site.addsitedir(packages)
 
 
 def make_scope(request: dict[str, Any]) -> dict[str, Any]:

@@ -67,12 +67,12 @@ AT_FORK: list[dict[str, Any]] = []
 class Template:
     """A template. It has one thread and no locks, so a fork of it is safe."""
 
-    def __init__(self, control: socket.socket, score: Any, *, is_confined: bool) -> None:
+    def __init__(self, control: socket.socket, score: Any, confinement: Any) -> None:
         self.control = control
         self.score = score
         """`OomScore`; None: this process is not a template that forks supervisors."""
-        self.is_confined = is_confined
-        self.is_supervisor = is_confined and score is None
+        self.is_confined = confinement.is_on
+        self.is_supervisor = confinement.is_on and score is None
         self.running: dict[int, int] = {}
         """Process id -> number of the command."""
         control.set_inheritable(False)
@@ -81,7 +81,7 @@ class Template:
         """Descriptors that a fork closes by number, as it keeps their objects."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
-        self.domain = CONFINEMENT["Domain"](self.is_supervisor)
+        self.domain = CONFINEMENT["Domain"](self.is_supervisor, tuple(confinement.closed))
         if self.domain.rules >= 0:
             self.own.append(self.domain.rules)
         os.set_blocking(self.wake, False)
@@ -92,7 +92,8 @@ class Template:
             signal.signal(number, lambda *_: None)  # the worker decides; not SIG_IGN, which programs would inherit
 
     def serve(self) -> list[int]:
-        """Serve until the worker closes the control socket. Returns in a forked child, with its descriptors."""
+        """Serve until the worker closes the control socket. In the template this returns never; in a forked child it
+        returns the child's descriptors."""
         control, poll = self.control.fileno(), select.poll()
         for descriptor in (control, self.wake):
             poll.register(descriptor, select.POLLIN)
@@ -305,7 +306,7 @@ def main() -> None:
         run_command = of_command["run_command"]
     while len(descriptors) == 1:
         control = socket.socket(fileno=descriptors[0])
-        descriptors = Template(control, score, is_confined=confinement.is_on).serve()
+        descriptors = Template(control, score, confinement).serve()
         if score is not None and len(descriptors) == 1:
             score = None
             os.setsid()

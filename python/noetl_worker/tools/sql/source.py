@@ -7,7 +7,8 @@ from typing import Any
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.sources.sources import Sources, check_script
+from noetl_worker.tools.sources.script_address import check_script
+from noetl_worker.tools.sources.sources import Sources
 from noetl_worker.tools.sql.sql import script_of
 
 

@@ -23,9 +23,10 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxRow
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
+from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.patience import until_it_passes
-from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostEnd, RecentBatches, not_rescued
+from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
 AT_ONCE: Final = 8
@@ -94,7 +95,8 @@ class Adoption:
         try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
-                log.warning("outcome_adopted", **event_set.who(), of=event_set.worker_id)
+                OWNER.set(event_set.execution_id)
+                log.warning("outcome_adopted", **event_set.log_ids(), of=event_set.worker_id)
                 await self._report(event_set)
         finally:
             self._in_flight.leave(row.command_id, NO_MESSAGE)
@@ -103,34 +105,36 @@ class Adoption:
         try:
             url = self._client.servers.to_ask(event_set.server_url)  # its writer may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
-            ownership = ClaimedOnce.asked_first(plane, event_set)
+            ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
             pass  # logged by the emitter, or left to the next worker
         except ControlPlaneError as error:
-            # Refused for good. The dead worker never acknowledged its message, so the command is redelivered.
+            # Refused for good. A message that the dead worker had not acknowledged is redelivered, if the stream has
+            # it. That of a batch which the plane has lost was acknowledged: nothing runs its command again.
             metrics.EVENT_EMIT_FAILED.inc()
             self._emitter.outbox.drop(event_set)
-            log.error("adopted_outcome_refused", **event_set.who(), error=str(error))
+            log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error))
         else:
             self._in_flight.finish(event_set.command_id)
-            log.info("adopted_outcome_reported", **event_set.who())
+            log.info("adopted_outcome_reported", **event_set.log_ids())
 
     # ── what a plane has lost ──
 
-    async def _resend(self, lost: asyncio.Queue[LostEnd]) -> None:
+    async def _resend(self, lost: asyncio.Queue[LostOutcome]) -> None:
         while True:
             work = self._begin(self._send_again(await lost.get()))
             work.add_done_callback(lambda _: lost.task_done())
 
-    async def _send_again(self, lost: LostEnd) -> None:
+    async def _send_again(self, lost: LostOutcome) -> None:
         """Send a lost outcome again. Its claim is asked for first, unless it is a rescue, whose command nobody else
         gets."""
         plane, end, batch = lost
+        OWNER.set(end.execution_id)
         self._emitter.outbox.keep(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
         try:
-            await self._emitter.deliver(plane, end, ClaimedOnce.asked_first(plane, end))
+            await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
         except ClaimLost:
             pass  # logged by the emitter
         except (Interrupted, asyncio.CancelledError) as stopped:
@@ -148,9 +152,14 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
         return
     try:
         state = await until_it_passes(
-            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.who
+            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.log_ids
         )
     except ControlPlaneError as error:
-        log.warning("batch_state_unknown", **event_set.who(), error=str(error))
+        log.warning(
+            "batch_state_unknown",
+            **event_set.log_ids(),
+            error=str(error),
+            advice="do nothing: the claim is asked for before the outcome is sent",
+        )
         return
     event_set.is_rescue = state.was_never_processed

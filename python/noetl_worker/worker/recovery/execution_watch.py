@@ -37,7 +37,7 @@ class ExecutionWatch:
         """Watch the execution of a command whose outcome the plane has. The plane may have dropped the next
         commands."""
         if end.execution_id not in self._watched:
-            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.who()))
+            watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.log_ids()))
             self._watched[end.execution_id] = watching
             watching.add_done_callback(lambda _: self._watched.pop(end.execution_id, None))
 
@@ -45,14 +45,19 @@ class ExecutionWatch:
         await event_loop.end(*self._watched.values())
 
     @staticmethod
-    async def _watch(plane: Plane, execution_id: int, who: Mapping[str, object]) -> None:
+    async def _watch(plane: Plane, execution_id: int, log_ids: Mapping[str, object]) -> None:
         events_before = None
         while True:
             try:
                 execution = await plane.execution_detail(execution_id)
             except ControlPlaneError as error:
                 if not is_passing(error):
-                    log.warning("execution_check_failed", **who, error=str(error))
+                    log.warning(
+                        "execution_check_failed",
+                        **log_ids,
+                        error=str(error),
+                        advice="the worker no longer watches this execution: look at it if it stays RUNNING",
+                    )
                     return
                 events_before = None
             else:
@@ -62,7 +67,7 @@ class ExecutionWatch:
                 is_idle = not _open_commands(execution_id, events)
                 if is_idle and len(events) == events_before:
                     metrics.EXECUTIONS_STANDING_STILL.inc()
-                    log.error("execution_stands_still", **who, for_s=STANDING_STILL_S, advice=_ADVICE)
+                    log.error("execution_stands_still", **log_ids, for_s=STANDING_STILL_S, advice=_ADVICE)
                     return
                 events_before = len(events) if is_idle else None
             await asyncio.sleep(STANDING_STILL_S)
@@ -73,9 +78,14 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
     so."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
-        execution = await until_it_passes("the events of an execution", ask, ids=end.who)
+        execution = await until_it_passes("the events of an execution", ask, ids=end.log_ids)
     except ControlPlaneError as error:
-        log.warning("execution_check_failed", **end.who(), error=str(error))
+        log.warning(
+            "execution_check_failed",
+            **end.log_ids(),
+            error=str(error),
+            advice="the control plane did not show the execution; its command is over, so this outcome is dropped",
+        )
         return False
     ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
     return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)

@@ -65,13 +65,13 @@ _FULL_ADVICE: Final = (
 log = structlog.get_logger("noetl_worker.events")
 
 
-class NamedEnd(NamedTuple):
+class NamedOutcome(NamedTuple):
     """An outcome whose events were dropped: only its ids are left."""
 
     execution_id: int
     ids: Mapping[str, object]
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         return dict(self.ids)
 
 
@@ -81,7 +81,7 @@ class _Accepted:
 
     batch: str
     plane: Plane
-    end: EventSet | NamedEnd
+    end: EventSet | NamedOutcome
     bytes: int
     """Approximate size in memory."""
     sent: int
@@ -94,22 +94,22 @@ class _Accepted:
     """Monotonic time when a check first found a later batch complete."""
     was_before_outage: bool = False
     """True if a request had no answer since the acceptance: the plane may have been restarted."""
-    is_settled: bool = False
+    is_resolved: bool = False
     """True if the plane need not be asked about the batch again."""
 
     @property
     def is_overdue(self) -> bool:
         return time.monotonic() - self.seen_at > OVERDUE_S
 
-    def who(self) -> dict[str, object]:
-        return {**self.end.who(), "batch": self.batch}
+    def log_ids(self) -> dict[str, object]:
+        return {**self.end.log_ids(), "batch": self.batch}
 
     def forget_events(self) -> None:
         """Drop the events for lack of room. The batch can then only be named in the log."""
-        self.end, self.bytes = NamedEnd(self.end.execution_id, self.end.who()), _BYTES_NAMED
+        self.end, self.bytes = NamedOutcome(self.end.execution_id, self.end.log_ids()), _BYTES_NAMED
 
 
-class LostEnd(NamedTuple):
+class LostOutcome(NamedTuple):
     """An outcome to be sent again, because the plane lost it or never processes it."""
 
     plane: Plane
@@ -129,7 +129,7 @@ class RecentBatches:
 
     def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
         self._most_bytes, self._many_bytes = most_bytes, many_bytes
-        self.lost: Final[asyncio.Queue[LostEnd]] = asyncio.Queue()
+        self.lost: Final[asyncio.Queue[LostOutcome]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
         self._with_events: deque[_Accepted] = deque()
         """Batches in `_recent` that still have their events and can be sent again."""
@@ -164,7 +164,7 @@ class RecentBatches:
     def _remember(self, batches: Iterable[_Accepted]) -> None:
         """Remember only these batches, in this order."""
         self._recent = deque(batches)
-        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedEnd)])
+        self._with_events = deque([one for one in self._recent if not isinstance(one.end, NamedOutcome)])
         self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
@@ -179,7 +179,7 @@ class RecentBatches:
         metrics.BATCHES_NOT_WATCHED.inc()
         if not self._has_logged_full:  # once per check: there may be thousands
             self._has_logged_full = True
-            log.warning("batches_not_watched", **oldest.who(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
+            log.warning("batches_not_watched", **oldest.log_ids(), limit_bytes=self._most_bytes, advice=_FULL_ADVICE)
 
     # ── the end of the worker ──
 
@@ -210,11 +210,11 @@ class RecentBatches:
         for _ in range(self.lost.qsize()):
             lost = self.lost.get_nowait()
             not_rescued(lost.end, lost.batch, LOOK_ADVICE, STOPPED)
-        for accepted in [one for one in self._recent if not one.is_settled]:
+        for accepted in [one for one in self._recent if not one.is_resolved]:
             if accepted.was_before_outage or accepted.outages != accepted.plane.gate.outages:
                 not_rescued(accepted.end, accepted.batch, LOOK_ADVICE, STOPPED)
             else:
-                log.warning("batch_left_open", **accepted.who(), advice=_OPEN_ADVICE)
+                log.warning("batch_left_open", **accepted.log_ids(), advice=_OPEN_ADVICE)
         self._recent.clear()
 
     # ── what became of them ─────────────────────────────────────────────────────────────────────
@@ -247,22 +247,22 @@ class RecentBatches:
     async def _ask(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         self._found_completed.clear()
         try:
-            await self._settle(plane, batches)
+            await self._resolve(plane, batches)
         except ControlPlaneError as error:  # the other planes' batches are asked about at the next check
             _check_failed(plane, batches, error)
         now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
         for accepted in batches:
-            if not accepted.is_settled and _number(accepted.batch) < latest:
+            if not accepted.is_resolved and _number(accepted.batch) < latest:
                 accepted.overtaken_at = min(accepted.overtaken_at, now)
-        self._remember([accepted for accepted in self._recent if not accepted.is_settled])
+        self._remember([accepted for accepted in self._recent if not accepted.is_resolved])
 
-    async def _settle(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        """Settle each batch as soon as its state is known, so that a later error does not cause a second rescue."""
+    async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+        """Resolve each batch as soon as its state is known, so that a later error does not cause a second rescue."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
-        if not (self._is_clear(batches, outages) and await self._has_settled_by_some(batches)):
-            await self._settle_each(plane, batches)
+        if not (self._is_clear(batches, outages) and await self._has_resolved_by_some(batches)):
+            await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
         """Return whether the state of some batches tells that of all."""
@@ -270,7 +270,7 @@ class RecentBatches:
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost
 
-    async def _settle_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
+    async def _resolve_each(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
         outages = plane.gate.outages
         log.info("batches_checked", count=len(batches), server_url=plane.url)
         by_execution: dict[int, list[_Accepted]] = defaultdict(list)
@@ -280,7 +280,7 @@ class RecentBatches:
             events = BatchEvents(plane, execution_id)
             try:
                 for accepted in of_execution:
-                    accepted.is_settled = await self._is_settled(accepted, events)
+                    accepted.is_resolved = await self._is_resolved(accepted, events)
             except ControlPlaneError as error:
                 if is_passing(error):
                     raise
@@ -289,8 +289,8 @@ class RecentBatches:
                 for accepted in of_execution:
                     accepted.outages = outages
 
-    async def _has_settled_by_some(self, batches: Sequence[_Accepted]) -> bool:
-        """Settle batches by the state of the first, the last and the middle one.
+    async def _has_resolved_by_some(self, batches: Sequence[_Accepted]) -> bool:
+        """Resolve batches by the state of the first, the last and the middle one.
 
         The plane processes batches in order, so a complete batch means that all earlier ones are complete. Three are
         asked about, because each process of a plane has a queue (its source): later batches of the others may be
@@ -305,10 +305,10 @@ class RecentBatches:
         for accepted, state in over.items():
             if state.word == "failed":
                 events = BatchEvents(accepted.plane, accepted.end.execution_id)
-                await self._is_settled(accepted, events)
-                accepted.is_settled = True  # at once: the next question may fail, and a rescue is sent only once
+                await self._is_resolved(accepted, events)
+                accepted.is_resolved = True  # at once: the next question may fail, and a rescue is sent only once
         for accepted in batches[: at[len(over) - 1] + 1] if over else ():
-            accepted.is_settled = True
+            accepted.is_resolved = True
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
@@ -316,7 +316,7 @@ class RecentBatches:
         is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # not enqueued at the same instant
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
-    async def _is_settled(self, accepted: _Accepted, events: BatchEvents) -> bool:
+    async def _is_resolved(self, accepted: _Accepted, events: BatchEvents) -> bool:
         has_ended = await events.has("batch.completed", accepted.batch)
         self._found_completed.update(await events.batches("batch.completed"))
         state = None if has_ended else await _state(accepted)
@@ -344,7 +344,7 @@ class RecentBatches:
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
 
     async def _unknown(self, accepted: _Accepted, events: BatchEvents, has_ended: bool | None) -> None:
-        """Settle a batch that the plane does not know any more."""
+        """Resolve a batch that the plane does not know any more."""
         has_begun = await events.has("batch.processing", accepted.batch)
         is_stored = await events.has("batch.accepted", accepted.batch)
         if not has_begun and None in (has_ended, has_begun, is_stored):
@@ -358,15 +358,15 @@ class RecentBatches:
         end, batch, plane = accepted.end, accepted.batch, accepted.plane
         if has_begun:
             not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
-        elif isinstance(end, NamedEnd):
+        elif isinstance(end, NamedOutcome):
             not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            again = end.again(accepted.sent)
+            again = end.before_request(accepted.sent)
             if not is_stored:
-                log.warning("batch_forgotten", **accepted.who(), does="its events are sent again")
+                log.warning("batch_forgotten", **accepted.log_ids(), does="its events are sent again")
             elif not rescue(plane, again, batch):
                 return
-            self.lost.put_nowait(LostEnd(plane, again, batch))
+            self.lost.put_nowait(LostOutcome(plane, again, batch))
 
 
 _BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
@@ -376,8 +376,9 @@ _NO_EVENTS: Final = (
 )
 STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
 _OPEN_ADVICE: Final = (
-    "this worker stops before the control plane has processed it. If the control plane is restarted now, look at the "
-    "execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
+    "this worker stops before the control plane has processed this command's outcome. If the control plane is "
+    "restarted now, look at the execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, "
+    "terminationGracePeriodSeconds"
 )
 
 
@@ -386,20 +387,20 @@ def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
     if not plane.rules.can_rescue(end):
         not_rescued(end, batch, _NOT_RESCUED_ADVICE)
         return False
-    log.warning("batch_rescued", **end.who(), batch=batch)
+    log.warning("batch_rescued", **end.log_ids(), batch=batch)
     end.rescue(batch)
     return True
 
 
-def not_rescued(end: EventSet | NamedEnd, batch: str, advice: str, reason: str | None = None) -> None:
+def not_rescued(end: EventSet | NamedOutcome, batch: str, advice: str, reason: str | None = None) -> None:
     """Log a command whose outcome the plane has and never processes, and that cannot be repaired here."""
     why = {"reason": reason} if reason is not None else {}
     _name("batch_not_rescued", end, batch, advice=advice, **why)
 
 
-def _name(event: str, end: EventSet | NamedEnd, batch: str, **said: str) -> None:
+def _name(event: str, end: EventSet | NamedOutcome, batch: str, **said: str) -> None:
     metrics.BATCHES_NOT_RESCUED.inc()
-    log.error(event, **end.who(), batch=batch, **said)
+    log.error(event, **end.log_ids(), batch=batch, **said)
 
 
 def _number(batch: str) -> int:
@@ -413,9 +414,9 @@ def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlan
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
     for accepted in batches:
-        if accepted.is_overdue and not accepted.is_settled:
+        if accepted.is_overdue and not accepted.is_resolved:
             _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)
-            accepted.is_settled = True
+            accepted.is_resolved = True
 
 
 async def _state(accepted: _Accepted) -> BatchState | None:

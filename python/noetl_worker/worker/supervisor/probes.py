@@ -73,7 +73,7 @@ def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
                 past.append(last.before)
             silent = [worker for worker, answer in answers if answer is None and _hangs(worker)]
             if silent and not supervisor.is_stopping:
-                now.append(_of_silent(max(time.monotonic() - worker.answered_at for worker in silent)))
+                now.append(_silent_metrics(max(time.monotonic() - worker.answered_at for worker in silent)))
             return 200, summed([*now, _own(supervisor)], past).encode()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
@@ -118,7 +118,7 @@ def _text_of(answer: httpx.Response | None) -> str:
     return str(answer.json().get("reason")) if answer is not None else "the worker does not run, or does not answer"
 
 
-def _of_silent(seconds: float) -> str:
+def _silent_metrics(seconds: float) -> str:
     """Return the metrics for a worker that runs and has been silent for some seconds."""
     return (
         "# TYPE noetl_worker_ready gauge\nnoetl_worker_ready 0.0\n"

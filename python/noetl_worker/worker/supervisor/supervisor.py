@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 
 from noetl_worker.models import backoff
+from noetl_worker.observability.last_words import log_end
 from noetl_worker.process import event_loop, handed_down, sealed_environment
 from noetl_worker.settings.settings import Settings
 
@@ -128,6 +129,8 @@ class Supervisor:
         self.close()
         code = self._refused if self._refused is not None else _worst(codes)
         log.info("stopped", codes=codes, exit_code=code)
+        if code not in (0, _CUT_OFF):
+            log_end(code, "processes")
         return code
 
     def close(self) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,13 +13,12 @@ from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rende
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.python_templates import ListResult
-from noetl_worker.authoring.dev.orchestration.rendering import python_set, render_fields
+from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, python_set, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
 
-ONE_NAME = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
@@ -248,7 +246,8 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the tool's config: rendered fields and the plane's two placeholders; a sequence's tasks as written."""
+    """Return the tool's rendered fields with `spec` and `output`, null if absent as the plane sends them; the tasks of
+    a list are not rendered."""
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
     config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))

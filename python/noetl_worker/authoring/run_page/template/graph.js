@@ -68,7 +68,8 @@ function backWay(from, to, isWide) {
 function drawStep(step, number, middle) {
   const count = step.commands.length;
   const all = count.toLocaleString('en'), kind = kindWord(step.kind);
-  const under = count > 1 ? (step.failed ? `${step.failed.toLocaleString('en')} of ${all} failed` : `${all} × ${kind}`) : kind;
+  const [bad, word] = step.failed ? [step.failed, 'failed'] : [step.passed, 'let pass'];
+  const under = count > 1 ? (bad ? `${bad.toLocaleString('en')} of ${all} ${word}` : `${all} × ${kind}`) : kind;
   const select = () => choose({ step: number }, true);
   const name = `${step.name}: ${under ? `${under}, ` : ''}${STATES[step.state].word}`;
   return drawn('g', {

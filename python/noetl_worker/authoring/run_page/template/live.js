@@ -27,7 +27,7 @@ function follow(given) {
 function shownNow() {
   const row = rows.find((one) => keyOf(one) === chosen);
   if (row === undefined || (row.step === undefined && !row.command)) return [run.status, run.error, failedCount];
-  return row.command ? { ...row.command, words: null } : steps[row.step].commands.map((command) => [command.state, command.ended]);
+  return row.command ? [row.command.state, row.command.ended, row.command.attempts, row.command.child] : steps[row.step].commands.map((command) => [command.state, command.ended]);
 }
 
 drawRuns();

@@ -4,10 +4,11 @@ function drawHead() {
   document.title = `${run.path || 'run'}: ${run.status.toLowerCase()}`;
   at('state').replaceChildren(pill(stateOfRun, run.status.toLowerCase()));
   const facts = [
-    ['took', run.end === null ? (isOver ? '' : 'still running') : duration(run.end)], ['commands', commands.length.toLocaleString('en')], ['failed', failedCount || ''],
+    ['took', run.end === null ? (isOver ? '' : 'still running') : duration(run.end)], ['commands', commands.length.toLocaleString('en')], ['failed', failedCount || ''], ['let pass', passedCount || ''],
     ['started', clock(0).slice(0, 19) + ' UTC'], ['execution', run.id], ['version', run.version], ['child of', run.parent], ['plane', run.plane],
   ].filter(([, value]) => value !== '');
-  at('facts').replaceChildren(...facts.map(([name, value]) => element('div', {}, element('dt', { text: name }), element('dd', { text: value }))));
+  at('facts').replaceChildren(...facts.map(([name, value]) => element('div', {}, element('dt', { text: name }), name === 'child of' && isShown(value)
+    ? element('dd', {}, element('a', { class: 'link', href: linkTo(value === root.run.id ? '' : value), text: value })) : element('dd', { text: value }))));
   const failed = firstFailed;
   const text = failed ? `${nameOf(failed)}: ${failed.error || 'failed'}` : run.error;
   at('error').hidden = !text || stateOfRun === 'done';
@@ -17,7 +18,9 @@ function drawHead() {
   }
   at('notes').replaceChildren(...run.notes.map((text) => element('li', { text })));
   at('made').textContent = `Written by noetl-worker ${run.by}, ${new Date(run.written).toISOString().slice(0, 19).replace('T', ' ')} UTC. Values are redacted.`;
-  at('only-failed').parentElement.hidden = failedCount === 0;
+  at('only-failed').parentElement.hidden = failedCount + passedCount === 0;
+  at('only-differing').parentElement.hidden = !data.against;
+  drawCompared();
   const states = Object.keys(STATES).filter((state) => steps.some((step) => step.state === state));
   at('legend').replaceChildren(...states.map((state) => element('li', { class: state }, element('span', { class: 'dot', 'aria-hidden': 'true' }), STATES[state].word)));
 }
@@ -35,14 +38,21 @@ function measure() {
 
 function chosenStep() {
   const row = rows.find((one) => keyOf(one) === chosen);
-  return row && (row.command ? row.command.step : row.step);
+  return row && (row.step ?? row.top);
 }
 
-drawHead();
-listRows();
-if (firstFailed && steps[firstFailed.step].commands.length <= 20) opened.add(firstFailed.step);
-choose(firstFailed ? { command: firstFailed } : { level: 1 });
-measure();
+function begin() {
+  opened.clear();
+  drawHead();
+  if (firstFailed && steps[firstFailed.step].commands.length <= 20) opened.add(`s${firstFailed.step}`);
+  listRows();
+  choose(firstFailed ? { command: firstFailed } : { level: 1 });
+  measure();
+}
+
+const hashed = () => decodeURIComponent(location.hash.slice(1));
+take(root, hashed());
+begin();
 
 let isAsked = false;
 tree.addEventListener('scroll', () => {
@@ -51,9 +61,27 @@ tree.addEventListener('scroll', () => {
   requestAnimationFrame(() => { isAsked = false; render(); });
 }, { passive: true });
 tree.addEventListener('keydown', onKey);
-at('search').addEventListener('input', (event) => { search = event.target.value.trim().toLowerCase(); listRows(); tree.scrollTop = 0; render(); });
-at('only-failed').addEventListener('change', (event) => { onlyFailed = event.target.checked; listRows(); tree.scrollTop = 0; render(); });
+function relist() {
+  listRows();
+  tree.scrollTop = 0;
+  render();
+}
+at('search').addEventListener('input', (event) => {
+  sought = event.target.value.trim().toLowerCase();
+  search = sought.split(/\s+/).filter(Boolean);
+  relist();
+});
+at('only-failed').addEventListener('change', (event) => { onlyFailed = event.target.checked; relist(); });
+at('only-differing').addEventListener('change', (event) => { onlyDiffering = event.target.checked; relist(); });
+at('as-tree').addEventListener('click', () => setStream(false));
+at('as-stream').addEventListener('click', () => setStream(true));
+addEventListener('hashchange', () => {
+  if (hashed() && !(hashed() in root.children)) return;  // a place on this page
+  take(root, hashed());
+  begin();
+  scrollTo(0, 0);
+});
 let width = innerWidth;
 addEventListener('resize', () => { if (innerWidth !== width) { width = innerWidth; measure(); } });
-addEventListener('beforeprint', () => { isPrinting = true; for (const [number, step] of steps.entries()) if (step.commands.length <= 50) opened.add(number); measure(); });
+addEventListener('beforeprint', () => { isPrinting = true; for (const [number, step] of steps.entries()) if (step.commands.length <= 50) opened.add(`s${number}`); measure(); });
 addEventListener('afterprint', () => { isPrinting = false; measure(); });

@@ -1,5 +1,5 @@
 // Elements and words. Text goes into textContent alone: what a playbook says is never markup.
-let data, run, steps, commands, sorted, failedCount, firstFailed, stateOfRun, isOver, runEnd, spanEnd;
+let root, data, run, steps, commands, sorted, failedCount, passedCount, firstFailed, stateOfRun, isOver, runEnd, spanEnd;
 const at = (id) => document.getElementById(id);
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -27,6 +27,7 @@ function fill(made, properties, children) {
 const STATES = {
   done: { sign: '✓', word: 'done' },
   failed: { sign: '✕', word: 'failed' },
+  passed: { sign: '!', word: 'a failure let pass' },
   running: { sign: '▸', word: 'running' },
   waiting: { sign: '·', word: 'waiting' },
   idle: { sign: '–', word: 'not run' },
@@ -49,34 +50,49 @@ const KINDS = { task_sequence: 'tasks' };
 const kindWord = (kind) => KINDS[kind] || kind;
 
 // From claim to end: a worker may report the start of a quick command together with its end.
-// An event that is missing leaves its time out: nothing is made up.
-const beginOf = (command) => command.claimed ?? command.started ?? null;
-const issueOf = (command) => command.issued ?? beginOf(command);
-const endOf = (command) => (command.ended === undefined ? null : Math.max(command.ended, beginOf(command) ?? command.ended));
+// An event that is missing leaves its time out: nothing is made up. A child's times are moved to its parent's.
+const timeOf = (command, name) => (command[name] === undefined ? null : command[name] + command.shift);
+const beginOf = (command) => timeOf(command, 'claimed') ?? timeOf(command, 'started');
+const issueOf = (command) => timeOf(command, 'issued') ?? beginOf(command);
+const endOf = (command) => {
+  const end = timeOf(command, 'ended');
+  return end === null ? null : Math.max(end, beginOf(command) ?? end);
+};
 const took = (command) => {
   const begin = beginOf(command), end = endOf(command);
   return begin === null || end === null ? null : end - begin;
 };
+const linkTo = (id) => (root.runs.length ? id : `#${id}`);
+const isShown = (id) => id === root.run.id || id in root.children;
 
-// Of the data, what is counted once.
-function take(given) {
-  data = given;
-  ({ run, steps, commands } = given);
-  for (const step of steps) Object.assign(step, { commands: [], failed: 0 });
-  commands.forEach((command, number) => {
-    const step = steps[command.step];
-    command.number = number;
+// Of an execution, what its rows and steps are made of.
+function link(execution, shift) {
+  for (const step of execution.steps) Object.assign(step, { commands: [], failed: 0, passed: 0 });
+  execution.commands.forEach((command, number) => {
+    const step = execution.steps[command.step];
+    Object.assign(command, { home: step, shift, number: `${execution.run.id}/${number}` });
     step.commands.push(command);
-    if (command.state === 'failed') step.failed += 1;
+    if (command.state in step) step[command.state] += 1;
   });
-  for (const step of steps) {
+  for (const step of execution.steps) {
     const states = new Set(step.commands.map((command) => command.state));
-    step.state = ['failed', 'running', 'waiting', 'done'].find((state) => states.has(state)) || 'idle';
+    step.state = ['failed', 'running', 'waiting', 'passed', 'done'].find((state) => states.has(state)) || 'idle';
     step.isFolded = step.commands.length > 1;
     step.began = step.commands.reduce((least, command) => Math.min(least, issueOf(command) ?? Infinity), Infinity);
   }
+}
+
+// Of the data, what is counted once. `id`: of a child that is looked at alone.
+function take(given, id = '') {
+  root = given;
+  data = id in root.children ? { ...root.children[id], children: root.children, against: null } : root;
+  ({ run, steps, commands } = data);
+  for (const child of Object.values(root.children)) if (child.commands !== commands) link(child, child.run.begin - run.begin);
+  link(data, 0);
+  if (data.against) pairUp();
   sorted = steps.map((step, number) => number).sort((one, other) => (steps[one].began === steps[other].began ? one - other : steps[one].began - steps[other].began));
   failedCount = steps.reduce((sum, step) => sum + step.failed, 0);
+  passedCount = steps.reduce((sum, step) => sum + step.passed, 0);
   firstFailed = commands.find((command) => command.state === 'failed');
   stateOfRun = { COMPLETED: 'done', FAILED: 'failed', CANCELLED: 'failed' }[run.status.toUpperCase()] || 'running';
   isOver = run.end !== null || stateOfRun !== 'running';
@@ -85,13 +101,12 @@ function take(given) {
   spanEnd = Math.max(runEnd, lastSaid, 1);
 }
 
-take(JSON.parse(at('data').textContent));
-
 function nameOf(command) {
-  const name = steps[command.step].name;
-  return command.item === undefined ? name : `${name} [${command.item}]`;
+  return command.item === undefined ? command.home.name : `${command.home.name} [${command.item}]`;
 }
 
 function pill(state, word = STATES[state].word) {
   return element('span', { class: `pill ${state}` }, element('span', { 'aria-hidden': 'true', text: `${STATES[state].sign} ` }), word);
 }
+
+root = JSON.parse(at('data').textContent);

@@ -1,1 +1,1 @@
-"""What the Python control plane wants to hear, and what it does that no other does."""
+"""Requests that the Python control plane expects, and its peculiarities."""

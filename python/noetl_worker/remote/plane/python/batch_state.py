@@ -1,4 +1,4 @@
-"""What the Python plane says of one batch of events (protocol/batches.md)."""
+"""State of a batch of events on the Python plane (protocol/batches.md)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.models.wire import JsonValue, fields_of
 
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Of the plane's codes: the events were stored, and their batch never came into its queue (the first is recorded, the
-second read in its source, as `processing_error` and `processing_timeout`: after these the engine may have run). A 503
-with one of them is said by the request that waited for the queue, and waits no more."""
+"""Codes for stored events whose batch never entered the plane's queue. The first is recorded, the second read in the
+source, as are `processing_error` and `processing_timeout`, after which the engine may have run. A 503 with one of these
+codes means that the request has stopped waiting for the queue."""
 
 
 class BatchState(NamedTuple):
-    """What became of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#after-the-answer)."""
+    """State of a batch of events (GET /api/events/batch/{id}/status, protocol/batches.md#after-the-answer)."""
 
     word: str
-    """accepted, processing, completed or failed."""
+    """State: accepted, processing, completed or failed."""
     error_code: str
     message: str
 
@@ -31,15 +31,15 @@ class BatchState(NamedTuple):
 
     @property
     def was_never_processed(self) -> bool:
-        """And never will be, whatever is sent again under its key."""
+        """True if the batch never will be processed, whatever is sent again under its key."""
         return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
 
 
 def unqueued_batch(refused: JsonValue) -> str | None:
-    """The batch that the body of a 503 says is stored and never to be processed.
+    """Return the batch that, by the body of a 503, is stored and never to be processed, or None.
 
-    The plane notes that as the batch's state as well, but not where its database is down (read in its source): the
-    state then stays `accepted` for ever, and the same key is answered as a duplicate.
+    The plane writes this to the batch's state too, unless its database is down (read in its source). The state then
+    stays `accepted` for ever, and the same key is answered as a duplicate.
     """
     detail = fields_of(fields_of(refused).get("detail"))
     if detail.get("code") not in _BEFORE_THE_QUEUE:

@@ -1,4 +1,4 @@
-"""The names of a claim of the Python plane."""
+"""Names in a claim of the Python plane."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
 
 _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
-"""Names in a claim that are no step's result."""
+"""Names in a claim that are not the result of a step."""
 _COPIES: Final = ("ctx", "workload")
 _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
-    """See `names.Names`."""
-
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
-        """Results complete where the plane has resolved them, and `iter` with the size of the loop."""
+        """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
         names = variables
         for name in variables:
             value = variables[name]
@@ -61,7 +59,7 @@ class PythonNames:
 
 
 def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
-    """Set a step's name to its full result, and in the copies of all names too."""
+    """Set a step's name to its full result, also in the copies of all names."""
     for copy in _COPIES:
         held = variables.get(copy)
         if isinstance(held, dict) and name in held:
@@ -70,24 +68,24 @@ def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Nothing for a value that the plane has put the full result beside."""
+    """Return a value's reference, or nothing if the plane has put the full result beside it."""
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
     if has_result or not value.keys() >= {"status", "context"}:
         return {}
-    # Of a list of tasks that was cut, what is no plain value is in `context` alone.
+    # For a list of tasks that was cut, any value but a plain one is in `context` only.
     return fields_of(value.get("reference")) or fields_of(fields_of(value["context"]).get("reference"))
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """As the plane hands out a result that it has just resolved (recorded: result-reference-claim-2)."""
+    """Return a result as the plane hands out one it has just resolved (recorded: result-reference-claim-2)."""
     rows = {"rows": stored} if isinstance(stored, list) else {}
     return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
 
 
 def _with_full_result(value: JsonValue) -> JsonValue:
-    """An earlier step's result, which the Python plane hands to a list-valued tool as its scalars and `context`.
+    """Complete an earlier step's result, which the plane hands to a list-valued tool as scalars and `context`.
 
-    A name that is missing is looked for there, and `data` is the result's own or the step itself: as a single tool of
+    A missing name is looked up in `context`, and `data` is the result's own or the step itself, as a single tool of
     that plane reads it (recorded: view-*, list-reads-*).
     """
     context = value.get("context") if isinstance(value, dict) else None

@@ -1,7 +1,7 @@
-"""The dialect of the Python control plane (protocol/events.md#python-plane).
+"""Dialect of the Python control plane (protocol/events.md#python-plane).
 
-One batch a set, with a text as execution id and an Idempotency-Key; only call.done and call.error are actionable, as
-recorded in `five-events-*`.
+An event set is one batch, with a text as execution id and an Idempotency-Key; only call.done and call.error are
+actionable, as recorded in `five-events-*`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker import engine
-from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, HeldByThisWorker, RetryLater
+from noetl_worker.models.claim import AlreadyFinished, ClaimAnswer, HeldByOther, HeldByThisWorker, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FitRules, FittedResult
 from noetl_worker.models.report import Report, Upload
@@ -39,31 +39,30 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _CONTEXT_BYTES: Final = 102_400
-"""Above this the plane drops the context of an event silently (protocol/results.md#limits). As this and all its limits,
-of JSON in which what is not ASCII is escaped: its letters take three times what they take on the wire (noetl v4,
-`utils.py`)."""
+"""Size above which the plane silently drops an event's context (protocol/results.md#limits). All its limits count JSON
+with escaped non-ASCII characters, whose letters take three times their size on the wire (noetl v4, `utils.py`)."""
 _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
-"""What the plane has of a stored result under its step's name, unless the result has it (recorded:
+"""Names that the plane adds to a stored result under its step's name, unless the result has them (recorded:
 result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
-"""A longer text of a preview may be the beginning of one."""
+"""Size from which a text in a preview may be cut."""
 _FORBIDDEN: Final = "_internal_data"
-"""A key that an event may have in its `response` alone (read in its source): with it in `result.context`, down to depth
-8, or beside `result` it is answered with 500 (recorded: refused-*-internal-data*)."""
+"""Key that an event may have only in its `response` (read in the plane's source). In `result.context`, down to depth 8,
+or beside `result`, the plane answers 500 (recorded: refused-*-internal-data*)."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
-"""Of these names even a plain value is reported once: a text can be a document."""
+"""Names whose value, even a plain one, is reported only once: a text can be a document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
-"""In a preview, and in what is sent of a list of tasks: there is more of it in the result store."""
+"""Mark of a preview, or of a shortened list of tasks: the result store has the rest."""
 _MAX_RESPONSE_BYTES: Final = 500_000
-"""Of a result beside its reference: more keeps the plane from answering for longer than a second."""
+"""Largest result sent beside its reference: a larger one keeps the plane from answering for over a second."""
 _COPIES: Final = 6
-"""Times that the names of a next command have a stored result (run on NoETL 4.0.0)."""
+"""Copies of a stored result in the names of a next command (run on NoETL 4.0.0)."""
 _OF_FAILURES: Final = ("status", "error")
 _MARKS: Final = frozenset({_CUT, "_keys", "_count", "_len"})
-"""Names that a preview says with what it has cut."""
+"""Names by which a preview describes what it has cut."""
 _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
@@ -74,7 +73,7 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
     (True, False): (Part.of(BATCH, *_START, *_SUCCESS),),
     (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
 }
-"""By whether the start travels with the end, and whether that is a failure."""
+"""Parts by two flags: whether they include the start, and whether the command failed."""
 
 
 class PythonRules(DialectRules):
@@ -97,18 +96,18 @@ class PythonRules(DialectRules):
     # a claim of 1,800 s is given to another worker, whatever the holder's health (protocol/claim.md#leases)
     claim_limit_s = 1700.0
     stale_after_s = 30.0  # protocol/claim.md#leases
-    # it logs a warning for every heartbeat; its own worker registers again (protocol/registry.md#heartbeat)
+    # the plane warns of every heartbeat; its own worker registers again instead (protocol/registry.md#heartbeat)
     heartbeat_registers = True
     makes_bare_stream = True
     infers_completion = True
     copies_have_text_ids = True
     step_input_wins = True  # recorded: step-input
     names = PythonNames()
-    variables_have_catalog_id = True  # over a workload's (source NoETL 4.26.0); the other plane has it in `meta` alone
+    variables_have_catalog_id = True  # over a workload's (source NoETL 4.26.0); the Rust plane has it in `meta` only
     ids_are_text = True
     error_fails_command = True
     inlines_unstored_results = True
-    looks_through_results = True
+    may_still_store = True
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     max_stored_bytes = MAX_RESULT_BYTES // _COPIES
@@ -134,7 +133,7 @@ class PythonRules(DialectRules):
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
         return entry.get("payload")
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         detail = fields_of(fields_of(body).get("detail"))
         code = detail.get("code")
         if code in ("already_terminal", "execution_cancelled"):
@@ -143,7 +142,7 @@ class PythonRules(DialectRules):
             return HeldByOther(text, wait_s)
         if code == "active_claim" and detail.get("worker_status"):
             return HeldByThisWorker(text, wait_s)
-        # "Command is being claimed": a momentary lock without an owner. Acked, it would wait for the reaper
+        # "Command is being claimed": a momentary lock without an owner. If acked, it waits for the reaper
         # (protocol/claim.md#python-plane).
         return RetryLater(text, wait_s)
 
@@ -151,7 +150,7 @@ class PythonRules(DialectRules):
         return {"variables": dict(variables), "var_type": "user_defined", "source_step": source_step}
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """What the Python plane's worker calls the response: the tool's data, or the failure as an object."""
+        """Return the `response` of the Python plane's worker: the tool's data, or the failure as an object."""
         if result.status is ToolStatus.SUCCESS:
             return result.data
         failure: dict[str, JsonValue] = dict(result.data) if isinstance(result.data, dict) else {}
@@ -183,7 +182,7 @@ class PythonRules(DialectRules):
         is_failure = result.status is not ToolStatus.SUCCESS
         context, upload = _stored(command.step, fitted.body, preview_of(fitted), is_failure=is_failure)
         report = Report(result.status.value, context, upload=upload)
-        # The plane's own templates, those of arcs, read it here; of a list of tasks also what it has set.
+        # The plane's own templates, those of arcs, read the response, with the variables that a list of tasks has set.
         if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not has_long_word(fitted.body):
             report.response = json_text.embed(fitted.body)
         elif command.kind in SEQUENCES:
@@ -235,7 +234,7 @@ class PythonRules(DialectRules):
         return SendStatus.PASSING if how is SendStatus.UNCERTAIN and is_wrapped else how
 
     def new_key(self, execution_id: int) -> str:
-        # A key per set, kept over its tries: the same key with another body stores nothing (protocol/batches.md#key).
+        # One key per set and all its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
     def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
@@ -243,7 +242,9 @@ class PythonRules(DialectRules):
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
-        last = {"command_id": command_id, "worker_id": worker_id, "result": brief, **report.notes}
+        last: dict[str, JsonValue] = {"command_id": command_id, "worker_id": worker_id, "result": brief}
+        if report.notes:
+            last.update(_with_notes(brief, report))
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
@@ -258,12 +259,12 @@ class PythonRules(DialectRules):
         return _batch(command, worker_id, events)
 
     def can_rescue(self, command: Subject) -> bool:
-        """Not in a loop, where it issues items again that have run (protocol/batches.md#rescue), and not of a list of
-        tasks, whose `step.exit` the engine passes over."""
+        """Return False in a loop, where a rescue repeats items that have run (protocol/batches.md#rescue), and for a
+        list of tasks, whose `step.exit` the engine ignores."""
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """`step.exit` alone, actionable, under a new key: the one rescue seen to work (protocol/batches.md#rescue)."""
+        """Return `step.exit` alone, actionable, for a new key: the only working rescue (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -273,9 +274,9 @@ class PythonRules(DialectRules):
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """The result of `step.exit` with the full response in it, or beside it where that is too large for it.
+    """Return the result of `step.exit` with the full response in it, or beside it if too large.
 
-    What later steps see of a command that is rescued is this event's `result`, and not the `response` of the other.
+    After a rescue, later steps see this event's `result`, not the `response` of call.done.
     """
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:
@@ -287,14 +288,14 @@ def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[st
 
 
 def _allowed(value: JsonValue) -> JsonValue:
-    """The value as the plane takes it in a context."""
+    """Return the value without the key that the plane refuses in a context."""
     if isinstance(value, dict):
         return {name: _allowed(child) for name, child in value.items() if name != _FORBIDDEN}
     return [_allowed(child) for child in value] if isinstance(value, list) else value
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Whether reading the JSON of this value gives the same again, as deep as `_plain_values` looks."""
+    """Return whether this value survives a JSON round trip, as deep as `_plain_values` looks."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -307,10 +308,10 @@ def _is_json(data: JsonValue, depth: int = 2) -> bool:
 
 
 def _plain_values(data: JsonValue) -> JsonValue:
-    """What all three events say of a result that `call.done` has in full under `response`.
+    """Return the part of a result that all three events repeat, or None; `call.done` has it in full as `response`.
 
-    As its own worker does (recorded): the plain values, and those of the objects; templates, arcs and `set` of later
-    steps read `response`. Three more copies made 5 kB of what takes 100 bytes. None: there is nothing to say.
+    As in the plane's own worker (recorded), it is the plain values, and those of the objects; templates, arcs and `set`
+    of later steps read `response`. Three more copies made 5 kB of 100 bytes.
     """
     if not isinstance(data, dict):
         return None
@@ -333,8 +334,8 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
     """Return the context of a result that is stored, and the result as it is stored.
 
-    Both have its small fields, which the plane's own templates read. What a preview has cut is left out: the plane
-    would take it for the whole, and hands on to the worker a template that it cannot render.
+    The context and the stored form keep the uncut small fields. Cut values are left out: the plane then hands the
+    template to the worker instead of rendering a partial value.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
@@ -345,7 +346,7 @@ def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) ->
 
 
 def _is_whole(value: JsonValue) -> bool:
-    """Return whether nothing was cut from a part of a preview."""
+    """Return whether nothing was cut from this value of a preview."""
     if isinstance(value, str):
         return len(value.encode()) < _SHORT_TEXT_BYTES
     if isinstance(value, dict):
@@ -354,12 +355,12 @@ def _is_whole(value: JsonValue) -> bool:
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Of a list of tasks what a batch has room for: what it has set, which is nowhere else, and the smaller parts.
+    """Shorten a list of tasks to `room`: first its variables, which are nowhere else, then the smaller results.
 
-    The others are left out: a template that the plane cannot render comes to the worker, which reads the whole.
+    The rest is left out: a template that the plane cannot render goes to the worker, which reads the whole.
     """
     data = json_text.loads_exact(whole)
-    if not isinstance(data, dict) or _CUT in data:  # it was cut to another limit
+    if not isinstance(data, dict) or _CUT in data:  # already cut to another limit
         return None
     parts: list[tuple[bool, int, dict[str, JsonValue], str]] = []
     for name in data:
@@ -398,11 +399,19 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
 
 
 def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Of a failure its status and text, as its own worker says it in each event: the rest is in `call.error`."""
+    """Return a failure's status and text, as in each event of the plane's own worker; `call.error` has the rest."""
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)
     return {**result, "context": {name: context[name] for name in _OF_FAILURES if name in context}}
+
+
+def _with_notes(result: Mapping[str, JsonValue], report: Report) -> dict[str, JsonValue]:
+    """Return the last event's result and the notes, which the plane keeps in the context alone, if there is one."""
+    context = result.get("context")
+    if not isinstance(context, dict):
+        return {"result": result, **report.notes}
+    return {"result": {**result, "context": {**context, **report.notes}}}
 
 
 def _has_response(report: Report) -> bool:
@@ -418,11 +427,11 @@ def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, Json
         "result": result,
     }
     if _has_response(report):
-        payload["response"] = report.response  # what templates of later steps see (protocol/events.md#python-plane)
+        payload["response"] = report.response  # templates of later steps see this (protocol/events.md#python-plane)
         if isinstance(report.response, dict) and _CUT in report.response:
             payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
     if report.error is not None:
-        # a text: an object is a 500 after the row is stored (protocol/events.md#python-plane)
+        # must be text: an object is a 500 after the row is stored (protocol/events.md#python-plane)
         payload["error"] = report.error
     return payload
 

@@ -1,8 +1,8 @@
-"""The Python plane's result store, and the form in which a large result is put there (protocol/results.md#redaction).
+"""Result store of the Python plane, and the packed form of large results (protocol/results.md#redaction).
 
-The plane looks through what it stores, hands out or puts into a command for secrets, in its event loop, in a time that
-grows with the square of each word without a space: 60 kB of hex keep it from answering anybody for half a minute. So
-what is large or has a long word is packed, in short words.
+In its event loop the plane searches each value that it stores, hands out or puts into a command for secrets. The time
+grows with the square of each word without a space: 60 kB of hex keep the plane from answering for half a minute. So a
+result that is large or has a long word is packed, in short words.
 """
 
 from __future__ import annotations
@@ -19,45 +19,44 @@ from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, Response
 from noetl_worker.text import json_text
 
 ROUTES: Final = ("/api/result", "/api/api/result")
-"""Where the Python plane has its store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
+"""Paths of the Python plane's store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
-"""The `store` of a result that only the server which took it has, until it is restarted: what a store falls back to."""
+"""`store` of a result that only the receiving server has, until it is restarted. A store falls back to it."""
 BUDGET_S: Final = 0.25
-"""For so long one PUT may hold up the plane, and whom it serves."""
+"""Longest time for which one PUT may hold up the plane."""
 _S_PER_BYTE: Final = 0.5e-6
-"""Of words: 580 kB took 0.3 s."""
+"""Search time for ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"
-"""The one key of a result that is stored packed."""
+"""Key of the packed text in a stored result."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
-"""Bytes of a word that costs the plane some hundredths of a second at each look."""
+"""Bytes of a word that costs the plane some hundredths of a second at each search."""
 _OF_WORDS: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Characters of the scheme of a link, which the plane looks for: it reads on to their end from each of them."""
+"""Bytes that the plane's redaction takes for a link's scheme; it scans on from each, so a long unbroken run is slow."""
 _WORDS: Final = bytes(ord("x") if code in _OF_WORDS else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
-"""Characters of packed text without a space: the store is soon through them, and none looks like a key or token."""
+"""Characters of packed text without a space: the search is fast, and no piece looks like a key or token."""
 _BYTES_PER_S: Final = 12_500
-"""For the deadline of a PUT: forty times slower than words usually are."""
+"""Search speed for the deadline of a PUT: forty times slower than for ordinary words."""
 
 
 def has_long_word(data: bytes) -> bool:
-    """Return whether this JSON has a text that the plane would be at for long, however small the whole is."""
+    """Return whether this JSON has a word that the plane would search for long, however small the whole is."""
     return len(data) >= LONG_WORD and _ONE_WORD in data.translate(_WORDS)
 
 
 def is_over_budget(data: bytes) -> bool:
-    """Return whether a PUT of this is to be the only one of its kind."""
     return len(data) * _S_PER_BYTE > BUDGET_S
 
 
 def packed_for_store(data: bytes, beside: Mapping[str, JsonValue] = _NOTHING) -> bytes:
-    """Return JSON in a form in which the plane is soon through it, however long its words are.
+    """Return JSON in a form that the plane searches quickly, however long its words are.
 
     Args:
         data: the JSON of a result.
-        beside: fields of it that the plane's own templates may read.
+        beside: fields of the result that the plane's own templates may read.
     """
     text = base64.b64encode(zlib.compress(data, 1))
     words = b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()
@@ -69,20 +68,19 @@ def is_packed(data: bytes) -> bool:
 
 
 def whole_of(data: bytes) -> bytes:
-    """The JSON of a stored result, packed or not."""
     return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
 
 
 def has_packed(values: Mapping[str, JsonValue]) -> bool:
-    """Whether one of these objects is a packed result."""
-    for value in values.values():  # noqa: SIM110 - of each command: a generator is a call for each name
+    """Return whether one of these objects is a packed result."""
+    for value in values.values():  # noqa: SIM110 - for each command: a generator costs a call per name
         if type(value) is dict and PACKED in value:
             return True
     return False
 
 
 def unpacked(stored: JsonValue) -> bytes | None:
-    """The JSON of a result that was stored packed; None: it was not. Raises ControlPlaneError where it is not whole."""
+    """Return the JSON of a packed result, or None if it is not packed. Raises ControlPlaneError if it is damaged."""
     text = stored.get(PACKED) if isinstance(stored, dict) else None
     if not isinstance(text, str):
         return None
@@ -90,26 +88,24 @@ def unpacked(stored: JsonValue) -> bytes | None:
     try:
         data = reading.decompress(base64.b64decode(text), MAX_BODY_BYTES)
     except (ValueError, zlib.error) as error:
-        raise ControlPlaneError(f"a stored result is not as it was packed: {error}") from error
+        raise ControlPlaneError(f"a packed result in the store is damaged: {error}") from error
     if not reading.eof:
-        raise ControlPlaneError(f"a stored result is not whole, or has more than {MAX_BODY_BYTES} bytes")
+        raise ControlPlaneError(f"a packed result in the store is incomplete, or has more than {MAX_BODY_BYTES} bytes")
     return data
 
 
 def scrubbing_s(size: int) -> float:
-    """For how long the plane may be at a PUT of so many bytes, at most."""
     return size / _BYTES_PER_S
 
 
 def is_no_route(answer: Response) -> bool:
-    """Whether the Python plane has nothing at this path, as against no result of that name."""
     return answer.status == 404 and answer.json() == {"detail": "Not Found"}
 
 
 def has_expired(answer: Response) -> bool:
-    """Whether the Python plane ends an entry of one server's memory with this answer, an hour after its PUT.
+    """Return whether the Python plane drops an entry of one server's memory with this answer, an hour after its PUT.
 
-    It looks into the store itself at the next question: older versions, and one whose deletion failed, still have the
-    data there (NATS keeps them for two hours).
+    At the next request the plane looks into the store itself: older versions, and one whose deletion failed, still have
+    the data there (NATS keeps them for two hours).
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

@@ -1,1 +1,1 @@
-"""What the Rust control plane wants to hear, and what it does that no other does."""
+"""Requests that the Rust control plane expects, and its peculiarities."""

@@ -1,11 +1,11 @@
-"""Ids of the events that the Rust plane takes ids for: the ends of commands. 41 bits of milliseconds, 10 bits of node,
-12 bits of sequence (protocol/events.md#ids).
+"""Ids of terminal events, which the Rust plane takes from the worker: 41 bits of milliseconds, 10 bits of node, 12 bits
+of sequence (protocol/events.md#ids).
 
-The plane reads its history in id order. What it is sent below an id that it has seen is passed over, but for an end: an
-end below the events of its own command leaves the execution RUNNING for ever (protocol/events.md#ids), and one above
-the plane's time hides the results that come after it (run on server 3.54.0: with the worker's clock 50 ms ahead each
-step got null for the result of the one before, and all were green). So no clock of ours is asked: an end is given the
-millisecond after the events of its command, whose ids the plane has made and answered.
+The plane reads its history in id order, and ignores events below an id that it has seen, except terminal events. One
+below the other events of its command leaves the execution RUNNING for ever (protocol/events.md#ids), and one above the
+plane's time hides later results (run on server 3.54.0: with the worker's clock 50 ms ahead each step got null for the
+result of the one before, and all were green). So our clock is not used: a terminal event gets the millisecond after the
+events of its command, whose ids the plane has made and answered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
 
 
 def node_of(worker_id: str) -> int:
-    """The node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
+    """Return the node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
     digest = 0xCBF29CE484222325
     for byte in worker_id.encode():
         digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
@@ -29,21 +29,20 @@ def node_of(worker_id: str) -> int:
 
 
 class EventIds:
-    """The ids of one worker. Of two with one node number some ids are the same, and the plane says so (a duplicate
-    key): their sequences begin anywhere, so that it is seldom."""
+    """Ids of one worker. Two workers with one node number can make the same id, which the plane refuses as a duplicate
+    key; sequences begin at random, so this is rare."""
 
     def __init__(self, node: int) -> None:
         self._node = node & ((1 << _NODE_BITS) - 1)
         self._sequence = random.getrandbits(_SEQUENCE_BITS)
 
     def above(self, event_id: int) -> int:
-        """An id of the millisecond after this one's."""
+        """Return an id in the millisecond after this id."""
         self._sequence = (self._sequence + 1) & _MAX_SEQUENCE
         millisecond = (event_id >> (_NODE_BITS + _SEQUENCE_BITS)) + 1
         return (((millisecond << _NODE_BITS) | self._node) << _SEQUENCE_BITS) | self._sequence
 
 
 def event_ids_of(settings: Settings, worker_id: str) -> EventIds:
-    """The ids of this worker."""
     node = settings.snowflake_node_id
     return EventIds(node_of(worker_id) if node is None else node)

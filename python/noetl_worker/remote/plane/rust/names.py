@@ -1,4 +1,4 @@
-"""The names of a claim of the Rust plane: results by their steps, and records of them under `steps`."""
+"""Names in a claim of the Rust plane: results by step, and their records under `steps`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
 class RustNames:
-    """See `names.Names`."""
-
     def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
-        """The claim has them flat only: `ctx`, and `workload` where it is missing, are a copy of all names."""
+        """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
         del of_step
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
@@ -47,10 +45,10 @@ class RustNames:
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """As the plane hands out a result that it keeps in full: the data's fields, and the data again under `data`.
+    """Return a result as the plane hands out one that it keeps in full: the data's fields, and the data under `data`.
 
-    Of a sequence the tasks' fields stand beside its labels too. One with a single task looks like an
-    object in an object, and is taken for a sequence, as the published worker does.
+    For a sequence, the tasks' fields stand beside its labels too. An object in an object looks like a sequence with a
+    single task, and is taken for one, as the published worker does.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}
@@ -69,7 +67,7 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """A step's record with the full result where it has the preview, and without the reference."""
+    """Return a step's record with the full result in place of the preview and the reference."""
     context = fields_of(record.get("context"))
     result = {key: item for key, item in fields_of(context.get("result")).items() if key != "reference"}
     full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}

@@ -1,4 +1,4 @@
-"""The dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
+"""Dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
 
 A fast command is a batch (started, call.done) and one single `command.completed` with `meta.command_id`, since the
 plane's batches lose meta (protocol/events.md#rust-plane).
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.models.claim import AlreadyFinished, ClaimOutcome, HeldByOther, RetryLater
+from noetl_worker.models.claim import AlreadyFinished, ClaimAnswer, HeldByOther, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import FittedResult
 from noetl_worker.models.report import Report, Upload
@@ -29,7 +29,7 @@ _FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
 
 
 def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
-    """By whether the start travels with the end."""
+    """Return the parts without the start (False) and with it (True)."""
     return {False: (Part.of(BATCH, *before), last), True: (Part.of(BATCH, _STARTED, *before), last)}
 
 
@@ -48,10 +48,11 @@ class RustRules(DialectRules):
         start_takes_trace=True,
         sequence_is_flat=True,
     )
-    lets_same_name_in = True
+    accepts_same_worker = True
     keychain_is_credentials = True
     names = RustNames()
     reports_output = True
+    loop_has_last_events = True  # recorded: batch-all-loop-parallel
     error_fails_command = False  # protocol/events.md#rust-plane
     redacts_results = False  # it returns what was stored (protocol/results.md#redaction)
     store_fields: Mapping[str, JsonValue] = {"scope": "execution"}
@@ -65,16 +66,16 @@ class RustRules(DialectRules):
         return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
-        """Its `payload` is the workload: the rest is in the text alone."""
+        """Read the playbook from the entry's text: `payload` has only the workload."""
         try:
-            from noetl_worker.text import yaml_text  # where it is asked for: a worker is installed without it
+            from noetl_worker.text import yaml_text  # only when needed: a worker is installed without it
         except ImportError as error:
             raise ConfigurationError(
                 "the Rust plane's playbooks are YAML: pip install 'noetl-worker[local]'"
             ) from error
         return yaml_text.loads(str(entry.get("content")))
 
-    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimOutcome:
+    def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         message = str(fields_of(body).get("error", "")).lower()
         if "terminal state" in message or "cancelled" in message:
             return AlreadyFinished(text)
@@ -87,14 +88,15 @@ class RustRules(DialectRules):
         return {"variables": rows}
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """A success without data says so: else later steps are given the plane's bookkeeping (recorded: rhai-types)."""
+        """Return the body, with `data` even if empty: else later steps get the plane's bookkeeping (recorded:
+        rhai-types)."""
         body = result.to_json()
         if result.status is ToolStatus.SUCCESS:
             body.setdefault("data", None)
         return body
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
-        # command_id inside the context is what the plane counts loop items by (protocol/events.md#rust-plane)
+        # the plane counts loop items by the command_id inside the context (protocol/events.md#rust-plane)
         context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
         return Report(result.status.value, json_text.embed(context))
 
@@ -104,42 +106,45 @@ class RustRules(DialectRules):
         return Report(result.status.value, None, upload=upload)
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        """As a batch: its ids are the plane's own, and the answer has them.
+        """Return the start as a batch: the plane makes its ids, and answers them.
 
-        With a clock behind, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
+        With a slow clock, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
         execution would stay RUNNING for ever (protocol/events.md#ids).
         """
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
-        """All but the last as one batch, whose ids are the plane's; the last one alone, with its meta and an id of
-        ours: it is the one that must not be stored twice.
+        """Return all events but the last as one batch, with ids of the plane, and the last alone, with its meta and an
+        id of ours: the last must not be stored twice.
 
-        call.done first: the orchestrator runs on command.completed and needs the result by then
-        (protocol/events.md#rust-plane). It can miss one all the same, while another branch of the playbook ends; it
-        takes the result from command.completed then, which therefore has it too (run on server 3.54.0 with three
-        branches of five steps: a value was lost in 17 of 120 executions, and in none of 240 with it).
+        call.done comes first: the orchestrator runs on command.completed and needs the result by then
+        (protocol/events.md#rust-plane). It can miss a call.done while another branch of the playbook ends, and then
+        takes the result from command.completed, which therefore has it too (run on server 3.54.0 with three branches of
+        five steps: a value was lost in 17 of 120 executions, and in none of 240 with the result there).
         """
         if report.error is not None:
             return _FAILURE[with_start]
         return _SUCCESS[with_start] if report.exit is None else _EXIT[with_start]
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
-        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and b"duplicate key" in answer.body:
-            # On a retry it is our own event that was stored before the answer was lost.
+        if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and self.is_stored(answer):
+            # On a retry the duplicate is our own event, stored before its answer was lost.
             return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
         return judge(answer)
 
+    def is_stored(self, answer: Response) -> bool:
+        return b"duplicate key" in answer.body
+
     def names_result(self, report: Report) -> bool:
-        return report.error is None  # a failure has its text alone
+        return report.error is None  # a failure has only its text
 
     def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
         if not part.has_own_id:
             events = [_item(command, name, _context(command, report, name)) for name in part.events]
             return _batch(command, worker_id, events)
         name = part.last
-        # Without `created_at`: the plane compares the times of steps, and has one clock (source of server 3.54.0).
+        # Without `created_at`: the plane compares times of steps by its own clock (source of server 3.54.0).
         return json_text.dumps(
             {
                 "execution_id": command.execution_id,
@@ -187,7 +192,7 @@ def _context(command: Subject, report: Report, name: str) -> dict[str, JsonValue
         context.update(step=command.step, status=report.exit.status, data=report.exit.data)
     elif name == "command.completed":
         context.update({"status": report.status, **report.notes})
-        if command.loop is None:  # the results of a loop's items are listed as they stand in here (recorded)
+        if command.loop is None:  # a loop lists its items' results as they are in here (recorded)
             context["result"] = _result(report)
     elif name in ("call.error", "command.failed"):
         context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)

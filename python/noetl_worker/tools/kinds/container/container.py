@@ -69,7 +69,7 @@ class ContainerConfig(ContainerFields):
 
 
 def _of_runtime(key: str, value: Any) -> Any:
-    """Return a value of `runtime`, which the decoder does not check, in the form of its field."""
+    """Check one value of `runtime`, and return it in the type of the field with that name."""
     if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
             raise ConfigurationError(f"{key} must be a list of text", field=f"runtime.{key}")

@@ -194,7 +194,8 @@ class Session:
         try:
             answer = await self._conversation.answered(self._run)
         except AnswerTooLong as error:
-            raise ToolError(f"{self._kind}: rows are {error}; give a smaller 'chunk_size'", kind="resource") from error
+            text = f"{self._kind}: the rows of one chunk are {error}: set a smaller 'chunk_size'"
+            raise ToolError(text, kind="resource") from error
         if answer is None:
             raise _death(self._kind, self._run.result())
         self._is_asked = False

@@ -352,7 +352,7 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
 
 
 def _silent(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
-    """Return a timeout of connecting or reading, which is shorter than the total."""
+    """Return the failure for an expired connect or read timeout (not the call's total)."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.fit import LESS_ADVICE
@@ -25,9 +26,16 @@ from noetl_worker.tools.process.own_frames import without_own_frames
 from noetl_worker.tools.python.interpreter import allowed
 from noetl_worker.tools.python.python_answer import AnswerTooLong
 from noetl_worker.tools.python.python_runner import PythonRunner
-from noetl_worker.tools.sources.sources import Sources, check_script
+from noetl_worker.tools.sources.script_address import check_script
+from noetl_worker.tools.sources.sources import Sources
+
+if TYPE_CHECKING:  # loaded by the first step that asks for packages
+    from noetl_worker.tools.kinds.python.packages.environments import PackageEnvironments
+    from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
+_BLOCK: Final = "# /// script"
+"""The first line of a PEP 723 block."""
 _LEAST_MEMORY_MB: Final = 32
 _NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
@@ -75,7 +83,9 @@ class PythonConfig:
     libs: dict[str, Any] | list[str] = field(default_factory=dict)
     """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
     deps: dict[str, Any] | None = None
-    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`}."""
+    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`,
+    "packages": [requirements, "pandas==2.2.*"], "python": "3.12", the version for them}. A PEP 723 block of the code
+    (`# /// script`) names packages too. `NOETL_WORKER_PYTHON_PACKAGES` says whether they are installed."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or name -> {"key": alias, "service"}: given to the code as GOOGLE_APPLICATION_CREDENTIALS,
     AWS_*, AZURE_* or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a
@@ -117,12 +127,22 @@ class PythonConfig:
                 f"deps: 'sys_path' must be a directory or a list of them, not {type(paths).__name__}",
                 field="deps.sys_path",
             )
-        unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path"})
+        unknown = sorted(set(self.deps or {}) - {"sys_path", "venv_path", "packages", "python"})
         if unknown:
             raise ConfigurationError(
-                f"deps: {unknown[0]!r} is not supported; install beforehand and give 'venv_path' or 'sys_path'",
+                f"deps: {unknown[0]!r} is not supported; give 'packages', 'venv_path' or 'sys_path'",
                 field=f"deps.{unknown[0]}",
             )
+        if self.deps or _BLOCK in (written or ""):
+            self.packages(written or "")
+
+    def packages(self, code: str) -> WantedPackages | None:
+        """Return the packages that `deps` or this code asks for. Raises ConfigurationError if they do not parse."""
+        if _BLOCK in code or {"packages", "python"} & (self.deps or {}).keys():
+            from noetl_worker.tools.kinds.python.packages.wanted import wanted_packages
+
+            return wanted_packages(self.deps or {}, code)
+        return None
 
     @property
     def source(self) -> str | dict[str, Any]:
@@ -145,25 +165,37 @@ class PythonTool:
         self._environment = process.base_environment()
         if inherited := os.environ.get("PYTHONPATH"):  # where operators put the modules of their playbooks
             self._environment["PYTHONPATH"] = inherited
-        self._is_confined = confinement.is_on
+        self._confinement = confinement
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
+        self._packages: PackageEnvironments | None = None
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.of_script(config.source, context)
         if not code.strip():
             raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
-        interpreter = _interpreter(config, context.settings, is_confined=self._is_confined)
+        started, wanted = time.monotonic(), config.packages(code)
+        timeout_s, environment = context.timeout_s, ""
         async with AsyncExitStack() as directories:
+            if wanted is None:
+                interpreter = _interpreter(config, context.settings, is_confined=self._confinement.is_on)
+            else:
+                deadline = None if timeout_s is None else started + timeout_s
+                kept = self._environments().environment(wanted, config.python, context, deadline)
+                interpreter, environment = await directories.enter_async_context(kept)
+                timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
             if rights.files and not self._by_descriptor:
                 rights.write_files(await directories.enter_async_context(self._runner.scratch.directory()))
             scratch = await directories.enter_async_context(self._runner.scratch.directory())
+            request = self._request(config, context, code, scratch, rights)
+            if environment:
+                request["environment"] = environment
             try:
                 run = await self._runner.run(
-                    self._request(config, context, code, scratch, rights),
+                    request,
                     interpreter=interpreter,
-                    timeout_s=context.timeout_s,
+                    timeout_s=timeout_s,
                     max_output_bytes=config.max_output_bytes,
                 )
             except AnswerTooLong as error:
@@ -171,10 +203,25 @@ class PythonTool:
                 raise ToolError(text, kind="python") from error
         return _result(run, config, context)
 
+    async def prefetch(self, config: PythonConfig, context: ToolContext) -> tuple[str, ...]:
+        """Install the packages of a step without running it. Return its requirements, which may be none."""
+        wanted = config.packages(await self._sources.of_script(config.source, context))
+        if wanted is None:
+            return ()
+        async with self._environments().environment(wanted, config.python, context, None):
+            return wanted.shown
+
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
         await self._runner.aclose()
         await self._sources.aclose()
+
+    def _environments(self) -> PackageEnvironments:
+        if self._packages is None:
+            from noetl_worker.tools.kinds.python.packages.environments import PackageEnvironments
+
+            self._packages = PackageEnvironments(self._runner, self._confinement)
+        return self._packages
 
     def _request(
         self, config: PythonConfig, context: ToolContext, code: str, scratch: str, rights: Granted

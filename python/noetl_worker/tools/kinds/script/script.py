@@ -20,7 +20,8 @@ from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster,
 from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.kinds.container.script_job import JobConfig, job_config, job_name, manifests
 from noetl_worker.tools.process.shortage import before_any_effect
-from noetl_worker.tools.sources.sources import Sources, check_script
+from noetl_worker.tools.sources.script_address import check_script
+from noetl_worker.tools.sources.sources import Sources
 
 POLL_S: Final = 2.0
 MAX_LOG_BYTES: Final = 1 << 20

@@ -1,8 +1,7 @@
 """Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
-A failure of any kind, an exception too, reaches the task's rules as `output`. A result that contains `{{` stays
-data.
+A failure of any kind, an exception too, reaches the task's rules as `output`. A result with `{{` in it stays data.
 
 The result's data is a neutral object (`SequenceProgress.data`), converted by `python_form` or `rust_form`.
 """
@@ -28,6 +27,7 @@ from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext, ToolValues
 from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
+from noetl_worker.tools.kinds.task_sequence.tries import Tries
 from noetl_worker.tools.process import live_output
 from noetl_worker.tools.process.shortage import when_there_is_room
 
@@ -119,7 +119,7 @@ class TaskSequenceConfig:
     """
 
     tasks: list[Any]
-    """The tasks in order: `{name, kind, ...}`, or the name as the only key; `spec.policy` has a task's rules."""
+    """Tasks in order: each is `{name, kind, ...}` or `{NAME: {kind, ...}}`; `spec.policy` has a task's rules."""
     parsed: tuple[Task, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
@@ -185,6 +185,7 @@ class SequenceProgress:
     last_position: int | None = None
     previous: JsonValue = None
     steps: int = 0
+    tries: Tries = field(default_factory=Tries)
     started: float = field(default_factory=lambda: time.monotonic())
 
     def __post_init__(self) -> None:
@@ -206,20 +207,23 @@ class SequenceProgress:
         self.steps += 1
         task = self.tasks[self.position]
         attempt = self.executions[task.label] = self.executions.get(task.label, 0) + 1
+        self.tries.begin()
         result = await self.run_task(task, attempt)
+        self.tries.end()
         self.keep(task, result)
         result = self.assign_tasks_own(task, result, attempt)
         outcome = policy.outcome_of(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
-        _, action = policy.choose(
-            task.rules, lambda value: self.render(value, seen), lambda reason: self.warn(task, reason), self.form
-        )
+        render, warn = partial(self.render, extra=seen), partial(self.warn, task)
+        _, action = policy.choose(task.rules, render, warn, self.form)
+        verb = action.do if action is not None else "continue" if result.status is ToolStatus.SUCCESS else "fail"
+        self.tries.note(task.label, task.kind, attempt, result, verb)
         try:
             self.assign(action.set if action is not None else {}, seen, is_rules=True)
         except TemplateError as error:
             self.stop("failed", RaisedFailure(f"task {task.label!r}: {error}", kind=error.kind))
             return
-        await self.follow(task, action, result)
+        await self.follow(task, action, result, verb)
 
     async def run_task(self, task: Task, attempt: int) -> ToolResult:
         """Return the task's result. An exception becomes a failure, so that the rules see it."""
@@ -287,8 +291,8 @@ class SequenceProgress:
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
         """Apply a `set` block; `ctx.a.b` nests.
 
-        Later steps see all names of a rule's block, but of a task's own block only those of `ctx.`; its other names
-        end with the sequence (recorded: set-task-bare, set-task-iter, set-rule).
+        Later steps see every name that a rule sets. Of a task's own `set` they see only `ctx.*` (recorded:
+        set-task-bare, set-task-iter, set-rule).
         """
         for name, value in assignments.items():
             self.set(name, self.render(value, extra), leaves=is_rules or name.startswith("ctx."))
@@ -301,9 +305,8 @@ class SequenceProgress:
         if self.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
             self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): names are flat there
 
-    async def follow(self, task: Task, action: policy.Action | None, result: ToolResult) -> None:
+    async def follow(self, task: Task, action: policy.Action | None, result: ToolResult, verb: str) -> None:
         succeeded = result.status is ToolStatus.SUCCESS
-        verb = action.do if action is not None else "continue" if succeeded else "fail"
         if result.status is ToolStatus.TIMEOUT and self.time_left() == 0:
             self.stop("timeout", None)  # the sequence's time is over, not only the task's
             return
@@ -364,11 +367,11 @@ class SequenceProgress:
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0, **output)
-            return dataclasses.replace(timed_out, data=self.data(timed_out.error))
+            return dataclasses.replace(timed_out, data=self.data(timed_out.error), tries=self.tries.kept)
         if self.error is not None and last.status is ToolStatus.SUCCESS:
             output["exit_code"] = self.exit_code
         status = ToolStatus.SUCCESS if self.error is None else ToolStatus.ERROR
-        return ToolResult(status, self.data(self.error), self.error, **output)
+        return ToolResult(status, self.data(self.error), self.error, tries=self.tries.kept, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
         """Return the neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index,

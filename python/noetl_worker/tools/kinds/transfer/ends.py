@@ -156,7 +156,7 @@ class TransferTarget(_EndConnection):
             raise ConfigurationError("Target table name required", field="table", reason="missing")
         if self.type == "duckdb" and not self.database:
             raise ConfigurationError(
-                "field 'database' is missing: a DuckDB target is a file", field="database", reason="missing"
+                "a DuckDB target is a file: name it in 'database'", field="database", reason="missing"
             )
         if self.type == "duckdb" and str(self.database).startswith(MEMORY):
             given = f"'database' is {self.database!r}, which ends with the transfer"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from noetl_worker.models.wire import Dialect
-from noetl_worker.pipeline.report.ends import Ends
+from noetl_worker.pipeline.report.outcomes import Outcomes
 from noetl_worker.remote.plane.rust.event_ids import EventIds
-from noetl_worker.worker.recovery.python_ends import PythonEnds
+from noetl_worker.worker.recovery.python_outcomes import PythonOutcomes
 from noetl_worker.worker.recovery.recent_batches import RecentBatches
-from noetl_worker.worker.recovery.rust_ends import RustEnds
+from noetl_worker.worker.recovery.rust_outcomes import RustOutcomes
 
 
-def ends_of(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Ends]:
+def outcomes_by_dialect(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Outcomes]:
     """Return the handling of terminal events by plane. `ids` generates the ids of the Rust plane's events."""
-    both: tuple[Ends, ...] = (PythonEnds(batches or RecentBatches()), RustEnds(ids))
+    both: tuple[Outcomes, ...] = (PythonOutcomes(batches or RecentBatches()), RustOutcomes(ids))
     return {ends.dialect: ends for ends in both}

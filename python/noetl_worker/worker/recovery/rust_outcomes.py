@@ -15,8 +15,8 @@ from noetl_worker.worker.recovery.execution_watch import ExecutionWatch, is_stor
 log = structlog.get_logger("noetl_worker.events")
 
 
-class RustEnds:
-    """The Rust plane's `pipeline.report.ends.Ends`."""
+class RustOutcomes:
+    """The Rust plane's `pipeline.report.outcomes.Outcomes`."""
 
     dialect = Dialect.RUST
 
@@ -28,7 +28,7 @@ class RustEnds:
         if end.has_own_id and not end.own_id:
             end.own_id = self._ids.above(end.above)
 
-    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Check whether a taken id is that of our own event: a proxy may have sent the request twice."""
         del answer, how
         if await is_stored(plane, end):
@@ -43,7 +43,7 @@ class RustEnds:
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         if not end.has_own_id:
             return False
-        log.info("outcome_already_stored", **end.who())
+        log.info("outcome_already_stored", **end.log_ids())
         self._watch.look_at(plane, end)
         end.accepted(None)
         return True

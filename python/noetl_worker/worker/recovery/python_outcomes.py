@@ -24,8 +24,8 @@ _STATE: Final = "the state of a batch"
 log = structlog.get_logger("noetl_worker.events")
 
 
-class PythonEnds:
-    """The Python plane's `pipeline.report.ends.Ends`."""
+class PythonOutcomes:
+    """The Python plane's `pipeline.report.outcomes.Outcomes`."""
 
     dialect = Dialect.PYTHON
 
@@ -35,7 +35,7 @@ class PythonEnds:
     def arm(self, end: EventSet) -> None:
         pass  # the plane makes the ids
 
-    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Ask for the state of the batch, because the plane may have stored the events and never process them.
 
         The plane says so with a 503 or, if that answer was lost, with "duplicate" to the same key.
@@ -57,7 +57,7 @@ class PythonEnds:
         batch = await _said("the batch of an outcome", partial(events.batch_of, end), end)
         if batch is None:
             return False
-        log.info("outcome_already_stored", **end.who(), batch=batch)
+        log.info("outcome_already_stored", **end.log_ids(), batch=batch)
         state = await _said(_STATE, partial(plane.batch_state, batch), end)
         if state is None or not state.was_never_processed:  # RecentBatches finds a later loss
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
@@ -73,7 +73,7 @@ class PythonEnds:
 async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: EventSet) -> T | None:
     """Return the plane's answer, or None if it gives none."""
     try:
-        return await until_it_passes(what, ask, ids=end.who)
+        return await until_it_passes(what, ask, ids=end.log_ids)
     except ControlPlaneError as error:
-        log.warning("batch_state_unknown", **end.who(), error=str(error))
+        log.warning("batch_state_unknown", **end.log_ids(), error=str(error))
         return None

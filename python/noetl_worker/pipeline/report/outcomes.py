@@ -11,7 +11,7 @@ from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
 
 
-class Ends(Protocol):
+class Outcomes(Protocol):
     """Handling of terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
 
     dialect: Dialect
@@ -19,7 +19,7 @@ class Ends(Protocol):
     def arm(self, end: EventSet) -> None:
         """Give the next event its id, if the plane takes the id from the worker."""
 
-    async def look_into(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
+    async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Ask the plane's records what an unclear answer (NOT_CLEAR) meant. Return ACCEPTED, PASSING or UNCERTAIN."""
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:

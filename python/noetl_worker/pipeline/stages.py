@@ -1,13 +1,14 @@
-"""The phase of one delivery, and how a stop of the worker ends it.
+"""The stage of one delivery, and how a stop of the worker ends it.
 
-| phase | when the grace period is over |
+| stage | when the grace period is over |
 |---|---|
-| received, settling | nothing: the phase ends by itself |
+| receiving, answering | nothing: the stage ends by itself |
 | claiming | the worker waits CLAIM_S for the answer; a command it then holds is returned |
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |
-| deciding | nothing: the phase ends by itself |
-| reporting | one try, REPORT_S; then the outbox has it; a plane that issues commands has until hard stop |
+| deciding | nothing: the stage ends by itself |
+| reporting | one more try within REPORT_S, then the outbox keeps the outcome |
+| reporting, issuing | a request in which the plane issues commands may run until the hard stop |
 
 Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """
@@ -23,37 +24,37 @@ from typing import Any, Protocol
 
 from noetl_worker.models import stopping
 from noetl_worker.models.command import Command
+from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.settlement import Outcome
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 _LOOK_AGAIN_S = 0.5
 
 
-class Phase(enum.Enum):
-    RECEIVED = enum.auto()
+class Stage(enum.Enum):
+    RECEIVING = enum.auto()
     CLAIMING = enum.auto()
     PREPARING = enum.auto()
     WAITING = enum.auto()
     RUNNING = enum.auto()
     DECIDING = enum.auto()
     REPORTING = enum.auto()
-    SETTLING = enum.auto()
+    ANSWERING = enum.auto()
 
 
-class Stages(Protocol):
-    """Receives each phase as it begins: the spans of a trace."""
+class StageListener(Protocol):
+    """Receives each stage as it begins: the spans of a trace."""
 
-    def enter(self, phase: Phase) -> None: ...
+    def enter(self, stage: Stage) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """The phase and the facts of one delivery, for the worker, logs and traces."""
+    """The stage and the facts of one delivery, for the worker, logs and traces."""
 
     delivery: Delivery | None = None
     """Absent for a command that came in no message."""
-    phase: Phase = Phase.RECEIVED
+    stage: Stage = Stage.RECEIVING
     is_stopping: bool = False
     is_cut: bool = False
     """True once the task was cancelled."""
@@ -69,20 +70,20 @@ class Progress:
     failure: str | None = None
     has_line: bool = False
     """True if the failure has been logged."""
-    stages: Stages | None = None
+    listener: StageListener | None = None
     """Present only when the delivery's trace is recorded."""
-    outcome: Outcome | None = None
+    disposition: Disposition | None = None
     """The answer to JetStream. None also when another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
-    def who(self) -> dict[str, object]:
+    def log_ids(self) -> dict[str, object]:
         """Return the ids that operators search the log for, as far as they are known."""
         known = self.command or self.notification
-        return known.who() if known is not None else {}
+        return known.log_ids() if known is not None else {}
 
     def spent(self) -> dict[str, object]:
-        """Return how often the command was tried, and the seconds spent in each phase so far."""
+        """Return how often the command was tried, and the seconds spent in each stage so far."""
         delivery, command, now = self.delivery, self.command, time.monotonic()
         if delivery is None or command is None:
             return {}
@@ -100,32 +101,32 @@ class Progress:
 
     def enter(
         self,
-        phase: Phase,
+        stage: Stage,
         *,
         interrupt: Callable[[], None] | None = None,
         is_issuing: Callable[[], bool] | None = None,
     ) -> None:
-        """Begin a phase.
+        """Begin a stage.
 
         Args:
-            interrupt: stops the tool that runs in this phase.
+            interrupt: stops the tool that runs in this stage.
             is_issuing: returns True while the plane issues the next commands in our request.
         """
-        self.phase, self._interrupt, self._is_issuing = phase, interrupt, is_issuing
+        self.stage, self._interrupt, self._is_issuing = stage, interrupt, is_issuing
         if self.is_stopping:
             self._act()
-        if self.stages is not None:
-            self.stages.enter(phase)
+        if self.listener is not None:
+            self.listener.enter(stage)
 
     def stop(self) -> None:
-        """Stop what this phase is doing, since the grace period is over."""
+        """Stop what this stage is doing, since the grace period is over."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()
 
     def cut(self) -> None:
         """Cancel the task, unless JetStream is being answered: a half-sent answer would cause a redelivery."""
-        if self.task is not None and self.phase is not Phase.SETTLING:
+        if self.task is not None and self.stage is not Stage.ANSWERING:
             self.is_cut = True
             self.task.cancel()
 
@@ -140,21 +141,21 @@ class Progress:
                 uncancel()
 
     def _act(self) -> None:
-        phase = self.phase
-        if phase is Phase.PREPARING or phase is Phase.WAITING:
+        stage = self.stage
+        if stage is Stage.PREPARING or stage is Stage.WAITING:
             self.cut()
-        elif phase is Phase.RUNNING and self._interrupt is not None:
+        elif stage is Stage.RUNNING and self._interrupt is not None:
             self._interrupt()
-        elif phase is Phase.CLAIMING:
-            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, phase)
-        elif phase is Phase.REPORTING:
-            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cut_if_still, phase)
+        elif stage is Stage.CLAIMING:
+            asyncio.get_running_loop().call_later(stopping.CLAIM_S, self._cut_if_still, stage)
+        elif stage is Stage.REPORTING:
+            asyncio.get_running_loop().call_later(stopping.REPORT_S, self._cut_if_still, stage)
 
-    def _cut_if_still(self, phase: Phase) -> None:
-        if self.phase is not phase:
+    def _cut_if_still(self, stage: Stage) -> None:
+        if self.stage is not stage:
             return
         # Cutting the request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
         if self._is_issuing is not None and self._is_issuing():
-            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, phase)
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, stage)
         else:
             self.cut()

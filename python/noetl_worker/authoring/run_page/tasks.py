@@ -1,0 +1,102 @@
+"""The tasks of a command that is a list: inputs as the task saw them, tries, values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from noetl_worker.authoring.run_page.run import CommandState, RunCommand, RunTask
+from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.remote.plane.names import Names
+from noetl_worker.text.templates import template
+
+MOST_RENDERED: Final = 1_000
+"""Most commands whose inputs are rendered. The names of each are as large as what the steps before returned."""
+_RULES: Final = frozenset({"spec", "policy", "set", "name"})
+"""Fields of a task that are evaluated after it, with names of their own."""
+_PASSED: Final = ("continue", "break", "jump")
+
+
+def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
+    """Add the tasks to each command that is a list, and the failures that a rule let pass.
+
+    Args:
+        commands: the commands of an execution.
+        names: the plane's names in templates.
+    """
+    rendered = 0
+    for command in commands:
+        command.answer = str(command.notes.get("answer") or "")
+        if command.notes.get("case") and not command.is_raised:
+            output = fields_of(command.output)
+            command.passed = command.error or str(output.get("error") or "") * (output.get("status") == "error")
+            command.state = CommandState.DONE
+        entries = _entries(command.input)
+        if not entries:
+            continue
+        rendered += 1
+        seen = names.of_templates(dict(command.names), {}) if command.names and rendered <= MOST_RENDERED else {}
+        command.tasks = _tasks(command, entries, seen)
+        if command.state is CommandState.DONE:
+            command.passed = command.passed or passed_failure(command.notes.get("tasks"))
+
+
+def _entries(config: JsonValue) -> list[tuple[str, dict[str, Any]]]:
+    """Return the name and the fields of each task; [] if the config is no list of tasks."""
+    given = fields_of(config).get("tasks", config)
+    if not isinstance(given, list):
+        return []
+    found = []
+    for index, entry in enumerate(given):
+        fields = fields_of(entry)
+        if "kind" not in fields and len(fields) == 1:
+            ((name, inner),) = fields.items()
+            found.append((str(name), fields_of(inner)))
+        else:
+            found.append((str(fields.get("name") or f"task_{index}"), fields))
+    return found
+
+
+def _tasks(
+    command: RunCommand, entries: Sequence[tuple[str, dict[str, Any]]], names: dict[str, JsonValue]
+) -> list[RunTask]:
+    output = fields_of(command.output)
+    values = next((fields_of(output[name]) for name in ("results", "labeled_results") if name in output), output)
+    noted = command.notes.get("tasks")
+    tries = [one for one in noted if isinstance(one, dict)] if isinstance(noted, list) else []
+    tasks = []
+    for name, fields in entries:
+        own = {key: value for key, value in fields.items() if key not in _RULES}
+        kind = str(own.pop("kind", ""))
+        of_task = [one for one in tries if one.get("name") == name]
+        given = _rendered(own, {**names, "_task": name, "_attempt": max(1, len(of_task))}) if names else own
+        task = RunTask(name, kind, given, values.get(name), of_task)
+        tasks.append(task)
+        if names and name in values:
+            names[name] = names["_prev"] = values[name]
+    return tasks
+
+
+def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
+    """Return a value with its templates rendered, text by text. A text whose names are not known stays as written."""
+    if isinstance(value, dict):
+        return {key: _rendered(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rendered(item, names) for item in value]
+    try:
+        return template.render(value, names, strict=True)
+    except NoetlWorkerError:
+        return value
+
+
+def passed_failure(tries: object) -> str:
+    """Return the last failure after which the list went on, of the tries in a command's last event; "" if none did.
+
+    A task that succeeded later failed at nothing.
+    """
+    newest = {str(one.get("name")): one for one in tries if isinstance(one, dict)} if isinstance(tries, list) else {}
+    for name, last in reversed(newest.items()):
+        if last.get("status") == "error" and last.get("then") in _PASSED:
+            return f"{name}: {last.get('error')}"
+    return ""

@@ -1,0 +1,63 @@
+"""The values of flags and arguments, read without pydantic.
+
+typer 0.29 makes an adapter of pydantic for each value that is given, which takes longer than all else that most
+commands do. Here are the types that our commands have; typer reads any other, and says what is wrong with a value.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin
+
+_CONSTRAINTS: Final = ("min", "max", "exists", "resolve_path", "writable", "parser", "click_type", "formats")
+_NONE: Final = object()
+
+
+def read_plainly() -> None:
+    """Let typer read plain values itself. Another version of it may need no help."""
+    core: Any = import_module("typer.core")
+    by_typer = getattr(core, "build_runtime_param", None)
+    if by_typer is not None:
+        core.build_runtime_param = lambda descriptor: _PlainValue(descriptor, by_typer)
+
+
+class _PlainValue:
+    """Stands for `typer._coercion.RuntimeParam`."""
+
+    def __init__(self, descriptor: Any, by_typer: Any) -> None:
+        self._descriptor, self._by_typer = descriptor, by_typer
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        found = self._found(value, is_several=param.multiple or param.nargs == -1)
+        if found is _NONE:
+            return self._by_typer(self._descriptor).coerce(value, param=param, ctx=ctx)
+        return found
+
+    def _found(self, value: Any, *, is_several: bool) -> Any:
+        annotation, info = self._descriptor.annotation, self._descriptor.parameter_info
+        if value is None:
+            return () if is_several else None
+        if any(getattr(info, name, None) not in (None, False) for name in _CONSTRAINTS):
+            return _NONE
+        if get_origin(annotation) is not list:
+            return _NONE if is_several else _read(value, annotation)
+        (inner,) = get_args(annotation)
+        found = [_read(item, inner) for item in value] if isinstance(value, (list, tuple)) else [_NONE]
+        return _NONE if _NONE in found else found
+
+
+def _read(value: Any, kind: Any) -> Any:
+    """Return a value as `kind`, or _NONE if it is none or the kind is not known here."""
+    if kind in (str, bool):
+        return value if isinstance(value, kind) else _NONE
+    if not isinstance(kind, type) or not isinstance(value, (str, kind)):
+        return _NONE
+    if issubclass(kind, Path):
+        path = Path(str(value))
+        return _NONE if path.exists() and not os.access(path, os.R_OK) else path
+    if issubclass(kind, Enum):
+        return next((member for member in kind if value in (member, member.value)), _NONE)
+    return _NONE

@@ -1,0 +1,103 @@
+"""Log lines that repeat by cause: one when the cause begins and one a minute after that, which says how many it is.
+
+A plane that answers 500 made 6,894 lines a minute, one for each try of each command. The level debug has them all.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from noetl_worker.observability.outage import Outage
+
+REPEATED: Final = frozenset(
+    (
+        *("adopted_outcome_reported", "outcome_adopted", "outcome_already_stored", "outcome_dropped"),
+        *("batch_check_failed", "batch_forgotten", "batch_rescued", "batch_state_unknown", "batches_checked"),
+        *("cancellation_unknown", "child_status", "claim_unknown", "claims_not_counted", "outcomes_adopted"),
+        *("dead_letter_not_kept", "dead_letters_not_counted", "durable_gone", "durable_made", "durable_not_checked"),
+        *("events_not_accepted", "execution_check_failed", "heartbeat_failed", "heartbeat_unknown", "http_retry"),
+        *("http_retry_given_up", "lag_unknown", "nats_disconnected", "nats_reconnected"),
+        *("message_not_answered", "message_returned", "message_unreadable", "outbox_row_duplicated"),
+        *("outbox_row_not_read", "outbox_row_unreadable", "plane_down", "plane_up", "pull_failed"),
+        *("pull_heartbeat_missed", "pull_refused", "pulls_not_withdrawn", "request_retried", "resource_shortage"),
+        *("result_left_out_of_event", "result_not_stored", "start_bucket_made", "start_notes_unreadable"),
+        *("started_not_sent", "started_refused", "tls_files_unreadable"),
+    )
+)
+"""Events that repeat until their cause is gone. The outcome of one command is not among them: an operator needs its
+ids."""
+_CAUSE: Final = ("reason", "what", "error", "problem")
+"""Fields that describe the cause."""
+_CAUSE_CHARS: Final = 200
+_MOST_CAUSES: Final = 200
+"""Most causes that are counted apart. Beyond that an event has one count for all its causes."""
+_IDS: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
+_OWN: Final = frozenset({"event", "level", "timestamp"})
+_COUNT: Final = "repeats"
+log = structlog.get_logger("noetl_worker")
+
+
+@dataclass
+class _Cause:
+    outage: Outage = field(default_factory=Outage)
+    method: str = ""
+    line: Mapping[str, Any] = field(default_factory=dict)
+    """The last line that was not written, redacted."""
+
+
+class RepeatedLines:
+    """A structlog processor that condenses; thread-safe. In its place lines are redacted already."""
+
+    def __init__(self, has_all: Callable[[], bool]) -> None:
+        """Make a processor. It condenses nothing while `has_all` returns True."""
+        self._has_all = has_all
+        self._lock = threading.Lock()
+        self._causes: dict[tuple[str, str], _Cause] = {}
+        """Causes in the order of their last lines. `flush` writes in this order."""
+
+    def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        """Return the line if it is due, with the number of lines that it stands for if these are several."""
+        event = event_dict["event"]
+        if event not in REPEATED or _COUNT in event_dict or self._has_all():
+            return event_dict
+        with self._lock:
+            key = (event, _cause_of(event_dict))
+            if key not in self._causes and len(self._causes) >= _MOST_CAUSES:
+                key = (event, "")
+            cause = self._causes.pop(key) if key in self._causes else _Cause()
+            self._causes[key] = cause
+            said = cause.outage.lasts("")
+            if said is None:
+                cause.method, cause.line = method, dict(event_dict)
+                raise structlog.DropEvent
+        return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """Write a line for each cause whose minute is over, or with `at_once` for every cause with lines held back."""
+        due: list[tuple[_Cause, int]] = []
+        with self._lock:
+            for key, cause in list(self._causes.items()):
+                count = cause.outage.rest(at_once=at_once)
+                if count:
+                    due.append((cause, count))
+                elif count == 0:  # a minute without one: the next one is a beginning
+                    del self._causes[key]
+        for cause, count in due:
+            fields = {name: value for name, value in cause.line.items() if name not in _OWN}
+            getattr(log, cause.method)(cause.line["event"], **fields, **{_COUNT: count})
+
+
+def _cause_of(line: Mapping[str, Any]) -> str:
+    """Return the cause, without what differs from command to command."""
+    return without_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
+
+
+def without_ids(text: str) -> str:
+    """Return a text with # in place of its numbers and UUIDs."""
+    return _IDS.sub("#", text)

@@ -1,0 +1,85 @@
+"""Status of all workers of a durable over NATS: a request on one subject, and an answer from each worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import nats
+import structlog
+from nats.aio.msg import Msg
+
+from noetl_worker.errors import describe
+from noetl_worker.remote.jetstream.client import Client
+from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.settings.settings import Settings
+
+ANSWERS_S: Final = 1.0
+"""Time for answers. The number of workers is not known."""
+_LOOK_S: Final = 1.0
+_HEADROOM_BYTES: Final = 4096
+log = structlog.get_logger("noetl_worker.fleet")
+
+
+def status_subject(settings: Settings) -> str:
+    """Return the subject on which the workers of this durable are asked."""
+    return f"noetl.workers.{settings.nats_consumer}.status"
+
+
+async def answer_until_cancelled(
+    connection: Connection, settings: Settings, state: Callable[[], Awaitable[tuple[int, Any]]]
+) -> None:
+    """Answer each request with the body of GET /debug/inflight, also after a reconnect."""
+    subscribed: Client | None = None
+
+    async def answer(asked: Msg) -> None:
+        _, body = await state()
+        address = {"address": socket.gethostname()}
+        try:
+            await asked.respond(_fitting({**address, **body}, connection.client.max_payload))
+        except (nats.errors.Error, OSError) as error:
+            log.warning(
+                "fleet_not_answered", error=describe(error), advice="it is asked again; look at NATS if it lasts"
+            )
+
+    while True:
+        if connection.client is not subscribed and connection.is_connected:
+            try:
+                await connection.client.subscribe(status_subject(settings), cb=answer)
+                subscribed = connection.client
+            except (nats.errors.Error, OSError) as error:
+                log.debug("fleet_not_listened", error=describe(error))  # it is closing: there is another one soon
+        await asyncio.sleep(_LOOK_S)
+
+
+def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
+    """Return the JSON with as many commands as fit into a NATS message, the longest running first."""
+    commands = sorted(body.get("commands") or (), key=lambda command: -(command.get("seconds") or 0.0))
+    while (
+        len(packed := json.dumps({**body, "commands": commands}).encode()) > most_bytes - _HEADROOM_BYTES and commands
+    ):
+        del commands[len(commands) // 2 :]
+    return packed
+
+
+async def ask_all(client: Client, settings: Settings, *, within_s: float = ANSWERS_S) -> list[dict[str, Any]]:
+    """Return the workers' answers in the order of their ids. Messages that are no answer of a worker are left out."""
+    found: list[dict[str, Any]] = []
+
+    async def note(message: Msg) -> None:
+        try:
+            body = json.loads(message.data)
+        except ValueError:  # a status of the server: nobody listens
+            return
+        if isinstance(body, dict) and "address" in body:
+            found.append(body)
+
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox, cb=note)
+    await client.publish(status_subject(settings), b"", reply=inbox)
+    await asyncio.sleep(within_s)
+    await subscription.unsubscribe()
+    return sorted(found, key=lambda body: str((body.get("worker") or {}).get("worker_id")))

@@ -1,0 +1,53 @@
+"""Workers in the registry of a plane (protocol/registry.md#the-list)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.remote.plane.answers import MEANING, Meaning
+from noetl_worker.remote.plane.client import Plane, refusal
+
+_PATH: Final = "/api/worker/pools"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredWorker:
+    """A row of the registry. A field that the plane does not give is empty."""
+
+    name: str
+    status: str
+    heartbeat: str
+    """Time of the last heartbeat, as the plane writes it."""
+    host: str
+    capacity: int | None
+    labels: Mapping[str, Any]
+
+
+async def registered_workers(plane: Plane, durable: str) -> list[RegisteredWorker]:
+    """Return the rows of a durable's workers. Rows without a durable are returned too.
+
+    Raises:
+        ControlPlaneError: the plane cannot be reached, or refuses.
+    """
+    answer = await plane.client.send("GET", plane.url + _PATH, gate=plane.gate)
+    if MEANING[answer.status] is not Meaning.ACCEPTED:
+        raise refusal(f"GET {_PATH}", answer)
+    body = answer.json()
+    rows = body.get("items") if isinstance(body, dict) else body
+    found = [_worker(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [worker for worker in found if worker.labels.get("nats_consumer", durable) == durable]
+
+
+def _worker(row: Mapping[str, JsonValue]) -> RegisteredWorker:
+    capacity = row.get("capacity")
+    return RegisteredWorker(
+        name=str(row.get("name") or ""),
+        status=str(row.get("status") or ""),
+        heartbeat=str(row.get("heartbeat") or ""),
+        host=str(fields_of(row.get("runtime")).get("hostname") or ""),
+        capacity=capacity if isinstance(capacity, int) else None,
+        labels=fields_of(row.get("labels")),
+    )

@@ -1,0 +1,209 @@
+"""The environments of packages on disk, shared by the workers of a machine. An environment is complete or not there.
+
+A worker that uses one has a shared lock on its directory, whose time of change is that of its last use. What builds
+or removes one has the lock on `turn`, an empty file; the kernel ends both locks with their process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from noetl_worker.errors import ConfigurationError, ToolError
+from noetl_worker.process.threads import finished_off_loop
+
+PACKAGES_DIR: Final = "NOETL_WORKER_PACKAGES_DIR"
+_LOOK_AGAIN_S: Final = 0.1
+_ABOUT: Final = "noetl.json"
+
+
+def key_of(*parts: str) -> str:
+    """Return the name under which something is kept that these texts decide."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEnvironment:
+    """A complete environment, and what it was built for."""
+
+    path: Path
+    requirements: tuple[str, ...]
+    python: str
+    packages: int
+    size: int
+    """Bytes on disk."""
+    used_at: float
+
+
+class PackageStore:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._environments = directory / "environments"
+        self._building = directory / "building"
+        self._locks = directory / "locks"
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """The directories in which nothing changes once it is there."""
+        return str(self._environments.resolve()), str(self._locks.resolve())
+
+    def check(self) -> None:
+        """Raise ConfigurationError if another user may write to the directory. Code in it is run by commands."""
+        try:
+            found = self._directory.stat()
+        except FileNotFoundError:
+            return
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
+            text = (
+                f"{self._directory} can be written by others: name a directory in {PACKAGES_DIR} that is the worker's"
+            )
+            raise ConfigurationError(text)
+
+    # ── use ──
+
+    def lock_text(self, recipe: str) -> str | None:
+        """Return what was resolved for a recipe; None if nothing was."""
+        with suppress(FileNotFoundError):
+            return (self._locks / recipe).read_text(encoding="utf-8")
+        return None
+
+    @contextmanager
+    def in_use(self, key: str) -> Iterator[Path | None]:
+        """Keep an environment from being removed. Give its path, or None if it is not there."""
+        path = self._environments / key
+        descriptor = _opened(path)
+        try:
+            is_there = descriptor is not None and _locked(descriptor, fcntl.LOCK_SH) and _is_at(descriptor, path)
+            if is_there and descriptor is not None:
+                with suppress(OSError):  # read-only, as in an image: nothing is removed from it either
+                    os.utime(descriptor)
+            yield path if is_there else None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def kept(self) -> list[KeptEnvironment]:
+        """Return every environment, the least recently used first."""
+        found = []
+        for path in self._environments.glob("*"):
+            with suppress(FileNotFoundError):  # another worker has removed it
+                about: dict[str, Any] = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+                about["requirements"] = tuple(about["requirements"])
+                found.append(KeptEnvironment(**{**about, "path": path, "used_at": path.stat().st_mtime}))
+        return sorted(found, key=lambda one: one.used_at)
+
+    # ── change, in a turn ──
+
+    @asynccontextmanager
+    async def turn(self, deadline: float | None = None) -> AsyncIterator[Path]:
+        """Wait until nobody else builds on this machine. Give a new directory to build in, which is removed.
+
+        Raises:
+            ConfigurationError: the directory cannot be written.
+            ToolError: kind `timeout`; another build goes on at the deadline, by `time.monotonic`.
+        """
+        try:
+            for directory in (self._environments, self._building, self._locks):
+                directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            lock = os.open(self._directory / "turn", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            text = f"{self._directory} ({PACKAGES_DIR}) cannot be written: {error.strerror}; name one that can"
+            raise ConfigurationError(text) from error
+        try:
+            while not _locked(lock, fcntl.LOCK_EX):
+                if deadline is not None and time.monotonic() > deadline:
+                    text = "other packages were installed all of the command's time"
+                    raise ToolError(text, kind="timeout", retryable=True)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            await finished_off_loop(partial(_remove_all, list(self._building.glob("*"))))  # of builds that were killed
+            own = Path(tempfile.mkdtemp(dir=self._building))
+            try:
+                yield own
+            finally:
+                await asyncio.shield(finished_off_loop(partial(_remove_all, [own])))
+        finally:
+            os.close(lock)
+
+    def put_lock(self, recipe: str, file: Path) -> None:
+        file.rename(self._locks / recipe)
+
+    def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int, size: int) -> None:
+        """Keep an environment that is complete. This is not interrupted: from here on workers find it."""
+        about = asdict(KeptEnvironment(built, requirements, python, packages, size, time.time()))
+        del about["path"], about["used_at"]
+        (built / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        built.rename(self._environments / key)
+
+    def make_room(self, most_bytes: int, but: str = "") -> list[KeptEnvironment]:
+        """Remove the least recently used environments above this size, except those in use. Return the removed."""
+        kept = self.kept()
+        left, removed = sum(one.size for one in kept), []
+        for one in kept:
+            if left > most_bytes and one.path.name != but and self._remove(one):
+                left -= one.size
+                removed.append(one)
+        return removed
+
+    def forget_locks(self) -> None:
+        """Have the next use of each recipe resolve it anew."""
+        for file in self._locks.glob("*"):
+            file.unlink(missing_ok=True)
+
+    def _remove(self, one: KeptEnvironment) -> bool:
+        descriptor = _opened(one.path)
+        if descriptor is None:
+            return True
+        try:
+            if not _locked(descriptor, fcntl.LOCK_EX):
+                return False
+            unfinished = Path(tempfile.mkdtemp(dir=self._building))
+            one.path.rename(unfinished / "removed")  # from here on nobody finds it
+            shutil.rmtree(unfinished, ignore_errors=True)
+            return True
+        finally:
+            os.close(descriptor)
+
+
+def _remove_all(directories: list[Path]) -> None:
+    for path in directories:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes on disk below a directory."""
+    return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*"))
+
+
+def _opened(directory: Path) -> int | None:
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return True if the directory was not removed before its lock was taken."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

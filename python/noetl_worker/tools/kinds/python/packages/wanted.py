@@ -1,0 +1,132 @@
+"""The packages that a python step asks for, in `deps` or in a PEP 723 block of its code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from noetl_worker.errors import ConfigurationError
+
+_tomllib: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+_BLOCK: Final = re.compile(r"^# /// script$\s((?:^#(?:| .*)$\s)+)^# ///$", re.MULTILINE)
+"""A block of PEP 723; the group is its content as comments."""
+_LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
+_VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
+
+
+def without_login(text: str) -> str:
+    """Return a text for people, without the logins of addresses in it."""
+    return _LOGIN.sub(r"\1***@", text)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPackages:
+    requirements: tuple[str, ...]
+    """Requirements in one spelling, sorted."""
+    python: str = ""
+    """Version specifier of the interpreter; empty: any."""
+    links: tuple[str, ...] = ()
+    """Requirements with an address of their own (`name @ https://...`), which pass by the operator's index."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The requirements, for logs and errors."""
+        return tuple(map(without_login, self.requirements))
+
+    def is_for(self, version: str) -> bool:
+        """Return True if an interpreter of this version will do."""
+        return SpecifierSet(self.python).contains(version, prereleases=True)
+
+
+def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None:
+    """Return the packages of a step, or None if it asks for none.
+
+    Raises:
+        ConfigurationError: a requirement does not parse, a package is listed twice, or two places name packages.
+    """
+    block = _BLOCK.findall(code) if not deps.get("venv_path") else []
+    given, python = deps.get("packages"), deps.get("python")
+    if given is not None and deps.get("venv_path"):
+        raise _wrong("'packages' and 'venv_path' name two environments; keep one of them", "deps.packages")
+    if block and given is not None:
+        raise _wrong("'packages' stand in the code's `# /// script` block too; keep one of them", "deps.packages")
+    if given is None and python is not None:
+        raise _wrong(
+            "'python' is the version that 'packages' need; give 'packages', or the field `python`", "deps.python"
+        )
+    if block:
+        return _of_block(block)
+    return None if given is None else _checked(_listed(given), _specifier(python, "deps.python"), "deps.packages")
+
+
+def _listed(given: Any) -> list[tuple[str, Any]]:
+    """Return each requirement with the end of its path. The Python plane's worker has lists by a name."""
+    lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
+    for name, one in lists:
+        if not isinstance(one, list):
+            text = f"'packages' must be a list of requirements (or lists by a name), not {type(one).__name__}"
+            raise _wrong(text, f"deps.packages{name}")
+    return [(f"{name}[{index}]", text) for name, one in lists for index, text in enumerate(one)]
+
+
+def _of_block(blocks: list[str]) -> WantedPackages | None:
+    if len(blocks) > 1:
+        raise _wrong("two blocks; keep one", "code")
+    text = "".join(line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines(keepends=True))
+    try:
+        found = _tomllib.loads(text)
+    except ValueError as error:
+        raise _wrong(f"no TOML: {error}", "code") from None
+    given = found.get("dependencies", [])
+    if not isinstance(given, list):
+        raise _wrong("'dependencies' must be a list", "code")
+    if not given:
+        return None
+    return _checked([("", one) for one in given], _specifier(found.get("requires-python"), "code"), "code")
+
+
+def _checked(given: list[tuple[str, Any]], python: str, field: str) -> WantedPackages | None:
+    requirements: dict[tuple[str, Marker | None], Requirement] = {}
+    for end, text in given:
+        place = field if field == "code" else f"{field}{end}"
+        try:
+            one = Requirement(text)
+        except (InvalidRequirement, TypeError):
+            raise _wrong(f"{_quoted(text)} is no requirement; write one as 'pandas==2.2.*'", place) from None
+        one.name = canonicalize_name(one.name)
+        if (one.name, one.marker) in requirements:
+            raise _wrong(f"{one.name!r} is listed twice; keep one requirement", place)
+        requirements[one.name, one.marker] = one
+    if not requirements:
+        return None
+    links = tuple(sorted(str(one) for one in requirements.values() if one.url))
+    return WantedPackages(tuple(sorted(map(str, requirements.values()))), python, links)
+
+
+def _specifier(given: Any, field: str) -> str:
+    """Return the specifier of a version: "3.12" is `==3.12.*`."""
+    if given is None:
+        return ""
+    try:
+        if isinstance(given, str):
+            return str(SpecifierSet(f"=={given}.*" if _VERSION.fullmatch(given) else given))
+    except InvalidSpecifier:
+        pass
+    raise _wrong(f"python {given!r} is no version; write it in quotes, as '3.12' or '>=3.11'", field)
+
+
+def _quoted(given: Any) -> str:
+    return repr(without_login(given) if isinstance(given, str) else given)
+
+
+def _wrong(text: str, field: str) -> ConfigurationError:
+    return ConfigurationError(f"deps: {text}" if field != "code" else f"the `# /// script` block: {text}", field=field)

@@ -1,0 +1,42 @@
+"""The tries of a running list, as its report names them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from noetl_worker.models.task_try import TaskTry
+from noetl_worker.models.tool_result import ToolResult, ToolStatus
+from noetl_worker.models.wire import fields_of
+from noetl_worker.text.answer_text import KEPT_CHARS, PRINTED, begin_of_answer
+
+_MOST: Final = 100
+"""Most tries that a report names: the first and the newest of them."""
+
+
+@dataclass(slots=True)
+class Tries:
+    kept: list[TaskTry] = field(default_factory=list)
+    _started: float = field(default_factory=lambda: time.monotonic())
+    _began: float = 0.0
+    _ended: float = 0.0
+
+    def begin(self) -> None:
+        self._began = time.monotonic()
+
+    def end(self) -> None:
+        self._ended = time.monotonic()
+
+    def note(self, task: str, kind: str, attempt: int, result: ToolResult, then: str) -> None:
+        """Keep the try that ended last."""
+        at, took = (int(1000 * seconds) for seconds in (self._began - self._started, self._ended - self._began))
+        error = answer = ""
+        if result.status is not ToolStatus.SUCCESS:
+            error = result.error.message if result.error is not None else f"ended with {result.status.value}"
+            answer = begin_of_answer(result.data)
+        printed = [(getattr(result, name) or fields_of(result.data).get(name) or "") for name in PRINTED]
+        ends = [text[-KEPT_CHARS:] if isinstance(text, str) else "" for text in printed]
+        self.kept.append(TaskTry(task, kind, attempt, at, took, then, error, answer, *ends))
+        if len(self.kept) > _MOST:
+            del self.kept[_MOST // 2]
