@@ -8,22 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from noetl_worker.authoring.dev.database import Ids
+from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, is_there, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
 from noetl_worker.authoring.dev.outline import texts_below
-from noetl_worker.authoring.dev.template_names import Reading, read_template
+from noetl_worker.authoring.dev.template_names import read_template
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
 from noetl_worker.text.templates.template import has_template
 
 _POOL = "shared"
-_FUNCTIONS = frozenset({"range", "dict", "namespace"})
-"""Functions that the plane has; a text with another one is left to the worker, too."""
-LEFT_TO_WORKER = frozenset({"args", "input", "set", "spec", "command"})
-"""Fields of a task in a list that the plane does not render."""
 _ROUTING_ONLY = ("output", "ctx")
 """Names that conditions and templates may use here, but that a claim does not carry."""
 
@@ -249,13 +246,6 @@ def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[st
         names = names_of_plane(read_template((), text)) if has_template(text) else None
         if names is not None and all(is_there(name, scope, Dialect.RUST) for name in names):
             render_fields(text, scope, Dialect.RUST)
-
-
-def names_of_plane(reading: Reading) -> list[tuple[str, ...]] | None:
-    """Return the names for which the plane waits with a text of a task; None if it leaves the text to the worker."""
-    if reading.error is not None or any(word.name not in _FUNCTIONS for word in reading.functions):
-        return None
-    return [chain.names for chain in reading.chains if chain.names[0] in reading.free]
 
 
 def _in_order(value: JsonValue) -> JsonValue:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.authoring.dev.forms.rust_form import LEFT_TO_WORKER, names_of_plane
+from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, UNKNOWN_FILTERS
 from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
