@@ -134,12 +134,38 @@ def test_text_of_a_step_that_is_too_much_to_read_stays_text_on_the_rust_plane(te
     assert render_fields("{{ start.d }}", {"start": {"d": text}}, Dialect.RUST) == text
 
 
-@pytest.mark.parametrize("text", ["{{ x.get('y') }}", "{{ word.upper() }}", "{{ n | nofilter }}", "{% if n %}"])
+NOT_BY_RUST = [
+    "{{ x.get('y') }}",
+    "{{ word.upper() }}",
+    "{{ n | nofilter }}",
+    "{% if n %}",
+    # asked of noetl-server 3.54.0
+    "{{ '' | first }}",
+    "{{ [] | last }}",
+    "{{ nowhere | first }}",
+    "{{ 'a' | int }}",
+    "{{ nowhere | int }}",
+    "{{ ' 7 ' | float }}",
+    "{{ 'a' | int(3) }}",
+    "{{ word | truncate(2) }}",
+]
+
+
+@pytest.mark.parametrize("text", NOT_BY_RUST)
 def test_what_the_rust_plane_cannot_render_is_an_error(text: str) -> None:
     with pytest.raises(TemplateError):
         render_fields(text, SCOPE, Dialect.RUST)
     with pytest.raises(TemplateError):
         holds(text, SCOPE, "here", Dialect.RUST)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("{{ '7.5' | int }}", 7), ("{{ 1.7 | int }}", 1), ("{{ '1e3' | float }}", 1000.0), ("{{ nowhere | list }}", [])],
+)
+def test_number_and_list_are_made_as_the_rust_plane_makes_them(text: str, value: Any) -> None:
+    """Asked of noetl-server 3.54.0."""
+    assert render_fields(text, {}, Dialect.RUST) == value
 
 
 def test_a_step_shows_what_it_lacks_from_its_context_and_itself_as_data_on_the_python_plane() -> None:

@@ -138,3 +138,18 @@ def test_each_mistyping_is_found(plane: str | None) -> None:
             unfound.append(f"{right} -> {wrong}")
     assert len(PAIRS) >= 50
     assert unfound == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("{name: example,", "{nam: example,", ["unknown key 'nam' of metadata; did you mean 'name'?"]),
+        ("desc: begins", "dsec: begins", ["unknown key 'dsec' of a step; did you mean 'desc'?"]),
+        ("policy:", "polcy:", ["http: unknown field 'spec.polcy'; did you mean 'policy'?"]),
+        ("workflow:", "workflw:", ["unknown key 'workflw' of a playbook; did you mean 'workflow'?"]),
+        ("iterator: word", "iterator: wrod", ["nothing writes 'iter.word'; did you mean 'wrod'?"]),
+    ],
+)
+def test_mistyping_is_said_once_with_the_word_that_was_meant(right: str, wrong: str, said: list[str]) -> None:
+    found = inspect_text(RIGHT.replace(right, wrong, 1), "p.yaml", REGISTRY)
+    assert [one.message for one in found] == said

@@ -94,18 +94,22 @@ def ask_python(texts: Sequence[str]) -> Iterator[bool]:
     yield from map(json.loads, answered.stdout.splitlines())
 
 
-def main(count: int, first_seed: int) -> int:
-    files, registry = playbooks(), Registry(plugins=False)
-    cases = [(file, None) for file in files]
+def drawn(count: int, first_seed: int) -> dict[str, str]:
+    """Return the text of each playbook, and of so many mutations, by its name."""
+    files = playbooks()
+    cases: list[tuple[str, Any]] = [(file, None) for file in files]
     cases += [(files[index * 7919 % len(files)], first_seed + index) for index in range(count)]
-    texts = [_text_of_case(case) for case in cases]
-    wrong = 0
-    for case, text, accepted in zip(cases, texts, ask_python(texts), strict=True):
-        said = disagreement(inspect_text(text, case[0], registry, plane="python"), accepted=accepted)
+    return {f"{file}, seed {seed}": _text_of_case((file, seed)) for file, seed in cases}
+
+
+def main(count: int, first_seed: int) -> int:
+    texts, registry, wrong = drawn(count, first_seed), Registry(plugins=False), 0
+    for (name, text), accepted in zip(texts.items(), ask_python(list(texts.values())), strict=True):
+        said = disagreement(inspect_text(text, name, registry, plane="python"), accepted=accepted)
         if said is not None:
             wrong += 1
-            print(f"{case[0]}, seed {case[1]}: {said}")
-    print(f"{len(cases):,} playbooks, {wrong} of them with another verdict than the Python plane's")
+            print(f"{name}: {said}")
+    print(f"{len(texts):,} playbooks, {wrong} of them with another verdict than the Python plane's")
     return 1 if wrong else 0
 
 

@@ -20,12 +20,12 @@ NEVER: Final = ("pydantic", "httpx", "httpcore", "pygments", "mashumaro.jsonsche
 COMPLETE: Final = {"_NOETL_WORKER_COMPLETE": "complete_bash"}
 LOADED: Final = {
     "--version": (16, (*NEVER, *SERVERS, "typer", "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
-    "check hello.yaml": (144, (*NEVER, *SERVERS, "rich", "structlog", "sqlite3")),
+    "check hello.yaml": (146, (*NEVER, *SERVERS, "rich", "structlog", "sqlite3")),
     "check .": (
-        249,
+        251,
         (*SERVERS, "pydantic", "pygments", "rich", "structlog", "sqlite3", "mashumaro.jsonschema"),
     ),
-    "dev hello.yaml": (321, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
+    "dev hello.yaml": (322, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
     "<TAB>": (13, (*NEVER, *SERVERS, "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
     "dev branch.yaml --step <TAB>": (41, (*NEVER, *SERVERS, "rich", "structlog", "jinja2", "yaml", "mashumaro")),
 }

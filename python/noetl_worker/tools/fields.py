@@ -388,7 +388,8 @@ def closest(name: str, known: Sequence[str]) -> str:
 
 @functools.lru_cache(1024)  # the same mistake is often on many arcs
 def _closest(name: str, known: tuple[str, ...]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+    close = difflib.get_close_matches(name, known)
+    return min(close, key=lambda one: sorted(one) != sorted(name), default="")  # letters that have changed places
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -306,8 +306,8 @@ _CODES: Final = (
         _playbook(
             _step('tool: {kind: shell, command: "echo {{ workload.name.upper() }}"}'), head="workload: {name: a}\n"
         ),
-        "Use a filter: `workload.name | upper`. The plane refuses methods in what it renders, which is all but tasks "
-        "of a list.",
+        "Use a filter: `workload.name | upper`. The plane refuses methods in what it renders: of a task in a list "
+        "all but `input`, `set`, `spec` and `command`, unless it names what an earlier task gives.",
         plane="rust",
         fails=True,
     ),

@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from noetl_worker.authoring.dev.database import Ids
+from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
-from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
+from noetl_worker.authoring.dev.orchestration.rendering import holds, is_there, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.authoring.dev.outline import texts_below
+from noetl_worker.authoring.dev.template_names import read_template
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
+from noetl_worker.text.templates.template import has_template
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
@@ -222,6 +226,7 @@ def _tool_config(command: StepCommand) -> JsonValue:
     step, scope = command.step, command.scope
     names = _item_names(command.position) if command.position is not None else {}
     if not isinstance(step.tool, Mapping):
+        _refuse_in_tasks(step.tool or (), scope)
         return [{str(task.get("name", "")): dict(task)} for task in step.tool or ()]
     config = rendered_tool(step.tool, scope, Dialect.RUST, without=("kind", "input", "args"))
     # Not the step's own input (recorded: step-input, py-args).
@@ -230,6 +235,17 @@ def _tool_config(command: StepCommand) -> JsonValue:
     if args:
         config["args"] = args
     return _in_order(config)
+
+
+def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[str, JsonValue]) -> None:
+    """Raise RefusedTemplate for a template of a task that the plane renders at once and cannot (seen on noetl-server
+    3.54.0): one outside of LEFT_TO_WORKER whose names are all there.
+    """
+    fields = [{name: value for name, value in task.items() if name not in LEFT_TO_WORKER} for task in tasks]
+    for _, text in texts_below((), fields):
+        names = names_of_plane(read_template((), text)) if has_template(text) else None
+        if names is not None and all(is_there(name, scope, Dialect.RUST) for name in names):
+            render_fields(text, scope, Dialect.RUST)
 
 
 def _in_order(value: JsonValue) -> JsonValue:

@@ -17,6 +17,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from jinja2 import Environment as Syntax
@@ -40,8 +41,13 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[
 _LARGEST_WHOLE: Final = 2**63 - 1
 ONE_NAME: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
 """A text that is one dotted name."""
-UNKNOWN_FILTERS: Final = frozenset({"urlencode"})
-"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode)."""
+UNKNOWN_FILTERS: Final = frozenset(
+    {
+        "center", "filesizeformat", "forceescape", "len", "random", "striptags", "truncate", "urlencode", "urlize",
+        "wordcount", "wordwrap", "xmlattr",
+    }
+)  # fmt: skip
+"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode; noetl-server 3.54.0 was asked for each)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 """protocol/conditions.md#truth: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
@@ -136,13 +142,39 @@ def _rust_length(value: Any) -> int:
     return len(value.encode() if isinstance(value, str) else value)
 
 
+def _rust_items(value: Any) -> list[Any]:
+    return [] if value is None or isinstance(value, Undefined) else list(value)
+
+
+def _rust_end(index: int, value: Any) -> Any:
+    """Return the first or last item (seen on noetl-server 3.54.0: there has to be one)."""
+    items = _rust_items(value)
+    if not items:
+        raise TemplateError("Template render error: sequence is empty")
+    return items[index]
+
+
+def _rust_float(value: Any) -> float:
+    """Return a number (seen on noetl-server 3.54.0: a text has to be one, without spaces)."""
+    text = str(value)
+    if not isinstance(value, (int, float)) and (text != text.strip() or "_" in text or not text):
+        raise TemplateError(f"Template render error: no number: {text!r}")
+    return float(value)
+
+
+def _rust_int(value: Any) -> int:
+    return int(value) if isinstance(value, int) else int(_rust_float(value))
+
+
 class _RustEngine(Environment):
     """The worker's engine, changed where the Rust plane's engine differs."""
 
     def __init__(self) -> None:
         super().__init__(LENIENT.undefined)
         self.finalize = _as_rust_prints
-        self.filters |= {"length": _rust_length, "count": _rust_length}
+        self.filters |= {"length": _rust_length, "count": _rust_length, "list": _rust_items}
+        self.filters |= {"first": partial(_rust_end, 0), "last": partial(_rust_end, -1)}
+        self.filters |= {"int": _rust_int, "float": _rust_float}
         self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:

@@ -77,7 +77,8 @@ def _check_workbook(inspection: Inspected) -> None:
     callers = [tool.config for tool in tools_of(inspection.document) if tool.kind == "workbook"]
     run = {str(caller.get("task") or caller.get("name")) for caller in callers}
     entries = names_in(inspection.document, "workbook")
-    for index, name in enumerate(entries) if run <= {*entries} else ():
+    is_whole = run <= {*entries} and steps_of(inspection.document)
+    for index, name in enumerate(entries) if is_whole else ():
         if name not in run and inspection.playbook.has(("workbook", index, "name")):
             inspection.idle.append(inspection.playbook.lines_of(("workbook", index)))
             inspection.add("NW405", ("workbook", index, "name"), f"no step runs entry '{name}' of the workbook")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
+from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, UNKNOWN_FILTERS
 from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
@@ -36,6 +38,8 @@ def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
             continue
         if is_of_list:
             _check_names(inspection, reading)
+            if _is_rendered_at_once(document, reading):
+                _check_words(inspection, reading)
         else:
             _check_rendered_by_plane(inspection, reading)
 
@@ -83,9 +87,29 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
             add_of_word(inspection, reading, word, "NW506", message)
 
 
+def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
+    """Return whether the Rust plane renders a text of a task: it names nothing but steps and the workload."""
+    workload = mapping(document.get("workload"))
+    known = {*workload, *(step.name for step in steps_of(document))}
+    names = names_of_plane(reading)
+    if names is None or not LEFT_TO_WORKER.isdisjoint(map(str, reading.path[4:6])):
+        return False
+    return all((name[1:2] or name)[0] in workload if name[0] == "workload" else name[0] in known for name in names)
+
+
 def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     if "keychain." in reading.text and "default" not in reading.text:
         return  # the worker fills it in
+    _check_words(inspection, reading)
+    if "policy" in reading.path:
+        return
+    for chain in reading.chains:
+        if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
+            word, message = Word("output", chain.line), f"'{'.'.join(chain.names)}' is null outside of a policy"
+            add_of_word(inspection, reading, word, "NW505", message)
+
+
+def _check_words(inspection: Inspected, reading: Reading) -> None:
     for word in reading.methods:
         add_of_word(inspection, reading, word, "NW501", f"the method '{word.name}' fails the playbook")
     for word in reading.filters:
@@ -94,9 +118,3 @@ def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     for word in reading.functions:
         if word.name == TOKEN:
             add_of_word(inspection, reading, word, "NW502", f"the function '{TOKEN}' fails the playbook")
-    if "policy" in reading.path:
-        return
-    for chain in reading.chains:
-        if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
-            word, message = Word("output", chain.line), f"'{'.'.join(chain.names)}' is null outside of a policy"
-            add_of_word(inspection, reading, word, "NW505", message)

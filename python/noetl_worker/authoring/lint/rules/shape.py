@@ -70,6 +70,14 @@ def _head(inspection: Inspected, document: Mapping[str, Any]) -> None:
         inspection.add("NW103", ("kind",), f"kind is '{kind}', not Playbook")
     if version != _API:
         inspection.add("NW103", ("apiVersion",), f"apiVersion is '{version}', not {_API}")
+    metadata = document.get("metadata")
+    if isinstance(metadata, dict) and "name" not in metadata:
+        misspelt = next((key for key in metadata if nearest(str(key), ["name"])), None)
+        if misspelt is None:
+            inspection.add("NW105", ("metadata",), "metadata has no name")
+        else:
+            place = inspection.playbook.key(("metadata", misspelt))
+            inspection.add("NW101", place, f"unknown key '{misspelt}' of metadata; did you mean 'name'?")
 
 
 def _workflow(inspection: Inspected, workflow: list[Any]) -> None:

@@ -119,7 +119,8 @@ def _check_chain(
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
-        guess = nearest(name, sorted(known | _OF_ITEMS))
+        iterators = {str(mapping(step.value.get("loop")).get("iterator")) for step in steps_of(inspection.document)}
+        guess = nearest(name, sorted(iterators | _OF_ITEMS if root == "iter" else known))
         word = Word(name, chain.line)
         add_of_word(inspection, reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
 

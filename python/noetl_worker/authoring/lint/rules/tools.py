@@ -281,9 +281,11 @@ def _report_unknown(
     *,
     is_warning: bool | None = None,
 ) -> None:
-    text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(warning.suggestion)}"
+    of_task = fields.closest(warning.field.removeprefix("spec."), _OF_TASK) if part.is_task else ""
+    suggestion = of_task or warning.suggestion
+    text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(suggestion)}"
     place = _place_of_field(inspection, part, warning.field, spellings)
-    inspection.add("NW202", place, text if warning.suggestion else str(warning), is_warning=is_warning)
+    inspection.add("NW202", place, text if suggestion else str(warning), is_warning=is_warning)
 
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
