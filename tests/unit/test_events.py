@@ -113,6 +113,14 @@ async def test_matched_case_is_reported_in_the_terminal_event() -> None:
     assert (events[3]["payload"]["status"], events[3]["payload"]["data"]) == ("done", {"k": 1})
 
 
+async def test_a_note_does_not_replace_what_the_step_returned_under_its_name() -> None:
+    notes = {"output": {"stdout": "printed", "stderr": ""}, "tasks": []}
+    report = Report(status="success", context={"output": "mine"}, notes=notes)
+    events = (await tell(report)).bodies("/api/events/batch")[0]["events"]
+    context = events[-1]["payload"]["result"]["context"]
+    assert (context["output"], context["tasks"]) == ("mine", [])
+
+
 # ── the Rust plane ──
 
 

@@ -407,11 +407,14 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _with_notes(result: Mapping[str, JsonValue], report: Report) -> dict[str, JsonValue]:
-    """Return the last event's result and the notes, which the plane keeps in the context alone, if there is one."""
+    """Return the last event's result with the notes in its context, or beside a result without one.
+
+    The step's own names stay: a note of the same name is left out.
+    """
     context = result.get("context")
     if not isinstance(context, dict):
         return {"result": result, **report.notes}
-    return {"result": {**result, "context": {**context, **report.notes}}}
+    return {"result": {**result, "context": {**report.notes, **context}}}
 
 
 def _has_response(report: Report) -> bool:
