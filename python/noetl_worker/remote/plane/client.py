@@ -159,6 +159,7 @@ class ControlPlaneClient:
         patience_s: float | None = None,
         on_sent: Callable[[], None] | None = None,
         times: Times = _OTHER_TIMES,
+        is_stored: Callable[[Response], bool] = lambda _: False,
     ) -> Response:
         """Send a request and return its answer, whatever the status.
 
@@ -169,6 +170,7 @@ class ControlPlaneClient:
             on_sent: called when the gate lets the request pass. Such a request takes as long as the plane's work: it
                 has no time limit and no place at the gate, and its duration is no sign of trouble.
             times: histogram of the route, for answers that pass a gate.
+            is_stored: returns True for a server error which says that the plane has the request already.
 
         Raises:
             TransportError: no answer came; NotSent also if the gate did not open in time.
@@ -206,7 +208,7 @@ class ControlPlaneClient:
         if answer.status < 400 and not gate.failing:
             gate.answered(took_s if on_sent is None else None)
         else:
-            gate.hear(answer, sent_at, took_s if on_sent is None else None)
+            gate.hear(answer, sent_at, took_s if on_sent is None else None, is_stored=is_stored(answer))
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -236,7 +238,6 @@ class Plane:
         self._headers = client.headers_for(f"{url}/")
         self.server = server = client.servers.at(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
-        self.gate.is_stored = self.rules.is_stored
 
     # ── commands and events: the answer is read by claim.py and events.py ──
 
@@ -262,7 +263,14 @@ class Plane:
         """
         all_headers = {**self._headers, **headers}
         return self.client.send(
-            "POST", self.url + path, body, headers=all_headers, gate=self.gate, times=_EVENT_TIMES, **options
+            "POST",
+            self.url + path,
+            body,
+            headers=all_headers,
+            gate=self.gate,
+            times=_EVENT_TIMES,
+            is_stored=self.rules.is_stored,
+            **options,
         )
 
     async def batch_state(self, request_id: str) -> BatchState:

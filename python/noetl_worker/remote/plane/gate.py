@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -59,8 +59,6 @@ class Gate:
         """Total of requests without an answer. After each the plane may have been restarted."""
         self.failing: dict[Hashable, float] = {}
         """Executions that met a server error since the last other answer, with its monotonic time."""
-        self.is_stored: Callable[[Response], bool] = lambda _: False
-        """Returns True for a server error which says that the plane has the request already."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -122,15 +120,18 @@ class Gate:
         if self._waiting:
             event_loop.give(self._waiting, None)
 
-    def hear(self, answer: Response, sent_at: float, took_s: float | None) -> None:
+    def hear(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
         """Note any answer; the arguments are those of `answered` and `refused`.
 
         A server error, or what comes after one, counts for an execution only: heartbeats say nothing of commands.
+
+        Args:
+            is_stored: the answer says that the plane has the request already, which is a success.
         """
         execution = OWNER.get()
         if MEANING[answer.status] is Meaning.OVERLOADED:
             self.refused(sent_at, retry_after_s(answer), is_outage=is_outage(answer))
-        elif is_server_error(answer.status) and not self.is_stored(answer):
+        elif is_server_error(answer.status) and not is_stored:
             if execution is not None:
                 self.failed(sent_at, execution)
         elif execution is not None or not self.failing:
