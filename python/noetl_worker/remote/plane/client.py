@@ -167,10 +167,9 @@ class ControlPlaneClient:
             headers: all headers, if not the usual ones for this URL.
             gate: gate of the plane, which records how the request went.
             patience_s: longest wait at the gate; None: without limit.
-            on_sent: called when the gate lets the request pass. Such a request takes as long as the plane's work: it
-                has no time limit and no place at the gate, and its duration is no sign of trouble.
+            on_sent: called when the gate lets it pass. It waits for the plane's work: no time limit, no place held.
             times: histogram of the route, for answers that pass a gate.
-            is_stored: returns True for a server error which says that the plane has the request already.
+            is_stored: says whether a server error means that the plane has the request already.
 
         Raises:
             TransportError: no answer came; NotSent also if the gate did not open in time.
@@ -178,12 +177,11 @@ class ControlPlaneClient:
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
         packed = body if type(body) is bytes else _packed(body)
-        limit_s = timeout_s
         if timeout_s is None and on_sent is None:
             is_large = packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES)
-            limit_s = self.timeout_s + (_on_its_way_s(packed) if is_large else 0.0)
+            timeout_s = self.timeout_s + (_on_its_way_s(packed) if is_large else 0.0)
         if gate is None:
-            return await self.transport.send(method, url, all_headers, packed, limit_s)
+            return await self.transport.send(method, url, all_headers, packed, timeout_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):
             raise NotSent(f"the worker did not send {method} {url}: the plane refuses more requests or is down")
         if on_sent is not None:
@@ -191,7 +189,7 @@ class ControlPlaneClient:
             on_sent()
         sent_at = time.monotonic()
         try:
-            answer = await self.transport.send(method, url, all_headers, packed, limit_s)
+            answer = await self.transport.send(method, url, all_headers, packed, timeout_s)
         except AnswerTooLarge:  # the plane is up
             gate.answered(None)
             raise
@@ -201,14 +199,14 @@ class ControlPlaneClient:
         finally:
             if on_sent is None:
                 gate.leave()
-        took_s = time.monotonic() - sent_at
-        if on_sent is None:  # without a call, as every request comes here
+        took_s = time.monotonic() - sent_at if on_sent is None else None
+        if took_s is not None:  # without a call, as every request comes here
             times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
             times.sum += took_s
         if answer.status < 400 and not gate.failing:
-            gate.answered(took_s if on_sent is None else None)
+            gate.answered(took_s)
         else:
-            gate.hear(answer, sent_at, took_s if on_sent is None else None, is_stored=is_stored(answer))
+            gate.hear(answer, sent_at, took_s, is_stored=is_stored(answer))
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -261,17 +259,8 @@ class Plane:
         Terminal events in which the plane issues the next commands need `on_sent`: the plane drops that work when the
         request is cut off (protocol/events.md#rust-plane).
         """
-        all_headers = {**self._headers, **headers}
-        return self.client.send(
-            "POST",
-            self.url + path,
-            body,
-            headers=all_headers,
-            gate=self.gate,
-            times=_EVENT_TIMES,
-            is_stored=self.rules.is_stored,
-            **options,
-        )
+        options |= {"headers": {**self._headers, **headers}, "is_stored": self.rules.is_stored}
+        return self.client.send("POST", self.url + path, body, gate=self.gate, times=_EVENT_TIMES, **options)
 
     async def batch_state(self, request_id: str) -> BatchState:
         """Return the state of a batch of events. Python plane only."""
@@ -414,16 +403,16 @@ class Plane:
     # ── registry (protocol/registry.md#registration) ──
 
     async def register(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        return _expect("register", await self._beat("/api/worker/pool/register", dict(body)))
+        return await self._beat("register", dict(body))
 
     async def heartbeat(self, name: str) -> bool:
         """Send a heartbeat. Return False if the plane does not know us (any more): register again."""
-        beat = self._beat("/api/worker/pool/heartbeat", {"name": name})
-        return await if_there(_expected("heartbeat", beat)) is not None
+        return await if_there(self._beat("heartbeat", {"name": name})) is not None
 
-    def _beat(self, path: str, body: JsonValue) -> Awaitable[Response]:
-        limit_s = min(self.client.timeout_s, BEAT_S)
-        return self.client.send("POST", self.url + path, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
+    async def _beat(self, name: str, body: JsonValue) -> Mapping[str, JsonValue]:
+        url, limit_s = f"{self.url}/api/worker/pool/{name}", min(self.client.timeout_s, BEAT_S)
+        sent = self.client.send("POST", url, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
+        return _expect(name, await sent)
 
     async def deregister(self, name: str) -> None:
         """Send DELETE with a body, then POST if DELETE is not allowed; `kind` beside `component_type` is a 422."""
@@ -439,10 +428,6 @@ class Plane:
 
     async def _object(self, method: str, path: str, body: JsonValue = None) -> Mapping[str, JsonValue]:
         return _expect(f"{method} {path}", await self._send(method, path, body))
-
-
-async def _expected(what: str, asked: Awaitable[Response]) -> Mapping[str, JsonValue]:
-    return _expect(what, await asked)
 
 
 async def if_there(asked: Awaitable[T]) -> T | None:
