@@ -17,9 +17,9 @@ import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from measured_process import cpu_s
-from noetl_worker import engine
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.local_run import LocalRun, Withheld, WithholdingTransport
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models import Claimed
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.claim.claim import claim_command

@@ -65,7 +65,7 @@ def cases() -> bytes:
 
 
 def engine(name: str) -> Any:
-    return importlib.import_module("noetl_worker._core" if name == "rust" else "noetl_worker.engine.pure")
+    return importlib.import_module("noetl_worker._core" if name == "rust" else "noetl_worker.engine.pure.lib")
 
 
 def call(engine_name: str, name: str) -> Callable[[], Any]:

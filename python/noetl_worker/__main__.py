@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _ASKS_FOR_COMPLETION = "_NOETL_WORKER_COMPLETE"
 _EXIT_INTERRUPTED = 130
 _OBJECTS_TO_COLLECT = 50_000
+_NOT_FOR_STRUCTLOG = ("rich", "greenlet")
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def _has_shown_version() -> bool:
     from noetl_worker.errors import NoetlWorkerError
 
     try:
-        from noetl_worker.engine import version_line
+        from noetl_worker.engine.chosen import version_line
 
         sys.stdout.write(f"{version_line()}\n")
         sys.stdout.flush()
@@ -79,12 +80,14 @@ def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
 
 
 def _load_structlog() -> None:
-    """Import structlog without rich, which structlog would load for coloured tracebacks that we never print."""
-    sys.modules["rich"] = None  # type: ignore[assignment]
+    """Import structlog without rich and greenlet. It loads what is installed, for coloured tracebacks and greenlets."""
+    for name in _NOT_FOR_STRUCTLOG:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         import structlog  # noqa: F401
     finally:
-        del sys.modules["rich"]
+        for name in _NOT_FOR_STRUCTLOG:
+            del sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from real_verdicts import run_verdicts  # noqa: E402
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port  # noqa: E402
 from noetl_worker.authoring.run_page.page import page_of  # noqa: E402
 from noetl_worker.authoring.run_page.reading import read_run  # noqa: E402
-from noetl_worker.engine import ENGINE  # noqa: E402
+from noetl_worker.engine.chosen import ENGINE  # noqa: E402
 from noetl_worker.models import Dialect  # noqa: E402
 from noetl_worker.settings.settings import load_settings  # noqa: E402
 from noetl_worker.worker.worker import Worker  # noqa: E402

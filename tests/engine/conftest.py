@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import noetl_worker.cases
-import noetl_worker.engine
+import noetl_worker.engine.chosen
 from engine.source_hash import source_hash
 from noetl_worker.pipeline.command import cases
 
@@ -20,7 +20,7 @@ REQUIRE_RUST = "NOETL_WORKER_REQUIRE_RUST"
 def load(name: str) -> Any:
     """Return an engine's module. A Rust engine that should be there and is not is a failure, not a skip."""
     if name == "python":
-        return importlib.import_module("noetl_worker.engine.pure")
+        return importlib.import_module("noetl_worker.engine.pure.lib")
     if os.environ.get(REQUIRE_RUST) == "1":
         core = importlib.import_module("noetl_worker._core")
     else:
@@ -45,16 +45,16 @@ def engines() -> tuple[Any, Any]:
 
 @pytest.fixture
 def chosen(engine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """`noetl_worker.engine` as it is imported where the settings choose this engine, and so `cases`, `envelope` and
+    """`engine.chosen` as it is imported where the settings choose this engine, and so `cases`, `envelope` and
     `redaction`; no table is kept from another one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(noetl_worker.engine.VARIABLE, request.node.callspec.params["engine"])
+        patch.setenv(noetl_worker.engine.chosen.VARIABLE, request.node.callspec.params["engine"])
         import_again()
-        assert noetl_worker.engine.decide is engine.decide
+        assert noetl_worker.engine.chosen.decide is engine.decide
         yield engine
     import_again()
 
 
 def import_again() -> None:
-    for module in (noetl_worker.engine, cases, noetl_worker.cases):
+    for module in (noetl_worker.engine.chosen, cases, noetl_worker.cases):
         importlib.reload(module)

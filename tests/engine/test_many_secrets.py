@@ -18,7 +18,7 @@ import pytest
 from engine import hazards
 from fuzz import plain_search
 from holds import HOLDS_TIMES
-from noetl_worker.engine import pure
+from noetl_worker.engine.pure import lib as pure
 from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.known import KnownSecrets
 from noetl_worker.text.secrets.redaction import redact_value

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from engine.vectors import vectors
-from noetl_worker.engine import pure
 from noetl_worker.engine.pure import code_points
+from noetl_worker.engine.pure import lib as pure
 from noetl_worker.errors import ConditionError
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import noetl_worker
-from noetl_worker import engine
-from noetl_worker.engine import load_engine
+from noetl_worker.engine import chosen as engine
+from noetl_worker.engine.chosen import load_engine
 from noetl_worker.errors import ConfigurationError, EnginePanic, EngineUnavailable, SettingsError
 from noetl_worker.testing import arun_tool
 from patience import PATIENCE_S
@@ -109,7 +109,7 @@ def test_mixed_install_is_an_error_that_names_both_versions(monkeypatch: pytest.
 
 def test_environment_chooses_for_the_process() -> None:
     code = (
-        "from noetl_worker import engine\n"
+        "from noetl_worker.engine import chosen as engine\n"
         "print(engine.ENGINE, engine.SOURCE_HASH, engine.decode_notification.__module__)"
     )
     answer = in_fresh_python(code, NOETL_WORKER_ENGINE="python")
@@ -120,7 +120,9 @@ def test_environment_chooses_for_the_process() -> None:
 
 @pytest.mark.rust
 def test_rust_engine_is_really_loaded(engines: tuple[Any, Any]) -> None:
-    answer = in_fresh_python("from noetl_worker import engine; print(engine.ENGINE)", NOETL_WORKER_ENGINE="rust")
+    answer = in_fresh_python(
+        "from noetl_worker.engine import chosen as engine; print(engine.ENGINE)", NOETL_WORKER_ENGINE="rust"
+    )
     assert answer.stdout.split() == ["rust"], answer.stderr
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from noetl_worker.engine import fit_result
+from noetl_worker.engine.chosen import fit_result
 from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.known import KnownSecrets

@@ -49,7 +49,7 @@ def in_parallel(options: argparse.Namespace, seed: str) -> int:
 
 
 def run(seed: str, seconds: float | None, cases: int | None) -> int:
-    pure = importlib.import_module("noetl_worker.engine.pure")
+    pure = importlib.import_module("noetl_worker.engine.pure.lib")
     rust = importlib.import_module("noetl_worker._core")
     started, done = time.monotonic(), 0
     seen: Counter[str] = Counter()

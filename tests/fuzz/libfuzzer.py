@@ -16,7 +16,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "python")]
 
 with atheris.instrument_imports(include=["noetl_worker"]):
     from engine import hazards
-    from noetl_worker.engine import load_engine, pure
+    from noetl_worker.engine.chosen import load_engine
+    from noetl_worker.engine.pure import lib as pure
     from noetl_worker.models import FitRules
 
 

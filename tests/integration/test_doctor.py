@@ -16,9 +16,9 @@ from closed_port import closed_port
 from integration.findings import by_check, not_fine, nowhere, settings
 from integration.house import house
 from integration.processes import command_line, typed, until
-from noetl_worker import engine
 from noetl_worker.cli.doctor import Finding, State, examine, machine, outbox, variables
 from noetl_worker.cli.views.findings import print_findings
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models import Dialect, Report
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox

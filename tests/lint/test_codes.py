@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("yaml")
 from dev.test_playbook import WRONG
-from noetl_worker import engine
 from noetl_worker.authoring.lint.codes import CODES, GROUPS, HEAD, Code
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.authoring.lint.page import page
+from noetl_worker.engine import chosen as engine
 from noetl_worker.tools.registry import Registry
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ OF_THE_MACHINE: Final = frozenset(
 EXPANDS: Final = "expanduser"
 """A method of any path."""
 BOUND: Final = {
-    "python/noetl_worker/engine/__init__.py": (1, "the engine is chosen once: its functions are imported by name"),
+    "python/noetl_worker/engine/chosen.py": (1, "the engine is chosen once: its functions are imported by name"),
     "python/noetl_worker/tools/python/python_command.py": (1, "the template process: its variables are its commands'"),
     "tests/faults/inside/sitecustomize.py": (3, "a worker process starts with it: it is told there what to change"),
     "tests/holds.py": (1, "what the Makefile says to the run"),

@@ -20,7 +20,7 @@ READERS = {
     "cli/dev.py": "hands it to the settings",
     "cli/doctor/examination.py": "names what is no setting",
     "cli/doctor/machine.py": "says which engine is chosen",
-    "engine/__init__.py": "is chosen when it is imported, before there are settings",
+    "engine/chosen.py": "is chosen when it is imported, before there are settings",
     "process/handed_down.py": "a socket and a parent, from the supervisor",
     "process/sealed_environment.py": "takes the environment out of what others may read",
     "__main__.py": "completion",

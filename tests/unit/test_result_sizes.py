@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.engine import ENGINE
+from noetl_worker.engine.chosen import ENGINE
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.report.events import CommandEvents

@@ -15,7 +15,7 @@ import pytest
 
 import noetl_worker
 from integration.processes import environment
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import SettingsError
 from noetl_worker.remote.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, environment_for_workers, load_settings, read_settings
@@ -261,7 +261,8 @@ def test_engine_is_chosen_by_a_flag_and_by_dotenv_too(how: str, tmp_path: Path) 
     program = f"""
 from noetl_worker.settings.settings import load_settings
 load_settings(flags={flags!r})
-from noetl_worker import cli, engine
+from noetl_worker import cli
+from noetl_worker.engine import chosen as engine
 from noetl_worker.worker import worker_process
 print(engine.ENGINE)
 """

@@ -42,7 +42,7 @@ _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters", "packages": "p
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from noetl_worker.engine import version_line
+        from noetl_worker.engine.chosen import version_line
 
         say(version_line())
         raise typer.Exit

@@ -14,7 +14,7 @@ def notice_missing_engine() -> None:
     """Import the engine. Print its warning the first time, and remember that in the state directory."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        from noetl_worker import engine  # noqa: F401
+        from noetl_worker.engine import chosen as engine  # noqa: F401
     if caught and _is_first_time():
         say(str(caught[0].message), err=True)
 

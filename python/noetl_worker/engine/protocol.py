@@ -103,7 +103,7 @@ class CompiledCases(Protocol):
 
 
 class Engine(Protocol):
-    """The module `noetl_worker.engine.pure` or `noetl_worker._core`."""
+    """The module `noetl_worker.engine.pure.lib` or `noetl_worker._core`."""
 
     def decode_notification(self, data: bytes) -> Envelope:
         """Decode a command notification.

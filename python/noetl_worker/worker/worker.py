@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 import nats
 import structlog
 
-from noetl_worker import __version__, engine
+from noetl_worker import __version__
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import AuthRefused, ControlPlaneError, JetStreamError, WorkerBroken
 from noetl_worker.models.slots import WAITING_PER_SLOT, Slots
 from noetl_worker.models.stopping import StopLevel, Stopping

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from noetl_worker import engine
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models.slots import WAITING_PER_SLOT
 from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process import confinement, landlock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 from noetl_worker.models.marks import Marks
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.engine.protocol import CompiledCases, PendingMatch
 from noetl_worker.engine.pure.case import parse_action
 from noetl_worker.errors import ConditionError, NoetlWorkerError

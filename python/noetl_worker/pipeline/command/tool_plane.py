@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import DocumentError, ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import FitRules, SecretTexts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models.notification import Envelope
 
 __all__ = ["decode_notification"]

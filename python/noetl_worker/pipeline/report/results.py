@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import DocumentError, ServerRefused
 from noetl_worker.models.case import CaseDecision, Exit, Fail, SetVar
 from noetl_worker.models.command import Command

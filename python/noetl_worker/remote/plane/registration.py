@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from noetl_worker import __version__, engine
+from noetl_worker import __version__
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from noetl_worker import engine
 from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
 from noetl_worker.engine.pure.secrets import Secrets
 from noetl_worker.engine.pure.wrapped import with_lines
@@ -54,6 +53,8 @@ def redact_text(text: str, known: Known = ()) -> str:
     Replaces known secrets of at least four characters, texts in the form of a credential (Bearer and Basic headers,
     JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL), and the value of `password=...`.
     """
+    import noetl_worker.engine.chosen as engine  # late: a bridge's own log lines do without it
+
     texts = _texts(known)
     return engine.redact_text(text, texts.anywhere, texts.in_messages)
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from noetl_worker import engine
 from noetl_worker.authoring.dev.database import insert_into
 from noetl_worker.authoring.dev.kept.runs import KeptRow
 from noetl_worker.authoring.dev.orchestration.execution import Execution
@@ -15,6 +14,7 @@ from noetl_worker.authoring.dev.orchestration.playbook import parse_yaml
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models.fit import FitRules
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.text.json_text import dumps, embed, loads

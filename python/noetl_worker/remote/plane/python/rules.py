@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker import engine
+from noetl_worker.engine import chosen as engine
 from noetl_worker.models.claim import AlreadyFinished, ClaimAnswer, HeldByOther, HeldByThisWorker, RetryLater
 from noetl_worker.models.command import Command, LoopPosition
 from noetl_worker.models.fit import MAX_RESULT_BYTES, FitRules, FittedResult

@@ -1,0 +1,124 @@
+"""The engine that was chosen for this process.
+
+Only this module chooses the engine. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not
+installed) or `python`. A whole module is chosen, never single functions, so the two engines cannot mix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import warnings
+from typing import Final, cast
+
+from noetl_worker import __version__
+from noetl_worker.engine.protocol import CaseMatch, CompiledCases, Engine, PendingMatch
+from noetl_worker.errors import EngineUnavailable, SettingsError
+
+__all__ = [
+    "ENGINE",
+    "SOURCE_HASH",
+    "CaseMatch",
+    "CompiledCases",
+    "PendingMatch",
+    "compile_cases",
+    "decide",
+    "decode_notification",
+    "evaluate",
+    "find_marks",
+    "fit_result",
+    "load_engine",
+    "redact_text",
+    "require",
+    "version_line",
+]
+
+VARIABLE: Final = "NOETL_WORKER_ENGINE"
+
+
+def load_engine(choice: str) -> tuple[str, Engine]:
+    """Return (name, module) for a choice of `auto`, `rust` or `python`.
+
+    Raises:
+        SettingsError: `choice` is another word.
+        EngineUnavailable: `rust` was chosen and is not installed, or the Rust engine has another version; the latter
+            is an error under `auto` too, because a mixed install is a broken one.
+    """
+    if choice not in ("auto", "rust", "python"):
+        raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
+    if choice == "python":
+        return "python", _pure()
+    try:
+        core = importlib.import_module("noetl_worker._core")
+    except ImportError as error:
+        if choice == "rust":
+            raise EngineUnavailable(
+                f"{VARIABLE}=rust, but the Rust engine cannot be imported: {error}. {_fix()}"
+            ) from error
+        if sys.implementation.name == "cpython" and not _is_pure_by_choice():
+            warnings.warn(
+                f"noetl-worker runs on its Python engine: no Rust engine for {_platform()} ({error}). {_fix()} "
+                f"Set {VARIABLE}=python to accept it without this warning.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return "python", _pure()
+    found = getattr(core, "__version__", "unknown")
+    if found != __version__:
+        raise EngineUnavailable(
+            f"the Rust engine is version {found}, the package is {__version__}: a mixed install. Reinstall with "
+            f"`pip install --force-reinstall noetl-worker=={__version__}` or remove {core.__file__}"
+        )
+    return "rust", cast(Engine, core)
+
+
+def require(choice: str) -> None:
+    """Check that settings read after the import do not ask for the other engine.
+
+    Raises:
+        SettingsError: `choice` is the other engine.
+    """
+    if choice not in ("auto", ENGINE):
+        wanted = f"auto, or {ENGINE}: that engine was imported before these settings were read"
+        raise SettingsError(VARIABLE, choice, wanted)
+
+
+def _is_pure_by_choice() -> bool:
+    """Return True if the package was built without a Rust engine on purpose (`NOETL_WORKER_BUILD=pure`)."""
+    return os.path.exists(f"{os.path.dirname(__file__)}/pure_by_choice")  # noqa: PTH110, PTH120
+
+
+def _pure() -> Engine:
+    return cast(Engine, importlib.import_module("noetl_worker.engine.pure.lib"))
+
+
+def _platform() -> str:
+    return f"{sys.implementation.name} {platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def _fix() -> str:
+    return "To build it in a clone, with Rust on PATH (https://rustup.rs): `NOETL_WORKER_BUILD=rust pip install .`."
+
+
+_name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")
+
+ENGINE: Final[str] = _name
+"""The engine's name: `rust` or `python`. `--version`, the start log line, a metric and the registration have it too."""
+
+SOURCE_HASH: Final[str | None] = getattr(_module, "SOURCE_HASH", None)
+"""Hash of the Rust sources that the extension was built from; None on the Python engine."""
+
+compile_cases = _module.compile_cases
+decide = _module.decide
+decode_notification = _module.decode_notification
+evaluate = _module.evaluate
+find_marks = _module.find_marks
+fit_result = _module.fit_result
+redact_text = _module.redact_text
+
+
+def version_line() -> str:
+    """Return what `--version` prints."""
+    return f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})"
