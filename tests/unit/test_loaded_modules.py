@@ -38,6 +38,9 @@ main()
 """
 
 
+_NOT_IN_A_BRIDGE: Final = ("noetl_worker.engine.chosen", "noetl_worker._core", "noetl_worker.remote.plane", "anyio")
+
+
 def loaded_by(command: str, folder: Path) -> set[str]:
     words, names = command.split(), folder / "names"
     asked = {}
@@ -63,3 +66,9 @@ def test_command_loads_no_more_than_it_needs(command: str, tmp_path: Path) -> No
     assert sorted(loaded & set(unwanted)) == []
     own = sorted(name for name in loaded if name.startswith("noetl_worker.") and ".engine" not in name)  # either engine
     assert len(own) <= most, own
+
+
+def test_bridge_loads_no_engine_and_nothing_of_a_plane() -> None:
+    code = "import sys; from noetl_worker.bridge import bridge_process; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True)
+    assert sorted(set(answer.stdout.split()) & set(_NOT_IN_A_BRIDGE)) == []

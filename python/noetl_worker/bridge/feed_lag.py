@@ -6,7 +6,6 @@ import asyncio
 from typing import Final
 
 import structlog
-from prometheus_client.parser import text_string_to_metric_families
 
 from noetl_worker.bridge import metrics
 from noetl_worker.errors import ControlPlaneError, JetStreamError
@@ -14,6 +13,7 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream.api import ask_if_there
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.transport.opening import open_transport
+from noetl_worker.remote.transport.transport import Transport
 from noetl_worker.settings.settings import Settings
 
 _SHARD_LAG: Final = "ehdb_feed_shard_lag"
@@ -35,19 +35,23 @@ class FeedLag:
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        transport = open_transport(self._settings, max_connections=1)
+        transport = open_transport(self._settings, max_connections=1) if self._url else None
         try:
             while True:
                 await self._look_at_jetstream()
-                if self._url:
-                    try:
-                        answer = await transport.send("GET", self._url, {}, None, _TIMEOUT_S)
-                        self._note(answer.body.decode(errors="replace"))
-                    except (ControlPlaneError, ValueError) as error:  # ValueError: the answer is not metrics
-                        self._log(str(error))
+                if transport is not None:
+                    await self._look_at_feed(transport)
                 await asyncio.sleep(self._settings.lag_poll_interval_s)
         finally:
-            await transport.close()
+            if transport is not None:
+                await transport.close()
+
+    async def _look_at_feed(self, transport: Transport) -> None:
+        try:
+            answer = await transport.send("GET", self._url, {}, None, _TIMEOUT_S)
+            self._note(answer.body.decode(errors="replace"))
+        except (ControlPlaneError, ValueError) as error:  # ValueError: the answer is not metrics
+            self._log(str(error))
 
     async def _look_at_jetstream(self) -> None:
         if not self._connection.is_connected:
@@ -61,6 +65,8 @@ class FeedLag:
         metrics.JETSTREAM_LAG.set(float((info.get("num_pending") or 0) + (info.get("num_ack_pending") or 0)))
 
     def _note(self, text: str) -> None:
+        from prometheus_client.parser import text_string_to_metric_families
+
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == _SHARD_LAG:

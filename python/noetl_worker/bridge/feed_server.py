@@ -22,6 +22,7 @@ from noetl_worker.bridge.peer import keep_alive
 from noetl_worker.bridge.record import FeedRecord, NotARecord, read_record
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.outage import Outage
+from noetl_worker.observability.probe_server import listening_at
 
 MOST_CONNECTIONS: Final = 64
 _ACK_BYTES: Final = 8
@@ -54,12 +55,13 @@ class FeedServer:
     async def open(self, host: str, port: int) -> None:
         """Listen. Raise SettingsError if the address is taken."""
         try:
+            listening = listening_at(host, port)  # a loop's own look-up of the address starts threads
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: FeedConnection(self), host, port, backlog=MOST_CONNECTIONS
+                lambda: FeedConnection(self), sock=listening, backlog=MOST_CONNECTIONS
             )
         except OSError as error:
             raise SettingsError("--publish", f"{host}:{port}", f"a free address ({error})") from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = listening.getsockname()[1]
         log.info("bridge_listening", host=host, port=self.port)
 
     def stop(self) -> None:

@@ -56,7 +56,7 @@ class ProbeServer:
         """
         host, _, port = bind.rpartition(":")
         try:
-            listening = listening_socket() or _listening_at(host.strip("[]"), int(port))
+            listening = listening_socket() or listening_at(host.strip("[]"), int(port))
         except OSError as error:
             advice = f"a free address ({error}); empty switches it off"
             raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
@@ -136,7 +136,7 @@ def _is_own_name(host: str) -> bool:
     return name in ("localhost", own, own.partition(".")[0]) or _address(name.strip("[]")) is not None
 
 
-def _listening_at(host: str, port: int) -> socket.socket:
+def listening_at(host: str, port: int) -> socket.socket:
     """Open the listening socket. `::` means every address of both families, if the machine has both."""
     if ":" not in host:
         return socket.create_server((host, port))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -38,6 +37,8 @@ def end_with_parent() -> bool:
     if parent is None:
         return False
     if sys.platform == "linux":
+        import ctypes  # late: of the processes that bind probes, only this kind needs it
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):  # the supervisor ended before the prctl call
         sys.exit(0)

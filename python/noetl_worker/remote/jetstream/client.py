@@ -13,7 +13,6 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import anyio
 import nats.js.client
 import nats.js.manager
 import nats.js.object_store
@@ -174,8 +173,8 @@ class Client(LibraryClient):
             netloc = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             await connect_to_server(s if is_web else replace(s, uri=s.uri._replace(netloc=netloc)))
 
-        with anyio.fail_after(self.options["connect_timeout"]):
-            await self.names.connected(s.uri.hostname, port, connect)
+        connecting = self.names.connected(s.uri.hostname, port, connect)
+        await asyncio.wait_for(connecting, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Log in, and turn any failure into one that the library retries. Other errors silently end its reconnecting.
