@@ -39,7 +39,10 @@ MODULES = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Author:
-    """A directory with an environment whose `.pth` attacks, and a program that does so and then is an interpreter."""
+    """A directory with an environment whose `.pth` attacks, and a program that does so and then is an interpreter.
+
+    `warm` is such an environment whose program no command can change, so that it has a template.
+    """
 
     def __init__(self, user: str) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="author-"))
@@ -53,12 +56,22 @@ class Author:
         self.program.write_text(f'#!/bin/sh\n{own} -I {attack}\nexec {own} "$@"\n')
         self.program.chmod(0o755)
         self.environment = self.directory / "environment"
-        modules = self.environment / "lib" / MODULES / "site-packages"
-        modules.mkdir(parents=True)
-        (self.environment / "bin").mkdir()
+        self.apart = Path(tempfile.mkdtemp(prefix="apart-"))
+        self.apart.chmod(0o755)
+        self.warm = self.apart / "warm"
+        for environment in (self.environment, self.warm):
+            modules = environment / "lib" / MODULES / "site-packages"
+            modules.mkdir(parents=True)
+            (environment / "bin").mkdir()
+            (environment / "pyvenv.cfg").write_text(f"home = {Path(own).resolve().parent}\n")
+            (modules / "attack.pth").write_text(f"import sys; exec(open({str(attack)!r}).read(), {{}})\n")
         (self.environment / "bin/python").symlink_to(Path(own).resolve())
-        (self.environment / "pyvenv.cfg").write_text(f"home = {Path(own).resolve().parent}\n")
-        (modules / "attack.pth").write_text(f"import sys; exec(open({str(attack)!r}).read(), {{}})\n")
+        shutil.copy(Path(own).resolve(), self.warm / "bin/python3")
+        (self.warm / "bin/python").symlink_to("python3")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.directory)
+        shutil.rmtree(self.apart)
 
     def steps(self) -> list[dict[str, Any]]:
         """Every way to have it run."""
@@ -72,6 +85,7 @@ class Author:
             {**code, "python": str(self.environment / "bin/python")},
             {**code, "python": str(linked / "bin/python")},
             {**code, "deps": {"venv_path": str(self.environment)}},
+            {**code, "deps": {"venv_path": str(self.warm)}},
         ]
 
     def saw(self) -> dict[str, Any]:
@@ -84,7 +98,7 @@ class Author:
 def author(user: str) -> Iterator[Author]:
     made = Author(user)
     yield made
-    shutil.rmtree(made.directory)
+    made.remove()
 
 
 def said(outcome: dict[str, Any]) -> str:
@@ -104,15 +118,15 @@ def test_interpreter_that_the_operator_has_not_named_is_not_started(author: Auth
 def test_link_to_an_environment_that_is_named_makes_no_other_one_of_it(author: Author, user: str) -> None:
     """A link to a named environment beside another `pyvenv.cfg`."""
     settings = {"pythons": str(author.environment)}
-    _, named, linked, _ = run_as(user, "basic", [("python", one) for one in author.steps()], settings=settings)
+    _, named, linked, *_ = run_as(user, "basic", [("python", one) for one in author.steps()], settings=settings)
     assert named["data"] == linked["data"] == str(author.environment)
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", range(5))
 def test_interpreter_that_is_named_is_confined_before_it_starts(author: Author, step: int, user: str) -> None:
     """A named one that keeps its rights and leaves processes."""
-    named = f"{author.program}:{author.environment}"
+    named = f"{author.program}:{author.environment}:{author.warm}"
     [outcome] = run_as(
         user,
         "basic",
@@ -130,6 +144,7 @@ def test_interpreter_that_is_named_is_confined_before_it_starts(author: Author, 
 CODE = """
 import os, sys
 print(os.environ["KEY"], open("/proc/self/oom_score_adj").read(), auth["a"]["token"])
+print("serve" in open("/proc/self/cmdline").read())
 try:
     open("/proc/self/environ").close()
     result = [sys.executable, n, "read"]
@@ -139,9 +154,11 @@ except PermissionError:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author, user: str) -> None:
+@pytest.mark.parametrize("kind", ["environment", "warm"])
+def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author, kind: str, user: str) -> None:
     """(no attack) Input, variables and credentials, its answer, errors, SIGTERM; its memory is hidden."""
-    (author.environment / "lib" / MODULES / "site-packages/attack.pth").unlink()
+    environment: Path = getattr(author, kind)
+    (environment / "lib" / MODULES / "site-packages/attack.pth").unlink()
     steps = [
         {"code": CODE, "input": {"n": 4}, "env": {"KEY": "K"}, "auth": {"a": {"key": "a", "service": "http"}}},
         {"code": "raise KeyError('x')"},
@@ -152,12 +169,12 @@ def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author,
     good, bad, stopped, large, ended = run_as(
         user,
         "basic",
-        [("python", {**step, "deps": {"venv_path": str(author.environment)}}) for step in steps],
-        settings={"pythons": f"/no/such:{author.environment}"},
+        [("python", {**step, "deps": {"venv_path": str(environment)}}) for step in steps],
+        settings={"pythons": f"/no/such:{environment}"},
         credentials={"a": {"type": "bearer", "token": "t"}},
     )
-    assert good["data"] == [str(author.environment / "bin/python"), 4, "hidden" if user != "root" else "read"]
-    assert good["stdout"].split() == ["K", "1000", "t"]
+    assert good["data"] == [str(environment / "bin/python"), 4, "hidden" if user != "root" else "read"]
+    assert good["stdout"].split() == ["K", "1000", "t", "True"]  # forked from a template
     assert "KeyError" in bad["stderr"]
     assert (stopped["stdout"], stopped["exit_code"]) == ("p\n", -15)
     assert "line 3" in stopped["stderr"]  # where it was at a timeout
@@ -207,7 +224,10 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(author: Author, user: str) -> None:
+@pytest.mark.parametrize("step", [3, 4])
+async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_it(
+    author: Author, step: int, user: str
+) -> None:
     """It reads `/proc/PPID/mem` and outlives its worker."""
     async with house(worker=False) as home:
 
@@ -216,9 +236,10 @@ async def test_interpreter_of_a_step_reads_nothing_of_its_worker_and_ends_with_i
             await home.wait_terminal(issued.event_id)
             return home.terminal_events(issued.event_id)
 
-        async with worker_of(home, user, "basic", NOETL_WORKER_PYTHONS=str(author.environment)) as (worker, _):
+        pythons = f"{author.environment}:{author.warm}"
+        async with worker_of(home, user, "basic", NOETL_WORKER_PYTHONS=pythons) as (worker, _):
             author.worker.write_text(str(worker.pid))
-            refused, *_, named = author.steps()
+            refused, named = author.steps()[0], author.steps()[step]
             assert await ended(refused) == ["command.failed"]
             assert not author.seen.exists()
             assert await ended(named) == ["command.completed"]

@@ -1,13 +1,15 @@
-"""Interpreters for Python code: the worker's own, which is kept warm (`python_template.py`), and those named by
-steps."""
+"""Interpreters for Python code: the worker's own and those named by steps, and the template processes of both
+(`python_template.py`)."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,9 @@ _SCRIPT: Final = str(Path(__file__).with_name("python_template.py"))
 _OPTIONS: Final = ("-I", "-X", "utf8")
 _PYTHONS: Final = "NOETL_WORKER_PYTHONS"
 _CHANNEL: Final = 3
+_NAME: Final = re.compile(r"python3(\.\d+)?")
+_STICKY: Final = 0o1000
+_WRITABLE_BY_OTHERS: Final = 0o022
 
 
 def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
@@ -48,7 +53,29 @@ def _placed(interpreter: str) -> Path:
     return path.parent.resolve() / path.name
 
 
-def once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
+def template_program(interpreter: str) -> tuple[str, int, int] | None:
+    """Return the program for the template of an interpreter, with its inode and time of change; None: it has none.
+
+    A template process is started unconfined, and confines itself before it forks commands. So its program must be
+    one that no command can change, unless a command could change the worker's own as well: only root and the owner
+    of the worker's environment may write it. What a virtual environment adds is loaded by the command alone.
+    """
+    with suppress(OSError):
+        base = Path(interpreter).resolve(strict=True)
+        keepers = {0, Path(sys.prefix).stat().st_uid}
+        if _NAME.fullmatch(base.name) and all(_is_kept_by(keepers, path) for path in (base, *base.parents)):
+            found = base.stat()
+            return str(base), found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _is_kept_by(keepers: set[int], path: Path) -> bool:
+    found = path.stat()
+    is_shared = found.st_mode & _WRITABLE_BY_OTHERS and not found.st_mode & _STICKY
+    return found.st_uid in keepers and not is_shared
+
+
+def started_once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
     """Return a program request for a template: the interpreter of one command, whose own request follows on the
     socket."""
     return {
@@ -66,10 +93,13 @@ class TemplateProcess:
     Args:
         serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty:
             commands are Python code.
+        interpreter: its program. Another than the worker's own loads no packages: each command does so by itself.
     """
 
-    def __init__(self, confinement: Confinement, serving: str = "") -> None:
+    def __init__(self, confinement: Confinement, serving: str = "", interpreter: str = sys.executable) -> None:
         self._confinement = confinement
+        self._interpreter = interpreter
+        self._options = _OPTIONS if interpreter == sys.executable else (*_OPTIONS, "-S")
         self._serving = [serving, json.dumps([path for path in sys.path if path])] if serving else []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -78,8 +108,8 @@ class TemplateProcess:
         try:
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
-                    *_OPTIONS,
+                    self._interpreter,
+                    *self._options,
                     _SCRIPT,
                     "serve",
                     str(control),
@@ -94,7 +124,9 @@ class TemplateProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ToolError(f"cannot start the interpreter {sys.executable!r}: {error}", kind="process") from error
+            raise ToolError(
+                f"cannot start the interpreter {self._interpreter[0]!r}: {error}", kind="process"
+            ) from error
 
     def end(self, seconds: float) -> None:
         """Wait until the template has ended, with all that it started; its control socket is closed. After `seconds` it

@@ -20,6 +20,7 @@ import linecache
 import logging
 import os
 import signal
+import site
 import socket
 import sys
 import threading
@@ -56,7 +57,7 @@ INHERITED = dict(os.environ)
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
-    "environment": "",
+    "executable": "",
     "main_first": False,
     "reads_input_again": False,
     "memory_mb": None,
@@ -70,6 +71,8 @@ AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
 def rehearse() -> None:
     """Do each child's work before the first one is forked. The interpreter then has specialized this code, and a child
     touches half as many pages. It uses no data of a command, and leaves none behind."""
+    for builtin in (site.setquit, site.setcopyright, site.sethelper):  # of an interpreter that was started without site
+        builtin()
     paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
     nothing = {"execution_id": "", "step": "", "env": {**os.environ, "TMPDIR": "/"}, "cwd": "/"}
     for text in REHEARSED * ROUNDS:
@@ -224,8 +227,8 @@ def prepare_process(request: dict[str, Any]) -> None:
         files.append(CONFINEMENT["memory_file"](text))
         os.environ[name] = f"/proc/self/fd/{files[-1]}"
     request["auth_fds"] = tuple(files)
-    if request["environment"]:
-        enter_environment(request["environment"])
+    if request["executable"]:
+        enter_environment(request["executable"])
     python_path = wanted.get("PYTHONPATH", "")
     sys.path[:0] = [request["cwd"], *request["sys_path"], *filter(None, python_path.split(os.pathsep))]
     sys.argv = [FILE_NAME]
@@ -233,20 +236,34 @@ def prepare_process(request: dict[str, Any]) -> None:
         CONFINEMENT["limit_memory"](request["memory_mb"] << 20)
 
 
-def enter_environment(prefix: str) -> None:
-    """Make this process one of a virtual environment of the same interpreter, as if it had been started there."""
-    import site
+def enter_environment(executable: str) -> None:
+    """Make this process one that was started as this interpreter, or as that of a virtual environment of it.
 
+    What the environment runs at a start (`.pth` files, `sitecustomize`) runs here, and never in the template.
+    """
     library = os.path.dirname(os.__file__)  # noqa: PTH120 - as in `python_template.py`
     own = (library, os.path.join(library, "lib-dynload"))  # noqa: PTH118
     sys.path[:] = [path for path in sys.path if path in own or path.endswith(".zip")]
     sys.meta_path[:] = [finder for finder in sys.meta_path if finder.__module__.startswith("_frozen_importlib")]
-    sys.prefix = sys.exec_prefix = prefix
-    sys.executable = prefix + "/bin/python"
-    site.PREFIXES[:] = [prefix]
-    sys.modules.pop("sysconfig", None)  # it has read the prefix
+    sys.executable, prefix = executable, os.path.dirname(os.path.dirname(executable))  # noqa: PTH120
+    sys.prefix, sys.exec_prefix = base = sys.base_prefix, sys.base_exec_prefix
+    site.PREFIXES[:] = base
+    if os.path.exists(prefix + "/pyvenv.cfg"):  # noqa: PTH110
+        sys.prefix = sys.exec_prefix = prefix
+        site.PREFIXES[:] = (prefix, *base) if sees_system_packages(prefix) else (prefix,)
+    for name in ("sysconfig", "sitecustomize"):  # the first has read the prefix
+        sys.modules.pop(name, None)
     for packages in site.getsitepackages():
         site.addsitedir(packages)
+    site.execsitecustomize()
+
+
+def sees_system_packages(prefix: str) -> bool:
+    """Return what `site` reads from the file of a virtual environment."""
+    with open(prefix + "/pyvenv.cfg", encoding="utf-8") as file:  # noqa: PTH123
+        lines = [line.lower().partition("=") for line in file]
+    given = {name.strip(): value.strip() for name, _, value in lines}
+    return given.get("include-system-site-packages", "true") == "true"
 
 
 def make_scope(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Running user Python, and programs, in forked children of a warm template process. This is the worker's side of
 `python_template.py`; commands are confined there.
 
-There is one template, of the worker's own interpreter, started at first use and again after its death. Another
-interpreter is a program of one command. A template that does not answer for 2 s (user code may stop its parent) is
-killed, and commands that had not started by then run in the next one. Each command has a socket for request and
-answer, and two pipes for the output, all three passed to the template, which forks. The answer is JSON and only
-JSON: a pickled one would run the user's code in the worker.
+A runner has one template, started at first use and again after its death. A template that does not answer for 2 s
+(user code may stop its parent) is killed, and commands that had not started by then run in the next one. Each
+command has a socket for request and answer, and two pipes for the output, all three passed to the template, which
+forks. The answer is JSON and only JSON: a pickled one would run the user's code in the worker.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.live_output import lines_of
 from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage_text
-from noetl_worker.tools.python.interpreter import TemplateProcess, once
+from noetl_worker.tools.python.interpreter import TemplateProcess, started_once
 from noetl_worker.tools.python.python_answer import Conversation, PythonAnswer, Request, frame_of, parsed
 from noetl_worker.tools.python.python_template import ANSWER, NOT_STARTED, REQUEST
 
@@ -49,6 +48,7 @@ class PythonRunner:
 
     Args:
         serving: module that the template has loaded and whose `run_command` runs the commands; empty: Python code.
+        interpreter: program of the template.
         memory_events: file in which the kernel counts processes it has killed.
         answer_s: seconds without an answer after which a template process is replaced.
         start_s: seconds for its first answer.
@@ -59,6 +59,7 @@ class PythonRunner:
         *,
         confinement: Confinement = UNCONFINED,
         serving: str = "",
+        interpreter: str = sys.executable,
         memory_events: str | os.PathLike[str] = process.MEMORY_EVENTS,
         answer_s: float = _ANSWER_S,
         start_s: float = _START_S,
@@ -67,6 +68,7 @@ class PythonRunner:
         self._memory_events = memory_events
         self._confinement = confinement
         self._serving = serving
+        self._interpreter = interpreter
         self.scratch: Final = Scratch(confinement)
         self._template: _Template | None = None
         self._supervisors: list[_Template] = []
@@ -77,7 +79,7 @@ class PythonRunner:
         self,
         request: Mapping[str, JsonValue],
         *,
-        interpreter: str = sys.executable,
+        once: str = "",
         timeout_s: float | None = None,
         max_output_bytes: int = process.MAX_OUTPUT_BYTES,
         conversation: Conversation | None = None,
@@ -86,7 +88,7 @@ class PythonRunner:
 
         Args:
             request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
-            interpreter: a CPython 3.9 or newer; another than the worker's own is started for this command alone.
+            once: another interpreter, a CPython 3.9 or newer, which is started for this command alone.
             timeout_s: seconds until SIGTERM, and 2 s later SIGKILL, to the child's process group.
             conversation: takes the command's answers, and may send more requests; `Finished.answer` is None then.
 
@@ -96,11 +98,10 @@ class PythonRunner:
             CancelledError: after the group has been stopped.
         """
         op, frame = b"F", frame_of(request)
-        if interpreter != sys.executable:
-            op, frame = b"E", frame_of(once(interpreter, self._confinement)) + frame
-        return await self._finished(
-            f"the interpreter {interpreter!r}", op, frame, timeout_s, max_output_bytes, conversation
-        )
+        if once:
+            op, frame = b"E", frame_of(started_once(once, self._confinement)) + frame
+        what = f"the interpreter {once or self._interpreter!r}"
+        return await self._finished(what, op, frame, timeout_s, max_output_bytes, conversation)
 
     async def run_program(
         self,
@@ -124,13 +125,32 @@ class PythonRunner:
         request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
         return await self._finished(repr(argv[0]), b"E", frame_of(request), timeout_s, max_output_bytes)
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a command runs in a template of this runner."""
+        return bool(self._busy)
+
+    def beside(self, interpreter: str) -> PythonRunner:
+        """Return a runner with a template of another interpreter, under the same rules."""
+        answer_s, start_s = self._limits_s
+        return PythonRunner(
+            confinement=self._confinement,
+            interpreter=interpreter,
+            memory_events=self._memory_events,
+            answer_s=answer_s,
+            start_s=start_s,
+        )
+
     async def aclose(self) -> None:
+        self.end()
+        await self.scratch.aclose()
+
+    def end(self) -> None:
         """End the template processes. The template itself is last: it ends a supervisor that cannot end by itself."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None
         self._supervisors.clear()
-        await self.scratch.aclose()
 
     async def _finished(
         self,
@@ -168,8 +188,11 @@ class PythonRunner:
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
-            self._template = _Template(TemplateProcess(self._confinement, self._serving), *self._limits_s)
+            self._template = _Template(self._process(), *self._limits_s)
         return self._template
+
+    def _process(self) -> TemplateProcess:
+        return TemplateProcess(self._confinement, self._serving, self._interpreter)
 
     def _supervisor(self) -> _Template:
         """Return an idle supervisor, or a new one. Each runs one command at a time, and ends all that this started."""

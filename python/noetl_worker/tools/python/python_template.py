@@ -1,8 +1,9 @@
 """The template process of the `python` tool, and the child it forks for each command.
 
 It is run by path with `-I`, so it imports only the standard library: user code must not find the worker's own
-modules loaded, and a fork is faster the smaller this process is. The worker's side is `python_runner.py`; the
-protocol:
+modules loaded, and a fork is faster the smaller this process is. An interpreter that is not the worker's own is run
+with `-S` too: nothing of a virtual environment runs before a command has entered it. The worker's side is
+`python_runner.py`; the protocol:
 
 * control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
   (socket of the command, stdout, stderr): fork, for Python code. `E`: likewise, for a program that the request names

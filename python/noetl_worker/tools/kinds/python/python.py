@@ -7,9 +7,10 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -29,9 +30,10 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.sources.script_address import check_script
 from noetl_worker.tools.sources.sources import Sources
 
-if TYPE_CHECKING:  # loaded by the first step that asks for packages
+if TYPE_CHECKING:  # loaded by the first step that needs them
     from noetl_worker.tools.kinds.python.packages.environments import PackageEnvironments
     from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages
+    from noetl_worker.tools.python.other_interpreters import OtherInterpreters
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _BLOCK: Final = "# /// script"
@@ -96,8 +98,9 @@ class PythonConfig:
     cwd: str | None = None
     """Working directory; absent: an empty directory, whose content is removed afterwards."""
     python: str | None = None
-    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm, while others start for each
-    command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name it."""
+    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm. Another
+    that only root or the owner of the worker's environment can change is warm too, at most four at a time; any other
+    starts for each command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name it."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
@@ -169,34 +172,30 @@ class PythonTool:
         self._by_descriptor = confinement.is_on and hasattr(os, "memfd_create")
         self._sources = Sources()
         self._packages: PackageEnvironments | None = None
+        self._interpreters: OtherInterpreters | None = None
 
     async def run(self, config: PythonConfig, context: ToolContext) -> ToolResult:
         code = await self._sources.of_script(config.source, context)
         if not code.strip():
             raise ConfigurationError(_NO_CODE, field="code", tool="python", reason="missing")
         started, wanted = time.monotonic(), config.packages(code)
-        timeout_s, environment = context.timeout_s, ""
+        timeout_s = context.timeout_s
         async with AsyncExitStack() as directories:
             if wanted is None:
                 interpreter = _interpreter(config, context.settings, is_confined=self._confinement.is_on)
             else:
                 deadline = None if timeout_s is None else started + timeout_s
                 kept = self._environments().environment(wanted, config.python, context, deadline)
-                interpreter, environment = await directories.enter_async_context(kept)
+                interpreter = await directories.enter_async_context(kept)
                 timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             rights = await granted(config.auth, context, by_descriptor=self._by_descriptor)
             if rights.files and not self._by_descriptor:
                 rights.write_files(await directories.enter_async_context(self._runner.scratch.directory()))
             scratch = await directories.enter_async_context(self._runner.scratch.directory())
             request = self._request(config, context, code, scratch, rights)
-            if environment:
-                request["environment"] = environment
             try:
-                run = await self._runner.run(
-                    request,
-                    interpreter=interpreter,
-                    timeout_s=timeout_s,
-                    max_output_bytes=config.max_output_bytes,
+                run = await self._runs_in(interpreter)(
+                    request, timeout_s=timeout_s, max_output_bytes=config.max_output_bytes
                 )
             except AnswerTooLong as error:
                 text = f"the result of the Python code is {error} (step {context.command.step!r}): {LESS_ADVICE}"
@@ -213,8 +212,20 @@ class PythonTool:
 
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
+        if self._interpreters is not None:
+            self._interpreters.end()
         await self._runner.aclose()
         await self._sources.aclose()
+
+    def _runs_in(self, interpreter: str) -> Callable[..., Awaitable[process.Finished]]:
+        """Return what runs code in an interpreter."""
+        if interpreter == sys.executable:
+            return self._runner.run
+        if self._interpreters is None:
+            from noetl_worker.tools.python.other_interpreters import OtherInterpreters
+
+            self._interpreters = OtherInterpreters(self._runner)
+        return partial(self._interpreters.run, interpreter)
 
     def _environments(self) -> PackageEnvironments:
         if self._packages is None:

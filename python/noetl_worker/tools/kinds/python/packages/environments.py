@@ -56,11 +56,8 @@ class PackageEnvironments:
     @asynccontextmanager
     async def environment(
         self, wanted: WantedPackages, given: str | None, context: ToolContext, deadline: float | None
-    ) -> AsyncIterator[tuple[str, str]]:
-        """Provide an environment with these packages: the interpreter to run, and the environment that code enters.
-
-        Code of the worker's own interpreter enters it in its warm process (`python_command.py`); the interpreter of
-        another one is started in it, and its code enters none.
+    ) -> AsyncIterator[str]:
+        """Provide an environment with these packages. Give its interpreter.
 
         Args:
             given: the interpreter that the step names.
@@ -79,13 +76,13 @@ class PackageEnvironments:
         lock = store.lock_text(recipe)
         with store.in_use(_key(lock, recipe, interpreter, settings)) as path:
             if path is not None:
-                yield _way_into(path, interpreter)
+                yield str(path / "bin/python")
                 return
         key = await self._build(store, recipe, wanted, interpreter, context, deadline)
         with store.in_use(key) as path:
             if path is None:
                 raise ToolError("the packages were removed while they were installed", kind="process", retryable=True)
-            yield _way_into(path, interpreter)
+            yield str(path / "bin/python")
 
     async def _build(
         self,
@@ -163,12 +160,6 @@ class PackageEnvironments:
             return None
         found = self._known[path] = Interpreter(path, version, "\n".join([version, *rest]))
         return found
-
-
-def _way_into(path: Path, interpreter: Interpreter) -> tuple[str, str]:
-    if interpreter.path == sys.executable:
-        return sys.executable, str(path)
-    return str(path / "bin/python"), ""
 
 
 def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:

@@ -1,0 +1,71 @@
+"""The interpreters that a worker keeps warm for `python` steps beside its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools.process import process
+from noetl_worker.tools.python.interpreter import template_program
+from noetl_worker.tools.python.python_runner import PythonRunner
+
+MOST_WARM: Final = 4
+"""Maximum number of templates beside the worker's own."""
+
+
+class OtherInterpreters:
+    """Runs code in the warm template of an interpreter, which serves every virtual environment of that interpreter.
+
+    Args:
+        own: runs code in the worker's own interpreter, and programs.
+    """
+
+    def __init__(self, own: PythonRunner) -> None:
+        self._own = own
+        self._own_program = Path(sys.executable).resolve()
+        self._warm: dict[tuple[str, int, int], PythonRunner] = {}
+        """Runners by their program, the least recently used first."""
+
+    async def run(
+        self, executable: str, request: Mapping[str, JsonValue], *, timeout_s: float | None, max_output_bytes: int
+    ) -> process.Finished:
+        """Run one command's code to its end, as `PythonRunner.run` does.
+
+        Args:
+            executable: the interpreter to run in, or that of the virtual environment to run in.
+        """
+        runner, once = self._runner(executable), ""
+        if runner is None:
+            runner, once = self._own, executable
+        else:
+            request = {**request, "executable": executable}
+        return await runner.run(request, once=once, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+
+    def end(self) -> None:
+        """End the templates beside the worker's own."""
+        for runner in self._warm.values():
+            runner.end()
+        self._warm.clear()
+
+    def _runner(self, executable: str) -> PythonRunner | None:
+        """Return the runner of a template; None: this interpreter is not kept warm, or all templates are in use."""
+        if Path(executable).resolve() == self._own_program:
+            return self._own
+        program = template_program(executable)
+        if program is None:
+            return None
+        runner = self._warm.pop(program, None) or self._another(program[0])
+        if runner is not None:
+            self._warm[program] = runner
+        return runner
+
+    def _another(self, program: str) -> PythonRunner | None:
+        if len(self._warm) >= MOST_WARM:
+            idle = next((one for one, runner in self._warm.items() if not runner.is_busy), None)
+            if idle is None:
+                return None
+            self._warm.pop(idle).end()
+        return self._own.beside(program)
