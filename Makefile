@@ -150,6 +150,7 @@ performance: $(STAMP) $(PURE_STAMP) $(PEERS_STAMP) ## docs/performance.md: the w
 	$(BIN)/python benches/bench_peers.py $(abspath $(PURE_VENV)/bin/python) $(abspath $(PEERS_VENV)/bin/python)
 	$(BIN)/python benches/bench_kinds.py
 	$(BIN)/python benches/bench_bridge.py
+	$(BIN)/python benches/bench_packages.py
 	$(BIN)/python benches/bench_dev.py
 	$(BIN)/python benches/bench_worker.py write
 

@@ -11,7 +11,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +29,7 @@ PROMISED_SHARE = 0.35
 """CPU of a warm python command, in terms of an interpreter that is started for it (measured: 0.13 to 0.17)."""
 
 PACKAGES_MS = 20.0
-"""CPU that a warm command with packages may take above one without (measured: about 1 ms)."""
+"""CPU that a warm command with packages, or in another interpreter, may take above one without (measured: 2 ms)."""
 
 BASIC = Confinement("basic")
 PYTHON = {"code": "result = {'n': n + 1}", "input": {"n": 1}}
@@ -75,22 +74,40 @@ def test_warm_python_command_costs_less_than_a_started_interpreter() -> None:
     assert min(warm_ms) <= PROMISED_SHARE * min(started_ms), (warm_ms, started_ms)
 
 
-def cpu_with_packages_ms(directory: Path, commands: int) -> float:
-    """CPU of a warm command that imports a package of its own."""
+def python_forms(directory: Path) -> tuple[dict[str, dict[str, object]], ToolSettings]:
+    """A step without packages, one with a package from an index of files, and both in another interpreter."""
     wheel(directory / "wheels", "alpha", "1.0", {"alpha.py": ""})
     config = directory / "uv.toml"
     config.write_text(f'no-index = true\nfind-links = ["{directory / "wheels"}"]\n')
-    settings = ToolSettings(python_packages="wheels", packages_dir=str(directory / "packages"), uv_config=str(config))
-    whole = {**PYTHON, "deps": {"packages": ["alpha"]}}
-    return asyncio.run(cpu_per_command_ms("python", whole, commands, BASIC, settings))
+    other = directory / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--copies", "--without-pip", str(other)], check=True)
+    elsewhere, deps = {"python": str(other / "bin/python3")}, {"deps": {"packages": ["alpha"]}}
+    with_package: dict[str, object] = {**PYTHON, **deps, "code": f"import alpha\n{PYTHON['code']}"}
+    forms: dict[str, dict[str, object]] = {
+        "own": PYTHON,
+        "own, packages": with_package,
+        "another": {**PYTHON, **elsewhere},
+        "another, packages": {**with_package, **elsewhere},
+    }
+    settings = ToolSettings(
+        python_packages="wheels",
+        packages_dir=str(directory / "packages"),
+        uv_config=str(config),
+        pythons=str(other),
+    )
+    return forms, settings
 
 
 @pytest.mark.gates
 @pytest.mark.skipif(uv_program() is None, reason="needs uv")
-def test_warm_command_with_packages_costs_little_more_than_one_without(tmp_path: Path) -> None:
-    without = min(asyncio.run(cpu_per_command_ms("python", PYTHON, 40, BASIC)) for _ in range(3))
-    with_them = min(cpu_with_packages_ms(tmp_path, 40) for _ in range(3))
-    assert with_them <= without + PACKAGES_MS, (with_them, without)
+def test_warm_command_with_packages_or_another_interpreter_costs_little_more(tmp_path: Path) -> None:
+    forms, settings = python_forms(tmp_path)
+    spent_ms: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(3):  # in turns: a busy machine slows all of them
+        for name, config in forms.items():
+            spent_ms[name].append(asyncio.run(cpu_per_command_ms("python", config, 40, BASIC, settings)))
+    least = {name: min(found) for name, found in spent_ms.items()}
+    assert max(least.values()) <= least["own"] + PACKAGES_MS, least
 
 
 def main(tell: Callable[[str], None] = print) -> None:
@@ -98,10 +115,6 @@ def main(tell: Callable[[str], None] = print) -> None:
         for level in (UNCONFINED, BASIC):
             spent_ms = min(asyncio.run(cpu_per_command_ms(kind, config, 300, level)) for _ in range(3))
             tell(f"{kind}, isolation {level.level}: {spent_ms:.2f} ms CPU per warm command, all processes together")
-    if uv_program() is not None:
-        with tempfile.TemporaryDirectory() as directory:
-            spent_ms = min(cpu_with_packages_ms(Path(directory), 300) for _ in range(3))
-        tell(f"python with packages, isolation basic: {spent_ms:.2f} ms CPU per warm command, all processes together")
     tell(f"an interpreter that is started and does nothing: {cpu_of_a_started_interpreter_ms(100):.2f} ms CPU")
 
 

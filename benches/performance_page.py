@@ -13,6 +13,7 @@ PEERS: Final = Path(__file__).with_name("peers.json")
 KINDS: Final = Path(__file__).with_name("kinds.json")
 HTTP: Final = Path(__file__).with_name("http.json")
 BRIDGE: Final = Path(__file__).with_name("bridge.json")
+PACKAGES: Final = Path(__file__).with_name("packages.json")
 DEV: Final = Path(__file__).with_name("dev.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
@@ -115,17 +116,22 @@ _HTTP_PARTS: Final = {
     "the plane: events in its form, the gate, requests": ("plane", "transport", "outbox", "json_text"),
     "the standard library": ("python",),
 }
+_PYTHON_FORMS: Final = {
+    "own": "the worker's own, no packages",
+    "own, packages": "the worker's own, a package",
+    "another": "another, no packages",
+    "another, packages": "another, a package",
+}
 _REMEMBERED: Final = """A worker remembers the
 commands that it finished for two to four ack_waits, to answer repeated messages without a claim: 110 bytes each, 16 to
 32 MB at 2,400 commands/s and an ack_wait of 30 s. These runs are too short to show it."""
 
 
 def load() -> dict[str, Any]:
-    """Of the worker, and of runs of their own: under `peers` of those beside it, under `by_kind` of each kind, under
-    `http` of that one, under `bridge` of a bridge, under `dev` of a playbook on a laptop."""
-    files = (FIGURES, PEERS, KINDS, HTTP, BRIDGE, DEV)
-    found, peers, by_kind, http, bridge, dev = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    return {**found, "peers": peers, "by_kind": by_kind, "http": http, "bridge": bridge, "dev": dev}
+    """Of the worker, and under a name of its own each run that is not of its figures."""
+    others = {"peers": PEERS, "by_kind": KINDS, "http": HTTP, "bridge": BRIDGE, "packages": PACKAGES, "dev": DEV}
+    found = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return {**found, **{name: json.loads(file.read_text(encoding="utf-8")) for name, file in others.items()}}
 
 
 def rounded(value: Any) -> Any:
@@ -173,6 +179,7 @@ def document(found: Mapping[str, Any]) -> str:
             "A noop's result comes with its claim, which grows too.",
         ),
         *_kinds(tables["kinds"]),
+        *_python_forms(found["packages"]),
         *_traces(found["traces"]),
         *_peers(found["peers"]),
         *_by_kind(found["by_kind"]),
@@ -533,13 +540,36 @@ PROCESS_COSTS: Final = (
     "",
     "* `python`: 0.6 ms for fork and end of an interpreter (170 mappings, 17 MB; a third is asyncio, loaded before),",
     "  0.9 ms for 290 copied pages, 0.2 ms for the process above it, 0.4 ms for the tool.",
-    "* `python` with `deps.packages`, warm: 1 ms more (`python benches/bench_tools.py`).",
     "* `shell`: 1 ms for `sh`. Of this glibc takes 0.65 ms in a virtual machine (80 CPUID calls); a program without C",
     "  library takes 80 µs.",
     "* A directory that was left unchanged is used again. To remove one takes 0.5 to 4 ms here, where TMPDIR discards",
     "  what it frees (`mount -o discard`), and 2 µs on a tmpfs.",
 )
 """Not of the page's own runs: counted with perf and /proc."""
+
+
+def _python_forms(found: Mapping[str, Any]) -> list[str]:
+    rows = found["cpu_ms"]
+    return [
+        "## Packages of a `python` step",
+        "",
+        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}), "
+        f"in turns: the first run in a new worker, which resolves and installs from an index of files, and each of "
+        f"{found['later']} later ones, the second on. All processes together, the least of {found['rounds']} rounds.",
+        "",
+        *_table(
+            ["interpreter", "first run, CPU, ms", "later, CPU, ms", "more than without"],
+            (
+                [words, *(_number(rows[name][run]) for run in ("first", "later")), _more(rows, name)]
+                for name, words in _PYTHON_FORMS.items()
+            ),
+        ),
+        "",
+    ]
+
+
+def _more(rows: Mapping[str, Mapping[str, float]], name: str) -> str:
+    return "–" if name == "own" else f"{_number(rows[name]['later'] - rows['own']['later'])} ms"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
