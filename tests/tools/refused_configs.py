@@ -442,7 +442,10 @@ ARTIFACT: list[tuple[dict[str, Any], str]] = [
         "'compress' is for files and http; the control plane packs its results by itself",
     ),
     ({"uri": "file://other/x"}, "artifact: 'file://other/x' names the host 'other'; write file:///absolute/path"),
-    ({"uri": "http://"}, "artifact: uri 'http://' is no address: it has no host"),
+    (
+        {"uri": "http://"},
+        "artifact: uri 'http://' is no address: an address starts with http:// or https:// and a host",
+    ),
     (
         {"action": "put", "data": 1, "uri": "noetl://x"},
         "artifact: the control plane names its references: put without 'uri', and give 'name'",

@@ -445,7 +445,7 @@ def test_the_workers_settings_say_where_a_server_is(
         ),
         (
             {"endpoint": "mcp.test"},
-            "mcp: endpoint 'mcp.test' is no address: it starts with http:// or https:// and a host",
+            "mcp: endpoint 'mcp.test' is no address: an address starts with http:// or https:// and a host",
         ),
     ],
 )

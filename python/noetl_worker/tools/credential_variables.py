@@ -16,6 +16,7 @@ from noetl_worker.text.json_text import dumps, loads
 from noetl_worker.text.secrets.auth_alias import alias_of
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import first_given
+from noetl_worker.tools.policy import ConfigPlace
 
 _ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
 _AWS: Final = {
@@ -120,30 +121,18 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
 
     `key` is an alias even without `source`, as fixtures write it: no entry has a value under that name.
     """
+    where = ConfigPlace("python", f"auth: {name!r}", f"auth.{name}")
     if not isinstance(entry, Mapping):
-        raise ConfigurationError(
-            f"auth: {name!r} must be an alias or an object, not {type(entry).__name__}",
-            field=f"auth.{name}",
-            tool="python",
-        )
-    alias = alias_of(entry) or entry.get("key")
+        raise where.wrong(f" must be an alias or an object, not {type(entry).__name__}")
+    alias, source = alias_of(entry) or entry.get("key"), entry.get("source")
     if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
-        raise ConfigurationError(
-            f"auth: {name!r}: 'key' must be the alias of a credential", field=f"auth.{name}", tool="python"
-        )
-    if entry.get("source") not in (None, "credential", "inline"):
-        raise ConfigurationError(
-            f"auth: {name!r}: source {entry['source']!r} is not supported; use credential",
-            field=f"auth.{name}.source",
-            tool="python",
-        )
-    if alias is None and entry.get("source") == "credential":
-        raise ConfigurationError(
-            f"auth: {name!r} needs 'key': the alias of a credential", field=f"auth.{name}", tool="python"
-        )
-    return None if alias is None else str(alias), str(
-        entry.get("service") or entry.get("tool") or entry.get("type") or ""
-    )
+        raise where.wrong(": 'key' must be the alias of a credential")
+    if source not in (None, "credential", "inline"):
+        raise where.wrong(f": source {source!r} is not supported; use credential", "source")
+    if alias is None and source == "credential":
+        raise where.wrong(" needs 'key': the alias of a credential")
+    service = entry.get("service") or entry.get("tool") or entry.get("type") or ""
+    return None if alias is None else str(alias), str(service)
 
 
 def _password_file(password: str) -> str:

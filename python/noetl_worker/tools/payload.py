@@ -33,6 +33,11 @@ def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
     return value.encode() if isinstance(value, str) else dumps(value)
 
 
+def text_or_json(value: JsonValue) -> str:
+    """Return text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
 def as_value(data: bytes | None) -> JsonValue:
     """Return parsed JSON, other text unchanged, other bytes as {"base64": ..., "size": ...}."""
     content = data or b""
@@ -83,7 +88,7 @@ def as_headers(headers: Mapping[str, JsonValue]) -> dict[str, str] | None:
     for name, value in headers.items():
         if value is None:
             continue
-        text = value if isinstance(value, str) else dumps(value).decode()
+        text = text_or_json(value)
         if any(mark in f"{name}{text}" for mark in "\r\n") or not name.strip() or ":" in name:
             raise ConfigurationError(
                 f"header {name!r} has a line break or a colon where none may be", field="headers", tool="nats"

@@ -46,6 +46,10 @@ class ConfigPlace(NamedTuple):
         path = ".".join(filter(None, (self.field, name)))
         return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
 
+    def part(self, name: str) -> ConfigPlace:
+        """Return a part of this one that texts name by its path: `retry.on_error`."""
+        return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
+
     def below(self, name: str) -> ConfigPlace:
         """Return a part of this one that texts do not name."""
         return self._replace(field=f"{self.field}.{name}")
@@ -131,8 +135,8 @@ def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, Js
 
 def choose(
     rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
-) -> tuple[bool, Action | None]:
-    """Return (True if a rule held, its action). `warn` is called with the reason why a rule could not hold."""
+) -> Action | None:
+    """Return the action of the first rule that holds. `warn` is called with the reason why a rule could not hold."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
             warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
@@ -143,8 +147,8 @@ def choose(
             warn(str(error))
             continue
         if holds:
-            return True, rule.action
-    return False, None
+            return rule.action
+    return None
 
 
 def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValue]) -> bool:

@@ -11,21 +11,10 @@ import structlog
 from noetl_worker.errors import JetStreamError
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
+from noetl_worker.remote.jetstream import comparison
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
 from noetl_worker.remote.jetstream.client import Client
-from noetl_worker.remote.jetstream.comparison import (
-    NANOSECONDS,
-    ComparedField,
-    config_filters,
-    dead_letter_rows,
-    durable_rows,
-    new_durable,
-    new_stream,
-    patched,
-    pause_left_s,
-    rows_of_stream,
-    stream_rows,
-)
+from noetl_worker.remote.jetstream.comparison import NANOSECONDS, ComparedField
 from noetl_worker.remote.jetstream.start_notes import BUCKET, ensure_bucket
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.settings import Settings
@@ -69,7 +58,7 @@ class Durable:
         """Log what the stream lacks. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
         if self.stream_config is None:
             return
-        rows = rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
+        rows = comparison.rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
         _warn("stream_differs", self.stream, rows)
 
 
@@ -126,7 +115,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
     info = found.durable_info
     if info is None:
         info = await _make_durable(client, found, settings)
-    rows = durable_rows(info, settings)
+    rows = comparison.durable_rows(info, settings)
     fatal = [row for row in rows if row.is_fatal and not row.agrees]
     if fatal:
         raise JetStreamError(_refusal(found, fatal[0], settings))
@@ -166,7 +155,7 @@ async def ensure_stream(client: Client, settings: Settings) -> tuple[str, Mappin
     if info is None:
         await _make_stream(client, stream, settings)
         info = await ask(client, f"STREAM.INFO.{stream}")
-    _warn("stream_differs", stream, stream_rows(info["config"], settings))
+    _warn("stream_differs", stream, comparison.stream_rows(info["config"], settings))
     return stream, info["config"]
 
 
@@ -175,7 +164,7 @@ def _warn_of_dead_letters(found: Found) -> None:
         error = found.dead_letters_unknown
         log.warning("dead_letter_stream_unknown", subject=DEAD_LETTER_SUBJECT, error=error)
     elif found.dead_letters is not None:
-        rows = dead_letter_rows(found.dead_letters.config)
+        rows = comparison.dead_letter_rows(found.dead_letters.config)
         _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
 
 
@@ -219,7 +208,7 @@ def use_stream_text(owner: str) -> str:
 
 
 async def _make_stream(client: Client, name: str, settings: Settings) -> dict[str, Any]:
-    config = new_stream(name, settings)
+    config = comparison.new_stream(name, settings)
     try:
         made = await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
@@ -235,7 +224,7 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> dict[st
 
 async def _make_durable(client: Client, found: Found, settings: Settings, first: int | None = None) -> dict[str, Any]:
     try:
-        made = await _put_durable(client, found, new_durable(settings, first), "create")
+        made = await _put_durable(client, found, comparison.new_durable(settings, first), "create")
     except ApiRefused as refused:
         if refused.err_code not in ALREADY_THERE:  # else another worker was faster, with other settings
             raise
@@ -288,7 +277,7 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
         name=str(info.get("name") or config.get("durable_name")),
         ack_wait_s=ack_wait / NANOSECONDS if ack_wait else _DEFAULT_ACK_WAIT_S,
         max_ack_pending=int(config.get("max_ack_pending") or _DEFAULT_MAX_ACK_PENDING),
-        filters=config_filters(config),
+        filters=comparison.config_filters(config),
     )
 
 
@@ -310,15 +299,16 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
     if found.stream_info is None:
         await _make_stream(client, found.stream, settings)
         done.append(f"stream {found.stream} made")
-    elif changes := _changes(stream_rows(found.stream_info["config"], settings)):
-        config = patched(found.stream_info["config"], _together(changes))
+    elif changes := _changes(comparison.stream_rows(found.stream_info["config"], settings)):
+        config = comparison.patched(found.stream_info["config"], _together(changes))
         await ask(client, f"STREAM.UPDATE.{found.stream}", config)
         done += [f"stream {found.stream}: {_row_text(row)}" for row in changes]
     if found.durable_info is None:
         await _make_durable(client, found, settings, first)
         done.append(f"durable {found.durable} made")
-    elif changes := _changes(durable_rows(found.durable_info, settings)):
-        await _put_durable(client, found, patched(found.durable_info["config"], _together(changes)), "update")
+    elif changes := _changes(comparison.durable_rows(found.durable_info, settings)):
+        config = comparison.patched(found.durable_info["config"], _together(changes))
+        await _put_durable(client, found, config, "update")
         done += [f"durable {found.durable}: {_row_text(row)}" for row in changes]
     if await ensure_bucket(client):
         done.append(f"bucket {BUCKET} made")
@@ -371,7 +361,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
         int(info.get("num_pending") or 0),
         int(info.get("num_ack_pending") or 0),
         _durable(durable.stream, info),
-        pause_left_s(info),
+        comparison.pause_left_s(info),
         _watch_use(durable, info, settings),
     )
     _log_changes(durable, seen)
@@ -382,7 +372,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
     """Return why no worker of this pool should use the durable, or None. Log a change."""
-    wrong = next((row for row in durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
+    wrong = next((row for row in comparison.durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
         if (line := durable.unusable.ends()) is not None:

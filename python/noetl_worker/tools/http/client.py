@@ -266,6 +266,17 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
     return str(Path("/dev/fd", str(file.fileno())))
 
 
+def http_address(text: str) -> httpx.URL:
+    """Return an address with http:// or https:// and a host. Raises ValueError."""
+    try:
+        address = httpx.URL(text)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ValueError(str(error)) from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ValueError("an address starts with http:// or https:// and a host")
+    return address
+
+
 def shown_text(address: str) -> str:
     """Return an address as `shown` does, also if the text is not a valid address."""
     try:

@@ -18,21 +18,9 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
+from noetl_worker.remote.plane.python import store
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
-from noetl_worker.remote.plane.python.store import (
-    IN_MEMORY,
-    LONG_WORD,
-    ROUTES,
-    has_expired,
-    has_long_word,
-    is_no_route,
-    is_over_budget,
-    is_packed,
-    packed_for_store,
-    scrubbing_s,
-    whole_of,
-)
 from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, preview_of, unique
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
@@ -111,11 +99,11 @@ class PythonRules(DialectRules):
     redacts_results = True
     store_fields: Mapping[str, JsonValue] = {"scope": "execution", "ttl": "2h"}  # as long as its NATS bucket keeps them
     max_stored_bytes = MAX_RESULT_BYTES // _COPIES
-    store_routes = ROUTES
-    is_no_route = staticmethod(is_no_route)
-    has_expired = staticmethod(has_expired)
-    is_packed = staticmethod(is_packed)
-    whole_of = staticmethod(whole_of)
+    store_routes = store.ROUTES
+    is_no_route = staticmethod(store.is_no_route)
+    has_expired = staticmethod(store.has_expired)
+    is_packed = staticmethod(store.is_packed)
+    whole_of = staticmethod(store.whole_of)
     batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
@@ -175,25 +163,25 @@ class PythonRules(DialectRules):
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
         return json_text.fits(fitted.body, max_bytes) or json_text.fits(json_text.dumps(report.context), max_bytes)
 
-    long_word_bytes = LONG_WORD
-    has_long_word = staticmethod(has_long_word)
+    long_word_bytes = store.LONG_WORD
+    has_long_word = staticmethod(store.has_long_word)
 
     def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         is_failure = result.status is not ToolStatus.SUCCESS
         context, upload = _stored(command.step, fitted.body, preview_of(fitted), is_failure=is_failure)
         report = Report(result.status.value, context, upload=upload)
         # The plane's own templates, those of arcs, read the response, with the variables that a list of tasks has set.
-        if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not has_long_word(fitted.body):
+        if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not store.has_long_word(fitted.body):
             report.response = json_text.embed(fitted.body)
         elif command.kind in SEQUENCES:
             report.response = _brief_tasks(fitted.body, _CONTEXT_BYTES)
         return report
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
-        return reference.get("store") == IN_MEMORY
+        return reference.get("store") == store.IN_MEMORY
 
     def for_store(self, data: bytes) -> bytes:
-        return packed_for_store(data) if len(data) > _CONTEXT_BYTES or has_long_word(data) else data
+        return store.packed_for_store(data) if len(data) > _CONTEXT_BYTES or store.has_long_word(data) else data
 
     def batch_limit(self, body: bytes) -> int | None:
         found = _LIMIT.search(body)
@@ -210,8 +198,8 @@ class PythonRules(DialectRules):
         report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None
         return True
 
-    is_stored_alone = staticmethod(is_over_budget)
-    storing_s = staticmethod(scrubbing_s)
+    is_stored_alone = staticmethod(store.is_over_budget)
+    storing_s = staticmethod(store.scrubbing_s)
 
     def started(self, command: Subject, worker_id: str) -> Post:
         headers = {"idempotency-key": self.new_key(command.execution_id)}
@@ -342,7 +330,7 @@ def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) ->
     said: dict[str, JsonValue] = {name: fields[name] for name in _OF_FAILURES if is_failure and name in fields}
     beside = {name: value for name, value in small.items() if name not in _NAMES_OF_PLANE}
     context: dict[str, JsonValue] = {**small, **said, _CUT: True}
-    return context, Upload(step, packed_for_store(whole, beside), step, context)
+    return context, Upload(step, store.packed_for_store(whole, beside), step, context)
 
 
 def _is_whole(value: JsonValue) -> bool:
@@ -369,7 +357,7 @@ def _brief_tasks(whole: bytes, room: int) -> JsonValue:
         parts += [(name != "ctx", *part) for part in sized]
     for may_go, size, holder, key in sorted(parts, key=lambda part: part[:2]):
         room -= size
-        if room < 0 or (may_go and has_long_word(json_text.dumps(holder[key]))):
+        if room < 0 or (may_go and store.has_long_word(json_text.dumps(holder[key]))):
             del holder[key]
     return {**data, _CUT: True}
 

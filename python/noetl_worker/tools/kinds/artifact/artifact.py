@@ -26,11 +26,11 @@ from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
-from noetl_worker.tools.http.client import send, shown
+from noetl_worker.tools.http.client import http_address, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.kinds.artifact.files import absolute, path_of, read_file, write_file
 from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
-from noetl_worker.tools.payload import as_bytes, as_text, values_of
+from noetl_worker.tools.payload import as_bytes, as_text, text_or_json, values_of
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -130,12 +130,10 @@ class ArtifactConfig:
 
     def _check_address(self) -> None:
         try:
-            if not httpx.URL(str(self.uri)).host:
-                raise ValueError("it has no host")
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ConfigurationError(
-                f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}", field="uri"
-            ) from error
+            http_address(str(self.uri))
+        except ValueError as error:
+            problem = f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}"
+            raise ConfigurationError(problem, field="uri") from error
         check_auth(self.auth)
 
     @property
@@ -218,7 +216,7 @@ class ArtifactTool(OverHttp):
         """Return the answer's body. Raises ToolError if there is no answer, or if it is not a success."""
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
-        headers = {name: _header(value) for name, value in config.headers.items() if value is not None}
+        headers = {name: text_or_json(value) for name, value in config.headers.items() if value is not None}
         if content is not None:
             default = "application/octet-stream" if isinstance(config.data, str) else "application/json"
             headers.setdefault("Content-Type", config.content_type or default)
@@ -327,7 +325,3 @@ def _place(uri: str | None) -> str:
     """Return the address without parts that may be secret."""
     text = str(uri)
     return shown(httpx.URL(text)) if text.lower().startswith("http") else text
-
-
-def _header(value: JsonValue) -> str:
-    return value if isinstance(value, str) else dumps(value).decode()

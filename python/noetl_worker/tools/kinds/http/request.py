@@ -18,8 +18,9 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http.auth import Authorization
-from noetl_worker.tools.http.client import HEADERS, shown_text
+from noetl_worker.tools.http.client import HEADERS, http_address, shown_text
 from noetl_worker.tools.kinds.http.http_fields import HttpFields
+from noetl_worker.tools.payload import text_or_json
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -50,12 +51,9 @@ def method_of(text: str) -> str:
 def check_address(url: str) -> httpx.URL:
     """Return the address of a request. Raises ConfigurationError."""
     try:
-        address = httpx.URL(url)
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ValueError("an address starts with http:// or https:// and a host")
-    except (httpx.InvalidURL, TypeError, ValueError) as error:
+        return http_address(url)
+    except ValueError as error:
         raise _not_built(url, error) from error
-    return address
 
 
 def check_request(config: HttpFields) -> None:
@@ -103,9 +101,9 @@ def build(
         ConfigurationError: an address, a header, a parameter or a file cannot be used.
     """
     method = method_of(config.method)
-    texts = {name: _as_text(value) for name, value in headers.items() if value is not None}
+    texts = {name: text_or_json(value) for name, value in headers.items() if value is not None}
     texts.update(authorization.headers)
-    as_field = _as_text if lists_are_json else _as_param
+    as_field = text_or_json if lists_are_json else _as_param
     query, body = _routed(config, method, _content_type(texts), files, as_field)
     if "files" in body:  # httpx writes the boundary
         texts = {name: value for name, value in texts.items() if name.lower() != "content-type"}
@@ -228,7 +226,7 @@ def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
     elif "content_b64" in part:
         content = _decoded(f"files.{name}.content_b64", part["content_b64"])
     else:
-        content = _as_text(part["content"]).encode()
+        content = text_or_json(part["content"]).encode()
     return (file_name, content) if part.get("content_type") is None else (file_name, content, str(part["content_type"]))
 
 
@@ -257,12 +255,8 @@ def _decoded(field: str, text: Any) -> bytes:
         raise ConfigurationError(f"'{field}' is not base64: {error}", field=field, tool="http") from error
 
 
-def _as_text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else dumps(value).decode()
-
-
 def _as_param(value: JsonValue) -> str | list[str]:
     """Return a list as repeated values, anything else as one text."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_as_text(item) for item in value]
-    return _as_text(value)
+        return [text_or_json(item) for item in value]
+    return text_or_json(value)

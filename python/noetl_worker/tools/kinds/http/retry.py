@@ -33,6 +33,7 @@ _NEXT_KEYS: Final = frozenset(
 _KINDS: Final = frozenset(
     {"timeout", "connection", "rate_limit", "server_error", "client_error", "auth", "not_found", "parse", "error"}
 )
+_RETRY: Final = ConfigPlace("http", "retry", "retry")
 _DEFAULT_PAGES: Final = 100
 _MAX_PAGES: Final = 10_000
 
@@ -98,62 +99,60 @@ def parse(value: JsonValue) -> RetryPlan:
     if value is True:
         return RetryPlan((RetryRule(),))
     if isinstance(value, (int, float, str)):
-        return RetryPlan((RetryRule(attempts=_integer("retry", value, 1)),))
+        return RetryPlan((RetryRule(attempts=_integer(_RETRY, value, 1)),))
     if isinstance(value, Mapping):
-        return _of_mapping(value)
+        return _parse_object(value)
     if isinstance(value, Sequence):
-        return _of_list(value)
+        return _parse_list(value)
     raise ConfigurationError(
         f"'retry' must be true, a number, an object or a list, not {type(value).__name__}", field="retry", tool="http"
     )
 
 
-def _of_mapping(value: Mapping[str, JsonValue]) -> RetryPlan:
+def _parse_object(value: Mapping[str, JsonValue]) -> RetryPlan:
     if "on_error" not in value and "on_success" not in value:
-        return RetryPlan((_rule(value, "retry", _RULE_KEYS),))
-    _known(value, "retry", frozenset({"on_error", "on_success"}))
+        return RetryPlan((_rule(value, _RETRY),))
+    _known(value, _RETRY, frozenset({"on_error", "on_success"}))
     on_error, on_success = value.get("on_error"), value.get("on_success")
-    rules = (_rule(_object(on_error, "retry.on_error"), "retry.on_error", _RULE_KEYS),) if on_error else ()
-    pages = _pages(_object(on_success, "retry.on_success"), "retry.on_success") if on_success else None
-    return RetryPlan(rules, pages)
+    rules = (_rule(on_error, _RETRY.part("on_error")),) if on_error else ()
+    return RetryPlan(rules, _pages(on_success, _RETRY.part("on_success")) if on_success else None)
 
 
-def _of_list(value: Sequence[JsonValue]) -> RetryPlan:
+def _parse_list(value: Sequence[JsonValue]) -> RetryPlan:
     rules: list[RetryRule] = []
     pages: Pages | None = None
     for index, rule in enumerate(value):
-        where = f"retry[{index}]"
+        where = ConfigPlace("http", f"retry[{index}]", f"retry[{index}]")
         entry = _object(rule, where)
         _known(entry, where, frozenset({"when", "then"}))
         if "when" not in entry or "then" not in entry:
-            raise ConfigurationError(f"{where} needs 'when' and 'then'", field=where, tool="http")
-        then = {**_object(entry["then"], f"{where}.then"), "when": entry["when"]}
+            raise where.wrong(" needs 'when' and 'then'")
+        then = {**_object(entry["then"], where.part("then")), "when": entry["when"]}
         if "next_call" in then or "collect" in then:
             if pages is not None:
-                raise ConfigurationError(f"{where}: there is a rule with 'next_call' already", field=where, tool="http")
-            pages = _pages(then, f"{where}.then")
+                raise where.wrong(": there is a rule with 'next_call' already")
+            pages = _pages(then, where.part("then"))
         else:
-            rules.append(_rule(then, f"{where}.then", _RULE_KEYS))
+            rules.append(_rule(then, where.part("then")))
     return RetryPlan(tuple(rules), pages)
 
 
-def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> RetryRule:
-    _known(value, where, keys)
+def _rule(given: JsonValue, where: ConfigPlace) -> RetryRule:
+    value = _object(given, where)
+    _known(value, where, _RULE_KEYS)
     statuses, kinds = _reasons(value, where)
     backoff = str(value.get("backoff") or "exponential")
     if backoff not in GROWTHS:
-        raise ConfigurationError(
-            f"{where}.backoff {backoff!r} is none of {', '.join(GROWTHS)}", field=f"{where}.backoff", tool="http"
-        )
+        raise where.part("backoff").wrong(f" {backoff!r} is none of {', '.join(GROWTHS)}")
     attempts = value.get("max_attempts", value.get("attempts"))
     if attempts is None and "max_retries" in value:
-        attempts = _integer(f"{where}.max_retries", value["max_retries"], 0) + 1
+        attempts = _integer(where.part("max_retries"), value["max_retries"], 0) + 1
     return RetryRule(
         when=_condition(value, where, ("when", "retry_when")),
         stop_when=_condition(value, where, ("stop_when",)),
         statuses=statuses,
         kinds=kinds,
-        attempts=3 if attempts is None else _integer(f"{where}.max_attempts", attempts, 1),
+        attempts=3 if attempts is None else _integer(where.part("max_attempts"), attempts, 1),
         delay_s=_time(value, where, ("initial_delay", "delay"), "initial_delay_ms", 1.0),
         max_delay_s=_time(value, where, ("max_delay",), "max_delay_ms", 60.0),
         multiplier=_number(value, where, ("backoff_multiplier", "multiplier"), 2.0),
@@ -162,7 +161,7 @@ def _rule(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> R
     )
 
 
-def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int], frozenset[str]]:
+def _reasons(value: Mapping[str, JsonValue], where: ConfigPlace) -> tuple[frozenset[int], frozenset[str]]:
     """Return the statuses and kinds of `retry_on` (both mixed), `retry_on_status` and `statuses`."""
     statuses: set[int] = set()
     kinds: set[str] = set()
@@ -177,36 +176,26 @@ def _reasons(value: Mapping[str, JsonValue], where: str) -> tuple[frozenset[int]
             elif text in _KINDS:
                 kinds.add(text)
             else:
-                known = ", ".join(sorted(_KINDS))
-                raise ConfigurationError(
-                    f"{where}.{key}: {entry!r} is no status and none of {known}", field=f"{where}.{key}", tool="http"
-                )
+                raise where.part(key).wrong(f": {entry!r} is no status and none of {', '.join(sorted(_KINDS))}")
     return frozenset(statuses), frozenset(kinds)
 
 
-def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
+def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
+    value, of_collect, of_next = _object(given, where), where.part("collect"), where.part("next_call")
     _known(value, where, _PAGE_KEYS)
     collect = value.get("collect") or {}
-    collect = {"path": collect} if isinstance(collect, str) else _object(collect, f"{where}.collect")
-    _known(collect, f"{where}.collect", frozenset({"strategy", "path", "into"}))
+    collect = {"path": collect} if isinstance(collect, str) else _object(collect, of_collect)
+    _known(collect, of_collect, frozenset({"strategy", "path", "into"}))
     strategy = str(collect.get("strategy") or "append")
     if strategy not in STRATEGIES:
-        raise ConfigurationError(
-            f"{where}.collect.strategy {strategy!r} is none of {', '.join(STRATEGIES)}",
-            field=f"{where}.collect.strategy",
-            tool="http",
-        )
+        raise of_collect.part("strategy").wrong(f" {strategy!r} is none of {', '.join(STRATEGIES)}")
     condition = _condition(value, where, ("while", "when"))
     if condition is None:
-        raise ConfigurationError(f"{where} needs 'while': whether there is another page", field=where, tool="http")
-    next_call = _object(value.get("next_call"), f"{where}.next_call")
+        raise where.wrong(" needs 'while': whether there is another page")
+    next_call = _object(value.get("next_call"), of_next)
     if not next_call:
-        raise ConfigurationError(
-            f"{where}.next_call is empty: the same page would be asked for again",
-            field=f"{where}.next_call",
-            tool="http",
-        )
-    _known(next_call, f"{where}.next_call", _NEXT_KEYS)
+        raise of_next.wrong(" is empty: the same page would be asked for again")
+    _known(next_call, of_next, _NEXT_KEYS)
     limit = value.get("max_iterations", value.get("max_attempts", value.get("attempts", _DEFAULT_PAGES)))
     path = collect.get("path")
     return Pages(
@@ -215,50 +204,50 @@ def _pages(value: Mapping[str, JsonValue], where: str) -> Pages:
         path=None if path in (None, "") else str(path),
         strategy=strategy,
         into=str(collect.get("into") or "pages"),
-        limit=min(_integer(f"{where}.max_attempts", limit, 1), _MAX_PAGES),
+        limit=min(_integer(where.part("max_attempts"), limit, 1), _MAX_PAGES),
     )
 
 
-def _condition(value: Mapping[str, JsonValue], where: str, words: tuple[str, ...]) -> JsonValue:
+def _condition(value: Mapping[str, JsonValue], where: ConfigPlace, words: tuple[str, ...]) -> JsonValue:
     """Return the first of `words` that is given, as a condition, or None if there is none."""
     word = next((key for key in words if value.get(key) is not None), None)
-    return None if word is None else parse_condition(ConfigPlace("http", where, where), word, value[word])
+    return None if word is None else parse_condition(where, word, value[word])
 
 
-def _known(value: Mapping[str, JsonValue], where: str, keys: frozenset[str]) -> None:
+def _known(value: Mapping[str, JsonValue], where: ConfigPlace, keys: frozenset[str]) -> None:
     for key in value:
         if key not in keys:
             guess = closest(key, sorted(keys))
-            problem = f"{where}: unknown key {key!r}" + ("" if guess else f"; known: {', '.join(sorted(keys))}")
-            raise ConfigurationError(problem, field=f"{where}.{key}", suggestion=guess, tool="http")
+            problem = f": unknown key {key!r}" + ("" if guess else f"; known: {', '.join(sorted(keys))}")
+            raise where.wrong(problem, key, suggestion=guess)
 
 
-def _object(value: JsonValue, where: str) -> Mapping[str, JsonValue]:
+def _object(value: JsonValue, where: ConfigPlace) -> Mapping[str, JsonValue]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{where} must be an object, not {type(value).__name__}", field=where, tool="http")
+        raise where.wrong(f" must be an object, not {type(value).__name__}")
     return value
 
 
-def _integer(where: str, value: JsonValue, least: int) -> int:
+def _integer(where: ConfigPlace, value: JsonValue, least: int) -> int:
     try:
         number = int(str(value)) if not isinstance(value, bool) else least - 1
     except ValueError:
         number = least - 1
     if number < least:
-        raise ConfigurationError(
-            f"{where} must be a whole number from {least}, not {value!r}", field=where, tool="http"
-        )
+        raise where.wrong(f" must be a whole number from {least}, not {value!r}")
     return number
 
 
-def _number(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], default: float) -> float:
+def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: tuple[str, ...], default: float) -> float:
     for name in names:
         if value.get(name) is not None:
-            return seconds(value[name], f"{where}.{name}", "http") if value[name] not in (0, 0.0, "0") else 0.0
+            return seconds(value[name], f"{where.field}.{name}", "http") if value[name] not in (0, 0.0, "0") else 0.0
     return default
 
 
-def _time(value: Mapping[str, JsonValue], where: str, names: tuple[str, ...], in_ms: str, default: float) -> float:
+def _time(
+    value: Mapping[str, JsonValue], where: ConfigPlace, names: tuple[str, ...], in_ms: str, default: float
+) -> float:
     if value.get(in_ms) is not None:
         return _number(value, where, (in_ms,), default) / 1000
     return _number(value, where, names, default)

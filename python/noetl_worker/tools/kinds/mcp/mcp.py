@@ -21,7 +21,7 @@ from noetl_worker.tools.error_kinds import kind_of
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
-from noetl_worker.tools.http.client import send, shown
+from noetl_worker.tools.http.client import http_address, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.kinds.mcp.session import McpSession, RpcError
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
@@ -210,14 +210,10 @@ def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL
 
 def _address(text: str) -> httpx.URL:
     try:
-        url = httpx.URL(text)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("it starts with http:// or https:// and a host")
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigurationError(
-            f"endpoint {excerpt(text, 160)!r} is no address: {error}", field="endpoint", tool="mcp"
-        ) from error
-    return url
+        return http_address(text)
+    except ValueError as error:
+        problem = f"endpoint {excerpt(text, 160)!r} is no address: {error}"
+        raise ConfigurationError(problem, field="endpoint", tool="mcp") from error
 
 
 def _slug(server: str) -> str:

@@ -168,7 +168,7 @@ class SnowflakeTool:
                     await off_loop(values * _VALUE_BYTES, partial(batch.returned, shown, names, rows))
                 else:
                     batch.changed(shown, cursor.rowcount)
-            if not all(_first_word(statement) in _READING for statement in statements):
+            if not all(sql_split.first_word(statement) in _READING for statement in statements):
                 await _check_ended(opened, text)
         return batch.data()
 
@@ -184,11 +184,7 @@ async def _check_ended(opened: SnowflakeSession, text: str) -> None:
 
 def _counts(statement: str, names: Sequence[str]) -> bool:
     """Return True if the columns are Snowflake's numbers of changed rows, not the author's columns with such names."""
-    return _first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
-
-
-def _first_word(statement: str) -> str:
-    return sql_split.first_word(statement)
+    return sql_split.first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
 
 
 def _without_files(statement: str) -> str:

@@ -215,7 +215,7 @@ class SequenceProgress:
         outcome = policy.outcome_of(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
         render, warn = partial(self.render, extra=seen), partial(self.warn, task)
-        _, action = policy.choose(task.rules, render, warn, self.form)
+        action = policy.choose(task.rules, render, warn, self.form)
         verb = action.do if action is not None else "continue" if result.status is ToolStatus.SUCCESS else "fail"
         self.tries.note(task.label, task.kind, attempt, result, verb)
         try:
