@@ -106,7 +106,7 @@ class Replay:
             self.known[given] = given
         else:
             rows = [row for number in self.executions[-1:] for row in self.driver.plane.commands(number)]
-            self.known[given] = self.event_ids.above(max((row.high_id for row in rows), default=0))
+            self.known[given] = self.event_ids.next_above(max((row.high_id for row in rows), default=0))
 
     # ── comparing ───────────────────────────────────────────────────────────────────────────────
 

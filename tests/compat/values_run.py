@@ -180,7 +180,7 @@ def _outcome(scene: House, execution: Execution) -> str:
 def _seen_of(scene: House, listener: Listener, execution: Execution) -> Observed:
     def resolve(reference: str) -> Any:
         stored = scene.plane.results.find(reference)
-        return json.loads(RULES[scene.plane.dialect].whole_of(stored)) if stored is not None else None
+        return json.loads(RULES[scene.plane.dialect].whole_result(stored)) if stored is not None else None
 
     return {
         "steps": listener.steps(execution.execution_id, resolve),

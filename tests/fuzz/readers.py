@@ -40,7 +40,7 @@ from noetl_worker.tools.kinds.http.http import HttpTool  # noqa: E402
 from noetl_worker.tools.kinds.mcp.mcp import McpTool  # noqa: E402
 from noetl_worker.tools.kinds.transfer.ends import TransferSource  # noqa: E402
 from noetl_worker.tools.kinds.transfer.sources import READERS as SOURCES  # noqa: E402
-from noetl_worker.tools.payload import values_of  # noqa: E402
+from noetl_worker.tools.payload import parse_payloads  # noqa: E402
 from noetl_worker.tools.process.confinement import UNCONFINED  # noqa: E402
 from noetl_worker.tools.sql import split  # noqa: E402
 from security.test_memory_by_a_server import hostile  # noqa: E402
@@ -120,7 +120,7 @@ async def read_rows(given: Document) -> None:
 
 
 async def read_payload(given: Document) -> None:
-    await values_of([given.data, given.data[: len(given.data) // 2]], Stop())
+    await parse_payloads([given.data, given.data[: len(given.data) // 2]], Stop())
 
 
 async def read_nats(given: Document, frame: Callable[[bytes, bytes], bytes], **config: Any) -> None:

@@ -22,7 +22,7 @@ from noetl_worker.cli.exec_tool import NoPlane, body_of
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
-from noetl_worker.tools.docs.guide import guide_of
+from noetl_worker.tools.docs.guide import read_guide
 from noetl_worker.tools.registry import Registry
 
 KINDS = list(Registry(plugins=False).kinds())
@@ -37,7 +37,7 @@ SETTINGS = {"NOETL_WORKER_COMMAND_TIMEOUT_S": "20", "WORKER_MAX_CONCURRENT": "32
 
 def example(kind: str, services: ExampleServices) -> Any:
     """The guide's, with addresses of this machine."""
-    found = yaml.safe_load(guide_of(Registry(plugins=False).get(kind)).example)
+    found = yaml.safe_load(read_guide(Registry(plugins=False).get(kind)).example)
     return {**found, **services.here[kind]} if kind in services.here else found
 
 

@@ -16,7 +16,7 @@ import pytest
 from loops import Threads
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.http import answer as http_answer
-from noetl_worker.tools.http.charsets import codec_of, decoded
+from noetl_worker.tools.http.charsets import decoded, find_codec
 from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool
 from noetl_worker.tools.kinds.http.http import HttpTool
 from noetl_worker.tools.kinds.mcp.mcp import McpTool
@@ -52,7 +52,7 @@ async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
     """`charset=punycode` and others of Python's slow codecs."""
     before = len(encodings._cache)  # type: ignore[attr-defined]
     names = [f"made-up-{number}" for number in range(50)]
-    assert [codec_of(name) for name in names] == [None] * 50
+    assert [find_codec(name) for name in names] == [None] * 50
     for name in names:
         transport = answering(b"a", content_type=f"text/plain; charset={name}")
         await run(HttpTool(transport), url="http://a.test/", response_type="text")
@@ -62,12 +62,12 @@ async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:
 def test_charsets_on_the_list_are_read() -> None:
     names = {"Windows-1252": "€", "SHIFT_JIS": "表", "gb2312": "中", "koi8-r": "Ж", "UTF-16LE": "é", "csISOLatin1": "é"}
     for name, text in names.items():
-        codec = codec_of(name)
+        codec = find_codec(name)
         assert codec is not None
         assert decoded(text.encode(codec), codec) == text
     dangerous = {"punycode", "idna", "utf_7", "unicode_escape", "raw_unicode_escape", "mbcs", "undefined", "rot_13"}
     spellings = [*encodings.aliases.aliases, *encodings.aliases.aliases.values(), *dangerous]
-    assert not {spelling for spelling in spellings if codec_of(spelling) in dangerous}
+    assert not {spelling for spelling in spellings if find_codec(spelling) in dangerous}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_charsets_on_the_list_are_read() -> None:
 )
 def test_text_read_by_pieces_is_the_text_read_at_once(codec: str) -> None:
     good = ("日本ab" if codec not in ("cp1252",) else "é€ab") * 150_000
-    data = good.encode(codec_of(codec) or codec)
+    data = good.encode(find_codec(codec) or codec)
     assert decoded(data, codec) == good
     broken = data[:500_001] + b"\x81\x81\xff\xff\xff" + data[500_001:]
     assert decoded(broken, codec, "replace") == broken.decode(codec, "replace")

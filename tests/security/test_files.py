@@ -17,7 +17,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.contract import ToolSettings
-from noetl_worker.tools.kinds.artifact.files import path_of
+from noetl_worker.tools.kinds.artifact.files import artifact_path
 from noetl_worker.tools.kinds.duckdb.limits import keep_to_roots
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement
@@ -92,15 +92,15 @@ async def test_file_outside_of_the_roots_is_no_artifact_upload_or_certificate(
     for file in (inside.parent / "secret.csv", inside / "link.csv", inside / ".." / "secret.csv"):
         said = await read_by_each_kind(str(file), rooted)
         assert all("is outside NOETL_WORKER_FILE_ROOTS=" in one for one in said)
-    assert path_of(str(inside / "a.csv"), rooted) == inside / "a.csv"
+    assert artifact_path(str(inside / "a.csv"), rooted) == inside / "a.csv"
 
 
 def test_root_of_artifacts_narrows_the_roots_of_all(inside: Path, rooted: ToolSettings) -> None:
     """(no attack) NOETL_ARTIFACT_ROOT is what it was."""
     rooted = replace(rooted, artifact_root=str(inside / "deep"))
     with pytest.raises(ConfigurationError, match="is outside NOETL_ARTIFACT_ROOT"):
-        path_of(str(inside / "a.csv"), rooted)
-    assert path_of(str(inside / "deep" / "a.csv"), rooted) == inside / "deep" / "a.csv"
+        artifact_path(str(inside / "a.csv"), rooted)
+    assert artifact_path(str(inside / "deep" / "a.csv"), rooted) == inside / "deep" / "a.csv"
 
 
 @pytest.mark.parametrize(

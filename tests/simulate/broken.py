@@ -136,7 +136,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "held_by_another_is_acked": lambda: mock.patch.object(acknowledge, "answer_to_claim", _ack_what_others_hold),
     "another_id_and_key_at_each_try": lambda: mock.patch.object(emitter.Emitter, "_try", _try_with_a_new_key),
     "not_looked_whether_it_is_in_flight": lambda: mock.patch.object(InFlight, "look", _always_new),
-    "ids_follow_the_clock": lambda: mock.patch.object(EventIds, "above", _by_the_clock),
+    "ids_follow_the_clock": lambda: mock.patch.object(EventIds, "next_above", _by_the_clock),
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "keep", _not_kept),
     "expired_and_told_unasked": lambda: mock.patch.object(InProgress, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),

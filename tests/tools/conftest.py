@@ -12,7 +12,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolResult
 from noetl_worker.tools import registry as registries
 from noetl_worker.tools.contract import Tool
-from noetl_worker.tools.docs.guide import guide_of
+from noetl_worker.tools.docs.guide import read_guide
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.http.client import Clients
 
@@ -51,7 +51,8 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _told_by(tool: Tool[Any]) -> set[str]:
-    return (set(guide_of(tool).errors) & set(ERROR_KINDS)) | {"configuration", "template", "auth", "timeout", "unknown"}
+    always = {"configuration", "template", "auth", "timeout", "unknown"}
+    return (set(read_guide(tool).errors) & set(ERROR_KINDS)) | always
 
 
 @pytest.fixture(scope="session")

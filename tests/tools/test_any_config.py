@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import tool_context
 from noetl_worker.tools import fields
-from noetl_worker.tools.docs.guide import guide_of
+from noetl_worker.tools.docs.guide import read_guide
 from noetl_worker.tools.registry import Registry
 
 REGISTRY = Registry(plugins=False)
@@ -51,13 +51,13 @@ def test_config_of_any_form_is_taken_or_refused_with_a_tool_error(kind: str, dat
 @functools.cache
 def _fields(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     tool = REGISTRY.get(kind)
-    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
-    own = sorted({*fields.names_of(tool.config_model), *spellings})
+    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
+    own = sorted({*fields.field_names(tool.config_model), *spellings})
     return st.dictionaries(st.sampled_from([*own, "spec", "timeout", "retry", "unknown"]), VALUES, max_size=4)
 
 
 @functools.cache
 def _example(kind: str) -> dict[str, Any]:
     """The guide's: a config that works, so that one odd field of it is reached."""
-    example = yaml.safe_load(guide_of(REGISTRY.get(kind)).example)
+    example = yaml.safe_load(read_guide(REGISTRY.get(kind)).example)
     return example if isinstance(example, dict) else {"tasks": example}

@@ -245,7 +245,7 @@ async def test_credentials_become_secrets_and_their_values_stay_out_of_messages(
     seen: set[str] = set()
 
     async def scenario(auth: Any) -> list[Any]:
-        return await duckdb_secrets.secrets_of("duckdb", auth, tool_context(credentials=credentials, secrets=seen))
+        return await duckdb_secrets.fetch_secrets("duckdb", auth, tool_context(credentials=credentials, secrets=seen))
 
     [one] = await scenario("pg-main")
     assert one.statement() == (

@@ -32,7 +32,7 @@ def test_failure_of_the_library_says_why(name: str, description: str | None, tex
 
     kind = getattr(errors, name)
     error = kind(description=description) if description else kind()
-    assert str(nats_failures.failure_of("kv_put", error, None)) == text
+    assert str(nats_failures.library_failure("kv_put", error, None)) == text
 
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────

@@ -229,9 +229,9 @@ def test_no_own_spelling_repeats_the_common_table_or_hides_a_field() -> None:
     registry = Registry(plugins=False)
     for kind in registry.kinds():
         tool = registry.get(kind)
-        own, spellings = fields.names_of(tool.config_model), getattr(tool, "field_aliases", {})
+        own, spellings = fields.field_names(tool.config_model), getattr(tool, "field_aliases", {})
         assert set(spellings) & own == set(), kind
-        common = fields.spellings_of(tool.config_model, {})
+        common = fields.field_spellings(tool.config_model, {})
         assert [name for name, meant in spellings.items() if common.get(name) == meant] == [], kind
 
 

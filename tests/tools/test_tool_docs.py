@@ -22,7 +22,7 @@ from noetl_worker.cli import app_for
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools import requirements
 from noetl_worker.tools.docs.description import describe_kind
-from noetl_worker.tools.docs.guide import guide_of, parse_guide
+from noetl_worker.tools.docs.guide import parse_guide, read_guide
 from noetl_worker.tools.docs.reference import reference_pages, write_pages
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.error_kinds import ERROR_KINDS
@@ -69,7 +69,7 @@ def test_page_that_somebody_wrote_is_neither_replaced_nor_deleted(tmp_path: Path
 @pytest.mark.parametrize("kind", KINDS)
 def test_guide_has_a_result_and_an_example_that_validates(kind: str) -> None:
     tool = REGISTRY.get(kind)
-    guide = guide_of(tool)
+    guide = read_guide(tool)
     assert guide.result or describe_kind(tool).result
     example = yaml.safe_load(guide.example)
     if isinstance(example, list):
@@ -171,7 +171,7 @@ def _makes_failure(function: ast.expr) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_failures_of_a_kind_are_in_its_guide_and_in_the_table(kind: str) -> None:
     tool = REGISTRY.get(kind)
-    told = set(guide_of(tool).errors) | FROM_EVERY_TOOL
+    told = set(read_guide(tool).errors) | FROM_EVERY_TOOL
     given = set().union(*map(words_given, family(type(tool).__module__)))
     assert given - set(ERROR_KINDS) == set(), "add it to tools/error_kinds.py"
     assert given - told == set(), f"say when in tools/kinds/{kind}/page.md, under Errors"

@@ -86,5 +86,5 @@ async def test_large_result_is_had_from_the_store_as_it_is(value: Any) -> None:
     report = await report_of(data)
     assert report.upload is not None
     stored = json_text.dumps(as_stored(json.loads(report.upload.data)))
-    assert json.loads(RULES[Dialect.PYTHON].whole_of(stored)) == data
+    assert json.loads(RULES[Dialect.PYTHON].whole_result(stored)) == data
     assert parsed(report.response) == data, "templates of arcs read the event"

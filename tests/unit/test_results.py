@@ -148,7 +148,7 @@ async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dial
     upload = report.upload
     assert upload is not None
     assert (upload.name, upload.source_step) == ("start", "start")
-    kept = json_text.loads(dialects.RULES[dialect].whole_of(upload.data))
+    kept = json_text.loads(dialects.RULES[dialect].whole_result(upload.data))
     assert (kept if dialect is Dialect.PYTHON else kept["data"]) == data
     assert report.reference is None, "the store has not answered yet"
     assert len(json_text.dumps(report.context)) < 8192

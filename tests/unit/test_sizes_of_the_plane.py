@@ -54,7 +54,7 @@ async def test_context_up_to_the_limit_of_the_plane_stays_in_the_event_and_above
     assert parsed(report.response) == fits
     above = await told({"t": fits["t"] + "."})
     assert above.upload is not None
-    assert json_text.loads(PLANE.whole_of(above.upload.data)) == {"t": fits["t"] + "."}
+    assert json_text.loads(PLANE.whole_result(above.upload.data)) == {"t": fits["t"] + "."}
     assert above.context == {"_truncated": True}
 
 

@@ -33,7 +33,7 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.rules import BATCH, SINGLE
-from noetl_worker.remote.plane.rust.event_ids import event_ids_of
+from noetl_worker.remote.plane.rust.event_ids import make_event_ids
 from noetl_worker.remote.transport.transport import Body, Response, Transport
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text import json_text
@@ -119,7 +119,7 @@ class LocalRun:
         self._registry = registry or registry_of(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_bytes=1)
-        ends = outcomes_by_dialect(event_ids_of(settings, identity.unique))
+        ends = outcomes_by_dialect(make_event_ids(settings, identity.unique))
         self._services = WorkerServices(
             settings,
             identity,

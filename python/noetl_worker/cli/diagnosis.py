@@ -28,7 +28,7 @@ from noetl_worker.remote.jetstream.comparison import config_filters
 from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.consumer import Found, find
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
-from noetl_worker.remote.jetstream.message_search import Search, StoredMessage, below, newest
+from noetl_worker.remote.jetstream.message_search import Search, StoredMessage, search_newest, search_subject
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
@@ -210,10 +210,10 @@ class Diagnosis:
                 f"{self._settings.nats_subject}.*.{execution_id}",
                 f"{self._settings.nats_subject}.*.*.*.{execution_id}",
             ):
-                search = await below(client, stream, subject, matches)
+                search = await search_subject(client, stream, subject, matches)
                 if search.found:
                     return search
-        return await newest(client, stream, matches, most=self._most)
+        return await search_newest(client, stream, matches, most=self._most)
 
     def _note_messages(self, search: Search, found: Found) -> None:
         for message in search.found:

@@ -116,7 +116,7 @@ async def _executions(settings: Settings, seconds: float) -> list[int]:
     from noetl_worker.pipeline.delivery.envelope import decode_notification
     from noetl_worker.remote.jetstream.connection import connect
     from noetl_worker.remote.jetstream.consumer import find_stream
-    from noetl_worker.remote.jetstream.message_search import newest
+    from noetl_worker.remote.jetstream.message_search import search_newest
 
     oldest = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
     connection = await connect(settings, "noetl-worker failures", attempts=1)
@@ -124,7 +124,7 @@ async def _executions(settings: Settings, seconds: float) -> list[int]:
         name, info = await find_stream(connection.client, settings)
         if info is None:
             raise JetStreamError(f"there is no stream {name}: nothing was published yet, or NATS_STREAM is another one")
-        stream = await newest(connection.client, name, lambda _: True, most=_MOST_MESSAGES)
+        stream = await search_newest(connection.client, name, lambda _: True, most=_MOST_MESSAGES)
     finally:
         await connection.close()
     found: dict[int, None] = {}

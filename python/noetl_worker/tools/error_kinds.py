@@ -62,7 +62,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
 }
 
 
-def kind_of(status: int) -> tuple[str, bool]:
+def http_error_kind(status: int) -> tuple[str, bool]:
     """Return the kind of an HTTP status (protocol/tasks.md#results), and True if the same request may succeed later."""
     if status in (401, 403):
         return "auth", False
@@ -77,7 +77,7 @@ def kind_of(status: int) -> tuple[str, bool]:
 
 def http_failure(text: str, status: int) -> ToolError:
     """Return the ToolError for an HTTP answer that is not a success, for tools with no other result for it."""
-    kind, retryable = kind_of(status)
+    kind, retryable = http_error_kind(status)
     return ToolError(text, kind=kind, retryable=retryable, code=str(status))
 
 
@@ -85,5 +85,5 @@ def plane_failure(text: str, error: ControlPlaneError) -> ToolError:
     """Return the ToolError for a request to the control plane that failed."""
     if not isinstance(error, ServerRefused):
         return ToolError(text, kind="connection", retryable=error.is_retryable)
-    kind, retryable = kind_of(_BAD_GATEWAY if error.is_page else error.status)
+    kind, retryable = http_error_kind(_BAD_GATEWAY if error.is_page else error.status)
     return ToolError(text, kind=kind, retryable=retryable, code=str(error.status))

@@ -77,8 +77,8 @@ def canonical(
     Nulls count as absent (the Python plane sends `spec: null, output: null`). `input` and `args` together are
     merged, `input` winning; any other field given twice with different values is an error.
     """
-    own = names_of(model)
-    spellings = spellings_of(model, own_spellings)
+    own = field_names(model)
+    spellings = field_spellings(model, own_spellings)
     fields: dict[str, JsonValue] = {}
     given_as: dict[str, str] = {}
     unknown: list[str] = []
@@ -96,20 +96,20 @@ def canonical(
 
 
 @functools.lru_cache(maxsize=128)
-def names_of(model: type) -> frozenset[str]:
+def field_names(model: type) -> frozenset[str]:
     """Return the names of a config model's fields, except those the model fills by itself (`init=False`)."""
     return frozenset(field.name for field in dataclasses.fields(model) if field.init)
 
 
-def spellings_of(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
+def field_spellings(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
     """Return a map of other spellings to the model's fields, from the common table and the tool's own."""
-    common = _spellings_for(model)
+    common = _common_spellings(model)
     return {**common, **own_spellings} if own_spellings else common
 
 
 @functools.lru_cache(maxsize=128)
-def _spellings_for(model: type) -> Mapping[str, str]:
-    own = names_of(model)
+def _common_spellings(model: type) -> Mapping[str, str]:
+    own = field_names(model)
     return {other: name for name, others in _SPELLINGS.items() if name in own for other in others if other not in own}
 
 
@@ -118,7 +118,7 @@ def lifted(
 ) -> dict[str, JsonValue]:
     """Return the tool's fields under `spec`, in any spelling. A field at the top wins; `input` is merged value by
     value."""
-    own, spellings = names_of(model), spellings_of(model, own_spellings)
+    own, spellings = field_names(model), field_spellings(model, own_spellings)
     at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
     found: dict[str, JsonValue] = {}
     for name, value in spec.items():
@@ -223,7 +223,7 @@ def _decoder(model: type) -> BasicDecoder[Any]:
 
 
 @functools.lru_cache(maxsize=128)
-def hints_of(model: type) -> Mapping[str, Any]:
+def field_types(model: type) -> Mapping[str, Any]:
     """Return the resolved types of a config model's fields."""
     return typing.get_type_hints(model)
 
@@ -243,7 +243,7 @@ def decode(
     """
     from mashumaro.exceptions import InvalidFieldValue, MissingField
 
-    hints, forms, present = hints_of(model), _forms_of(model), {}
+    hints, forms, present = field_types(model), _field_forms(model), {}
     for name, value in fields.items():
         if value is None:
             continue
@@ -255,7 +255,7 @@ def decode(
     try:
         return _decoder(model).decode(present)
     except MissingField as error:
-        spellings = spellings_of(model, own_spellings)
+        spellings = field_spellings(model, own_spellings)
         others = [other for other, name in spellings.items() if name == error.field_name]
         raise _missing(kind, error.field_name, others, fields, raw) from None
     except InvalidFieldValue as error:
@@ -280,7 +280,7 @@ def _missing(
 def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationError:
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):  # then one of its values is of the wrong type
         inner = typing.get_args(hint)[1]
-        fits = _check_of(inner)
+        fits = _container_check(inner)
         odd = next((key for key, item in value.items() if not fits(item)), None)
         if odd is not None:
             name, hint, value = f"{name}.{odd}", inner, value[odd]
@@ -301,24 +301,24 @@ class _Form(NamedTuple):
 
 
 @functools.lru_cache(maxsize=128)
-def _forms_of(model: type) -> Mapping[str, _Form]:
-    return {name: _form_of(hint) for name, hint in hints_of(model).items()}
+def _field_forms(model: type) -> Mapping[str, _Form]:
+    return {name: _field_form(hint) for name, hint in field_types(model).items()}
 
 
-def _form_of(hint: Any) -> _Form:
+def _field_form(hint: Any) -> _Form:
     is_typed = typing.get_origin(hint) is dict and typing.get_args(hint)[1] is not Any
-    return _Form(_check_of(hint), is_typed)
+    return _Form(_container_check(hint), is_typed)
 
 
-def _check_of(hint: Any) -> Callable[[Any], bool]:
+def _container_check(hint: Any) -> Callable[[Any], bool]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return lambda value: True
     if origin in (typing.Union, types.UnionType):
-        checks = [_check_of(argument) for argument in arguments]
+        checks = [_container_check(argument) for argument in arguments]
         return lambda value: any(check(value) for check in checks)
     if origin in (list, Sequence) or hint is list:
-        of_items = _check_of(arguments[0]) if arguments else None
+        of_items = _container_check(arguments[0]) if arguments else None
         return lambda value: isinstance(value, (list, tuple)) and (of_items is None or all(map(of_items, value)))
     if origin in (dict, Mapping) or hint is dict or dataclasses.is_dataclass(hint):
         return lambda value: isinstance(value, Mapping)

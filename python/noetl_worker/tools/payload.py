@@ -51,7 +51,7 @@ def as_value(data: bytes | None) -> JsonValue:
         return {"base64": base64.b64encode(content).decode(), "size": len(content)}
 
 
-async def values_of(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
+async def parse_payloads(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
     """Return `as_value` of each payload. Large payloads are parsed off the loop, and their memory is reserved.
 
     Raises:

@@ -50,7 +50,7 @@ class ConfigPlace(NamedTuple):
         """Return a part of this one that texts name by its path: `retry.on_error`."""
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
-    def below(self, name: str) -> ConfigPlace:
+    def unnamed_part(self, name: str) -> ConfigPlace:
         """Return a part of this one that texts do not name."""
         return self._replace(field=f"{self.field}.{name}")
 
@@ -87,7 +87,7 @@ class StatusWord(str):
     _words: frozenset[str]
 
     @classmethod
-    def of(cls, status: ToolStatus, form: ToolForm) -> StatusWord:
+    def create(cls, status: ToolStatus, form: ToolForm) -> StatusWord:
         """Return a word that prints as `success` (Rust plane) or `ok` (Python plane), or as `error`."""
         words = {"ok", "success"} if status is ToolStatus.SUCCESS else {"error", status.value}
         word = cls(form.success_word if status is ToolStatus.SUCCESS else "error")
@@ -103,7 +103,7 @@ class StatusWord(str):
     __hash__ = str.__hash__
 
 
-def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, JsonValue]:
+def task_outcome(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, JsonValue]:
     """Return the `output` of a task as rules see it: {status, ok, data, error, http, exit_code, meta}.
 
     `error` is None on success.
@@ -123,7 +123,7 @@ def outcome_of(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, Js
         if form.error_has_status_code:
             error["status_code"] = http["status"]
     return {
-        "status": StatusWord.of(result.status, form),
+        "status": StatusWord.create(result.status, form),
         "ok": result.status is ToolStatus.SUCCESS,
         "data": result.data,
         "error": error,
@@ -164,7 +164,7 @@ def retry_delay(action: Action, retries: int) -> float:
     return backoff.asked_s(action.backoff, action.delay_s, retries)
 
 
-def place_of(to: str | None, position: int, labels: Sequence[str]) -> int | None:
+def jump_position(to: str | None, position: int, labels: Sequence[str]) -> int | None:
     """Return the index that a jump from `position` leads to, or None if there is none. The last task of a name wins."""
     if to is not None and to.lower() in _PREVIOUS:
         return position - 1 if position else None
@@ -181,7 +181,7 @@ def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[s
     Such a rule fails the task only when it holds.
     """
     jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
-    wrong = [action for action in jumps if place_of(action.to, position, labels) is None]
+    wrong = [action for action in jumps if jump_position(action.to, position, labels) is None]
     return [not_found(action.to, labels[position], f"{action.field}.to") for action in wrong]
 
 
@@ -218,13 +218,13 @@ def _parse_rule(where: ConfigPlace, rule: JsonValue) -> PolicyRule:
     _refuse_removed(where, rule)
     if "when" in rule:
         return PolicyRule(
-            parse_condition(where, "when", rule["when"]), _parse_action(where.below("then"), rule.get("then"))
+            parse_condition(where, "when", rule["when"]), _parse_action(where.unnamed_part("then"), rule.get("then"))
         )
     if "else" in rule:
-        return PolicyRule(True, _parse_action(where.below("else.then"), _then_of_else(rule["else"])))
+        return PolicyRule(True, _parse_action(where.unnamed_part("else.then"), _then_of_else(rule["else"])))
     if "then" not in rule:
         raise where.wrong(" has neither 'when' nor 'else'")
-    return PolicyRule(True, _parse_action(where.below("then"), rule["then"]), is_bare=True)
+    return PolicyRule(True, _parse_action(where.unnamed_part("then"), rule["then"]), is_bare=True)
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
@@ -316,7 +316,7 @@ def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
             problem = ": 'else' has no 'then': the default action is taken; write else: {then: {do: ...}}"
             found.append(where.wrong(problem, "else", reason="ignored"))
         for part, action in (("then", rule.get("then")), ("else.then", _then_of_else(rule.get("else")))):
-            place = where.below(part)
+            place = where.unnamed_part(part)
             found += _unknown(place, action, _ACTION_WORDS) + _replaced(place, action)
     return found
 

@@ -288,9 +288,9 @@ class Registry:
         raw = _with_timeout(kind, raw_config, tool, context)
         own_spellings = getattr(tool, "field_aliases", {})
         given, unknown = fields.canonical(kind, raw, tool.config_model, own_spellings)
-        own = fields.names_of(tool.config_model)
+        own = fields.field_names(tool.config_model)
         warnings = [fields.unknown_field(kind, name, own) for name in [*unknown, *_unread(raw, tool)]]
-        if raw.get("retry") and "retry" not in _read_by(tool):
+        if raw.get("retry") and "retry" not in _readable_names(tool):
             problem = f"retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
             warnings.append(ConfigurationError(problem, field="retry", tool=kind, reason="ignored"))
         if _has_rules(raw) and "tasks" not in own:
@@ -319,7 +319,7 @@ class Registry:
         Args:
             kind: a kind or an alias.
         """
-        return fields.names_of(self.get(kind).config_model)
+        return fields.field_names(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
         """Refuse a config as `prepare` does, as far as possible without values. A config with templates is not checked.
@@ -334,7 +334,7 @@ class Registry:
             ConfigurationError: a missing field, or one of another type.
         """
         tool = self.get(kind)
-        spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+        spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
         later: frozenset[str] = getattr(tool, "raw_fields", frozenset())
         now = [value for name, value in raw_config.items() if spellings.get(name, name) not in later]
         if not has_template(now):
@@ -424,25 +424,25 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
     if not inspect.iscoroutinefunction(getattr(tool, "run", None)):
         raise ConfigurationError(f"tool {kind!r}: `run` must be an async method")
     named = {*getattr(tool, "raw_fields", ()), *getattr(tool, "field_aliases", {}).values()}
-    if not named <= fields.names_of(model):
-        lacking = ", ".join(sorted(named - fields.names_of(model)))
+    if not named <= fields.field_names(model):
+        lacking = ", ".join(sorted(named - fields.field_names(model)))
         raise ConfigurationError(
             f"tool {kind!r}: its config_model has no field {lacking}, named in raw_fields or field_aliases"
         )
     return (kind, *getattr(tool, "aliases", ()))
 
 
-def _read_by(tool: Tool[Any]) -> frozenset[str]:
-    own = fields.names_of(tool.config_model)
-    return own.union(fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {})))
+def _readable_names(tool: Tool[Any]) -> frozenset[str]:
+    own = fields.field_names(tool.config_model)
+    return own.union(fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {})))
 
 
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
     """Return fields that are read only at a step (`case` is removed before), and unread fields of `spec`."""
-    names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _read_by(tool)]
-    if "spec" in fields.names_of(tool.config_model):
+    names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _readable_names(tool)]
+    if "spec" in fields.field_names(tool.config_model):
         return names
-    known, spec = _read_by(tool) | {*TIMEOUTS, "policy"}, fields_of(raw.get("spec"))
+    known, spec = _readable_names(tool) | {*TIMEOUTS, "policy"}, fields_of(raw.get("spec"))
     return names + [f"spec.{name}" for name, value in spec.items() if name not in known and value is not None]
 
 
@@ -462,7 +462,7 @@ def _with_timeout(
         times["spec"] = in_spec_too
     rendered = context.values.render(times) if times else {}
     timeout_s = effective_timeout(kind, rendered) if times else None
-    own = fields.names_of(tool.config_model)
+    own = fields.field_names(tool.config_model)
     lifted = fields.lifted(raw, spec, tool.config_model, getattr(tool, "field_aliases", {}))
     parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
     merged = {**parts, **raw, **lifted, "timeout": timeout_s}

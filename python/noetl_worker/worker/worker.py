@@ -55,7 +55,7 @@ from noetl_worker.remote.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPl
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.plane_watch import PlaneWatch
-from noetl_worker.remote.plane.rust.event_ids import event_ids_of
+from noetl_worker.remote.plane.rust.event_ids import make_event_ids
 from noetl_worker.remote.plane.servers import Servers
 from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
 from noetl_worker.remote.transport.opening import open_transport
@@ -116,7 +116,7 @@ class Worker:
         )
         self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
         self._batches = RecentBatches()
-        ends = outcomes_by_dialect(event_ids_of(settings, self.identity.unique), self._batches)
+        ends = outcomes_by_dialect(make_event_ids(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)

@@ -10,7 +10,7 @@ from noetl_worker.cli.doctor import clock, login, permissions, plane, system_poo
 from noetl_worker.cli.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.remote.jetstream import pause
-from noetl_worker.remote.jetstream.api import ask, moment, stream_of
+from noetl_worker.remote.jetstream.api import ask, moment, owning_stream
 from noetl_worker.remote.jetstream.comparison import (
     Change,
     ComparedField,
@@ -69,15 +69,15 @@ async def _behind(
     stream, kept_in = settings.nats_stream, ""
     allowed = await permissions.first_tried(connection)
     if not any(finding.state is State.WRONG for finding in allowed):
-        stream = stream or await stream_of(client, subject, f"{subject}.>") or ""
-        kept_in = await stream_of(client, DEAD_LETTER_SUBJECT) or ""
+        stream = stream or await owning_stream(client, subject, f"{subject}.>") or ""
+        kept_in = await owning_stream(client, DEAD_LETTER_SUBJECT) or ""
     streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
     allowed += await permissions.tried(connection, settings, *streams)
     allowed += await login.examine(connection, settings)
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
     found = await find(client, settings)
-    owner = await stream_of(client, subject, f"{subject}.>") if found.stream_info is None else None
+    owner = await owning_stream(client, subject, f"{subject}.>") if found.stream_info is None else None
     has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
         *(permissions.before_the_start(finding, **has) for finding in allowed),

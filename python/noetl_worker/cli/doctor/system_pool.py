@@ -10,7 +10,7 @@ from noetl_worker.errors import JetStreamError, NotificationError
 from noetl_worker.pipeline.delivery.envelope import decode_notification
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import config_filters
-from noetl_worker.remote.jetstream.message_search import StoredMessage, last_of
+from noetl_worker.remote.jetstream.message_search import StoredMessage, last_message
 from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
 from noetl_worker.settings.settings import Settings
 
@@ -24,7 +24,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
     check, base = "stream: pool system", settings.nats_subject
     wanted = "no command of it, or workers of its own that run wasm"
     try:
-        last = await last_of(client, stream, f"{base}.{SYSTEM_POOL}.>")
+        last = await last_message(client, stream, f"{base}.{SYSTEM_POOL}.>")
     except JetStreamError as error:
         return unknown(check, str(error), wanted, f'publish to "$JS.API.STREAM.MSG.GET.{stream}"')
     if last is None:

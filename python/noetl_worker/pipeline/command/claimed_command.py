@@ -131,7 +131,7 @@ class ClaimedCommand:
             return max(0, min(earlier, noted))
         command = self._events.command
         try:
-            claims = await self.plane.claims_of(command.execution_id, command.command_id, noted + 1)
+            claims = await self.plane.count_claims(command.execution_id, command.command_id, noted + 1)
         except ControlPlaneError as error:
             log.warning(
                 "claims_not_counted",

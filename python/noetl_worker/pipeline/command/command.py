@@ -62,7 +62,7 @@ def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane
         server_url=plane.url,
         dialect=plane.dialect,
         attempt=_attempt(meta),
-        loop=plane.rules.loop_of(meta),
+        loop=plane.rules.loop_position(meta),
         catalog_id=_text_or_none(meta.get("catalog_id")),
     )
 
@@ -113,7 +113,7 @@ async def hydrate(
     if marks.references:
         variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
-    named = partial(names.of_templates, variables, of_step)
+    named = partial(names.template_variables, variables, of_step)
     if names.has_packed(variables):  # the plane may have copied packed results into the config too
         config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
         variables = await finished_off_loop(named)

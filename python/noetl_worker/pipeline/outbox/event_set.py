@@ -205,7 +205,7 @@ class EventSet:
             self._fail(unstored_text(upload, reason))
         elif report.response is None:
             self.unstored = unstored_text(upload, reason)
-            report.response = json_text.embed(self.rules.whole_of(upload.data))
+            report.response = json_text.embed(self.rules.whole_result(upload.data))
 
     def _fail(self, text: str) -> None:
         """Turn the report into a failure. None of the terminal events was sent before."""

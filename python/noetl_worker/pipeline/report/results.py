@@ -221,7 +221,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if made is None:
         if fitted.preview is None:
             fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-        made = await _off_loop_if_large(fitted.size, partial(dialect.by_reference, command, result, fitted))
+        made = await _off_loop_if_large(fitted.size, partial(dialect.reference_report, command, result, fitted))
         stored = len(made.upload.data) if made.upload is not None else 0
         if stored > dialect.max_stored_bytes:
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)

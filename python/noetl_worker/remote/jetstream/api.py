@@ -94,7 +94,7 @@ async def ask_if_there(
         raise
 
 
-async def stream_of(client: Client, *subjects: str) -> str | None:
+async def owning_stream(client: Client, *subjects: str) -> str | None:
     """Return the stream that owns one of these subjects, tried in order, or None."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")

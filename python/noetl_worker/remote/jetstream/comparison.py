@@ -158,7 +158,7 @@ def _allows(least: int) -> Callable[[Any], bool]:
     return lambda value: not value or value >= least
 
 
-_OF_STREAM: Final = (
+_STREAM_RULES: Final = (
     _Rule("retention", lambda value: value != "interest", "commands published while there is no durable are lost"),
     _Rule("max_age", _allows(MAX_AGE_S * NANOSECONDS), "a command that waits longer is lost"),
     _Rule("max_msgs", _is_unlimited, _FULL),
@@ -166,10 +166,10 @@ _OF_STREAM: Final = (
     _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
     _Rule("sealed", not_, "the stream takes no commands"),
 )
-_OF_DEAD_LETTERS: Final = (_Rule("discard", lambda value: value == "new", "when full, it loses old dead letters"),)
+_DEAD_LETTER_RULES: Final = (_Rule("discard", lambda value: value == "new", "when full, it loses old dead letters"),)
 
 
-def _of_durable(settings: Settings) -> tuple[_Rule, ...]:
+def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
     whole_pull = min(settings.max_concurrent, MAX_PULL_BATCH)
     pull_s = PULL_EXPIRES_S
     return (
@@ -200,7 +200,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             "a command published to a subject that no stream has is lost",
             patch={"subjects": kept + missing},
         ),
-        _other_fields(have, _OF_STREAM),
+        _other_fields(have, _STREAM_RULES),
     ]
     return rows if config is not None else [_absent(row) for row in rows]
 
@@ -213,7 +213,7 @@ def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bar
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
     """Return the row that says whether the stream of dead letters can lose one."""
-    return [_other_fields(config, _OF_DEAD_LETTERS)]
+    return [_other_fields(config, _DEAD_LETTER_RULES)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
@@ -250,7 +250,7 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             UNLIMITED,
             "with a limit, a command that used it up stays undelivered and unseen",
         ),
-        _other_fields(have, _of_durable(settings)),
+        _other_fields(have, _durable_rules(settings)),
     ]
     return [_absent(row) for row in rows] if info is None else rows
 

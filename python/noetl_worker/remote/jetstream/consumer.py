@@ -12,7 +12,7 @@ from noetl_worker.errors import JetStreamError
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
 from noetl_worker.remote.jetstream import comparison
-from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, owning_stream
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import NANOSECONDS, ComparedField
 from noetl_worker.remote.jetstream.start_notes import BUCKET, ensure_bucket
@@ -177,7 +177,7 @@ async def find(client: Client, settings: Settings) -> Found:
 async def _with_dead_letters(client: Client, found: Found) -> Found:
     """Add the stream of dead letters, without raising an error: dead letters are rare."""
     try:
-        stream = await stream_of(client, DEAD_LETTER_SUBJECT)
+        stream = await owning_stream(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
     except JetStreamError as error:
         return replace(found, dead_letters_unknown=str(error))
@@ -187,7 +187,7 @@ async def _with_dead_letters(client: Client, found: Found) -> Found:
 async def find_stream(client: Client, settings: Settings) -> tuple[str, dict[str, Any] | None]:
     """Return the name of the stream of commands and the server's description, which is None without a stream."""
     subject = settings.nats_subject
-    stream = settings.nats_stream or await stream_of(client, subject, f"{subject}.>") or DEFAULT_STREAM
+    stream = settings.nats_stream or await owning_stream(client, subject, f"{subject}.>") or DEFAULT_STREAM
     return stream, await ask_if_there(client, f"STREAM.INFO.{stream}")
 
 
@@ -214,7 +214,7 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> dict[st
     except ApiRefused as refused:
         if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own configuration
             return await ask(client, f"STREAM.INFO.{name}")
-        owner = await stream_of(client, settings.nats_subject, f"{settings.nats_subject}.>")
+        owner = await owning_stream(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
             raise
         raise JetStreamError(f"{other_owner_text(name, owner, settings)}: {use_stream_text(owner)}") from refused

@@ -10,10 +10,10 @@ import nats
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, stream_of
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, owning_stream
 from noetl_worker.remote.jetstream.comparison import new_dead_letter_stream
 from noetl_worker.remote.jetstream.connection import Connection
-from noetl_worker.remote.jetstream.message_search import StoredMessage, each, get
+from noetl_worker.remote.jetstream.message_search import StoredMessage, get, read_each
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
@@ -51,13 +51,13 @@ class DeadLetterStore:
         if self._made:
             return
         client = self._connection.client
-        if await stream_of(client, DEAD_LETTER_SUBJECT) is None:
+        if await owning_stream(client, DEAD_LETTER_SUBJECT) is None:
             config = new_dead_letter_stream(DEAD_LETTER_STREAM, DEAD_LETTER_SUBJECT)
             try:
                 await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
                 log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=DEAD_LETTER_SUBJECT)
             except ApiRefused as refused:
-                if refused.err_code not in ALREADY_THERE or await stream_of(client, DEAD_LETTER_SUBJECT) is None:
+                if refused.err_code not in ALREADY_THERE or await owning_stream(client, DEAD_LETTER_SUBJECT) is None:
                     raise
         self._made = True
 
@@ -65,7 +65,7 @@ class DeadLetterStore:
 
     async def stream(self) -> str | None:
         """Return the stream's name, or None if it does not exist yet."""
-        return await stream_of(self._connection.client, DEAD_LETTER_SUBJECT)
+        return await owning_stream(self._connection.client, DEAD_LETTER_SUBJECT)
 
     async def get(self, stream: str, sequence: int) -> StoredMessage | None:
         """Return the dead letter of this sequence, or None."""
@@ -81,7 +81,7 @@ class DeadLetterStore:
         numbers = [number for number in range(first, last + 1) if number and number not in gone]
         if newest_first:
             numbers.reverse()
-        async for found in each(self._connection.client, stream, numbers):
+        async for found in read_each(self._connection.client, stream, numbers):
             if found.subject == DEAD_LETTER_SUBJECT:
                 yield found
 

@@ -33,7 +33,7 @@ class Search:
     """Number of messages in the stream."""
 
 
-async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
+async def search_newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
     """Search the newest messages of a stream.
 
     Raises:
@@ -44,14 +44,14 @@ async def newest(client: Client, stream: str, matches: Callable[[bytes], bool], 
     numbers = list(range(last, max(first, last - most + 1) - 1, -1))
     found: list[StoredMessage] = []
     looked_at = 0
-    async for message in each(client, stream, numbers):
+    async for message in read_each(client, stream, numbers):
         looked_at += 1
         if matches(message.data):
             found.append(message)
     return Search(tuple(found), looked_at, int(state["messages"]))
 
 
-async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
+async def read_each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
     """Yield the messages of these sequences that exist, in this order. Several are requested at a time."""
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
@@ -60,7 +60,7 @@ async def each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIter
                 yield message
 
 
-async def below(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
+async def search_subject(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
     """Search the messages of one subject, which may have wildcards."""
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
@@ -74,7 +74,7 @@ async def below(client: Client, stream: str, subject: str, matches: Callable[[by
     return Search(tuple(reversed(found)), looked_at, looked_at)
 
 
-async def last_of(client: Client, stream: str, subject: str) -> StoredMessage | None:
+async def last_message(client: Client, stream: str, subject: str) -> StoredMessage | None:
     """Return the newest message of a subject, which may have wildcards."""
     return await get(client, stream, {"last_by_subj": subject})
 

@@ -46,23 +46,23 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
     first, new = int(after.stream_info["state"]["first_seq"]), config_filters(config)
     if before.durable_info is None:
         place = int(config.get("opt_start_seq") or 1) - 1
-        behind = await _up_to(client, after.stream, new, place)
+        behind = await _count_before(client, after.stream, new, place)
         return PassedOver(behind, place, first) if behind else None
     old = config_filters(before.durable_info["config"])
     if set(old) == set(new):
         return None
     place, both = int(after.durable_info["delivered"]["stream_seq"]), _brought_by_both(old, new)
     behind, unwanted = (
-        await _up_to(client, after.stream, new, place),
+        await _count_before(client, after.stream, new, place),
         await _count(client, after.stream, old, place + 1),
     )
     if both:
-        behind -= await _up_to(client, after.stream, both, place)
+        behind -= await _count_before(client, after.stream, both, place)
         unwanted -= await _count(client, after.stream, both, place + 1)
     return PassedOver(behind, place, first, unwanted) if behind or unwanted else None
 
 
-async def _up_to(client: Client, stream: str, filters: Sequence[str], place: int) -> int:
+async def _count_before(client: Client, stream: str, filters: Sequence[str], place: int) -> int:
     return await _count(client, stream, filters, 1) - await _count(client, stream, filters, place + 1)
 
 

@@ -30,7 +30,7 @@ from noetl_worker.errors import DocumentError, JetStreamError, ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
-from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, stream_of
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, owning_stream
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import KEPT, NANOSECONDS
 from noetl_worker.remote.jetstream.connection import Connection
@@ -74,7 +74,7 @@ async def ensure_bucket(client: Client) -> bool:
     """Make the bucket if it is missing. Return whether it was made now. Raises JetStreamError."""
     # Asked first: making a stream that exists with this configuration gets the same answer.
     # Every worker may ask STREAM.NAMES.
-    if await stream_of(client, _SUBJECTS) == _STREAM:
+    if await owning_stream(client, _SUBJECTS) == _STREAM:
         return False
     try:
         await ask(client, f"STREAM.CREATE.{_STREAM}", _CONFIG)

@@ -34,8 +34,8 @@ from noetl_worker.remote.plane.health import PlaneHealth, read_health
 from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.remote.plane.rules import stored_name
 from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
-from noetl_worker.remote.plane.store_route import note_on
-from noetl_worker.remote.transport.transport import Body, Response, Transport, size_of
+from noetl_worker.remote.plane.store_route import missing_result_note
+from noetl_worker.remote.transport.transport import Body, Response, Transport, body_size
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text import json_text
@@ -103,11 +103,11 @@ class ControlPlaneClient:
             AuthRefused: the plane refuses the credentials, or did a moment ago.
             ControlPlaneError: the plane is unreachable or unknown.
         """
-        url = self.servers.to_ask(server_url)
+        url = self.servers.url_to_ask(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
             raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
         if url not in self._planes:
-            self._planes[url] = Plane(self, url, await self._dialect_of(url))
+            self._planes[url] = Plane(self, url, await self._find_dialect(url))
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
@@ -117,11 +117,11 @@ class ControlPlaneClient:
         else:
             self.servers.pause(url)
 
-    async def _dialect_of(self, url: str) -> Dialect:
+    async def _find_dialect(self, url: str) -> Dialect:
         if self._settings.control_plane != "auto":
             return Dialect(self._settings.control_plane)
         try:
-            found = await self.health(url, gate=self.servers.at(url).gate)
+            found = await self.health(url, gate=self.servers.state(url).gate)
         except AuthRefused:
             self.auth_refused(url)
             raise
@@ -234,7 +234,7 @@ class Plane:
         self.url = url
         self.dialect, self.rules = dialect, RULES[dialect]
         self._headers = client.headers_for(f"{url}/")
-        self.server = server = client.servers.at(url)
+        self.server = server = client.servers.state(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
 
     # ── commands and events: the answer is read by claim.py and events.py ──
@@ -286,17 +286,18 @@ class Plane:
         """Return an execution with its events: all on the Rust plane, the newest page on the Python one."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
-    async def events_of(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
+    async def events_page(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
         """Return a page of events, newest first, for `event_type`, `page`, `page_size`. Python plane only."""
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
-    async def claims_of(self, execution_id: int, command_id: CommandId, most: int) -> int:
+    async def count_claims(self, execution_id: int, command_id: CommandId, most: int) -> int:
         """Return how often a command was claimed, up to `most`, from the newest claims of its execution. Python plane
         only."""
         count, page = 0, 0
         while count < most and page < _CLAIM_PAGES:
             page += 1
-            answer = await self.events_of(execution_id, event_type="command.claimed", page=page, page_size=_CLAIM_PAGE)
+            wanted: dict[str, str | int] = {"event_type": "command.claimed", "page": page, "page_size": _CLAIM_PAGE}
+            answer = await self.events_page(execution_id, **wanted)
             events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
             count += sum(str(context_of(event).get("command_id")) == str(command_id) for event in events)
             if fields_of(answer.get("pagination")).get("has_next") is not True:
@@ -323,7 +324,7 @@ class Plane:
         self, execution_id: int, name: str, data: bytes, *, source_step: str
     ) -> Mapping[str, JsonValue]:
         """Store JSON for a tool, and return {ref, store, scope, bytes, sha256, expires_at}."""
-        data = await finished_off_loop(partial(self.rules.for_store, data))
+        data = await finished_off_loop(partial(self.rules.store_form, data))
         return _expect("PUT result", await self.store_result(execution_id, name, data, source_step=source_step))
 
     async def store_result(
@@ -345,11 +346,11 @@ class Plane:
         answer = await self._result_call("GET", path)
         if self.rules.has_expired(answer):
             answer = await self._result_call("GET", path)
-        what = f"resolving {ref}{note_on(answer, said, self.rules)}"
+        what = f"resolving {ref}{missing_result_note(answer, said, self.rules)}"
         found = await off_loop(len(answer.body), partial(_expect_json, what, answer))
         if not self.rules.is_packed(answer.body):
             return found, answer.body
-        whole = await finished_off_loop(partial(self.rules.whole_of, answer.body))
+        whole = await finished_off_loop(partial(self.rules.whole_result, answer.body))
         return await off_loop(len(whole), partial(json_text.loads, whole)), whole
 
     async def _result_call(
@@ -409,10 +410,10 @@ class Plane:
         """Send a heartbeat. Return False if the plane does not know us (any more): register again."""
         return await if_there(self._beat("heartbeat", {"name": name})) is not None
 
-    async def _beat(self, name: str, body: JsonValue) -> Mapping[str, JsonValue]:
-        url, limit_s = f"{self.url}/api/worker/pool/{name}", min(self.client.timeout_s, BEAT_S)
-        sent = self.client.send("POST", url, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
-        return _expect(name, await sent)
+    async def _beat(self, what: str, body: JsonValue) -> Mapping[str, JsonValue]:
+        url, limit_s = self.url + url_path("api", "worker", "pool", what), min(self.client.timeout_s, BEAT_S)
+        answer = self.client.send("POST", url, body, timeout_s=limit_s, gate=self.gate, times=_REGISTRY_TIMES)
+        return _expect(what, await answer)
 
     async def deregister(self, name: str) -> None:
         """Send DELETE with a body, then POST if DELETE is not allowed; `kind` beside `component_type` is a 422."""
@@ -446,7 +447,7 @@ def _packed(body: JsonValue) -> Body | None:
 
 def _on_its_way_s(packed: Body | None) -> float:
     """Return extra time for a large request (events with a result): a small one's deadline is too short for it."""
-    size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else size_of(packed)
+    size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else body_size(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 
 

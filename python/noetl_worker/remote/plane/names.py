@@ -29,7 +29,7 @@ class Referred:
 class Names(Protocol):
     """Names in the claims of one plane."""
 
-    def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def template_variables(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names for templates, from a claim's variables, left unchanged, and its step's input."""
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
@@ -46,7 +46,7 @@ class Names(Protocol):
         """Set the step's name, wherever the claim has it, to the full result."""
 
 
-def referred_as(
+def read_reference(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
     """Return the referred result, or None for a reference to anything but the result store."""

@@ -69,7 +69,7 @@ class PlaneWatch:
             log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:
             if not _is_there(error):  # the plane may have been restarted, and have lost batches
-                self._client.servers.at(self._client.servers.configured).gate.outages += 1
+                self._client.servers.state(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
             self.trouble = None

@@ -44,7 +44,7 @@ def stored_name(name: str) -> str:
     return _NOT_IN_KEYS.sub("_", name)
 
 
-def preview_of(fitted: FittedResult) -> JsonValue:
+def read_preview(fitted: FittedResult) -> JsonValue:
     return json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
 
 
@@ -60,7 +60,7 @@ class Part(NamedTuple):
     commands inside this request, work that is dropped when the request is cut off (protocol/events.md#rust-plane)."""
 
     @classmethod
-    def of(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
+    def create(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
         return cls(path, events, events[-1], has_own_id)
 
 
@@ -121,7 +121,7 @@ class DialectRules(Protocol):
 
     # ── what a claim has in it ──
 
-    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+    def loop_position(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         """Return the loop position in the `meta` of a claim, or None outside a loop."""
 
     step_input_wins: bool = False
@@ -165,10 +165,10 @@ class DialectRules(Protocol):
         return False
 
     def is_packed(self, data: bytes) -> bool:
-        """Return whether this stored result is in the form that `whole_of` reads."""
+        """Return whether this stored result is in the form that `whole_result` reads."""
         return False
 
-    def whole_of(self, data: bytes) -> bytes:
+    def whole_result(self, data: bytes) -> bytes:
         """Return the JSON of a stored result, packed or not.
 
         Raises:
@@ -199,7 +199,7 @@ class DialectRules(Protocol):
         """Return whether the plane keeps this report's context unchanged, with a limit of `max_bytes` for it."""
         return True
 
-    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+    def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """Return the report of a result that does not fit into an event."""
 
     batch_bytes: int | None = None
@@ -220,8 +220,8 @@ class DialectRules(Protocol):
     max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
     """Largest stored result that a later command can be given, since it comes in one answer."""
 
-    def for_store(self, data: bytes) -> bytes:
-        """Return a tool's JSON in the store's form, which `whole_of` reads."""
+    def store_form(self, data: bytes) -> bytes:
+        """Return a tool's JSON in the store's form, which `whole_result` reads."""
         return data
 
     def is_stored_alone(self, data: bytes) -> bool:

@@ -52,7 +52,7 @@ class StoreRoute:
             return None
 
 
-def note_on(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
+def missing_result_note(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
     """Return a note for the error of a missing result: when it was stored, if known, and what to do."""
     if answer.status != 404 or rules.is_no_route(answer):
         return ""

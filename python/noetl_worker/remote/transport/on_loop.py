@@ -37,8 +37,8 @@ from noetl_worker.remote.transport.transport import (
     USER_AGENT,
     Body,
     Response,
-    parts_of,
-    size_of,
+    body_parts,
+    body_size,
 )
 from noetl_worker.settings.settings import Settings
 
@@ -109,7 +109,7 @@ class _PlaneConnection(HttpConnection[Response]):
         """Write a large request no faster than the server reads it. An early answer ends the writing."""
         assert self._transport is not None
         self._is_asked = True
-        for part in parts_of(request):
+        for part in body_parts(request):
             while self._writable is not None and self.waiter is not None and not self.waiter.done():
                 either: set[asyncio.Future[Any]] = {self._writable, self.waiter}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -339,7 +339,7 @@ def _head(
         own += f"{line}\r\n"
     if server.authorization and "authorization" not in headers:
         own += server.authorization
-    size = 0 if body is None else size_of(body) if type(body) is tuple else len(body)
+    size = 0 if body is None else body_size(body) if type(body) is tuple else len(body)
     if body is not None or method != "GET":
         own += f"content-length: {size}\r\n"
     head = f"{method} {path}{server.head}{own}\r\n".encode("latin-1")

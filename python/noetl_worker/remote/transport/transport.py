@@ -41,11 +41,11 @@ SOCKET_OPTIONS: Final = tuple(
 )
 
 
-def size_of(body: tuple[bytes, ...]) -> int:
+def body_size(body: tuple[bytes, ...]) -> int:
     return sum(map(len, body))
 
 
-def parts_of(body: tuple[bytes, ...]) -> Iterator[memoryview]:
+def body_parts(body: tuple[bytes, ...]) -> Iterator[memoryview]:
     """Yield views of the body, small enough that data in transit does not fill the memory either."""
     for part in body:
         view = memoryview(part)

@@ -64,8 +64,8 @@ class KindDescription:
 def describe_kind(tool: Tool[Any]) -> KindDescription:
     """Return the description that `noetl-worker tools KIND` shows."""
     model = tool.config_model
-    spellings = fields.spellings_of(model, getattr(tool, "field_aliases", {}))
-    docs, hints = field_docs(model), fields.hints_of(model)
+    spellings = fields.field_spellings(model, getattr(tool, "field_aliases", {}))
+    docs, hints = field_docs(model), fields.field_types(model)
     described = tuple(
         FieldDescription(
             name=field.name,

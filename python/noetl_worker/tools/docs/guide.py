@@ -32,7 +32,7 @@ class Guide:
     traps: str = ""
 
 
-def guide_of(tool: Tool[Any]) -> Guide:
+def read_guide(tool: Tool[Any]) -> Guide:
     """Return the page beside the tool's module, or an empty guide if there is none."""
     package = type(tool).__module__.rpartition(".")[0]
     if not package:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import Tool
 from noetl_worker.tools.docs.description import FieldDescription, KindDescription, describe_kind
-from noetl_worker.tools.docs.guide import Guide, guide_of
+from noetl_worker.tools.docs.guide import Guide, read_guide
 from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.error_kinds import ERROR_KINDS
 from noetl_worker.tools.fields import WORKER_FIELDS
@@ -39,7 +39,7 @@ def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
 
 def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
     """Return file name -> text; README.md has what all kinds share."""
-    described = [(describe_kind(tool), guide_of(tool)) for tool in tools]
+    described = [(describe_kind(tool), read_guide(tool)) for tool in tools]
     index = (importlib.resources.files("noetl_worker.tools.docs") / _INDEX).read_text(encoding="utf-8")
     parts = {
         "contents": "\n".join(_entry(kind) for kind, _ in described),

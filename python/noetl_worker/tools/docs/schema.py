@@ -64,7 +64,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
     """
     description = describe_kind(tool)
     own = _own_properties(tool, description)
-    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
     kinds = {"enum": [description.kind, *description.aliases], "description": fields.WORKER_FIELDS["kind"]}
     properties: dict[str, Any] = {"kind": kinds, **own}
     for other, name in sorted(spellings.items()):
@@ -96,7 +96,7 @@ def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, 
     """Return the schemas of the model's fields: mashumaro's, made as tolerant as the decoder, with descriptions."""
     model_schema: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
     given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
-    hints = fields.hints_of(tool.config_model)
+    hints = fields.field_types(tool.config_model)
     properties: dict[str, Any] = {}
     for field in description.fields:
         strict = {key: value for key, value in model_schema["properties"][field.name].items() if key != "default"}
@@ -159,7 +159,7 @@ def _tolerant_list(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
 
 def _tolerant_object(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        docs, hints = field_docs(hint), fields.hints_of(hint)
+        docs, hints = field_docs(hint), fields.field_types(hint)
         properties: dict[str, Any] = {}
         for name, schema_of_field in schema.get("properties", {}).items():
             plain = {key: value for key, value in schema_of_field.items() if key != "default"}

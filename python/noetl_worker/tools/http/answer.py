@@ -26,9 +26,9 @@ from noetl_worker.process.room import room
 from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.text.json_text import loads, loads_exact, loads_in_room
 from noetl_worker.tools.contract import ToolForm
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import excerpt, without_half_at_end
-from noetl_worker.tools.http.charsets import codec_of, decoded
+from noetl_worker.tools.http.charsets import decoded, find_codec
 from noetl_worker.tools.http.client import without_user
 
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
@@ -198,7 +198,7 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
     if response.is_success:
         return ToolResult.success(data, exit_code=0)
     status = response.status_code
-    kind, retryable = kind_of(status)
+    kind, retryable = http_error_kind(status)
     return ToolResult.failure(
         f"HTTP {status} response", kind=kind, retryable=retryable, code=str(status), data=data, exit_code=1
     )
@@ -311,7 +311,7 @@ def _charset(headers: Mapping[str, str], notes: list[str]) -> str:
     found = _CHARSET.search(headers.get("content-type", "")[:_LONGEST_HEADER])
     if found is None or not (declared := found[1] or found[2] or found[3]):
         return "utf-8"
-    codec = codec_of(declared)
+    codec = find_codec(declared)
     if codec is None:
         notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
     return codec or "utf-8"

@@ -30,7 +30,7 @@ iso88591:latin-1 iso-8859-8-i:iso8859-8 latin-9:iso8859-15
 _CODECS: Final = {codec: codec for codec in _READ.split()} | dict(pair.split(":") for pair in _READ_AS.split())
 
 
-def codec_of(charset: str) -> str | None:
+def find_codec(charset: str) -> str | None:
     """Return the codec of a declared charset; None if it is not supported."""
     name = charset.strip().lower().replace("-", "_").removeprefix("x_").removeprefix("x_")
     return _CODECS.get(aliases.get(name, name).replace("_", "-"))

@@ -99,8 +99,8 @@ class Clients:
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
         """
-        key = (_server_of(to), options)
-        client = self._take(key) or _new_client(options, await _tls_of(options, settings), self._transport)
+        key = (_server_key(to), options)
+        client = self._take(key) or _new_client(options, await _load_tls_context(options, settings), self._transport)
         is_kept = False
         try:
             yield client
@@ -134,7 +134,7 @@ class Clients:
             await one.client.aclose()
 
 
-def _server_of(address: str) -> str:
+def _server_key(address: str) -> str:
     try:
         parts = urlsplit(address)
     except ValueError:  # who sends to it says so
@@ -228,7 +228,7 @@ def _public_tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _tls_of(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
+async def _load_tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
     if options.ca_file or options.client_cert or not options.verify:
         return await finished_off_loop(functools.partial(_tls_context, options, settings))
     return _public_tls_context()

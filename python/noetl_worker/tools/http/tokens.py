@@ -26,7 +26,7 @@ from noetl_worker.errors import ConfigurationError, CredentialError, DocumentErr
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.text.json_text import dumps, loads
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import Content, object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients, shown
@@ -146,7 +146,7 @@ class Tokens:
                 raise ValueError("an address starts with http:// or https://")
         except (httpx.InvalidURL, ValueError) as error:
             raise CredentialError(f"http: the token address {url!r} cannot be used: {error}") from error
-        return _token_of(await self._exchange(request), request.url)
+        return _read_token(await self._exchange(request), request.url)
 
     async def _ask_with_key(
         self, account: Mapping[str, JsonValue], scopes: tuple[str, ...]
@@ -163,7 +163,7 @@ class Tokens:
         )
         request = httpx.Request("GET", url, headers={"Metadata-Flavor": "Google"})
         try:
-            return _token_of(await self._exchange(request, ClientOptions(is_own=True)), url)
+            return _read_token(await self._exchange(request, ClientOptions(is_own=True)), url)
         except ToolError as error:
             raise CredentialError(
                 "http: no Google credentials: give a service account, set GOOGLE_APPLICATION_CREDENTIALS, or run on "
@@ -184,7 +184,7 @@ class Tokens:
         answer = object_in(content.take())
         if response.is_success and answer is not None:
             return answer
-        _, retryable = kind_of(response.status_code)
+        _, retryable = http_error_kind(response.status_code)
         raise CredentialError(
             f"http: {place} gives no token: HTTP {response.status_code}{_reason(answer)}", retryable=retryable
         )
@@ -212,7 +212,7 @@ def _reason(answer: Mapping[str, Any] | None) -> str:
     return f" ({': '.join(details)})" if details else ""
 
 
-def _token_of(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | None]:
+def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | None]:
     token = answer.get("access_token")
     if not isinstance(token, str) or not token:
         raise CredentialError(f"http: the answer of {shown(url)} has no access_token")

@@ -66,10 +66,10 @@ class Scratch:
 
 def _made() -> tuple[str, _Look]:
     path = tempfile.mkdtemp(prefix="noetl-")
-    return path, _look_of(path)
+    return path, _read_look(path)
 
 
-def _look_of(path: str) -> _Look:
+def _read_look(path: str) -> _Look:
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_size
 
@@ -78,7 +78,7 @@ def _is_as_made(path: str, look: _Look) -> bool:
     """Return True if the directory is empty and has no attribute (such as an access list) for the next command to
     find."""
     try:
-        if _look_of(path) != look or os.listxattr(path, follow_symlinks=False):
+        if _read_look(path) != look or os.listxattr(path, follow_symlinks=False):
             return False
         return not os.listdir(path)  # noqa: PTH208 - for every command
     except OSError:

@@ -35,7 +35,7 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
     Raises:
         ConfigurationError: the field names no possible place.
     """
-    place = place_of(script, kind)
+    place = parse_address(script, kind)
     if place.code is not None:
         return place.code
     parts = urlsplit(place.uri)
@@ -51,11 +51,11 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
         check_auth(place.details.get("auth"))
     if parts.scheme in ("http", "https", "gs", "s3"):
         limit_s(place.details, kind)
-        headers_of(place.details, kind)
+        script_headers(place.details, kind)
     return None
 
 
-def place_of(script: str | Mapping[str, Any], tool: str) -> ScriptAddress:
+def parse_address(script: str | Mapping[str, Any], tool: str) -> ScriptAddress:
     """Return the place of a script. Raises ConfigurationError for an object that names none."""
     if isinstance(script, str):
         return ScriptAddress(script) if _is_source(script) else ScriptAddress(uri=script.strip())
@@ -89,7 +89,7 @@ def limit_s(details: Mapping[str, Any], kind: str) -> float:
     return _TIMEOUT_S if given is None else seconds(given, "script.source.timeout", kind)
 
 
-def headers_of(details: Mapping[str, Any], kind: str) -> dict[str, str]:
+def script_headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Return the headers to ask for a script with."""
     given = details.get("headers")
     if given is None:

@@ -13,7 +13,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.process.shortage import before_any_effect
-from noetl_worker.tools.sources.script_address import MAX_CODE_BYTES, decoded, place_of
+from noetl_worker.tools.sources.script_address import MAX_CODE_BYTES, decoded, parse_address
 
 if TYPE_CHECKING:
     from noetl_worker.tools.sources.web_sources import WebSources
@@ -37,12 +37,12 @@ class Sources:
             ConfigurationError: the script cannot be read.
             ToolError: an address does not answer, or not with 2xx.
         """
-        place = place_of(script, self._kind)
+        place = parse_address(script, self._kind)
         if place.code is not None:
             return place.code
         with before_any_effect("no room to fetch the script"):
             if urlsplit(place.uri).scheme in ("", "file"):
-                return await asyncio.to_thread(_of_file, place.uri, self._kind, context.settings)
+                return await asyncio.to_thread(_read_file, place.uri, self._kind, context.settings)
             web = await asyncio.to_thread(import_module, "noetl_worker.tools.sources.web_sources")
             self._web = self._web or web.WebSources(self._kind)
             return await self._web.fetched(place.uri, place.details, context)
@@ -53,7 +53,7 @@ class Sources:
             await self._web.aclose()
 
 
-def _of_file(uri: str, kind: str, settings: ToolSettings) -> str:
+def _read_file(uri: str, kind: str, settings: ToolSettings) -> str:
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
     with opened(f"{kind}: script", uri, path, settings) as file:
         data = file.read(MAX_CODE_BYTES + 1)

@@ -20,7 +20,7 @@ from noetl_worker.tools.http.auth import Authorization, OverHttp
 from noetl_worker.tools.http.client import send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.sources.s3_object import signed
-from noetl_worker.tools.sources.script_address import BUCKETS, MAX_CODE_BYTES, decoded, headers_of, limit_s
+from noetl_worker.tools.sources.script_address import BUCKETS, MAX_CODE_BYTES, decoded, limit_s, script_headers
 
 _READ_ONLY: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _STORAGE: Final = "https://storage.googleapis.com"
@@ -41,16 +41,16 @@ class WebSources(OverHttp):
         """Return the text at an address. Raises as `Sources.of_script` does."""
         scheme = urlsplit(uri).scheme
         if scheme in ("http", "https"):
-            destination = Destination(uri, headers_of(details, self._kind))
+            destination = Destination(uri, script_headers(details, self._kind))
             authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
             return await self._fetched(uri, uri, authorization, details)
         if scheme == "s3":
             url, headers = await signed(uri, details, context)
             wait = {"timeout": details.get("timeout")}  # the signature is for a GET without further headers
             return await self._fetched(url, uri, Authorization(headers), wait)
-        return await self._of_bucket(uri, details, context)
+        return await self._fetch_object(uri, details, context)
 
-    async def _of_bucket(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
+    async def _fetch_object(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
         parts = urlsplit(uri)
         bucket, name = parts.netloc, parts.path.lstrip("/")
         emulator = os.environ.get("STORAGE_EMULATOR_HOST")
@@ -60,7 +60,7 @@ class WebSources(OverHttp):
         authorization = (
             Authorization()
             if emulator and alias is None
-            else await self._authorizer.authorize(auth, context, Destination(base, headers_of(details, self._kind)))
+            else await self._authorizer.authorize(auth, context, Destination(base, script_headers(details, self._kind)))
         )
         url = base + url_path("storage", "v1", "b", bucket, "o", name, alt="media")
         return await self._fetched(url, uri, authorization, details)
@@ -68,7 +68,7 @@ class WebSources(OverHttp):
     async def _fetched(self, url: str, name: str, authorization: Authorization, details: Mapping[str, Any]) -> str:
         most_s = limit_s(details, self._kind)
         place = name if urlsplit(name).scheme in BUCKETS else shown(httpx.URL(name))
-        headers = {**headers_of(details, self._kind), **authorization.headers}
+        headers = {**script_headers(details, self._kind), **authorization.headers}
         try:
             async with self._clients.lease(to=url) as client:
                 method = str(details.get("method") or "GET").upper()

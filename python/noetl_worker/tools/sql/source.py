@@ -9,7 +9,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.sources.script_address import check_script
 from noetl_worker.tools.sources.sources import Sources
-from noetl_worker.tools.sql.sql import script_of
+from noetl_worker.tools.sql.sql import sql_text
 
 
 def check_sql(kind: str, config: Any) -> str | None:
@@ -23,12 +23,12 @@ def check_sql(kind: str, config: Any) -> str | None:
         ConfigurationError: `script` names no place.
     """
     if config.script is None:
-        return script_of(config.query, config.query_b64)
+        return sql_text(config.query, config.query_b64)
     text = check_script(config.script, kind)
-    return None if text is None else script_of(text)
+    return None if text is None else sql_text(text)
 
 
-async def sql_of(kind: str, config: Any, sources: Sources, context: ToolContext) -> str:
+async def read_sql(kind: str, config: Any, sources: Sources, context: ToolContext) -> str:
     """Return the SQL to run. A fetched text is rendered like `query`, because playbooks keep such statements in files.
 
     Raises:

@@ -111,7 +111,7 @@ def check_above_zero(**given: int | None) -> None:
 # ── the text ────────────────────────────────────────────────────────────────────────────────────
 
 
-def script_of(query: str | Sequence[str] | None, encoded: str | Sequence[str] | None = None) -> str:
+def sql_text(query: str | Sequence[str] | None, encoded: str | Sequence[str] | None = None) -> str:
     """Return one SQL text from `query` (a text, or a list of statements) or from `query_b64`, its base64 form.
 
     Raises:

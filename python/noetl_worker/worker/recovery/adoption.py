@@ -103,7 +103,7 @@ class Adoption:
 
     async def _report(self, event_set: EventSet) -> None:
         try:
-            url = self._client.servers.to_ask(event_set.server_url)  # its writer may have trusted other servers
+            url = self._client.servers.url_to_ask(event_set.server_url)  # its writer may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
             ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)

@@ -51,7 +51,7 @@ class BatchEvents:
         """Return the events of a type, newest first, and whether there are more."""
         answer = self._known.get(event_type)
         if answer is None:
-            answer = self._known[event_type] = await self._plane.events_of(
+            answer = self._known[event_type] = await self._plane.events_page(
                 self._execution_id, event_type=event_type, page_size=_PAGE
             )
         events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]

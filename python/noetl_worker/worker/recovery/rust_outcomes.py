@@ -26,14 +26,14 @@ class RustOutcomes:
 
     def arm(self, end: EventSet) -> None:
         if end.has_own_id and not end.own_id:
-            end.own_id = self._ids.above(end.above)
+            end.own_id = self._ids.next_above(end.above)
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Check whether a taken id is that of our own event: a proxy may have sent the request twice."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED
-        end.own_id, end.was_tried = self._ids.above(end.own_id), False
+        end.own_id, end.was_tried = self._ids.next_above(end.own_id), False
         return SendStatus.UNCERTAIN
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:

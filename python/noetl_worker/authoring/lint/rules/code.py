@@ -15,7 +15,7 @@ from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.text.secrets.strength import Strength, strength_of
 from noetl_worker.text.templates.template import has_template
-from noetl_worker.tools.fields import spellings_of
+from noetl_worker.tools.fields import field_spellings
 from noetl_worker.tools.python.python_code import compile_source
 
 _TEMPLATE: Final = re.compile(r"\{\{[^{}]*\}\}|\{%[^{}%]*%\}")
@@ -105,7 +105,7 @@ def _check_shell(inspection: Inspected, part: ToolPart) -> None:
     shell = shutil.which(str(part.config.get("shell") or "sh"))
     if shell is None or shell.rpartition("/")[2] not in _SHELLS:
         return
-    names = {"command", *(other for other, name in spellings_of(ShellConfig, {}).items() if name == "command")}
+    names = {"command", *(other for other, name in field_spellings(ShellConfig, {}).items() if name == "command")}
     for name in names & part.config.keys():
         given, path = part.config[name], (*part.path, name)
         for index, command in enumerate(given if isinstance(given, list) else [given]):

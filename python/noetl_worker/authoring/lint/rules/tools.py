@@ -128,10 +128,10 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
     config = {key: value for key, value in part.config.items() if key not in not_its_own}
     if part.is_task and isinstance(config.get("spec"), Mapping):
         config["spec"] = {key: value for key, value in config["spec"].items() if key not in _OF_TASK}
-    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
+    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
     given = (*config.items(), *mapping(config.get("spec")).items())
     templated = {spellings.get(key, key) for key, value in given if has_template(value)}
-    hints = fields.hints_of(tool.config_model)
+    hints = fields.field_types(tool.config_model)
     raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
     filled = {
         key: value
@@ -155,8 +155,8 @@ def _warnings_of(
 
     An error ends the tool's own check. So a field with one gets a value that fits, or goes, and the rest is looked at.
     """
-    spellings = fields.spellings_of(tool.config_model, getattr(tool, "field_aliases", {}))
-    hints = fields.hints_of(tool.config_model)
+    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
+    hints = fields.field_types(tool.config_model)
     unknown = _unknown_fields(part.kind, _without_doubles(filled, spellings), tool)
     left, dropped = dict(filled), set[str]()
     for _ in range(2 * len(filled) + 1):
@@ -189,7 +189,7 @@ def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tu
         _, unknown = fields.canonical(kind, config, tool.config_model, getattr(tool, "field_aliases", {}))
     except ConfigurationError:  # this is the error that is reported
         return ()
-    known = fields.names_of(tool.config_model)
+    known = fields.field_names(tool.config_model)
     return tuple(fields.unknown_field(kind, name, known) for name in unknown)
 
 
@@ -206,7 +206,7 @@ def _filled(value: Any, hint: Any, name: str = "") -> Any:
     arguments = typing.get_args(hint)
     if isinstance(value, Mapping):
         inner = arguments[1] if len(arguments) == 2 and typing.get_origin(hint) in (dict, Mapping) else Any
-        own = fields.hints_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+        own = fields.field_types(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
         return {key: _filled(item, own.get(key, inner), str(key)) for key, item in value.items()}
     if isinstance(value, list):
         inner = arguments[0] if len(arguments) == 1 else Any

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.remote.plane.names import Referred, referred_as
+from noetl_worker.remote.plane.names import Referred, read_reference
 from noetl_worker.remote.plane.python.store import PACKED, has_packed, unpacked
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
@@ -18,7 +18,7 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
-    def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def template_variables(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
         names = variables
         for name in variables:
@@ -50,7 +50,7 @@ class PythonNames:
         found = {}
         for name, value in variables.items():
             summary = fields_of(value)
-            if one := referred_as(name, _reference(summary), summary, {}):
+            if one := read_reference(name, _reference(summary), summary, {}):
                 found[name] = one
         return found
 

@@ -21,7 +21,7 @@ from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.python import store
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
-from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, preview_of, unique
+from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, read_preview, unique
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
@@ -56,10 +56,10 @@ _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
 _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
-    (False, False): (Part.of(BATCH, *_SUCCESS),),
-    (False, True): (Part.of(BATCH, *_FAILURE),),
-    (True, False): (Part.of(BATCH, *_START, *_SUCCESS),),
-    (True, True): (Part.of(BATCH, *_START, *_FAILURE),),
+    (False, False): (Part.create(BATCH, *_SUCCESS),),
+    (False, True): (Part.create(BATCH, *_FAILURE),),
+    (True, False): (Part.create(BATCH, *_START, *_SUCCESS),),
+    (True, True): (Part.create(BATCH, *_START, *_FAILURE),),
 }
 """Parts by two flags: whether they include the start, and whether the command failed."""
 
@@ -103,13 +103,13 @@ class PythonRules(DialectRules):
     is_no_route = staticmethod(store.is_no_route)
     has_expired = staticmethod(store.has_expired)
     is_packed = staticmethod(store.is_packed)
-    whole_of = staticmethod(store.whole_of)
+    whole_result = staticmethod(store.whole_result)
     batch_bytes = 2_097_152  # recorded: refused-batch-payload-2mib-above
 
     def is_health(self, body: JsonValue) -> bool:
         return bool(body == {"status": "ok"})
 
-    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+    def loop_position(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         if "loop_event_id" not in meta and "__loop_epoch_id" not in meta:
             return None
         return LoopPosition(
@@ -166,9 +166,9 @@ class PythonRules(DialectRules):
     long_word_bytes = store.LONG_WORD
     has_long_word = staticmethod(store.has_long_word)
 
-    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+    def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         is_failure = result.status is not ToolStatus.SUCCESS
-        context, upload = _stored(command.step, fitted.body, preview_of(fitted), is_failure=is_failure)
+        context, upload = _stored(command.step, fitted.body, read_preview(fitted), is_failure=is_failure)
         report = Report(result.status.value, context, upload=upload)
         # The plane's own templates, those of arcs, read the response, with the variables that a list of tasks has set.
         if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not store.has_long_word(fitted.body):
@@ -180,7 +180,7 @@ class PythonRules(DialectRules):
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
         return reference.get("store") == store.IN_MEMORY
 
-    def for_store(self, data: bytes) -> bytes:
+    def store_form(self, data: bytes) -> bytes:
         return store.packed_for_store(data) if len(data) > _CONTEXT_BYTES or store.has_long_word(data) else data
 
     def batch_limit(self, body: bytes) -> int | None:
@@ -192,7 +192,7 @@ class PythonRules(DialectRules):
             return False
         whole = json_text.dumps(report.response)
         if report.upload is None and report.reference is None:
-            preview = preview_of(engine.fit_result(whole, FitRules(max_bytes=0)))
+            preview = read_preview(engine.fit_result(whole, FitRules(max_bytes=0)))
             report.context, report.upload = _stored(step, whole, preview, is_failure=report.error is not None)
         room = min(max_bytes - max_bytes // 8, _CONTEXT_BYTES)
         report.response = _brief_tasks(whole, room) if step.endswith(STEP_OF_TASKS) else None

@@ -67,7 +67,7 @@ def is_packed(data: bytes) -> bool:
     return data.startswith(_PACKED_START)
 
 
-def whole_of(data: bytes) -> bytes:
+def whole_result(data: bytes) -> bytes:
     return (unpacked(json_text.loads(data)) if is_packed(data) else None) or data
 
 

@@ -20,7 +20,7 @@ _SEQUENCE_BITS: Final = 12
 _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
 
 
-def node_of(worker_id: str) -> int:
+def hash_node(worker_id: str) -> int:
     """Return the node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
     digest = 0xCBF29CE484222325
     for byte in worker_id.encode():
@@ -36,13 +36,13 @@ class EventIds:
         self._node = node & ((1 << _NODE_BITS) - 1)
         self._sequence = random.getrandbits(_SEQUENCE_BITS)
 
-    def above(self, event_id: int) -> int:
+    def next_above(self, event_id: int) -> int:
         """Return an id in the millisecond after this id."""
         self._sequence = (self._sequence + 1) & _MAX_SEQUENCE
         millisecond = (event_id >> (_NODE_BITS + _SEQUENCE_BITS)) + 1
         return (((millisecond << _NODE_BITS) | self._node) << _SEQUENCE_BITS) | self._sequence
 
 
-def event_ids_of(settings: Settings, worker_id: str) -> EventIds:
+def make_event_ids(settings: Settings, worker_id: str) -> EventIds:
     node = settings.snowflake_node_id
-    return EventIds(node_of(worker_id) if node is None else node)
+    return EventIds(hash_node(worker_id) if node is None else node)

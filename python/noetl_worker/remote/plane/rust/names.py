@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.remote.plane.names import STEPS, Referred, referred_as
+from noetl_worker.remote.plane.names import STEPS, Referred, read_reference
 from noetl_worker.text.templates.template import WithFallback
 
 _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
 class RustNames:
-    def of_templates(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def template_variables(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
         del of_step
         flat = dict(variables)
@@ -32,7 +32,7 @@ class RustNames:
             reference = fields_of(fields_of(fields_of(record.get("context")).get("result")).get("reference"))
             if not reference and "_ref" in summary and "_store" in summary:
                 reference = {"ref": summary["_ref"]}
-            if one := referred_as(name, reference, summary, record):
+            if one := read_reference(name, reference, summary, record):
                 found[name] = one
         return found
 

@@ -17,20 +17,20 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
-from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, Post, Subject, preview_of
+from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, Post, Subject, read_preview
 from noetl_worker.remote.plane.rust.names import RustNames
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _STARTED: Final = "command.started"
-_COMPLETED: Final = Part.of(SINGLE, "command.completed", has_own_id=True)
-_FAILED: Final = Part.of(SINGLE, "command.failed", has_own_id=True)
+_COMPLETED: Final = Part.create(SINGLE, "command.completed", has_own_id=True)
+_FAILED: Final = Part.create(SINGLE, "command.failed", has_own_id=True)
 
 
 def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
     """Return the parts without the start (False) and with it (True)."""
-    return {False: (Part.of(BATCH, *before), last), True: (Part.of(BATCH, _STARTED, *before), last)}
+    return {False: (Part.create(BATCH, *before), last), True: (Part.create(BATCH, _STARTED, *before), last)}
 
 
 _SUCCESS: Final = _parts(_COMPLETED, "call.done")
@@ -62,7 +62,7 @@ class RustRules(DialectRules):
             return False
         return body.keys() >= {"version", "database", "nats"} or body.get("nats") == "removed"
 
-    def loop_of(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
+    def loop_position(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
@@ -100,9 +100,9 @@ class RustRules(DialectRules):
         context = b'{"command_id":' + json_text.dumps(str(command.command_id)) + b"," + fitted.body[1:]
         return Report(result.status.value, json_text.embed(context))
 
-    def by_reference(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
+    def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
-        upload = Upload(command.step, fitted.body, command.step, preview_of(fitted), beside)
+        upload = Upload(command.step, fitted.body, command.step, read_preview(fitted), beside)
         return Report(result.status.value, None, upload=upload)
 
     def started(self, command: Subject, worker_id: str) -> Post:

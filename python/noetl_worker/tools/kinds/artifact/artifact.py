@@ -28,9 +28,9 @@ from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import http_address, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
-from noetl_worker.tools.kinds.artifact.files import absolute, path_of, read_file, write_file
-from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, check_digest, reference_of, resolve
-from noetl_worker.tools.payload import as_bytes, as_text, text_or_json, values_of
+from noetl_worker.tools.kinds.artifact.files import absolute, artifact_path, read_file, write_file
+from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, check_digest, parse_reference, resolve
+from noetl_worker.tools.payload import as_bytes, as_text, parse_payloads, text_or_json
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -91,7 +91,7 @@ class ArtifactConfig:
         if self.uri is not None and not isinstance(self.uri, str):
             raise ConfigurationError("'uri' under 'input' must be text", field="uri")
         if self.result_ref is not None:
-            object.__setattr__(self, "uri", self.uri or reference_of(self.result_ref))
+            object.__setattr__(self, "uri", self.uri or parse_reference(self.result_ref))
         if not 0 < self.max_bytes <= LARGEST_MAX_BYTES:
             raise ConfigurationError(f"'max_bytes' must be between 1 and {LARGEST_MAX_BYTES}", field="max_bytes")
         if self.action == "get" and self.uri is None:
@@ -122,7 +122,7 @@ class ArtifactConfig:
                 "the control plane names its references: put without 'uri', and give 'name'", field="uri"
             )
         if self.action == "get" and scheme == "noetl":
-            reference_of(self.uri)
+            parse_reference(self.uri)
         if scheme == "file":
             absolute(str(self.uri))
         if scheme in ("http", "https"):
@@ -183,7 +183,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "noetl":
             return await _stored(config, context)
         if config.scheme == "file":
-            content = await asyncio.to_thread(read_file, path_of(config.uri, context.settings), config.max_bytes)
+            content = await asyncio.to_thread(read_file, artifact_path(config.uri, context.settings), config.max_bytes)
         else:
             content = await self._exchange("GET", config, context, None)
         largest = config.max_bytes if content.startswith(_GZIP_MAGIC) else len(content)
@@ -203,7 +203,7 @@ class ArtifactTool(OverHttp):
         if config.scheme == "file":
             stopped = threading.Event()
             try:
-                await asyncio.to_thread(write_file, path_of(config.uri, context.settings), content, stopped)
+                await asyncio.to_thread(write_file, artifact_path(config.uri, context.settings), content, stopped)
             finally:
                 stopped.set()
         else:
@@ -258,7 +258,7 @@ def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, J
 
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
-    reference = reference_of(config.uri)
+    reference = parse_reference(config.uri)
     data = await resolve(reference, context)
     text = dumps(data)
     _bounded(config, len(text))
@@ -312,7 +312,7 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
 
 async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> JsonValue:
     if config.encoding == "auto":
-        return (await values_of([content], owner))[0]
+        return (await parse_payloads([content], owner))[0]
     if config.encoding == "json":
         try:
             return await loads_in_room(content, owner)

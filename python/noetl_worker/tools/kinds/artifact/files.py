@@ -37,7 +37,7 @@ def absolute(uri: str) -> str:
     return text
 
 
-def path_of(uri: str, settings: ToolSettings) -> Path:
+def artifact_path(uri: str, settings: ToolSettings) -> Path:
     """Return the file at `absolute(uri)`, with its links followed.
 
     Raises:

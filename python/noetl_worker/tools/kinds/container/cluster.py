@@ -61,7 +61,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
         raise ConfigurationError(_NO_URL, field="auth")
 
 
-async def place_of(
+async def cluster_address(
     auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
     """Return the address in a credential ({"url", "token", "ca_file", "verify"}), or else that of the worker's own

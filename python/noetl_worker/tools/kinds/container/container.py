@@ -14,7 +14,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
+from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, cluster_address
 from noetl_worker.tools.kinds.container.container_job import (
     check_counts,
     check_job,
@@ -58,7 +58,7 @@ class ContainerConfig(ContainerFields):
                 )
             if value is not None:
                 field_name = "service_account" if key == "serviceAccountName" else key
-                object.__setattr__(self, field_name, _of_runtime(key, value))
+                object.__setattr__(self, field_name, _check_runtime_value(key, value))
         if not (self.image or "").strip():
             raise ConfigurationError("image is required", field="image", reason="missing")
         check_variables(self.variables)
@@ -68,7 +68,7 @@ class ContainerConfig(ContainerFields):
         check_auth(self.auth)
 
 
-def _of_runtime(key: str, value: Any) -> Any:
+def _check_runtime_value(key: str, value: Any) -> Any:
     """Check one value of `runtime`, and return it in the type of the field with that name."""
     if key in ("command", "args"):
         if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
@@ -118,7 +118,7 @@ class ContainerTool:
 
     async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
         with before_any_effect("no room to fetch the credential"):
-            place = await place_of(config.auth, context, self._service_account)
+            place = await cluster_address(config.auth, context, self._service_account)
         timeout_s = context.timeout_s or DEFAULT_TIMEOUT_S
         cluster = Cluster(self._clients, place, config.namespace)
         job = manifest(config, context, timeout_s)

@@ -115,11 +115,11 @@ def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) ->
         "tolerations": [_camel(toleration) for toleration in config.tolerations] or None,
         "volumes": [_volume(volume) for volume in config.volumes] or None,
     }
-    metadata = metadata_of("container", job_name(context), config.namespace, context)
-    return job_of(config, metadata, container, pod, deadline_s=math.ceil(timeout_s) + _DEADLINE_GRACE_S)
+    metadata = object_metadata("container", job_name(context), config.namespace, context)
+    return job_manifest(config, metadata, container, pod, deadline_s=math.ceil(timeout_s) + _DEADLINE_GRACE_S)
 
 
-def job_of(
+def job_manifest(
     config: ContainerFields | JobFields,
     metadata: Mapping[str, JsonValue],
     container: Mapping[str, JsonValue],
@@ -149,7 +149,7 @@ def job_of(
     }
 
 
-def owned_by(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
+def with_owner(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
     """Return the manifest with the Job as its owner: the cluster then removes both together."""
     metadata = job["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
@@ -174,7 +174,7 @@ def own_letters(context: ToolContext, count: int) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
 
 
-def metadata_of(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
+def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
     """Return an object's metadata, with labels by which an operator finds a Job.
 
     differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read

@@ -19,8 +19,8 @@ from noetl_worker.tools.kinds.container.container_job import (
     JobEnd,
     PodState,
     finished,
-    owned_by,
     pod_state,
+    with_owner,
 )
 from noetl_worker.tools.process.shortage import before_any_effect
 
@@ -49,7 +49,7 @@ class JobRun:
             created = await self._cluster.create(job)
             with before_any_effect("no room for a connection to the cluster"):
                 for resource, manifest in beside.items():
-                    await self._cluster.create_beside(resource, owned_by(manifest, created))
+                    await self._cluster.create_beside(resource, with_owner(manifest, created))
         except asyncio.CancelledError:  # the Job may exist all the same
             await self.abandon()
             raise

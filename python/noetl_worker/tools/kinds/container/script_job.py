@@ -14,8 +14,8 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kinds.container.container_job import (
     check_job,
     check_variable_name,
-    job_of,
-    metadata_of,
+    job_manifest,
+    object_metadata,
     own_letters,
     snake_word,
 )
@@ -68,7 +68,7 @@ def manifests(
     """Return the Job, and resource -> the object that belongs to it, before the Job is set as owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
-    metadata = metadata_of("script", name, job.namespace, context)
+    metadata = object_metadata("script", name, job.namespace, context)
     config_map: dict[str, JsonValue] = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -90,7 +90,7 @@ def manifests(
         "restartPolicy": "Never",
         "volumes": [{"name": "script", "configMap": {"name": f"{name}-script"}}],
     }
-    whole = job_of(job, metadata, container, pod, deadline_s=max(1, round(job.timeout)))
+    whole = job_manifest(job, metadata, container, pod, deadline_s=max(1, round(job.timeout)))
     return whole, {"configmaps": config_map, "secrets": secret}
 
 

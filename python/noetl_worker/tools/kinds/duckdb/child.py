@@ -71,7 +71,7 @@ def _serve(channel: int) -> None:
                 send_text(channel, _answer_to_one(request) + "\n")
                 return
             try:
-                child = child or Child(FirstRequest.of_request(request))
+                child = child or Child(FirstRequest.from_request(request))
                 answer = child.answer(request)
             except BaseException as error:
                 answer = _told(error)
@@ -84,7 +84,7 @@ def _serve(channel: int) -> None:
 def _answer_to_one(request: Mapping[str, Any]) -> str:
     """Return the answer after closing the connection: once it is sent, another process may open the file."""
     try:
-        child = Child(FirstRequest.of_request(request))
+        child = Child(FirstRequest.from_request(request))
         try:
             return child.run(request)
         finally:

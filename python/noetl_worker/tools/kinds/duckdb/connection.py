@@ -20,7 +20,7 @@ from noetl_worker.tools.kinds.duckdb.opening import (
 )
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.prepared import PREPARED_SETTINGS, PreparedInstance
-from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, extension_of, quoted
+from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, parse_extension, quoted
 from noetl_worker.tools.kinds.duckdb.statements import statement_failure
 from noetl_worker.tools.process.confinement import limit_memory
 from noetl_worker.tools.process.shortage import is_out_of_descriptors, is_shortage_text
@@ -127,7 +127,7 @@ def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> Non
         ConfigurationError: not a name, or the extension is not installed and cannot be fetched.
         ResourceShortage: this machine is out of file descriptors.
     """
-    name, source = extension_of(kind, wanted)
+    name, source = parse_extension(kind, wanted)
     try:
         connection.execute(f"LOAD {name}")
     except duckdb.Error as unloaded:

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.kinds.duckdb.files import database_of, turn
+from noetl_worker.tools.kinds.duckdb.files import command_database, turn
 from noetl_worker.tools.kinds.duckdb.opening import Opening
-from noetl_worker.tools.kinds.duckdb.secrets import check_secrets, extension_of, secrets_of
+from noetl_worker.tools.kinds.duckdb.secrets import check_secrets, fetch_secrets, parse_extension
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.sources.sources import Sources
 from noetl_worker.tools.sql import sql
-from noetl_worker.tools.sql.source import check_sql, sql_of
+from noetl_worker.tools.sql.source import check_sql, read_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class DuckdbConfig:
         sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("duckdb", self.auth)
         for wanted in self.extensions:
-            extension_of("duckdb", wanted)
+            parse_extension("duckdb", wanted)
 
 
 class DuckdbTool:
@@ -102,14 +102,14 @@ class DuckdbTool:
     async def run(self, config: DuckdbConfig, context: ToolContext) -> ToolResult:
         opening = Opening(
             kind=self.kind,
-            database=database_of(config.database, context.command.execution_id, context.settings),
+            database=command_database(config.database, context.command.execution_id, context.settings),
             read_only=config.read_only,
             memory_limit=config.memory_limit,
             threads=config.threads,
             extensions=tuple(config.extensions),
-            secrets=tuple(await secrets_of(self.kind, config.auth, context)),
+            secrets=tuple(await fetch_secrets(self.kind, config.auth, context)),
         )
-        text = await sql_of(self.kind, config, self._sources, context)
+        text = await read_sql(self.kind, config, self._sources, context)
         self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(opening.database, read_only=opening.read_only)

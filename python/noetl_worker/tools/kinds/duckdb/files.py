@@ -24,7 +24,7 @@ DATA_DIR: Final = "NOETL_DATA_DIR"
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
-def database_of(given: str | None, execution_id: int, settings: ToolSettings) -> str:
+def command_database(given: str | None, execution_id: int, settings: ToolSettings) -> str:
     """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
 
     Raises:

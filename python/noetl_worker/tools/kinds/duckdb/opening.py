@@ -91,7 +91,7 @@ class FirstRequest:
         return (*around.roots, *database, around.directory, extensions)
 
     @classmethod
-    def of_request(cls, request: Mapping[str, Any]) -> FirstRequest:
+    def from_request(cls, request: Mapping[str, Any]) -> FirstRequest:
         opening, attach = request["opening"], request["opening"]["attach"]
         secrets = tuple(DuckdbSecret(**secret) for secret in opening["secrets"])
         attached = Attached(**attach) if attach else None

@@ -78,7 +78,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError, ValueError: as `secrets_of`, and for several credentials under one name.
+        ConfigurationError, ValueError: as `fetch_secrets`, and for several credentials under one name.
     """
     for name, given in _named(kind, auth).items():
         written = written_data(given)
@@ -86,7 +86,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
             _made(kind, name, written)
 
 
-async def secrets_of(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
+async def fetch_secrets(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
     """Return the secrets that `auth` asks for.
 
     "alias" gives one secret of that name; {"pg_db": {"source": "credential", "key": "alias"}, ...} one for each
@@ -104,7 +104,7 @@ def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
-    named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_name_of(auth): auth}
+    named: Mapping[str, Any] = auth if several and isinstance(auth, Mapping) else {_secret_name(auth): auth}
     for name, given in named.items():
         if not isinstance(given, (str, Mapping)):
             raise ConfigurationError(
@@ -115,7 +115,7 @@ def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return {str(name): given for name, given in named.items()}
 
 
-def _name_of(auth: str | Mapping[str, Any]) -> str:
+def _secret_name(auth: str | Mapping[str, Any]) -> str:
     if isinstance(auth, str):
         return auth
     named = (auth.get(mark) for mark in ("secret_name", "name", "credential", "key"))
@@ -155,7 +155,7 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def extension_of(kind: str, wanted: str) -> tuple[str, str]:
+def parse_extension(kind: str, wanted: str) -> tuple[str, str]:
     """Return the name in `spatial` or `h3 from community`, and ` FROM <repository>` or an empty text.
 
     Raises:

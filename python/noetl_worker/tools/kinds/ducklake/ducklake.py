@@ -15,7 +15,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kinds.duckdb.files import turn
 from noetl_worker.tools.kinds.duckdb.opening import Attached, Opening
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
-from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, check_secrets, extension_of, quoted, secrets_of
+from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret, check_secrets, fetch_secrets, parse_extension, quoted
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.sql import sql
@@ -74,7 +74,7 @@ class DucklakeConfig:
     """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
-        sql.script_of(self.query, self.query_b64)
+        sql.sql_text(self.query, self.query_b64)
         if not self.data_path:
             raise ConfigurationError(
                 "field 'data_path' is missing: the directory or s3:// prefix of the Parquet files",
@@ -91,9 +91,9 @@ class DucklakeConfig:
             )
         sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
         check_secrets("ducklake", self.auth)
-        _server_of(self.catalog())
+        _parse_server(self.catalog())
         for wanted in self.extensions:
-            extension_of("ducklake", wanted)
+            parse_extension("ducklake", wanted)
 
     def catalog(self) -> str:
         """Return `catalog_connection` without its prefix; empty if the catalog is named by a credential."""
@@ -118,9 +118,9 @@ class DucklakeTool:
         self._duckdb = Duckdb(confinement)
 
     async def run(self, config: DucklakeConfig, context: ToolContext) -> ToolResult:
-        secrets = await secrets_of(self.kind, config.auth, context)
+        secrets = await fetch_secrets(self.kind, config.auth, context)
         opening, metadata = lake_opening(config, secrets, context)
-        text = sql.script_of(config.query, config.query_b64)
+        text = sql.sql_text(config.query, config.query_b64)
         self._duckdb.check_files(self.kind, text, context.settings, config.params)
         batch = sql.Batch(config.as_objects, config.max_rows)
         ours = turn(metadata if metadata.startswith("/") else MEMORY, read_only=config.read_only)
@@ -146,7 +146,7 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
         kind=DucklakeTool.kind,
         memory_limit=config.memory_limit,
         threads=config.threads,
-        extensions=("ducklake", *_extension_of(metadata), *config.extensions),
+        extensions=("ducklake", *_catalog_extensions(metadata), *config.extensions),
         secrets=tuple(secrets),
         attach=Attached(_attach(config, metadata, catalog_secret), config.catalog_name, config.use_catalog),
     )
@@ -159,7 +159,7 @@ def _catalog(
     """Return the metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
-    server = _server_of(given)
+    server = _parse_server(given)
     if server is not None:
         kind, address = server
         values = {**(from_auth.values if from_auth else {}), **address}
@@ -177,7 +177,7 @@ def _catalog(
     return f"{from_auth.kind}:", from_auth
 
 
-def _server_of(catalog: str) -> tuple[str, dict[str, str]] | None:
+def _parse_server(catalog: str) -> tuple[str, dict[str, str]] | None:
     """Return postgres or mysql, and its address as options of a secret; None for a catalog in a file."""
     kind, _, address = catalog.partition(":")
     if kind not in ("postgres", "postgresql", "mysql"):
@@ -215,7 +215,7 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith("'") else value
 
 
-def _extension_of(metadata: str) -> tuple[str, ...]:
+def _catalog_extensions(metadata: str) -> tuple[str, ...]:
     kind = metadata.partition(":")[0] if ":" in metadata else ""
     return (kind,) if kind in (*_SERVERS, "sqlite") else ()
 

@@ -254,7 +254,7 @@ class HttpCall:
             self._received += content.size
         elapsed_s = time.monotonic() - started
         result = await answer_result(response, content, config.response_type, elapsed_s)
-        return _without(result, authorization.params), authorization.fetched
+        return _hide_params(result, authorization.params), authorization.fetched
 
     async def _authorization(self, config: HttpFields) -> Authorization:
         destination = Destination(config.url, self._headers, config.proxy)
@@ -360,7 +360,7 @@ def _silent(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
     return ToolResult(ToolStatus.TIMEOUT, data={"url": without_user(config.url), "status_code": None}, error=failure)
 
 
-def _without(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
+def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
     """Return the result without the parameters in its `url` that authorised the request."""
     if not params or not isinstance(result.data, dict):
         return result

@@ -40,7 +40,7 @@ class FileParts(NamedTuple):
         return self.kept.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
 
 
-def method_of(text: str) -> str:
+def parse_method(text: str) -> str:
     """Return the method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
     method = text.strip().upper()
     if method not in METHODS:
@@ -62,7 +62,7 @@ def check_request(config: HttpFields) -> None:
     Raises:
         ConfigurationError: no request can be built.
     """
-    method_of(config.method)
+    parse_method(config.method)
     for name, parts in (config.files or {}).items():
         for value in parts if isinstance(parts, list) else [parts]:
             part = _checked_part(name, value)
@@ -100,7 +100,7 @@ def build(
     Raises:
         ConfigurationError: an address, a header, a parameter or a file cannot be used.
     """
-    method = method_of(config.method)
+    method = parse_method(config.method)
     texts = {name: text_or_json(value) for name, value in headers.items() if value is not None}
     texts.update(authorization.headers)
     as_field = text_or_json if lists_are_json else _as_param

@@ -17,7 +17,7 @@ from noetl_worker.process.threads import off_loop
 from noetl_worker.text.json_text import dumps, loads_exact
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import time_left
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
@@ -185,7 +185,7 @@ class McpTool(OverHttp):
             raise (ResourceShortage(message) if is_shortage(error) else failure) from error
         if response.is_success:
             return ToolResult.success({"status": "ok", **about, "healthy": True, "text": text})
-        kind, retryable = kind_of(response.status_code)
+        kind, retryable = http_error_kind(response.status_code)
         message = f"the MCP server at {shown(url)} answers HTTP {response.status_code}"
         data = {"status": "error", **about, "healthy": False, "error": message, "text": text}
         return ToolResult.failure(message, kind=kind, retryable=retryable, code=str(response.status_code), data=data)

@@ -77,7 +77,7 @@ def check_login(kind: str, fields: Any) -> None:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
 
 
-async def address_of(kind: str, fields: Any, context: ToolContext) -> Address:
+async def resolve_address(kind: str, fields: Any, context: ToolContext) -> Address:
     """Return the address: the tool's own fields, or else those of the credential that `auth` names.
 
     Raises:

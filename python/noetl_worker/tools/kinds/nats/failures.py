@@ -24,13 +24,13 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
             if client.has_had_too_much:
                 text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
                 raise ToolError(text, kind="resource") from error
-            raise failure_of(operation, error, connections.refusal(address)) from error
+            raise library_failure(operation, error, connections.refusal(address)) from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library trusts the answer's form
             text = f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}"
             raise ToolError(text, kind="parse") from error
 
 
-def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolError:
+def library_failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
     """Return the ToolError for an error of the library.
 
     `refusal`: the permission violation that the server reported. The server never answers such a request, so the
@@ -53,7 +53,7 @@ def failure_of(operation: str, error: Exception, refusal: str | None) -> ToolErr
     kind = next((kind for kind, classes in kinds if isinstance(error, classes)), "client_error")
     is_conflict = isinstance(error, js_errors.KeyWrongLastSequenceError)
     return ToolError(
-        f"{operation} failed: {_text_of(error)}",
+        f"{operation} failed: {_failure_text(error)}",
         kind=kind,
         retryable=kind not in ("not_found", "parse", "client_error"),
         code="wrong_last_sequence" if is_conflict else type(error).__name__,
@@ -75,7 +75,7 @@ _WORDS: Final[Mapping[str, str]] = {
 """Our text for errors whose own text is only a class name, or does not say why something is wrong."""
 
 
-def _text_of(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     description, ours = getattr(error, "description", None), _WORDS.get(type(error).__name__)
     if ours:
         return f"{ours} ({description})" if description else ours

@@ -13,7 +13,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import ignored_field
-from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
+from noetl_worker.tools.kinds.nats.connections import Address, Connections, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.kinds.nats.messages import MESSAGES, check_names
@@ -61,7 +61,7 @@ class NatsConfig(NatsFields):
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))
         object.__setattr__(self, "timeout_ms", min(self.timeout_ms, MAX_WAIT_MS))
         for name in ("value", "data"):
-            if name in _read_by(operation) and self.encoding == "base64":
+            if name in _fields_read(operation) and self.encoding == "base64":
                 as_bytes("nats", getattr(self, name), self.encoding)
         as_headers(self.headers)
         check_login("nats", self)
@@ -79,7 +79,7 @@ class NatsConfig(NatsFields):
             )
 
 
-def _read_by(operation: str) -> frozenset[str]:
+def _fields_read(operation: str) -> frozenset[str]:
     """Return the required and optional fields of this operation."""
     _, required, optional = _OPERATIONS[operation]
     return frozenset({*required, *optional, *(("object",) if "name" in required else ())})
@@ -124,13 +124,13 @@ class NatsTool:
 
     def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
         """Return warnings about fields that this operation does not read."""
-        read = _read_by(config.operation) | _OF_EVERY_OPERATION
+        read = _fields_read(config.operation) | _OF_EVERY_OPERATION
         given = [known.name for known in fields(config) if getattr(config, known.name) != _default(known)]
         why = f"{config.operation} does not read it"
         return [ignored_field(self.kind, name, why) for name in given if name not in read]
 
     async def run(self, config: NatsConfig, context: ToolContext) -> ToolResult:
-        address = await address_of("nats", config, context)
+        address = await resolve_address("nats", config, context)
         result = await in_time(self._call(address, config, context), context.timeout_s)
         if result.status is ToolStatus.TIMEOUT and (refusal := self._connections.refusal(address)):
             raise not_permitted(config.operation, refusal)

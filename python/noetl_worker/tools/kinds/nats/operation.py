@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
-from noetl_worker.tools.payload import values_of
+from noetl_worker.tools.payload import parse_payloads
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
@@ -18,7 +18,7 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
         for name in ("data", "value")
         if isinstance(part.get(name), bytes)
     ]
-    values = await values_of([part[name] for part, name in places], owner)
+    values = await parse_payloads([part[name] for part, name in places], owner)
     for (part, name), value in zip(places, values, strict=True):
         part[name] = value
     return found

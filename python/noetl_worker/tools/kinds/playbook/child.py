@@ -33,7 +33,7 @@ class NotShown(Exception):
     """The step ran, but the control plane does not show its result."""
 
 
-def state_of(status: Mapping[str, JsonValue]) -> str | None:
+def child_state(status: Mapping[str, JsonValue]) -> str | None:
     """Return completed, failed or cancelled, or None while the child runs. The planes use different fields for it."""
     if status.get("is_cancelled") or status.get("cancelled"):
         return "cancelled"
@@ -50,15 +50,15 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
     `completion_inferred` is the Python plane's guess, and it may be wrong between two steps. Then the wanted step
     must have run; if no step is wanted, the previous answer must have been the same.
     """
-    if state_of(status) != "completed" or not status.get("completion_inferred"):
-        return state_of(status) is not None
+    if child_state(status) != "completed" or not status.get("completion_inferred"):
+        return child_state(status) is not None
     ran = _completed_steps(status)
     if step is not None:
         return step in ran
     return before is not None and bool(before.get("completion_inferred")) and _completed_steps(before) == ran
 
 
-async def result_of(
+async def fetch_result(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
     """Return the value of `step`, or of the whole child, after it completed.

@@ -16,9 +16,9 @@ from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.kinds.playbook.child import (
     NoSuchResult,
     NotShown,
+    child_state,
+    fetch_result,
     has_ended,
-    result_of,
-    state_of,
     steps_without_value,
 )
 from noetl_worker.tools.kinds.playbook.child_note import ChildNote
@@ -85,14 +85,14 @@ class PlaybookTool:
         if config.return_result or config.step:
             return await _wait(config, context)
         started = await _start(config, context)
-        data = _data_of(started.get("execution_id"), config)
+        data = _started_data(started.get("execution_id"), config)
         # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
         if context.command.form.child_is_its_status:
             data.update(status="success", data=dict(started))
         return ToolResult.success(data)
 
 
-def _data_of(execution_id: JsonValue, config: PlaybookConfig) -> dict[str, JsonValue]:
+def _started_data(execution_id: JsonValue, config: PlaybookConfig) -> dict[str, JsonValue]:
     return {"status": "started", "execution_id": str(execution_id), "path": config.path, "async": True}
 
 
@@ -108,7 +108,7 @@ async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
         await note.write(execution_id)
     else:
         context.logger.info("child_found", child_execution_id=execution_id)
-    data = _data_of(execution_id, config)
+    data = _started_data(execution_id, config)
     child = _ChildRun(execution_id, data, config, context)
     try:
         with context.worker.waiting():
@@ -157,12 +157,12 @@ class _ChildRun:
         config, now, until = self.config, asyncio.get_running_loop().time, 0.0
         while True:
             status = await self._end()
-            state = state_of(status)
+            state = child_state(status)
             if state != "completed":
                 return self._failure(f"child execution {self.execution_id} {state}", "playbook", status)
             until = until or now() + _LIST_LAG_S
             try:
-                value = await result_of(status, config.step, self.execution_id, self.context, self._answered)
+                value = await fetch_result(status, config.step, self.execution_id, self.context, self._answered)
                 break
             except NoSuchResult as error:
                 if now() >= until:
@@ -207,7 +207,7 @@ class _ChildRun:
         """
         if self.config.return_result and not self.context.command.form.child_is_its_status:
             raise ToolError(text, kind=kind)
-        return ToolResult.failure(text, kind=kind, data=self._beside(status))
+        return ToolResult.failure(text, kind=kind, data=self._child_fields(status))
 
     def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
         """Return a failure if the value was asked for, or else the status document.
@@ -229,9 +229,9 @@ class _ChildRun:
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return a completed child's status document on the Python plane, and the steps whose values it lacks."""
         missing = steps_without_value(status)
-        return {**self._beside(status), **({"steps_without_value": missing} if missing else {})}
+        return {**self._child_fields(status), **({"steps_without_value": missing} if missing else {})}
 
-    def _beside(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def _child_fields(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the status document and the fields that name the child.
 
         On the Python plane the document's fields are the step's, as in its worker; on the Rust plane they are under
@@ -240,4 +240,4 @@ class _ChildRun:
         data = {**self.started, "async": False}
         if not self.context.command.form.child_is_its_status:
             return {**data, "status": dict(status)}
-        return {**status, **data, "status": state_of(status), "variables": fields_of(status.get("variables"))}
+        return {**status, **data, "status": child_state(status), "variables": fields_of(status.get("variables"))}

@@ -89,7 +89,7 @@ def check_connection(fields: Any) -> None:
         raise ConfigurationError(_NO_PARSE, field="connection_string")
 
 
-def schemas_of(text: str) -> list[str]:
+def parse_schemas(text: str) -> list[str]:
     """Return the names in a `schema`, read as in SQL: capitals count only in double quotes (seen live: pg-schema).
 
     A text that is not SQL, such as a name with a blank, is one name as it stands.

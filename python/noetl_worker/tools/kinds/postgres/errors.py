@@ -72,11 +72,11 @@ def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool 
     parts += [f"{name}: {message}" for name, message in details if message]
     if state == _PROTOCOL and _WRONG_NUMBER in str(error.diag.message_primary):
         parts.append("give one value in 'params' for each place holder $1, $2")
-    kind, retryable = _kind_of(state, error.diag.severity_nonlocalized)
+    kind, retryable = _sqlstate_kind(state, error.diag.severity_nonlocalized)
     return ToolError(f"{sql.preview(text)}: {' | '.join(parts)}", kind=kind, retryable=retryable, code=state)
 
 
-def _kind_of(state: str, severity: str | None) -> tuple[str, bool]:
+def _sqlstate_kind(state: str, severity: str | None) -> tuple[str, bool]:
     """Return the kind of a SQLSTATE, and True if the same statement may succeed later."""
     if state == _PROTOCOL and severity == "ERROR":
         # If client and server misunderstand each other, the server ends the session (FATAL). A mere ERROR with the

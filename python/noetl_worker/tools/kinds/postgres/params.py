@@ -110,14 +110,14 @@ def _typed(value: Any, oid: int) -> Any:
         return [None if element is None else wrapped(element) for element in value]
     if _has_object(value):
         return Jsonb(value)
-    return of_one_type(value)
+    return unify_numbers(value)
 
 
 def _has_object(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
 
 
-def of_one_type(value: list[Any]) -> list[Any]:
+def unify_numbers(value: list[Any]) -> list[Any]:
     """Return the list with numbers of one type, as an array needs: fractions, or exact decimals if a float is not
     exact."""
     numbers = _leaves(value)

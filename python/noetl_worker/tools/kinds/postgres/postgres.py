@@ -14,7 +14,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.kinds.postgres.address import check_connection, conninfo, library, schemas_of
+from noetl_worker.tools.kinds.postgres.address import check_connection, conninfo, library, parse_schemas
 from noetl_worker.tools.kinds.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.kinds.postgres.params import adapted, unused_values
 from noetl_worker.tools.kinds.postgres.pool import ConnectionPools
@@ -23,7 +23,7 @@ from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.sources.sources import Sources
 from noetl_worker.tools.sql import split as sql_split
 from noetl_worker.tools.sql import sql
-from noetl_worker.tools.sql.source import check_sql, sql_of
+from noetl_worker.tools.sql.source import check_sql, read_sql
 
 CONNECTION_SPELLINGS: Final[Mapping[str, str]] = {
     "db_host": "host",
@@ -125,7 +125,7 @@ class PostgresTool:
 
     async def run(self, config: PostgresConfig, context: ToolContext) -> ToolResult:
         with before_any_effect("no room to fetch what the statement needs"):
-            text = await sql_of(self.kind, config, self._sources, context)
+            text = await read_sql(self.kind, config, self._sources, context)
             address = await conninfo(self.kind, config, context)
         if config.script is not None:
             try:
@@ -196,7 +196,7 @@ def session_settings(schema: str | None, timeout_s: float | None) -> str:
         server_ms = min(2 ** math.ceil(math.log2(timeout_s + 1)) * 1000, _LONGEST_MS)
         settings.append(f"SET statement_timeout = {server_ms}; ")
     if schema:
-        names = ", ".join(library().sql.Identifier(name).as_string(None) for name in schemas_of(schema))
+        names = ", ".join(library().sql.Identifier(name).as_string(None) for name in parse_schemas(schema))
         settings.append(f"SET search_path TO {names}; ")
     return "".join(settings)
 

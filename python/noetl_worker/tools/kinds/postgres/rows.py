@@ -185,7 +185,7 @@ class _Results:
             for column in range(result.nfields):
                 if result.ftype(column) in self._json:
                     values = (result.get_value(row, column) for row in range(wanted))
-                    size += sum(_memory_of(value) for value in values if value and len(value) > LARGE)
+                    size += sum(_json_memory(value) for value in values if value and len(value) > LARGE)
         return size
 
     def _put(self, command: str, names: list[str], parts: list[tuple[Any, int]], affected: int | None) -> None:
@@ -200,7 +200,7 @@ class _Results:
         self._batch.returned(command, names, rows, affected=affected)
 
 
-def _memory_of(value: bytes) -> int:
+def _json_memory(value: bytes) -> int:
     """Return twice the memory of a JSON value, since the values and their JSON form exist together."""
     try:
         return 2 * memory_of(value)

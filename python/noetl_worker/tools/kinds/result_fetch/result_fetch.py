@@ -40,7 +40,7 @@ class ResultFetchConfig:
     """Longest time in seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
-        reference_of(self.ref)
+        parse_reference(self.ref)
 
 
 class ResultFetchTool:
@@ -64,10 +64,10 @@ class ResultFetchTool:
         return [ignored_field(self.kind, name, why) for name, why in reasons.items() if why is not None]
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
-        return await in_time(resolve(reference_of(config.ref), context, config.sha256), context.timeout_s)
+        return await in_time(resolve(parse_reference(config.ref), context, config.sha256), context.timeout_s)
 
 
-def reference_of(value: JsonValue) -> str:
+def parse_reference(value: JsonValue) -> str:
     """Return the text of a reference, given as text or in an object. Raises ValueError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):

@@ -14,9 +14,9 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.fields import names_of, unknown_field
+from noetl_worker.tools.fields import field_names, unknown_field
 from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, place_of
+from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, cluster_address
 from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.kinds.container.script_job import JobConfig, job_config, job_name, manifests
 from noetl_worker.tools.process.shortage import before_any_effect
@@ -92,14 +92,14 @@ class ScriptTool:
 
     def ignored(self, config: ScriptConfig) -> list[ConfigurationError]:
         """Return warnings about unknown names in `job`."""
-        unknown = [unknown_field("script: job", name, names_of(JobConfig)) for name in config.unknown]
+        unknown = [unknown_field("script: job", name, field_names(JobConfig)) for name in config.unknown]
         return [warning.within("", field="job") for warning in unknown]
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
         job = config.made_after
         with before_any_effect("no room to fetch what the script needs"):
             code = await self._sources.of_script(_as_python_script(config.script), context)
-            place = await place_of(config.auth, context, self._service_account)
+            place = await cluster_address(config.auth, context, self._service_account)
         if not code.strip():
             raise ConfigurationError("script: the script is empty")
         given = {**context.values.input, **config.input}

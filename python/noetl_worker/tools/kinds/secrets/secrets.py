@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.error_kinds import kind_of
+from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.file_roots import open_regular
 from noetl_worker.tools.http.answer import object_in, read
@@ -233,7 +233,7 @@ def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
     fields = object_in(body) or {}
     if not 200 <= status < 300:
         message = fields_of(fields.get("error")).get("message")
-        kind, retryable = kind_of(status)
+        kind, retryable = http_error_kind(status)
         text = f"Google's Secret Manager does not give {path}: HTTP {status}{f' ({message})' if message else ''}"
         of_kind = CredentialError if kind == "auth" else ToolError
         raise of_kind(text, kind=kind, retryable=retryable, code=str(status))

@@ -127,7 +127,7 @@ class SnowflakeConfig:
     """Seconds; absent: the command's remaining time. Snowflake ends the statement by then, too."""
 
     def __post_init__(self) -> None:
-        sql.script_of(self.query, self.query_b64)
+        sql.sql_text(self.query, self.query_b64)
         sql.check_above_zero(max_rows=self.max_rows)
         check_connection(self)
 
@@ -153,7 +153,7 @@ class SnowflakeTool:
             raise
 
     async def _run(self, config: SnowflakeConfig, settings: dict[str, Any]) -> dict[str, JsonValue]:
-        text = sql.script_of(config.query, config.query_b64)
+        text = sql.sql_text(config.query, config.query_b64)
         batch = sql.Batch(config.as_objects, config.max_rows)
         async with session(settings) as opened:
             statements = await off_loop(len(text), partial(opened.statements, text))
@@ -230,7 +230,7 @@ async def connection_settings(
         settings: dict[str, Any] = dict(_own_settings(fields, found))
     except ConfigurationError as error:
         raise error.within(kind) from None
-    for secret in (*_secrets_of(settings), settings.get("private_key_passphrase", "")):
+    for secret in (*_given_secrets(settings), settings.get("private_key_passphrase", "")):
         context.secrets.keep(secret)
     if "private_key" in settings:
         settings["private_key"] = _der(kind, settings["private_key"], settings.pop("private_key_passphrase", None))
@@ -247,13 +247,13 @@ def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
     for name in ("account", "user"):
         if name not in settings:
             raise ConfigurationError(f"no {name!r}; give it, or 'auth' with a credential of type snowflake", field=name)
-    if not _secrets_of(settings) and "authenticator" not in settings:
+    if not _given_secrets(settings) and "authenticator" not in settings:
         problem = "Password is required for Snowflake authentication, or a 'private_key'"
         raise ConfigurationError(problem, field="password")
     return settings
 
 
-def _secrets_of(settings: Mapping[str, str]) -> list[str]:
+def _given_secrets(settings: Mapping[str, str]) -> list[str]:
     return [settings[name] for name in ("password", "private_key", "token") if name in settings]
 
 
@@ -347,7 +347,7 @@ class SnowflakeSession:
         Raises:
             ToolError: kind `resource`, the rows take more than 256 MiB.
         """
-        return await self._do(partial(_rows_of, cursor, size))
+        return await self._do(partial(_fetch_rows, cursor, size))
 
     async def close(self) -> None:
         """End the session. A statement that still runs ends with it."""
@@ -382,14 +382,14 @@ class SnowflakeSession:
         return await asyncio.wrap_future(started(self._thread, call))
 
 
-def _memory_of(text: str) -> int:
+def _json_memory(text: str) -> int:
     try:
         return memory_of(text)
     except DocumentError:  # larger than any document may be
         return _MOST_BYTES + 1
 
 
-def _rows_of(cursor: Any, size: int) -> list[list[Any]]:
+def _fetch_rows(cursor: Any, size: int) -> list[list[Any]]:
     """Return at most `size` rows, within a bound of memory."""
     json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
     rows: list[list[Any]] = []
@@ -400,7 +400,7 @@ def _rows_of(cursor: Any, size: int) -> list[list[Any]]:
             left -= len(row) * _VALUE_BYTES
             for number in json_columns:
                 if isinstance(row[number], str):
-                    left -= _memory_of(row[number])
+                    left -= _json_memory(row[number])
             if left < 0:
                 text = f"the rows take more than {_MOST_BYTES >> 20} MiB: select less, or give a smaller 'max_rows'"
                 raise ToolError(text, kind="resource")

@@ -14,7 +14,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt, ignored_field
-from noetl_worker.tools.kinds.nats.connections import Address, Connections, address_of, check_login
+from noetl_worker.tools.kinds.nats.connections import Address, Connections, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import spoken
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.kinds.nats.nats import MAX_BATCH, MAX_WAIT_MS
@@ -150,7 +150,7 @@ class SubscriptionTool:
         return [ignored_field(self.kind, name, why) for name, is_given in of_others.items() if is_given]
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
-        address = await address_of("subscription", config, context)
+        address = await resolve_address("subscription", config, context)
         return await in_time(self._call(address, config, context.stop), context.timeout_s)
 
     async def aclose(self) -> None:

@@ -154,7 +154,7 @@ class TaskSequenceTool:
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
         """Return the sum of the tasks' own timeouts: a sequence without a timeout must not end them earlier."""
-        return sum(map(_time_of, config.parsed))
+        return sum(map(_task_timeout_s, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = SequenceProgress(config.parsed, context)
@@ -212,7 +212,7 @@ class SequenceProgress:
         self.tries.end()
         self.keep(task, result)
         result = self.assign_tasks_own(task, result, attempt)
-        outcome = policy.outcome_of(result, attempt, self.form)
+        outcome = policy.task_outcome(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
         render, warn = partial(self.render, extra=seen), partial(self.warn, task)
         action = policy.choose(task.rules, render, warn, self.form)
@@ -280,7 +280,7 @@ class SequenceProgress:
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
         """Apply the task's `set`. A template in it that fails is the task's failure, for the rules to see."""
-        outcome = policy.outcome_of(result, attempt, self.form)
+        outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
             self.assign(task.set, seen, is_rules=False)
@@ -347,7 +347,7 @@ class SequenceProgress:
 
     async def jump(self, to: str | None) -> None:
         labels = [task.label for task in self.tasks]
-        place = policy.place_of(to, self.position, labels)
+        place = policy.jump_position(to, self.position, labels)
         if place is None:
             self.stop("failed", ToolFailure(str(policy.not_found(to, labels[self.position])), kind="policy"))
             return
@@ -434,7 +434,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
     return own, [(name, given[name]) for name in inputs if given[name]]
 
 
-def _time_of(task: Task) -> float:
+def _task_timeout_s(task: Task) -> float:
     """Return the seconds that a task may take by its own timeouts; infinite if a template sets one."""
     spec = task.config.get("spec")
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
@@ -444,7 +444,7 @@ def _time_of(task: Task) -> float:
     try:
         own = effective_timeout(task.kind, task.config)
         if own is None and inner and task.kind in SEQUENCES:
-            return sum(map(_time_of, parse_tasks(inner)))
+            return sum(map(_task_timeout_s, parse_tasks(inner)))
     except ConfigurationError:  # reported when the task runs, so that its rules see it
         return 0.0
     return own or 0.0

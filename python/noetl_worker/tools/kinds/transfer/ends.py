@@ -126,7 +126,7 @@ class TransferSource(_EndConnection):
             )
         if self.type == "http":
             http_request.check_address(str(self.url))
-            http_request.method_of(self.method)
+            http_request.parse_method(self.method)
             http_retry.parse(self.retry)
             http_auth.check_auth(self.auth)
         _check_connection("source", self)
@@ -174,7 +174,7 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
         check_secrets(f"transfer: {name}", end.auth)
 
 
-def type_of(name: str, given: Mapping[str, Any]) -> str | None:
+def end_type(name: str, given: Mapping[str, Any]) -> str | None:
     """Return the type of an end, as in `_READ`, or None if it is a template.
 
     Raises:
@@ -193,22 +193,22 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[Configuration
     read = _READ[kind] | _READ[name]
     if name == "target":
         read = (read | {"schema"}) - {"query"}  # a DuckDB table may have a schema too
-    spellings = fields.spellings_of(model, _SPELLINGS)
+    spellings = fields.field_spellings(model, _SPELLINGS)
     warnings, where = [], f"transfer: {name}"
     for key, value in given.items():
         field_name = spellings.get(key, key)
         if value in (None, {}, []) or field_name in read or key in fields.WORKER_FIELDS:
             continue
-        if field_name in fields.names_of(model):
+        if field_name in fields.field_names(model):
             warnings.append(fields.ignored_field(where, key, f"{kind} does not read it"))
-        elif field_name in fields.names_of(other):
+        elif field_name in fields.field_names(other):
             warnings.append(fields.ignored_field(where, key, f"a {name} has none"))
         else:
             warnings.append(fields.unknown_field(where, key, read))
     return [warning.within(where, field=name) for warning in warnings]
 
 
-def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
+def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
     """Return `given`, with its templates rendered, as the model of an end.
 
     Raises:
@@ -216,11 +216,11 @@ def end_of(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
     """
     where, model_class = f"transfer: {name}", cast("Any", model)
     known, _ = fields.canonical(where, given, model_class, _SPELLINGS)
-    known["type"] = kind = type_of(name, given)
+    known["type"] = kind = end_type(name, given)
     if kind == "duckdb" and known.get("connection_string"):
         known.setdefault("database", known["connection_string"])
     try:
-        if "table" in fields.names_of(model_class) and not known.get("table"):
+        if "table" in fields.field_names(model_class) and not known.get("table"):
             raise ConfigurationError("Target table name required", field="table", tool=where)
         end: EndT = fields.decode(where, model_class, known, given)
     except ConfigurationError as error:

@@ -40,7 +40,7 @@ class TransferPlan:
     target: TransferTarget
     source: PostgresSession | None = None
 
-    def keys_of(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
+    def upsert_keys(self, primary_key: Sequence[str], columns: Sequence[str], actual: Sequence[str]) -> list[str]:
         """Return the key columns of an upsert, as the table spells them, or [] for another mode.
 
         Raises:
@@ -85,7 +85,7 @@ class Writer:
     def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
         """Match the rows' columns to the table's, `actual`. Raises ConfigurationError if they do not fit."""
         self._columns = matched(self._plan.target.table, columns, actual)
-        self._keys = self._plan.keys_of(primary_key, self._columns, actual) if columns else []
+        self._keys = self._plan.upsert_keys(primary_key, self._columns, actual) if columns else []
 
     def _names(self) -> str:
         return ", ".join(map(identifier, self._columns))

@@ -18,7 +18,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.answer import part_at
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
-from noetl_worker.tools.kinds.duckdb.secrets import quoted, secrets_of
+from noetl_worker.tools.kinds.duckdb.secrets import fetch_secrets, quoted
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.kinds.duckdb.values import with_json
 from noetl_worker.tools.kinds.postgres.address import conninfo, library
@@ -80,15 +80,15 @@ class SourceReader:
         """Return the values at `paths`: a column, or a dotted path into the objects of a column."""
         if list(paths) == self.columns:
             return [list(row) for row in rows]
-        places = [(self.columns.index(path), []) if path in self.columns else self._inside(path) for path in paths]
-        return [[_at(row[number], inner) for number, inner in places] for row in rows]
+        places = [(self.columns.index(path), []) if path in self.columns else self._split_path(path) for path in paths]
+        return [[_value_at(row[number], inner) for number, inner in places] for row in rows]
 
-    def _inside(self, path: str) -> tuple[int, list[str]]:
+    def _split_path(self, path: str) -> tuple[int, list[str]]:
         column, *inner = path.split(".")
         return self.columns.index(column), inner
 
 
-def _at(value: Any, path: Sequence[str]) -> Any:
+def _value_at(value: Any, path: Sequence[str]) -> Any:
     if path and isinstance(value, JsonText):
         return json_inside(value, path)
     for name in path:
@@ -157,7 +157,7 @@ def _duckdb_type(psycopg: Any, column: Any) -> str:
 async def _duckdb(
     source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    query = str(source.query) if source.type == "duckdb" else _of_files(source)
+    query = str(source.query) if source.type == "duckdb" else _select_files(source)
     database = MEMORY
     duckdb.check_files("transfer: source", query, context.settings)
     if source.type == "duckdb" and source.database:
@@ -166,7 +166,7 @@ async def _duckdb(
         kind="transfer: source",
         database=database,
         read_only=database != MEMORY,
-        secrets=tuple(await secrets_of("transfer: source", source.auth, context)),
+        secrets=tuple(await fetch_secrets("transfer: source", source.auth, context)),
     )
     async with duckdb.opened(opening, context.settings) as session:
         described = await session.select("source", query, is_file=source.type == "file")
@@ -179,7 +179,7 @@ async def _duckdb(
         yield SourceReader([name for name, _ in described], dict(described), fetch)
 
 
-def _of_files(source: TransferSource) -> str:
+def _select_files(source: TransferSource) -> str:
     function = {"csv": "read_csv", "json": "read_json", "parquet": "read_parquet"}[str(source.file_format())]
     return f"SELECT * FROM {function}({quoted(str(source.path))})"
 

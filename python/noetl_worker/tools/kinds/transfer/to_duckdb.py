@@ -17,7 +17,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.paths import canonical
-from noetl_worker.tools.kinds.duckdb.secrets import secrets_of
+from noetl_worker.tools.kinds.duckdb.secrets import fetch_secrets
 from noetl_worker.tools.kinds.duckdb.session import Duckdb, Session
 from noetl_worker.tools.kinds.transfer.plan import (
     JsonText,
@@ -51,7 +51,7 @@ async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb
     """Open the file for this transfer alone. Closing it rolls back what is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database), context.settings)
-    secrets = tuple(await secrets_of(kind, target.auth, context))
+    secrets = tuple(await fetch_secrets(kind, target.auth, context))
     async with duckdb.opened(Opening(kind, database, secrets=secrets), context.settings) as session:
         yield DuckdbWriter(plan, session)
 
@@ -87,8 +87,8 @@ class DuckdbWriter(Writer):
             names = ", ".join(map(identifier, keys))
             await self._run(f"CREATE TEMP TABLE {_SEEN} AS SELECT {names} FROM {self._table} LIMIT 0")
             parts = ", ".join(_cast(f"r.c{own.index(key)}", known[key]) for key in keys)
-            self._insert_keys = f"INSERT INTO {_SEEN} SELECT DISTINCT {parts} FROM ({_rows_of(own)})"
-        self._insert = self._insert_of()
+            self._insert_keys = f"INSERT INTO {_SEEN} SELECT DISTINCT {parts} FROM ({_rows_query(own)})"
+        self._insert = self._insert_statement()
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         chunk = []
@@ -131,10 +131,10 @@ class DuckdbWriter(Writer):
         await self._run(f"CREATE TABLE {self._table} ({', '.join(lines)})")
         return found
 
-    def _insert_of(self) -> str:
+    def _insert_statement(self) -> str:
         columns, keys, names = self._columns, self._keys, self._names()
         values = [_cast(f"r.c{number}", kind) for number, kind in enumerate(self._types)]
-        rows = _rows_of(columns)
+        rows = _rows_query(columns)
         if not keys:
             return f"INSERT INTO {self._table} ({names}) SELECT {', '.join(values)} FROM ({rows})"
         parts = ", ".join(values[columns.index(key)] for key in keys)
@@ -155,7 +155,7 @@ class DuckdbWriter(Writer):
         return await self._session.execute(f"table {self._plan.target.table}", text, params)
 
 
-def _rows_of(columns: Sequence[str]) -> str:
+def _rows_query(columns: Sequence[str]) -> str:
     shape = json.dumps([{f"c{number}": "VARCHAR" for number in range(len(columns))}])
     return f"SELECT unnest(from_json(?::JSON, '{shape}')) AS r"
 

@@ -16,7 +16,7 @@ from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.kinds.postgres.address import conninfo, library
 from noetl_worker.tools.kinds.postgres.connection import connect
 from noetl_worker.tools.kinds.postgres.errors import statement_failure
-from noetl_worker.tools.kinds.postgres.params import of_one_type
+from noetl_worker.tools.kinds.postgres.params import unify_numbers
 from noetl_worker.tools.kinds.postgres.postgres import session_settings
 from noetl_worker.tools.kinds.transfer.plan import (
     JsonText,
@@ -181,7 +181,7 @@ def _adapted(value: Any, kind: str) -> Any:
             value = json_inside(value)
         if isinstance(value, (list, tuple)):
             elements = [_element(item, kind) for item in value]
-            return elements if kind.removesuffix("[]") in _TEXTS else of_one_type(elements)
+            return elements if kind.removesuffix("[]") in _TEXTS else unify_numbers(elements)
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
     return _single(value, kind)

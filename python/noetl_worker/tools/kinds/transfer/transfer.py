@@ -22,8 +22,8 @@ from noetl_worker.tools.kinds.transfer.ends import (
     RENDERED_BY_HTTP,
     TransferSource,
     TransferTarget,
-    end_of,
-    type_of,
+    decode_end,
+    end_type,
     unread,
 )
 from noetl_worker.tools.kinds.transfer.plan import TransferPlan
@@ -81,10 +81,10 @@ class TransferConfig:
     """Source and target; the source is None until its templates are rendered."""
 
     def __post_init__(self) -> None:
-        target = end_of("target", self.target, TransferTarget)
+        target = decode_end("target", self.target, TransferTarget)
         if isinstance(self.source, str) and not has_template(self.source):
             raise ConfigurationError("field 'source' must be an object, not text", field="source")
-        kind = None if isinstance(self.source, str) else type_of("source", self.source)
+        kind = None if isinstance(self.source, str) else end_type("source", self.source)
         if kind is not None:
             _check_direction(kind, target)
         if not 1 <= self.chunk_size <= 100_000:
@@ -103,8 +103,8 @@ class TransferConfig:
 
     def _checked(self, given: Mapping[str, Any]) -> TransferSource:
         target = self.ends[1]
-        _check_direction(type_of("source", given), target)
-        return end_of("source", given, TransferSource)
+        _check_direction(end_type("source", given), target)
+        return decode_end("source", given, TransferSource)
 
     def source_now(self, context: ToolContext) -> TransferSource:
         """Return the source with its templates rendered now, because those of an http source see its answers.
@@ -127,7 +127,7 @@ class TransferConfig:
         except ConfigurationError as error:
             raise error.within("transfer") from error.__cause__
         # If the type was known before, `ignored` has already reported these.
-        if isinstance(self.source, str) or type_of("source", self.source) is None:
+        if isinstance(self.source, str) or end_type("source", self.source) is None:
             for problem in unread("source", source.type, given):
                 context.logger.warning("tool_config", kind="transfer", problem=str(problem))
         return source
@@ -187,7 +187,7 @@ class TransferTool:
 
     def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
         """Return warnings about fields that belong to an end of another type."""
-        kind = type_of("source", config.source) if isinstance(config.source, dict) else None
+        kind = end_type("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
 

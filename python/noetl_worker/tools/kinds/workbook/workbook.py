@@ -56,7 +56,7 @@ class WorkbookTool:
 
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
-        kind, tool = _tool_of(config.entry, entry)
+        kind, tool = _entry_tool(config.entry, entry)
         inputs = inputs_of(context.worker.fields_of(kind))
         own = {key: value for at in (entry, tool) for name in inputs for key, value in fields_of(at.get(name)).items()}
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
@@ -93,7 +93,7 @@ def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonVal
     return found
 
 
-def _tool_of(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
+def _entry_tool(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
     """Return the kind and its fields: `tool: {kind: python, code: ...}`, or `tool: python` with the fields beside
     it."""
     given = entry.get("tool", entry.get("type"))
