@@ -111,7 +111,8 @@ class CallScope:
             import structlog  # here: `check` runs no tool
 
             log = structlog.get_logger("noetl_worker.tool")
-            log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s)
+            advice = "the tool runs on until the process ends; find what it waits for"
+            log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s, advice=advice)
         elif not task.cancelled():
             task.exception()  # keeps asyncio from warning of an exception nobody read
         if reason == CANCELLED:

@@ -44,6 +44,10 @@ _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
 """Credentials that NATS refuses without a reason: "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = "the worker tries again; `noetl-worker doctor` checks the way to the server and the login"
+_DISCONNECTED_ADVICE: Final = (
+    "the worker connects again by itself; if it lasts, check that NATS is up and can be reached"
+)
+_ERROR_ADVICE: Final = "a permission violation names its subject; `noetl-worker doctor` tries each permission"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
@@ -96,19 +100,22 @@ class Connection:
                 if self._outage.is_on:
                     self._log_outage(error)
             elif (line := self._troubles.lasts(describe(error))) is not None:
-                log.warning("nats_error", connection=self.name, **line)
+                log.warning("nats_error", connection=self.name, **line, advice=_ERROR_ADVICE)
 
     def _log_outage(self, error: Exception | str) -> None:
         line = self._outage.lasts(error if isinstance(error, str) else describe(error))
         if line is not None:
-            (log.debug if self._is_beside else log.warning)("nats_disconnected", connection=self.name, **line)
+            (log.debug if self._is_beside else log.warning)(
+                "nats_disconnected", connection=self.name, **line, advice=_DISCONNECTED_ADVICE
+            )
 
     def _renew_tls(self) -> None:
         """Read the TLS files for the next attempt: certificates and CA bundles are replaced while the worker runs."""
         try:
             self.client.options.update(self._read_tls())
         except OSError as error:  # or an ssl.SSLError: a file is half written, and a later attempt reads it
-            log.warning("tls_files_unreadable", connection=self.name, error=describe(error))
+            advice = "look at the files of NATS_CA, NATS_CERT and NATS_KEY; they are read again at the next attempt"
+            log.warning("tls_files_unreadable", connection=self.name, error=describe(error), advice=advice)
 
     def _abandon(self) -> None:
         """Close the socket of an attempt that failed.

@@ -21,6 +21,8 @@ from noetl_worker.settings.settings import Settings
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
+UNUSABLE_ADVICE: Final = "no command of this pool runs until the durable is corrected: do what `error` says"
+_CHANGED_ADVICE: Final = "find who changed the durable; `noetl-worker nats ensure` compares it with the settings"
 _DEFAULT_ACK_WAIT_S: Final = 30.0
 _DEFAULT_MAX_ACK_PENDING: Final = 1000
 log = structlog.get_logger("noetl_worker.remote.jetstream")
@@ -162,7 +164,12 @@ async def ensure_stream(client: Client, settings: Settings) -> tuple[str, Mappin
 def _warn_of_dead_letters(found: Found) -> None:
     if found.dead_letters_unknown:
         error = found.dead_letters_unknown
-        log.warning("dead_letter_stream_unknown", subject=DEAD_LETTER_SUBJECT, error=error)
+        log.warning(
+            "dead_letter_stream_unknown",
+            subject=DEAD_LETTER_SUBJECT,
+            error=error,
+            advice="it is not known whether a dead letter can be lost; `noetl-worker doctor` checks the permission",
+        )
     elif found.dead_letters is not None:
         rows = comparison.dead_letter_rows(found.dead_letters.config)
         _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
@@ -380,7 +387,7 @@ def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) ->
         return None
     reason = _refusal(Found(durable.stream, durable.name, None, info), wrong, settings)
     if (line := durable.unusable.lasts(reason)) is not None:
-        log.error("durable_unusable", durable=durable.name, field=wrong.field, **line)
+        log.error("durable_unusable", durable=durable.name, field=wrong.field, **line, advice=UNUSABLE_ADVICE)
     return f"the durable has changed: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
 
 
@@ -389,7 +396,7 @@ def _log_changes(before: Durable, seen: Look) -> None:
     for name in ("ack_wait_s", "max_ack_pending"):
         old, new = getattr(before, name), getattr(now, name)
         if before.logged.begins(f"{name} {new}", old != new):
-            log.warning("durable_changed", durable=now.name, field=name, before=old, now=new)
+            log.warning("durable_changed", durable=now.name, field=name, before=old, now=new, advice=_CHANGED_ADVICE)
 
 
 def _watch_pause(durable: Durable, seen: Look) -> None:

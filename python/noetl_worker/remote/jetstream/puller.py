@@ -25,7 +25,7 @@ from noetl_worker.errors import JetStreamError, describe
 from noetl_worker.models import backoff
 from noetl_worker.remote.jetstream.comparison import MAX_PULL_BATCH, NANOSECONDS, PULL_EXPIRES_S
 from noetl_worker.remote.jetstream.connection import Connection
-from noetl_worker.remote.jetstream.consumer import Durable
+from noetl_worker.remote.jetstream.consumer import UNUSABLE_ADVICE, Durable
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 HEARTBEAT_S: Final = 5.0
@@ -40,6 +40,7 @@ _CHECK_S: Final = 1.0
 """Initial time limit for checking a durable."""
 _END_S: Final = 1.0
 """Longest wait for a server that does not answer, at the end of pulling."""
+_REFUSED_ADVICE: Final = "it pulls again; if it lasts, compare the durable with `noetl-worker nats ensure`"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 # Each status that ends a pull request, and how the loop goes on. It backs off after any other.
@@ -231,7 +232,13 @@ class Puller:
                 self.deliver(delivery)
             except Exception as error:  # raised from here, it would end the connection
                 is_ours = not isinstance(error, JetStreamError)
-                log.warning("message_unreadable", subject=message.subject, error=str(error), exc_info=is_ours)
+                log.warning(
+                    "message_unreadable",
+                    subject=message.subject,
+                    error=str(error),
+                    exc_info=is_ours,
+                    advice="see who publishes on `subject`; with a traceback it is a bug of the worker: report it",
+                )
         elif status != "100":
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
@@ -248,7 +255,7 @@ class Puller:
             return
         how = reaction(status, text)
         if how != PULL_AGAIN:
-            log.warning("pull_refused", status=status, text=text, reaction=how)
+            log.warning("pull_refused", status=status, text=text, reaction=how, advice=_REFUSED_ADVICE)
             self._broken = how
         self.wake.set()
 
@@ -272,6 +279,6 @@ class Puller:
                 log.warning("durable_not_checked", no_answer_for_s=round(wait_s, 1), advice=advice)
                 return
             except JetStreamError as error:
-                log.error("durable_unusable", error=str(error))
+                log.error("durable_unusable", error=str(error), advice=UNUSABLE_ADVICE)
                 return
         self._broken = None

@@ -26,6 +26,7 @@ _DOWN_ADVICE: Final = (
     "nothing is lost: commands wait in the stream, outcomes in the outbox; check the control plane, and the way to it "
     "with `noetl-worker doctor`"
 )
+_BRIDGE_ADVICE: Final = "start `noetl-worker bridge` on this NATS (docs/todays-server.md)"
 _MEMORY_ADVICE: Final = (
     "outcomes are in memory only and are lost with this worker: make room in NOETL_WORKER_OUTBOX_DIR before it ends"
 )
@@ -64,7 +65,7 @@ class PlaneWatch:
         except PlaneWithoutNats as error:
             self.trouble = str(error)
             if before is None:
-                log.error("plane_left_nats", problem=self.trouble)
+                log.error("plane_left_nats", problem=self.trouble, advice=_BRIDGE_ADVICE)
         except JetStreamError as error:
             log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:

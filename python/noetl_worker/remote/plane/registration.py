@@ -112,7 +112,13 @@ class Registration:
         except ControlPlaneError as error:
             metrics.HEARTBEAT_FAILURES.inc()
             if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
-                log.warning("heartbeat_failed", worker_id=self._worker_id, server_url=self._plane.url, **line)
+                log.warning(
+                    "heartbeat_failed",
+                    worker_id=self._worker_id,
+                    server_url=self._plane.url,
+                    **line,
+                    advice="the worker goes on; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
+                )
             return None
         self._on_heard(sent_at, self._plane.rules.stale_after_s)
         self._trouble.ends()
