@@ -115,7 +115,7 @@ def completing() -> FakeCluster:
 
 def run_script(cluster: FakeCluster, job: Mapping[str, Any], settings: ToolSettings) -> Any:
     config = {"script": "print(1)", "auth": "k8s", "job": dict(job)}
-    return run_tool(ScriptTool(cluster, poll_s=0.001), config, credentials=CREDENTIALS, settings=settings)
+    return run_tool(ScriptTool(cluster, first_poll_s=0.001), config, credentials=CREDENTIALS, settings=settings)
 
 
 def secret(name: str) -> list[dict[str, Any]]:

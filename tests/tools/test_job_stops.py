@@ -45,7 +45,7 @@ class HangingCluster(FakeCluster):
 
 
 def tool_of(kind: str, cluster: FakeCluster) -> Any:
-    return tool_on(cluster) if kind == "container" else ScriptTool(cluster, poll_s=0.001)
+    return tool_on(cluster) if kind == "container" else ScriptTool(cluster, first_poll_s=0.001)
 
 
 async def stopped(

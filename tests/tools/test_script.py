@@ -83,7 +83,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeClu
 
 
 def tool(tmp_path: Path) -> ScriptTool:
-    return ScriptTool(service_account=tmp_path, poll_s=0.01)
+    return ScriptTool(service_account=tmp_path, first_poll_s=0.01)
 
 
 CONFIG = {"script": {"type": "inline", "content": "print('hi')"}, "input": {"day": "monday"}}

@@ -134,17 +134,17 @@ def task_outcome(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, 
 
 
 def choose(
-    rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], Any], form: ToolForm
+    rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[..., Any], form: ToolForm
 ) -> Action | None:
-    """Return the action of the first rule that holds. `warn` is called with the reason why a rule could not hold."""
+    """Return the action of the first rule that holds. `warn` gets the `problem` of a rule that cannot hold."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
-            warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
+            warn(problem=f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
             continue
         try:
             holds = condition_holds(rule.when, render)
         except TemplateError as error:
-            warn(str(error))
+            warn(problem=str(error))
             continue
         if holds:
             return rule.action
@@ -154,14 +154,6 @@ def choose(
 def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValue]) -> bool:
     """Return True if a parsed condition holds. Raises TemplateError if it cannot be evaluated."""
     return condition if isinstance(condition, bool) else truthy(render(condition))
-
-
-def retry_delay(action: Action, retries: int) -> float:
-    """Return the seconds before the next try; `retries` counts from 1.
-
-    There is no jitter, and no cap but the command's timeout.
-    """
-    return backoff.asked_s(action.backoff, action.delay_s, retries)
 
 
 def jump_position(to: str | None, position: int, labels: Sequence[str]) -> int | None:

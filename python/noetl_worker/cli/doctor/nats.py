@@ -12,7 +12,7 @@ from noetl_worker.errors import JetStreamError, SettingsError
 from noetl_worker.remote.jetstream import pause
 from noetl_worker.remote.jetstream.api import ask, moment, owning_stream
 from noetl_worker.remote.jetstream.comparison import (
-    Change,
+    IN_PLACE,
     ComparedField,
     config_filters,
     dead_letter_rows,
@@ -141,7 +141,7 @@ def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
     if row.agrees:
         return fine(check, have, row.wanted)
     if not fix:
-        fix = ENSURE if row.change is Change.IN_PLACE else "noetl-worker nats ensure shows what it takes"
+        fix = ENSURE if row.change == IN_PLACE else "noetl-worker nats ensure shows what it takes"
     found = f"{have}: {row.matters}"
     return wrong(check, found, row.wanted, fix) if row.is_fatal else warning(check, found, row.wanted, fix)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from noetl_worker.observability.terminal import operator_console, plain_table, say_json
 from noetl_worker.remote.jetstream.comparison import (
-    Change,
+    IN_PLACE,
     ComparedField,
     dead_letter_rows,
     durable_rows,
@@ -140,7 +140,7 @@ class ComparisonView:
             if not row.agrees:
                 kind = "warning: " if self.is_applied and row.is_accepted_difference else ""
                 lines += [f"{kind}{part.what}: {row.field}: {row.have}, wanted: {row.wanted}", f"    {row.matters}"]
-                lines += [f"    changed in place by {ENSURE}"] if row.change is Change.IN_PLACE else self._by_hand(part)
+                lines += [f"    changed in place by {ENSURE}"] if row.change == IN_PLACE else self._by_hand(part)
         return lines
 
     def _by_hand(self, part: _Part) -> list[str]:
@@ -167,7 +167,7 @@ def _as_json(part: _Part) -> dict[str, Any]:
             "wanted": row.wanted,
             "agrees": row.agrees,
             "matters": row.matters,
-            "change": row.change.value,
+            "change": row.change,
         }
         for row in part.rows
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from operator import not_
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +21,10 @@ MAX_PULL_BATCH: Final = 256
 """Longest life and largest size of our pull requests (`puller.py`); a durable must allow both."""
 UNLIMITED: Final = -1
 """No limit on deliveries. At one, JetStream abandons a message, unseen by KEDA; here poison becomes a dead letter."""
+IN_PLACE: Final = "in place"
+"""Change that `noetl-worker nats ensure --apply` makes."""
+BY_HAND: Final = "by hand"
+"""Change that somebody has to decide, or that JetStream refuses."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
@@ -29,15 +32,6 @@ _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 KEPT: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
 """Configuration that all streams made here share."""
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
-
-
-class Change(str, Enum):
-    """Way to change a field that differs."""
-
-    IN_PLACE = "in place"
-    """Change that `noetl-worker nats ensure --apply` makes."""
-    BY_HAND = "by hand"
-    """Change that somebody has to decide, or that JetStream refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +50,14 @@ class ComparedField:
     """Values to put into the configuration; None as a value removes a key. None if the change is by hand."""
 
     @property
-    def change(self) -> Change:
-        return Change.BY_HAND if self.patch is None else Change.IN_PLACE
+    def change(self) -> str:
+        """Way to change a field that differs."""
+        return BY_HAND if self.patch is None else IN_PLACE
 
     @property
     def is_accepted_difference(self) -> bool:
         """True if the field differs by somebody's decision, and workers run all the same."""
-        return not self.agrees and self.change is Change.BY_HAND and not self.is_fatal
+        return not self.agrees and self.patch is None and not self.is_fatal
 
 
 def pause_left_s(info: Mapping[str, Any] | None) -> float:

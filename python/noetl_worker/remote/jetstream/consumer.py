@@ -257,7 +257,7 @@ def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
                 server=row.have,
                 settings=row.wanted,
                 matters=row.matters,
-                change=row.change.value,
+                change=row.change,
                 advice=f"the server's value is used; `{ENSURE}` shows and changes what can be changed",
             )
 

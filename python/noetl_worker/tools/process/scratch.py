@@ -58,15 +58,11 @@ class Scratch:
             path, look = self._kept.popitem()
             if _is_as_made(path, look):  # a cleaner of TMPDIR may have removed it
                 return path, look
-        return _made()
+        path = tempfile.mkdtemp(prefix="noetl-")
+        return path, _read_look(path)
 
     async def aclose(self) -> None:
         await finished_off_loop(self._remove_kept)
-
-
-def _made() -> tuple[str, _Look]:
-    path = tempfile.mkdtemp(prefix="noetl-")
-    return path, _read_look(path)
 
 
 def _read_look(path: str) -> _Look:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
 import httpx
@@ -113,6 +113,27 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
         text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
         raise ToolError(text, kind="parse")
     return answer
+
+
+class ClusterTool:
+    """Base of a tool that makes a Job: its connections, and the place of the worker's own service account."""
+
+    first_poll_s: ClassVar[float]
+    """Seconds until a Job is first looked at."""
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        service_account: Path = SERVICE_ACCOUNT,
+        first_poll_s: float | None = None,
+    ) -> None:
+        self._clients, self._service_account = Clients(transport), service_account
+        self._first_poll_s = self.first_poll_s if first_poll_s is None else first_poll_s
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
 
 
 class Cluster:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Final
-
-import httpx
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, cluster_address
+from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterTool, check_auth, cluster_address
 from noetl_worker.tools.kinds.container.container_job import (
     check_counts,
     check_job,
@@ -28,7 +24,6 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 900.0
 """Timeout of a call that has no limit: a Job needs one."""
-FIRST_POLL_S: Final = 0.5
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
 _IN_RUNTIME: Final = (
@@ -88,7 +83,7 @@ def _check_runtime_value(key: str, value: Any) -> Any:
     return value
 
 
-class ContainerTool:
+class ContainerTool(ClusterTool):
     """Tool of kind `container`. Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout |
     created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
     result are the container's.
@@ -104,17 +99,7 @@ class ContainerTool:
     kind: ClassVar[str] = "container"
     config_model: ClassVar[type] = ContainerConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"service_account_name": "service_account"}
-
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport | None = None,
-        *,
-        service_account: Path = SERVICE_ACCOUNT,
-        first_poll_s: float = FIRST_POLL_S,
-    ) -> None:
-        self._clients = Clients(transport)
-        self._service_account = service_account
-        self._first_poll_s = first_poll_s
+    first_poll_s: ClassVar[float] = 0.5
 
     async def run(self, config: ContainerConfig, context: ToolContext) -> ToolResult:
         with before_any_effect("no room to fetch the credential"):
@@ -150,7 +135,3 @@ class ContainerTool:
             stdout=logs,
             exit_code=pod.exit_code,
         )
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._clients.aclose()

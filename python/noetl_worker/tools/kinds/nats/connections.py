@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -241,6 +241,19 @@ class Connections:
         for address in unused[: max(0, len(unused) - self._max_idle)]:
             # The library never resumes a close that was cancelled: the socket would stay open.
             await ended(asyncio.ensure_future(_close(self._entries.pop(address))))
+
+
+class NatsConnectionTool:
+    """Base of a tool that connects to NATS servers."""
+
+    requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
+
+    def __init__(self, connections: Connections | None = None) -> None:
+        self._connections = connections or Connections()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
 
 
 def _login_options(address: Address) -> dict[str, Any]:

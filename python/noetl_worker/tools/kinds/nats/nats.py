@@ -13,7 +13,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import ignored_field
-from noetl_worker.tools.kinds.nats.connections import Address, Connections, check_login, resolve_address
+from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.kinds.nats.messages import MESSAGES, check_names
@@ -89,7 +89,7 @@ def _default(config_field: Field[Any]) -> Any:
     return config_field.default if config_field.default_factory is MISSING else config_field.default_factory()
 
 
-class NatsTool:
+class NatsTool(NatsConnectionTool):
     """Tool of kind `nats`. Data, always with `status: success` (kv_get: or `not_found`): kv_get {bucket, key, value,
     revision}; kv_put {bucket, key, revision}; kv_delete, kv_purge {bucket, key}; kv_keys {bucket, keys, count}.
     object_put {bucket, name, size, digest}; object_get {bucket, name, data, size}; object_info {bucket, name, size,
@@ -117,10 +117,6 @@ class NatsTool:
         "payload": "data",
         "msg_id": "message_id",
     }
-    requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
-
-    def __init__(self, connections: Connections | None = None) -> None:
-        self._connections = connections or Connections()
 
     def ignored(self, config: NatsConfig) -> list[ConfigurationError]:
         """Return warnings about fields that this operation does not read."""
@@ -135,10 +131,6 @@ class NatsTool:
         if result.status is ToolStatus.TIMEOUT and (refusal := self._connections.refusal(address)):
             raise not_permitted(config.operation, refusal)
         return result
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._connections.aclose()
 
     async def _call(self, address: Address, config: NatsConfig, context: ToolContext) -> Mapping[str, JsonValue]:
         operation = _OPERATIONS[config.operation]

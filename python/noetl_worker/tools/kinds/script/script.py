@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import httpx
@@ -15,15 +14,13 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import field_names, unknown_field
-from noetl_worker.tools.http.client import Clients
-from noetl_worker.tools.kinds.container.cluster import SERVICE_ACCOUNT, Cluster, check_auth, cluster_address
+from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterTool, check_auth, cluster_address
 from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.kinds.container.script_job import JobConfig, job_config, job_name, manifests
 from noetl_worker.tools.process.shortage import before_any_effect
 from noetl_worker.tools.sources.script_address import check_script
 from noetl_worker.tools.sources.sources import Sources
 
-POLL_S: Final = 2.0
 MAX_LOG_BYTES: Final = 1 << 20
 _STATUS: Final = {"succeeded": "completed", "failed": "failed", "timeout": "timeout"}
 
@@ -68,7 +65,7 @@ class ScriptConfig:
         check_auth(self.auth)
 
 
-class ScriptTool:
+class ScriptTool(ClusterTool):
     """Tool of kind `script`.
 
     differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job.
@@ -77,18 +74,11 @@ class ScriptTool:
     kind: ClassVar[str] = "script"
     config_model: ClassVar[type] = ScriptConfig
     requires: ClassVar[Mapping[str, str]] = {"botocore": "noetl-worker[aws] for s3:// scripts"}
+    first_poll_s: ClassVar[float] = 2.0
 
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport | None = None,
-        *,
-        service_account: Path = SERVICE_ACCOUNT,
-        poll_s: float = POLL_S,
-    ) -> None:
-        self._clients = Clients(transport)
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None, **options: Any) -> None:
+        super().__init__(transport, **options)
         self._sources = Sources()
-        self._service_account = service_account
-        self._poll_s = poll_s
 
     def ignored(self, config: ScriptConfig) -> list[ConfigurationError]:
         """Return warnings about unknown names in `job`."""
@@ -107,7 +97,7 @@ class ScriptTool:
         run = JobRun(self.kind, Cluster(self._clients, place, job.namespace), name, context)
         await run.create(*manifests(name, job, code, given, context))
         timeout_s = min(context.timeout_s or job.timeout, job.timeout)
-        end, output = await run.ended(timeout_s, self._poll_s, self._poll_s, MAX_LOG_BYTES)
+        end, output = await run.ended(timeout_s, self._first_poll_s, self._first_poll_s, MAX_LOG_BYTES)
         data = _data(_STATUS[end.state], run, output, job, started)
         if end.state == "timeout":
             return ToolResult.timed_out(timeout_s, data=data)
@@ -122,7 +112,7 @@ class ScriptTool:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sources.aclose()
-        await self._clients.aclose()
+        await super().aclose()
 
 
 def _as_python_script(script: str | Mapping[str, Any]) -> str | dict[str, Any]:

@@ -14,7 +14,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt, ignored_field
-from noetl_worker.tools.kinds.nats.connections import Address, Connections, check_login, resolve_address
+from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import spoken
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.kinds.nats.nats import MAX_BATCH, MAX_WAIT_MS
@@ -122,7 +122,7 @@ class SubscriptionConfig:
                 raise ConfigurationError(f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll", field="ack_ids")
 
 
-class SubscriptionTool:
+class SubscriptionTool(NatsConnectionTool):
     """Tool of kind `subscription`. Data of poll: {status: success, source, operation, count, messages: [{id, data,
     headers, attributes, metadata: {subject, stream, consumer, stream_seq, consumer_seq, delivered, pending,
     timestamp}, ack_id}], acked, ack_mode, ack_ids, metrics: {duration_ms, bytes, redelivered}}; `id` is the sequence
@@ -135,10 +135,6 @@ class SubscriptionTool:
     kind: ClassVar[str] = "subscription"
     config_model: ClassVar[type] = SubscriptionConfig
     field_aliases: ClassVar[Mapping[str, str]] = {"nats_url": "url", "username": "user", "ack_mode": "ack"}
-    requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
-
-    def __init__(self) -> None:
-        self._connections = Connections()
 
     def ignored(self, config: SubscriptionConfig) -> list[ConfigurationError]:
         """Return warnings about fields that this operation does not read."""
@@ -152,10 +148,6 @@ class SubscriptionTool:
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await resolve_address("subscription", config, context)
         return await in_time(self._call(address, config, context.stop), context.timeout_s)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._connections.aclose()
 
     async def _call(self, address: Address, config: SubscriptionConfig, owner: object) -> dict[str, JsonValue]:
         started = time.monotonic()

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
+from noetl_worker.models import backoff
 from noetl_worker.models.spellings import INPUTS, SEQUENCES, inputs_of
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
@@ -207,17 +208,17 @@ class SequenceProgress:
         self.steps += 1
         task = self.tasks[self.position]
         attempt = self.executions[task.label] = self.executions.get(task.label, 0) + 1
-        self.tries.begin()
+        began = time.monotonic()
         result = await self.run_task(task, attempt)
-        self.tries.end()
+        ended = time.monotonic()
         self.keep(task, result)
         result = self.assign_tasks_own(task, result, attempt)
         outcome = policy.task_outcome(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
-        render, warn = partial(self.render, extra=seen), partial(self.warn, task)
-        action = policy.choose(task.rules, render, warn, self.form)
+        warn = partial(self.context.logger.warning, "policy_rule", task=task.label)
+        action = policy.choose(task.rules, partial(self.render, extra=seen), warn, self.form)
         verb = action.do if action is not None else "continue" if result.status is ToolStatus.SUCCESS else "fail"
-        self.tries.note(task.label, task.kind, attempt, result, verb)
+        self.tries.append(began, ended, task.label, task.kind, attempt, result, verb)
         try:
             self.assign(action.set if action is not None else {}, seen, is_rules=True)
         except TemplateError as error:
@@ -328,7 +329,8 @@ class SequenceProgress:
 
     async def retry(self, task: Task, action: policy.Action, result: ToolResult) -> None:
         executed = self.executions[task.label]
-        delay, left = policy.retry_delay(action, executed), self.time_left()
+        delay = backoff.asked_s(action.backoff, action.delay_s, executed)  # no jitter, and no cap but the time left
+        left = self.time_left()
         if executed >= action.attempts:
             text = f"task {task.label!r} exceeded retry attempts ({action.attempts})"
         elif left is not None and delay >= left:  # as in http: a wait that can only end in a timeout hides the cause
@@ -408,9 +410,6 @@ class SequenceProgress:
         scope = {**self.scope, **extra} if extra else self.scope
         missing = self.form.missing_value
         return template.render(value, scope, strict=self.context.values.undefined_is_error, undefined=missing)
-
-    def warn(self, task: Task, reason: str) -> None:
-        self.context.logger.warning("policy_rule", task=task.label, problem=reason)
 
 
 class SequenceData(dict[str, JsonValue]):

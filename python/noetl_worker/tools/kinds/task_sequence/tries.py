@@ -19,18 +19,12 @@ _MOST: Final = 100
 class Tries:
     kept: list[TaskTry] = field(default_factory=list)
     _started: float = field(default_factory=lambda: time.monotonic())
-    _began: float = 0.0
-    _ended: float = 0.0
 
-    def begin(self) -> None:
-        self._began = time.monotonic()
-
-    def end(self) -> None:
-        self._ended = time.monotonic()
-
-    def note(self, task: str, kind: str, attempt: int, result: ToolResult, then: str) -> None:
-        """Keep the try that ended last."""
-        at, took = (int(1000 * seconds) for seconds in (self._began - self._started, self._ended - self._began))
+    def append(
+        self, began: float, ended: float, task: str, kind: str, attempt: int, result: ToolResult, then: str
+    ) -> None:
+        """Add a try. Its times are monotonic."""
+        at, took = (int(1000 * seconds) for seconds in (began - self._started, ended - began))
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:
             error = result.error.message if result.error is not None else f"ended with {result.status.value}"
