@@ -1,5 +1,25 @@
-"""Public name of the notification decoder (docs/library.md), in `noetl_worker.pipeline.delivery.envelope`."""
+"""The decoding of a JetStream message (docs/library.md)."""
 
-from noetl_worker.pipeline.delivery.envelope import decode_notification
+from __future__ import annotations
+
+from noetl_worker.engine import chosen as engine
+from noetl_worker.models.notification import Envelope
 
 __all__ = ["decode_notification"]
+
+
+def decode_notification(data: bytes) -> Envelope:
+    """Decode one command notification on the chosen engine.
+
+    Args:
+        data: the message's payload, UTF-8 JSON (protocol/notification.md#message). Unknown fields are ignored.
+
+    Returns:
+        Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when absent.
+
+    Raises:
+        NotificationError: the message can never be claimed. `code` is stable (`not_an_object`, `missing_field`,
+            `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError). The text names the field and has a
+            bounded excerpt of the value found.
+    """
+    return engine.decode_notification(data)

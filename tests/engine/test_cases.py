@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from json_libraries import without_orjson
+from noetl_worker import envelope
 from noetl_worker.errors import ConditionError, DocumentError, TemplateError
 from noetl_worker.models import Continue, Exit, Fail, JsonValue, SetVar
 from noetl_worker.pipeline.command import cases
-from noetl_worker.pipeline.delivery import envelope
 
 
 def no_template(template: JsonValue) -> JsonValue:

@@ -19,9 +19,9 @@ from integration.processes import until
 from integration.test_pipeline import BAD_NOTIFICATIONS
 from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import NotificationError
 from noetl_worker.models import Dialect
-from noetl_worker.pipeline.delivery.envelope import decode_notification
 
 ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1"}
 DEADLOCK = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"

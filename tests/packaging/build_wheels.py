@@ -35,7 +35,7 @@ started = time.perf_counter()
 import noetl_worker
 took_ms = (time.perf_counter() - started) * 1000
 from noetl_worker.engine import chosen as engine
-from noetl_worker.pipeline.delivery.envelope import decode_notification
+from noetl_worker.envelope import decode_notification
 print(noetl_worker.__version__, engine.ENGINE, f"{took_ms:.1f}", noetl_worker.__file__)
 decode_notification(b'{"execution_id":1,"event_id":2,"command_id":"c","step":"s"}')
 """

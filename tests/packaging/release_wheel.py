@@ -18,7 +18,7 @@ TAGS = {"abi3": "-cp310-abi3-", "free-threaded": "-cp314-cp314t-", "pure": "-py3
 SMOKE = """
 import noetl_worker
 from noetl_worker.engine import chosen as engine
-from noetl_worker.pipeline.delivery.envelope import decode_notification
+from noetl_worker.envelope import decode_notification
 decode_notification(b'{"execution_id":1,"event_id":2,"command_id":"c","step":"s"}')
 print(noetl_worker.__version__, engine.ENGINE, noetl_worker.__file__)
 """

@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 
 import noetl_worker
 from noetl_worker.pipeline.outbox.event_set import EventSet
-from noetl_worker.pipeline.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left_behind, taken
 from unit.planes import answer, batch_status, emitter
@@ -57,9 +56,9 @@ import sys
 sys.modules["rich"] = None
 from pathlib import Path
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.pipeline.outbox.rows import read_row
+from noetl_worker.pipeline.outbox.event_set import EventSet
 ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
-print("kept", ours.keep(read_row(sys.argv[2].encode())))
+print("kept", ours.keep(EventSet.unpacked(sys.argv[2].encode())))
 ours.close()
 """
 is_root = os.geteuid() == 0 and shutil.which("setpriv") is not None
@@ -298,5 +297,5 @@ def test_row_never_says_that_the_plane_confirmed_it() -> None:
     rescue.rescue("41")
     row = json.loads(rescue.packed()[0])
     row["is_rescue"] = True
-    read = read_row(json.dumps(row).encode())
+    read = EventSet.unpacked(json.dumps(row).encode())
     assert (read.is_rescue, read.rescues) == (False, "41")

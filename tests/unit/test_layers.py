@@ -27,7 +27,7 @@ BESIDE = {
     "errors": "models",
     "_core": "engine",
     "template": "text",
-    "envelope": "pipeline",
+    "envelope": "engine",
     "cases": "pipeline",
     "event_set": "pipeline",
     "__main__": "testing",
@@ -46,7 +46,6 @@ DECIDERS = (
 STAGES = {  # a stage imports no other stage
     "remote.jetstream.puller": "receiving",
     "pipeline.delivery.keepalive": "receiving",
-    "pipeline.delivery.envelope": "receiving",
     "pipeline.claim": "claiming",
     "pipeline.command.command": "preparing",
     "pipeline.command.referred_results": "preparing",
@@ -207,7 +206,6 @@ def test_every_package_says_what_it_decides() -> None:
 @pytest.mark.parametrize(
     ("public", "home"),
     [
-        ("envelope", "pipeline.delivery.envelope"),
         ("cases", "pipeline.command.cases"),
         ("event_set", "pipeline.outbox.event_set"),
         ("template", "text.templates.template"),

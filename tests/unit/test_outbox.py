@@ -21,9 +21,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from noetl_worker.pipeline.outbox.directory import directory_of, made_own
+from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxFile
 from noetl_worker.pipeline.outbox.reading import read_outboxes
-from noetl_worker.pipeline.outbox.rows import read_row
 from patience import PATIENCE_S
 from unit.outboxes import OPEN, box, event_set, left, left_behind, taken, unsearchable
 from unit.planes import URL
@@ -266,7 +266,7 @@ def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path
 
 def test_row_is_read_without_what_a_later_worker_adds_to_it() -> None:
     row = json.loads(event_set(7).packed()[0])
-    assert read_row(json.dumps({**row, "added": 1}).encode()).event_id == 7
+    assert EventSet.unpacked(json.dumps({**row, "added": 1}).encode()).event_id == 7
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from noetl_worker.envelope import decode_notification
 from noetl_worker.models.disposition import Answer, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery import acknowledge
-from noetl_worker.pipeline.delivery.envelope import decode_notification
 from noetl_worker.pipeline.delivery.pools import Pools
 from noetl_worker.settings.settings import load_settings
 from unit.planes import refusal

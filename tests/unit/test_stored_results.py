@@ -21,7 +21,6 @@ from noetl_worker.models import CaseDecision, Dialect, Exit, Fail
 from noetl_worker.models.slots import Slots
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.outbox.event_set import EventSet
-from noetl_worker.pipeline.outbox.rows import read_row
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.remote.plane import patience
@@ -325,7 +324,7 @@ async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
 async def test_row_of_a_stored_result_is_read_as_it_was_written() -> None:
     report = await report_of(ROWS)
     made = await made_set(report)
-    again = read_row(*made.packed())
+    again = EventSet.unpacked(*made.packed())
     assert again.report.upload is not None
     assert json.loads(again.report.upload.data) == json.loads(report.upload.data)
     assert again.packed() == made.packed()
@@ -339,19 +338,19 @@ async def test_row_is_read_without_what_a_later_worker_adds_to_the_upload() -> N
     row, data = (await made_set(await report_of(ROWS))).packed()
     whole = json.loads(row)
     whole["report"]["upload"]["added"] = 1
-    assert read_row(json.dumps(whole).encode(), data).report.upload is not None
+    assert EventSet.unpacked(json.dumps(whole).encode(), data).report.upload is not None
 
 
 async def test_row_without_its_data_is_no_row() -> None:
     row, _ = (await made_set(await report_of(ROWS))).packed()
     with pytest.raises(DocumentError):
-        read_row(row, None)
+        EventSet.unpacked(row, None)
 
 
 async def test_failure_of_a_result_that_is_not_stored_is_one_in_the_outbox_too() -> None:
     made = await made_set(await report_of(ROWS, Dialect.RUST), Dialect.RUST)
     made.not_stored("refused")
-    again = read_row(*made.packed())
+    again = EventSet.unpacked(*made.packed())
     assert [part.last for part in again.parts] == ["call.error", "command.failed"]
     assert (again.report.error, again.report.upload) == (made.report.error, None)
 

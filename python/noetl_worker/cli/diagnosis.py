@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.authoring.run_page.inference import inferred_end
+from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import (
     ControlPlaneError,
     DocumentError,
@@ -20,7 +21,6 @@ from noetl_worker.errors import (
 )
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import context_of
-from noetl_worker.pipeline.delivery import envelope
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.pipeline.outbox.directory import directory_of
 from noetl_worker.pipeline.outbox.reading import read_outboxes
@@ -338,7 +338,7 @@ def _execution_in(command_id: str) -> int | None:
 
 def _notification(data: bytes) -> Envelope | None:
     try:
-        return envelope.decode_notification(data)
+        return decode_notification(data)
     except NotificationError:
         return None
 

@@ -113,7 +113,7 @@ async def _look(settings: Settings, seconds: float, most: int) -> FoundFailures:
 
 async def _executions(settings: Settings, seconds: float) -> list[int]:
     """Return the executions that had a command in the stream so lately, the newest first."""
-    from noetl_worker.pipeline.delivery.envelope import decode_notification
+    from noetl_worker.envelope import decode_notification
     from noetl_worker.remote.jetstream.connection import connect
     from noetl_worker.remote.jetstream.consumer import find_stream
     from noetl_worker.remote.jetstream.message_search import search_newest

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import AuthRefused, ControlPlaneError, NotificationError
 from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, RetryLater
 from noetl_worker.models.disposition import Disposition
@@ -21,7 +22,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.claim.claim import claim_command
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
-from noetl_worker.pipeline.delivery import acknowledge, envelope
+from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import Seen
 from noetl_worker.pipeline.delivery.pools import Pools
@@ -56,7 +57,7 @@ class Executor:
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
-            notification = envelope.decode_notification(delivery.data)
+            notification = engine.decode_notification(delivery.data)
         except NotificationError as error:
             if self.traces is not None:
                 self.traces.begin(progress, delivery, None)

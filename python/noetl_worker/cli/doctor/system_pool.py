@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning
+from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import JetStreamError, NotificationError
-from noetl_worker.pipeline.delivery.envelope import decode_notification
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import config_filters
 from noetl_worker.remote.jetstream.message_search import StoredMessage, last_message

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from noetl_worker.errors import DocumentError
 from noetl_worker.models.case import Exit
 from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
@@ -250,19 +251,23 @@ class EventSet:
         return json_text.dumps(row), upload.data if upload is not None else None
 
     @classmethod
-    def unpacked(cls, row: Mapping[str, Any], data: bytes | None) -> EventSet:
+    def unpacked(cls, row: bytes, data: bytes | None = None) -> EventSet:
         """Return the set of a row. Its next request counts as tried, since the process may have sent it.
 
         Args:
-            row: the output of `packed`, read from JSON. Unknown keys are ignored: a later version may have written
-                them.
+            row: the output of `packed`. Unknown keys are ignored: a later version may have written them.
             data: the data for the result store, or None.
 
         Raises:
-            KeyError: the row lacks a field, or has `data` where it should not.
-            TypeError: a field has another type.
-            ValueError: a field has an invalid value, or nothing is left to be sent.
+            DocumentError: these bytes are not a row of an outbox, or nothing of it is left to be sent.
         """
+        try:
+            return cls._from_row(json_text.loads(row), data)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise DocumentError("outbox_row", f"not a row of an outbox: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _from_row(cls, row: Mapping[str, Any], data: bytes | None) -> EventSet:
         fields, loop = row["report"], row["loop"]
         if ("upload" in fields) is not (data is not None):
             raise KeyError("data")

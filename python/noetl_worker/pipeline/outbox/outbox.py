@@ -19,7 +19,6 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.pipeline.outbox.directory import require_own_directory
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
-from noetl_worker.pipeline.outbox.rows import read_row
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
@@ -169,7 +168,7 @@ class Outbox:
             return None
         file = self._rows[key].file
         try:
-            return read_row(*file.get(key))
+            return EventSet.unpacked(*file.get(key))
         except DocumentError as error:
             log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
             file.has_unread = True

@@ -18,7 +18,6 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.pipeline.outbox.directory import require_own_directory, require_own_file
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import require_version
-from noetl_worker.pipeline.outbox.rows import read_row
 
 if sys.platform != "win32":  # Windows has no outbox
     import fcntl
@@ -83,7 +82,7 @@ def _rows(file: Path) -> Iterator[StoredOutcome]:
 
 def _read(row: bytes, data: bytes | None) -> EventSet | None:
     try:
-        return read_row(row, data)
+        return EventSet.unpacked(row, data)
     except DocumentError:
         return None
 
