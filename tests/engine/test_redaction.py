@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.vectors import VECTORS, vectors
 from noetl_worker.engine.pure.redact import Named, named_by
-from noetl_worker.models import FitRules
+from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.redaction import redact_fields, redact_text, redact_value, without_known
 
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def test_value_and_result_are_redacted_alike(engine: Any) -> None:
     for row in vectors("fit", "more_fit"):
         secrets = tuple(row["rules"].get("secrets", ()))
         body = engine.fit_result(row["data"].encode(), FitRules(secrets=secrets)).body
-        assert repr(redact_value(json.loads(row["data"]), secrets)) == repr(json.loads(body)), row["id"]
+        assert repr(redact_value(json.loads(row["data"]), SecretTexts(secrets))) == repr(json.loads(body)), row["id"]
 
 
 def test_value_is_copied_not_changed() -> None:
@@ -74,7 +74,7 @@ def test_value_is_copied_not_changed() -> None:
     ],
 )
 def test_free_text(chosen: Any, text: str, redacted: str) -> None:
-    assert redact_text(text, ["s3cr3t-value"]) == redacted
+    assert redact_text(text, SecretTexts(("s3cr3t-value",))) == redacted
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_words_and_others_are_looked_for_together(engine: Any, others: int) -> N
 
 
 def test_short_secrets_are_not_searched_for(chosen: Any) -> None:
-    assert redact_text("a1b2 1 12 123", ["", "1", "12", "123"]) == "a1b2 1 12 123"
+    assert redact_text("a1b2 1 12 123", SecretTexts(("", "1", "12", "123"))) == "a1b2 1 12 123"
 
 
 PIECES = (
@@ -207,7 +207,7 @@ def test_redacting_twice_changes_nothing_more(engine: Any, text: str) -> None:
 
 def test_names_and_shapes_stay_where_only_known_secrets_go() -> None:
     value = {"auth": "pg_local", "note": "Bearer abcdefgh", "row": ["s3cr3t-value", {"s3cr3t-value": 1}]}
-    assert without_known(value, ["s3cr3t-value"]) == {
+    assert without_known(value, SecretTexts(("s3cr3t-value",))) == {
         "auth": "pg_local",
         "note": "Bearer abcdefgh",
         "row": ["[REDACTED]", {"[REDACTED]~0": 1}],
@@ -216,7 +216,7 @@ def test_names_and_shapes_stay_where_only_known_secrets_go() -> None:
 
 def test_fields_of_a_log_line_are_free_text_and_any_object() -> None:
     fields = {"error": ValueError("login with s3cr3t-value"), "argv": ("--password=abc", 1), "token": "x", "n": 5}
-    assert redact_fields(fields, ["s3cr3t-value"]) == {
+    assert redact_fields(fields, SecretTexts(("s3cr3t-value",))) == {
         "error": "login with [REDACTED]",
         "argv": ["--password=[REDACTED]", 1],
         "token": "[REDACTED]",
@@ -226,7 +226,7 @@ def test_fields_of_a_log_line_are_free_text_and_any_object() -> None:
 
 @pytest.mark.parametrize("many", [40, 5_000])
 def test_many_secrets_longest_first(chosen: Any, many: int) -> None:
-    secrets = [f"secret-{number}" for number in range(many)]
+    secrets = SecretTexts(tuple(f"secret-{number}" for number in range(many)))
     assert redact_text("secret-39 secret-3", secrets) == "[REDACTED] [REDACTED]"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.models import Dialect, ToolResult, ToolStatus
+from noetl_worker.models import Dialect, SecretTexts, ToolResult, ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.text.secrets import redaction
 from noetl_worker.tools.contract import ToolContext
@@ -116,7 +116,7 @@ async def test_print_and_log_of_anything_are_the_output() -> None:
 
 
 async def test_output_is_cut_without_half_of_a_secret() -> None:
-    redaction.remember(lambda: ("Zq7-hunterSecret",))
+    redaction.remember(lambda: SecretTexts(("Zq7-hunterSecret",)))
     code = 'let s = "y"; s.pad(65526, "x"); print(s + secret); print("more")'
     shown = await run(code, {"secret": "Zq7-hunterSecret"})
     assert shown.stdout == "y" + "x" * 65525 + "[REDACTED]\n"

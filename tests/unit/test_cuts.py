@@ -17,7 +17,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, TemplateError, ToolError
-from noetl_worker.models import Report
+from noetl_worker.models import Report, SecretTexts
 from noetl_worker.pipeline.report import results
 from noetl_worker.remote.jetstream.delivery import Delivery
 from noetl_worker.remote.plane.client import refusal
@@ -44,7 +44,7 @@ def here(act: Callable[[], Any]) -> Any:
     """What `act` gives inside of a command that knows the secret."""
 
     def known() -> Any:
-        redaction.remember(lambda: FORMS)
+        redaction.remember(lambda: SecretTexts(FORMS))
         return act()
 
     return contextvars.copy_context().run(known)
@@ -163,14 +163,14 @@ def test_half_of_what_has_the_shape_of_a_credential_is_not_shown() -> None:
 def test_half_at_the_end_of_what_is_read_for_an_excerpt_is_not_shown(form: Callable[[str], str | bytes]) -> None:
     """What is read of it is shorter than the excerpt once it is redacted."""
     secret, before = "Zq7" + "k9X" * 33, "é" * 50
-    redaction.remember(lambda: (secret,))
+    redaction.remember(lambda: SecretTexts((secret,)))
     lines = "[REDACTED]\n" * 89
     assert redaction.excerpt(form(before + f"{secret}\n" * 92), 1_100) == before + lines + "[REDACTED]"
 
 
 async def test_answer_that_is_no_object() -> None:
     there, _ = plane(lambda *_: answer(f'"{across(498)}"', 200))
-    redaction.remember(lambda: FORMS)
+    redaction.remember(lambda: SecretTexts(FORMS))
     with pytest.raises(ControlPlaneError) as caught:
         await there.credential("alias")
     assert "xxx" in str(caught.value)
@@ -187,7 +187,7 @@ async def test_reason_of_a_message_that_is_given_up() -> None:
     client: Any = Client()
     reply = "$JS.ACK.stream.consumer.1.2.2.1790000022953000000.0"
     delivery = Delivery(client, Msg(_client=client, reply=reply), 0.0, wall_offset_s=0.0)
-    redaction.remember(lambda: FORMS)
+    redaction.remember(lambda: SecretTexts(FORMS))
     await delivery.term(across(200))
     assert sent[0].startswith(b"+TERM xxx")
     assert b"Zq7" not in sent[0]
@@ -210,7 +210,7 @@ def test_what_is_no_piece_of_a_secret_stays(data: bytes) -> None:
 
 def test_longest_piece_is_the_one_that_goes() -> None:
     def act() -> bytes:
-        redaction.remember(lambda: ("abababcd", "ababab12345", "abab", "é" * 6))
+        redaction.remember(lambda: SecretTexts(("abababcd", "ababab12345", "abab", "é" * 6)))
         return redaction.without_half_at_end(b"x ababab") + redaction.without_half_at_end("é é".encode() * 1 + b"\xc3")
 
     assert here(act) == "x [REDACTED]é é".encode() + b"\xc3"
@@ -219,7 +219,7 @@ def test_longest_piece_is_the_one_that_goes() -> None:
 async def test_output_of_a_program_is_cut_without_halves() -> None:
     """The first half ends, and the second begins, inside of the secret."""
     code = f"import sys; sys.stdout.write('x' * 40 + '{SECRET}' + 'y' * 100 + '{SECRET}' + 'z' * 40)"
-    redaction.remember(lambda: FORMS)
+    redaction.remember(lambda: SecretTexts(FORMS))
     runner, argv = PythonRunner(), [sys.executable, "-c", code]
     shown = await runner.run_program(sys.executable, argv, env={}, cwd="/", max_output_bytes=100)
     await runner.aclose()
@@ -232,7 +232,7 @@ async def test_answer_is_cut_without_half(response_type: str) -> None:
     for at in range(0, 100, 7):  # the secret is in several pieces
         content.add(across(55)[at : at + 7].encode())
     response = httpx.Response(200, request=httpx.Request("GET", "http://h/"))
-    redaction.remember(lambda: FORMS)
+    redaction.remember(lambda: SecretTexts(FORMS))
     made: Any = (await http_answer.answer_result(response, content, response_type, 0.1)).data
     if response_type == "binary":
         whole = base64.b64decode(made["body"]["base64"])
@@ -257,6 +257,6 @@ async def test_log_of_a_container_is_cut_without_half() -> None:
         async def _send(self, *_: Any) -> bytes:
             return across(60)[:60].encode()
 
-    redaction.remember(lambda: FORMS)
+    redaction.remember(lambda: SecretTexts(FORMS))
     shown = await Cut().log("pod", "main", 60)
     assert shown == "x" * 51 + "[REDACTED]"

@@ -67,7 +67,7 @@ async def test_output_is_redacted_before_it_is_cut() -> None:
 async def test_output_begins_with_no_half_of_a_secret(cut_off: int) -> None:
     """A long output is cut before it is redacted, and what is redacted is shorter than what a second cut keeps."""
     secret = "Zq7hunterSecret42kX9pL0vM8tR6w"
-    redaction.remember(lambda: (secret,))
+    redaction.remember(lambda: SecretTexts((secret,)))
     printed = secret[cut_off:] + f"\n{secret}" * 527
     lines = printed + "." * (16_384 - len(printed))
     rules = FitRules.of(SecretTexts((secret,)), max_bytes=102_400)

@@ -17,7 +17,7 @@ from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
-from noetl_worker.models.wire import JsonValue, texts_in
+from noetl_worker.models.wire import JsonValue, texts_in, with_scalars
 from noetl_worker.pipeline.command.referred_results import with_referred_results
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.client import Plane
@@ -213,11 +213,7 @@ def _marked(value: Any, data: Sequence[str]) -> Any:
     The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
     its author wrote it and the plane could not render it.
     """
-    if isinstance(value, str):
-        return PlainText(value) if has_template(value) and _is_of_data(value, data) else value
-    if isinstance(value, dict):
-        return {key: _marked(item, data) for key, item in value.items()}
-    return [_marked(item, data) for item in value] if isinstance(value, list) else value
+    return with_scalars(value, lambda item: PlainText(item) if has_template(item) and _is_of_data(item, data) else item)
 
 
 def _is_of_data(text: str, data: Sequence[str]) -> bool:
@@ -244,11 +240,7 @@ def _whole(value: Any, names: Names) -> Any:
 
 
 def _as_data(value: Any) -> Any:
-    if isinstance(value, str):
-        return PlainText(value) if has_template(value) else value
-    if isinstance(value, dict):
-        return {key: _as_data(item) for key, item in value.items()}
-    return [_as_data(item) for item in value] if isinstance(value, list) else value
+    return with_scalars(value, lambda item: PlainText(item) if has_template(item) else item)
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:

@@ -100,7 +100,7 @@ def _with_output(command: Command, result: ToolResult, report: Report, rules: Fi
     is_told = isinstance(result.data, dict) and "stdout" in result.data
     if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
         return report
-    output = {"stdout": _end_of(result.stdout or "", rules), "stderr": _end_of(result.stderr or "", rules)}
+    output = {"stdout": _redacted_end(result.stdout or "", rules), "stderr": _redacted_end(result.stderr or "", rules)}
     if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
         return report
     return replace(report, notes={**report.notes, "output": output})
@@ -110,13 +110,14 @@ def _with_tries(command: Command, result: ToolResult, report: Report, rules: Fit
     """Add a list's tries, or the answer of a failure, to the last event, for people. No template sees them there."""
     dialect = RULES[command.dialect]
     if not result.tries:
-        answer = _begin_of(begin_of_answer(result.data), rules) if dialect.error_fails_command else ""
+        answer = begin_of_answer(result.data) if dialect.error_fails_command else ""
+        answer = _redacted_start(answer, _MAX_ANSWER_CHARS, rules)
         options: list[dict[str, JsonValue]] = [{"answer": answer}] if answer else []
     elif command.loop is not None and dialect.loop_has_last_events and not any(one.error for one in result.tries):
         options = []  # later steps are given them all
     else:
         tries = [_try_note(one, rules) for one in result.tries]
-        options = [{"tasks": tries}, {"tasks": [_without(one, "answer", "stdout", "stderr") for one in tries]}]
+        options = [{"tasks": tries}, {"tasks": [_without_texts(one) for one in tries]}]
     for notes in options:
         if json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
             return replace(report, notes={**report.notes, **notes})
@@ -133,27 +134,26 @@ def _try_note(one: TaskTry, rules: FitRules) -> dict[str, JsonValue]:
         "duration_ms": one.duration_ms,
     }
     if one.error:
-        error, answer = _begin_of(one.error, rules), _begin_of(one.answer, rules)
+        error, answer = (_redacted_start(text, _MAX_ANSWER_CHARS, rules) for text in (one.error, one.answer))
         note.update({"then": one.then, "error": error} | ({"answer": answer} if answer else {}))
     for name, text in (("stdout", one.stdout), ("stderr", one.stderr)):
         if text:
-            note[name] = _end_of(text, rules)[-_MAX_ANSWER_CHARS:]
+            note[name] = _redacted_end(text, rules)[-_MAX_ANSWER_CHARS:]
     return note
 
 
-def _without(note: Mapping[str, JsonValue], *names: str) -> dict[str, JsonValue]:
-    return {name: value for name, value in note.items() if name not in names}
+def _without_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in note.items() if name not in ("answer", "stdout", "stderr")}
 
 
-def _begin_of(text: str, rules: FitRules) -> str:
-    """Return the beginning of a text that may leave the process, redacted before it is cut."""
-    kept = redaction.without_half_at_end(text.encode("utf-8", "surrogatepass"))
-    return _clean(kept.decode("utf-8", "surrogatepass"), rules)[:_MAX_ANSWER_CHARS]
-
-
-def _end_of(text: str, rules: FitRules) -> str:
-    """Return the redacted end of a text. The text is redacted before the cut, because half a secret would not be
+def _redacted_start(text: str, chars: int, rules: FitRules) -> str:
+    """Return the redacted start of a text. The text is redacted before the cut, because half a secret would not be
     found."""
+    return _clean(redaction.first_chars(text, 4 * chars), rules)[:chars]
+
+
+def _redacted_end(text: str, rules: FitRules) -> str:
+    """Return the redacted end of a text, as `_redacted_start` returns its start."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.without_half_at_start(end).decode("utf-8", "surrogatepass")
@@ -236,9 +236,12 @@ async def _refused_success(command: Command, result: ToolResult, nulls: NullChar
 
     In a failure the character is replaced: people only read it, and a warning says so.
     """
-    text = fit_text(nulls.refusal("the result"), rules)
-    failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(text, kind=_NULL_KIND))
-    return replace(await fit_result(command, failure, rules), error=text, error_kind=_NULL_KIND)
+    return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
+
+
+async def _failed(command: Command, result: ToolResult, error: str, kind: str, rules: FitRules) -> Report:
+    failure = replace(result, status=ToolStatus.ERROR, error=ToolFailure(error, kind=kind))
+    return replace(await fit_result(command, failure, rules), error=error, error_kind=kind)
 
 
 def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
@@ -251,11 +254,10 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
 
 async def _without_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
     """Return the failure of a success that no later command could read. A failure keeps its text."""
+    bare = replace(result, data=None, stdout=None, stderr=None)
     if result.status is ToolStatus.SUCCESS:
-        result = replace(result, status=ToolStatus.ERROR, error=ToolFailure(reason, kind="resource"))
-        report = await fit_result(command, replace(result, data=None, stdout=None, stderr=None), rules)
-        return replace(report, error=reason, error_kind="resource")
-    report = await fit_result(command, replace(result, data=None, stdout=None, stderr=None), rules)
+        return await _failed(command, bare, reason, "resource", rules)
+    report = await fit_result(command, bare, rules)
     return replace(report, notes={**report.notes, "warnings": [reason]})
 
 
@@ -274,9 +276,8 @@ def fit_text(text: str, rules: FitRules) -> str:
     """
     half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
     if len(text) > redaction.LARGE:
-        first = text[: 2 * _MAX_ERROR_CHARS].encode("utf-8", "surrogatepass")
-        begin = _clean(redaction.without_half_at_end(first).decode("utf-8", "surrogatepass"), rules)
-        end = _end_of(text, rules)
+        begin = _redacted_start(text, half, rules)
+        end = _redacted_end(text, rules)
     else:
         begin = end = _clean(text, rules)
         left_out = len(end) - _MAX_ERROR_CHARS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from noetl_worker.errors import NotSent, TransportError
 from noetl_worker.models.report import Upload
+from noetl_worker.models.wire import fields_of
 from noetl_worker.pipeline.outbox.event_set import EventSet
-from noetl_worker.remote.plane.answers import CUT_BY_A_PROXY
+from noetl_worker.remote.plane.answers import CUT_BY_A_PROXY, not_found
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
@@ -35,12 +36,10 @@ async def try_to_store(
     event_set.was_tried = answer.status in CUT_BY_A_PROXY
     if event_set.was_tried and may_still_run:
         return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
-    how, body = judge(answer), answer.json()
-    fields = body if isinstance(body, dict) else {}
-    if how is SendStatus.ACCEPTED and not isinstance(fields.get("ref"), str):
+    how = judge(answer)
+    if how is SendStatus.ACCEPTED and not isinstance(fields_of(answer.json()).get("ref"), str):
         how = SendStatus.UNCERTAIN  # not the store's answer: the result is stored nowhere yet
     # A 413 is final, even from a proxy. A 404 in the plane's own words means that it has no result store.
-    has_no_store = answer.status == 404 and "not found" in str(fields.get("detail", fields.get("error"))).lower()
-    if how is SendStatus.UNCERTAIN and (answer.status == 413 or has_no_store):
+    if how is SendStatus.UNCERTAIN and (answer.status == 413 or not_found(answer)):
         how = SendStatus.REFUSED
     return answer, how, str(refusal("PUT result", answer))

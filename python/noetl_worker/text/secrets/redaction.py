@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
 from noetl_worker.engine.pure.secrets import Secrets
@@ -24,9 +24,8 @@ LARGE: Final = 256 * 1024
 _LONGEST_SECRET: Final = 8_192
 """Characters after the cut of an excerpt that are searched too: a key file of 4 kB in hex. Of a longer secret that
 begins in an excerpt only single lines are found."""
-Known: TypeAlias = SecretTexts | Sequence[str]
-"""Known secrets. The texts of a plain sequence are replaced wherever they occur."""
-_KNOWN: Final[ContextVar[Callable[[], Known] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
+_NONE: Final = SecretTexts()
+_KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
 remember: Final = _KNOWN.set
@@ -36,18 +35,14 @@ remember: Final = _KNOWN.set
 def known_here() -> SecretTexts:
     """Return the secrets of the command that this task works on, or no secrets outside a command."""
     known = _KNOWN.get()
-    return _texts(known()) if known is not None else SecretTexts()
-
-
-def _texts(known: Known) -> SecretTexts:
-    return known if isinstance(known, SecretTexts) else SecretTexts(tuple(known))
+    return known() if known is not None else _NONE
 
 
 def _secrets(anywhere: Sequence[str], words: Sequence[str], value: JsonValue) -> Secrets:
     return with_lines(Secrets(anywhere, words), texts_in(value))
 
 
-def redact_text(text: str, known: Known = ()) -> str:
+def redact_text(text: str, known: SecretTexts = _NONE) -> str:
     """Redact a text for people. Short known secrets are replaced too if they are whole words.
 
     Replaces known secrets of at least four characters, texts in the form of a credential (Bearer and Basic headers,
@@ -55,24 +50,21 @@ def redact_text(text: str, known: Known = ()) -> str:
     """
     import noetl_worker.engine.chosen as engine  # late: a bridge's own log lines do without it
 
-    texts = _texts(known)
-    return engine.redact_text(text, texts.anywhere, texts.in_messages)
+    return engine.redact_text(text, known.anywhere, known.in_messages)
 
 
-def redact_value(value: JsonValue, known: Known = ()) -> JsonValue:
+def redact_value(value: JsonValue, known: SecretTexts = _NONE) -> JsonValue:
     """Return a redacted copy of a JSON value: by key, known secret and shape, as `engine.fit_result` does.
 
     Tuples and other non-JSON objects stay as they are; encode a value first if they may contain secrets.
     """
-    texts = _texts(known)
-    return Redactor(_secrets(texts.anywhere, texts.words, value)).value(value)
+    return Redactor(_secrets(known.anywhere, known.words, value)).value(value)
 
 
-def redact_fields(fields: Mapping[str, Any], known: Known = ()) -> dict[str, JsonValue]:
+def redact_fields(fields: Mapping[str, Any], known: SecretTexts = _NONE) -> dict[str, JsonValue]:
     """Redact the fields of a log line, as plain JSON: texts as `redact_text` does, all else as `redact_value` does."""
     plain = json_text.plain(dict(fields))
-    texts = _texts(known)
-    secrets = _secrets(texts.anywhere, texts.in_messages, plain)
+    secrets = _secrets(known.anywhere, known.in_messages, plain)
     redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
     return redacted
 
@@ -86,8 +78,13 @@ def excerpt(text: str | bytes, chars: int) -> str:
     if isinstance(text, bytes):
         text = text[: 4 * most + 1].decode("utf-8", "replace")
     if len(text) > most:
-        text = without_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+        text = first_chars(text, most)
     return redact_text(text, known_here())[:chars]
+
+
+def first_chars(text: str, most: int) -> str:
+    """Return the beginning of a text, without a piece of a known secret that the cut left at its end."""
+    return without_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def without_half_at_end(data: bytes) -> bytes:
@@ -125,16 +122,15 @@ def _least(secret: bytes) -> int:
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
-def without_known(value: JsonValue, known: Known) -> JsonValue:
+def without_known(value: JsonValue, known: SecretTexts) -> JsonValue:
     """Return a copy without the known secrets in texts and keys. Keys and shapes are not judged.
 
     This is for values that a playbook passes on, where `auth: my_alias` is a name and not a secret.
     """
-    texts = _texts(known)
-    return Redactor(_secrets(texts.anywhere, texts.words, value), known_only=True).value(value)
+    return Redactor(_secrets(known.anywhere, known.words, value), known_only=True).value(value)
 
 
-async def passed_on(value: JsonValue, known: Known) -> JsonValue:
+async def passed_on(value: JsonValue, known: SecretTexts) -> JsonValue:
     """Return `without_known`, computed in a thread for a large value."""
     work = partial(without_known, value, known)
     return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()
