@@ -10,6 +10,7 @@ import math
 import re
 import string
 from enum import Enum
+from pathlib import Path
 from typing import Final
 
 _LEAST_BITS: Final = 40.0
@@ -34,43 +35,7 @@ _LETTERS: Final = re.compile(r"[A-Z]?[^\x00-`{-\xde]{2,}|[A-Z\xc0-\xde]{2,}")
 _MAX_DIGITS: Final = 4
 _DATE: Final = re.compile(r"[0-9]{1,4}(?:[-./: T][0-9]{1,4})+Z?")
 """Pattern of dates, times, IP addresses and telephone numbers. Only their digits count, since data is full of them."""
-_COMMON_WORDS: Final = frozenset(
-    """
-    abc123 access account accounts action active admin administrator administrators agent airflow analyst analytics
-    anonymous apache apikey application applications archive asdfgh asdfghjkl australia authentication authorization
-    backend backup backups bitnami bigquery bucket business cache calendar cassandra catalog category changeit changeme
-    changethis client clickhouse cluster collection commerce commercial community company complete completed
-    computer confidential config configuration connection connections connector consumer container containers content
-    context controller correct country create credential credentials currency customer customers dashboard data
-    database databases datadog datalake datastore datawarehouse dataset default defaultpassword demo deployment
-    description desktop dev developer developers development directory disabled docker document documents
-    domain download duckdb dummy dynamodb elastic elasticsearch electronic email employee employees enabled encryption
-    engineering enterprise environment error event events example examples exchange execution executions export external
-    failed finance financial firstname football frontend function functions gateway generation germany github gitlab
-    grafana greenplum guest health hello helloworld history hostname identity iloveyou important incoming information
-    infrastructure ingest integration interface internal international internet inventory invoice invoices jenkins
-    keycloak kafka keychain kubernetes language lastname letmein letmeinnow library local localhost location logging
-    login logistics lowercase machine management manager manufacturing mariadb marketing master maintenance message
-    messages metadata metrics microservice microsoft migration minioadmin mongo mongodb monitoring monkey mypassword
-    mysecret mysql namespace neo4j network newpassword nobody noetl nopassword normal notification notifications
-    observability oauth2 operation operations operator oracle orchestrator organisation organization orders outgoing
-    owner partition partner partners passphrase password passwords passwort payment payments pending performance
-    permission permissions personal phpmyadmin pipeline pipelines placeholder platform playbook playbooks pleasechangeme
-    postgres postgresql postgrespassword prefect preproduction presentation private privileged processing processor
-    product production products profile project projects prometheus protected provider public publication published
-    publisher qwerty qwertyui qwertyuiop rabbitmq readonly readwrite realtime reference references region register
-    registration replica replication replicator report reporting reports repository request requests reservation
-    resource resources response restricted result results retention revenue role root running salesforce sandbox
-    scheduler schema schemas search secret secrets security sequence server servers service services session shipping
-    snowflake software something spreadsheet sqlserver staging standard starrocks statement statistics storage
-    subscriber subscription successful success superadmin supersecret superset superuser supplier suppliers support
-    synchronization system table telemetry temporary tenant terraform test tester testing testpassword testuser token
-    tokens tracking transaction transactions transfer transformation transport trino trustno1 undefined university
-    unknown uppercase username users validation value values variable variables vault verification version warehouse
-    warehouses webmaster website welcome wordpress worker workers workflow workflows workload workspace xxxxxxxx
-    yourpassword zookeeper zxcvbnm
-    """.split()  # noqa: SIM905 - as a list literal it would be 300 lines long
-)
+_COMMON_WORDS: Final = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 """Words that occur in data anyway: names of things in a playbook, and passwords that everybody tries first."""
 
 
