@@ -21,7 +21,7 @@ from compat.recorded_claims import hydrated, ran_with
 from noetl_worker.errors import ToolError
 from noetl_worker.models import CaseDecision, Fail, ToolResult
 from noetl_worker.models.marks import Marks
-from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.claim.text_marks import read_marks
 from noetl_worker.pipeline.command import case_actions
 from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, Response
 from noetl_worker.text import json_text
@@ -308,7 +308,7 @@ async def test_reference_without_its_rows_on_the_python_plane_is_resolved(is_lis
 
 @pytest.mark.parametrize(("plane", "name"), [("rust", "large-list"), ("python", "large-postgres")])
 def test_claim_with_a_reference_is_marked(plane: str, name: str) -> None:
-    assert marks_of(json.dumps(claim(name, plane)).encode()).references
+    assert read_marks(json.dumps(claim(name, plane)).encode()).references
 
 
 async def test_claim_that_is_not_marked_is_not_searched_for_references() -> None:

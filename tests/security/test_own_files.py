@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.pipeline.command import tool_rules
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.testing import arun_tool
 from noetl_worker.tools.process import landlock
@@ -69,7 +69,7 @@ def settings(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 async def data_of(settings: Settings, kind: str, config: dict[str, Any]) -> Any:
     """Of a command of a worker with these settings."""
-    return (await arun_tool(kind, config, registry=tool_rules.registry_of(settings))).data
+    return (await arun_tool(kind, config, registry=tool_rules.make_registry(settings))).data
 
 
 async def query(settings: Settings, sql: str) -> Any:
@@ -80,7 +80,7 @@ async def query(settings: Settings, sql: str) -> Any:
 @pytest.mark.parametrize("name", OWN)
 async def test_own_files_are_no_artifact_upload_or_certificate(settings: Settings, place: Path, name: str) -> None:
     """The worker's key or password file as artifact, upload or certificate."""
-    tools = tool_rules.registry_of(settings).settings
+    tools = tool_rules.make_registry(settings).settings
     said = await read_by_each_kind(str(place / "worker" / name), tools)
     assert all("not a file for playbooks" in one for one in said)
 
@@ -213,6 +213,6 @@ def test_own_files_where_playbooks_make_files_are_named_at_the_start(
         assert [len(files) for files in reached(settings)] == [len(OWN)]
     default = load_settings({}, dotenv=Path(os.devnull))
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
-    assert reached(default) == [[str(directory_of(""))]]
+    assert reached(default) == [[str(outbox_directory(""))]]
     for variables in ({"NOETL_WORKER_ISOLATION": "off"}, {"NOETL_WORKER_KINDS": "shell"}):
         assert reached(load_settings(variables, dotenv=Path(os.devnull))) == []

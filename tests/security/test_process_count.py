@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, make_registry
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.process import command_group
 
@@ -119,7 +119,7 @@ def test_reason_why_there_is_no_group_is_logged_once_at_the_start(
     with capture_logs() as lines:
         log_what_is_not_confined(load_settings({}))
     (line,) = [line for line in lines if line["event"] != "own_files_within_reach"]
-    assert registry_of(load_settings({})).confinement.processes == 0
+    assert make_registry(load_settings({})).confinement.processes == 0
     assert line["event"] == "process_limit_missing"
     assert reason in line["reason"]
 
@@ -150,9 +150,9 @@ def test_joining_enables_the_controller_sets_the_limit_and_removes_groups_of_dea
 def test_limit_reaches_the_commands(machine: Machine) -> None:
     """(no attack) Where there is a cgroup for them, and isolation."""
     machine("1:pids:/w\n", "pids/w")
-    assert registry_of(load_settings({})).confinement.processes == 8192
+    assert make_registry(load_settings({})).confinement.processes == 8192
     none = load_settings({"NOETL_WORKER_ISOLATION": "off"})
-    assert registry_of(none).confinement.processes == 0
+    assert make_registry(none).confinement.processes == 0
     with capture_logs() as lines:
         log_what_is_not_confined(none)
     assert lines == []

@@ -11,7 +11,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, SettingsError, ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.pipeline.command.tool_rules import registry_of
+from noetl_worker.pipeline.command.tool_rules import make_registry
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import MemoryControlPlane, run_tool
 from noetl_worker.tools.contract import ToolContext
@@ -20,7 +20,7 @@ from plug_ins import install
 
 
 def registry(**variables: str) -> Registry:
-    return registry_of(load_settings({f"NOETL_WORKER_{name}": text for name, text in variables.items()}))
+    return make_registry(load_settings({f"NOETL_WORKER_{name}": text for name, text in variables.items()}))
 
 
 # ── plug-ins that take a built-in's name ────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from noetl_worker.errors import CommandCancelled, TemplateError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import TOOL_S
-from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.claim.text_marks import read_marks
 from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
 from noetl_worker.tools.contract import Stop, ToolContext
 from noetl_worker.tools.registry import Registry
@@ -132,7 +132,7 @@ async def test_execution_id_in_templates_has_the_type_that_the_planes_own_worker
 async def test_checked_config_outlives_its_command_only_where_it_has_no_secret(
     kind: str, config: dict[str, Any], workload: dict[str, Any], is_kept: bool, is_known: bool
 ) -> None:
-    registry, marks = Registry(plugins=False), marks_of(json.dumps([config, workload]).encode())
+    registry, marks = Registry(plugins=False), read_marks(json.dumps([config, workload]).encode())
     changes: Any = {"kind": kind, "config": config, "variables": {"workload": workload}, "marks": marks}
     made = [dispatch_of(registry, within(60), **changes) for _ in range(2)]
     first, second = [await one.prepare() for one in made]

@@ -19,12 +19,12 @@ import logging_guard
 import virtual_time
 from noetl_worker.models import CaseDecision, Command, Dialect, Envelope, SetVar, ToolResult
 from noetl_worker.observability.logging import add_to_each_line, configure_logging
-from noetl_worker.pipeline.command.cancellation import until_cancelled
+from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
 from noetl_worker.pipeline.command.case_actions import act
 from noetl_worker.pipeline.command.command import hydrate
 from noetl_worker.pipeline.command.credentials import CommandCredentials
 from noetl_worker.pipeline.command.handover import ClaimedOnce
-from noetl_worker.pipeline.command.referred_results import with_referred_results
+from noetl_worker.pipeline.command.referred_results import fill_referred_results
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.settle import settle_delivery
@@ -209,7 +209,7 @@ async def fetch_context(at: Plane, ours: Command) -> None:
 
 async def fetch_earlier_result(at: Plane, ours: Command) -> None:
     referred = {"earlier": {"status": "success", "context": {}, "reference": REF}}
-    await with_referred_results(referred, [{"n": "{{ earlier.data }}"}], [], ours, at, [])
+    await fill_referred_results(referred, [{"n": "{{ earlier.data }}"}], [], ours, at, [])
 
 
 async def fetch_credential(at: Plane, ours: Command) -> None:
@@ -217,7 +217,7 @@ async def fetch_credential(at: Plane, ours: Command) -> None:
 
 
 async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
-    await until_cancelled(at, ours, 1.0)
+    await wait_until_cancelled(at, ours, 1.0)
 
 
 async def tell_its_end(at: Plane, ours: Command) -> None:

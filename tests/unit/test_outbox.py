@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.pipeline.outbox.directory import directory_of, made_own
+from noetl_worker.pipeline.outbox.directory import made_own, outbox_directory
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxFile
 from noetl_worker.pipeline.outbox.reading import read_outboxes
@@ -192,7 +192,7 @@ def executed(path: Path, statement: str) -> list[Any]:
 def test_row_that_does_not_decode_is_named_and_the_others_are_adopted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dead = OutboxFile.made(tmp_path)
+    dead = OutboxFile.create(tmp_path)
     dead.put(event_set(7).key, "c-7", URL, *event_set(7).packed())
     dead.put("x", "c-8", URL, b'{"not": "a set"}', None)
     dead.close(is_empty=False)
@@ -232,7 +232,7 @@ def test_kept_batches_of_an_earlier_version_are_dropped_and_its_outcomes_adopted
     """It had a file for each: both are of version 2, which had room for both."""
     for number in range(outcomes):
         left_behind(tmp_path, event_set(number))
-    dead = OutboxFile.made(tmp_path)
+    dead = OutboxFile.create(tmp_path)
     for number in range(7, 7 + outcomes):
         dead.put(event_set(number).key, f"c-{number}", URL, *event_set(number).packed())
     dead.close(is_empty=False)
@@ -336,12 +336,12 @@ def test_directory_that_no_setting_names_is_in_the_state_of_the_service_or_the_u
     words = {"home": tmp_path, "temporary": tempfile.gettempdir(), "user": os.getuid()}
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(**words))
-    assert directory_of("") == Path(place.format(**words))
-    assert directory_of("/named") == Path("/named")
+    assert outbox_directory("") == Path(place.format(**words))
+    assert outbox_directory("/named") == Path("/named")
 
 
 def test_directory_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    directory = directory_of("")
+    directory = outbox_directory("")
     left_behind(directory)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700

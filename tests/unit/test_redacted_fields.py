@@ -15,7 +15,7 @@ from noetl_worker.models import Command, Dialect
 from noetl_worker.models.slots import Slots
 from noetl_worker.pipeline.command.command import hydrate
 from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
-from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.pipeline.command.failure import make_failure
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.tools.registry import Registry
 from unit.planes import ENVELOPE, answer, plane
@@ -223,4 +223,4 @@ def test_error_names_five_places_at_most() -> None:
     places = mark_redacted(value, "x")
     with pytest.raises(ToolError, match=r"in place of x\.a\.n0, .* and 4 more: ") as caught:
         check_given(f"a {MARK}", places)
-    assert failure_of(caught.value).error.kind == "configuration"  # type: ignore[union-attr]
+    assert make_failure(caught.value).error.kind == "configuration"  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from noetl_worker.errors import ClaimLost, ToolError
 from noetl_worker.models import AlreadyFinished, Dialect, HeldByOther
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import REMEMBERED, StepLog, Warned
-from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.pipeline.command.failure import make_failure
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.tools.registry import Registry
 from unit.outboxes import event_set
@@ -111,7 +111,7 @@ def raised(said: str, cause: Exception) -> str:
     try:
         raise ToolError(said) from cause
     except ToolError as error:
-        failure = failure_of(error).error
+        failure = make_failure(error).error
         assert failure is not None
         return failure.message
 

@@ -19,11 +19,11 @@ from noetl_worker.models.disposition import Disposition
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.claim.text_marks import read_marks
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand, WorkerServices
 from noetl_worker.pipeline.command.command import hydrate
 from noetl_worker.pipeline.command.dispatch import Dispatch
-from noetl_worker.pipeline.command.tool_rules import registry_of
+from noetl_worker.pipeline.command.tool_rules import make_registry
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
 from noetl_worker.pipeline.outbox.outbox import Outbox
@@ -116,7 +116,7 @@ class LocalRun:
     ) -> None:
         self._settings, self._transport = settings, transport
         self.client: Final = ControlPlaneClient(transport, settings)
-        self._registry = registry or registry_of(settings)
+        self._registry = registry or make_registry(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_bytes=1)
         ends = outcomes_by_dialect(make_event_ids(settings, identity.unique))
@@ -148,7 +148,7 @@ class LocalRun:
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()
-        claim = Claimed(body, marks_of(json_text.dumps(body)))
+        claim = Claimed(body, read_marks(json_text.dumps(body)))
         before, since = len(self._transport.withheld), time.monotonic()
         worker_id = self._services.identity.name_for(plane.dialect)
         command = ClaimedCommand(
@@ -167,7 +167,7 @@ class LocalRun:
         Raises:
             ToolError: what the worker would report in its place.
         """
-        marks = marks_of(json_text.dumps(body))
+        marks = read_marks(json_text.dumps(body))
         command = await hydrate(body, envelope, plane, marks=marks)
         dispatch = Dispatch(
             self._registry,

@@ -309,11 +309,11 @@ async def worker_beside(
         tools: kinds that it has besides.
         machine: as in `settings_beside`.
     """
-    from noetl_worker.pipeline.command.tool_rules import registry_of
+    from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.worker.worker import Worker
 
     reading = settings_beside(nats_url, server_url, dialect, token, machine=machine)
-    registry = registry_of(reading.settings)
+    registry = make_registry(reading.settings)
     for tool in tools:
         registry.register(tool)
     async with _running(Worker(reading.settings, registry=registry)):

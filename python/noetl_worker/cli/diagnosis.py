@@ -22,7 +22,7 @@ from noetl_worker.errors import (
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import context_of
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.remote.jetstream.comparison import config_filters
 from noetl_worker.remote.jetstream.connection import connect
@@ -119,7 +119,7 @@ class Diagnosis:
 
     async def _ask_workers(self) -> None:
         """Ask the workers on this machine at their probe ports; the absence of workers says nothing."""
-        addresses = addresses_here(self._settings.metrics_bind, directory_of(self._settings.outbox_dir))
+        addresses = addresses_here(self._settings.metrics_bind, outbox_directory(self._settings.outbox_dir))
         for look in await looks_at(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
             for command in look.get("commands") or ():
@@ -135,7 +135,7 @@ class Diagnosis:
 
     def _ask_outbox(self) -> None:
         try:
-            view = read_outboxes(directory_of(self._settings.outbox_dir))
+            view = read_outboxes(outbox_directory(self._settings.outbox_dir))
         except OSError as error:
             self._lacks(f"the outbox: {error}")
             return

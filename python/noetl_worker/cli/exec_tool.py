@@ -96,11 +96,11 @@ async def _run(
     from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
     from noetl_worker.cli.views.local_run import done_here, print_line, print_result
     from noetl_worker.observability.logging import configure_logging
-    from noetl_worker.pipeline.command.tool_rules import registry_of
+    from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.tools.process.live_output import PrintedLine, watched
 
     configure_logging("warning", "auto", without=("command_failed",))  # the result says it
-    registry = registry_of(settings)
+    registry = make_registry(settings)
     registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
     plane = NoPlane(credentials)
     output: list[PrintedLine] = []

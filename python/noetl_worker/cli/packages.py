@@ -94,12 +94,12 @@ async def _clean(store: PackageStore) -> None:
 
 async def _prefetch(settings: Settings, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
     """Return for how many steps it failed."""
-    from noetl_worker.pipeline.command.tool_rules import registry_of
+    from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.tools import fields
     from noetl_worker.tools.kinds.python.python import PythonConfig, PythonTool
     from noetl_worker.tools.memory_context import tool_context
 
-    registry, failed = registry_of(settings), 0
+    registry, failed = make_registry(settings), 0
     tool = registry.get("python")
     assert isinstance(tool, PythonTool)
     try:
@@ -143,10 +143,10 @@ def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _store(settings: Settings) -> PackageStore:
-    from noetl_worker.pipeline.command.tool_rules import tool_settings_of
+    from noetl_worker.pipeline.command.tool_rules import make_tool_settings
     from noetl_worker.tools.kinds.python.packages.store import PackageStore
 
-    return PackageStore(Path(tool_settings_of(settings).packages_dir))
+    return PackageStore(Path(make_tool_settings(settings).packages_dir))
 
 
 def _as_json(one: KeptEnvironment) -> dict[str, Any]:

@@ -61,11 +61,11 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 def _registry(*, plugins: bool) -> Registry:
     """Return the worker's tools under these settings; for the public pages only the built-in ones."""
-    from noetl_worker.pipeline.command.tool_rules import registry_of
+    from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
 
-    return registry_of(load_settings()) if plugins else Registry(plugins=False)
+    return make_registry(load_settings()) if plugins else Registry(plugins=False)
 
 
 def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> None:

@@ -14,7 +14,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_NOT_REACHED
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.terminal import safe_console, say_json
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.process import event_loop
 from noetl_worker.settings import values
 from noetl_worker.settings.settings import Settings, load_settings
@@ -84,7 +84,7 @@ async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any
     A worker of this machine that is gone is left out. This machine's workers are not sent the token: another program
     may listen at the address by now.
     """
-    addresses = named or addresses_here(settings.metrics_bind, directory_of(settings.outbox_dir))
+    addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
     looks = await looks_at(addresses, settings.debug_token.reveal() if named else "")
     there = [look for look in looks if not look.pop("is_gone", False) or named]
     if there:

@@ -30,7 +30,7 @@ from noetl_worker.observability.logging import flush_repeated, toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
-from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, registry_of
+from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, make_registry
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.execution_share import ExecutionShare
 from noetl_worker.pipeline.delivery.in_flight import InFlight
@@ -39,7 +39,7 @@ from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.pipeline.delivery.pools import Pools
 from noetl_worker.pipeline.delivery.settle import settle_delivery
 from noetl_worker.pipeline.executor import Executor
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.remote.jetstream.ack_watch import AckWatch
@@ -100,7 +100,7 @@ class Worker:
         self.identity = identity or Identity(settings)
         self.health = Health(puller_progress=self._pulled_at)
         self.in_flight = InFlight(2 * settings.ack_wait_s)
-        self.registry = registry or registry_of(settings)
+        self.registry = registry or make_registry(settings)
         self.ready = asyncio.Event()
         self.stopping = Stopping()
         self._stops_asked = 0
@@ -114,7 +114,7 @@ class Worker:
             ceiling=self._ceiling,
             on_free=self._freed.set,
         )
-        self.outbox = Outbox(settings.outbox, directory_of(settings.outbox_dir))
+        self.outbox = Outbox(settings.outbox, outbox_directory(settings.outbox_dir))
         self._batches = RecentBatches()
         ends = outcomes_by_dialect(make_event_ids(settings, self.identity.unique), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)

@@ -21,7 +21,7 @@ import structlog
 
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.observability.tracing import end_of_traces, provider_of
-from noetl_worker.pipeline.outbox.directory import directory_of
+from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
 from noetl_worker.process.open_files import raise_open_files_limit
@@ -143,7 +143,7 @@ async def _supervise(settings: Settings, variables: Mapping[str, str]) -> int:
     server = ProbeServer(pages_of_all(supervisor), debug_token=settings.debug_token.reveal())
     if settings.metrics_bind:
         await server.open(settings.metrics_bind)
-    with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
+    with announced(outbox_directory(settings.outbox_dir), _probe_address(settings)):
         code = await supervisor.run()
     await server.close()
     return code
@@ -167,7 +167,7 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
     worker.handle_signals()
     _calm_the_collector()
     try:
-        with announced(directory_of(settings.outbox_dir), _probe_address(settings)):
+        with announced(outbox_directory(settings.outbox_dir), _probe_address(settings)):
             code = await worker.run()
     except WorkerBroken as error:
         code = log_failure(error)

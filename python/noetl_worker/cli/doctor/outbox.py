@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
-from noetl_worker.pipeline.outbox.directory import directory_of, require_own_directory
+from noetl_worker.pipeline.outbox.directory import outbox_directory, require_own_directory
 from noetl_worker.pipeline.outbox.outbox import MAX_BYTES, MAX_ROWS
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.settings.settings import Settings
@@ -24,7 +24,7 @@ def directory(settings: Settings) -> Finding:
     if settings.outbox == "off":
         fix = "NOETL_WORKER_OUTBOX=on_failure"
         return warning(check, "no outbox: results are in memory while a plane refuses them", wanted, fix)
-    path = directory_of(settings.outbox_dir)
+    path = outbox_directory(settings.outbox_dir)
     place, cannot = path, ""
     try:
         require_own_directory(path)
@@ -45,7 +45,7 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
     """Check the rows of living and dead processes against the limits at which a worker stops pulling."""
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
-        seen = read_outboxes(directory_of(settings.outbox_dir))
+        seen = read_outboxes(outbox_directory(settings.outbox_dir))
     except OSError as error:
         return unknown(check, str(error), wanted)
     waiting, total = len(seen.kept), seen.bytes
@@ -68,7 +68,7 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
 def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
     check, wanted = "outbox disk", f"{size // _MIB} MiB free, as much as the outbox may take"
     try:
-        place = _existing(directory_of(settings.outbox_dir))
+        place = _existing(outbox_directory(settings.outbox_dir))
         free = shutil.disk_usage(place).free
     except OSError as error:
         return unknown(check, str(error), wanted)

@@ -12,7 +12,7 @@ from noetl_worker.models.claim import AuthRefusedClaim, ClaimAnswer, Claimed, Cl
 from noetl_worker.models.disposition import assert_never
 from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.wire import Dialect
-from noetl_worker.pipeline.claim.text_marks import marks_of
+from noetl_worker.pipeline.claim.text_marks import read_marks
 from noetl_worker.remote.plane.answers import MEANING, Meaning, is_server_error, not_found, retry_after_s
 from noetl_worker.remote.plane.client import Plane, refusal
 from noetl_worker.remote.plane.dialects import RULES
@@ -72,7 +72,7 @@ def _read_success(answer: Response) -> ClaimAnswer:
             return ClaimRefused(f"claim answered {answer.status} without {', '.join(missing)}")
     if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
         return ClaimRefused(f"claim answered {answer.status} with a context or meta that is not an object")
-    return Claimed(body, marks_of(answer.body))
+    return Claimed(body, read_marks(answer.body))
 
 
 def _no_object(answer: Response) -> ClaimAnswer:

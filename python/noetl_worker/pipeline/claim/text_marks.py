@@ -14,6 +14,6 @@ _BY_SUM: Final = tuple(
 """Marks for each sum of bits that the engine returns."""
 
 
-def marks_of(text: bytes) -> Marks:
+def read_marks(text: bytes) -> Marks:
     """Return the marks of a JSON text. Keys and values count alike, and so does JSON inside a text."""
     return _BY_SUM[engine.find_marks(text)]

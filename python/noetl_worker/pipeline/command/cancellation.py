@@ -13,7 +13,7 @@ from noetl_worker.remote.plane.client import Plane
 log = structlog.get_logger("noetl_worker.cancellation")
 
 
-async def until_cancelled(plane: Plane, command: Command, every_s: float) -> None:
+async def wait_until_cancelled(plane: Plane, command: Command, every_s: float) -> None:
     """Wait until the plane says that the command's execution is cancelled. An error of the plane does not stop the
     tool."""
     while True:

@@ -24,7 +24,7 @@ from noetl_worker.observability.step_log import Warned
 from noetl_worker.pipeline.command import case_actions, handover
 from noetl_worker.pipeline.command.command import bare_command, hydrate
 from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
-from noetl_worker.pipeline.command.failure import failure_of
+from noetl_worker.pipeline.command.failure import make_failure
 from noetl_worker.pipeline.command.handover import ClaimedOnce
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
@@ -217,7 +217,7 @@ class ClaimedCommand:
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
                 safe_log.error("command_raised", **command.log_ids(), exc_info=error)
             self._events.start()
-            result, is_handled = failure_of(error), False
+            result, is_handled = make_failure(error), False
             self.progress.failure = result.error.kind if result.error is not None else None
             report = await results.report_failure(command, result, self._rules(dispatch))
         if dispatch is not None:

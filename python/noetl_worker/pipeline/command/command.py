@@ -18,7 +18,7 @@ from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue, texts_in, with_scalars
-from noetl_worker.pipeline.command.referred_results import with_referred_results
+from noetl_worker.pipeline.command.referred_results import fill_referred_results
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import Names
@@ -111,7 +111,7 @@ async def hydrate(
         data = sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
         config, given = _marked(config, data), _marked(given, data)
     if marks.references:
-        variables = await with_referred_results(variables, [config, given], cases, command, plane, redacted)
+        variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
     named = partial(names.template_variables, variables, of_step)
     if names.has_packed(variables):  # the plane may have copied packed results into the config too

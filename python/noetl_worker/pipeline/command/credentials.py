@@ -275,13 +275,13 @@ def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
     if isinstance(ttl_s, (int, float)):
         ends.append(float(ttl_s))  # relative, so that a wrong local clock does not matter
     else:
-        ends += _until(record.get("expires_at"))
+        ends += _seconds_left(record.get("expires_at"))
     if isinstance(data, dict):
-        ends += _until(data.get("expires_at"))
+        ends += _seconds_left(data.get("expires_at"))
     return min(ends, default=None)
 
 
-def _until(moment: JsonValue) -> list[float]:
+def _seconds_left(moment: JsonValue) -> list[float]:
     """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or an empty list for other
     values."""
     if isinstance(moment, str):

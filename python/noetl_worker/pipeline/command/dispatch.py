@@ -24,8 +24,8 @@ from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.observability.tool_times import ended_by
 from noetl_worker.observability.tracing import trace_headers
-from noetl_worker.pipeline.claim.text_marks import marks_of
-from noetl_worker.pipeline.command.cancellation import until_cancelled
+from noetl_worker.pipeline.claim.text_marks import read_marks
+from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
 from noetl_worker.pipeline.command.credentials import CommandCredentials
 from noetl_worker.pipeline.command.inputs import Inputs, checked
 from noetl_worker.pipeline.command.tool_plane import ToolPlane
@@ -121,11 +121,11 @@ class Dispatch:
         config, values = await inputs.merge(config, given)
         # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
-        may_name_secrets = marks.secrets and (marks.templates or marks_of(text).secrets)
+        may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
         # If an address without a login is the only sign of a secret, `add_inline` finds all; after a key like
         # `password` it may miss one.
         has_words = may_name_secrets and (
-            marks.templates or b"@" in text or marks_of(text.replace(b"://", b"")).secrets
+            marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )
 
         def has_secrets(part: object) -> bool:
@@ -158,7 +158,7 @@ class Dispatch:
                 result = await prepared.call()
             else:
                 live_output.begin(self.command)
-                self._scope = self._scope_of(prepared)
+                self._scope = self._make_scope(prepared)
                 result = await self._scope.run(prepared.call())
         except BaseException as error:
             if isinstance(error, ToolError):
@@ -172,15 +172,15 @@ class Dispatch:
             self._forget_if_refused(result.error)
         if result.duration_ms is None:
             result = result.lasting(int(took_s * 1000))
-        return self._in_plane_form(result, result.data) if type(result.data) is SequenceData else result
+        return self._plane_form(result, result.data) if type(result.data) is SequenceData else result
 
-    def _scope_of(self, prepared: PreparedTool) -> CallScope:
+    def _make_scope(self, prepared: PreparedTool) -> CallScope:
         poll_s, command = self.limits.cancellation_poll_s, self.command
-        asking = partial(until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
+        asking = partial(wait_until_cancelled, self.plane, command, poll_s) if poll_s > 0 else None
         timeout_s = prepared.timeout_s or self.limits.hard_s
         return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
-    def _in_plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
+    def _plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
         """Return the result with a task sequence's data in the plane's shape (protocol/tasks.md#lists)."""
         if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))

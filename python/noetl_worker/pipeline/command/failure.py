@@ -11,7 +11,7 @@ _REPEATED_CHARS: Final = 4
 """Shortest cause that is dropped when an earlier text contains it. A shorter text may be contained by chance."""
 
 
-def failure_of(error: BaseException) -> ToolResult:
+def make_failure(error: BaseException) -> ToolResult:
     """Return the failure to report for an exception after the claim: type, message and chain of causes."""
     chain: list[str] = []
     seen: set[int] = set()

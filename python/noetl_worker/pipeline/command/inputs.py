@@ -44,12 +44,12 @@ class Inputs:
             else given
         )
         values = await self._values(plain, templates)
-        in_spec, as_text = self._inputs_of(config)
+        in_spec, as_text = self._find_inputs(config)
         if not has_templates and not in_spec and not as_text:
             return ({**config, "input": given} if given else config), values
         inputs = self._merged(in_spec, as_text, given, values.variables)
         if in_spec or as_text or len(plain) < len(given):
-            config = self._without_inputs(config)
+            config = self._drop_inputs(config)
             values = await self._values(inputs, templates)
         if inputs:
             config = {**config, "input": inputs}
@@ -86,17 +86,17 @@ class Inputs:
 
         return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
-    def _without_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def _drop_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the config, and its `spec`, without the inputs that `_merged` has taken."""
         left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
-        return {**left, "spec": self._without_inputs(spec)} if isinstance(spec, Mapping) else left
+        return {**left, "spec": self._drop_inputs(spec)} if isinstance(spec, Mapping) else left
 
     @property
     def _inputs(self) -> tuple[str, ...]:
         return inputs_of(self.fields_of(self.command.kind))
 
-    def _inputs_of(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
+    def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
         """Return the inputs left in the config: the objects under `spec`, and texts at the top that should give an
         object."""
         if "args" not in config and "input" not in config and "spec" not in config:

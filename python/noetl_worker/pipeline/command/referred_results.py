@@ -38,7 +38,7 @@ _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "duck
 """Kinds whose `script` may be an address, with code that reads the command's variables."""
 
 
-async def with_referred_results(
+async def fill_referred_results(
     variables: dict[str, Any],
     fields: JsonValue,
     cases: Sequence[JsonValue],

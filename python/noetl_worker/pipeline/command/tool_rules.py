@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.pipeline.outbox.directory import directory_of, state_directory
+from noetl_worker.pipeline.outbox.directory import outbox_directory, state_directory
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.tools import fields, file_roots
@@ -42,7 +42,7 @@ _KEEP_PACKAGES_APART: Final = (
 )
 
 
-def registry_of(settings: Settings) -> Registry:
+def make_registry(settings: Settings) -> Registry:
     """Return the registry of the worker's tools, limited by its settings. The rule for connections then holds for the
     process.
 
@@ -50,7 +50,7 @@ def registry_of(settings: Settings) -> Registry:
         SettingsError: a setting names an unknown kind.
     """
     egress.deny(settings.egress_deny)
-    registry = Registry(confinement=_confinement(settings), settings=tool_settings_of(settings))
+    registry = Registry(confinement=_confinement(settings), settings=make_tool_settings(settings))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),
         ("NOETL_WORKER_KINDS_DENY", settings.kinds_deny),
@@ -64,7 +64,7 @@ def registry_of(settings: Settings) -> Registry:
     return registry
 
 
-def tool_settings_of(settings: Settings) -> ToolSettings:
+def make_tool_settings(settings: Settings) -> ToolSettings:
     """Return the settings that tools may see, with the directory of packages."""
     return replace(settings.for_tools(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
 
@@ -78,7 +78,7 @@ def _own_files(settings: Settings) -> list[str]:
     directory."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
-    places = [str(directory_of(settings.outbox_dir))]
+    places = [str(outbox_directory(settings.outbox_dir))]
     if settings.python_packages != "off":
         places += [str(_packages_directory(settings)), settings.uv_config]
     return [path for path in (*settings.files_read, *keys, *identities, *places) if path]
@@ -90,7 +90,7 @@ def log_what_is_not_confined(settings: Settings) -> None:
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
-    tools = tool_settings_of(settings)
+    tools = make_tool_settings(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
     if settings.python_packages != "off" and not packages_closed(settings):
@@ -105,7 +105,7 @@ def packages_closed(settings: Settings) -> tuple[str, ...]:
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())
-    return () if directory in file_roots.within_reach(tool_settings_of(settings)) else (directory,)
+    return () if directory in file_roots.within_reach(make_tool_settings(settings)) else (directory,)
 
 
 def _no_group() -> str:

@@ -72,10 +72,10 @@ class ExecutionTraceIds(RandomIdGenerator):
             return super().generate_trace_id()
         execution = (notification.server_url, notification.execution_id)
         if execution != self._execution:
-            self._execution, self._trace_id = execution, self._id_of(*execution)
+            self._execution, self._trace_id = execution, self._make_trace_id(*execution)
         return self._trace_id
 
-    def _id_of(self, server_url: str, execution_id: int) -> int:
+    def _make_trace_id(self, server_url: str, execution_id: int) -> int:
         text = f"{(server_url or self._server_url).rstrip('/')}/{execution_id}"
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
 

@@ -37,9 +37,9 @@ class InFlightView:
             },
             "lag": {"waiting": _most(metrics.PENDING), "in_flight": _most(metrics.ACK_PENDING)},
             "gate": {
-                "limit": _by_labels(metrics.GATE_LIMIT),
-                "waiting": _by_labels(metrics.GATE_WAITING),
-                "down": _by_labels(metrics.GATE_DOWN),
+                "limit": _values_by_label(metrics.GATE_LIMIT),
+                "waiting": _values_by_label(metrics.GATE_WAITING),
+                "down": _values_by_label(metrics.GATE_DOWN),
             },
             "outbox": {
                 "rows": _level(metrics.OUTBOX_ROWS),
@@ -72,9 +72,9 @@ def _level(gauge: Gauge) -> float:
 
 
 def _most(gauge: Gauge) -> float:
-    return max(_by_labels(gauge).values(), default=0.0)
+    return max(_values_by_label(gauge).values(), default=0.0)
 
 
-def _by_labels(gauge: Gauge) -> dict[str, float]:
+def _values_by_label(gauge: Gauge) -> dict[str, float]:
     """Return the values by their labels, joined with spaces."""
     return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def directory_of(outbox_dir: str) -> Path:
+def outbox_directory(outbox_dir: str) -> Path:
     """Return the directory for the setting NOETL_WORKER_OUTBOX_DIR. The workers of a machine share it.
 
     If the setting is empty, it is in the state directory of the service (systemd's STATE_DIRECTORY), else of the user

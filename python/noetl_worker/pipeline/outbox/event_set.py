@@ -217,7 +217,7 @@ class EventSet:
         self.parts = self.rules.parts(report, with_start=self.with_start)
         self.part = self.parts[self.sent]
 
-    def before_request(self, sent: int) -> EventSet:
+    def copy_before_request(self, sent: int) -> EventSet:
         """Return the set as it was before the plane accepted a request.
 
         Args:

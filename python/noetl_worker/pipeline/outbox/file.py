@@ -66,7 +66,7 @@ class OutboxFile:
             raise
 
     @classmethod
-    def made(cls, directory: Path) -> OutboxFile:
+    def create(cls, directory: Path) -> OutboxFile:
         """Create a file of this process. It is locked before it gets its name, so a free lock means a dead process.
 
         Raises:
@@ -84,13 +84,13 @@ class OutboxFile:
             return cls(directory, name, lock)
         except BaseException:
             lock.close()
-            for path in (born, *_of_database(directory / f"{name}.sqlite3"), lock_path):
+            for path in (born, *_database_files(directory / f"{name}.sqlite3"), lock_path):
                 with suppress(OSError):
                     path.unlink()
             raise
 
     @classmethod
-    def of_dead(cls, lock_path: Path) -> OutboxFile | None:
+    def take_over(cls, lock_path: Path) -> OutboxFile | None:
         """Open the file beside this lock if its process is dead. Return None if it lives, or if another worker was
         faster.
 
@@ -104,7 +104,7 @@ class OutboxFile:
             return None
         try:
             if _is_locked(lock) and lock_path.exists():
-                for path in (lock_path, *_of_database(lock_path.with_suffix(".sqlite3"))):
+                for path in (lock_path, *_database_files(lock_path.with_suffix(".sqlite3"))):
                     with suppress(FileNotFoundError):
                         require_own_file(path)
                 return cls(lock_path.parent, lock_path.stem, lock)
@@ -161,7 +161,7 @@ class OutboxFile:
     def _delete(self) -> None:
         if self.has_unread:
             self.path.rename(self.path.with_suffix(".unreadable"))
-        for path in (*_of_database(self.path), self._lock_path):
+        for path in (*_database_files(self.path), self._lock_path):
             with suppress(FileNotFoundError):
                 path.unlink()
 
@@ -183,7 +183,7 @@ def require_version(database: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _of_database(path: Path) -> list[Path]:
+def _database_files(path: Path) -> list[Path]:
     """Return the database file and the side files of SQLite."""
     return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
 

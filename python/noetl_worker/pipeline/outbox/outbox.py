@@ -181,7 +181,7 @@ class Outbox:
     def _taken(self, lock: Path) -> list[OutboxRow]:
         file: OutboxFile | None = None
         try:
-            file = OutboxFile.of_dead(lock)
+            file = OutboxFile.take_over(lock)
             if file is None:
                 return []
             rows = [row for row in file.rows() if not self._is_reported_already(row, file)]
@@ -227,7 +227,7 @@ class Outbox:
         if self._own is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_own_directory(self._directory)
-            self._own = OutboxFile.made(self._directory)
+            self._own = OutboxFile.create(self._directory)
         return self._own
 
     def _let_go(self, key: str) -> None:

@@ -117,9 +117,9 @@ class CommandEvents:
         try:
             with_start = await self._take_held()
         except asyncio.CancelledError:  # the start was being sent: the tool has run, and this is its outcome
-            self.emitter.outbox.keep(self._set_of(report, with_start=self._is_held))
+            self.emitter.outbox.keep(self._make_event_set(report, with_start=self._is_held))
             raise
-        event_set = self._set_of(report, with_start=with_start)
+        event_set = self._make_event_set(report, with_start=with_start)
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
         if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:
@@ -128,7 +128,7 @@ class CommandEvents:
     def _warn(self, event: str, advice: str) -> None:
         StepLog(log.bind(**self.command.log_ids()), self.warned, self.command).warning(event, advice=advice)
 
-    def _set_of(self, report: Report, *, with_start: bool) -> EventSet:
+    def _make_event_set(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command
         if report.upload is not None and not RULES[command.dialect].names_result(report):
             report = replace(report, upload=None)

@@ -52,9 +52,9 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
-        fitted = _with_output(command, result, fitted, rules)
+        fitted = _add_output(command, result, fitted, rules)
     if result.tries or result.status is not ToolStatus.SUCCESS:
-        fitted = _with_tries(command, result, fitted, rules)
+        fitted = _add_tries(command, result, fitted, rules)
     action = decision.action
     if action is not None or decision.skipped:
         fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
@@ -72,7 +72,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
         message = result.error.message if result.error is not None else f"the tool ended with {result.status.value}"
         return replace(fitted, error=fit_text(message, rules))
     if isinstance(action, Exit):
-        return await _with_exit(fitted, action, rules)
+        return await _add_exit(fitted, action, rules)
     return fitted
 
 
@@ -92,7 +92,7 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
     return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
 
 
-def _with_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
+def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
     """Return the report with the end of the printed output in its last event, if the plane's own worker reports none.
 
     The output is for people: no template can read it there.
@@ -106,7 +106,7 @@ def _with_output(command: Command, result: ToolResult, report: Report, rules: Fi
     return replace(report, notes={**report.notes, "output": output})
 
 
-def _with_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
+def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
     """Add a list's tries, or the answer of a failure, to the last event, for people. No template sees them there."""
     dialect = RULES[command.dialect]
     if not result.tries:
@@ -117,7 +117,7 @@ def _with_tries(command: Command, result: ToolResult, report: Report, rules: Fit
         options = []  # later steps are given them all
     else:
         tries = [_try_note(one, rules) for one in result.tries]
-        options = [{"tasks": tries}, {"tasks": [_without_texts(one) for one in tries]}]
+        options = [{"tasks": tries}, {"tasks": [_drop_texts(one) for one in tries]}]
     for notes in options:
         if json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
             return replace(report, notes={**report.notes, **notes})
@@ -142,7 +142,7 @@ def _try_note(one: TaskTry, rules: FitRules) -> dict[str, JsonValue]:
     return note
 
 
-def _without_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _drop_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in note.items() if name not in ("answer", "stdout", "stderr")}
 
 
@@ -175,7 +175,7 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
     return notes
 
 
-async def _with_exit(report: Report, action: Exit, rules: FitRules) -> Report:
+async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
     """Return the report with a case's own status and data, redacted. Data that do not fit into the event fail the
     command."""
     fitted = await _fit(action.data, rules)
@@ -205,7 +205,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     body = dialect.result_body(result)
     fitted = await _fit(body, rules)
     if fitted.size > rules.most_bytes:
-        return await _without_data(command, result, _too_large(command, fitted.size, rules.most_bytes), rules)
+        return await _drop_data(command, result, _too_large(command, fitted.size, rules.most_bytes), rules)
     if NULL_MARK in fitted.body and has_null(fitted.body):
         nulls = await _nulls(fitted.body)
         if result.status is ToolStatus.SUCCESS:
@@ -221,11 +221,11 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if made is None:
         if fitted.preview is None:
             fitted = fitted._replace(preview=engine.fit_result(fitted.body, replace(rules, max_bytes=0)).preview)
-        made = await _off_loop_if_large(fitted.size, partial(dialect.reference_report, command, result, fitted))
+        made = await _run_off_loop_if_large(fitted.size, partial(dialect.reference_report, command, result, fitted))
         stored = len(made.upload.data) if made.upload is not None else 0
         if stored > dialect.max_stored_bytes:
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
-            return await _without_data(command, result, reason, rules)
+            return await _drop_data(command, result, reason, rules)
     if nulls is not None:
         made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
     return made
@@ -252,7 +252,7 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
     )
 
 
-async def _without_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
+async def _drop_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
     """Return the failure of a success that no later command could read. A failure keeps its text."""
     bare = replace(result, data=None, stdout=None, stderr=None)
     if result.status is ToolStatus.SUCCESS:
@@ -262,10 +262,10 @@ async def _without_data(command: Command, result: ToolResult, reason: str, rules
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
-    return await _off_loop_if_large(len(packed), partial(NullCharacters.find, packed))
+    return await _run_off_loop_if_large(len(packed), partial(NullCharacters.find, packed))
 
 
-async def _off_loop_if_large(size: int, call: Callable[[], T]) -> T:
+async def _run_off_loop_if_large(size: int, call: Callable[[], T]) -> T:
     return await finished_off_loop(call) if size > redaction.LARGE else call()
 
 

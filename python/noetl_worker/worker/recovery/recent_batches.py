@@ -361,7 +361,7 @@ class RecentBatches:
         elif isinstance(end, NamedOutcome):
             not_rescued(end, batch, LOOK_ADVICE, _NO_EVENTS)
         else:
-            again = end.before_request(accepted.sent)
+            again = end.copy_before_request(accepted.sent)
             if not is_stored:
                 log.warning("batch_forgotten", **accepted.log_ids(), does="its events are sent again")
             elif not rescue(plane, again, batch):
