@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.vectors import VECTORS, vectors
 from noetl_worker.engine.pure.redact import Named, named_by
 from noetl_worker.models import FitRules, SecretTexts
-from noetl_worker.text.secrets.redaction import redact_fields, redact_text, redact_value, without_known
+from noetl_worker.text.secrets.redaction import redact_fields, redact_text, redact_value, remove_known
 
 KEYS = json.loads((VECTORS / "keys.json").read_text(encoding="utf-8"))
 
@@ -207,7 +207,7 @@ def test_redacting_twice_changes_nothing_more(engine: Any, text: str) -> None:
 
 def test_names_and_shapes_stay_where_only_known_secrets_go() -> None:
     value = {"auth": "pg_local", "note": "Bearer abcdefgh", "row": ["s3cr3t-value", {"s3cr3t-value": 1}]}
-    assert without_known(value, SecretTexts(("s3cr3t-value",))) == {
+    assert remove_known(value, SecretTexts(("s3cr3t-value",))) == {
         "auth": "pg_local",
         "note": "Bearer abcdefgh",
         "row": ["[REDACTED]", {"[REDACTED]~0": 1}],

@@ -14,7 +14,7 @@ from noetl_worker.engine.chosen import fit_result
 from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.known import KnownSecrets
-from noetl_worker.text.secrets.redaction import redact_text, redact_value, without_known
+from noetl_worker.text.secrets.redaction import redact_text, redact_value, remove_known
 
 SECRET = 'kJ8-mP2x/vL9q\\T5"w_Zr4+Hs7'
 
@@ -84,7 +84,7 @@ def test_secret_over_several_lines_is_taken_out_of_results_errors_and_variables(
         for text in (output, f"{prefix}{output}end\nbye", f"first line\n{output}\n\nlast line"):
             fitted = fit_result(json.dumps({"rows": [1], "stdout": text}).encode(), rules).body.decode()
             results = [json.loads(fitted)["stdout"], redact_text(text, known)]
-            results += [redact_value({"a": [text]}, known)["a"][0], without_known(text, known)]
+            results += [redact_value({"a": [text]}, known)["a"][0], remove_known(text, known)]
             for redacted in results:
                 assert MARK in redacted
                 assert left_of(redacted) == [], (output, redacted)

@@ -197,21 +197,21 @@ async def test_reason_of_a_message_that_is_given_up() -> None:
 @pytest.mark.parametrize("kept", range(4, 18))
 def test_piece_of_a_secret_beside_a_cut_is_taken_out(form: str, kept: int) -> None:
     half = form.encode()
-    assert here(lambda: redaction.without_half_at_end(b"line\n" + half[:kept])) == b"line\n[REDACTED]"
-    assert here(lambda: redaction.without_half_at_start(half[-kept:] + b"\nline")) == b"[REDACTED]\nline"
+    assert here(lambda: redaction.drop_half_at_end(b"line\n" + half[:kept])) == b"line\n[REDACTED]"
+    assert here(lambda: redaction.drop_half_at_start(half[-kept:] + b"\nline")) == b"[REDACTED]\nline"
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"some output\n", b"Zq7", b"Zq7-other", b"x" * 100 + SECRET.encode()])
 def test_what_is_no_piece_of_a_secret_stays(data: bytes) -> None:
-    assert here(lambda: redaction.without_half_at_end(data)) == data
-    assert here(lambda: redaction.without_half_at_start(data[::-1])) == data[::-1]
-    assert redaction.without_half_at_end(data) == data
+    assert here(lambda: redaction.drop_half_at_end(data)) == data
+    assert here(lambda: redaction.drop_half_at_start(data[::-1])) == data[::-1]
+    assert redaction.drop_half_at_end(data) == data
 
 
 def test_longest_piece_is_the_one_that_goes() -> None:
     def act() -> bytes:
         redaction.remember(lambda: SecretTexts(("abababcd", "ababab12345", "abab", "é" * 6)))
-        return redaction.without_half_at_end(b"x ababab") + redaction.without_half_at_end("é é".encode() * 1 + b"\xc3")
+        return redaction.drop_half_at_end(b"x ababab") + redaction.drop_half_at_end("é é".encode() * 1 + b"\xc3")
 
     assert here(act) == "x [REDACTED]é é".encode() + b"\xc3"
 

@@ -23,7 +23,7 @@ import pytest
 from noetl_worker.text.secrets.forms import encoded_forms, written_forms
 from noetl_worker.text.secrets.known import KnownSecrets
 from noetl_worker.text.secrets.redaction import redact_text, redact_value
-from noetl_worker.text.secrets.strength import Strength, strength_of
+from noetl_worker.text.secrets.strength import Strength, rate_strength
 
 ODD = "pa'ss/wo\"rd & <x>~\\é+1"
 
@@ -128,7 +128,7 @@ def test_no_secret_of_a_seeded_set_is_left_in_data_or_text(way: str) -> None:
     ],
 )
 def test_where_a_secret_is_cut_depends_on_what_is_in_it(secret: str, strength: Strength) -> None:
-    assert strength_of(secret) is strength
+    assert rate_strength(secret) is strength
     known = KnownSecrets()
     assert known.add(secret) is (strength in (Strength.WORDY, Strength.STRONG))
     texts = known.texts()
@@ -142,7 +142,7 @@ def test_where_a_secret_is_cut_depends_on_what_is_in_it(secret: str, strength: S
 )
 def test_judging_a_long_text_takes_time_in_proportion_to_it(text: str) -> None:
     """A text that is worse than linear would not come to an end here."""
-    assert strength_of(text) in (Strength.COMMON, Strength.WORDY, Strength.STRONG)
+    assert rate_strength(text) in (Strength.COMMON, Strength.WORDY, Strength.STRONG)
 
 
 SIGNATURE = "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"

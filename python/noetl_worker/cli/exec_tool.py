@@ -172,7 +172,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     with with_extra_local():
         import yaml
 
-        from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
+        from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, error_position
 
     file = text[1:]
     try:
@@ -181,7 +181,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     except OSError as error:
         raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
     except UNREADABLE as error:
-        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{where_of(error)}") from None
+        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{error_position(error)}") from None
 
 
 def _mapping(name: str, text: str) -> dict[str, JsonValue]:

@@ -213,7 +213,7 @@ def dumps(value: JsonValue) -> bytes:
             return packed
         except TypeError:  # an int beyond 64 bits, a lone surrogate or a key that is no text goes the slow way
             pass
-    return _around_embedded(value, _EMBEDDED_DEPTH)
+    return _dump_embedded(value, _EMBEDDED_DEPTH)
 
 
 def escaped_size(data: bytes) -> int:
@@ -276,15 +276,15 @@ def _has_embedded(value: Any, depth: int) -> bool:
     return type(value) in TEXTS
 
 
-def _around_embedded(value: Any, depth: int) -> bytes:
+def _dump_embedded(value: Any, depth: int) -> bytes:
     """Return a value as JSON by the standard library. JSON embedded in the first `depth` levels is inserted as is."""
     if type(value) in TEXTS:
         return _embedded_bytes(value)
     if depth and isinstance(value, dict) and _has_embedded(value, depth):
-        members = (_text(key_text(key)) + b":" + _around_embedded(item, depth - 1) for key, item in value.items())
+        members = (_text(key_text(key)) + b":" + _dump_embedded(item, depth - 1) for key, item in value.items())
         return b"{" + b",".join(members) + b"}"
     if depth and isinstance(value, list) and _has_embedded(value, depth):
-        return b"[" + b",".join(_around_embedded(item, depth - 1) for item in value) + b"]"
+        return b"[" + b",".join(_dump_embedded(item, depth - 1) for item in value) + b"]"
     return _text(plain(value))
 
 

@@ -27,7 +27,7 @@ def has_null(packed: bytes) -> bool:
     return NULL_MARK in packed and NULL_MARK in packed.replace(_BACKSLASH, _NO_JSON)
 
 
-def without_null(text: str) -> str:
+def replace_null(text: str) -> str:
     return text.replace("\0", _REPLACEMENT)
 
 
@@ -42,7 +42,7 @@ class NullCharacters(NamedTuple):
     @classmethod
     def find(cls, packed: bytes) -> NullCharacters:
         marked = packed.replace(_BACKSLASH, _NO_JSON).replace(NULL_MARK, _REPLACEMENT.encode())
-        place = without_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
+        place = replace_null(_null_in(json_text.loads(packed), "") or "")[:_MAX_PLACE_CHARS]
         return cls(place, json_text.loads_exact(marked.replace(_NO_JSON, _BACKSLASH)))
 
     @property

@@ -61,7 +61,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
         for item in value:
             elements.append(plain(item, within))  # noqa: PERF401
         return elements
-    return _of_object(value, within)
+    return _plain_object(value, within)
 
 
 def key_text(key: Any) -> str:
@@ -93,7 +93,7 @@ def _whole(text: str) -> str:
         return _HALF_OF_PAIR.sub("\0", text)
 
 
-def _of_object(value: Any, within: tuple[int, ...]) -> Any:
+def _plain_object(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, (set, frozenset)):  # sorted, so that the order is the same each time
         items = [plain(item, within) for item in value]
         return sorted(items, key=lambda item: (type(item).__name__, _sort_key(item)))
@@ -118,7 +118,7 @@ def _converted(value: Any, within: tuple[int, ...]) -> Any:
     """Convert values of numpy, pandas and pydantic by their methods, so that no library has to be imported."""
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind in ("M", "m") and hasattr(value, "astype"):  # `tolist` would give a number of nanoseconds
-        return _without_nat(value.astype(str).tolist())
+        return _replace_nat(value.astype(str).tolist())
     for method, arguments in (("tolist", ()), ("model_dump", ()), ("to_dict", ("records",))):
         convert = getattr(value, method, None)
         if callable(convert) and (method != "to_dict" or hasattr(value, "columns")):
@@ -129,7 +129,7 @@ def _converted(value: Any, within: tuple[int, ...]) -> Any:
     return _whole(str(value))
 
 
-def _without_nat(texts: Any) -> Any:
+def _replace_nat(texts: Any) -> Any:
     if isinstance(texts, list):
-        return [_without_nat(text) for text in texts]
+        return [_replace_nat(text) for text in texts]
     return None if texts == "NaT" else str(texts)

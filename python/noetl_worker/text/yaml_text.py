@@ -96,7 +96,7 @@ def _check_aliases(root: yaml.Node) -> None:
     waiting = [(root, False)]
     while waiting:
         node, is_left = waiting.pop()
-        below = _below(node)
+        below = _children(node)
         if is_left:
             sizes[id(node)] = 1 + sum(sizes[id(one)] for one in below)
         elif id(node) not in sizes:
@@ -108,7 +108,7 @@ def _check_aliases(root: yaml.Node) -> None:
         raise ConstructorError(None, None, "aliases make too many values", root.start_mark)
 
 
-def _below(node: yaml.Node) -> list[yaml.Node]:
+def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [one for pair in node.value for one in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
@@ -123,7 +123,7 @@ def nodes_below(node: yaml.Node | None) -> Iterator[yaml.Node]:
         if id(found) not in seen:
             seen.add(id(found))
             yield found
-            waiting += reversed(_below(found))
+            waiting += reversed(_children(found))
 
 
 def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
@@ -158,20 +158,20 @@ def _is_read_otherwise(node: yaml.Node) -> bool:
     return is_octal or (kind in ("int", "float") and ":" in digits)
 
 
-def reason_of(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Return the reason in an exception that reading raised."""
     if isinstance(error, LookupError):  # raised for `!!bool x`
         return "a tag (!!...) that does not fit its value"
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
 
 
-def place_of(error: UnicodeEncodeError) -> tuple[int, int]:
+def error_place(error: UnicodeEncodeError) -> tuple[int, int]:
     """Return line and column of the text that is not UTF-8, both counted from 1."""
     before = error.object[: error.start]
     return before.count("\n") + 1, error.start - before.rfind("\n")
 
 
-def where_of(error: Exception) -> str:
+def error_position(error: Exception) -> str:
     """Return the place in an exception that reading raised: ` at line 3, column 7`, or "" if it is unknown."""
     mark = getattr(error, "problem_mark", None)
     return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -191,7 +191,7 @@ def loads(text: str, *, otherwise: str = "not YAML") -> JsonValue:
         _check_nodes(text)
         return yaml.load(text, JsonLoader)
     except UnicodeEncodeError as error:  # bytes of another encoding, or a lone surrogate
-        line, column = place_of(error)
+        line, column = error_place(error)
         raise DocumentError("yaml", f"{otherwise} at line {line}, column {column}: not UTF-8") from error
     except UNREADABLE as error:
-        raise DocumentError("yaml", f"{otherwise}{where_of(error)}: {reason_of(error)}") from error
+        raise DocumentError("yaml", f"{otherwise}{error_position(error)}: {error_reason(error)}") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.text.secrets.auth_alias import ALIAS_FIELDS, alias_of
+from noetl_worker.text.secrets.auth_alias import ALIAS_FIELDS, find_alias
 from noetl_worker.tools.contract import ToolContext
 
 DATABASE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -39,7 +39,7 @@ async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> di
     """Return the data of `auth`, taking an object for exactly one credential, whatever is nested in it."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
-    alias = alias_of(auth)
+    alias = find_alias(auth)
     if alias is None:
         return dict(auth)
     rest = {name: value for name, value in auth.items() if name not in ALIAS_FIELDS and value is not None}
@@ -58,7 +58,7 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
     if isinstance(auth, str):
         return None
     credential = _single(auth)
-    return credential if alias_of(credential) is None else None
+    return credential if find_alias(credential) is None else None
 
 
 def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:

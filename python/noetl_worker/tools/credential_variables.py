@@ -13,7 +13,7 @@ from typing import Any, Final
 from noetl_worker.errors import ConfigurationError, DocumentError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps, loads
-from noetl_worker.text.secrets.auth_alias import alias_of
+from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import first_given
 from noetl_worker.tools.policy import ConfigPlace
@@ -124,7 +124,7 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     where = ConfigPlace("python", f"auth: {name!r}", f"auth.{name}")
     if not isinstance(entry, Mapping):
         raise where.wrong(f" must be an alias or an object, not {type(entry).__name__}")
-    alias, source = alias_of(entry) or entry.get("key"), entry.get("source")
+    alias, source = find_alias(entry) or entry.get("key"), entry.get("source")
     if isinstance(alias, (Mapping, list)) or (not alias and ("key" in entry or "credential" in entry)):
         raise where.wrong(": 'key' must be the alias of a credential")
     if source not in (None, "credential", "inline"):

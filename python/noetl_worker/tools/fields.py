@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_worker.errors import ConfigurationError, TemplateError, did_you_mean
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.text.secrets.redaction import excerpt, without_half_at_end, without_half_at_start
+from noetl_worker.text.secrets.redaction import drop_half_at_end, drop_half_at_start, excerpt
 from noetl_worker.text.templates.template import has_template
 
 if TYPE_CHECKING:
     from mashumaro.codecs.basic import BasicDecoder
     from mashumaro.dialect import Dialect
 
-__all__ = ["excerpt", "has_template", "without_half_at_end", "without_half_at_start"]
+__all__ = ["drop_half_at_end", "drop_half_at_start", "excerpt", "has_template"]
 """Names of other modules that tools import from here instead."""
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {

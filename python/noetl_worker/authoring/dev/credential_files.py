@@ -11,7 +11,7 @@ import yaml
 
 from noetl_worker.authoring.dev.orchestration.playbook import text_of
 from noetl_worker.errors import PlaybookError
-from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, where_of
+from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, error_position
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
 """Names of a file {NAME: {type, data}, ...} that is read if it lies beside the playbook."""
@@ -73,7 +73,7 @@ def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
         return yaml.load(text_of(file), JsonLoader)  # JSON is YAML
     except UNREADABLE as error:
         # The parser's own words quote what it read.
-        raise PlaybookError(f"{file}: {otherwise}{where_of(error)}") from None
+        raise PlaybookError(f"{file}: {otherwise}{error_position(error)}") from None
 
 
 def _credential(name: str, document: object, source: str) -> LocalCredential:

@@ -135,17 +135,17 @@ def _unreadable(error: Exception, lines: list[str]) -> Unreadable:
     if "end of stream" in str(getattr(error, "problem", "")):  # a quote is open until there
         mark = getattr(error, "context_mark", None) or mark
     if isinstance(error, UnicodeEncodeError):
-        return Unreadable(Place(*yaml_text.place_of(error)), "not UTF-8")
+        return Unreadable(Place(*yaml_text.error_place(error)), "not UTF-8")
     if isinstance(error, RecursionError):
         return Unreadable(Place(1, 1), "too deeply nested")
     if mark is None:
-        return Unreadable(Place(1, 1), f"not YAML: {yaml_text.reason_of(error)}".splitlines()[0])
+        return Unreadable(Place(1, 1), f"not YAML: {yaml_text.error_reason(error)}".splitlines()[0])
     for number in {mark.line, mark.line - 1}:
         line = lines[number] if 0 <= number < len(lines) else ""
         if (bare := _BARE_BRACES.search(line)) is not None:
             place = Place(number + 1, bare.start(1) + 1)
             return Unreadable(place, "YAML cannot read {{ }} without quotes", is_bare_template=True)
-    return Unreadable(_place(mark), f"not YAML: {yaml_text.reason_of(error)}")
+    return Unreadable(_place(mark), f"not YAML: {yaml_text.error_reason(error)}")
 
 
 def _bare_template(node: Any) -> Any:

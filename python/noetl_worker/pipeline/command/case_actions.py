@@ -68,7 +68,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     if not isinstance(action, SetVar):
         return
     given = {action.name: action.value}  # the plane stores the value in clear text
-    kept = await redaction.passed_on(given, redaction.known_here())
+    kept = await redaction.remove_known_off_loop(given, redaction.known_here())
     if has_null(packed := json_text.dumps(kept)):
         refusal = NullCharacters.find(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")

@@ -20,7 +20,7 @@ from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import STEPS, Referred
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
-from noetl_worker.text.templates.paths import Path, codes_of, names_in, paths_in
+from noetl_worker.text.templates.paths import Path, find_codes, names_in, paths_in
 from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
@@ -90,7 +90,7 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
             its_kind = own if isinstance(own, str) else its_kind
             if _is_read_later(item, its_kind):
                 return set(referred)
-            for code in codes_of(item):
+            for code in find_codes(item):
                 found |= _needed_by_code(code, its_kind, referred)
             waiting += [(inner, its_kind) for inner in item.values()]
         elif isinstance(item, list):

@@ -76,7 +76,7 @@ class ToolPlane:
 
     async def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         given = json_text.plain(body)
-        safe: Mapping[str, JsonValue] = await redaction.passed_on(given, self._known())
+        safe: Mapping[str, JsonValue] = await redaction.remove_known_off_loop(given, self._known())
         _require_no_null(json_text.dumps(safe), "what is passed on")
         if safe != given:
             advice = "pass the credential's alias on, not its value"

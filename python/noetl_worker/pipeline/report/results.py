@@ -26,7 +26,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text import json_text
 from noetl_worker.text.answer_text import begin_of_answer
-from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, without_null
+from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, replace_null
 from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ def _redacted_end(text: str, rules: FitRules) -> str:
     """Return the redacted end of a text, as `_redacted_start` returns its start."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
-        text = redaction.without_half_at_start(end).decode("utf-8", "surrogatepass")
+        text = redaction.drop_half_at_start(end).decode("utf-8", "surrogatepass")
     return _clean(text, rules)[-_MAX_OUTPUT_CHARS:]
 
 
@@ -288,7 +288,7 @@ def fit_text(text: str, rules: FitRules) -> str:
 
 def _clean(text: str, rules: FitRules) -> str:
     known = SecretTexts(rules.secrets, rules.secret_words, rules.message_words)
-    return without_null(redaction.redact_text(text, known))
+    return replace_null(redaction.redact_text(text, known))
 
 
 async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:

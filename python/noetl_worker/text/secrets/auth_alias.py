@@ -10,7 +10,7 @@ ALIAS_FIELDS: Final = frozenset({*_NAMES, "source"})
 """Fields that only name the credential. The other fields of the object are its own data."""
 
 
-def alias_of(auth: Mapping[str, Any]) -> Any:
+def find_alias(auth: Mapping[str, Any]) -> Any:
     """Return the alias in {"credential": alias} or {"source": "credential", "key": alias}, or None.
 
     None means that the object contains the values itself. A `key` without `source` is an API key, not an alias.

@@ -56,7 +56,7 @@ class CredentialCache:
             if flight is None or flight.done():
                 flight = asyncio.ensure_future(self._fetch(key, fetch))
                 self._flights[key] = flight
-                flight.add_done_callback(_taken_note_of)
+                flight.add_done_callback(_retrieve_exception)
             packed = await asyncio.shield(flight)  # a caller's cancellation must not cancel the others
         return json_text.loads(packed)
 
@@ -98,7 +98,7 @@ class CredentialCache:
                 del self._flights[key]
 
 
-def _taken_note_of(flight: asyncio.Task[bytes]) -> None:
+def _retrieve_exception(flight: asyncio.Task[bytes]) -> None:
     """Read a failed fetch's exception, so that asyncio logs nothing if all its callers were cancelled."""
     if not flight.cancelled():
         flight.exception()

@@ -43,10 +43,10 @@ def written_forms(text: str) -> Iterator[str]:
     yield text
     yield text.strip()
     if not _PLAIN.fullmatch(text):
-        yield from _in_json(text)
-        yield from _in_quotes(text)
-        yield from _in_html(text)
-        yield from _in_urls(text)
+        yield from _json_forms(text)
+        yield from _quoted_forms(text)
+        yield from _html_forms(text)
+        yield from _url_forms(text)
 
 
 def encoded_forms(text: str) -> Iterator[str]:
@@ -56,14 +56,14 @@ def encoded_forms(text: str) -> Iterator[str]:
     yield from (form for form in encoded if len(form) >= _MIN_ENCODED)
 
 
-def lines_of(text: str) -> Iterator[str]:
+def key_lines(text: str) -> Iterator[str]:
     """Yield the lines of a key file, each of which is secret by itself."""
     for line in text.splitlines():
         if len(line.strip()) >= _LINE_CHARS and not line.startswith("-----"):
             yield line.strip()
 
 
-def _in_json(text: str) -> Iterator[str]:
+def _json_forms(text: str) -> Iterator[str]:
     for form in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield form
         yield form.replace("/", "\\/")  # PHP
@@ -72,7 +72,7 @@ def _in_json(text: str) -> Iterator[str]:
         yield for_pages.replace("'", "\\u0027")  # the `tojson` of templates
 
 
-def _in_quotes(text: str) -> Iterator[str]:
+def _quoted_forms(text: str) -> Iterator[str]:
     yield repr(text)[1:-1]  # KeyErrors, tracebacks and logs of arguments
     if "'" in text:
         yield text.replace("'", "''")  # SQL
@@ -83,24 +83,24 @@ def _in_quotes(text: str) -> Iterator[str]:
         yield text.replace('"', '""')  # CSV, names in SQL
 
 
-def _in_html(text: str) -> Iterator[str]:
+def _html_forms(text: str) -> Iterator[str]:
     escaped = html.escape(text, quote=False)
     yield escaped
     for quotes in _HTML_QUOTES:
         yield escaped.replace('"', quotes['"']).replace("'", quotes["'"])
 
 
-def _in_urls(text: str) -> Iterator[str]:
+def _url_forms(text: str) -> Iterator[str]:
     # Most of the sets have the same effect on one secret: they differ in characters that the secret does not have.
     for safe in {"".join(sign for sign in signs if sign in text) for signs in _SAFE_IN_URLS}:
         form = quote(text, safe=safe, errors="replace")
         if form != text:
-            yield from _in_url_cases(form)
+            yield from _url_cases(form)
     if "~" in text:
-        yield from _in_url_cases(quote(text, safe="*", errors="replace").replace("~", "%7E"))  # a browser's forms
+        yield from _url_cases(quote(text, safe="*", errors="replace").replace("~", "%7E"))  # a browser's forms
 
 
-def _in_url_cases(form: str) -> Iterator[str]:
+def _url_cases(form: str) -> Iterator[str]:
     in_lower_case = _ESCAPED.sub(lambda found: found.group().lower(), form)
     for form_text in (form, in_lower_case):
         yield form_text

@@ -20,9 +20,9 @@ from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.fit import SecretTexts
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.text.secrets.auth_alias import alias_of
-from noetl_worker.text.secrets.forms import encoded_forms, lines_of, written_forms
-from noetl_worker.text.secrets.strength import Strength, strength_of
+from noetl_worker.text.secrets.auth_alias import find_alias
+from noetl_worker.text.secrets.forms import encoded_forms, key_lines, written_forms
+from noetl_worker.text.secrets.strength import Strength, rate_strength
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PUBLIC_WORDS: Final = DESCRIBING_WORDS | frozenset({
@@ -118,7 +118,7 @@ class KnownSecrets:
 
     def _add_part(self, text: str) -> bool:
         if text not in self._seen:
-            strength = strength_of(text)
+            strength = rate_strength(text)
             self._count += strength is not Strength.COMMON
             if self._most is not None and self._count > self._most:
                 raise ConfigurationError(_TOO_MANY.format(self._most))
@@ -184,7 +184,7 @@ class KnownSecrets:
             self._add_of_address(value)
 
     def _add_auth(self, auth: Mapping[Any, Any]) -> None:
-        names_credential = alias_of(auth) is not None
+        names_credential = find_alias(auth) is not None
         for key, value in auth.items():
             if key in _AUTH_VALUES and isinstance(value, str) and not (names_credential and key == "key"):
                 self.add(value)
@@ -219,9 +219,9 @@ class _Found:
         elif strength is not Strength.COMMON:
             (self._anywhere if strength is Strength.STRONG else self._words).update(written)
             self._anywhere.update(dict.fromkeys(encoded_forms(text)))
-        for line in lines_of(text):
+        for line in key_lines(text):
             if line != text.strip():
-                self.add(line, strength_of(line))
+                self.add(line, rate_strength(line))
 
     def texts(self) -> SecretTexts:
         return SecretTexts(tuple(self._anywhere), tuple(self._words), tuple(self._message_words))
@@ -242,7 +242,7 @@ def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
     found = _Found()
     for text in texts:
         for part in _parts(text):
-            found.add(part, strength_of(part))
+            found.add(part, rate_strength(part))
     return found.texts()
 
 
@@ -251,7 +251,7 @@ def _is_signature(name: str, value: str) -> bool:
     last = _last_word(name)
     if last in _SIGNATURE_WORDS or named_by(name) is Named.SECRET:
         return True
-    return last in _MAYBE_SIGNATURES and strength_of(value) is Strength.STRONG
+    return last in _MAYBE_SIGNATURES and rate_strength(value) is Strength.STRONG
 
 
 def _meaning(key: str) -> _Meaning:

@@ -84,16 +84,16 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 def first_chars(text: str, most: int) -> str:
     """Return the beginning of a text, without a piece of a known secret that the cut left at its end."""
-    return without_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+    return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
-def without_half_at_end(data: bytes) -> bytes:
+def drop_half_at_end(data: bytes) -> bytes:
     """Return bytes that were cut at their end, without a piece of a known secret that the cut left there."""
     size = _half_at_end(data, _encoded(known_here().in_data))
     return data[:-size] + MARK.encode() if size else data
 
 
-def without_half_at_start(data: bytes) -> bytes:
+def drop_half_at_start(data: bytes) -> bytes:
     """Return bytes that were cut at their start, without a piece of a known secret that the cut left there."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().in_data)))
     return MARK.encode() + data[size:] if size else data
@@ -122,7 +122,7 @@ def _least(secret: bytes) -> int:
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
-def without_known(value: JsonValue, known: SecretTexts) -> JsonValue:
+def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
     """Return a copy without the known secrets in texts and keys. Keys and shapes are not judged.
 
     This is for values that a playbook passes on, where `auth: my_alias` is a name and not a secret.
@@ -130,7 +130,7 @@ def without_known(value: JsonValue, known: SecretTexts) -> JsonValue:
     return Redactor(_secrets(known.anywhere, known.words, value), known_only=True).value(value)
 
 
-async def passed_on(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return `without_known`, computed in a thread for a large value."""
-    work = partial(without_known, value, known)
+async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonValue:
+    """Return `remove_known`, computed in a thread for a large value."""
+    work = partial(remove_known, value, known)
     return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()

@@ -52,7 +52,7 @@ class Strength(Enum):
     """A secret that is replaced wherever it occurs: no innocent text looks like it."""
 
 
-def strength_of(text: str) -> Strength:
+def rate_strength(text: str) -> Strength:
     """Return the strength by alphabet and length. If all words are common (`Demo-2024!`), each adds only 10 bits."""
     if text.lower() in _COMMON_WORDS or len(set(text)) < _FEWEST_SIGNS:
         return Strength.COMMON

@@ -12,7 +12,7 @@ from jinja2.utils import Cycler, Joiner, pass_context
 
 from noetl_worker.text.templates.costs import LAZY_NODES, METHOD_COSTS, Cost, lazily
 from noetl_worker.text.templates.keys import CheckedNamespace, new_object
-from noetl_worker.text.templates.limits import CALL_NODES, budget_of, charge_format, counted
+from noetl_worker.text.templates.limits import CALL_NODES, charge_format, counted, current_budget
 
 _OWN_NODES: Final = 14
 """Cost of any filter or test, in addition to its work."""
@@ -46,7 +46,7 @@ def charge_call(
     Raises:
         SecurityError: the call is over the budget, or not offered.
     """
-    budget = budget_of(context)
+    budget = current_budget(context)
     if not _OF_SCOPE.isdisjoint(named):
         named = {name: value for name, value in named.items() if name not in _OF_SCOPE}
     given = _GIVEN_NODES * (len(arguments) + len(named))
@@ -74,7 +74,7 @@ def charge_call(
 
 
 def _charge_other(context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    budget = budget_of(context)
+    budget = current_budget(context)
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if isinstance(owner, LoopContext) and name == "changed":
         budget.charge_value(arguments, 12)
@@ -112,7 +112,7 @@ def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None =
     @pass_context
     @wraps(function)
     def charging(context: Context, value: Any = "", *arguments: Any, **named: Any) -> Any:
-        budget = budget_of(context)
+        budget = current_budget(context)
         if cost is lazily and isinstance(value, Iterator):
             value = budget.charging(value, LAZY_NODES)
         else:

@@ -129,7 +129,7 @@ def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -
         budget.charge(len(value) // 64)
 
 
-def _from_the_end(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
+def _searched_backwards(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
     """Charge a search from the end of a text. Its time in CPython is not linear in the two texts."""
     length = len(sought) if isinstance(sought, str) else 1
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
@@ -194,9 +194,9 @@ def _blanks(text: str) -> int:
     return min((len(text) + 1) // 2, 1 + sum(map(text.count, " \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f")))
 
 
-def _pieces_from_the_end(budget: Budget, value: str, separator: Any = None, *_: Any, **named: Any) -> None:
+def _pieces_backwards(budget: Budget, value: str, separator: Any = None, *_: Any, **named: Any) -> None:
     _pieces(budget, value, separator, **named)
-    _from_the_end(budget, value, named.get("sep", separator))
+    _searched_backwards(budget, value, named.get("sep", separator))
 
 
 def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
@@ -256,7 +256,7 @@ def _levels(value: Any) -> int:
     return levels
 
 
-def _from_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
+def _parsed_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
     """Charge the parsing of JSON. A container takes thirty times its two characters. Other values become text first."""
     _printed(budget, value, 2)
     if not isinstance(value, str):
@@ -365,7 +365,7 @@ FILTER_COSTS: Final[dict[str, Cost]] = {
     "join": _joined,
     "format": _formatted,
     "tojson": _as_json,
-    "fromjson": _from_json,
+    "fromjson": _parsed_json,
     "b64encode": _text(3),
     "b64decode": _text(3),
 }
@@ -396,14 +396,14 @@ _TEXT_METHODS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("removeprefix", "removesuffix", "partition"), _text(2)),
     "encode": _encoded,
     **dict.fromkeys(("count", "endswith", "find", "index", "startswith"), _looked_through),
-    **dict.fromkeys(("rfind", "rindex", "rpartition"), _from_the_end),
+    **dict.fromkeys(("rfind", "rindex", "rpartition"), _searched_backwards),
     **dict.fromkeys(("strip", "lstrip", "rstrip"), _strip),
     **dict.fromkeys(("center", "ljust", "rjust", "zfill"), _width),
     "expandtabs": _tabs,
     "join": _joined_by,
     "maketrans": _text(100, per_sign=2),
     "replace": _replaced,
-    "rsplit": _pieces_from_the_end,
+    "rsplit": _pieces_backwards,
     "split": _pieces,
     "splitlines": _lines,
     "translate": _translated,

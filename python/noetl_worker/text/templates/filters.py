@@ -21,7 +21,7 @@ from markupsafe import escape as markup_escape
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import plain
 from noetl_worker.text.templates.keys import distinct
-from noetl_worker.text.templates.limits import budget_of
+from noetl_worker.text.templates.limits import current_budget
 
 _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
 
@@ -210,7 +210,7 @@ def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) ->
     items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
     if not isinstance(start, (list, tuple)):
         return sum(items, start)
-    kind, made, budget = type(start), list(start), budget_of(context)
+    kind, made, budget = type(start), list(start), current_budget(context)
     for item in items:
         if not isinstance(item, kind):
             raise TypeError(f"sum: cannot add {type(item).__name__} to {kind.__name__}")

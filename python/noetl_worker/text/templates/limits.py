@@ -194,7 +194,7 @@ class Budget:
             yield item
 
 
-def budget_of(context: Context) -> Budget:
+def current_budget(context: Context) -> Budget:
     budget: Budget = context.budget  # type: ignore[attr-defined]  # every context is a TemplateScope, which has one
     return budget
 
@@ -231,7 +231,7 @@ def count_loops(tree: nodes.Template) -> None:
 @pass_context
 def counted(context: Context, items: Iterable[Any], weight: int) -> Iterator[Any]:
     """Yield the items, each charged as a round of a loop."""
-    budget = budget_of(context)
+    budget = current_budget(context)
     budget.heaviest_round = max(budget.heaviest_round, weight)
     for item in items:
         budget.charge_round(weight)

@@ -67,7 +67,7 @@ def names_in(code: str, names: Iterable[str]) -> set[str]:
     return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}
 
 
-def codes_of(fields: Mapping[str, JsonValue]) -> Iterator[str]:
+def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
     """Yield the code in a tool's own fields. Base64 is decoded; a template in its place is yielded as it is."""
     for name in _CODE:
         if isinstance(fields.get(name), str):
@@ -82,18 +82,18 @@ def codes_of(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
     """Return the places that code may read, in a tool's config or in the configs of its tasks."""
-    code = " ".join(_codes_in(config))
+    code = " ".join(_find_all_codes(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
     in_code = names_in(code, names.values())
     return [place for place, name in names.items() if name in in_code]
 
 
-def _codes_in(config: JsonValue) -> Iterator[str]:
+def _find_all_codes(config: JsonValue) -> Iterator[str]:
     waiting: list[JsonValue] = [config]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             waiting += [inner for inner in item.values() if isinstance(inner, (dict, list))]
-            yield from codes_of(item)
+            yield from find_codes(item)
         elif isinstance(item, list):
             waiting += item

@@ -37,7 +37,7 @@ class RedactedText(str):
     """Path of the value, as a template would write it."""
 
     @classmethod
-    def at(cls, place: str) -> RedactedText:
+    def create(cls, place: str) -> RedactedText:
         made = cls(REDACTED)
         made.place = place
         return made
@@ -61,7 +61,7 @@ def mark_redacted(value: Any, name: str) -> list[str]:
             if isinstance(inner, (dict, list)):
                 waiting.append((inner, at))
             elif inner == REDACTED:
-                holder[key] = RedactedText.at(at)
+                holder[key] = RedactedText.create(at)
                 if str(key).lower() not in _OF_ANSWERS:
                     found.append(at)
     return found

@@ -20,7 +20,7 @@ from noetl_worker.text.templates.calls import Format, charge_call, charged
 from noetl_worker.text.templates.costs import ATTRIBUTE_AT, FILTER_COSTS, TEST_COSTS
 from noetl_worker.text.templates.filters import FILTERS, JSON_SCALARS, to_text
 from noetl_worker.text.templates.keys import KEY_TYPES, CheckedNamespace, new_object
-from noetl_worker.text.templates.limits import Budget, budget_of, charge_operation, charge_slice, joined_size
+from noetl_worker.text.templates.limits import Budget, charge_operation, charge_slice, current_budget, joined_size
 from noetl_worker.text.templates.redacted import check_read
 
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
@@ -306,7 +306,7 @@ class Environment(ImmutableSandboxedEnvironment):
         raise SecurityError(f"attribute {attribute!r} of {type(obj).__name__!r} is not open to templates")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        charge_operation(budget_of(context), operator, left, right)
+        charge_operation(current_budget(context), operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's own
@@ -327,20 +327,20 @@ class Environment(ImmutableSandboxedEnvironment):
         """Return a side of a comparison, charged because everything in it may be visited."""
         if isinstance(value, str):
             if len(value) > _SHORT:
-                budget_of(context).charge(1 + len(value) // 64)
+                current_budget(context).charge(1 + len(value) // 64)
         elif type(value) not in JSON_SCALARS:
-            budget_of(context).charge_value(value)
+            current_budget(context).charge_value(value)
         return value
 
     def slice(self, context: Context, value: Any, start: Any, stop: Any, step: Any) -> Any:
         part = slice(start, stop, step)
-        charge_slice(budget_of(context), value, part)
+        charge_slice(current_budget(context), value, part)
         return value[part]
 
     @staticmethod
     def concat_text(context: Context, parts: Iterable[Any]) -> str:
         texts = [_printed(context, part) for part in parts]
-        budget_of(context).charge(len(texts), joined_size(texts))
+        current_budget(context).charge(len(texts), joined_size(texts))
         return "".join(texts)
 
 
@@ -349,9 +349,9 @@ def _printed(context: Context, value: Any) -> str:
     """Return a value as text (`to_text`) and charge for it."""
     check_read(value)
     if isinstance(value, int):
-        budget_of(context).charge_number(value)
+        current_budget(context).charge_number(value)
     elif not isinstance(value, (str, float, type(None))):
-        budget_of(context).charge_printed(value)
+        current_budget(context).charge_printed(value)
     return to_text(value)
 
 

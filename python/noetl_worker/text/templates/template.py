@@ -106,7 +106,7 @@ def _render(
             return value
         if "{{" in value or "{%" in value:
             return _render_text(value, variables, strict, undefined, budget)
-        return _without_comments(value) if "{#" in value else value
+        return _strip_comments(value) if "{#" in value else value
     if isinstance(value, dict):
         rendered = {}
         for key, item in value.items():  # loops, because comprehensions take two stack frames per level of a deep value
@@ -120,7 +120,7 @@ def _render(
     return value
 
 
-def _without_comments(text: str) -> str:
+def _strip_comments(text: str) -> str:
     """Return a text that has no other template without its `{# ... #}`; `${#` is the length of a shell's list."""
     kept, at = [], 0
     while (start := text.find("{#", at)) >= 0:
@@ -309,7 +309,7 @@ def _is_flat(items: Collection[Any], budget: Budget) -> bool:
 
 
 def _fail(source: str, error: Exception, template: Template | None) -> NoReturn:
-    line = error.lineno if isinstance(error, TemplateSyntaxError) else _line_of(error, template)
+    line = error.lineno if isinstance(error, TemplateSyntaxError) else _find_line(error, template)
     where = f" at line {line}" if line and "\n" in source.strip() else ""
     raise TemplateError(f"template {_excerpt(source, line)!r}{where}: {_reason(error)}") from error
 
@@ -324,7 +324,7 @@ def _reason(error: Exception) -> str:
     return text
 
 
-def _line_of(error: Exception, template: Template | None) -> int | None:
+def _find_line(error: Exception, template: Template | None) -> int | None:
     """Return the template's line with the failed expression, found by the traceback of the generated code."""
     if template is None:
         return None

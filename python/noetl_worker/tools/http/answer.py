@@ -27,7 +27,7 @@ from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.text.json_text import loads, loads_exact, loads_in_room
 from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.error_kinds import http_error_kind
-from noetl_worker.tools.fields import excerpt, without_half_at_end
+from noetl_worker.tools.fields import drop_half_at_end, excerpt
 from noetl_worker.tools.http.charsets import decoded, find_codec
 from noetl_worker.tools.http.client import without_user
 
@@ -83,7 +83,7 @@ class Content:
         end = b""
         while self.pieces and len(end) < _LONGEST_SECRET:
             end = self.pieces.pop() + end
-        self.pieces.append(without_half_at_end(end))
+        self.pieces.append(drop_half_at_end(end))
 
     def text(self) -> str:
         """Take the complete body as UTF-8 text."""

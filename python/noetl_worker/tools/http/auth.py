@@ -12,7 +12,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.text.secrets.auth_alias import alias_of
+from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.client import Clients
@@ -164,7 +164,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
             field="auth.source",
             tool="http",
         )
-    is_the_credential = not is_kept and source != "secret" and alias_of(own) is None
+    is_the_credential = not is_kept and source != "secret" and find_alias(own) is None
     if (is_the_credential or "type" in own) and _supported(own) == "oauth2":
         check_grant(own)
 

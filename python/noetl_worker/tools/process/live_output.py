@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from noetl_worker.models.command import Command
-from noetl_worker.text.secrets.redaction import known_here, redact_text, without_half_at_end
+from noetl_worker.text.secrets.redaction import drop_half_at_end, known_here, redact_text
 from noetl_worker.tools.process.own_frames import without_own_frames
 
 _LONGEST: Final = 8_192
@@ -97,4 +97,4 @@ class LiveLines:
 
 
 def _shortened(line: bytes) -> bytes:
-    return line if len(line) <= _LONGEST else without_half_at_end(line[:_LONGEST]) + b" [...]"
+    return line if len(line) <= _LONGEST else drop_half_at_end(line[:_LONGEST]) + b" [...]"

@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
-from noetl_worker.tools.fields import without_half_at_end, without_half_at_start
+from noetl_worker.tools.fields import drop_half_at_end, drop_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
@@ -281,8 +281,8 @@ class Capture:
         The text is built in pieces, because each copy of a large output takes memory of the worker.
         """
         if self.left_out:
-            head = without_half_at_end(bytes(self._head)).decode("utf-8", "replace")
-            tail = without_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
+            head = drop_half_at_end(bytes(self._head)).decode("utf-8", "replace")
+            tail = drop_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
             note = f"{name}: {self.left_out} bytes left out of the middle"
             marker = f"\n[... {self.left_out} bytes left out ...]\n"
             return head + marker + tail, (note,)  # the cut itself may split a character

@@ -13,7 +13,7 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.outline import ToolPart, texts_below, tools_of
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.text.secrets.strength import Strength, strength_of
+from noetl_worker.text.secrets.strength import Strength, rate_strength
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import field_spellings
 from noetl_worker.tools.python.python_code import compile_source
@@ -156,7 +156,7 @@ def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
 
 def _is_random(text: str) -> bool:
     last = text.strip().rpartition(" ")[2]  # `Bearer ...`
-    if len(last) < _LEAST_SIGNS or strength_of(last) is not Strength.STRONG:
+    if len(last) < _LEAST_SIGNS or rate_strength(last) is not Strength.STRONG:
         return False
     counts = [last.count(sign) / len(last) for sign in set(last)]
     has_both = any(sign.isdigit() for sign in last) and any(sign.isalpha() for sign in last)

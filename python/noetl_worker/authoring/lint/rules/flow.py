@@ -19,7 +19,7 @@ from noetl_worker.authoring.dev.outline import (
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.models.wire import Dialect
-from noetl_worker.text.secrets.auth_alias import alias_of
+from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import nearest
 
@@ -105,7 +105,7 @@ def _goto(step: Any) -> list[str]:
 def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
     """Check `auth: NAME`, or the name in an object."""
     if isinstance(auth, dict):
-        auth = alias_of(auth)
+        auth = find_alias(auth)
     if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:
         guess = nearest(auth, sorted(known))
         inspection.add("NW404", path, f"no credential is named '{auth}'{guess}")

@@ -23,7 +23,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import credential_data, written_data
 from noetl_worker.tools.error_kinds import http_failure
-from noetl_worker.tools.fields import without_half_at_end
+from noetl_worker.tools.fields import drop_half_at_end
 from noetl_worker.tools.http.answer import object_in, read
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.kinds.container.container_job import objects_in
@@ -169,7 +169,7 @@ class Cluster:
         path = self._pods + url_path(pod, "log", container=container, limitBytes=max_bytes)
         content = await self._send("GET", path, None, max_bytes)
         if len(content) >= max_bytes:  # the output may end within a character
-            content = without_half_at_end(content)
+            content = drop_half_at_end(content)
         return content.decode("utf-8", "replace")
 
     async def delete(self, name: str) -> None:

@@ -24,7 +24,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.fields import excerpt, without_half_at_end
+from noetl_worker.tools.fields import drop_half_at_end, excerpt
 from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
@@ -173,7 +173,7 @@ def _without_half(output: str) -> str:
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output
-    return without_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
+    return drop_half_at_end(data.removesuffix(b"\n")).decode("utf-8", "replace") + "\n"
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
