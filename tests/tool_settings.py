@@ -12,4 +12,4 @@ from noetl_worker.settings.tools import ToolSettings
 
 def tool_settings(own_files: Iterable[str] = (), **variables: str) -> ToolSettings:
     """Return the settings of these variables and no others."""
-    return load_settings(variables, dotenv=Path(os.devnull)).for_tools(own_files)
+    return load_settings(variables, dotenv=Path(os.devnull)).pick_tool_settings(own_files)

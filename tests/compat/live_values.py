@@ -32,13 +32,13 @@ from compat.values_server import values_server
 from noetl_worker.models import Dialect
 
 
-def content_of(name: str, server: str) -> str:
+def pack_variables(name: str, server: str) -> str:
     return playbook_text(name, server, LIVE_FOLDER) if name in live_names() else playbook_text(name, server)
 
 
 async def run_named(both: Pair, wanted: Sequence[str], server: str, table: LiveTable) -> list[Both]:
     async def one(name: str) -> Both:
-        return await both.run(name, content_of(name, server), partial(table.unexplained, name))
+        return await both.run(name, pack_variables(name, server), partial(table.unexplained, name))
 
     return list((await both.run_all({name: partial(one, name) for name in wanted})).values())
 
@@ -64,7 +64,7 @@ async def go(options: argparse.Namespace, table: LiveTable) -> tuple[list[Both],
     explored = Explored()
     with values_server() as server, tempfile.TemporaryDirectory() as directory:
         async with pair(server, Path(directory), ours_twice=options.ours_twice) as both:
-            await both.register([content_of(name, server) for name in CHILDREN])
+            await both.register([pack_variables(name, server) for name in CHILDREN])
             found = await run_named(both, wanted, server, table) if options.recorded else []
             show_named(found, table, server)
             if options.random:

@@ -24,7 +24,7 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.sums import summed
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.worker.supervisor.probes import pages_of_all
+from noetl_worker.worker.supervisor.probes import make_common_pages
 from noetl_worker.worker.supervisor.supervisor import Supervisor, start_delay_s
 
 ONE_SLOT = {"WORKER_MAX_CONCURRENT": "1", "NOETL_WORKER_DRAIN_TIMEOUT_S": "1000"}
@@ -280,7 +280,7 @@ class Probed:
         given = {"WORKER_METRICS_BIND": "127.0.0.1:0", "NOETL_WORKER_PROCESSES": "1", "NOETL_WORKER_ISOLATION": "off"}
         words = [sys.executable, "-c", program]
         self.supervisor = Supervisor(load_settings(given), {}, worker=words, delay_s=lambda _: 0.0)
-        self.pages = pages_of_all(self.supervisor)
+        self.pages = make_common_pages(self.supervisor)
 
     async def lives(self, starts: int) -> None:
         [worker] = self.supervisor.workers

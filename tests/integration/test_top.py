@@ -22,7 +22,7 @@ from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.cli.views.top import view_of
 from noetl_worker.models import Envelope
 from noetl_worker.observability.probe_server import ProbeServer
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.pipeline.delivery.in_flight_view import InFlightView
 from noetl_worker.pipeline.stages import Progress
 from noetl_worker.testing import HttpStub
@@ -31,7 +31,7 @@ from noetl_worker.testing import HttpStub
 async def asked(health: Health, host: str, token: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
     """The status, and what is in the answer."""
     lines = ["GET /debug/inflight HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    answer = await ProbeServer(pages_of(health), debug_token=token).respond("\r\n".join(lines).encode(), host)
+    answer = await ProbeServer(make_pages(health), debug_token=token).respond("\r\n".join(lines).encode(), host)
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 

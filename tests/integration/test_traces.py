@@ -25,7 +25,7 @@ from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.observability.tracing import CURRENT, add_trace_ids, provider_of, trace_headers
+from noetl_worker.observability.tracing import CURRENT, add_trace_ids, make_provider, trace_headers
 from noetl_worker.pipeline.stages import Progress, Stage
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.remote.transport.traced_transport import TracedTransport
@@ -317,7 +317,7 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 def test_package_that_is_missing_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SettingsError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT.*pip install noetl-worker\[otel\]"):
-        provider_of({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, worker_id="w")
+        make_provider({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, worker_id="w")
 
 
 async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp_path: Path) -> None:
@@ -342,10 +342,10 @@ async def test_process_with_an_endpoint_exports_its_spans_and_logs_their_ids(tmp
 def test_no_trace_and_no_import_without_an_endpoint() -> None:
     line: Any = {"event": "x"}
     offs: tuple[dict[str, str], ...] = ({}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
-    assert [provider_of(off, worker_id="w") for off in offs] == [None, None]
+    assert [make_provider(off, worker_id="w") for off in offs] == [None, None]
     assert add_trace_ids(structlog.get_logger(), "info", line) == {"event": "x"}
 
 
 def test_exporter_that_is_not_offered_stops_the_start_with_what_is() -> None:
     with pytest.raises(SettingsError, match=r"OTEL_TRACES_EXPORTER.*zipkin.*otlp or none"):
-        provider_of({"OTEL_TRACES_EXPORTER": "zipkin"}, worker_id="w")
+        make_provider({"OTEL_TRACES_EXPORTER": "zipkin"}, worker_id="w")

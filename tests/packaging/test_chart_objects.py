@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from chart import CHART, VARIANTS, containers, one, rendered, variables
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 
 WORKLOADS = ("StatefulSet", "Deployment")
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -118,7 +118,7 @@ def test_ports_that_are_named_are_the_one_that_the_worker_serves(variant: str) -
 
 
 def test_probes_ask_for_what_is_served() -> None:
-    served = set(pages_of(Health()))
+    served = set(make_pages(Health()))
     asked = {name: probe["path"] for name, probe in probes(worker(rendered({}))).items()}
     assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert {*asked.values(), "/metrics"} <= served

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import loops
-from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
+from noetl_worker.settings.networks import DEFAULT_DENIED, parse_items
 from noetl_worker.tools.http import egress
 from tools.http_server import ToolServer, as_json
 
@@ -30,9 +30,9 @@ def no_worker_stays() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def rules_of_no_worker() -> Iterator[None]:
     """A worker that a test has run in this process leaves its denied addresses to no other test."""
-    egress.deny(items_of(DEFAULT_DENIED))
+    egress.deny(parse_items(DEFAULT_DENIED))
     yield
-    egress.deny(items_of(DEFAULT_DENIED))
+    egress.deny(parse_items(DEFAULT_DENIED))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Any, Final
 from integration.house import house
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
-from noetl_worker.observability.probes import pages_of
+from noetl_worker.observability.probes import make_pages
 from patience import PATIENCE_S, until
 
 PLANE: Final = "localhost"
@@ -49,7 +49,7 @@ async def seen(dialect: Dialect) -> dict[str, Any]:
         variables = {**addresses, "WORKER_MAX_CONCURRENT": "20", "NOETL_WORKER_DRAIN_TIMEOUT_S": "0"}
         worker = await home.start_worker(**variables, NOETL_WORKER_EXECUTION_SHARE="1")
         worker.health.stands_after_s = 0.0
-        pages = pages_of(worker.health)
+        pages = make_pages(worker.health)
         stuck = [RawCommand("http", {"url": f"http://{one}.silent.test/", "timeout": 600}) for one in range(STUCK)]
         silent = await home.plane.create_commands(stuck)
 

@@ -18,7 +18,7 @@ from integration.processes import Probe, environment, worker_process
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.observability.probe_server import MAX_CONNECTIONS, MAX_HEAD_BYTES, ProbeServer
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from patience import PATIENCE_S
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,7 +28,7 @@ HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @asynccontextmanager
 async def probe_port(answered_within_s: float) -> AsyncIterator[int]:
-    server = ProbeServer(pages_of(Health()), answered_within_s=answered_within_s)
+    server = ProbeServer(make_pages(Health()), answered_within_s=answered_within_s)
     await server.open("127.0.0.1:0")
     try:
         yield server.port

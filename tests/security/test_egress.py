@@ -13,7 +13,7 @@ import pytest
 
 from noetl_worker.errors import SettingsError, ToolError
 from noetl_worker.observability.probe_server import ProbeServer
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import handed_down
 from noetl_worker.settings.networks import OWN_PORTS, Networks
 from noetl_worker.settings.settings import load_settings
@@ -342,7 +342,7 @@ def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"])
 async def test_request_to_the_workers_own_probes_is_refused(host: str) -> None:
     """A playbook reads /debug/inflight, which is for this machine: what other commands run."""
-    server = ProbeServer(pages_of(Health(in_flight=lambda: {"commands": ["another"]})))
+    server = ProbeServer(make_pages(Health(in_flight=lambda: {"commands": ["another"]})))
     await server.open("127.0.0.1:0")
     try:
         with pytest.raises(ToolError, match=f"port {server.port} is the worker's own"):
@@ -369,7 +369,7 @@ async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypat
     ports = [9464, *(worker.port for worker in supervisor.workers)]
     [variables, *_] = [supervisor.variables(worker) for worker in supervisor.workers]
     monkeypatch.setenv(handed_down.PORTS, variables[handed_down.PORTS])
-    server = ProbeServer(pages_of(Health()))
+    server = ProbeServer(make_pages(Health()))
     await server.open("127.0.0.1:0")
     try:
         for port in ports:

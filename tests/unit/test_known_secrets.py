@@ -134,7 +134,7 @@ def test_where_a_secret_is_cut_depends_on_what_is_in_it(secret: str, strength: S
     texts = known.texts()
     kept = {Strength.SHORT: texts.message_words, Strength.WORDY: texts.words, Strength.STRONG: texts.anywhere}
     assert secret in kept.get(strength, (secret,))
-    assert bool(texts.in_data) is (strength in (Strength.WORDY, Strength.STRONG))
+    assert bool(texts.data_texts) is (strength in (Strength.WORDY, Strength.STRONG))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
 from noetl_worker.remote.plane.registration import Registration
 from unit.planes import URL, answer, plane, settings
@@ -72,8 +72,8 @@ class Idle:
 
     async def ready(self) -> tuple[int, str]:
         self.health.pulse = asyncio.get_running_loop().time()
-        await pages_of(self.health)["/metrics"]()
-        status, body = await pages_of(self.health)["/readyz"]()
+        await make_pages(self.health)["/metrics"]()
+        status, body = await make_pages(self.health)["/readyz"]()
         assert isinstance(body, dict)
         return status, str(body["reason"])
 
@@ -150,7 +150,7 @@ async def test_worker_that_drains_says_so_whatever_the_plane_does() -> None:
 async def test_worker_that_is_stuck_is_not_ready_on_any_page(trouble: str) -> None:
     health = Health()
     health.set_ready(True, "pulling")
-    pages = pages_of(health)
+    pages = make_pages(health)
 
     async def ready() -> tuple[int, bool, bool]:
         status, page = await pages["/readyz"]()

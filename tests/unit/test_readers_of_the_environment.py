@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from noetl_worker.settings.settings import SETTINGS
-from noetl_worker.settings.tools import family_of
+from noetl_worker.settings.tools import find_family
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "python/noetl_worker"
@@ -98,6 +98,6 @@ def test_tests_give_settings_as_values() -> None:
         for file in TESTS.rglob("*.py")
         if file.relative_to(TESTS).as_posix() not in AS_A_PROCESS
         for name in re.findall(r"""setenv\(\s*["'](\w+)["']""", file.read_text(encoding="utf-8"))
-        if name in VARIABLES or family_of(name) is not None
+        if name in VARIABLES or find_family(name) is not None
     ]
     assert found == []

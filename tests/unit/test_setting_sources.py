@@ -221,7 +221,7 @@ def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
     settings = load_settings(flags={"NOETL_WORKER_OUTBOX_DIR": "/flag"}, dotenv=dotenv)
     assert settings.data_dir == "/in/environment"
     assert os.environ == own
-    assert settings.for_tools(()).named == {
+    assert settings.pick_tool_settings(()).named == {
         "NOETL_SECRET_A": "from a file",
         "NOETL_SECRET_A_HOSTS": "h",
         "NOETL_MCP_X_ENDPOINT": "http://x",

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 import noetl_worker
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER, POOLS, WORK, WORK_THREADS, Threads
 from patience import until
@@ -128,7 +128,7 @@ async def test_livez_fails_for_a_standing_pool_of_our_own_work_alone(name: str, 
     with pool(name) as (threads, holds):
         holds.of(threads, None, MOST + 1)
         await begun(holds, MOST)
-        answered, said = await pages_of(Health(ready=True, stands_after_s=0.0))["/livez"]()
+        answered, said = await make_pages(Health(ready=True, stands_after_s=0.0))["/livez"]()
         assert isinstance(said, dict)
         assert (answered, list(said["pools_waiting_s"])) == (code, [name])
 

@@ -26,7 +26,7 @@ from noetl_worker.models.stopping import StopLevel, Stopping
 from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
 from noetl_worker.observability.logging import toggle_debug
 from noetl_worker.observability.probe_server import Page, ProbeServer
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.bridge_mark import BridgeMark, put_mark
 from noetl_worker.remote.jetstream.connection import Connection, connect
@@ -236,5 +236,5 @@ class Bridge:
             metrics.READY.set(self.health.readiness()[0] and self.health.trouble() is None)
             return 200, metrics.exposition()
 
-        pages = {path: page for path, page in pages_of(self.health).items() if path in ("/livez", "/readyz")}
+        pages = {path: page for path, page in make_pages(self.health).items() if path in ("/livez", "/readyz")}
         return {**pages, "/metrics": metrics_text}

@@ -16,8 +16,8 @@ from noetl_worker.observability.terminal import say
 from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.settings import SETTINGS, Secret, SettingsReading, read_settings
 from noetl_worker.settings.sources import advice_on, unknown_names
-from noetl_worker.settings.tools import family_of
-from noetl_worker.settings.values import without_login
+from noetl_worker.settings.tools import find_family
+from noetl_worker.settings.values import strip_login
 
 _HIDDEN: Final = "***"
 _HEAD: Final = ("VARIABLE", "VALUE", "UNIT", "SOURCE")
@@ -55,8 +55,8 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
         shown = _written(tuple(value.reveal().split(",")) if line.field == "nats_url" else value)
         yield line.variable, shown, line.unit, given.source if given else "default"
     for variable, given in sorted(reading.given.items()):
-        if (family := family_of(variable)) is not None:
-            yield variable, _HIDDEN if family.is_secret else without_login(given.text), "", given.source
+        if (family := find_family(variable)) is not None:
+            yield variable, _HIDDEN if family.is_secret else strip_login(given.text), "", given.source
 
 
 def _written(value: Any) -> str:
@@ -68,8 +68,8 @@ def _written(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
-        return ",".join(map(without_login, value))
-    return "" if value is None else without_login(str(value))
+        return ",".join(map(strip_login, value))
+    return "" if value is None else strip_login(str(value))
 
 
 def settings_markdown() -> str:

@@ -31,7 +31,7 @@ from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.message_search import Search, StoredMessage, search_newest, search_subject
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.remote.transport.opening import open_transport
-from noetl_worker.settings.nats import SYSTEM_POOL, covers, pool_of
+from noetl_worker.settings.nats import SYSTEM_POOL, covers, read_pool
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets import redaction
 from noetl_worker.worker.probe_addresses import addresses_here, looks_at
@@ -352,7 +352,7 @@ def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[st
     if filters and not any(covers(pattern, message.subject) for pattern in filters):
         state = f"durable {found.durable} does not get this subject (its filters: {', '.join(filters)})"
         return state, f"it is for another pool: {state}"
-    if not settings.has_system_pool and pool_of(message.subject, settings.nats_subject) == SYSTEM_POOL:
+    if not settings.has_system_pool and read_pool(message.subject, settings.nats_subject) == SYSTEM_POOL:
         state = f"passed over by the workers of durable {found.durable}, whose settings do not name {SYSTEM_POOL}"
         return state, f"it is for another pool: {state}"
     delivered = int((info.get("delivered") or {}).get("stream_seq") or 0)

@@ -151,7 +151,7 @@ async def _read(plane: Plane, execution_id: int, notes: list[str]) -> ExecutionR
 def _grouped(runs: Sequence[ExecutionRun]) -> list[FailureGroup]:
     """Return the failed commands in groups. A command that no event blames has its own error."""
     from noetl_worker.authoring.run_page.run import CommandState
-    from noetl_worker.observability.repeated_lines import without_ids
+    from noetl_worker.observability.repeated_lines import replace_ids
     from noetl_worker.text.secrets.redaction import redact_text
 
     groups: dict[tuple[str, str, str], FailureGroup] = {}
@@ -165,7 +165,7 @@ def _grouped(runs: Sequence[ExecutionRun]) -> list[FailureGroup]:
             causes = {("", ""): run.error}
         for (kind, step), text in causes.items():
             error = redact_text(" ".join(text.split())[:_ERROR_CHARS])
-            group = groups.setdefault((kind, step, without_ids(error)), FailureGroup(kind, step, error))
+            group = groups.setdefault((kind, step, replace_ids(error)), FailureGroup(kind, step, error))
             group.executions.append(run.execution_id)
     return sorted(groups.values(), key=lambda group: -len(group.executions))
 

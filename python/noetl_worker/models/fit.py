@@ -18,15 +18,15 @@ class SecretTexts:
     """Texts replaced only as whole words, and only in messages for people."""
 
     @property
-    def in_data(self) -> tuple[str, ...]:
+    def data_texts(self) -> tuple[str, ...]:
         return self.anywhere + self.words
 
     @property
     def all(self) -> tuple[str, ...]:
-        return self.in_data + self.message_words
+        return self.data_texts + self.message_words
 
     @property
-    def in_messages(self) -> tuple[str, ...]:
+    def message_texts(self) -> tuple[str, ...]:
         """Texts replaced as whole words in a message for people."""
         return self.words + self.message_words
 

@@ -91,11 +91,11 @@ class Slots:
         if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
             return
-        with self._outside(kind):
+        with self._lend_slot(kind):
             yield
 
     @contextmanager
-    def _outside(self, kind: str | None = None) -> Iterator[None]:
+    def _lend_slot(self, kind: str | None = None) -> Iterator[None]:
         self.parked_elsewhere += 1
         if kind is not None:
             self._running[kind] -= 1
@@ -116,7 +116,7 @@ class Slots:
         place = _Waiter()
         self._alone.append(place)
         try:
-            with self._outside():
+            with self._lend_slot():
                 await place.admitted
         except BaseException:
             self._leave_alone(place)

@@ -13,6 +13,6 @@ STEP_OF_TASKS: Final = ":task_sequence"
 """Suffix that the Python plane adds to the name of a step that is a list of tasks."""
 
 
-def inputs_of(fields: Container[str]) -> tuple[str, ...]:
+def input_names(fields: Container[str]) -> tuple[str, ...]:
     """Return the input names of a kind with these fields: without `args` where that is a field of the kind itself."""
     return INPUTS[1:] if "args" in fields else INPUTS

@@ -63,7 +63,7 @@ class Health:
         return None
 
 
-def pages_of(health: Health) -> dict[str, Page]:
+def make_pages(health: Health) -> dict[str, Page]:
     async def livez() -> tuple[int, Mapping[str, Any]]:
         trouble = health.trouble()
         waiting = {name: round(s, 1) for name, pool in POOLS.items() if (s := pool.waiting_s()) > health.stands_after_s}

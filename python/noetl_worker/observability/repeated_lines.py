@@ -67,7 +67,7 @@ class RepeatedLines:
         if event not in REPEATED or _COUNT in event_dict or self._has_all():
             return event_dict
         with self._lock:
-            key = (event, _cause_of(event_dict))
+            key = (event, _read_cause(event_dict))
             if key not in self._causes and len(self._causes) >= _MOST_CAUSES:
                 key = (event, "")
             cause = self._causes.pop(key) if key in self._causes else _Cause()
@@ -93,11 +93,11 @@ class RepeatedLines:
             getattr(log, cause.method)(cause.line["event"], **fields, **{_COUNT: count})
 
 
-def _cause_of(line: Mapping[str, Any]) -> str:
+def _read_cause(line: Mapping[str, Any]) -> str:
     """Return the cause, without what differs from command to command."""
-    return without_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
+    return replace_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
 
 
-def without_ids(text: str) -> str:
+def replace_ids(text: str) -> str:
     """Return a text with # in place of its numbers and UUIDs."""
     return _IDS.sub("#", text)

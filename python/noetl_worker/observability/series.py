@@ -124,11 +124,11 @@ class Histogram(MetricFamily[Times]):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, child in self._rows():
-            family.add_metric(values, buckets_of(self._bounds, child.counts), child.sum)
+            family.add_metric(values, cumulative_buckets(self._bounds, child.counts), child.sum)
         yield family
 
 
-def buckets_of(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return each bucket's upper bound and the number of values below it, as Prometheus wants them."""
     names = [*map(str, map(float, bounds)), "+Inf"]
     return list(zip(names, accumulate(list(counts)), strict=True))

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from noetl_worker.errors import CommandCancelled, Interrupted, ToolError
 from noetl_worker.models.tool_result import ToolStatus
-from noetl_worker.observability.series import MetricFamily, Times, buckets_of
+from noetl_worker.observability.series import MetricFamily, Times, cumulative_buckets
 
 CANCELLED: Final = "cancelled"
 """Status of a tool whose execution was cancelled."""
@@ -64,7 +64,7 @@ class ToolTimes(MetricFamily[Times]):
             by_kind.setdefault(kind, []).append((status, counts, child.sum))
         for kind, ended in by_kind.items():
             together = [sum(column) for column in zip(*(counts for _, counts, _ in ended), strict=True)]
-            durations.add_metric([kind], buckets_of(self._bounds, together), sum(took for *_, took in ended))
+            durations.add_metric([kind], cumulative_buckets(self._bounds, together), sum(took for *_, took in ended))
             failed = sum(sum(counts) for status, counts, _ in ended if status != ToolStatus.SUCCESS.value)
             errors.add_metric([kind], failed)
         yield from (durations, errors, runs, seconds)

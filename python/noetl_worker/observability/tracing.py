@@ -55,7 +55,7 @@ def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) ->
     return line
 
 
-def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
+def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
     """Return the tracer provider that the standard variables ask for; None if they ask for none.
 
     OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) switches traces on; OTEL_SDK_DISABLED=true and
@@ -89,7 +89,7 @@ def provider_of(environment: Mapping[str, str], *, worker_id: str) -> TracerProv
     return provider
 
 
-def end_of_traces(provider: TracerProvider) -> None:
+def flush_traces(provider: TracerProvider) -> None:
     """Send the remaining spans. A collector that does not answer delays the end by at most three seconds."""
     sending = threading.Thread(target=provider.shutdown, name="noetl-traces", daemon=True)
     sending.start()

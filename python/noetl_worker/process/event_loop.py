@@ -29,12 +29,12 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_with_threads(main))
-    result: T = uvloop.run(_with_threads(main))
+        return asyncio.run(_run_with_threads(main))
+    result: T = uvloop.run(_run_with_threads(main))
     return result
 
 
-async def _with_threads(main: Coroutine[Any, Any, T]) -> T:
+async def _run_with_threads(main: Coroutine[Any, Any, T]) -> T:
     asyncio.get_running_loop().set_default_executor(Threads(WORK, WORK_THREADS))
     return await main
 

@@ -44,8 +44,8 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
         TimeoutError: from `take_turns`.
     """
     reader = _PieceReader(data, read, window)
-    value, end = reader.value(reader.after_space(0), 0)
-    if reader.after_space(end) != len(data):
+    value, end = reader.value(reader.skip_space(0), 0)
+    if reader.skip_space(end) != len(data):
         raise ValueError(f"unexpected text after the value, at byte {end}")
     return value
 
@@ -80,7 +80,7 @@ class _PieceReader:
     def __init__(self, data: bytes, read: Callable[[bytes], Any], window: int) -> None:
         self._data, self._read, self._window = data, read, window
 
-    def after_space(self, at: int) -> int:
+    def skip_space(self, at: int) -> int:
         return _end(_SPACE, self._data, at)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
@@ -118,7 +118,7 @@ class _PieceReader:
                     return made, at + end
             member, at = self._member(at, depth + 1, is_object=is_object)
             add(member)
-            at = self.after_space(at)
+            at = self.skip_space(at)
             sign = self._data[at : at + 1]
             at += 1
             if sign == closing:
@@ -128,17 +128,17 @@ class _PieceReader:
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
         """Return the member at `at`, as a tuple or dict to add to its container, and its end."""
-        at = self.after_space(at)
+        at = self.skip_space(at)
         if not is_object:
             value, end = self.value(at, depth)
             return (value,), end
         if self._data[at : at + 1] != b'"':
             raise ValueError(f"expected a key in double quotes, at byte {at}")
         name, at = self._text(at)
-        at = self.after_space(at)
+        at = self.skip_space(at)
         if self._data[at : at + 1] != b":":
             raise ValueError(f"expected a colon after a key, at byte {at}")
-        value, end = self.value(self.after_space(at + 1), depth)
+        value, end = self.value(self.skip_space(at + 1), depth)
         return {name: value}, end
 
     def _text(self, at: int) -> tuple[str, int]:

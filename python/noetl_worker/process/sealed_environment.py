@@ -78,7 +78,7 @@ def begin(arguments: Sequence[str]) -> None:
         _renew(os.environ)
 
 
-def content_of(environment: Mapping[str, str]) -> bytes:
+def pack_variables(environment: Mapping[str, str]) -> bytes:
     """Return the content of the sealed file: all variables and the end mark."""
     return b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()) + _END
 
@@ -89,7 +89,7 @@ def kept(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _renew(environment: Mapping[str, str]) -> NoReturn:
-    descriptor = _sealed(content_of(environment))
+    descriptor = _sealed(pack_variables(environment))
     block = {**kept(environment), VARIABLE: str(descriptor)}
     try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], block)

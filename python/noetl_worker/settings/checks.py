@@ -9,13 +9,13 @@ from noetl_worker.errors import SettingsError
 from noetl_worker.settings.model import Settings
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 from noetl_worker.settings.sources import Given
-from noetl_worker.settings.tools import family_of
+from noetl_worker.settings.tools import find_family
 
 
 def check_families(given: Mapping[str, Given]) -> None:
     """Check the variables with user-chosen names; the others are parsed with the settings."""
     for variable, found in given.items():
-        if (family := family_of(variable)) is not None:
+        if (family := find_family(variable)) is not None:
             family.line(variable).value(found.text)
 
 

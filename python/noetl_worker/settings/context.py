@@ -38,7 +38,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str,
     Raises:
         SettingsError: there is no such context, or it asks for something that a worker does not do.
     """
-    path = _path_of(name, environment)
+    path = _find_path(name, environment)
     context = _read(path, name)
     refused = [key for key in _NOT_USED if context.get(key)]
     if refused:
@@ -50,7 +50,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str,
     return str(path), {used[key]: _expanded(text) if key in _PATHS else text for key, text in texts.items()}
 
 
-def _path_of(name: str, environment: Mapping[str, str]) -> Path:
+def _find_path(name: str, environment: Mapping[str, str]) -> Path:
     if "/" in name:
         return Path(_expanded(name))
     base = environment.get("XDG_CONFIG_HOME") or _expanded(f"{environment.get('HOME') or '~'}/.config")

@@ -43,7 +43,7 @@ class SettingLine:
         try:
             return self.parse(text)
         except ValueError as error:
-            shown = "***" if self.is_secret else values.without_login(text)
+            shown = "***" if self.is_secret else values.strip_login(text)
             raise SettingsError(self.variable, shown, str(error)) from None
 
 
@@ -57,12 +57,12 @@ def setting(
     source: str = "ours",
     help: str,  # noqa: A002 - the word every CLI uses
 ) -> Any:
-    """Define a field of a settings class; `lines_of` adds the field's name."""
+    """Define a field of a settings class; `setting_lines` adds the field's name."""
     is_secret = parse in (values.secret, values.nats_servers)
     line = SettingLine("", variable, aliases, default, unit, source, help, is_secret, parse)
     return field(default_factory=lambda: line.value(default), metadata={_LINE: line})
 
 
-def lines_of(settings: Any) -> list[SettingLine]:
+def setting_lines(settings: Any) -> list[SettingLine]:
     """Return the setting of each field of a settings class, in the fields' order."""
     return [replace(one.metadata[_LINE], field=one.name) for one in fields(settings) if _LINE in one.metadata]

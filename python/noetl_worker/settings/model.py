@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from urllib.parse import unquote, urlsplit
 
 from noetl_worker.settings import values
-from noetl_worker.settings.line import lines_of, setting
+from noetl_worker.settings.line import setting, setting_lines
 from noetl_worker.settings.nats import NatsSettings
-from noetl_worker.settings.networks import DEFAULT_DENIED, items_of
+from noetl_worker.settings.networks import DEFAULT_DENIED, parse_items
 from noetl_worker.settings.patterns import Patterns, patterns_by_name
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.settings.values import Secret, TlsPaths
@@ -185,7 +185,7 @@ class Settings(ToolSettings, NatsSettings):
     egress_deny: tuple[str, ...] = setting(
         "NOETL_WORKER_EGRESS_DENY",
         DEFAULT_DENIED,
-        items_of,
+        parse_items,
         help="where http, mcp, artifact, rhai, script and token addresses may not lead: addresses, networks, "
         "link-local, metadata, loopback, private; none: anywhere",
     )
@@ -295,7 +295,7 @@ class Settings(ToolSettings, NatsSettings):
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
-    def for_tools(self, own_files: Iterable[str]) -> ToolSettings:
+    def pick_tool_settings(self, own_files: Iterable[str]) -> ToolSettings:
         """Return the settings that tools may see: none of the worker's own logins.
 
         Args:
@@ -316,7 +316,7 @@ class Settings(ToolSettings, NatsSettings):
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
         own = [
             getattr(self, line.field).reveal()
-            for line in lines_of(Settings)
+            for line in setting_lines(Settings)
             if line.is_secret and line.field != "nats_url"
         ]
         return tuple(filter(None, (*own, *logins)))

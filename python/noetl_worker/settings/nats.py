@@ -19,7 +19,7 @@ SYSTEM_POOL: Final = "system"
 and playbooks below `system/` (both planes' source). A worker serves it only if named."""
 
 
-def pool_of(subject: str, base: str) -> str:
+def read_pool(subject: str, base: str) -> str:
     """Return the token after the base subject: <base>.<pool>.<execution>; "" for a subject not below the base."""
     return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
 
@@ -142,7 +142,7 @@ class NatsSettings:
     def pools(self) -> frozenset[str] | None:
         """Return the pools that are served: the filters' literal tokens, else the list; None: all but `system`."""
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
-        named = {pool_of(subject, self.nats_subject) for subject in filters}
+        named = {read_pool(subject, self.nats_subject) for subject in filters}
         if named and not named & {"", "*", ">"}:
             return frozenset(named)
         return frozenset(self.pool_segments) - {NO_POOL} if self.pool_segments else None
@@ -158,10 +158,10 @@ class NatsSettings:
     @property
     def nats_servers(self) -> list[str]:
         """Return server URLs without user-info, safe to log."""
-        return [_without_user_info(server) for server in self.nats_url.reveal().split(",")]
+        return [_strip_user_info(server) for server in self.nats_url.reveal().split(",")]
 
 
-def _without_user_info(url: str) -> str:
+def _strip_user_info(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))

@@ -25,7 +25,7 @@ _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96"
 """IPv6 networks whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
 
 
-def items_of(text: str) -> tuple[str, ...]:
+def parse_items(text: str) -> tuple[str, ...]:
     """Return the checked items of a comma-separated list. Raises ValueError with the allowed forms."""
     items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
     for item in items:

@@ -13,24 +13,24 @@ from pathlib import Path
 from typing import Final
 
 from noetl_worker.settings.checks import check_families, check_together
-from noetl_worker.settings.line import FILE_SUFFIX, lines_of
+from noetl_worker.settings.line import FILE_SUFFIX, setting_lines
 from noetl_worker.settings.model import Settings
 from noetl_worker.settings.sources import Given, given_texts
-from noetl_worker.settings.tools import ToolSettings, family_of
+from noetl_worker.settings.tools import ToolSettings, find_family
 from noetl_worker.settings.values import Secret
 
 __all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_tools", "load_settings", "read_settings"]
 
 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
-SETTINGS: Final = sorted(lines_of(Settings), key=lambda line: line.field in _TOOL_FIELDS)
+SETTINGS: Final = sorted(setting_lines(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """Settings in the order of docs/settings.md: NATS, the worker, the tools."""
 _OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
 
 
 def is_for_tools(variable: str) -> bool:
     """Return True if the variable is a setting of tools."""
-    return variable in _OF_TOOLS or family_of(variable) is not None
+    return variable in _OF_TOOLS or find_family(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def read_settings(
     files = sorted({found.file for found in given.values() if found.file})
     check_families(given)
     listed = {name: variables[name] for name in parsed.get("keychain_env_vars", ()) if name in variables}
-    named = listed | {name: found.text for name, found in given.items() if family_of(name) is not None}
+    named = listed | {name: found.text for name, found in given.items() if find_family(name) is not None}
     settings = Settings(**parsed, files_read=tuple(files), named=named)
     check_together(settings)
     if environment is None and (engine := given.get("NOETL_WORKER_ENGINE")) is not None:

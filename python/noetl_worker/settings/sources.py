@@ -90,14 +90,14 @@ def given_texts(
     explicit = {key: value for key, value in flags.items() if value is not None}
     sources = [
         _Source("flag", explicit),
-        _Source(ENVIRONMENT, _with_port(environment)),
+        _Source(ENVIRONMENT, _add_port(environment)),
         _Source(".env", from_file, str(dotenv.absolute()) if from_file else ""),
     ]
     for source in sources:
         for name, instead in GONE.items():
             if name in source.texts:
                 raise SettingsError(name, source.texts[name], f"it is no setting any more: {instead}, and unset it")
-    all_lines = [*lines, *_of_families(sources)]
+    all_lines = [*lines, *_family_lines(sources)]
     found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:
         name = context.text.strip()
@@ -147,11 +147,11 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
     return next((given for source in sources if (given := source.find(line)) is not None), None)
 
 
-def _of_families(sources: Iterable[_Source]) -> Iterator[SettingLine]:
+def _family_lines(sources: Iterable[_Source]) -> Iterator[SettingLine]:
     """Yield a setting for each variable of a family that a source names."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
-        for variable in dict.fromkeys(filter(None, map(family.variable_of, names))):
+        for variable in dict.fromkeys(filter(None, map(family.match_variable, names))):
             yield family.line(variable)
 
 
@@ -169,7 +169,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return str(error.strerror) if isinstance(error, OSError) else "it is no text"
 
 
-def _with_port(environment: Mapping[str, str]) -> Mapping[str, str]:
+def _add_port(environment: Mapping[str, str]) -> Mapping[str, str]:
     """Use Cloud Run's PORT as the metrics port unless WORKER_METRICS_BIND is set (Rust worker's rule)."""
     if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
         return environment

@@ -140,7 +140,7 @@ class NamedVariables:
     help: str
     is_secret: bool = False
 
-    def variable_of(self, name: str) -> str | None:
+    def match_variable(self, name: str) -> str | None:
         """Return the family's variable that `name` is or names a file for; None for any other name."""
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
@@ -157,5 +157,5 @@ FAMILIES: Final = (
 )
 
 
-def family_of(variable: str) -> NamedVariables | None:
+def find_family(variable: str) -> NamedVariables | None:
     return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

@@ -126,7 +126,7 @@ def boolean(text: str) -> bool:
     return choice("true", "false")(text) == "true"
 
 
-def without_login(address: str) -> str:
+def strip_login(address: str) -> str:
     """Return the address without its login. Everything up to the last `@` may be an unencoded password."""
     *schemes, rest = address.split("://", 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]

@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 import structlog
 
 from noetl_worker.errors import WorkerBroken
-from noetl_worker.observability.tracing import end_of_traces, provider_of
+from noetl_worker.observability.tracing import flush_traces, make_provider
 from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.process import event_loop, handed_down
 from noetl_worker.process.handed_down import end_with_parent
@@ -134,13 +134,13 @@ def _probe_address(settings: Settings) -> str | None:
 
 async def _supervise(settings: Settings, variables: Mapping[str, str]) -> int:
     from noetl_worker.observability.probe_server import ProbeServer
-    from noetl_worker.worker.supervisor.probes import pages_of_all
+    from noetl_worker.worker.supervisor.probes import make_common_pages
     from noetl_worker.worker.supervisor.supervisor import Supervisor
 
     supervisor = Supervisor(settings, variables)
     supervisor.handle_signals()
     _calm_the_collector()
-    server = ProbeServer(pages_of_all(supervisor), debug_token=settings.debug_token.reveal())
+    server = ProbeServer(make_common_pages(supervisor), debug_token=settings.debug_token.reveal())
     if settings.metrics_bind:
         await server.open(settings.metrics_bind)
     with announced(outbox_directory(settings.outbox_dir), _probe_address(settings)):
@@ -158,7 +158,7 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
     identity, traces = Identity(settings), None
     if is_one_of_several:  # several workers log to one place
         add_to_each_line(worker=identity.unique)
-    provider = provider_of(os.environ, worker_id=identity.unique)
+    provider = make_provider(os.environ, worker_id=identity.unique)
     if provider is not None:
         from noetl_worker.pipeline.command.trace import DeliveryTraces
 
@@ -172,5 +172,5 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
     except WorkerBroken as error:
         code = log_failure(error)
     if provider is not None:
-        end_of_traces(provider)
+        flush_traces(provider)
     _leave(code)

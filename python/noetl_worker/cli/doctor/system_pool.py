@@ -11,7 +11,7 @@ from noetl_worker.errors import JetStreamError, NotificationError
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import config_filters
 from noetl_worker.remote.jetstream.message_search import StoredMessage, last_message
-from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
+from noetl_worker.settings.nats import SYSTEM_POOL, read_pool
 from noetl_worker.settings.settings import Settings
 
 _DRIVE: Final = "__orchestrate__"
@@ -49,7 +49,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
 def is_for_it_alone(consumer: Mapping[str, Any], base: str) -> bool:
     """Return True if a durable gets commands of the `system` pool and of no other."""
     filters = config_filters(consumer.get("config") or {})
-    return {pool_of(subject, base) for subject in filters} == {SYSTEM_POOL}
+    return {read_pool(subject, base) for subject in filters} == {SYSTEM_POOL}
 
 
 def _step(message: StoredMessage) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.command import Command
-from noetl_worker.models.spellings import inputs_of
+from noetl_worker.models.spellings import input_names
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
 from noetl_worker.remote.plane.dialects import RULES
@@ -94,7 +94,7 @@ class Inputs:
 
     @property
     def _inputs(self) -> tuple[str, ...]:
-        return inputs_of(self.fields_of(self.command.kind))
+        return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
         """Return the inputs left in the config: the objects under `spec`, and texts at the top that should give an

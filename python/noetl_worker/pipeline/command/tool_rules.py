@@ -66,7 +66,7 @@ def make_registry(settings: Settings) -> Registry:
 
 def make_tool_settings(settings: Settings) -> ToolSettings:
     """Return the settings that tools may see, with the directory of packages."""
-    return replace(settings.for_tools(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
+    return replace(settings.pick_tool_settings(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
 
 
 def _packages_directory(settings: Settings) -> Path:

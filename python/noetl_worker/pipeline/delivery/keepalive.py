@@ -24,7 +24,7 @@ from noetl_worker.models.stopping import KEEPALIVE_S
 from noetl_worker.observability import metrics
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probe_server import ProbeServer
-from noetl_worker.observability.probes import Health, pages_of
+from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.delivery import IN_PROGRESS
@@ -200,7 +200,7 @@ class Keepalive:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         if self._is_stopping:  # `stop` was called before the event existed
             self._stop.set()
-        server = ProbeServer(pages_of(self._health), debug_token=self._settings.debug_token.reveal())
+        server = ProbeServer(make_pages(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:
             await server.open(self._settings.metrics_bind)
         self._serving.set_result(None)
@@ -227,7 +227,7 @@ class Keepalive:
         beats = asyncio.create_task(self.in_progress.extend_until(stop, connection, self._settings))
         tasks = {beats, registry}
         if self._settings.fleet == "nats":
-            state = pages_of(self._health)["/debug/inflight"]
+            state = make_pages(self._health)["/debug/inflight"]
             tasks.add(asyncio.create_task(answer_until_cancelled(connection, self._settings, state)))
         self._up.set_result(None)
         try:

@@ -14,7 +14,7 @@ import structlog
 
 from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import Warned
-from noetl_worker.settings.nats import SYSTEM_POOL, pool_of
+from noetl_worker.settings.nats import SYSTEM_POOL, read_pool
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets.redaction import excerpt
 
@@ -53,7 +53,7 @@ class Pools:
             named: the notification's `execution_pool`, which only the Rust plane sends.
             subject: the message's subject, with the pool before the execution's id; a bare subject names no pool.
         """
-        pool, own = named or pool_of(subject, self._settings.nats_subject), self._own
+        pool, own = named or read_pool(subject, self._settings.nats_subject), self._own
         if not pool or (pool != SYSTEM_POOL if own is None else pool in own):
             return None
         if pool == SYSTEM_POOL and self._settings.brings(subject):

@@ -50,7 +50,7 @@ def redact_text(text: str, known: SecretTexts = _NONE) -> str:
     """
     import noetl_worker.engine.chosen as engine  # late: a bridge's own log lines do without it
 
-    return engine.redact_text(text, known.anywhere, known.in_messages)
+    return engine.redact_text(text, known.anywhere, known.message_texts)
 
 
 def redact_value(value: JsonValue, known: SecretTexts = _NONE) -> JsonValue:
@@ -64,7 +64,7 @@ def redact_value(value: JsonValue, known: SecretTexts = _NONE) -> JsonValue:
 def redact_fields(fields: Mapping[str, Any], known: SecretTexts = _NONE) -> dict[str, JsonValue]:
     """Redact the fields of a log line, as plain JSON: texts as `redact_text` does, all else as `redact_value` does."""
     plain = json_text.plain(dict(fields))
-    secrets = _secrets(known.anywhere, known.in_messages, plain)
+    secrets = _secrets(known.anywhere, known.message_texts, plain)
     redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
     return redacted
 
@@ -89,13 +89,13 @@ def first_chars(text: str, most: int) -> str:
 
 def drop_half_at_end(data: bytes) -> bytes:
     """Return bytes that were cut at their end, without a piece of a known secret that the cut left there."""
-    size = _half_at_end(data, _encoded(known_here().in_data))
+    size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
     """Return bytes that were cut at their start, without a piece of a known secret that the cut left there."""
-    size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().in_data)))
+    size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 
 

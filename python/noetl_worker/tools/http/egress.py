@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.settings.networks import DEFAULT_DENIED, OWN_PORTS, Networks, items_of
+from noetl_worker.settings.networks import DEFAULT_DENIED, OWN_PORTS, Networks, parse_items
 
 if TYPE_CHECKING:
     import httpx
 
 _LOOPBACK: Final = Networks.parse(("loopback",))
-_denied = Networks.parse(items_of(DEFAULT_DENIED))
+_denied = Networks.parse(parse_items(DEFAULT_DENIED))
 
 
 class EgressDenied(ConfigurationError):

@@ -35,7 +35,7 @@ class _Said:
         self.life, self.text = life, text
 
 
-def pages_of_all(supervisor: Supervisor) -> dict[str, Page]:
+def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
     said = {worker.number: _Said() for worker in supervisor.workers}
     scrapes = asyncio.Lock()
     """Lock for one scrape at a time, so that later scrapes never show lower counts."""

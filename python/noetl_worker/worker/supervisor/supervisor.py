@@ -254,7 +254,7 @@ async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):
-            await loop.sock_sendall(channel, sealed_environment.content_of(variables))
+            await loop.sock_sendall(channel, sealed_environment.pack_variables(variables))
 
 
 def _probe_socket() -> socket.socket:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ResourceShortage, TemplateError, ToolError
 from noetl_worker.models import backoff
-from noetl_worker.models.spellings import INPUTS, SEQUENCES, inputs_of
+from noetl_worker.models.spellings import INPUTS, SEQUENCES, input_names
 from noetl_worker.models.tool_result import RaisedFailure, ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.templates import template
@@ -426,7 +426,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
     if task.args is None:
         return task.config, [("input", task.input)] if task.input else []
     given = {"args": task.args, "input": task.input}
-    inputs = inputs_of(context.worker.fields_of(task.kind))
+    inputs = input_names(context.worker.fields_of(task.kind))
     if "args" in inputs and not has_template(task.args):
         _object(task.label, "args", given)
     own = task.config if "args" in inputs else {**task.config, "args": task.args}

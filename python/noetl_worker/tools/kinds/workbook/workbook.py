@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError, ControlPlaneError
-from noetl_worker.models.spellings import inputs_of
+from noetl_worker.models.spellings import input_names
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
@@ -57,7 +57,7 @@ class WorkbookTool:
     async def run(self, config: WorkbookConfig, context: ToolContext) -> ToolResult:
         entry = _named(await _playbook(context), config.entry)
         kind, tool = _entry_tool(config.entry, entry)
-        inputs = inputs_of(context.worker.fields_of(kind))
+        inputs = input_names(context.worker.fields_of(kind))
         own = {key: value for at in (entry, tool) for name in inputs for key, value in fields_of(at.get(name)).items()}
         local = {**{name: context.values.render(value) for name, value in own.items()}, **config.input}
 

@@ -20,7 +20,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, key_of, size_of
 from noetl_worker.tools.kinds.python.packages.uv import Uv
-from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages, without_login
+from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages, strip_login
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.live_output import say, watched
@@ -168,7 +168,7 @@ def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
         text = f"the step needs {names}, and {MODE} is off: set it to 'wheels', or install them and give 'venv_path'"
         raise ConfigurationError(text, field="deps.packages", tool="python")
     if settings.python_packages == "wheels" and wanted.links:
-        link = without_login(wanted.links[0])
+        link = strip_login(wanted.links[0])
         text = f"{link!r} has an address of its own, which {MODE}=wheels does not allow; 'any' does"
         raise ConfigurationError(text, field="deps.packages", tool="python")
     if not settings.packages_dir:

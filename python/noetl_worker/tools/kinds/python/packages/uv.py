@@ -13,7 +13,7 @@ from typing import Final
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.tools.fields import excerpt
-from noetl_worker.tools.kinds.python.packages.wanted import without_login
+from noetl_worker.tools.kinds.python.packages.wanted import strip_login
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.live_output import watched
 
@@ -97,7 +97,7 @@ class Uv:
         if run.exit_code < 0:
             text = f"uv {process.exit_text(run.exit_code)}; the packages were not {done}"
             raise ToolError(text, kind="process", retryable=True)
-        said = excerpt(_CAUSE.sub(": ", without_login(run.stderr.strip())).removeprefix("error: "), _LONGEST)
+        said = excerpt(_CAUSE.sub(": ", strip_login(run.stderr.strip())).removeprefix("error: "), _LONGEST)
         if _OUT_OF_REACH.search(said):
             raise ToolError(f"the index of packages cannot be reached: {said}", kind="connection", retryable=True)
         raise ConfigurationError(f"the packages cannot be {done}: {said}", field="deps.packages", tool="python")

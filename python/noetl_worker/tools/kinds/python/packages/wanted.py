@@ -23,7 +23,7 @@ _LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
 _VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
 
 
-def without_login(text: str) -> str:
+def strip_login(text: str) -> str:
     """Return a text for people, without the logins of addresses in it."""
     return _LOGIN.sub(r"\1***@", text)
 
@@ -40,7 +40,7 @@ class WantedPackages:
     @property
     def shown(self) -> tuple[str, ...]:
         """The requirements, for logs and errors."""
-        return tuple(map(without_login, self.requirements))
+        return tuple(map(strip_login, self.requirements))
 
     def is_for(self, version: str) -> bool:
         """Return True if an interpreter of this version will do."""
@@ -125,7 +125,7 @@ def _specifier(given: Any, field: str) -> str:
 
 
 def _quoted(given: Any) -> str:
-    return repr(without_login(given) if isinstance(given, str) else given)
+    return repr(strip_login(given) if isinstance(given, str) else given)
 
 
 def _wrong(text: str, field: str) -> ConfigurationError:
