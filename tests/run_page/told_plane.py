@@ -65,7 +65,7 @@ class ToldPlane:
     async def execution_detail(self, execution_id: int) -> Mapping[str, Any]:
         return self.detail
 
-    async def events_page(self, execution_id: int, *, page: int, page_size: int) -> Mapping[str, Any]:
+    async def list_events(self, execution_id: int, *, page: int, page_size: int) -> Mapping[str, Any]:
         return self.pages[page]
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, Any]:

@@ -100,8 +100,8 @@ def test_each_server_that_is_not_named_is_logged_once_with_the_line_to_add_and_c
     before = metrics.SERVERS_NOT_NAMED.own.value
     with capture_logs() as logs:
         for _ in range(3):
-            assert servers.url_to_ask("http://third.test/api") == URL
-        assert servers.url_to_ask("http://user:pa55@fourth.test") == URL
+            assert servers.choose_url("http://third.test/api") == URL
+        assert servers.choose_url("http://user:pa55@fourth.test") == URL
     assert metrics.SERVERS_NOT_NAMED.own.value == before + 4
     third, fourth = logs
     assert (third["server_url"], third["claimed_at"]) == ("http://third.test", URL)
@@ -114,7 +114,7 @@ def test_each_server_that_is_not_named_is_logged_once_with_the_line_to_add_and_c
 def test_name_that_is_no_url_is_logged_on_one_line_and_proposed_nowhere(url: str) -> None:
     """A server name with a log line of its own."""
     with capture_logs() as logs:
-        Servers(settings()).url_to_ask(url)
+        Servers(settings()).choose_url(url)
     [line] = logs
     assert "\n" not in str(line["server_url"]) + line["advice"]
     assert url not in line["advice"]
@@ -126,7 +126,7 @@ def test_flood_of_made_up_servers_does_not_fill_the_log() -> None:
     servers = Servers(settings())
     with capture_logs() as logs:
         for number in range(10 * MAX_SERVERS):
-            servers.url_to_ask(f"http://{number}.test")
+            servers.choose_url(f"http://{number}.test")
     assert len(logs) == MAX_SERVERS + 1
     assert "noetl_worker_servers_not_named_total" in logs[-1]["advice"]
 

@@ -131,4 +131,4 @@ async def test_worker_at_rest_sees_an_outage_behind_a_proxy_too(said: Any, outag
         return False
 
     await PlaneWatch(client, has_bridge).look()
-    assert client.servers.state(client.servers.configured).gate.outages == outages
+    assert client.servers.server_at(client.servers.configured).gate.outages == outages

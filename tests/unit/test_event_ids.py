@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from noetl_worker.remote.plane.rust.event_ids import EventIds, hash_node
+from noetl_worker.remote.plane.rust.event_ids import EventIds, node_number
 
 OF_A_PLANE = 384897026912813056
 
@@ -33,5 +33,5 @@ def test_two_of_one_node_number_seldom_make_the_same_id() -> None:
 
 
 def test_node_of_a_worker_id_is_stable_and_fits_ten_bits() -> None:
-    assert hash_node("") == 0xCBF29CE484222325 & 1023
-    assert hash_node("a") == 0xAF63DC4C8601EC8C & 1023
+    assert node_number("") == 0xCBF29CE484222325 & 1023
+    assert node_number("a") == 0xAF63DC4C8601EC8C & 1023

@@ -247,7 +247,7 @@ def test_plane_in_trouble_does_not_hold_up_the_others() -> None:
     at, _ = plane_with(lambda *_: answer(503, {}))
     for _ in range(5):
         at.gate.refused(time.monotonic())
-    other = at.client.servers.state("http://other.test").gate
+    other = at.client.servers.server_at("http://other.test").gate
     assert at.client.servers.open_share() == 1.0
     other.refused(time.monotonic())
     assert at.client.servers.open_share() < 1.0

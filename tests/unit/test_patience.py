@@ -9,7 +9,7 @@ import pytest
 import virtual_time
 from noetl_worker.errors import ServerRefused
 from noetl_worker.remote.plane.client import refusal
-from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.remote.plane.patience import retry_while_passing
 from noetl_worker.remote.transport.transport import Response
 
 anyio_backend = virtual_time.anyio_backend
@@ -25,7 +25,7 @@ async def answered(statuses: list[int], *, is_page: bool = False) -> str:
             raise ServerRefused("refused", status=left.pop(0), body="", is_page=is_page)
         return "done"
 
-    return await until_it_passes("a call", call)
+    return await retry_while_passing("a call", call)
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,10 @@ async def test_slots_in_use_and_what_waits_outside_of_them(parts: Parts) -> None
 
 
 async def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(parts: Parts) -> None:
-    stranger = parts.servers.state("http://miller:1")
+    stranger = parts.servers.server_at("http://miller:1")
     parts.readings.take()
     assert metrics.GATE_LIMIT.labels("http://a:1", "commands").value == parts.servers.full
-    gate = parts.servers.state(parts.servers.configured).gate
+    gate = parts.servers.server_at(parts.servers.configured).gate
     for attempt in range(DOWN_AFTER):
         gate.refused(1e9 + attempt)
         stranger.gate.refused(1e9 + attempt)

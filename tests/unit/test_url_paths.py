@@ -40,7 +40,7 @@ CALLS: list[Callable[[Plane, Any], Any]] = [
     lambda at, text: at.is_cancelled(text),
     lambda at, text: at.execution_status(text),
     lambda at, text: at.execution_detail(text),
-    lambda at, text: at.events_page(text, event_type="batch.accepted", page_size=9),
+    lambda at, text: at.list_events(text, event_type="batch.accepted", page_size=9),
     lambda at, text: at.get_var(1, text),
     lambda at, text: at.set_vars(text, {}),
     lambda at, text: at.store_result(text, "name", b"1", source_step="s"),

@@ -39,6 +39,16 @@ def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
     return fields_of(fields_of(event.get("result")).get("context"))
 
 
+def read_events(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the events of an execution or of a page of them."""
+    return [event for event in answer.get("events") or () if isinstance(event, dict)]
+
+
+def has_next_page(answer: Mapping[str, Any]) -> bool:
+    """Return whether a plane has more than this page of events."""
+    return fields_of(answer.get("pagination")).get("has_next") is True
+
+
 def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
     """Return a JSON value with `change` applied to each text, number, bool and null in it, at any depth."""
     if isinstance(value, dict):

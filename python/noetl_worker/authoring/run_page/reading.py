@@ -143,7 +143,7 @@ async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]
     page = 0
     while fields_of(detail.get("pagination")).get("has_next"):
         page += 1
-        detail = await plane.events_page(execution_id, page=page, page_size=_PAGE)
+        detail = await plane.list_events(execution_id, page=page, page_size=_PAGE)
         found.update((number_of(event.get("event_id")), event) for event in _events(detail))
     return [found[event_id] for event_id in sorted(found)]
 

@@ -36,7 +36,7 @@ def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
         if not entries:
             continue
         rendered += 1
-        seen = names.template_variables(dict(command.names), {}) if command.names and rendered <= MOST_RENDERED else {}
+        seen = names.make_template_names(dict(command.names), {}) if command.names and rendered <= MOST_RENDERED else {}
         command.tasks = _tasks(command, entries, seen)
         if command.state is CommandState.DONE:
             command.passed = command.passed or passed_failure(command.notes.get("tasks"))

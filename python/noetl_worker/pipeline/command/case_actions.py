@@ -19,7 +19,7 @@ from noetl_worker.observability import metrics
 from noetl_worker.observability.step_log import StepLog, Warned
 from noetl_worker.pipeline.command import cases
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
 from noetl_worker.text import json_text
 from noetl_worker.text.null_characters import NullCharacters, has_null
 from noetl_worker.text.secrets import redaction
@@ -73,7 +73,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
         refusal = NullCharacters.find(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
     try:
-        await until_it_passes(
+        await retry_while_passing(
             f"set_var {action.name}",
             lambda: plane.set_vars(command.execution_id, kept, command.step),
             max_tries=COMMAND_TRIES,

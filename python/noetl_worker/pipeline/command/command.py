@@ -22,7 +22,7 @@ from noetl_worker.pipeline.command.referred_results import fill_referred_results
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import Names
-from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
 from noetl_worker.remote.plane.rules import DialectRules
 from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import check_given, mark_stored
@@ -113,7 +113,7 @@ async def hydrate(
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
-    named = partial(names.template_variables, variables, of_step)
+    named = partial(names.make_template_names, variables, of_step)
     if names.has_packed(variables):  # the plane may have copied packed results into the config too
         config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
         variables = await finished_off_loop(named)
@@ -137,7 +137,7 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
             ref: str = value["ref"]
             ask = partial(plane.stored_result, ref, value)
             try:
-                value, packed = await until_it_passes(name, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
+                value, packed = await retry_while_passing(name, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
             except AnswerTooLarge as error:
                 text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
                 raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error

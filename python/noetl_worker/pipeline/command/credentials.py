@@ -24,7 +24,7 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, texts_in
 from noetl_worker.remote.plane.client import Plane, if_there
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, until_it_passes
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, retry_while_passing
 from noetl_worker.settings.patterns import matches
 from noetl_worker.text.secrets.credential_cache import Fetched, Key
 from noetl_worker.text.secrets.known import MOST_OF_A_COMMAND, KnownSecrets
@@ -247,7 +247,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
             ) from error
 
     try:
-        return await until_it_passes(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
+        return await retry_while_passing(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except ControlPlaneError as error:
         raise CredentialError(
             f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"

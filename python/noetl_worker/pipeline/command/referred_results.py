@@ -19,7 +19,7 @@ from noetl_worker.models.fit import LESS_ADVICE, MAX_RESULT_BYTES
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import STEPS, Referred
-from noetl_worker.remote.plane.patience import COMMAND_TRIES, until_it_passes
+from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
 from noetl_worker.text.templates.paths import Path, find_codes, names_in, paths_in
 from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
@@ -196,7 +196,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
     what = f"the result of step {earlier.name!r}"
     try:
         ask = partial(plane.stored_result, earlier.ref, earlier.reference)
-        found, packed = await until_it_passes(what, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
+        found, packed = await retry_while_passing(what, ask, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except AnswerTooLarge as error:
         raise ToolError(
             f"{what} ({earlier.size} bytes) is too large: {error}: {LESS_ADVICE}", kind="resource"

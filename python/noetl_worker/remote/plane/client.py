@@ -23,7 +23,7 @@ from noetl_worker.errors import (
     ServerRefused,
     TransportError,
 )
-from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, fields_of
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, context_of, has_next_page, read_events
 from noetl_worker.observability import metrics
 from noetl_worker.observability.series import Times
 from noetl_worker.process.threads import finished_off_loop, off_loop
@@ -103,7 +103,7 @@ class ControlPlaneClient:
             AuthRefused: the plane refuses the credentials, or did a moment ago.
             ControlPlaneError: the plane is unreachable or unknown.
         """
-        url = self.servers.url_to_ask(server_url)
+        url = self.servers.choose_url(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
             raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
         if url not in self._planes:
@@ -121,7 +121,7 @@ class ControlPlaneClient:
         if self._settings.control_plane != "auto":
             return Dialect(self._settings.control_plane)
         try:
-            found = await self.health(url, gate=self.servers.state(url).gate)
+            found = await self.health(url, gate=self.servers.server_at(url).gate)
         except AuthRefused:
             self.auth_refused(url)
             raise
@@ -179,7 +179,7 @@ class ControlPlaneClient:
         packed = body if type(body) is bytes else _packed(body)
         if timeout_s is None and on_sent is None:
             is_large = packed is not None and (type(packed) is tuple or len(packed) > _STREAMED_BYTES)
-            timeout_s = self.timeout_s + (_on_its_way_s(packed) if is_large else 0.0)
+            timeout_s = self.timeout_s + (_transfer_s(packed) if is_large else 0.0)
         if gate is None:
             return await self.transport.send(method, url, all_headers, packed, timeout_s)
         if not (gate.try_enter() or await gate.enter(patience_s)):
@@ -234,7 +234,7 @@ class Plane:
         self.url = url
         self.dialect, self.rules = dialect, RULES[dialect]
         self._headers = client.headers_for(f"{url}/")
-        self.server = server = client.servers.state(url)
+        self.server = server = client.servers.server_at(url)
         self.gate, self.store_gate, self.retry_pace = server.gate, server.store_gate, server.retry_pace
 
     # ── commands and events: the answer is read by claim.py and events.py ──
@@ -286,21 +286,19 @@ class Plane:
         """Return an execution with its events: all on the Rust plane, the newest page on the Python one."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
-    async def events_page(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
+    async def list_events(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
         """Return a page of events, newest first, for `event_type`, `page`, `page_size`. Python plane only."""
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     async def count_claims(self, execution_id: int, command_id: CommandId, most: int) -> int:
         """Return how often a command was claimed, up to `most`, from the newest claims of its execution. Python plane
         only."""
-        count, page = 0, 0
-        while count < most and page < _CLAIM_PAGES:
-            page += 1
-            wanted: dict[str, str | int] = {"event_type": "command.claimed", "page": page, "page_size": _CLAIM_PAGE}
-            answer = await self.events_page(execution_id, **wanted)
-            events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
-            count += sum(str(context_of(event).get("command_id")) == str(command_id) for event in events)
-            if fields_of(answer.get("pagination")).get("has_next") is not True:
+        count = 0
+        query: dict[str, str | int] = {"event_type": "command.claimed", "page_size": _CLAIM_PAGE}
+        for page in range(1, _CLAIM_PAGES + 1):
+            answer = await self.list_events(execution_id, **query, page=page)
+            count += sum(str(context_of(event).get("command_id")) == str(command_id) for event in read_events(answer))
+            if count >= most or not has_next_page(answer):
                 break
         return min(count, most)
 
@@ -334,7 +332,7 @@ class Plane:
         fields = {"name": stored_name(name), "source_step": source_step, **self.rules.store_fields}
         head = json_text.dumps(fields)[:-1] + b',"data":'
         body = (head, data, b"}") if len(data) > _STREAMED_BYTES else b"".join((head, data, b"}"))
-        path, extra_s = url_path(execution_id), max(self.rules.storing_s(len(data)), _on_its_way_s(body))
+        path, extra_s = url_path(execution_id), max(self.rules.storing_s(len(data)), _transfer_s(body))
         if not self.rules.is_stored_alone(data):
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=patience_s)
         async with self.server.alone.place(patience_s) as left_s:
@@ -445,7 +443,7 @@ def _packed(body: JsonValue) -> Body | None:
     return None if body is None else body if isinstance(body, (bytes, tuple)) else json_text.dumps(body)
 
 
-def _on_its_way_s(packed: Body | None) -> float:
+def _transfer_s(packed: Body | None) -> float:
     """Return extra time for a large request (events with a result): a small one's deadline is too short for it."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else body_size(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0

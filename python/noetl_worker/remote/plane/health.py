@@ -33,7 +33,7 @@ class PlaneHealth:
         """True if the plane needs a bridge."""
         return self.nats == _REMOVED
 
-    def without_bridge(self, url: str) -> PlaneWithoutNats:
+    def missing_bridge(self, url: str) -> PlaneWithoutNats:
         """Return the error for a plane that needs a bridge and has none."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "

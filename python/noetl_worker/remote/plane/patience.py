@@ -53,7 +53,7 @@ def is_passing(error: ControlPlaneError) -> bool:
     return error.is_retryable or (isinstance(error, ServerRefused) and MEANING[error.status] in PASSES)
 
 
-async def until_it_passes(
+async def retry_while_passing(
     what: str,
     call: Callable[[], Awaitable[T]],
     *,

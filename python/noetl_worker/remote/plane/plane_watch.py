@@ -70,7 +70,7 @@ class PlaneWatch:
             log.debug("plane_bridge_unknown", error=str(error))
         except ControlPlaneError as error:
             if not _is_there(error):  # the plane may have been restarted, and have lost batches
-                self._client.servers.state(self._client.servers.configured).gate.outages += 1
+                self._client.servers.server_at(self._client.servers.configured).gate.outages += 1
             log.debug("plane_health_unknown", error=str(error))
         else:
             self.trouble = None
@@ -80,7 +80,7 @@ class PlaneWatch:
         url = self._client.servers.configured
         health = await self._client.health(url, timeout_s=_TIMEOUT_S)
         if health.has_no_nats and not await self._has_bridge():
-            raise health.without_bridge(url)
+            raise health.missing_bridge(url)
 
 
 class HeartbeatWatch:

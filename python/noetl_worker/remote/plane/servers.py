@@ -60,7 +60,7 @@ class Servers:
         self._asked: dict[str, str] = {}
         """Trusted URLs by their spelling in notifications."""
 
-    def url_to_ask(self, named: str) -> str:
+    def choose_url(self, named: str) -> str:
         """Return the URL to contact for a notification that names this server ("" if it names none).
 
         An unknown name leads to the configured plane: the name may be another one of its own, and it knows no forged
@@ -81,7 +81,7 @@ class Servers:
         """Return whether a request to this URL carries the bearer token: only servers of the settings get it."""
         return any(url.startswith(f"{server}/") for server in self._trusted)
 
-    def state(self, url: str) -> PlaneServer:
+    def server_at(self, url: str) -> PlaneServer:
         if url not in self._known:
             self._known[url] = PlaneServer(Gate(self.full), Gate(self.full), RetryPace(), Gate(1))
         return self._known[url]

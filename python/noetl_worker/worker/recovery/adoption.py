@@ -25,7 +25,7 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
-from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.remote.plane.patience import retry_while_passing
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
@@ -103,7 +103,7 @@ class Adoption:
 
     async def _report(self, event_set: EventSet) -> None:
         try:
-            url = self._client.servers.url_to_ask(event_set.server_url)  # its writer may have trusted other servers
+            url = self._client.servers.choose_url(event_set.server_url)  # its writer may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
             ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
@@ -151,7 +151,7 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     if event_set.rescues is None:
         return
     try:
-        state = await until_it_passes(
+        state = await retry_while_passing(
             "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.log_ids
         )
     except ControlPlaneError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from noetl_worker.models.wire import context_of
+from noetl_worker.models.wire import context_of, has_next_page, read_events
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
 
@@ -36,7 +36,7 @@ class BatchEvents:
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
-    async def batch_of(self, end: EventSet) -> str | None:
+    async def find_batch(self, end: EventSet) -> str | None:
         """Return the batch with this claim's terminal events, or None if it is missing or too old for the answer."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
@@ -47,12 +47,11 @@ class BatchEvents:
                 return str(holders[0].get("request_id")) if holders else None
         return None
 
-    async def _newest(self, event_type: str) -> tuple[list[Mapping[str, Any]], bool]:
+    async def _newest(self, event_type: str) -> tuple[list[dict[str, Any]], bool]:
         """Return the events of a type, newest first, and whether there are more."""
         answer = self._known.get(event_type)
         if answer is None:
-            answer = self._known[event_type] = await self._plane.events_page(
+            answer = self._known[event_type] = await self._plane.list_events(
                 self._execution_id, event_type=event_type, page_size=_PAGE
             )
-        events = [event for event in answer.get("events") or () if isinstance(event, Mapping)]
-        return events, (answer.get("pagination") or {}).get("has_next") is True
+        return read_events(answer), has_next_page(answer)

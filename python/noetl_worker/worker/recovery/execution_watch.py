@@ -15,12 +15,12 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import ControlPlaneError
-from noetl_worker.models.wire import context_of
+from noetl_worker.models.wire import context_of, read_events
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.process import event_loop
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.patience import is_passing, until_it_passes
+from noetl_worker.remote.plane.patience import is_passing, retry_while_passing
 from noetl_worker.remote.plane.rules import ENDS
 
 STANDING_STILL_S: Final = 60.0
@@ -63,7 +63,7 @@ class ExecutionWatch:
             else:
                 if execution.get("status") != "RUNNING":
                     return
-                events = _events(execution)
+                events = read_events(execution)
                 is_idle = not _open_commands(execution_id, events)
                 if is_idle and len(events) == events_before:
                     metrics.EXECUTIONS_STANDING_STILL.inc()
@@ -78,7 +78,7 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
     so."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
-        execution = await until_it_passes("the events of an execution", ask, ids=end.log_ids)
+        execution = await retry_while_passing("the events of an execution", ask, ids=end.log_ids)
     except ControlPlaneError as error:
         log.warning(
             "execution_check_failed",
@@ -87,7 +87,7 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
             advice="the control plane did not show the execution; its command is over, so this outcome is dropped",
         )
         return False
-    ours = {event.get("event_type"): event for event in _events(execution) if event.get("event_id") == end.own_id}
+    ours = {event.get("event_type"): event for event in read_events(execution) if event.get("event_id") == end.own_id}
     return str(context_of(ours.get(end.part.last, {})).get("command_id")) == str(end.command_id)
 
 
@@ -97,11 +97,7 @@ _ADVICE: Final = (
 )
 
 
-def _events(execution: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [event for event in execution.get("events") or () if isinstance(event, Mapping)]
-
-
-def _open_commands(execution_id: int, events: list[Mapping[str, Any]]) -> set[str]:
+def _open_commands(execution_id: int, events: list[dict[str, Any]]) -> set[str]:
     """Return the commands that were issued and have not ended."""
     issued, ended = set(), set()
     for event in events:

@@ -12,7 +12,7 @@ from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.patience import until_it_passes
+from noetl_worker.remote.plane.patience import retry_while_passing
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
@@ -54,7 +54,7 @@ class PythonOutcomes:
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         events = BatchEvents(plane, end.execution_id)
-        batch = await _said("the batch of an outcome", partial(events.batch_of, end), end)
+        batch = await _said("the batch of an outcome", partial(events.find_batch, end), end)
         if batch is None:
             return False
         log.info("outcome_already_stored", **end.log_ids(), batch=batch)
@@ -73,7 +73,7 @@ class PythonOutcomes:
 async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: EventSet) -> T | None:
     """Return the plane's answer, or None if it gives none."""
     try:
-        return await until_it_passes(what, ask, ids=end.log_ids)
+        return await retry_while_passing(what, ask, ids=end.log_ids)
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **end.log_ids(), error=str(error))
         return None

@@ -47,7 +47,7 @@ def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
         """
         answers = await _asked(supervisor, "/livez")
         failing = {
-            str(worker.number): _text_of(answer) if answer is not None else "the worker runs, and no longer answers"
+            str(worker.number): _reason(answer) if answer is not None else "the worker runs, and no longer answers"
             for worker, answer in answers
             if (not _is_ok(answer) if answer is not None else _hangs(worker) and not supervisor.is_stopping)
         }
@@ -56,7 +56,7 @@ def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
 
     async def readyz() -> tuple[int, Mapping[str, Any]]:
         answers = await _asked(supervisor, "/readyz")
-        waiting = {str(worker.number): _text_of(answer) for worker, answer in answers if not _is_ok(answer)}
+        waiting = {str(worker.number): _reason(answer) for worker, answer in answers if not _is_ok(answer)}
         return 503 if waiting else 200, {"ready": not waiting, "processes": waiting}
 
     async def metrics() -> tuple[int, bytes]:
@@ -114,7 +114,7 @@ def _is_ok(answer: httpx.Response | None) -> bool:
     return answer is not None and answer.status_code == 200
 
 
-def _text_of(answer: httpx.Response | None) -> str:
+def _reason(answer: httpx.Response | None) -> str:
     return str(answer.json().get("reason")) if answer is not None else "the worker does not run, or does not answer"
 
 

@@ -18,7 +18,7 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
-    def template_variables(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
         names = variables
         for name in variables:
@@ -27,7 +27,7 @@ class PythonNames:
                 names = dict(variables) if names is variables else names
                 whole = unpacked(value) if PACKED in value else None  # the plane has resolved the reference
                 if whole is None:
-                    names[name] = _with_full_result(value)
+                    names[name] = _complete_result(value)
                 else:
                     _put(names, name, _resolved(json_text.loads(whole), value))
         if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
@@ -82,7 +82,7 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
     return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
 
 
-def _with_full_result(value: JsonValue) -> JsonValue:
+def _complete_result(value: JsonValue) -> JsonValue:
     """Complete an earlier step's result, which the plane hands to a list-valued tool as scalars and `context`.
 
     A missing name is looked up in `context`, and `data` is the result's own or the step itself, as a single tool of

@@ -20,7 +20,7 @@ _SEQUENCE_BITS: Final = 12
 _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
 
 
-def hash_node(worker_id: str) -> int:
+def node_number(worker_id: str) -> int:
     """Return the node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
     digest = 0xCBF29CE484222325
     for byte in worker_id.encode():
@@ -45,4 +45,4 @@ class EventIds:
 
 def make_event_ids(settings: Settings, worker_id: str) -> EventIds:
     node = settings.snowflake_node_id
-    return EventIds(hash_node(worker_id) if node is None else node)
+    return EventIds(node_number(worker_id) if node is None else node)

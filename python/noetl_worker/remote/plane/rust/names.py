@@ -13,7 +13,7 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
 class RustNames:
-    def template_variables(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
         del of_step
         flat = dict(variables)
