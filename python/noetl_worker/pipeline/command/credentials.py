@@ -21,7 +21,7 @@ import structlog
 
 from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
-from noetl_worker.models.wire import JsonValue, texts_in
+from noetl_worker.models.wire import JsonValue, fields_of, texts_in
 from noetl_worker.remote.plane.client import Plane, if_there
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, retry_while_passing
@@ -270,26 +270,20 @@ def _templates(value: JsonValue) -> Iterator[str]:
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
     """Return the seconds for which the secret is valid, by the plane or the secret itself, or None if unknown."""
-    ends: list[float] = []
-    ttl_s = record.get("ttl_seconds")
-    if isinstance(ttl_s, (int, float)):
-        ends.append(float(ttl_s))  # relative, so that a wrong local clock does not matter
-    else:
-        ends += _seconds_left(record.get("expires_at"))
-    if isinstance(data, dict):
-        ends += _seconds_left(data.get("expires_at"))
-    return min(ends, default=None)
+    ttl_s = record.get("ttl_seconds")  # relative, so that a wrong local clock does not matter
+    planes = float(ttl_s) if isinstance(ttl_s, (int, float)) else _seconds_left(record.get("expires_at"))
+    its_own = _seconds_left(fields_of(data).get("expires_at"))
+    return min((left_s for left_s in (planes, its_own) if left_s is not None), default=None)
 
 
-def _seconds_left(moment: JsonValue) -> list[float]:
-    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or an empty list for other
-    values."""
+def _seconds_left(moment: JsonValue) -> float | None:
+    """Return the seconds until an ISO 8601 text or a Unix time (seconds or milliseconds), or None for other values."""
     if isinstance(moment, str):
         try:
             parsed = datetime.datetime.fromisoformat(moment.replace("Z", "+00:00"))
         except ValueError:
-            return []
+            return None
         moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.timezone.utc)).timestamp()
     if isinstance(moment, bool) or not isinstance(moment, (int, float)):
-        return []
-    return [(moment / 1000 if moment > 1e11 else moment) - time.time()]
+        return None
+    return float(moment / 1000 if moment > 1e11 else moment) - time.time()

@@ -27,17 +27,19 @@ class Referred:
 
 
 class Names(Protocol):
-    """Names in the claims of one plane."""
+    """Names in the claims of one plane. Its results are not packed, unless a plane overrides that."""
 
     def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names for templates, from a claim's variables, left unchanged, and its step's input."""
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
         """Return whether one of the variables is a packed result, which takes long to read."""
+        return False
 
     def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
         """Return the result packed in this object, in the form of any other result. An unpacked object stays as it
         is."""
+        return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         """Return the referred results by step name."""

@@ -25,7 +25,7 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
-from noetl_worker.remote.plane.patience import retry_while_passing
+from noetl_worker.worker.recovery.batch_events import BATCH_STATE, ask_about_batch
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
@@ -150,16 +150,5 @@ async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     """Ask the plane whether a row's batch was never processed, as the row may claim. If not, its claim is asked for."""
     if event_set.rescues is None:
         return
-    try:
-        state = await retry_while_passing(
-            "the state of a batch", partial(plane.batch_state, event_set.rescues), ids=event_set.log_ids
-        )
-    except ControlPlaneError as error:
-        log.warning(
-            "batch_state_unknown",
-            **event_set.log_ids(),
-            error=str(error),
-            advice="do nothing: the claim is asked for before the outcome is sent",
-        )
-        return
-    event_set.is_rescue = state.was_never_processed
+    state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, event_set.rescues), event_set)
+    event_set.is_rescue = state is not None and state.was_never_processed

@@ -6,14 +6,31 @@ without a name has no owner, and the claim's answer decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
+import structlog
+
+from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import context_of, has_next_page, read_events
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
+from noetl_worker.remote.plane.patience import retry_while_passing
 
+T = TypeVar("T")
 _PAGE: Final = 200
+BATCH_STATE: Final = "the state of a batch"
+_UNKNOWN_ADVICE: Final = "do nothing: without the state, the plane's other answers decide whether the outcome is sent"
+log = structlog.get_logger("noetl_worker.events")
+
+
+async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], event_set: EventSet) -> T | None:
+    """Return the plane's answer, or None if it gives none."""
+    try:
+        return await retry_while_passing(what, ask, ids=event_set.log_ids)
+    except ControlPlaneError as error:
+        log.warning("batch_state_unknown", **event_set.log_ids(), error=str(error), advice=_UNKNOWN_ADVICE)
+        return None
 
 
 class BatchEvents:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
-from noetl_worker.errors import ControlPlaneError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.remote.plane.client import Plane
-from noetl_worker.remote.plane.patience import retry_while_passing
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
-from noetl_worker.worker.recovery.batch_events import BatchEvents
+from noetl_worker.worker.recovery.batch_events import BATCH_STATE, BatchEvents, ask_about_batch
 from noetl_worker.worker.recovery.recent_batches import RecentBatches, rescue
 
-T = TypeVar("T")
-_STATE: Final = "the state of a batch"
 log = structlog.get_logger("noetl_worker.events")
 
 
@@ -42,7 +37,7 @@ class PythonOutcomes:
         """
         body = answer.json()
         if how is SendStatus.DUPLICATE:
-            state = await _said(_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
+            state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
             if state is None or not state.was_never_processed:
                 return SendStatus.ACCEPTED
         if not rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
@@ -54,11 +49,11 @@ class PythonOutcomes:
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         events = BatchEvents(plane, end.execution_id)
-        batch = await _said("the batch of an outcome", partial(events.find_batch, end), end)
+        batch = await ask_about_batch("the batch of an outcome", partial(events.find_batch, end), end)
         if batch is None:
             return False
         log.info("outcome_already_stored", **end.log_ids(), batch=batch)
-        state = await _said(_STATE, partial(plane.batch_state, batch), end)
+        state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, batch), end)
         if state is None or not state.was_never_processed:  # RecentBatches finds a later loss
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
         elif rescue(plane, end, batch):
@@ -68,12 +63,3 @@ class PythonOutcomes:
 
     async def stop(self) -> None:
         await self._batches.stop()
-
-
-async def _said(what: str, ask: Callable[[], Awaitable[T | None]], end: EventSet) -> T | None:
-    """Return the plane's answer, or None if it gives none."""
-    try:
-        return await retry_while_passing(what, ask, ids=end.log_ids)
-    except ControlPlaneError as error:
-        log.warning("batch_state_unknown", **end.log_ids(), error=str(error))
-        return None

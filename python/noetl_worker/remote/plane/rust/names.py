@@ -6,24 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.remote.plane.names import STEPS, Referred, read_reference
+from noetl_worker.remote.plane.names import STEPS, Names, Referred, read_reference
 from noetl_worker.text.templates.template import WithFallback
 
 _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
-class RustNames:
+class RustNames(Names):
     def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
         del of_step
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
-
-    def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
-        return False
-
-    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
         records, found = fields_of(variables.get(STEPS)), {}
