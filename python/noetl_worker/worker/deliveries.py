@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
+from noetl_worker.errors import describe
 from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import REPORT_S, TOOL_S, StopLevel
@@ -30,6 +31,8 @@ Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, obje
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
 """Time from the end of the grace period until all commands are returned: the tool is interrupted, its command
 reported."""
+_FAILED_ADVICE: Final = "report it with `exception`; the message comes again"
+_CANCEL_ADVICE: Final = "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -89,7 +92,7 @@ class Deliveries:
                 break
         tasks, issuing = self.running(), self._issuing()
         if tasks:
-            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing))
+            log.warning("cancelling", in_flight=len(tasks), ends_with_the_plane=len(issuing), advice=_CANCEL_ADVICE)
             self._stopping.reach(StopLevel.GRACE_OVER)
             for progress in list(self.tasks.values()):
                 progress.stop()
@@ -143,8 +146,9 @@ class Deliveries:
         try:
             disposition = await executor.run(delivery, progress)
         except Exception as error:  # the last guard: a delivery is always answered
-            log.exception("delivery_failed", stream_sequence=delivery.stream_sequence, **progress.log_ids())
-            disposition = acknowledge.internal_error(delivery.tries, f"{type(error).__name__}: {error}")
+            sequence = delivery.stream_sequence
+            log.exception("delivery_failed", stream_sequence=sequence, **progress.log_ids(), advice=_FAILED_ADVICE)
+            disposition = acknowledge.internal_error(delivery.tries, describe(error))
         progress.disposition = disposition
         progress.enter(Stage.ANSWERING)
         try:
@@ -182,7 +186,8 @@ class Deliveries:
         del self.tasks[task]
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery_failed", error=f"{type(error).__name__}: {error}", exc_info=error, **progress.log_ids())
+            ids = progress.log_ids()
+            log.error("delivery_failed", error=describe(error), exc_info=error, **ids, advice=_FAILED_ADVICE)
 
 
 def _log_finished(progress: Progress, share: float, reported_at: float) -> None:

@@ -78,6 +78,7 @@ EXIT_CANCELLED: Final = 4
 """Exit code when commands still ran after the drain timeout or a second signal; they were returned."""
 _CREDENTIALS_S: Final = 600.0
 """Interval of checks when credentials expire: their files are replaced while the worker runs."""
+_LAG_ADVICE: Final = "look at `error`: JetStream, or a permission, which `noetl-worker doctor` names"
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
 log = structlog.get_logger("noetl_worker")
 
@@ -340,7 +341,7 @@ class Worker:
                 seen = await look(connection.client, durable, self.settings)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
                 if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
-                    log.warning("lag_unknown", **line)
+                    log.warning("lag_unknown", advice=_LAG_ADVICE, **line)
                 continue
             lag_trouble.ends()
             await dead_letters.look()

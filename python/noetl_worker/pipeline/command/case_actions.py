@@ -26,6 +26,7 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.text.templates import template
 
 _NO_CASE: Final = CaseDecision()
+_SKIPPED_ADVICE: Final = "correct this case of the step: it did not parse"
 log = structlog.get_logger("noetl_worker.cases")
 
 
@@ -54,7 +55,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
         step_log = StepLog(log.bind(**command.log_ids()), warned or Warned(), command)
         for skipped in decision.skipped:
             metrics.CASES_SKIPPED.inc()
-            step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason)
+            step_log.warning("case_skipped", case=skipped.index, reason=skipped.reason, advice=_SKIPPED_ADVICE)
     return decision
 
 

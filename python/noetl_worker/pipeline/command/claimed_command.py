@@ -47,6 +47,7 @@ CANCELLATION_POLL_S: Final = 5.0
 """Seconds between two questions about cancellation. A thousand running commands then cost the plane and its Postgres a
 twentieth of a core (docs/scale.md)."""
 _MOST_CHARS: Final = 500
+_RAISED_ADVICE: Final = "report it with `exception`: no tool foresaw it"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -215,7 +216,7 @@ class ClaimedCommand:
             # Of other errors only the text is reported, perhaps to another team's plane; the log has the rest.
             if not isinstance(error, (ToolError, ControlPlaneError)):
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
-                safe_log.error("command_raised", **command.log_ids(), exc_info=error)
+                safe_log.error("command_raised", **command.log_ids(), exc_info=error, advice=_RAISED_ADVICE)
             self._events.start()
             result, is_handled = make_failure(error), False
             self.progress.failure = result.error.kind if result.error is not None else None

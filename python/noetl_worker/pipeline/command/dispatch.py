@@ -42,6 +42,7 @@ from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
 
 _MOST_PLACES: Final = 10
+_CONFIG_ADVICE: Final = "correct the field of that step which `problem` names"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +243,7 @@ class Dispatch:
 
     def _warn(self, prepared: PreparedTool) -> None:
         for warning in prepared.warnings:
-            self._log().warning("tool_config", kind=prepared.kind, problem=str(warning))
+            self._log().warning("tool_config", kind=prepared.kind, problem=str(warning), advice=_CONFIG_ADVICE)
 
     def _forget_if_refused(self, failure: ToolError | ToolFailure) -> None:
         if failure.kind == "auth":

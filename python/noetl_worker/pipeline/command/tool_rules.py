@@ -89,7 +89,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
     if settings.isolation == "off":
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
-        log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking)
+        advice = "run on a kernel that has these, or read docs/security.md"
+        log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking, advice=advice)
     tools = make_tool_settings(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
         log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)

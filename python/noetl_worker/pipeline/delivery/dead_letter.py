@@ -88,6 +88,7 @@ class DeadLetters:
             stream_sequence=sequence,
             deliveries=delivery.num_delivered,
             reason=reason,
+            advice="`noetl-worker dead-letters list` names it; then `show`, and `requeue` or `delete`",
             **ids,
         )
         return True

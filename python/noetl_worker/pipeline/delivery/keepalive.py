@@ -37,6 +37,8 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 log = structlog.get_logger("noetl_worker.keepalive")
+_NOT_EXTENDED_ADVICE: Final = "check NATS and the network to it: these deliveries may pass to other workers"
+_DIED_ADVICE: Final = "report it with `exception`; the worker ends, and has to be started again"
 _DEREGISTER_TIMEOUT_S: Final = 1.5
 """A plane that never answers must not delay a stop: drain, return and this fit into Kubernetes' 30 s."""
 
@@ -101,7 +103,7 @@ class InProgress:
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py closes the connection for good on some errors (an expired login)
                 if (line := self._closed.lasts(repr(connection.last_error))) is not None:
-                    log.warning("keepalive_reconnects", **line)
+                    log.warning("keepalive_reconnects", advice="check the NATS login: has it expired?", **line)
                 await connection.reopen(settings)
             else:
                 self._closed.ends()
@@ -124,7 +126,7 @@ class InProgress:
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             metrics.IN_PROGRESS_FAILURES.inc(len(due))
             if (line := self._not_extended.lasts(repr(error))) is not None:
-                log.warning("in_progress_failed", deliveries=len(due), **line)
+                log.warning("in_progress_failed", deliveries=len(due), advice=_NOT_EXTENDED_ADVICE, **line)
             return
         self._not_extended.ends()
         arrived = time.monotonic()  # the flush may have taken a while, and the server counts until in_progress arrives
@@ -192,7 +194,7 @@ class Keepalive:
             for one in waiting:
                 one.set_exception(error)
             if not waiting:
-                log.exception("keepalive_died", error=str(error))
+                log.exception("keepalive_died", error=str(error), advice=_DIED_ADVICE)
         finally:
             self._over.set_result(None)
 

@@ -31,6 +31,9 @@ _FULL_ADVICE: Final = "the worker pulls again when the control plane accepts eve
 _UNWRITABLE_ADVICE: Final = (
     "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
 )
+_UNREADABLE_ADVICE: Final = (
+    "the row stays on disk as `.unreadable`: `noetl-worker why ID` says whether its command has an outcome"
+)
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
 _Trouble = (sqlite3.Error, OSError)
 
@@ -170,10 +173,13 @@ class Outbox:
         try:
             return EventSet.unpacked(*file.get(key))
         except DocumentError as error:
-            log.error("outbox_row_unreadable", file=str(file.path), key=key, error=str(error))
+            log.error(
+                "outbox_row_unreadable", file=str(file.path), key=key, error=str(error), advice=_UNREADABLE_ADVICE
+            )
             file.has_unread = True
         except _Trouble as error:
-            log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error))
+            advice = "check the disk of NOETL_WORKER_OUTBOX_DIR; the next worker reads the row again"
+            log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error), advice=advice)
             file.stays = True
         self._let_go(key)
         return None

@@ -188,8 +188,14 @@ class Emitter:
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
         delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
-        tries, next_try_s = sending.tries, round(delay_s, 2)
-        log.warning("events_not_accepted", **event_set.log_ids(), tries=tries, next_try_s=next_try_s, reason=reason)
+        log.warning(
+            "events_not_accepted",
+            **event_set.log_ids(),
+            tries=sending.tries,
+            next_try_s=round(delay_s, 2),
+            reason=reason,
+            advice="look at `reason`, the control plane's answer; the outcome is sent until it is accepted",
+        )
         if self.stopping.is_grace_over:  # the set had its last try
             raise Interrupted
         await self.stopping.sleep(delay_s)
@@ -276,9 +282,14 @@ class Emitter:
 
     @staticmethod
     def _not_stored(event_set: EventSet, reason: str) -> None:
-        if event_set.rules.inlines_unstored_results:
-            log.warning("result_not_stored", **event_set.log_ids(), reason=reason, sent="complete, in the event")
-        else:
-            log.error("result_not_stored", **event_set.log_ids(), reason=reason, sent="as a failure of the command")
+        is_inlined = event_set.rules.inlines_unstored_results
+        if not is_inlined:
             metrics.EVENT_EMIT_FAILED.inc()
+        (log.warning if is_inlined else log.error)(
+            "result_not_stored",
+            **event_set.log_ids(),
+            reason=reason,
+            sent="complete, in the event" if is_inlined else "as a failure of the command",
+            advice="look at `reason`, and at the result store of the control plane",
+        )
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))

@@ -29,6 +29,10 @@ from noetl_worker.worker.recovery.batch_events import BATCH_STATE, ask_about_bat
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
+_REFUSED_ADVICE: Final = (
+    "look at `error`: this outcome is dropped. The command runs again only if its message is redelivered; start the "
+    "execution again if it stays RUNNING"
+)
 AT_ONCE: Final = 8
 """Sets for one address that are sent at the same time. Without a limit, ten thousand sets, or the large results of
 several full outboxes, would block the loop for seconds and fill the memory (seen)."""
@@ -115,7 +119,7 @@ class Adoption:
             # it. That of a batch which the plane has lost was acknowledged: nothing runs its command again.
             metrics.EVENT_EMIT_FAILED.inc()
             self._emitter.outbox.drop(event_set)
-            log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error))
+            log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error), advice=_REFUSED_ADVICE)
         else:
             self._in_flight.finish(event_set.command_id)
             log.info("adopted_outcome_reported", **event_set.log_ids())

@@ -164,7 +164,8 @@ class Supervisor:
         try:
             worker.running, channel = await self._start(worker, variables)
         except OSError as error:  # no process, memory or descriptor is free now
-            log.error("process_not_started", process=worker.number, error=str(error))
+            advice = "look at `error`: memory, descriptors or processes of the machine; it is tried again"
+            log.error("process_not_started", process=worker.number, error=str(error), advice=advice)
             return os.EX_OSERR
         with channel:
             giving = asyncio.ensure_future(_give(channel, variables))

@@ -215,8 +215,7 @@ class SequenceProgress:
         result = self.assign_tasks_own(task, result, attempt)
         outcome = policy.task_outcome(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
-        warn = partial(self.context.logger.warning, "policy_rule", task=task.label)
-        action = policy.choose(task.rules, partial(self.render, extra=seen), warn, self.form)
+        action = policy.choose(task.rules, partial(self.render, extra=seen), partial(self.warn, task), self.form)
         verb = action.do if action is not None else "continue" if result.status is ToolStatus.SUCCESS else "fail"
         self.tries.append(began, ended, task.label, task.kind, attempt, result, verb)
         try:
@@ -410,6 +409,10 @@ class SequenceProgress:
         scope = {**self.scope, **extra} if extra else self.scope
         missing = self.form.missing_value
         return template.render(value, scope, strict=self.context.values.undefined_is_error, undefined=missing)
+
+    def warn(self, task: Task, problem: str) -> None:
+        log = self.context.logger
+        log.warning("policy_rule", task=task.label, problem=problem, advice="correct the rule of that task")
 
 
 class SequenceData(dict[str, JsonValue]):
