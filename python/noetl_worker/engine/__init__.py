@@ -1,6 +1,7 @@
-"""The engine, in Rust and in Python: notifications, cases, redaction (docs/library.md).
+"""The engine, in Rust and in Python: notifications, cases, redaction.
 
-Its names are those of `chosen.py`, which loads an engine. A command that needs none does not load one.
+Its public names (docs/library.md) are those of `chosen.py`, which loads an engine. A command that needs none does not
+load one.
 """
 
 from __future__ import annotations

@@ -391,8 +391,7 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """Return an update for the control plane, which replaces whole names: `ctx.w.b` is reported as all of
-        `ctx.w`."""
+        """Return an update for the plane, which replaces whole names: `ctx.w.b` is reported as all of `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -411,8 +410,7 @@ class SequenceProgress:
         return template.render(value, scope, strict=self.context.values.undefined_is_error, undefined=missing)
 
     def warn(self, task: Task, problem: str) -> None:
-        log = self.context.logger
-        log.warning("policy_rule", task=task.label, problem=problem, advice="correct the rule of that task")
+        self.context.logger.warning("policy_rule", task=task.label, problem=problem, advice="correct this rule")
 
 
 class SequenceData(dict[str, JsonValue]):
