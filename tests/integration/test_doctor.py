@@ -117,7 +117,7 @@ def test_outbox_directory_that_cannot_be_looked_at_is_wrong(tmp_path: Path) -> N
 def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> None:
     ours = settings(tmp_path)
     kept = Outbox("always", tmp_path / "outbox", max_rows=10, max_bytes=10**6)
-    kept.keep(event_set())
+    kept.write(event_set())
     assert outbox.contents(ours).found.startswith("1 event sets")
     assert "0 of dead processes" in outbox.contents(ours).found
     kept.close()

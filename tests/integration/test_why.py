@@ -133,7 +133,7 @@ async def test_outcome_in_the_outbox_is_told_with_who_sends_it() -> None:
     async with house(worker=False) as home:
         outbox = Outbox("always", Path(home.outbox.name), max_rows=9, max_bytes=10**6)
         report = Report(status="success", context=None)
-        outbox.keep(EventSet(7, 42, "42:load:7", "load", "w", home.plane.url, Dialect.RUST, report))
+        outbox.write(EventSet(7, 42, "42:load:7", "load", "w", home.plane.url, Dialect.RUST, report))
         assert "of a worker that runs" in texts(await asked(home, "42:load:7"), "machine")
         outbox.close()
         story = await asked(home, "42:load:7")

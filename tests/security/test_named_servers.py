@@ -79,7 +79,7 @@ async def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_nam
     """An outbox row names a stranger's server."""
     report = Report(status="success", context=None)
     dead = emitter(tmp_path)
-    dead.outbox.keep(EventSet(7, 1, "c-7", "start", "dead", "http://evil.test", Dialect.PYTHON, report))
+    dead.outbox.write(EventSet(7, 1, "c-7", "start", "dead", "http://evil.test", Dialect.PYTHON, report))
     dead.outbox.close()
     transport, ours = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop")), emitter(tmp_path)
     adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())

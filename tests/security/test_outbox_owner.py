@@ -58,7 +58,7 @@ from pathlib import Path
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.outbox.event_set import EventSet
 ours = Outbox("on_failure", Path(sys.argv[1]), max_rows=100, max_bytes=1_000_000)
-print("kept", ours.keep(EventSet.unpacked(sys.argv[2].encode())))
+print("kept", ours.write(EventSet.unpacked(sys.argv[2].encode())))
 ours.close()
 """
 is_root = os.geteuid() == 0 and shutil.which("setpriv") is not None
@@ -197,7 +197,7 @@ def test_directory_that_others_may_write_is_refused_once_with_what_to_do(tmp_pat
     ours = box(tmp_path)
     with capture_logs() as logs:
         assert [ours.adopt(), ours.adopt()] == [[], []]
-        assert not ours.keep(event_set())
+        assert not ours.write(event_set())
     [line] = logs
     assert "mode 0770" in line["error"]
     assert "chmod go-rwx" in line["error"]
@@ -210,7 +210,7 @@ def test_files_are_for_their_user_alone_whatever_the_umask(tmp_path: Path) -> No
     before = os.umask(0)
     try:
         ours = box(tmp_path / "new")
-        assert ours.keep(event_set())
+        assert ours.write(event_set())
     finally:
         os.umask(before)
     modes = {path.suffix: stat.S_IMODE(path.lstat().st_mode) for path in (tmp_path / "new").iterdir()}

@@ -23,8 +23,8 @@ class SimOutbox(Outbox):
         for file in [*self._left, *([self._own] if self._own is not None else [])]:
             file.close(is_empty=False)
 
-    def keep(self, event_set: EventSet) -> bool:
-        return not self._is_dead and super().keep(event_set)
+    def write(self, event_set: EventSet) -> bool:
+        return not self._is_dead and super().write(event_set)
 
     def drop(self, event_set: EventSet) -> None:
         if not self._is_dead:

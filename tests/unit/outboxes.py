@@ -55,5 +55,5 @@ def unsearchable(parent: Path) -> Iterator[None]:
 
 def left_behind(directory: Path, left: EventSet | None = None) -> None:
     dead = box(directory)
-    dead.keep(left or event_set())
+    dead.write(left or event_set())
     dead.close()

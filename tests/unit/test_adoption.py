@@ -46,7 +46,7 @@ def many_left_behind(directory: Path, count: int) -> None:
     """In one file."""
     dead = box(directory, max_rows=count)
     for number in range(count):
-        dead.keep(event_set(number))
+        dead.write(event_set(number))
     dead.close()
 
 

@@ -129,7 +129,7 @@ async def test_first_registration_that_fails_is_said_once_a_minute_since_the_fir
 ) -> None:
     worker = Idle(said)
     began = datetime.datetime.fromtimestamp(time.time(), datetime.timezone.utc).isoformat(timespec="seconds")
-    registering = asyncio.ensure_future(worker.registration.keep(BEAT_S))
+    registering = asyncio.ensure_future(worker.registration.run(BEAT_S))
     await asyncio.sleep(130)
     assert [line["event"] for line in lines] == events
     assert {line["since"] for line in lines} == {began}

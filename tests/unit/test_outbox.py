@@ -41,7 +41,7 @@ def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: 
         "import sys, signal, os; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "from unit.outboxes import box, event_set\n"
-        "ours = box(Path(sys.argv[1])); assert ours.keep(event_set(7)); assert ours.keep(event_set(8))\n"
+        "ours = box(Path(sys.argv[1])); assert ours.write(event_set(7)); assert ours.write(event_set(8))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path), *sys.path], timeout=PATIENCE_S)
@@ -65,13 +65,13 @@ def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: 
 
 def test_file_of_a_living_owner_is_left_alone(tmp_path: Path) -> None:
     living = box(tmp_path)
-    living.keep(event_set())
+    living.write(event_set())
     assert box(tmp_path).adopt() == []
 
 
 def test_outbox_without_rows_leaves_no_files(tmp_path: Path) -> None:
     ours, one = box(tmp_path), event_set()
-    ours.keep(one)
+    ours.write(one)
     ours.drop(one)
     ours.close()
     assert left(tmp_path) == []
@@ -79,16 +79,16 @@ def test_outbox_without_rows_leaves_no_files(tmp_path: Path) -> None:
 
 def test_full_outbox_says_so_until_there_is_room_and_keeps_what_it_has(tmp_path: Path) -> None:
     ours, sets = box(tmp_path, max_rows=4), [event_set(number) for number in range(5)]
-    assert [ours.keep(one) for one in sets] == [True, True, True, True, False]
+    assert [ours.write(one) for one in sets] == [True, True, True, True, False]
     assert ours.is_full
-    assert ours.keep(sets[0]), "a set that is in may be written again"
+    assert ours.write(sets[0]), "a set that is in may be written again"
     ours.drop(sets[0])
     assert not ours.is_full
 
 
 def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     ours = box(tmp_path, max_bytes=100)
-    assert ours.keep(event_set())
+    assert ours.write(event_set())
     assert ours.is_full
 
 
@@ -98,7 +98,7 @@ def test_directory_that_cannot_be_written_is_reported_once_and_loses_nothing(
     blocked = tmp_path / "a file"
     blocked.write_text("in the way")
     ours = box(blocked / "outbox")
-    assert [ours.keep(event_set(1)), ours.keep(event_set(2))] == [False, False]
+    assert [ours.write(event_set(1)), ours.write(event_set(2))] == [False, False]
     said = capsys.readouterr().err
     assert said.count("outbox_not_writable") == 1
     assert "NOETL_WORKER_OUTBOX_DIR" in said
@@ -125,7 +125,7 @@ def test_outbox_is_looked_into_whatever_its_directory_is_called(name: str, tmp_p
     directory = tmp_path / name / "outbox"
     left_behind(directory)
     view = read_outboxes(directory)
-    assert ([kept.command_id for kept in view.kept], view.unreadable) == (["c-7"], ())
+    assert ([kept.command_id for kept in view.outcomes], view.unreadable) == (["c-7"], ())
     assert left(tmp_path) == [name], "no file is made elsewhere"
 
 
@@ -155,15 +155,15 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[Database]:
 
 def test_full_disk_is_reported_and_the_set_stays_in_memory(tmp_path: Path, databases: list[Database]) -> None:
     ours = box(tmp_path)
-    assert ours.keep(event_set(1))
+    assert ours.write(event_set(1))
     databases[0].execute("PRAGMA max_page_count=4")  # what SQLite says of a full disk: SQLITE_FULL
     large = event_set(2)
     large.report.response = "x" * 100_000
     with capture_logs() as lines:
-        assert not ours.keep(large)
+        assert not ours.write(large)
         assert ours.trouble == "the outbox cannot be written, and 1 outcomes are in memory only"
         databases[0].execute("PRAGMA max_page_count=1000000")
-        assert ours.keep(large), "and it works again when there is room"
+        assert ours.write(large), "and it works again when there is room"
         assert ours.trouble is None
     assert [line["event"] for line in lines] == ["outbox_not_writable", "outbox_writable"]
     assert "full" in lines[0]["error"]
@@ -222,7 +222,7 @@ def test_file_of_another_version_says_what_to_do_and_waits_for_who_can_read_it(t
     assert says in line["error"]
     assert left(tmp_path) == before, "nothing is renamed or lost"
     assert read_outboxes(tmp_path).unreadable == (path,)
-    assert ours.keep(event_set(8)), "its own rows are in a file of its own"
+    assert ours.write(event_set(8)), "its own rows are in a file of its own"
     executed(path, "PRAGMA user_version=1")
     assert [one.event_id for one in taken(ours)] == [7]
 
@@ -250,7 +250,7 @@ def test_kept_batches_of_an_earlier_version_are_dropped_and_its_outcomes_adopted
 
 
 def test_outcomes_are_in_a_file_of_version_1_which_the_version_before_adopts(tmp_path: Path) -> None:
-    assert box(tmp_path).keep(event_set())
+    assert box(tmp_path).write(event_set())
     [path] = tmp_path.glob("*.sqlite3")
     assert executed(path, "PRAGMA user_version") == [(1,)]
     assert executed(path, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("event_sets",)]
@@ -271,7 +271,7 @@ def test_row_is_read_without_what_a_later_worker_adds_to_it() -> None:
 
 def test_off_writes_nothing(tmp_path: Path) -> None:
     ours = box(tmp_path, "off")
-    assert not ours.keep(event_set())
+    assert not ours.write(event_set())
     assert ours.adopt() == []
     assert left(tmp_path) == []
 
@@ -305,7 +305,7 @@ def test_disk_without_room_for_a_file_is_left_as_it_was(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sqlite3, "connect", without_room)
     ours = box(tmp_path)
-    assert [ours.keep(event_set(number)) for number in range(3)] == [False] * 3
+    assert [ours.write(event_set(number)) for number in range(3)] == [False] * 3
     assert left(tmp_path) == []
 
 

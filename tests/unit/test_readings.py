@@ -83,10 +83,10 @@ async def test_gate_of_each_plane_that_the_settings_name_and_of_no_stranger(part
 
 async def test_age_of_the_oldest_outcome_on_disk_grows_until_it_is_told(parts: Parts) -> None:
     first, second = event_set(1), event_set(2)
-    parts.outbox.keep(first)
+    parts.outbox.write(first)
     await asyncio.sleep(50)
-    parts.outbox.keep(second)
-    parts.outbox.keep(first)  # again, after one of its requests was accepted
+    parts.outbox.write(second)
+    parts.outbox.write(first)  # again, after one of its requests was accepted
     await asyncio.sleep(10)
     parts.readings.take()
     assert metrics.OUTBOX_OLDEST.own.value == 60

@@ -86,7 +86,7 @@ async def test_command_is_asked_about_once_the_first_registration_is_refused_for
     """After 120 s the Python plane gives the claim of a holder without a row away (protocol/claim.md#leases)."""
     worker = Asked(answer(422, {"detail": "no"}))
     worker.begin()
-    registering = asyncio.ensure_future(worker.registration.keep(15))
+    registering = asyncio.ensure_future(worker.registration.run(15))
     assert await worker.expired_later() == [False, True]
     registering.cancel()
 
@@ -108,7 +108,7 @@ async def test_plane_that_hangs_is_down_within_30_s_and_one_that_takes_5_s_is_no
     at, transport = plane(lambda *_: said, Dialect.PYTHON)
     health = Health()
     registration = Registration(at, settings(), "w", HeartbeatWatch(at.url, health))
-    keeping = asyncio.ensure_future(registration.keep(15))
+    keeping = asyncio.ensure_future(registration.run(15))
 
     def is_down() -> bool:
         return health.plane_down is not None

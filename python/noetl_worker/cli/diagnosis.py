@@ -139,7 +139,7 @@ class Diagnosis:
         except OSError as error:
             self._lacks(f"the outbox: {error}")
             return
-        for kept in view.kept:
+        for kept in view.outcomes:
             if not self._is_ours(kept.command_id):
                 continue
             owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"

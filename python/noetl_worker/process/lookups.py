@@ -16,9 +16,9 @@ from typing import Final, TypeVar
 from noetl_worker.process.threads import OWN_NAMES, OWNER, TOOL_NAMES, Threads
 
 T = TypeVar("T")
-_KEPT_S: Final = 30.0
+_CACHED_S: Final = 30.0
 """Seconds for which addresses are believed. `getaddrinfo` does not tell a record's time to live."""
-_MOST_KEPT: Final = 64
+_MOST_CACHED: Final = 64
 
 
 class Lookups:
@@ -75,8 +75,8 @@ class OwnLookups(Lookups):
         found = self._believed(host)  # an earlier look-up of the name may have answered while this one waited
         if found is None:
             found = _look_up(host, port)
-            self._known[host] = (found, time.monotonic() + _KEPT_S)
-            while len(self._known) > _MOST_KEPT:
+            self._known[host] = (found, time.monotonic() + _CACHED_S)
+            while len(self._known) > _MOST_CACHED:
                 self._known.pop(next(iter(self._known)), None)
         return found
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
 """Variable that tells the restarted process which descriptor has its variables; removed when they are read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
-_KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
-_KEPT_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
+_VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
+_VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
 _END: Final = b"\0\0"
 """Marks the end of the variables. Without it some are missing."""
@@ -83,14 +83,14 @@ def pack_variables(environment: Mapping[str, str]) -> bytes:
     return b"\0".join(os.fsencode(f"{name}={value}") for name, value in environment.items()) + _END
 
 
-def kept(environment: Mapping[str, str]) -> dict[str, str]:
+def visible(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that stay in the environment block."""
     return {name: value for name, value in environment.items() if _stays(name, environment.get(_MORE, ""))}
 
 
 def _renew(environment: Mapping[str, str]) -> NoReturn:
     descriptor = _sealed(pack_variables(environment))
-    block = {**kept(environment), VARIABLE: str(descriptor)}
+    block = {**visible(environment), VARIABLE: str(descriptor)}
     try:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], block)
     finally:
@@ -99,7 +99,7 @@ def _renew(environment: Mapping[str, str]) -> NoReturn:
 
 def _stays(name: str, more: str) -> bool:
     """Return True if a variable stays. `more` lists further names, separated by commas; `*` ends a prefix."""
-    if name in _KEPT or name.startswith(_KEPT_PREFIXES):
+    if name in _VISIBLE or name.startswith(_VISIBLE_PREFIXES):
         return True
     patterns = [pattern.strip() for pattern in more.split(",") if pattern.strip()]
     return any(name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns)

@@ -7,7 +7,7 @@ from typing import Final
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 
-KEPT_CHARS: Final = 8_192
+MAX_CHARS: Final = 8_192
 """Most characters kept of a text: more than is shown, since a secret must not be cut before it is found."""
 PRINTED: Final = ("stdout", "stderr")
 """Names of what a tool printed, in its data."""
@@ -21,4 +21,4 @@ def begin_of_answer(data: JsonValue) -> str:
     if data is None or data == {}:
         return ""
     text = data if isinstance(data, str) else dumps(data).decode(errors="replace").replace("\\u0000", "\ufffd")
-    return text[:KEPT_CHARS]
+    return text[:MAX_CHARS]

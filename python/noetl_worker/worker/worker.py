@@ -231,7 +231,7 @@ class Worker:
         return Puller(
             connection,
             durable,
-            window=lambda: 0 if self.outbox.is_full or self.outbox.unkept else self.slots.window(),
+            window=lambda: 0 if self.outbox.is_full or self.outbox.unwritten else self.slots.window(),
             deliver=partial(self.deliveries.deliver, executor=executor, settle=settle),
             ensure=ensure,
             wake=self._freed,

@@ -48,9 +48,9 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
         seen = read_outboxes(outbox_directory(settings.outbox_dir))
     except OSError as error:
         return unknown(check, str(error), wanted)
-    waiting, total = len(seen.kept), seen.bytes
-    orphans = sum(not row.is_owned for row in seen.kept)
-    oldest_s = max((time.time() - row.event_set.created_at for row in seen.kept if row.event_set), default=0.0)
+    waiting, total = len(seen.outcomes), seen.bytes
+    orphans = sum(not row.is_owned for row in seen.outcomes)
+    oldest_s = max((time.time() - row.event_set.created_at for row in seen.outcomes if row.event_set), default=0.0)
     found = f"{waiting} event sets, {total} bytes, {orphans} of dead processes, the oldest {oldest_s:.0f} s old"
     if waiting >= MAX_ROWS or total >= size:
         fix = "see why the control plane refuses them (the log's events_not_accepted; noetl-worker why COMMAND_ID)"

@@ -69,14 +69,14 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     if not isinstance(action, SetVar):
         return
     given = {action.name: action.value}  # the plane stores the value in clear text
-    kept = await redaction.remove_known_off_loop(given, redaction.known_here())
-    if has_null(packed := json_text.dumps(kept)):
+    safe = await redaction.remove_known_off_loop(given, redaction.known_here())
+    if has_null(packed := json_text.dumps(safe)):
         refusal = NullCharacters.find(packed).refusal("the variable")
         raise ToolError(f"case {decision.index}: set_var {action.name!r}: {refusal}", kind="transform")
     try:
         await retry_while_passing(
             f"set_var {action.name}",
-            lambda: plane.set_vars(command.execution_id, kept, command.step),
+            lambda: plane.set_vars(command.execution_id, safe, command.step),
             max_tries=COMMAND_TRIES,
             ids=command.log_ids,
         )

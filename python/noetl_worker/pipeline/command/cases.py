@@ -109,9 +109,9 @@ def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
         DocumentError: bytes that are not JSON.
     """
     data = cases if isinstance(cases, bytes) else _encoded(cases)
-    return _kept_table(data) if len(data) <= MOST_CACHED_BYTES else engine.compile_cases(data)
+    return _cached_table(data) if len(data) <= MOST_CACHED_BYTES else engine.compile_cases(data)
 
 
 @lru_cache(CACHED_TABLES)
-def _kept_table(data: bytes) -> CompiledCases:
+def _cached_table(data: bytes) -> CompiledCases:
     return engine.compile_cases(data)

@@ -32,11 +32,11 @@ _LEAST_SHARE: Final = 256 << 20
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
 """Files with the machine's own tokens, at paths that no setting names."""
-_KEEP_APART: Final = (
+_MOVE_ADVICE: Final = (
     "move these files (for example with NOETL_WORKER_OUTBOX_DIR) out of the temporary, the working and the home "
     "directory, or let NOETL_WORKER_FILE_ROOTS name other directories"
 )
-_KEEP_PACKAGES_APART: Final = (
+_MOVE_PACKAGES_ADVICE: Final = (
     "set NOETL_WORKER_PACKAGES_DIR to a directory outside of the temporary, the working and the home directory, on a "
     "Linux with Landlock and without NOETL_WORKER_ALLOW_NAMESPACES; else a command can change the packages of others"
 )
@@ -93,9 +93,9 @@ def log_what_is_not_confined(settings: Settings) -> None:
         log.warning("isolation_incomplete", isolation=settings.isolation, not_on_this_system=lacking, advice=advice)
     tools = make_tool_settings(settings)
     if landlock.is_there() and (files := file_roots.within_reach(tools)) and _duckdb_kinds(settings):
-        log.info("own_files_within_reach", of="duckdb", files=files, advice=_KEEP_APART)
+        log.info("own_files_within_reach", of="duckdb", files=files, advice=_MOVE_ADVICE)
     if settings.python_packages != "off" and not packages_closed(settings):
-        log.warning("packages_within_reach", directory=tools.packages_dir, advice=_KEEP_PACKAGES_APART)
+        log.warning("packages_within_reach", directory=tools.packages_dir, advice=_MOVE_PACKAGES_ADVICE)
     if reason := _no_group():
         log.info("process_limit_missing", reason=reason)
 

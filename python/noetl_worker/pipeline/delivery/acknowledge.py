@@ -165,8 +165,8 @@ def short_of_resources(
     no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or for 1,800 s
     after the Python plane has learned of the start.
     """
-    is_kept_from_us = is_started and not RULES[dialect].accepts_same_worker
-    if _is_old(num_delivered, message_age_s) or is_kept_from_us or not can_return:
+    would_be_refused = is_started and not RULES[dialect].accepts_same_worker
+    if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:
         return None
     return Disposition(DispositionKind.SHORT_OF_RESOURCES, cause, _growing_s(num_delivered, 2.0))
 

@@ -51,7 +51,7 @@ class DeadLetters:
     """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
-    async def keep(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
+    async def store(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
         """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
 
         Args:
@@ -114,9 +114,9 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
     if text is None and len(data) <= _MAX_BASE64_BYTES:
         dead_letter["notification_base64"] = base64.b64encode(data).decode("ascii")
     left_out = sorted(name for name in headers or () if _CREDENTIAL_HEADER.fullmatch(name.strip()))
-    kept = {name: value for name, value in (headers or {}).items() if name not in left_out}
-    if kept:
-        dead_letter["headers"] = kept
+    stored = {name: value for name, value in (headers or {}).items() if name not in left_out}
+    if stored:
+        dead_letter["headers"] = stored
     if left_out:
         dead_letter["headers_left_out"] = left_out
     return json_text.dumps(dead_letter)
@@ -170,25 +170,25 @@ class DeadLetter:
         Raises:
             DocumentError: this is not a dead letter of noetl-worker.
         """
-        kept = json_text.loads(body)
-        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), str) for name in _REQUIRED):
+        fields = json_text.loads(body)
+        if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in _REQUIRED):
             names = ", ".join(_REQUIRED)
             raise DocumentError("json_syntax", f"not a dead letter of noetl-worker: it needs the texts {names}")
-        text = str(kept.get("notification") or "")
-        headers, left_out = kept.get("headers"), kept.get("headers_left_out")
+        text = str(fields.get("notification") or "")
+        headers, left_out = fields.get("headers"), fields.get("headers_left_out")
         return cls(
-            kind=kept["kind"],
-            reason=kept["reason"],
-            subject=kept["subject"],
-            stream_sequence=_integer(kept.get("stream_sequence")),
-            num_delivered=_integer(kept.get("num_delivered")),
-            worker_id=str(kept.get("worker_id") or ""),
-            data=_full_data(kept, text),
+            kind=fields["kind"],
+            reason=fields["reason"],
+            subject=fields["subject"],
+            stream_sequence=_integer(fields.get("stream_sequence")),
+            num_delivered=_integer(fields.get("num_delivered")),
+            worker_id=str(fields.get("worker_id") or ""),
+            data=_full_data(fields, text),
             excerpt=text,
-            size=_integer(kept.get("notification_bytes")),
+            size=_integer(fields.get("notification_bytes")),
             headers={str(name): str(value) for name, value in headers.items()} if isinstance(headers, dict) else {},
             headers_left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
-            detail={name: value for name, value in kept.items() if name not in _OWN_FIELDS},
+            detail={name: value for name, value in fields.items() if name not in _OWN_FIELDS},
         )
 
 
@@ -196,21 +196,21 @@ def _integer(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _full_data(kept: Mapping[str, Any], text: str) -> bytes | None:
-    encoded = kept.get("notification_base64")
+def _full_data(fields: Mapping[str, Any], text: str) -> bytes | None:
+    encoded = fields.get("notification_base64")
     if isinstance(encoded, str):
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
             raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
     data = text.encode("utf-8", "replace")
-    return data if len(data) == kept.get("notification_bytes") else None  # otherwise an excerpt
+    return data if len(data) == fields.get("notification_bytes") else None  # otherwise an excerpt
 
 
 # ── the way back ────────────────────────────────────────────────────────────────────────────────
 
 
-async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
+async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
     """Publish the message again, unchanged and on its old subject, then remove the dead letter.
 
     JetStream drops a second requeue (a lost answer, two operators) because of its message id.
@@ -224,15 +224,15 @@ async def requeue(shelf: DeadLetterStore, stored: StoredMessage) -> tuple[str, s
     dead_letter = DeadLetter.parse(stored.data)
     if dead_letter.data is None:
         raise JetStreamError(
-            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were kept; the whole "
+            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were stored; the whole "
             f"message is sequence {dead_letter.stream_sequence} of the command stream, if the stream still has it"
         )
     # The server acts on Nats-* headers: an expected sequence or an old id would make it refuse the message.
     headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
     message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
-    stream, sequence = await shelf.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
+    stream, sequence = await store.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
     try:
-        await shelf.remove(stored.sequence)
+        await store.remove(stored.sequence)
     except JetStreamError as error:
         text = f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}"
         raise JetStreamError(text) from error

@@ -248,7 +248,7 @@ class Keepalive:
     async def _registry(self, client: ControlPlaneClient) -> None:
         """Register once the plane answers, then send heartbeats until cancelled."""
         self._registered = await self._registration(client)
-        await self._registered.keep(self._settings.heartbeat_interval_s)
+        await self._registered.run(self._settings.heartbeat_interval_s)
 
     async def _registration(self, client: ControlPlaneClient) -> Registration:
         settings, watch = self._settings, HeartbeatWatch(client.servers.configured, self._health)

@@ -36,7 +36,7 @@ async def settle_delivery(
     kind, delay_s = disposition.kind, disposition.delay_s
     answer = kind.answer
     if answer is Answer.TERM:
-        if await dead_letters.keep(delivery, disposition, ids()):
+        if await dead_letters.store(delivery, disposition, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
             answer, delay_s = Answer.NAK, _NOT_KEPT_DELAY_S

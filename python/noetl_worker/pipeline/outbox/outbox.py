@@ -74,7 +74,7 @@ class Outbox:
         self.is_full = False
         """True if there is no room for more. A further claim could only be held in memory."""
         self._full, self._unwritable = Outage(), Outage()
-        self.unkept: set[str] = set()
+        self.unwritten: set[str] = set()
         """Keys of the sets in memory only, because the disk refused them."""
 
     # ── the sets of this process ──
@@ -90,14 +90,14 @@ class Outbox:
     @property
     def trouble(self) -> str | None:
         """Reason to pause pulling (a further claim could only be held in memory), or None."""
-        if self.unkept:
-            return f"the outbox cannot be written, and {len(self.unkept)} outcomes are in memory only"
+        if self.unwritten:
+            return f"the outbox cannot be written, and {len(self.unwritten)} outcomes are in memory only"
         return "the outbox is full" if self.is_full else None
 
     def has(self, event_set: EventSet) -> bool:
         return event_set.key in self._rows
 
-    def keep(self, event_set: EventSet) -> bool:
+    def write(self, event_set: EventSet) -> bool:
         """Write the set, or the rest of it. Return False when it is in memory only."""
         key = event_set.key
         if self._is_off or (self.is_full and key not in self._rows):
@@ -108,27 +108,27 @@ class Outbox:
             file.put(key, str(event_set.command_id), event_set.place, contents, data)
         except _Trouble as error:
             self._report(error)
-            self._count_unkept(key, is_kept=False)
+            self._count_unwritten(key, is_written=False)
             return False
-        if self.unkept:
-            self._count_unkept(key, is_kept=True)
+        if self.unwritten:
+            self._count_unwritten(key, is_written=True)
         self._enter(key, file, len(contents) + len(data or b""))
         self._works_again()
         return True
 
     def accepted(self, event_set: EventSet) -> None:
         """Note that a request of the set was accepted: the row is shortened or deleted."""
-        is_kept = event_set.key in self._rows
-        if event_set.is_open and (is_kept or self.writes_first):
-            self.keep(event_set)
-        elif is_kept or self.unkept:
+        is_written = event_set.key in self._rows
+        if event_set.is_open and (is_written or self.writes_first):
+            self.write(event_set)
+        elif is_written or self.unwritten:
             self.drop(event_set)
 
     def drop(self, event_set: EventSet) -> None:
         """Delete a set that is accepted, refused for good, or no longer ours."""
         key = event_set.key
-        if self.unkept:
-            self._count_unkept(key, is_kept=True)
+        if self.unwritten:
+            self._count_unwritten(key, is_written=True)
         if key not in self._rows:
             return
         try:
@@ -267,12 +267,12 @@ class Outbox:
         metrics.OUTBOX_ROWS.set(len(self._rows))
         metrics.OUTBOX_BYTES.set(self._bytes)
 
-    def _count_unkept(self, key: str, *, is_kept: bool) -> None:
-        if is_kept:
-            self.unkept.discard(key)
+    def _count_unwritten(self, key: str, *, is_written: bool) -> None:
+        if is_written:
+            self.unwritten.discard(key)
         else:
-            self.unkept.add(key)
-        metrics.OUTBOX_UNWRITTEN.set(len(self.unkept))
+            self.unwritten.add(key)
+        metrics.OUTBOX_UNWRITTEN.set(len(self.unwritten))
 
     def log_fullness(self) -> None:
         """Log the fullness: when the outbox gets full, once a minute while it is, and when it has room again."""

@@ -41,13 +41,13 @@ class StoredOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OutboxView:
-    kept: tuple[StoredOutcome, ...]
+    outcomes: tuple[StoredOutcome, ...]
     unreadable: tuple[Path, ...]
     """Files that are quarantined, of another version, or unreadable."""
 
     @property
     def bytes(self) -> int:
-        return sum(row.size for row in self.kept)
+        return sum(row.size for row in self.outcomes)
 
 
 def read_outboxes(directory: Path) -> OutboxView:
@@ -60,14 +60,14 @@ def read_outboxes(directory: Path) -> OutboxView:
         require_own_directory(directory)
     except FileNotFoundError:
         return OutboxView((), ())
-    kept: list[StoredOutcome] = []
+    outcomes: list[StoredOutcome] = []
     unreadable = list(directory.glob("outbox-*.unreadable"))
     for file in sorted(directory.glob("outbox-*.sqlite3")):
         try:
-            kept += _rows(file)
+            outcomes += _rows(file)
         except (sqlite3.Error, OSError):
             unreadable.append(file)
-    return OutboxView(tuple(kept), tuple(unreadable))
+    return OutboxView(tuple(outcomes), tuple(unreadable))
 
 
 def _rows(file: Path) -> Iterator[StoredOutcome]:

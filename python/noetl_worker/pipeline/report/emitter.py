@@ -98,7 +98,7 @@ class Emitter:
                     if not place.done():
                         place.set_result(None)
         except (asyncio.CancelledError, Interrupted):
-            self.outbox.keep(event_set)
+            self.outbox.write(event_set)
             raise
         except ClaimLost as lost:
             metrics.OUTCOMES_DROPPED.inc()
@@ -116,7 +116,7 @@ class Emitter:
         ends = self.ends[event_set.dialect]
         ends.arm(event_set)
         if self.outbox.writes_first:
-            self.outbox.keep(event_set)
+            self.outbox.write(event_set)
         try:
             while event_set.is_open:
                 since, name = now, event_set.last_event
@@ -145,7 +145,7 @@ class Emitter:
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
             if (is_late or not gate.has_room()) and sending.is_inside:  # the set would wait in memory alone
-                self._keep(event_set, sending)
+                self._write(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
                 if not event_set.is_open:
@@ -184,7 +184,7 @@ class Emitter:
 
     async def _wait(self, event_set: EventSet, sending: Sending, answer: Response | None, reason: str) -> None:
         """Sleep until the next try. Raise Interrupted when the grace period is over."""
-        self._keep(event_set, sending)
+        self._write(event_set, sending)
         metrics.EVENT_EMIT_RETRIES.labels(event_set.last_event).inc()
         header_s = retry_after_s(answer) if answer is not None else None
         delay_s = floor_s(header_s) + backoff.delay_s(sending.tries, 0.2, _MAX_DELAY_S, jitter=0.9)
@@ -209,11 +209,11 @@ class Emitter:
             if not may_be_ours or not await self.ends[event_set.dialect].is_stored(plane, event_set):
                 raise
 
-    def _keep(self, event_set: EventSet, sending: Sending) -> None:
+    def _write(self, event_set: EventSet, sending: Sending) -> None:
         """Write the set to disk and, if that succeeds, leave its slot."""
         # A set whose result is still to be stored has not changed, and may be large.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
-        if is_there or self.outbox.keep(event_set):
+        if is_there or self.outbox.write(event_set):
             sending.leave()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
@@ -241,7 +241,7 @@ class Emitter:
         slow: asyncio.TimerHandle | None = None
 
         def is_slow() -> None:
-            self._keep(event_set, sending)
+            self._write(event_set, sending)
             sending.leave()  # on disk or not: the command's own work is done
 
         def sent() -> None:

@@ -117,7 +117,7 @@ class CommandEvents:
         try:
             with_start = await self._take_held()
         except asyncio.CancelledError:  # the start was being sent: the tool has run, and this is its outcome
-            self.emitter.outbox.keep(self._make_event_set(report, with_start=self._is_held))
+            self.emitter.outbox.write(self._make_event_set(report, with_start=self._is_held))
             raise
         event_set = self._make_event_set(report, with_start=with_start)
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)

@@ -57,7 +57,7 @@ BEAT_S: Final = 7.0
 """Time limit of a heartbeat: two that hang are over within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
 """Longest wait of a claim for a place at its plane; then its message is returned. An outcome waits without limit."""
-_KEPT_CHARS: Final = 2000
+_EXCERPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
 """Size up to which one copy is cheaper than a body in parts."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
@@ -451,15 +451,15 @@ def _transfer_s(packed: Body | None) -> float:
 
 def refusal(what: str, answer: Response) -> ServerRefused:
     """Return the error for an answer that is not the expected one."""
-    kept = redaction.excerpt(answer.body, _KEPT_CHARS)
+    body = redaction.excerpt(answer.body, _EXCERPT_CHARS)
     text = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if MEANING[answer.status] is Meaning.AUTH:
         return AuthRefused(
-            f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=kept
+            f"{text}. Check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)", status=answer.status, body=body
         )
     # Only a 404: a 400, 415 or 422 without JSON is the Rust plane's own (protocol/claim.md#statuses).
     is_proxys = answer.status == 404 and is_page(answer)
-    return ServerRefused(text, status=answer.status, body=kept, retry_after_s=retry_after_s(answer), is_page=is_proxys)
+    return ServerRefused(text, status=answer.status, body=body, retry_after_s=retry_after_s(answer), is_page=is_proxys)
 
 
 @lru_cache(maxsize=8)
@@ -487,5 +487,5 @@ def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
 
 def _excerpt(body: bytes, limit: int = 500) -> str:
     """Return the body's beginning on one line, for messages: a proxy's page has hundreds of lines."""
-    text = " ".join(redaction.excerpt(body, _KEPT_CHARS).split())
+    text = " ".join(redaction.excerpt(body, _EXCERPT_CHARS).split())
     return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

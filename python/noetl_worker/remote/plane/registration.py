@@ -72,7 +72,7 @@ class Registration:
             },
         }
 
-    async def keep(self, interval_s: float) -> None:
+    async def run(self, interval_s: float) -> None:
         """Register, then send heartbeats until cancelled."""
         soon_s = min(REGISTER_AGAIN_S, interval_s)
         while True:

@@ -50,7 +50,7 @@ class CredentialCache:
         Raises:
             Exception: any exception of `fetch`, to every caller that waits for it. Nothing is kept then.
         """
-        packed = self._kept(key)
+        packed = self._find(key)
         if packed is None:
             flight = self._flights.get(key)
             if flight is None or flight.done():
@@ -69,7 +69,7 @@ class CredentialCache:
     def clear(self) -> None:
         self.forget([*self._entries, *self._flights])
 
-    def _kept(self, key: Key) -> bytes | None:
+    def _find(self, key: Key) -> bytes | None:
         found = self._entries.get(key)
         if found is None:
             return None
@@ -86,9 +86,9 @@ class CredentialCache:
         try:
             value, lifetime_s = await fetch()
             packed = json_text.dumps(value)
-            keep_s = TTL_S if lifetime_s is None else min(TTL_S, lifetime_s)
-            if keep_s > 0 and self._flights.get(key) is own:
-                self._entries[key] = (packed, asked_at + keep_s)
+            ttl_s = TTL_S if lifetime_s is None else min(TTL_S, lifetime_s)
+            if ttl_s > 0 and self._flights.get(key) is own:
+                self._entries[key] = (packed, asked_at + ttl_s)
                 self._entries.move_to_end(key)
                 while len(self._entries) > MAX_ENTRIES:
                     self._entries.popitem(last=False)

@@ -137,7 +137,7 @@ def _strip_comments(text: str) -> str:
 def _render_text(
     source: str, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    compiled = _KEPT[strict].get(source)
+    compiled = _CACHED[strict].get(source)
     if compiled is None:
         budget = budget or Budget()
         compiled = _compile(source, strict, budget)
@@ -215,15 +215,15 @@ def _compile(source: str, strict: bool, budget: Budget) -> _Compiled:
         template = environment.from_string(tree)
     except Exception as error:  # syntax, and constant expressions that fail while being folded
         _fail(source, error, None)
-    compiled, kept = _Compiled(template, expression is not None, _path(expression)), _KEPT[strict]
+    compiled, cache = _Compiled(template, expression is not None, _path(expression)), _CACHED[strict]
     if len(source) <= _LONGEST_CACHED:
-        if len(kept) >= _CACHED_TEMPLATES:
-            del kept[next(iter(kept))]
-        kept[source] = compiled
+        if len(cache) >= _CACHED_TEMPLATES:
+            del cache[next(iter(cache))]
+        cache[source] = compiled
     return compiled
 
 
-_KEPT: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
+_CACHED: Final[dict[bool, dict[str, _Compiled]]] = {False: {}, True: {}}
 """The compiled templates, by their source, for each value of `strict`."""
 
 

@@ -136,7 +136,7 @@ class Adoption:
         gets."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
-        self._emitter.outbox.keep(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
+        self._emitter.outbox.write(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
         except ClaimLost:

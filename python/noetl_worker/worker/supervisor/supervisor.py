@@ -125,7 +125,7 @@ class Supervisor:
     async def run(self) -> int:
         """Keep the workers running until a stop, or until one of them can never start."""
         log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
-        codes = await asyncio.gather(*(self._keep(worker) for worker in self.workers))
+        codes = await asyncio.gather(*(self._restart_until_stopped(worker) for worker in self.workers))
         self.close()
         code = self._refused if self._refused is not None else _worst(codes)
         log.info("stopped", codes=codes, exit_code=code)
@@ -138,7 +138,7 @@ class Supervisor:
             if worker.probes is not None:
                 worker.probes.close()
 
-    async def _keep(self, worker: WorkerProcess) -> int:
+    async def _restart_until_stopped(self, worker: WorkerProcess) -> int:
         """Run a worker, restarting it when it dies. Return the exit code of its last life."""
         while not self._stopping.is_set():
             started_at = self._clock()
@@ -219,7 +219,7 @@ class Supervisor:
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         if self._settings.isolation != "off" and sys.platform == "linux":
-            block = {**sealed_environment.kept(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
+            block = {**sealed_environment.visible(variables), sealed_environment.VARIABLE: str(theirs.fileno())}
             descriptors.append(theirs.fileno())
         with theirs:
             try:
