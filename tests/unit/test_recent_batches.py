@@ -292,7 +292,7 @@ async def test_rescue_that_no_plane_has_taken_is_on_disk_or_named_at_the_stop(tm
         async with watching(script, tmp_path if is_on_disk else None) as worker:
             await worker.end(command())
             await asyncio.sleep(CHECK_S + 1.0)
-    kept = [row.event_set for row in read_outboxes(tmp_path).kept]
+    kept = [row.event_set for row in read_outboxes(tmp_path).outcomes]
     assert [one.rescues for one in kept if one is not None] == [str(FIRST)] * is_on_disk
     assert ["this worker stops" in reason for reason in not_rescued(lines)] == [True] * (not is_on_disk)
 
