@@ -66,6 +66,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
     model = tool.config_model
     spellings = fields.field_spellings(model, getattr(tool, "field_aliases", {}))
     docs, hints = field_docs(model), fields.field_types(model)
+    own = inspect.get_annotations(model)  # before those of a base, which several kinds share
     described = tuple(
         FieldDescription(
             name=field.name,
@@ -74,7 +75,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
             default=_default(field),
             meaning=docs.get(field.name, ""),
         )
-        for field in dataclasses.fields(model)
+        for field in sorted(dataclasses.fields(model), key=lambda field: field.name not in own)
         if field.init
     )
     text = inspect.cleandoc(model.__doc__ or "")

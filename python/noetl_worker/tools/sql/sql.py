@@ -34,6 +34,20 @@ _MAX_INT64: Final = 2**63 - 1
 _MIN_INT64: Final = -(2**63)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlFields:
+    """Fields of several SQL kinds."""
+
+    query_b64: str | list[str] | None = None
+    """Base64 of such UTF-8 text as `query`; it is not rendered, so `{{` in it is only text."""
+    as_objects: bool = True
+    """Rows as objects; false: as lists in the order of `columns`."""
+    max_rows: int = MAX_ROWS
+    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
+    timeout: float | None = None
+    """Seconds; absent: the command's remaining time."""
+
+
 @dataclass
 class Batch:
     """The statements of one command, recorded as they are run."""

@@ -20,7 +20,7 @@ from noetl_worker.tools.sql.source import check_sql, read_sql
 
 
 @dataclass(frozen=True, slots=True)
-class DuckdbConfig:
+class DuckdbConfig(sql.SqlFields):
     """Run SQL in an embedded DuckDB; the data is the last statement's: {columns, rows, row_count, affected_rows,
     statements, statement_count}, and `truncated: true` when rows were left out.
 
@@ -46,8 +46,6 @@ class DuckdbConfig:
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; DuckDB splits them."""
-    query_b64: str | list[str] | None = None
-    """Base64 of such UTF-8 text; it is not rendered, so `{{` in it is only text."""
     script: str | dict[str, Any] | None = None
     """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
     "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
@@ -67,12 +65,6 @@ class DuckdbConfig:
     share of 80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, or more on request)."""
     threads: int | None = None
     """Number of threads of a query; absent: one for each core."""
-    as_objects: bool = True
-    """Rows as objects; false: as lists in the order of `columns`."""
-    max_rows: int = sql.MAX_ROWS
-    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
-    timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         check_sql("duckdb", self)

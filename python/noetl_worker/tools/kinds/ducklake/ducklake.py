@@ -26,7 +26,7 @@ _SERVERS: Final = ("postgres", "mysql")
 
 
 @dataclass(frozen=True, slots=True)
-class DucklakeConfig:
+class DucklakeConfig(sql.SqlFields):
     """Run SQL in a DuckLake: tables as Parquet files under `data_path`, their catalog in a database.
 
     The catalog is attached as `catalog_name` and used, so that tables need no prefix. The data is that of kind
@@ -40,8 +40,6 @@ class DucklakeConfig:
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; DuckDB splits them."""
-    query_b64: str | list[str] | None = None
-    """Base64 of such UTF-8 text; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     catalog_connection: str | None = field(default=None, repr=False)
@@ -66,12 +64,6 @@ class DucklakeConfig:
     """Maximum memory of the command, as in kind `duckdb`."""
     threads: int | None = None
     """Number of threads of a query; absent: one for each core."""
-    as_objects: bool = True
-    """Rows as objects; false: as lists in the order of `columns`."""
-    max_rows: int = sql.MAX_ROWS
-    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
-    timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         sql.sql_text(self.query, self.query_b64)

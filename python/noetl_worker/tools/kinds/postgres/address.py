@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,11 +60,33 @@ _SCHEMA: Final = re.compile(r'"((?:[^"]|"")+)"|([^\W\d][\w$]*)')
 _SCHEMAS: Final = re.compile(rf"(?:\s*(?:{_SCHEMA.pattern})\s*,)*\s*(?:{_SCHEMA.pattern})\s*")
 
 
-def check_connection(fields: Any) -> None:
-    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresLogin:
+    """Fields of a connection."""
 
-    Args:
-        fields: the config model, which has the connection's fields, one spelling each.
+    auth: str | dict[str, Any] | None = field(default=None, repr=False)
+    """Alias of a credential of type postgres, or an object with its data."""
+    connection_string: str | None = field(default=None, repr=False)
+    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
+    host: str | None = None
+    """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
+    port: int | None = None
+    """Port; absent: 5432."""
+    user: str | None = None
+    """Role; absent: postgres, or with a `connection_string` the worker process's user name."""
+    password: str | None = field(default=None, repr=False)
+    """Password, better kept in a credential."""
+    database: str | None = None
+    """Database; absent: postgres, or with a `connection_string` the user's name."""
+    sslmode: str | None = None
+    """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
+    schema: str | None = None
+    """`search_path` of this command: a schema, or several separated by commas. As in SQL, `Sales` is the schema sales,
+    and `"Sales"` has its capital."""
+
+
+def check_connection(fields: PostgresLogin) -> None:
+    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
 
     Raises:
         ConfigurationError: no connection can come of these fields.
@@ -117,7 +140,7 @@ def _is_read(address: str) -> bool:
 _parses: Final = ByShortKey(_is_read, most=64).__getitem__
 
 
-async def conninfo(kind: str, fields: Any, context: ToolContext) -> str:
+async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> str:
     """Return the address as libpq reads it. `kind` names the tool in messages.
 
     A field written in the playbook wins over the credential's, `connection_string` over both. Values are quoted: a

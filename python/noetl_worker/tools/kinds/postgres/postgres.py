@@ -14,7 +14,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.kinds.postgres.address import check_connection, conninfo, library, parse_schemas
+from noetl_worker.tools.kinds.postgres.address import PostgresLogin, check_connection, conninfo, library, parse_schemas
 from noetl_worker.tools.kinds.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.kinds.postgres.params import adapted, unused_values
 from noetl_worker.tools.kinds.postgres.pool import ConnectionPools
@@ -43,7 +43,7 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresConfig:
+class PostgresConfig(PostgresLogin):
     """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
     statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and for a
     statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted),
@@ -70,25 +70,6 @@ class PostgresConfig:
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
     object becomes jsonb, a list an array or json, as the server expects there; the server finds the other types."""
-    auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Alias of a credential of type postgres, or an object with its data."""
-    connection_string: str | None = field(default=None, repr=False)
-    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
-    host: str | None = None
-    """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
-    port: int | None = None
-    """Port; absent: 5432."""
-    user: str | None = None
-    """Role; absent: postgres, or with a `connection_string` the worker process's user name."""
-    password: str | None = field(default=None, repr=False)
-    """Password, better kept in a credential."""
-    database: str | None = None
-    """Database; absent: postgres, or with a `connection_string` the user's name."""
-    sslmode: str | None = None
-    """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
-    schema: str | None = None
-    """`search_path` of this command: a schema, or several separated by commas. As in SQL, `Sales` is the schema sales,
-    and `"Sales"` has its capital."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = sql.MAX_ROWS

@@ -77,22 +77,20 @@ _MOST_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class SnowflakeConfig:
+class SnowflakeConfig(sql.SqlFields):
     """Run SQL in Snowflake; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
     statement_count}, and `truncated: true` when rows were left out.
 
     One session runs all statements (USE and ALTER SESSION hold for later ones), each a transaction of its own unless
     the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
     open. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY
-    base64. Each command signs in anew.
+    base64. Each command signs in anew. A timeout ends the statement in Snowflake, too.
 
     differs-from-upstream: both workers answer {statement_0: ..., statement_1: ...} and go on after a failure.
     """
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; Snowflake's connector splits them."""
-    query_b64: str | list[str] | None = None
-    """Base64 of such UTF-8 text; it is not rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `%s`, an object for `%(name)s`."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
@@ -119,12 +117,6 @@ class SnowflakeConfig:
     """Schema; absent: PUBLIC."""
     role: str | None = None
     """Role; absent: the user's own."""
-    as_objects: bool = True
-    """Rows as objects; false: as lists in the order of `columns`."""
-    max_rows: int = sql.MAX_ROWS
-    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
-    timeout: float | None = None
-    """Seconds; absent: the command's remaining time. Snowflake ends the statement by then, too."""
 
     def __post_init__(self) -> None:
         sql.sql_text(self.query, self.query_b64)

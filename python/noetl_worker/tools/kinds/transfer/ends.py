@@ -13,7 +13,7 @@ from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import check_secrets
 from noetl_worker.tools.kinds.http import request as http_request
 from noetl_worker.tools.kinds.http import retry as http_retry
-from noetl_worker.tools.kinds.postgres.address import check_connection
+from noetl_worker.tools.kinds.postgres.address import PostgresLogin, check_connection
 from noetl_worker.tools.kinds.postgres.postgres import CONNECTION_SPELLINGS
 from noetl_worker.tools.kinds.snowflake import snowflake
 
@@ -47,27 +47,9 @@ _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _EndConnection:
-    """Fields for the connection of either end."""
+class _EndConnection(PostgresLogin):
+    """Fields for the connection of either end: those of a Postgres serve the others too, and three of Snowflake."""
 
-    auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credential alias or data, for a database or an http source."""
-    connection_string: str | None = field(default=None, repr=False)
-    """postgres: URL or key=value pairs; duckdb: the file."""
-    host: str | None = None
-    """postgres: host."""
-    port: int | None = None
-    """postgres: port."""
-    user: str | None = None
-    """postgres, snowflake: user."""
-    password: str | None = field(default=None, repr=False)
-    """postgres, snowflake: password."""
-    database: str | None = None
-    """postgres, snowflake: database; duckdb: the file, absent: memory (a query that reads files)."""
-    sslmode: str | None = None
-    """postgres: TLS."""
-    schema: str | None = None
-    """postgres: search_path; snowflake: schema."""
     account: str | None = None
     """snowflake: account."""
     warehouse: str | None = None
