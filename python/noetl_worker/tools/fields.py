@@ -365,33 +365,35 @@ def text_of_base64(field: str, encoded: str) -> str:
 
 
 def with_misspelt(error: ConfigurationError, warnings: Sequence[ConfigurationError]) -> ConfigurationError:
-    """Return the error, with those of the warnings that are often why."""
+    """Return the error, with the warnings about misspelt fields, which are often its cause."""
     misspelt = "; ".join(str(warning) for warning in warnings if warning.suggestion)
     return error.within("", because=misspelt) if misspelt else error
 
 
 def unknown_field(kind: str, name: str, known: Iterable[str]) -> ConfigurationError:
-    """Return the warning about a field that is none of the known ones."""
+    """Return the warning about a field that the tool does not have."""
     guess, problem = closest(name.removeprefix("spec."), sorted(known)), f"unknown field {name!r} is ignored"
     return ConfigurationError(problem, field=name, suggestion=guess, tool=kind, reason="unknown")
 
 
 def ignored_field(kind: str, name: str, why: str) -> ConfigurationError:
-    """Return the warning about a field that is not read beside the others which are given."""
+    """Return the warning about a field that the tool does not read together with the given ones. `why` says why."""
     return ConfigurationError(f"field {name!r} is ignored: {why}", field=name, tool=kind, reason="ignored")
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """Return the known name that is nearest to another one; empty when none is close."""
+    """Return the known name that `name` was probably meant to be, or an empty text if none is close."""
     return _closest(name, tuple(known))
 
 
-@functools.lru_cache(1024)  # the same mistake is often on many arcs
+@functools.lru_cache(1024)  # a playbook often repeats its mistake on many arcs
 def _closest(name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known)
-    return min(close, key=lambda one: sorted(one) != sorted(name), default="")  # letters that have changed places
+    return min(
+        close, key=lambda one: sorted(one) != sorted(name), default=""
+    )  # first, the same letters in another order
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?`, or nothing when no known name is close."""
+    """Return `; did you mean 'x'?`, or an empty text if no known name is close."""
     return did_you_mean(closest(name, known))

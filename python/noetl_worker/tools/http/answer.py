@@ -1,7 +1,7 @@
-"""The answer of an HTTP exchange: read into bounded memory, unpacked within the same bound, made a JSON value.
+"""The answer of an HTTP exchange: read and unpacked into bounded memory, and converted to a JSON value.
 
-A small compressed body may unpack to gigabytes, and one chunk of 64 KiB to 64 MiB: the unpacking itself is limited,
-not what it gave.
+A small compressed body may unpack to gigabytes, and one chunk of 64 KiB to 64 MiB. So the unpacking itself is limited,
+not only its result.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 @dataclass(eq=False)
 class Content:
-    """A body of at most `limit` bytes; `is_cut` if there was more.
+    """A body of at most `limit` bytes; `is_cut` is True if there were more.
 
-    Kept in the pieces it came in: a buffer that grows is moved by the allocator, which costs its size again.
+    The body stays in the pieces in which it arrived: the allocator moves a growing buffer, which needs its size twice.
     """
 
     limit: int
@@ -86,13 +86,13 @@ class Content:
         self.pieces.append(drop_half_at_end(end))
 
     def text(self) -> str:
-        """Take the complete body as UTF-8 text."""
+        """Return the complete body as UTF-8 text and empty this object."""
         if self.is_cut:
             self.end_without_half()
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """Take the complete body; nothing stays here."""
+        """Return the complete body and empty this object."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 
@@ -101,9 +101,10 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     """Read the body to its end or `limit` bytes, unpacking gzip or deflate; then close the answer.
 
     Args:
-        response: its body not read yet.
-        limit: bytes.
-        owner: whom it is charged to in the worker's room, until `leave_room`; None: the Content, while that lasts.
+        response: an answer whose body has not been read.
+        limit: most bytes, unpacked.
+        owner: object that the memory is charged to in the worker's room until `leave_room`. None: the Content itself,
+            for as long as it exists.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.
@@ -111,7 +112,7 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     content = Content(limit, owner=owner)
     coding = response.headers.get("content-encoding", "").strip().lower()
     unpack = _Unpacking(content) if coding in _CODINGS else None
-    if response.is_stream_consumed:  # a transport that gives complete answers, unpacked already
+    if response.is_stream_consumed:  # the transport has read and unpacked the complete answer
         content.add(response.content)
         return content
     stream = response.stream
@@ -136,9 +137,9 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
 
 
 class _Unpacking:
-    """gzip (several members too) and deflate (with and without the zlib header) into a Content.
+    """Unpacks gzip (also several members) and deflate (with or without the zlib header) into a Content.
 
-    What comes behind a complete one and is no member of gzip is left out, as gzip does: some servers pad.
+    Bytes after a complete member that do not begin another one are ignored, as gzip does: some servers pad.
     """
 
     def __init__(self, content: Content) -> None:
@@ -174,13 +175,13 @@ class _Unpacking:
                 more = bool(chunk)
             self.is_open = not self._stream.eof
             await self._content.take_room()
-            await asyncio.sleep(0)  # a small chunk may unpack to much: others have their turn
+            await asyncio.sleep(0)  # a small chunk may unpack to a lot: lets other tasks run
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
     """Return data with the fields of both planes' workers; `in_plane_form` keeps one plane's. Empties `content`."""
     notes: list[str] = []
-    headers = dict(response.headers.items())  # each look at them there would go through all of them
+    headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)
     content.leave_room()
     data: dict[str, Any] = {
@@ -206,7 +207,7 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
     """Keep the answer's fields that the plane's own worker gives: an arc, a `set` or a next step may read them."""
-    if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # no answer: all that is known
+    if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # there was no answer
         return result
     for name in form.not_of_http:
         result.data.pop(name, None)
@@ -228,7 +229,7 @@ async def _payload(headers: Mapping[str, str], content: Content, response_type: 
         try:
             text = await off_loop(size, partial(_json_bytes, body, charset))
             return await loads_in_room(text, owner, loads_exact)
-        except (DocumentError, UnicodeDecodeError) as error:  # not JSON, or too much for a worker: given as text
+        except (DocumentError, UnicodeDecodeError) as error:  # not JSON, or too large to parse: given as text
             if isinstance(error, DocumentError) and error.code == "json_size":
                 notes.append(f"body: {error}; given as text")
     await _charge(size, owner)
@@ -323,9 +324,9 @@ def retry_after_s(data: Any) -> float | None:
     value = headers.get("retry-after") if isinstance(headers, Mapping) else None
     if not isinstance(value, str) or len(value) > _LONGEST_HEADER:
         return None
-    if value.strip().isdecimal():  # not `²`, which is a digit and no number
+    if value.strip().isdecimal():  # not isdigit, which accepts `²`
         return min(float(value), _LONGEST_WAIT_S)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):  # a year or a zone that no clock has
+    except (TypeError, ValueError, OverflowError):  # no date, or an impossible year or zone
         return None

@@ -31,7 +31,7 @@ _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """The headers and parameters added to a request. `fetched`: the access token obtained, dropped if refused."""
+    """The headers and parameters added to a request. `fetched` is the access token in them; drop it if refused."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +56,8 @@ class Authorizer:
             auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
                 "key": alias}; {"source": "secret", "key": NAME} for the worker's NOETL_SECRET_<NAME>; a map of any
                 name to one such object, all of which apply; None.
-            destination: where the request goes: a secret or the identity of the worker's own is not for all of them.
+            destination: the hosts that see the request. A secret or identity of the worker itself may be sent only to
+                hosts that the operator has named.
 
         Raises:
             CredentialError: the alias is not known, the credential lacks what its type needs, or a secret of the
@@ -78,13 +79,14 @@ class Authorizer:
         if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
             check_identity(destination, context.settings)
         made = await _MAKERS[kind](self, values)
-        if "host" in map(str.lower, made.headers):  # `destination` knows of those in 'headers' alone
+        if "host" in map(str.lower, made.headers):  # it was not part of `destination`, which was checked
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
             if "\n" in value or "\r" in value:
                 raise CredentialError(f"http: {kind} auth: its value has a line break in it")
             scheme, _, rest = value.partition(" ")
-            # Also what only looks encoded: Basic. Of another text the first word is no scheme, but part of the secret.
+            # A Basic value is registered too, although it is only encoded. In a text without a known scheme, the first
+            # word is part of the secret.
             context.secrets.keep(rest if rest and scheme.lower() in _SCHEMES else value)
         return made
 
@@ -126,7 +128,7 @@ class OverHttp:
     """Base of a tool that sends HTTP requests: its connections and its authorizer.
 
     Args:
-        transport: instead of the network, for tests.
+        transport: replaces the network in tests.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -142,7 +144,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     """Check the parts of `auth` that need no credential; for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError: it is of a form, a source or a type that no request can be authorised with.
+        ConfigurationError: no request can be authorised with this form, source or type.
     """
     if not isinstance(auth, Mapping):
         return

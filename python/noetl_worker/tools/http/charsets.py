@@ -1,8 +1,8 @@
 """The text encodings that a server may choose for its answer.
 
-Of this list and no other: Python's codec of some names takes quadratic time (punycode: 27 s for 0.8 MB), fails on
-anything (idna), or is none of text; each name that is looked up is kept for ever. So Python's table of other names is
-read, and not its registry.
+Only the listed codecs are used: some of Python's take quadratic time (punycode: 27 s for 0.8 MB), fail on anything
+(idna), or are not for text, and Python caches every name it looks up for ever. So Python's table of aliases is read
+here, and its registry is asked only for listed names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
     """Decode `data` a piece at a time, so that other threads get their turn.
 
     Raises:
-        UnicodeDecodeError: where it is not in this encoding, with `start` in all of it.
+        UnicodeDecodeError: the data is not in this encoding; `start` counts from the beginning of `data`.
     """
     if len(data) <= _PIECE:
         return data.decode(codec, errors)

@@ -1,7 +1,7 @@
-"""The connections of the `http` tool: kept by server, TLS and proxy options, without cookies, with our own redirects.
+"""HTTP clients of tools. A client is reused for the same server, TLS and proxy options, and never stores cookies.
 
-A command takes over the connections of an earlier one and nothing else. Redirects are followed here and not in httpx,
-which would carry an `X-API-Key` to whatever host the answer names.
+A command takes over the connections of an earlier command and nothing else. Redirects are followed here and not in
+httpx, which would send an `X-API-Key` to whatever host the answer names.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ClientOptions:
 
 
 class _Idle(NamedTuple):
-    """A client that the next command with the same key takes over."""
+    """A client without a command. The next command with the same key takes it over."""
 
     key: tuple[str, ClientOptions]
     client: httpx.AsyncClient
@@ -69,12 +69,13 @@ class _Idle(NamedTuple):
 class Clients:
     """httpx clients, each used by one command at a time.
 
-    Not one for all: where there is a proxy, httpcore looks at each connection of a client several times at every
-    request, and asks the kernel about the idle ones; with 32 commands at a time that took half of a request's CPU.
+    One client for all commands would cost more: with a proxy, httpcore looks at each of a client's connections several
+    times at every request, and asks the kernel about the idle ones. With 32 commands at a time that took half of a
+    request's CPU.
 
     Args:
-        transport: instead of the network, for tests.
-        max_idle: clients that are kept without a command; the one that was used last is taken first.
+        transport: replaces the network in tests.
+        max_idle: most clients without a command. The one used last is taken first.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None, *, max_idle: int = 50) -> None:
@@ -90,11 +91,12 @@ class Clients:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Provide a client with these options, for one command alone.
 
-        One that is left by an exception is closed: over a proxy, httpcore may keep a cancelled request's connection.
+        A client whose command raised is closed: over a proxy, httpcore may keep a cancelled request's connection.
 
         Args:
-            to: the address that will be asked first: who has asked that server before has a connection to it.
-            settings: which files the options may name; needed where they name one.
+            to: the first address of the command. A client that has sent a request to this server still has a
+                connection to it.
+            settings: say which files the options may name. Options without a file need no settings.
 
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
@@ -120,7 +122,7 @@ class Clients:
 
     async def _close_surplus(self) -> None:
         too_old = asyncio.get_running_loop().time() - MAX_IDLE_S
-        surplus = []  # all at once: another command could take one
+        surplus = []  # removed before the first wait, in which another command could take one of them
         while self._idle and (len(self._idle) > self._max_idle or self._idle[0].since < too_old):
             surplus.append(self._idle.pop(0).client)
         for client in surplus:
@@ -137,7 +139,7 @@ class Clients:
 def _server_key(address: str) -> str:
     try:
         parts = urlsplit(address)
-    except ValueError:  # who sends to it says so
+    except ValueError:  # the request to this address reports it
         return ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -165,8 +167,8 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
 class _Client(httpx.AsyncClient):
     """A client that sends a streamed request directly over its one transport.
 
-    What httpx does before (authentication, cookies, hooks, its log) has nothing to do here and costs a third of the CPU
-    of a request.
+    httpx would first go through authentication, cookies, hooks and its log, which are not used here and cost a third of
+    a request's CPU.
     """
 
     direct: httpx.AsyncBaseTransport | None = None
@@ -188,10 +190,10 @@ class _Client(httpx.AsyncClient):
         except httpx.RequestError as error:
             error.request = request
             raise
-        except httpx.InvalidURL as error:  # httpx has its own error for some of them only
+        except httpx.InvalidURL as error:  # httpx makes a RequestError of only some of these
             text = f"the answer's Location is no address that can be asked: {error}"
             raise httpx.UnsupportedProtocol(text, request=request) from error
-        except h11.LocalProtocolError as error:  # over a proxy: httpcore has its own for the head, not for the body
+        except h11.LocalProtocolError as error:  # over a proxy httpcore converts this error of a head, not of a body
             raise httpx.LocalProtocolError(str(error), request=request) from error
 
 
@@ -207,7 +209,7 @@ def _new_client(
     try:
         client = _Client(
             verify=verify,
-            timeout=None,  # one deadline over the exchange instead: a trickling body has to end too
+            timeout=None,  # the exchange has one deadline instead, which a trickling body cannot extend
             transport=transport,
             proxy=options.proxy,
             headers=HEADERS,
@@ -246,7 +248,7 @@ def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.S
             context.verify_mode = ssl.CERT_NONE
         if cert:
             try:
-                context.load_cert_chain(cert, key, password="")  # without one OpenSSL asks at the terminal
+                context.load_cert_chain(cert, key, password="")  # without a password OpenSSL asks at the terminal
             except (OSError, ssl.SSLError) as error:
                 text = f"http: 'client_cert' {options.client_cert!r} cannot be used: {error}"
                 raise ConfigurationError(text) from error
@@ -254,12 +256,12 @@ def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.S
 
 
 def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings | None) -> str | None:
-    """Return a path through which OpenSSL, which takes no open file, reads the file that was checked."""
+    """Return a path by which OpenSSL, which accepts only paths, reads the file that was checked and opened here."""
     given = getattr(options, name)
     if not given:
         return None
     if settings is None:
-        raise TypeError("a client with files is leased with the settings that say which may be named")
+        raise TypeError("options that name a file need `settings`, which say which files may be named")
     file = files.enter_context(opened(f"http: {name!r}", given, Path(given), settings))
     if os.fstat(file.fileno()).st_size > _MOST_PEM_BYTES:  # OpenSSL keeps all of it
         raise ConfigurationError(f"http: {name!r}: {given!r} is over {_MOST_PEM_BYTES >> 20} MiB")
@@ -283,7 +285,7 @@ def shown_text(address: str) -> str:
         return shown(httpx.URL(address))
     except (httpx.InvalidURL, TypeError, ValueError):
         before, _, after = address.partition("?")
-        return "..." if "@" in after else excerpt(before.rpartition("@")[2], 200)  # a password may have the ? in it
+        return "..." if "@" in after else excerpt(before.rpartition("@")[2], 200)  # the ? may be part of a password
 
 
 def shown(url: httpx.URL) -> str:
@@ -301,14 +303,14 @@ async def send(
 ) -> httpx.Response:
     """Send a request, following at most 10 redirects. Return the answer with its body unread.
 
-    Another scheme, host or port gets no Authorization, no Cookie, none of `secret_headers`, and no header whose name
-    says that it carries a key, a token or a session.
+    A redirect to another scheme, host or port is sent no Authorization, no Cookie, none of `secret_headers`, and no
+    header whose name says that it carries a key, a token or a session.
 
     Raises:
-        ConfigurationError: its headers say in two ways where its body ends.
+        ConfigurationError: the request's headers give its length in two ways.
     """
     if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
-        raise ConfigurationError(  # two servers in a row could each believe the other one: a second request in the body
+        raise ConfigurationError(  # a proxy and its server could disagree where the body ends: request smuggling
             "http: the header Transfer-Encoding beside a Content-Length is refused; leave Transfer-Encoding out"
         )
     for _ in range(MAX_REDIRECTS + 1):

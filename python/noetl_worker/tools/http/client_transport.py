@@ -1,7 +1,7 @@
-"""The transport of the tools' httpx clients: a few connections of its own instead of httpcore's pool.
+"""The transport of the tools' httpx clients, with connections of its own instead of httpcore's pool.
 
-A client is one command's (client.py), so there is nothing to share out. To look for a free connection in a pool took a
-third of a request's CPU, and locks, traces and copies of httpcore's connections a fifth of the rest.
+One command uses a client at a time (client.py), so no pool has to share its connections out. httpcore's search for a
+free connection took a third of a request's CPU, and its locks, traces and copies a fifth of the rest.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ClientTransport(httpx.AsyncBaseTransport):
     """An HTTP/1.1 transport; it opens a new connection if none to the server is idle.
 
     Args:
-        verify: what TLS is made with.
-        is_own: any address will do: it is the worker's own setting.
+        verify: context for TLS.
+        is_own: True if the address comes from the worker's own settings, so that no address is denied.
     """
 
     def __init__(self, verify: ssl.SSLContext, *, is_own: bool = False) -> None:

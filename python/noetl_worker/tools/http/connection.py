@@ -1,4 +1,4 @@
-"""A connection of a tool: the body of an answer in the pieces it comes in, no faster than they are taken."""
+"""A tool's connection. It gives an answer's body in pieces as they arrive, and reads no faster than they are taken."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Bro
 from noetl_worker.remote.transport.h11_parser import H11Parser
 
 _MOST_HELD: Final = 1 << 16
-"""Most bytes held that nobody has read; beyond it the server has to wait."""
+"""Most received bytes that nobody has taken yet. Above this the server has to wait."""
 _CHUNK: Final = 16
-"""A chunk counts so many bytes more beside its content, for the time it takes to read."""
+"""Bytes added to the overhead for each chunk, because reading a tiny chunk takes as long as reading a larger one."""
 _EVENTS_AT_ONCE: Final = 64
 """Chunks read in a row before other tasks get a turn."""
 
 
 class StreamedConnection(HttpConnection[None]):
-    """Used by one exchange at a time: `ask`, then `next_piece` to the end. Closed by whatever it raises.
+    """A connection for one exchange at a time: `ask`, then `next_piece` to the end. An error closes it.
 
     Raises:
-        httpx.TransportError: of the network, and of what is no HTTP/1.1.
+        httpx.TransportError: the network failed, or the answer is not HTTP/1.1.
     """
 
     _parser: H11Parser
-    _most_bytes = math.inf  # who takes the pieces has a limit
+    _most_bytes = math.inf  # the caller, who takes the pieces, has a limit
     _max_overhead = 128 * 1024
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class StreamedConnection(HttpConnection[None]):
         return httpx.Response(head.status_code, headers=self._pairs, stream=body, extensions=extensions)
 
     async def next_piece(self) -> bytes | None:
-        """Return what has come of the answer's body; None: it is complete."""
+        """Return the bytes of the body that have arrived, or None at its end."""
         try:
             while not self._content:
                 if not self._is_asked:
@@ -75,7 +75,7 @@ class StreamedConnection(HttpConnection[None]):
 
     async def _write(self, request: httpx.Request) -> None:
         head = h11.Request(method=request.method.encode(), target=request.url.raw_path, headers=request.headers.raw)
-        await self._send(head)  # before a body is waited for: it is now that the connection was looked at
+        await self._send(head)  # at once: the connection was checked just now, and a body may take a while to come
         stream = request.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         async for piece in stream:
@@ -84,7 +84,7 @@ class StreamedConnection(HttpConnection[None]):
         await self._send(h11.EndOfMessage())
 
     async def _send(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> None:
-        """Write a part of the request. Raises Broken: the server has closed its side."""
+        """Write a part of the request. Raises Broken if the server has closed its side."""
         data = self._parser.write(part)
         if not self.is_open or self._transport is None or self._transport.is_closing():
             raise Broken("the server takes no more of the request")
@@ -96,10 +96,10 @@ class StreamedConnection(HttpConnection[None]):
     async def _read_on(self) -> None:
         """Read what has arrived, or wait until something does."""
         if self._parser.is_behind or self._arrived or not self.is_open:
-            await asyncio.sleep(0)  # a server that floods its client has no more than its turn
+            await asyncio.sleep(0)  # lets other tasks run, so that a server cannot occupy the loop
         else:
             await self.expect(self._loop.time() + self._read_s)
-            self._deadline = NO_LIMIT_S  # nobody waits while a piece is used
+            self._deadline = NO_LIMIT_S  # no limit while the caller uses the piece
         if self._failure is not None:
             raise self._failure
         data = b""
@@ -132,15 +132,15 @@ class StreamedConnection(HttpConnection[None]):
         super().close(why)
 
     async def aclose(self) -> None:
-        """Close it; the one who has it will not read on."""
-        self._failure = Broken("the request was given up")  # another one may have this object in its traceback
+        """Close the connection in the middle of an exchange."""
+        self._failure = Broken("the request was given up")  # a new object: an earlier error has a traceback of its own
         self.close(self._failure)
         self._parser.close()
 
     # ── asyncio ──
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_asked:  # refused: it would be the answer to the next request, which may be another's
+        if not self._is_asked:  # the base refuses it: otherwise it would answer the next request
             super().data_received(data)
             return
         was_full = len(self._arrived) > _MOST_HELD
@@ -151,7 +151,7 @@ class StreamedConnection(HttpConnection[None]):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = error
-        if error is None:  # the end of the answer, perhaps: the parser knows
+        if error is None:  # perhaps the regular end of the answer; the parser decides
             self._wake()
         if not self._is_asked:
             self._parser.close()
@@ -160,7 +160,7 @@ class StreamedConnection(HttpConnection[None]):
     def eof_received(self) -> None:  # closed by asyncio
         self.is_open = False
         self._wake()
-        self.resume_writing()  # who has answered already reads no more of the request
+        self.resume_writing()  # the server reads no more of the request
 
     def _wake(self) -> None:
         waiter, self.waiter = self.waiter, None
@@ -169,7 +169,7 @@ class StreamedConnection(HttpConnection[None]):
 
 
 def _raise_as_httpx(error: BaseException) -> NoReturn:
-    """Raise it by the name that httpx has for it; others as they are."""
+    """Raise the error as httpx names it. An error without such a name is raised unchanged."""
     cause = error.__cause__ if isinstance(error, Broken) else error
     if isinstance(cause, h11.ProtocolError):
         raise getattr(httpx, type(cause).__name__)(str(cause)) from error

@@ -1,6 +1,7 @@
 """The addresses that tools may connect to over HTTP: all except those the worker's operator denies.
 
-The rule alone: the start of a worker sets it, and has no use for an HTTP client yet (`egress_backend.py` has that).
+Only the rule is here, because a worker sets it at its start and needs no HTTP client then. The connections are in
+`egress_backend.py`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def denied() -> tuple[str, ...]:
 
 
 async def check_literal(request: httpx.Request) -> None:
-    """Check an address in a URL, also if a proxy makes the connection; a client's event hook."""
-    with suppress(ValueError):  # a name
+    """Check the host of a URL if it is an address. This is a client's event hook: it sees requests to proxies too."""
+    with suppress(ValueError):  # the host is a name
         check(request.url.host, unquote(request.url.host))
 
 
@@ -61,5 +62,5 @@ def check(host: str, address: str, port: int | None = None) -> None:
     item = _denied.item_with(address)
     if item is not None:
         raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
-    if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # there it answers whoever is on its machine
+    if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # probes answer anybody on the same machine
         raise EgressDenied(host, address, f"port {port} is the worker's own probe port: use another address")

@@ -1,8 +1,8 @@
 """Connections of an HTTP client, only to checked addresses (egress.py).
 
-A name is resolved once, here, and the connection is made to an address that was checked; a second lookup could give
-another one. What is sent over it (TLS name, Host) is the name's. A connection of the pool was checked when it was made,
-and a redirect's is checked like any other.
+A name is resolved once, here, and the connection is made to an address that was checked: a second look-up could give
+another address. TLS and the Host header still use the name. A reused connection was checked when it was made, and the
+connection of a redirect is checked like any other.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
     """Check every address that this client connects to over transports of httpx.
 
     Args:
-        proxies: whether its proxies are checked, too; False where they are the worker's own.
+        proxies: True if the addresses of its proxies are checked too; False for proxies of the worker's environment.
 
     Raises:
-        RuntimeError: it cannot be guarded (an httpx of other insides); better no connection than one unguarded.
+        RuntimeError: this version of httpx cannot be guarded. No connection is better than an unchecked one.
     """
     for transport in (client._transport, *(client._mounts.values() if proxies else ())):
-        if not isinstance(transport, httpx.AsyncHTTPTransport):  # a test's own, or the lack of a proxy
+        if not isinstance(transport, httpx.AsyncHTTPTransport):  # a test's transport, or None for no proxy
             continue
         pool = getattr(transport, "_pool", None)
         if pool is None or not isinstance(getattr(pool, "_network_backend", None), httpcore.AsyncNetworkBackend):
@@ -47,7 +47,7 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
 
 
 class CheckedNetwork(httpcore.AnyIOBackend):
-    """Connections of httpcore, which makes those over proxies, to checked addresses."""
+    """Connections of httpcore to checked addresses. httpcore makes only the connections over proxies."""
 
     async def connect_tcp(
         self,
@@ -65,11 +65,11 @@ class CheckedNetwork(httpcore.AnyIOBackend):
 async def connected(
     connect: Callable[[str], Awaitable[T]], host: str, port: int, timeout_s: float | None, *, is_own: bool
 ) -> T:
-    """Return the first connection that stands to an address of `host` that may be connected to, or if `is_own` to any.
+    """Return the first connection made to an allowed address of `host`. With `is_own` every address is allowed.
 
     Raises:
-        EgressDenied: none of them may.
-        httpx.ConnectError, httpx.ConnectTimeout: none stands (in time). httpcore lets these through.
+        EgressDenied: no address is allowed.
+        httpx.ConnectError, httpx.ConnectTimeout: no connection was made (in time). httpcore passes these on.
     """
     try:
         with anyio.fail_after(timeout_s):

@@ -1,6 +1,6 @@
-"""Access tokens fetched from OAuth2 (client credentials) and Google, kept until shortly before they expire.
+"""Access tokens fetched from OAuth2 (client credentials) and Google, cached until shortly before they expire.
 
-A token is kept under a digest of everything it was asked with, secrets included: only a command that has the same
+The key of a cached token is a digest of the whole request for it, secrets included: only a command with the same
 credential gets it.
 """
 
@@ -35,8 +35,8 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
 _EARLY_S: Final = 60.0
-"""Time before its expiry when a token is fetched anew; a short-lived one at nine tenths of its life."""
-_UNTOLD_LIFE_S: Final = 300.0
+"""Time before its expiry at which a token is fetched anew. A short-lived token is, after nine tenths of its life."""
+_DEFAULT_LIFE_S: Final = 300.0
 _TIMEOUT_S: Final = 30.0
 _ANY: Final = ClientOptions()
 _MAX_ANSWER: Final = 1 << 20
@@ -46,30 +46,30 @@ _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 @dataclass(slots=True)
-class _Kept:
+class _CachedToken:
     token: str
     ends: float
 
 
 class Tokens:
-    """Fetches and keeps access tokens, at most 256.
+    """Fetches access tokens and caches at most 256 of them.
 
     Args:
-        clients: what requests go through.
-        now: monotonic seconds.
+        clients: HTTP clients for the requests.
+        now: returns the monotonic time in seconds.
     """
 
     def __init__(self, clients: Clients, now: Callable[[], float] = lambda: time.monotonic()) -> None:
         self._clients = clients
         self._now = now
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._cached: OrderedDict[str, _CachedToken] = OrderedDict()
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Locks of tokens being fetched; each lives while a task holds it or waits for it."""
 
     def forget(self, token: str) -> None:
         """Drop a token that was refused."""
-        for key in [key for key, kept in self._kept.items() if kept.token == token]:
-            del self._kept[key]
+        for key in [key for key, cached in self._cached.items() if cached.token == token]:
+            del self._cached[key]
 
     async def client_credentials(self, values: Mapping[str, JsonValue]) -> str:
         """Return a token by RFC 6749 4.4: `token_url`, `client_id`, `client_secret`; optional `scope`, `audience`,
@@ -77,7 +77,7 @@ class Tokens:
 
         Raises:
             ConfigurationError: another `grant_type`.
-            CredentialError: a field is missing, or the endpoint says no.
+            CredentialError: a field is missing, or the endpoint refuses.
             ToolError: the endpoint cannot be reached.
         """
         check_grant(values)
@@ -125,16 +125,16 @@ class Tokens:
     async def _get(self, asked: JsonValue, fetch: Callable[[], Awaitable[tuple[str, float | None]]]) -> str:
         key = hashlib.sha256(dumps(asked)).hexdigest()
         lock = self._fetching.setdefault(key, asyncio.Lock())
-        async with lock:  # a hundred commands that start together ask once
-            kept = self._kept.get(key)
-            if kept is None or kept.ends <= self._now():
+        async with lock:  # a hundred commands that start together send one request
+            cached = self._cached.get(key)
+            if cached is None or cached.ends <= self._now():
                 token, life_s = await fetch()
-                life_s = _UNTOLD_LIFE_S if life_s is None else life_s
-                kept = self._kept[key] = _Kept(token, self._now() + max(life_s - _EARLY_S, life_s * 0.9))
-            self._kept.move_to_end(key)
-        while len(self._kept) > _MAX_TOKENS:
-            self._kept.popitem(last=False)
-        return kept.token
+                life_s = _DEFAULT_LIFE_S if life_s is None else life_s
+                cached = self._cached[key] = _CachedToken(token, self._now() + max(life_s - _EARLY_S, life_s * 0.9))
+            self._cached.move_to_end(key)
+        while len(self._cached) > _MAX_TOKENS:
+            self._cached.popitem(last=False)
+        return cached.token
 
     async def _ask(self, url: str, form: Mapping[str, str], basic: tuple[str, str] | None) -> tuple[str, float | None]:
         headers = {"Accept": "application/json"}
@@ -203,7 +203,7 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
 
 
 def _reason(answer: Mapping[str, Any] | None) -> str:
-    """Return `error` and `error_description` of RFC 6749 5.2; the rest of the answer may hold a secret."""
+    """Return `error` and `error_description` (RFC 6749 5.2) for a message. The rest of the answer may hold a secret."""
     if answer is None:
         return ""
     details = [
