@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from integration.processes import typed
-from noetl_worker.pipeline.command.tool_rules import packages_closed
+from noetl_worker.pipeline.command.tool_rules import packages_closed, tool_settings_of
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process import landlock
@@ -97,3 +98,26 @@ def test_packages_are_closed_to_commands_in_a_place_of_their_own(tmp_path: Path)
     assert closed(NOETL_WORKER_ALLOW_NAMESPACES="true") == ()  # with rules for files nothing can be mounted
     assert closed(NOETL_WORKER_ISOLATION="off") == ()
     assert closed(NOETL_WORKER_PYTHON_PACKAGES="off") == ()
+
+
+def test_packages_of_a_worker_that_may_write_to_var_lib_are_closed_to_commands_without_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def directory() -> str:
+        settings = load_settings({"NOETL_WORKER_PYTHON_PACKAGES": "wheels"}, dotenv=tmp_path / "none")
+        closed = packages_closed(settings)
+        found = tool_settings_of(settings).packages_dir
+        assert closed == ((found,) if found.startswith("/var/lib/") and landlock.is_there() else ())
+        return found
+
+    machines = Path("/var/lib/noetl-worker")
+    may_write = os.access(machines if machines.exists() else machines.parent, os.W_OK)
+    of_the_user = Path.home() / ".local/state/noetl-worker/packages"
+    assert directory() == (f"{machines}/packages" if may_write else str(of_the_user))
+    monkeypatch.setattr(os, "access", lambda path, mode: "/var/lib" not in str(path))
+    assert directory() == str(of_the_user)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path.home() / "state"))
+    assert directory() == str(Path.home() / "state/noetl-worker/packages")
+    monkeypatch.setenv("STATE_DIRECTORY", str(Path.home() / "service"))
+    assert directory() == str(Path.home() / "service/packages")

@@ -40,7 +40,8 @@ class ToolSettings:
     packages_dir: str = setting(
         "NOETL_WORKER_PACKAGES_DIR",
         help="directory of installed packages, shared by the workers of a machine; empty: `packages` in "
-        "STATE_DIRECTORY, else `noetl-worker/packages` in XDG_STATE_HOME or ~/.local/state",
+        "STATE_DIRECTORY, else `noetl-worker/packages` in XDG_STATE_HOME, in /var/lib if the worker may write there, "
+        "or in ~/.local/state",
     )
     packages_mb: int = setting(
         "NOETL_WORKER_PACKAGES_MB",

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.pipeline.outbox.directory import outbox_directory, state_directory
+from noetl_worker.pipeline.outbox.directory import directory_out_of_reach, outbox_directory
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.tools import fields, file_roots
@@ -70,7 +70,7 @@ def make_tool_settings(settings: Settings) -> ToolSettings:
 
 
 def _packages_directory(settings: Settings) -> Path:
-    return Path(settings.packages_dir) if settings.packages_dir else state_directory("packages")
+    return Path(settings.packages_dir) if settings.packages_dir else directory_out_of_reach("packages")
 
 
 def _own_files(settings: Settings) -> list[str]:

@@ -10,6 +10,9 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+_OF_THE_MACHINE: Final = Path("/var/lib/noetl-worker")
 
 
 def outbox_directory(outbox_dir: str) -> Path:
@@ -31,6 +34,17 @@ def state_directory(name: str) -> Path:
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for a user without one
     state = os.environ.get("XDG_STATE_HOME") or (os.access(home, os.W_OK) and f"{home}/.local/state")
     return Path(state, "noetl-worker", name) if state else temporary / f"noetl-worker-{name}-{os.getuid()}"
+
+
+def directory_out_of_reach(name: str) -> Path:
+    """Return the directory for files that no command may change: outside of the home, if this user may write there.
+
+    Commands write to the home, so nothing in it can be closed to them (`file_roots.within_reach`). Variables that
+    place a user's state decide before.
+    """
+    is_placed = "STATE_DIRECTORY" in os.environ or "XDG_STATE_HOME" in os.environ
+    nearest = _OF_THE_MACHINE if _OF_THE_MACHINE.exists() else _OF_THE_MACHINE.parent
+    return _OF_THE_MACHINE / name if not is_placed and os.access(nearest, os.W_OK) else state_directory(name)
 
 
 class NotOwn(PermissionError):
