@@ -177,7 +177,7 @@ SUPPLY_VENV := .venv-supply
 
 LOCK_VENV := .venv-lock
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make locks" $(LOCK_VENV)/bin/uv pip compile -q --upgrade --generate-hashes --no-annotate
-IMAGE_EXTRAS ?= duckdb postgres aws gcp nkeys otel
+IMAGE_EXTRAS ?= duckdb postgres aws gcp nkeys otel packages
 # One lock for x86-64 and 64-bit ARM: the hashes are those of all files of a version.
 locks: ## deploy/*requirements.txt, the image's packages with hashes, in their newest versions: IMAGE_EXTRAS="duckdb nkeys"
 	$(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/python -m pip install -q --disable-pip-version-check uv==0.13.9

@@ -147,6 +147,7 @@ async def tried(engine: Engine, dialect: Dialect, user: str) -> None:
                 await until(PROBES.is_ready, "readiness")
                 await asyncio.to_thread(engine, "exec", name, *engine.health_check())
                 print("ready; the health check answers")
+                print(engine("exec", name, "uv", "--version"), "for packages of python steps")
                 await each_kind(home, user)
                 assert engine("exec", name, "ls", "/var/lib/noetl-worker/outbox")
                 print("the outbox is on its volume")
