@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 import pytest
 
+from closed_port import closed_port
 from integration.house import House, house
-from integration.processes import Ended, Gate, typed, until, worker_process
+from integration.machines import machine
+from integration.processes import Ended, Gate, WorkerProcess, typed, until, worker_process
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.registered_workers import registered_workers
@@ -59,6 +63,38 @@ async def test_workers_of_two_machines_are_seen_from_one_desk(tmp_path: Path) ->
         gate.open()
         await home.wait_terminal(*(one.event_id for one in issued))
         assert silent.is_running
+
+
+async def test_workers_in_networks_of_their_own_are_seen_from_a_desk_that_reaches_none_of_them(tmp_path: Path) -> None:
+    """Two workers on one machine and one on another, whose probes are on the same port of their own loopback."""
+    gate = Gate(tmp_path)
+    async with house(worker=False) as home, AsyncExitStack() as stack:
+        ports = (home.nats.port, urlsplit(home.plane.url).port or 0)
+        machines = [await stack.enter_async_context(machine(*ports)) for _ in range(2)]
+        here = f"127.0.0.1:{closed_port()}"
+        for name, place, probes in (("w-1", 0, here), ("w-2", 0, ""), ("w-3", 1, here)):
+            own = {"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / f"machine-{place}"), "WORKER_METRICS_BIND": probes}
+            given = {**home.variables, **own, "WORKER_ID": name, "NOETL_WORKER_FLEET": "nats"}
+            worker = await machines[place].run(partial(WorkerProcess, tmp_path, name, given, ["run"]))
+            stack.callback(worker.end)
+            await worker.wait_logged("pulling")
+        waits = RawCommand("shell", {"command": gate.command()}, step="slow")
+        issued = await home.plane.create_commands([waits] * 3)
+        await until(lambda: gate.runs == 3, "all run")
+
+        async def all_show_what_runs() -> bool:
+            found = workers_of(await top(home, "--json", NOETL_WORKER_FLEET="nats"))
+            running = {one["command_id"] for look in found.values() for one in look["commands"]}
+            return set(found) == {"w-1", "w-2", "w-3"} and running == {str(one.command_id) for one in issued}
+
+        await until(all_show_what_runs, "three workers with three commands")
+        shown = await top(home, "--once", NOETL_WORKER_FLEET="nats")
+        assert (shown.code, shown.err, shown.out.count("ready: pulling")) == (0, "", 3)
+        print(shown.out)
+        without = await asyncio.to_thread(typed, "top", here, "--once", **home.addresses)
+        assert without.code == 3, without.out
+        gate.open()
+        await home.wait_terminal(*(one.event_id for one in issued))
 
 
 async def test_worker_answers_again_after_a_restart_of_nats(tmp_path: Path) -> None:
