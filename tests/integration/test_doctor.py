@@ -22,7 +22,7 @@ from noetl_worker.engine import chosen as engine
 from noetl_worker.models import Dialect, Report
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
-from noetl_worker.settings.settings import load_settings
+from noetl_worker.settings.settings import Settings, load_settings
 from noetl_worker.tools.process.machine import memory_bytes
 from unit.outboxes import unsearchable
 
@@ -139,7 +139,11 @@ def test_disk_without_the_room_that_the_outbox_may_take(tmp_path: Path) -> None:
 
 
 def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> None:
-    few, many = settings(tmp_path, WORKER_MAX_CONCURRENT="4"), settings(tmp_path, WORKER_MAX_CONCURRENT="400")
+    def slots(number: int, **variables: str) -> Settings:
+        rules = {"NOETL_WORKER_KINDS_DENY": "duckdb", **variables}
+        return settings(tmp_path, WORKER_MAX_CONCURRENT=str(number), **rules)
+
+    few, many = slots(4), slots(400)
     enough = machine.memory(few, 1 << 30)
     assert (enough.state, enough.found) == (
         State.FINE,
@@ -148,12 +152,23 @@ def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> Non
     assert machine.descriptors(few, 1024).state is State.FINE
     assert machine.memory(many, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=188,")
     assert machine.descriptors(many, 1024).state is State.WRONG
-    hungry = settings(tmp_path, WORKER_MAX_CONCURRENT="4", NOETL_WORKER_PROCESS_MEMORY_MB="512")
+    hungry = slots(4, NOETL_WORKER_PROCESS_MEMORY_MB="512")
     assert machine.memory(hungry, 1 << 30).wanted.startswith("2212 MB")
-    several = settings(tmp_path, WORKER_MAX_CONCURRENT="4", NOETL_WORKER_PROCESSES="8")
+    several = slots(4, NOETL_WORKER_PROCESSES="8")
     assert machine.memory(several, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=1,")
-    in_the_worker = settings(tmp_path, WORKER_MAX_CONCURRENT="400", NOETL_WORKER_KINDS_DENY="python,shell")
+    in_the_worker = slots(400, NOETL_WORKER_KINDS_DENY="duckdb,python,shell")
     assert machine.memory(in_the_worker, 1 << 27).state is State.FINE
+
+
+def test_memory_is_counted_for_duckdb_where_it_is_there_and_allowed(tmp_path: Path) -> None:
+    """It takes most of all kinds."""
+    pytest.importorskip("duckdb")
+    found = machine.memory(settings(tmp_path, WORKER_MAX_CONCURRENT="64"), 512 << 20)
+    assert found.wanted.startswith("654 MB: 110 and 8.5 for each of 64 slots, as duckdb takes")
+    assert found.fix == (
+        "WORKER_MAX_CONCURRENT=50, or a container with more memory, or NOETL_WORKER_KINDS_DENY=duckdb where nobody "
+        "uses it"
+    )
 
 
 def test_lowest_limit_of_the_cgroups_above_a_worker_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

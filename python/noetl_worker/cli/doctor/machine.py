@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -19,10 +19,9 @@ _FILES_PER_COMMAND: Final = 8
 """Pipes and sockets of one command that starts a process or asks a server."""
 _OWN_MB: Final = 40.0
 """Memory of a worker without a command."""
-_TEMPLATE_MB: Final = 25.0
-"""Memory of the processes that commands with a process of their own are forked from."""
-_MB_PER_SLOT: Final[Mapping[str, float]] = {"python": 2.5, "shell": 1.7}
-"""Memory of one running command by kind, beside what its code loads and holds (docs/operate.md#memory)."""
+_MB_OF_KINDS: Final[Mapping[str, tuple[float, float]]] = {"duckdb": (70, 8.5), "python": (25, 2.5), "shell": (25, 1.7)}
+"""Memory of a kind's template, and of one running command beside what its code loads and holds
+(docs/operate.md#memory). The dearest first."""
 _MB_PER_OTHER_SLOT: Final = 0.2
 """The same for a kind that runs in the worker's own process."""
 _MB: Final = 1_000_000
@@ -98,18 +97,18 @@ def descriptors(settings: Settings, limit: int | None) -> Finding:
 
 def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
     """Return the memory of a worker whose slots all run this kind, and hold so much data each."""
-    own = _OWN_MB + (_TEMPLATE_MB if kind in _MB_PER_SLOT else 0.0)
-    return own + slots * (_MB_PER_SLOT.get(kind, _MB_PER_OTHER_SLOT) + data_mb)
+    template_mb, slot_mb = _MB_OF_KINDS.get(kind, (0.0, _MB_PER_OTHER_SLOT))
+    return _OWN_MB + template_mb + slots * (slot_mb + data_mb)
 
 
 def memory(settings: Settings, there_bytes: int) -> Finding:
     """Check that the machine or its cgroup has memory for the worker and all slots; 0 bytes: unknown."""
     slots, processes, own = settings.max_concurrent, settings.processes, settings.process_memory_mb
-    kind = next((kind for kind in _MB_PER_SLOT if _may_run(settings, kind)), "http")
+    kind = next((kind for kind in _MB_OF_KINDS if _may_run(settings, kind)), "http")
     base = needed_mb(kind, 0)
     each = own * (1 << 20) / _MB if own else needed_mb(kind, 1) - base
     needed = processes * (base + slots * each)
-    of = "that NOETL_WORKER_PROCESS_MEMORY_MB allows" if own else f"{kind} takes, and what its code holds"
+    of = "NOETL_WORKER_PROCESS_MEMORY_MB allows" if own else f"{kind} takes, and what its code holds"
     wanted = f"{needed:.0f} MB: {base:.0f} and {each:.1f} for each of {slots} slots, as {of}"
     wanted += f"; {processes} processes" if processes > 1 else ""
     there = there_bytes / _MB
@@ -120,8 +119,10 @@ def memory(settings: Settings, there_bytes: int) -> Finding:
         return fine("memory", f"{there:.0f} MB; {left:.1f} MB are left for what the code of each slot holds", wanted)
     most = max(1, int((there / processes - base) / each))
     fix = f"WORKER_MAX_CONCURRENT={most}, or a container with more memory"
+    fix += ", or NOETL_WORKER_KINDS_DENY=duckdb where nobody uses it" if kind == "duckdb" else ""
     return warning("memory", f"{there:.0f} MB", wanted, fix)
 
 
 def _may_run(settings: Settings, kind: str) -> bool:
-    return kind not in settings.kinds_deny and (not settings.kinds or kind in settings.kinds)
+    is_there = kind != "duckdb" or importlib.util.find_spec("duckdb") is not None
+    return is_there and kind not in settings.kinds_deny and (not settings.kinds or kind in settings.kinds)
