@@ -12,6 +12,7 @@ import loops
 from noetl_worker.settings.networks import DEFAULT_DENIED, parse_items
 from noetl_worker.tools.http import egress
 from tools.http_server import ToolServer, as_json
+from tools.one_template import ended_afterwards
 
 from .commands import end_workers
 
@@ -25,6 +26,12 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def no_worker_stays() -> Iterator[None]:
     yield
     end_workers()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_template_a_file() -> Iterator[None]:
+    with ended_afterwards():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.testing import arun_tool
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.artifact.files import artifact_path
 from noetl_worker.tools.kinds.duckdb.limits import keep_to_roots
@@ -24,6 +24,7 @@ from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.registry import Registry
 from tool_settings import tool_settings
 from tools.fake_snowflake import FakeSnowflake
+from tools.one_template import run_tool
 
 from .commands import placed
 

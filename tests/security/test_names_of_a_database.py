@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import arun_tool, run_tool
+from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
+from noetl_worker.tools.registry import Registry
 from tool_settings import tool_settings
+from tools.one_template import run_tool
 
 from .commands import placed
 
@@ -70,9 +72,11 @@ def test_each_name_of_a_file_is_that_file(name: str, there: Path) -> None:
 async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path) -> None:
     """Another name for an open file, to use its secrets."""
     os.mkfifo(pipe := there / "pipe")
+    registry = Registry(plugins=False)
 
     def command(name: str, text: str) -> asyncio.Future[Any]:
-        return asyncio.ensure_future(arun_tool("duckdb", {"database": name.format(there=there), "query": text}))
+        config = {"database": name.format(there=there), "query": text}
+        return asyncio.ensure_future(registry.run_tool("duckdb", config, tool_context(registry=registry)))
 
     b = command(NAMES[0], f"FROM read_text('{pipe}'); SELECT count(*) AS n FROM duckdb_secrets()")
     writer = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)  # B has come to its pipe
@@ -84,6 +88,7 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
     assert (await b).data["rows"] == [{"n": 0}]
     assert done == set()
     assert [one.data["rows"] for one in await asyncio.gather(*others)] == [[{"i": 1}]] * len(NAMES)
+    await registry.aclose()
 
 
 async def test_what_takes_no_turn_shares_no_database_either(there: Path) -> None:

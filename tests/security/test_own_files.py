@@ -18,7 +18,7 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.pipeline.command import tool_rules
 from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.testing import arun_tool
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.process import landlock
 from tools.databases import duckdb_extensions
 
@@ -85,40 +85,43 @@ async def test_own_files_are_no_artifact_upload_or_certificate(settings: Setting
     assert all("not a file for playbooks" in one for one in said)
 
 
-@pytest.mark.parametrize("name", OWN)
-async def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path, name: str) -> None:
+async def refused(settings: Settings, statements: list[str], words: str) -> None:
+    """Each statement ends with an error that says so, all in one worker."""
+    pytest.importorskip("duckdb")
+    registry = tool_rules.registry_of(settings)
+    for sql in statements:
+        with pytest.raises(ToolError, match=words):
+            await registry.run_tool("duckdb", {"query": sql}, tool_context(registry=registry))
+    await registry.aclose()
+
+
+async def test_sql_that_names_an_own_file_is_refused(settings: Settings, place: Path) -> None:
     """The same in SQL, as it is written."""
-    with pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
-        await query(settings, f"SELECT * FROM read_blob('{place}/worker/{name}')")
+    statements = [f"SELECT * FROM read_blob('{place}/worker/{name}')" for name in OWN]
+    await refused(settings, statements, r"Permission denied|not a file for playbooks")
 
 
 @needs_landlock
-@pytest.mark.parametrize("name", OWN)
-async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(
-    settings: Settings, place: Path, name: str
-) -> None:
+async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(settings: Settings, place: Path) -> None:
     """SQL builds the name."""
-    with pytest.raises(ToolError, match="Permission denied"):
-        await query(settings, f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')")
+    await refused(
+        settings, [f"SELECT * FROM read_blob('{place}/wor' || 'ker/{name}')" for name in OWN], "Permission denied"
+    )
 
 
 @needs_landlock
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox-1.sqlite3')",
-        "SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox-1.sqlite3')",
-        "SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
-        "CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
-        "SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
-        "COPY (SELECT 1 AS x) TO '/dev/full'",
-    ],
-)
-async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path, sql: str) -> None:
+async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path) -> None:
     """Through a link, a file that the worker has open, or the disk as it is."""
-    file = place / "worker" / "outbox" / "outbox-1.sqlite3"
-    with file.open("rb"), pytest.raises(ToolError, match=r"Permission denied|not a file for playbooks"):
-        await query(settings, sql.format(place=place))
+    statements = [
+        f"SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox-1.sqlite3')",
+        f"SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox-1.sqlite3')",
+        f"SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
+        f"CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
+        f"SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
+        "COPY (SELECT 1 AS x) TO '/dev/full'",
+    ]
+    with (place / "worker" / "outbox" / "outbox-1.sqlite3").open("rb"):
+        await refused(settings, statements, r"Permission denied|not a file for playbooks")
 
 
 @needs_landlock

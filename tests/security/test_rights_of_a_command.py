@@ -19,7 +19,7 @@ from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined
 from noetl_worker.remote.plane.plane_watch import HeartbeatWatch
 from noetl_worker.remote.plane.registration import Registration
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.testing import arun_tool
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.process import confinement
 from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.process.machine import memory_bytes
@@ -150,25 +150,24 @@ async def test_duckdb_has_its_share_of_the_memory() -> None:
     assert await limit_of_duckdb(allowed="200MiB", memory_limit="150MiB") == "150.0 MiB"
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+async def test_sql_does_not_take_more_memory_than_its_share() -> None:
+    """SQL raises DuckDB's memory limit."""
+    pytest.importorskip("duckdb")
+    registry = Registry(plugins=False, confinement=Confinement("basic", duckdb_bytes=30 << 20))
+    context = tool_context(registry=registry)
+    for statement in (
         "SET memory_limit = '9GiB'",
         "SET GLOBAL max_memory = '9GiB'",
         "RESET memory_limit",
         "PRAGMA memory_limit = '9GiB'",
         "SET VARIABLE more = '9GiB'; SET memory_limit = getvariable('more')",
-    ],
-)
-async def test_sql_does_not_take_more_memory_than_its_share(statement: str) -> None:
-    """SQL raises DuckDB's memory limit."""
-    pytest.importorskip("duckdb")
-    registry = Registry(plugins=False, confinement=SHARE)
-    hog = f"{statement}; SET temp_directory = ''; SELECT count(DISTINCT i) FROM range(2000000000) r(i)"
-    with pytest.raises(ToolError, match=r"Out of Memory|the process of DuckDB was killed|bad_alloc") as caught:
-        await arun_tool("duckdb", {"query": hog}, registry=registry)
-    assert caught.value.kind == "resource"
-    assert (await arun_tool("duckdb", {"query": "SELECT 1 AS x"}, registry=registry)).data["rows"] == [{"x": 1}]
+    ):
+        hog = f"{statement}; SET temp_directory = ''; SELECT count(DISTINCT i) FROM range(2000000000) r(i)"
+        with pytest.raises(ToolError, match=r"Out of Memory|the process of DuckDB was killed|bad_alloc") as caught:
+            await registry.run_tool("duckdb", {"query": hog}, context)
+        assert caught.value.kind == "resource"
+    assert (await registry.run_tool("duckdb", {"query": "SELECT 1 AS x"}, context)).data["rows"] == [{"x": 1}]
+    await registry.aclose()
 
 
 async def test_step_does_not_take_more_memory_than_its_share() -> None:

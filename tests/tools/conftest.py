@@ -18,6 +18,7 @@ from noetl_worker.tools.http.client import Clients
 
 from .databases import Postgres, postgres_server, queries
 from .http_server import ToolServer
+from .one_template import ended_afterwards
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,12 @@ def documented_failures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _told_by(tool: Tool[Any]) -> set[str]:
     always = {"configuration", "template", "auth", "timeout", "unknown"}
     return (set(read_guide(tool).errors) & set(ERROR_KINDS)) | always
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_template_a_file() -> Iterator[None]:
+    with ended_afterwards():
+        yield
 
 
 @pytest.fixture(scope="session")

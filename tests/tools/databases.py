@@ -13,6 +13,8 @@ import pytest
 
 from noetl_worker.testing import run_tool
 
+from . import one_template
+
 
 class Postgres:
     """A running server; `uri` connects as superuser."""
@@ -91,5 +93,5 @@ def duckdb_extensions(directory: Path, *names: str) -> Path:
 
 def query(text: Any, **config: Any) -> dict[str, Any]:
     """What DuckDB gives in a tool."""
-    data: dict[str, Any] = run_tool("duckdb", {"query": text, **config}).data
+    data: dict[str, Any] = one_template.run_tool("duckdb", {"query": text, **config}).data
     return data

@@ -12,12 +12,14 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolStatus
-from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb import secrets as duckdb_secrets
+from noetl_worker.tools.registry import Registry
 from tool_settings import tool_settings
 
 from .databases import Postgres, duckdb_extensions, query
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 
@@ -278,8 +280,10 @@ def test_timeout_ends_the_query() -> None:
     assert result.status is ToolStatus.TIMEOUT
 
 
-async def test_many_at_once() -> None:
-    found = await asyncio.gather(*(arun_tool("duckdb", {"query": f"select {n} as n"}) for n in range(20)))
+async def test_many_at_once(registry: Registry) -> None:
+    context = tool_context(registry=registry)
+    queries = [{"query": f"select {n} as n"} for n in range(20)]
+    found = await asyncio.gather(*(registry.run_tool("duckdb", query, context) for query in queries))
     assert [result.data["rows"][0]["n"] for result in found] == list(range(20))
 
 

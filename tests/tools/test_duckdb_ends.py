@@ -89,7 +89,7 @@ async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
 ) -> None:
     """asyncio.wait_for loses it around the turn alone, up to Python 3.11: the statements ran to their end."""
     async with turn(file, read_only=False):
-        call = running(registry, file)
+        call = running(registry, file, "select 1")
         await asyncio.sleep(0)
     for _ in range(steps):
         await asyncio.sleep(0)

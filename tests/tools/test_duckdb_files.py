@@ -15,7 +15,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb import files as duckdb_files
 from noetl_worker.tools.registry import Registry
@@ -23,6 +23,7 @@ from patience import PATIENCE_S
 from tool_settings import tool_settings
 
 from .databases import query
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 

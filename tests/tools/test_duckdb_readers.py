@@ -11,12 +11,14 @@ from unittest.mock import ANY
 
 import pytest
 
-from noetl_worker.testing import arun_tool, tool_context
+from noetl_worker.testing import tool_context
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.process.confinement import UNCONFINED
 from noetl_worker.tools.registry import Registry
+
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 
@@ -24,7 +26,8 @@ SLOW = "select count(*) as n from range(6000) a, range(6000) b where (a.range * 
 
 
 async def query(text: str, **config: Any) -> dict[str, Any]:
-    data: dict[str, Any] = (await arun_tool("duckdb", {"query": text, **config})).data
+    result = await asyncio.to_thread(run_tool, "duckdb", {"query": text, **config})
+    data: dict[str, Any] = result.data
     return data
 
 

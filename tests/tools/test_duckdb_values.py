@@ -9,9 +9,9 @@ from unittest.mock import ANY
 import pytest
 
 from noetl_worker.errors import ToolError
-from noetl_worker.testing import run_tool
 
 from .databases import query
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 

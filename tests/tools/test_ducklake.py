@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import arun_tool, run_tool, tool_context
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.ducklake.ducklake import DucklakeConfig, lake_opening
 from tool_settings import tool_settings
 
 from .databases import Postgres, duckdb_extensions
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 

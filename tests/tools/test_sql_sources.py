@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
-from noetl_worker.testing import run_tool
 
 from .databases import Postgres
 from .http_server import Answer, ToolServer
+from .one_template import run_tool
 
 pytest.importorskip("duckdb")
 

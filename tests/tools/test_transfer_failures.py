@@ -10,10 +10,11 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.testing import tool_context
 from noetl_worker.tools.registry import Registry
 
 from .databases import Postgres
+from .one_template import run_tool
 from .transfers import OLD, in_duckdb, into, move, of, out_of, to
 
 pytest.importorskip("psycopg")

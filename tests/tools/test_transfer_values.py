@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.testing import run_tool
-
 from .databases import Postgres
+from .one_template import run_tool
 from .transfers import in_duckdb, into, move, of, out_of, to
 
 pytest.importorskip("psycopg")

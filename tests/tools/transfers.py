@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from noetl_worker.models import ToolStatus
-from noetl_worker.testing import run_tool
 
 from .databases import Postgres
+from .one_template import run_tool
 
 duckdb = pytest.importorskip("duckdb")
 
