@@ -89,8 +89,9 @@ def steps_of_kilobytes(text: Callable[[int], str], call: Callable[[str], Any]) -
     return counts[1] - counts[0]
 
 
-@pytest.mark.parametrize("shape", TEXTS)
-@pytest.mark.parametrize("path", ["text", "document", "value"])
+@pytest.mark.parametrize(
+    ("shape", "path"), [*((shape, "text") for shape in TEXTS), ("nearly", "document"), ("nearly", "value")]
+)
 def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(shape: str, path: str) -> None:
     """Of a search for each secret they were 70 to 100 times as many, and of a wrapped text as well."""
 
@@ -108,6 +109,7 @@ def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(
     assert steps(MANY) <= 2 * steps(10)
 
 
+@pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
 @pytest.mark.parametrize("shape", TEXTS)
 def test_megabyte_takes_at_most_twice_the_time_for_a_thousand_secrets_as_for_ten(engine: Any, shape: str) -> None:
     text = TEXTS[shape](2_000_000)
@@ -119,8 +121,7 @@ def test_megabyte_takes_at_most_twice_the_time_for_a_thousand_secrets_as_for_ten
             engine.redact_text(text, texts.anywhere, texts.words)
             rounds.append(time.process_time() - started)
         took[number] = min(rounds)
-    if HOLDS_TIMES:
-        assert took[MANY] <= 2 * took[10], took
+    assert took[MANY] <= 2 * took[10], took
 
 
 @pytest.mark.parametrize("width", [64, 76])
@@ -158,7 +159,7 @@ ADVERSE: dict[str, tuple[list[str], str]] = {
 def test_text_that_is_a_secret_nearly_everywhere_comes_to_an_end(engine: Any, shape: str, kind: str) -> None:
     """Of time that grows with the secrets this would take hours."""
     secrets, unit = ADVERSE[shape]
-    text = unit * (200_000 // len(unit)) + "\n" + unit * (200_000 // len(unit))
+    text = unit * (100_000 // len(unit)) + "\n" + unit * (100_000 // len(unit))
     anywhere, words = (secrets, ()) if kind == "anywhere" else ((), secrets)
     redacted = engine.redact_text(text, anywhere, words)
     assert (MARK in redacted) is (shape not in ("one long beginning", "one sign over and over"))
@@ -173,6 +174,7 @@ def test_long_secret_goes_as_far_as_the_text_goes_along_with_it(engine: Any, cut
     assert shown == (f"<{secret[:cut]}>{MARK}<" if cut < 1_024 else f"<{MARK}>{MARK}<")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(20))
 def test_secrets_are_taken_out_as_defined(engine: Any, seed: int) -> None:
     for case in range(20):
@@ -180,6 +182,7 @@ def test_secrets_are_taken_out_as_defined(engine: Any, seed: int) -> None:
         assert engine.redact_text(*given) == plain_search.replaced(*given), given
 
 
+@pytest.mark.sweep
 @pytest.mark.rust
 @pytest.mark.parametrize("seed", range(20))
 def test_engines_take_out_the_same_broken_lines(engines: tuple[Any, Any], seed: int) -> None:
