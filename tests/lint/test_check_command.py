@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import holds
 from integration.processes import Ended, typed
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from noetl_worker.cli import app_for
 from noetl_worker.cli.dev import settings_beside
 from noetl_worker.models.wire import Dialect

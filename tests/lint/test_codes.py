@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("yaml")
 from dev.test_playbook import WRONG
-from noetl_worker.authoring.lint.codes import CODES, GROUPS, HEAD, Code
+from lint.head import HEAD
+from noetl_worker.authoring.lint.codes import CODES, GROUPS, Code
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.authoring.lint.page import page
 from noetl_worker.engine import chosen as engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("yaml")
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 

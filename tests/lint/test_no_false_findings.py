@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("yaml")
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from noetl_worker.authoring.lint.inspector import inspect_text, looks_like_a_playbook
 from noetl_worker.tools.registry import Registry
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("yaml")
 from integration.processes import typed
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 
