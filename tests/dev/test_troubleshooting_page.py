@@ -10,9 +10,11 @@ import pytest
 
 import noetl_worker
 from dev.served_plane import with_worker
-from noetl_worker.authoring.dev import DevControlPlane, load_playbook
+from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models import Dialect
+from noetl_worker.tools.registry import Registry
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTED: Final = re.findall(r"^\* `([^`]+)`", PAGE, re.MULTILINE)
@@ -31,8 +33,8 @@ SAID: Final = {
     ).replace("tool: ", "tool:    "),
     "no tool is named 'pyhton'; did you mean 'python'?": starting("{kind: pyhton}"),
     "Workflow must have a step named 'start'": starting(NOOP).replace("start", "first"),
-    "next.arcs[0].step names no step": starting(NOOP, "    next: {arcs: [{step: nowhere}]}\n"),
-    "unknown field 'tol'; did you mean 'tool'?": starting(NOOP).replace("tool:", "tol:"),
+    "which is no step": starting(NOOP, "    next: {arcs: [{step: nowhere}]}\n"),
+    "unknown key 'tol' of a step; did you mean 'tool'?": starting(NOOP).replace("tool:", "tol:"),
     "when must be text": starting(NOOP, "    next: {arcs: [{step: end, when: true}]}\n"),
     "the Rust plane refuses it": starting(NOOP, "    next: end\n"),
     "Template render error: unknown method": starting('{kind: python, input: {n: "{{ workload.n.upper() }}"}}'),
@@ -53,8 +55,13 @@ SAID: Final = {
 
 
 async def said_of(plane: DevControlPlane, playbook: str) -> str:
+    """What `check` says of it, which `dev` shows first, and what its run says."""
+    found = inspect_text(playbook, "p.yaml", Registry(plugins=False))
+    return "\n".join([*(one.message for one in found), await said_of_run(plane, playbook)])
+
+
+async def said_of_run(plane: DevControlPlane, playbook: str) -> str:
     try:
-        load_playbook(playbook)
         plane.register_playbook(playbook)
         execution_id = await plane.execute("unknown")
     except NoetlWorkerError as error:

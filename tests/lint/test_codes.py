@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("yaml")
-from dev.test_playbook import WRONG
+from dev.test_playbook import UNREADABLE
 from lint.head import HEAD
 from noetl_worker.authoring.lint.codes import CODES, GROUPS, Code
 from noetl_worker.authoring.lint.inspector import inspect_text
@@ -73,8 +73,8 @@ def test_page_is_what_make_docs_gives() -> None:
     assert (ROOT / "docs/check.md").read_text(encoding="utf-8") == page(), "run make docs"
 
 
-@pytest.mark.parametrize("text", [text for text, _ in WRONG], ids=[said for _, said in WRONG])
-def test_what_dev_refuses_is_an_error_here_too(text: str) -> None:
+@pytest.mark.parametrize("text", [text for text, _ in UNREADABLE], ids=[said for _, said in UNREADABLE])
+def test_text_that_is_not_yaml_is_an_error(text: str) -> None:
     assert "error" in {one.severity for one in inspect_text(text, "p.yaml", REGISTRY)}
 
 

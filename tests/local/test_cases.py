@@ -257,6 +257,19 @@ def test_wrong_file_is_refused_in_one_line_before_anything_runs(folder: Path, ca
     assert len(done.err.splitlines()) == 1
 
 
+def test_playbook_that_cannot_be_run_is_refused_with_its_line(folder: Path) -> None:
+    """A mistake in a field of a tool is none: the tool may be replaced, or its failure expected."""
+    wrong = PLAYBOOK.replace("{step: last}", "{step: lst}").replace("kind: python", "kind: pyhton")
+    (folder / "p.yaml").write_text(wrong.replace("url: ", "urll: "))
+    done = typed("test", str(written(folder, "cases:\n- expect: {}")), "--dialect", "rust")
+    assert (done.code, done.out) == (2, "")
+    said = [line.partition(f"{folder}/")[2].split("; ")[0] for line in done.err_lines]
+    assert said == [
+        "p.yaml:10:26: NW402 step 'each' leads to 'lst', which is no step",
+        "p.yaml:12:18: NW201 no tool is named 'pyhton'",
+    ]
+
+
 def test_date_without_quotes_is_text_in_a_case(folder: Path, dialect: Dialect) -> None:
     result = "{n: 2024-01-02, list: [1, 2, 3]}"
     stand_ins = "{start: {result: {n: 2024-01-02}}, each: {result: 1}}"
@@ -282,7 +295,7 @@ def test_file_of_another_encoding_is_named_with_its_line(folder: Path) -> None:
     cases = written(folder, "cases:\n- {name: x, expect: {}}\n")
     (folder / "p.yaml").write_bytes(PLAYBOOK.encode() + b"# caf\xe9\n")
     line = PLAYBOOK.count("\n") + 1
-    said = f"noetl-worker test: {cases}:2: {folder}/p.yaml: not YAML at line {line}, column 6: not UTF-8\n"
+    said = f"noetl-worker test: {cases}:2: {folder}/p.yaml:{line}: not UTF-8\n"
     assert typed("test", str(cases)).err == said
     cases.write_bytes(b"cases:\n- {name: caf\xe9, expect: {}}\n")
     assert typed("test", str(cases)).err == f"noetl-worker test: {cases}: not YAML at line 2, column 13: not UTF-8\n"

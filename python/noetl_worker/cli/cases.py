@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session, until_signal, worker_beside
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
-from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
@@ -20,6 +20,9 @@ from noetl_worker.process import event_loop
 if TYPE_CHECKING:
     from noetl_worker.authoring.dev.cases.case_file import CaseFile
     from noetl_worker.authoring.dev.cases.case_run import CaseEnd
+
+_CHECKED: Final = ("NW1", "NW201", "NW402")
+"""Mistakes that no stand-in takes away: the shape of a playbook, kinds that nobody has, arcs that lead nowhere."""
 
 
 def cases(
@@ -45,6 +48,7 @@ def cases(
             from noetl_worker.authoring.dev.cases.junit import write_junit
             from noetl_worker.authoring.dev.excerpts import counted
         files = case_files(paths, named=case)
+        _refuse_mistakes({file.playbook for file in files}, dialect)
         ends: list[CaseEnd] = []
         code = _ended(_run(files, ends, dialect, timeout))
         failed = sum(bool(end.lines) for end in ends)
@@ -61,6 +65,15 @@ def cases(
         say(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
     raise typer.Exit(code or (EXIT_FAILED if failed else 0))
+
+
+def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
+    """Raise PlaybookError, a line for each mistake, if a playbook cannot be run whatever stands in for its steps."""
+    from noetl_worker.authoring.lint.first_look import look_at
+
+    found = [one for playbook in sorted(playbooks) for one in look_at(playbook, plane=dialect.value, select=_CHECKED)]
+    if wrong := [line for is_fatal, line in found if is_fatal]:
+        raise PlaybookError("\n".join(wrong))
 
 
 def _ended(session: Coroutine[Any, Any, None]) -> int:

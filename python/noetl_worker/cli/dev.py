@@ -134,7 +134,6 @@ def dev(
                 credentials=credential or (),
                 is_quiet=quiet,
                 is_strict=strict,
-                is_checked=True,
                 on_end=reporting(report) if report is not None else None,
                 step=partial(step_with, step, dialect, file=with_, run=run, overrides=overrides) if step else None,
             )

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noetl_worker.authoring.dev.nats_server import NatsServer
-    from noetl_worker.authoring.dev.orchestration.playbook import Playbook, load_playbook
+    from noetl_worker.authoring.dev.orchestration.playbook import Playbook
     from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
     from noetl_worker.authoring.dev.settings import PlaneSettings
 
-__all__ = ["DevControlPlane", "NatsServer", "PlaneSettings", "Playbook", "RawCommand", "load_playbook"]
+__all__ = ["DevControlPlane", "NatsServer", "PlaneSettings", "Playbook", "RawCommand"]
 
 _MODULES = {
     "DevControlPlane": "plane",
@@ -37,7 +37,6 @@ _MODULES = {
     "PlaneSettings": "settings",
     "Playbook": "orchestration.playbook",
     "RawCommand": "plane",
-    "load_playbook": "orchestration.playbook",
 }
 
 

@@ -17,8 +17,9 @@ from noetl_worker.authoring.dev.event_log import CommandRow, LoggedEvent
 from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import CommandStream
 from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.playbook import read_playbook
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
-from noetl_worker.authoring.dev.server.catalog import CatalogEntry, playbook_of
+from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.authoring.dev.server.own_requests import OwnAddresses, OwnRequests
 from noetl_worker.authoring.dev.server.route_table import route_table
 from noetl_worker.authoring.dev.server.routes import build_app
@@ -132,7 +133,7 @@ class DevControlPlane(PlaneState):
 
     def register_playbook(self, content: str) -> CatalogEntry:
         """Put a playbook (YAML) into the catalog, unchecked; it is executed by its metadata.path."""
-        return self.catalog.add(playbook_of(content).path, content)
+        return self.catalog.add(read_playbook(content).path, content)
 
     async def execute(
         self,

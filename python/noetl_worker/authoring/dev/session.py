@@ -23,13 +23,7 @@ from noetl_worker.authoring.dev.kept.runs import KeptRuns
 from noetl_worker.authoring.dev.live_view import View, view_for
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import (
-    NO_CURSOR,
-    Playbook,
-    known_kinds,
-    load_playbook,
-    text_of,
-)
+from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, text_of
 from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, RefusedTemplate, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.outline import steps_of
@@ -46,7 +40,6 @@ from noetl_worker.pipeline.outbox.dev_token import token_file, token_in_file
 from noetl_worker.text.json_text import loads
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
-from noetl_worker.tools.registry import Registry
 
 WorkerFactory: TypeAlias = Callable[[str, str, Dialect, str], AbstractAsyncContextManager[Any]]
 """Takes (nats_url, server_url, dialect, token); the worker runs while the block is open."""
@@ -70,7 +63,6 @@ async def run_playbook(
     console: Console | None = None,
     is_quiet: bool = False,
     is_strict: bool = False,
-    is_checked: bool = False,
     step: Callable[[Playbook], StepAlone] | None = None,
     on_end: OnEnd | None = None,
 ) -> int:
@@ -85,7 +77,7 @@ async def run_playbook(
         credentials: `NAME=FILE`, beside those of the file beside the playbook.
         keep: leave everything up after the end, until cancelled (Ctrl-C).
         as_json: JSON lines instead of the view; is_quiet: without what the steps print.
-        is_strict: what `View.has_flaws` finds is a failure; is_checked: `check` has looked at the file.
+        is_strict: what `View.has_flaws` finds is a failure.
         step: which one is run, alone; None: all of them.
         on_end: called with the plane and the execution once it is over or interrupted; the plane is still up.
 
@@ -96,7 +88,7 @@ async def run_playbook(
         PlaybookError: found before anything is started; JetStreamError: nats-server does not start.
     """
     file = Path(path)
-    text, document = await asyncio.to_thread(load_document, file, overrides, is_checked=is_checked)
+    text, document = await asyncio.to_thread(load_document, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
     alone, console = await _alone(step, document), console or safe_console()
     async with (
@@ -307,20 +299,17 @@ class _Shown:
 
 
 def load_document(
-    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set", is_checked: bool = False
+    file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
 ) -> tuple[str, dict[str, Any]]:
     """Return the text of the file, and the document with the overrides in its workload.
 
     Args:
         source: who gives the overrides.
-        is_checked: `check` has looked at the file, so all that can be run is.
 
     Raises:
         PlaybookError: it is no playbook, or an override names what the workload has not.
     """
     text = text_of(file)
-    if not is_checked:
-        load_playbook(text, source=str(file), kinds=known_kinds() | set(Registry().kinds()))
     document = _runnable(text, file)
     written = fields_of(document.get("workload"))
     workload = document.setdefault("workload", None) or {}

@@ -1,4 +1,4 @@
-"""The findings that `dev` shows before it runs a playbook."""
+"""The findings that `dev` and `test` show before they run a playbook."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ _COMPLETED: Final = "NW108"
 """The head of a playbook: `dev` adds it."""
 
 
-def look_at(file: Path, *, plane: str) -> list[tuple[bool, str]]:
-    """Return a line for each finding, and whether it says that the playbook does not run."""
-    settings = settings_beside(file.resolve().parent).with_flags(plane=plane)
+def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tuple[bool, str]]:
+    """Return a line for each finding, and whether it says that the playbook does not run.
+
+    `select`: the codes to look for; empty: those that the settings beside the playbook select.
+    """
+    settings = settings_beside(file.resolve().parent).with_flags(plane=plane, select=select)
     found = inspect(text_of(file), str(file), Registry(), settings)
     return [(_is_fatal(mistake), FORMATS["text"]([mistake])) for mistake in found]
 

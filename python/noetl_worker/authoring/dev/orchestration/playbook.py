@@ -1,7 +1,6 @@
-"""Playbooks: YAML is read into typed steps, or refused with one clear line.
+"""Playbooks: YAML is read into typed steps, the way the real planes do.
 
-`load_playbook` is strict: it is what `noetl-worker dev` runs before anything is started. `Playbook.of` reads a
-document the way the real planes do, which register a playbook with a missing step or without `start`.
+They register a playbook with a missing step or without `start`. What is wrong with a playbook is told by `check`.
 """
 
 from __future__ import annotations
@@ -9,25 +8,18 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, label_and_tool, list_of, target_of
+from noetl_worker.authoring.dev.outline import StepPart, arcs_of, label_and_tool, list_of
 from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text import yaml_text
-from noetl_worker.tools.fields import nearest
 
 Mode = Literal["exclusive", "inclusive"]
-STEP_FIELDS: Final = frozenset(
-    {
-        "step", "desc", "description", "tool", "input", "args", "set", "loop", "next", "spec", "output", "cases",
-        "case", "when",
-    }
-)  # fmt: skip
 _UNWRITTEN_OF_POLICY: Final = {
     "mode": "exclusive", "on_unmatched": "continue", "before": None, "after": None, "finally_": None,
 }  # fmt: skip
@@ -149,105 +141,9 @@ def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
         raise PlaybookError(str(error)) from error
 
 
-def load_playbook(text: str, *, source: str = "playbook", kinds: Collection[str] | None = None) -> Playbook:
-    """Read and check a playbook.
-
-    Args:
-        source: file name, for the message.
-        kinds: tool kinds to accept; None: `known_kinds()`.
-
-    Raises:
-        PlaybookError: one line that names the file, the step and the field, and for a wrong name the nearest one.
-    """
-    try:
-        document = parse_yaml(text)
-        if not isinstance(document, dict):
-            raise PlaybookError("a playbook is a mapping with metadata and workflow")
-        _check(document, known_kinds() if kinds is None else kinds)
-    except PlaybookError as error:
-        raise PlaybookError(f"{source}: {error}") from error
-    return Playbook.of(document)
-
-
-# ── checking ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _check(document: Mapping[str, JsonValue], kinds: Collection[str]) -> None:
-    if "workflow" not in document:
-        raise PlaybookError(f"workflow is missing{misspelt('workflow', document)}")
-    workflow = document["workflow"]
-    if not isinstance(workflow, list) or not workflow:
-        raise PlaybookError("workflow must be a list with at least one step")
-    workload = document.get("workload")
-    if workload is not None and not isinstance(workload, dict):
-        raise PlaybookError("workload must be a mapping")
-    names = _names(workflow)
-    for item in workflow:
-        _check_step(item, names, kinds)
-
-
-def _names(workflow: Sequence[JsonValue]) -> list[str]:
-    names: list[str] = []
-    for position, item in enumerate(workflow):
-        if not isinstance(item, dict):
-            raise PlaybookError(f"workflow[{position}] must be a mapping with a step name")
-        name = item.get("step")
-        if not isinstance(name, str) or not name:
-            raise PlaybookError(f"workflow[{position}].step is missing: every step needs a name")
-        if name in names:
-            raise PlaybookError(f"step '{name}' is there twice")
-        names.append(name)
-    return names
-
-
-def _check_step(item: Mapping[str, JsonValue], names: Sequence[str], kinds: Collection[str]) -> None:
-    where = f"step '{item['step']}'"
-    for key in item:
-        if key not in STEP_FIELDS:
-            raise PlaybookError(f"{where}: unknown field '{key}'{nearest(str(key), sorted(STEP_FIELDS))}")
-    leads_on = item.get("next") is not None and item["step"] != "start"  # recorded (tool-missing): not from there
-    if item.get("tool") is None and not leads_on and item["step"] != END:
-        raise PlaybookError(f"{where}: tool is missing; {{kind: noop}} does nothing")
-    if item.get("tool") is not None:
-        _check_tool(item["tool"], f"{where}, tool", kinds)
-    for key in ("input", "args", "set"):
-        if item.get(key) is not None and not isinstance(item[key], dict):
-            raise PlaybookError(f"{where}: {key} must be a mapping")
-    if item.get("loop") is not None:
-        _check_loop(item["loop"], where)
-    _check_next(item, where, names)
-
-
-def _check_tool(tool: JsonValue, where: str, kinds: Collection[str]) -> None:
-    if isinstance(tool, list):
-        if not tool:
-            raise PlaybookError(f"{where} is an empty list")
-        for position, task in enumerate(tool):
-            _check_tool(_labelled(task), f"{where}[{position}]", kinds)
-        return
-    if not isinstance(tool, dict):
-        raise PlaybookError(f"{where} must be a mapping with a kind, or a list of such")
-    kind = tool.get("kind")
-    if not isinstance(kind, str) or not kind:
-        raise PlaybookError(f"{where}.kind is missing")
-    if kind not in kinds:
-        raise PlaybookError(f"{where}.kind: no tool is named '{kind}'{nearest(kind, sorted(kinds))}")
-
-
-def _check_loop(loop: JsonValue, where: str) -> None:
-    if not isinstance(loop, dict):
-        raise PlaybookError(f"{where}: loop must be a mapping with 'in' and 'iterator'")
-    if "in" not in loop and loop.get("cursor") is not None:
-        raise PlaybookError(f"{where}: {NO_CURSOR}")
-    if "in" not in loop:
-        raise PlaybookError(f"{where}: loop.in is missing{misspelt('in', loop)}")
-    spec = fields_of(loop.get("spec"))
-    mode = spec.get("mode", "sequential")
-    if mode not in ("sequential", "parallel"):
-        raise PlaybookError(f"{where}: loop.spec.mode is '{mode}', not sequential or parallel")
-    limit = spec.get("max_in_flight")
-    if limit is not None and not is_limit(limit):
-        raise PlaybookError(f"{where}: loop.spec.max_in_flight must be a whole number of at least 1")
+def read_playbook(text: str) -> Playbook:
+    """Read a playbook's YAML as `Playbook.of` does. Raises PlaybookError for text that is not YAML."""
+    return Playbook.of(fields_of(parse_yaml(text)))
 
 
 def is_limit(value: JsonValue) -> bool:
@@ -257,33 +153,10 @@ def is_limit(value: JsonValue) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _check_next(item: Mapping[str, JsonValue], where: str, names: Sequence[str]) -> None:
-    following = item.get("next")
-    mode = fields_of(fields_of(following).get("spec")).get("mode", "exclusive")
-    if mode not in ("exclusive", "inclusive"):
-        raise PlaybookError(f"{where}: next.spec.mode is '{mode}', not exclusive or inclusive")
-    if isinstance(following, dict) and not isinstance(following.get("arcs"), list) and "step" not in following:
-        raise PlaybookError(f"{where}: next.arcs must be a list{misspelt('arcs', following)}")
-    for position, (_, arc) in enumerate(arcs_of(StepPart((), item))):
-        field_name = f"next.arcs[{position}].step"
-        name = target_of(arc)
-        if not isinstance(name, str) or not name:
-            raise PlaybookError(f"{where}: {field_name} is missing")
-        if name not in names and name != END:
-            raise PlaybookError(f"{where}: {field_name} names no step: '{name}'{nearest(name, names)}")
-        when = fields_of(arc).get("when")
-        if when is not None and not isinstance(when, str):  # both planes refuse it (recorded: arcs-when-bool)
-            shown = '"{{ ' + str(when).lower() + ' }}"'
-            raise PlaybookError(f"{where}: next.arcs[{position}].when must be text, as {shown}")
-
-
 def misspelt(name: str, there: Iterable[object]) -> str:
     """Return a hint naming the existing name nearest to a missing one, or an empty text."""
     close = difflib.get_close_matches(name, [str(one) for one in there], n=1)
     return f"; is '{close[0]}' meant to be it?" if close else ""
-
-
-# ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _labelled(task: JsonValue) -> JsonValue:

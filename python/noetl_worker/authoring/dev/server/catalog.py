@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from noetl_worker.authoring.dev.database import Ids, moment
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml, read_playbook
 from noetl_worker.authoring.dev.registration.python_model import refused_by_python
 from noetl_worker.authoring.dev.registration.shapes import UNPROCESSABLE, Refusal, value_at
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
@@ -113,7 +113,7 @@ class Catalog:
     def playbook(self, entry: CatalogEntry) -> Playbook:
         found = self._playbooks.get(entry.catalog_id)
         if found is None:
-            found = self._playbooks[entry.catalog_id] = playbook_of(entry.content)
+            found = self._playbooks[entry.catalog_id] = read_playbook(entry.content)
         return found
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
@@ -166,11 +166,6 @@ def _placed(refusal: Refusal) -> str:
     """Return the text with its place: `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
     place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))
     return f"{place}: {refusal.text}" if place else refusal.text
-
-
-def playbook_of(content: str) -> Playbook:
-    """Read a playbook without checking it."""
-    return Playbook.of(fields_of(parse_yaml(content)))
 
 
 def _decoded(content: str) -> str:

@@ -1,4 +1,4 @@
-"""NW1: keys, types and names, as the planes' own readers check them (authoring/dev/orchestration/playbook.py)."""
+"""NW1: keys, types and names of a playbook's parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, STEP_FIELDS, is_limit, misspelt
+from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, is_limit, misspelt
 from noetl_worker.authoring.dev.outline import StepPart, arcs_of, list_of, mapping, steps_of, tools_of
 from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
@@ -16,6 +16,12 @@ from noetl_worker.tools.fields import nearest
 _PLAYBOOK: Final = frozenset(
     {"apiVersion", "kind", "metadata", "workload", "keychain", "workbook", "workflow", "executor", "spec", "vars"}
 )
+_STEP: Final = frozenset(
+    {
+        "step", "desc", "description", "tool", "input", "args", "set", "loop", "next", "spec", "output", "cases",
+        "case", "when",
+    }
+)  # fmt: skip
 _LOOP_SPEC: Final = frozenset({"mode", "max_in_flight", "policy"})
 _NEXT_SPEC: Final = frozenset({"mode", "policy", "on_no_match"})
 _STEP_SPEC: Final = frozenset({"timeout", "policy"})
@@ -88,7 +94,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
             continue
         name = item.get("step")
         if not isinstance(name, str) or not name:
-            _missing(inspection, path, item, "step", "step is missing: every step needs a name", also=STEP_FIELDS)
+            _missing(inspection, path, item, "step", "step is missing: every step needs a name", also=_STEP)
         elif name in names:
             line = inspection.playbook.key(("workflow", names[name], "step")).line
             message = f"step '{name}' is there twice; the other one is in line {line}"
@@ -111,7 +117,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
 
 def _step(inspection: Inspected, step: StepPart) -> None:
     value, path = step.value, step.path
-    _keys(inspection, path, value, STEP_FIELDS, "of a step")
+    _keys(inspection, path, value, _STEP, "of a step")
     tool = value.get("tool")
     leads_on = value.get("next") is not None and step.name != "start"  # no plane begins with a step without a tool
     if tool is None and not leads_on and step.name != END:
