@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.processes import Ended, typed
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 
 pytest.importorskip("yaml")
 

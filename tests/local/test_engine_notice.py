@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("yaml")
 import noetl_worker
 from integration.processes import environment
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from patience import PATIENCE_S
 
 _WITHOUT_CORE = (

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("yaml")
 from integration.processes import Ended, typed
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 
 START = "  - step: start\n    tool: {kind: noop}\n    next: {arcs: [{step: two}]}\n"
 """Lines 6 to 8: the head has three, and two stand before the first step."""

@@ -13,7 +13,7 @@ from typing import Any
 from noetl_worker.authoring.run_page.page import page_of
 from noetl_worker.authoring.run_page.reading import read_run_of
 from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunCommand
-from noetl_worker.authoring.run_page.steps import steps_of
+from noetl_worker.authoring.run_page.steps import steps_of_run
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.dialects import RULES
@@ -92,7 +92,7 @@ def command(step: str, number: int = 0, **given: Any) -> RunCommand:
 def made_run(commands: list[RunCommand], playbook: Mapping[str, Any] | None = None, **given: Any) -> ExecutionRun:
     known = {"status": "COMPLETED", "plane": "Python", "path": "a/b", "started": BEGIN, "ended": BEGIN + 1}
     return ExecutionRun(
-        execution_id="1", **{**known, **given}, commands=commands, steps=steps_of(playbook or {}, commands)
+        execution_id="1", **{**known, **given}, commands=commands, steps=steps_of_run(playbook or {}, commands)
     )
 
 

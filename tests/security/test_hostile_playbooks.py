@@ -10,7 +10,7 @@ import pytest
 
 from holds import HOLDS_TIMES
 from integration.processes import typed
-from noetl_worker.authoring.lint.codes import HEAD
+from lint.head import HEAD
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.tools.registry import Registry
 

@@ -121,9 +121,9 @@ async def _prefetch(settings: Settings, steps: Sequence[tuple[str, Mapping[str, 
 
 def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the python steps of playbooks, each with its place and the fields that name packages."""
-    from noetl_worker.authoring.dev.outline import mapping, tools_of
     from noetl_worker.authoring.dev.positions import read_text
     from noetl_worker.authoring.lint.files import playbooks_in
+    from noetl_worker.authoring.outline import mapping, tools_of
     from noetl_worker.text.templates.template import has_template
 
     for file, text in playbooks_in(paths):

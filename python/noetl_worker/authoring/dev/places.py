@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from noetl_worker.authoring.dev.orchestration.spot import Spot
-from noetl_worker.authoring.dev.outline import mapping, steps_of, tools_of_step
-from noetl_worker.authoring.dev.positions import Path, PlaybookText, read_text
+from noetl_worker.authoring.dev.positions import PlaybookText, read_text
+from noetl_worker.authoring.outline import Path, mapping, steps_of, tools_of_step
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
 """A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import yaml
 
+from noetl_worker.authoring.outline import Path
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import yaml_text
 
-Path: TypeAlias = tuple[str | int, ...]
-"""Path of a value: ("workflow", 0, "tool", "kind")."""
 _BARE_BRACES: Final = re.compile(r"(?:^|[:\-\[,])\s*(\{\{)")
 
 

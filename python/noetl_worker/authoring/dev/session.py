@@ -26,12 +26,12 @@ from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, text_of
 from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, RefusedTemplate, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
-from noetl_worker.authoring.dev.outline import steps_of
 from noetl_worker.authoring.dev.places import FilePlaces, places_in
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.authoring.dev.watch import playbooks_of
+from noetl_worker.authoring.outline import steps_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from jinja2 import TemplateAssertionError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 
-from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.outline import Path
 from noetl_worker.text.templates.limits import COUNTED
 from noetl_worker.text.templates.sandbox import LENIENT
 

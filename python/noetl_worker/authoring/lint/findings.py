@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from noetl_worker.authoring.dev.positions import Path, Place, PlaybookText
+from noetl_worker.authoring.dev.positions import Place, PlaybookText
 from noetl_worker.authoring.lint.codes import CODES, Severity
+from noetl_worker.authoring.outline import Path
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
 

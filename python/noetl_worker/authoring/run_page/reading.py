@@ -11,7 +11,7 @@ from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.authoring.run_page.python_events import PythonRunEvents
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
-from noetl_worker.authoring.run_page.steps import steps_of
+from noetl_worker.authoring.run_page.steps import steps_of_run
 from noetl_worker.authoring.run_page.tasks import add_tasks
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models.wire import Dialect, fields_of
@@ -130,7 +130,7 @@ async def _read_one(plane: Plane, execution_id: int, most_asked: int) -> Executi
         run.inferred = inferred
         run.notes.append(f"COMPLETED is {inferred}.")
     document = await _playbook(plane, detail, run)
-    run.steps = steps_of(document, run.commands)
+    run.steps = steps_of_run(document, run.commands)
     return run
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from noetl_worker.authoring.outline import StepPart, arcs_of, mapping, steps_of, target_of
 from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
-from noetl_worker.models.wire import JsonValue, fields_of
 
 _END: Final = "end"
 """Name of a step that the planes add (recorded: catalog-resource)."""
 
 
-def steps_of(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
+def steps_of_run(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
     """Return the steps in the order of the playbook, then the steps that only commands name."""
-    steps = {step.name: step for item in document.get("workflow") or () if (step := _step(item)) is not None}
+    steps = {part.name: _step(part) for part in steps_of(document) if part.name}
     for command in commands:
         step = steps.setdefault(command.step, RunStep(command.step))
         step.kind = step.kind or command.kind
@@ -62,30 +62,12 @@ def _last_ended(names: Iterable[str], ended: Mapping[str, Sequence[float]], comm
     return max(found)[1] if found else None
 
 
-def _step(item: JsonValue) -> RunStep | None:
-    if not isinstance(item, dict) or not isinstance(item.get("step"), str):
-        return None
-    return RunStep(
-        str(item["step"]),
-        _kind(item.get("tool")),
-        str(item.get("desc") or item.get("description") or ""),
-        isinstance(item.get("loop"), dict),
-        list(_ways(item.get("next"))),
-    )
-
-
-def _kind(tool: JsonValue) -> str:
-    if isinstance(tool, list):
-        return "task_sequence"
-    return str(fields_of(tool).get("kind") or "")
-
-
-def _ways(following: JsonValue) -> Iterator[RunWay]:
-    """Yield the arcs of a step's `next` in any of its forms: {arcs: [...]}, one {step: ...}, a list, one name."""
-    if isinstance(following, dict) and "arcs" in following:
-        following = following["arcs"]
-    for arc in following if isinstance(following, list) else [following]:
-        if isinstance(arc, str):
-            yield RunWay(arc)
-        elif isinstance(arc, dict) and isinstance(arc.get("step"), str):
-            yield RunWay(str(arc["step"]), str(arc.get("when") or ""))
+def _step(part: StepPart) -> RunStep:
+    tool, text = part.value.get("tool"), part.value.get("desc") or part.value.get("description") or ""
+    ways = [
+        RunWay(target, str(mapping(arc).get("when") or ""))
+        for _, arc in arcs_of(part)
+        if isinstance(target := target_of(arc), str)
+    ]
+    kind = "task_sequence" if isinstance(tool, list) else str(mapping(tool).get("kind") or "")
+    return RunStep(part.name, kind, str(text), isinstance(part.value.get("loop"), dict), ways)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
+from noetl_worker.authoring.outline import ToolPart, tasks_of
 from noetl_worker.authoring.run_page.run import CommandState, RunCommand, RunTask
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import JsonValue, fields_of
@@ -32,46 +33,27 @@ def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
             output = fields_of(command.output)
             command.passed = command.error or str(output.get("error") or "") * (output.get("status") == "error")
             command.state = CommandState.DONE
-        entries = _entries(command.input)
-        if not entries:
+        parts = list(tasks_of((), fields_of(command.input).get("tasks", command.input)))
+        if not parts:
             continue
         rendered += 1
         seen = names.make_template_names(dict(command.names), {}) if command.names and rendered <= MOST_RENDERED else {}
-        command.tasks = _tasks(command, entries, seen)
+        command.tasks = _tasks(command, parts, seen)
         if command.state is CommandState.DONE:
             command.passed = command.passed or passed_failure(command.notes.get("tasks"))
 
 
-def _entries(config: JsonValue) -> list[tuple[str, dict[str, Any]]]:
-    """Return the name and the fields of each task; [] if the config is no list of tasks."""
-    given = fields_of(config).get("tasks", config)
-    if not isinstance(given, list):
-        return []
-    found = []
-    for index, entry in enumerate(given):
-        fields = fields_of(entry)
-        if "kind" not in fields and len(fields) == 1:
-            ((name, inner),) = fields.items()
-            found.append((str(name), fields_of(inner)))
-        else:
-            found.append((str(fields.get("name") or f"task_{index}"), fields))
-    return found
-
-
-def _tasks(
-    command: RunCommand, entries: Sequence[tuple[str, dict[str, Any]]], names: dict[str, JsonValue]
-) -> list[RunTask]:
+def _tasks(command: RunCommand, parts: Sequence[ToolPart], names: dict[str, JsonValue]) -> list[RunTask]:
     output = fields_of(command.output)
     values = next((fields_of(output[name]) for name in ("results", "labeled_results") if name in output), output)
     noted = command.notes.get("tasks")
     tries = [one for one in noted if isinstance(one, dict)] if isinstance(noted, list) else []
     tasks = []
-    for name, fields in entries:
-        own = {key: value for key, value in fields.items() if key not in _RULES}
-        kind = str(own.pop("kind", ""))
+    for part in parts:
+        name, own = part.label, {key: value for key, value in part.config.items() if key not in (*_RULES, "kind")}
         of_task = [one for one in tries if one.get("name") == name]
         given = _rendered(own, {**names, "_task": name, "_attempt": max(1, len(of_task))}) if names else own
-        task = RunTask(name, kind, given, values.get(name), of_task)
+        task = RunTask(name, part.kind, given, values.get(name), of_task)
         tasks.append(task)
         if names and name in values:
             names[name] = names["_prev"] = values[name]

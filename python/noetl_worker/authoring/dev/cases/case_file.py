@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml, text_of
-from noetl_worker.authoring.dev.positions import Path as TextPath
 from noetl_worker.authoring.dev.positions import PlaybookText, read_text
 from noetl_worker.authoring.dev.session import load_document
+from noetl_worker.authoring.outline import Path as TextPath
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest

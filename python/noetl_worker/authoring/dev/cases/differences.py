@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from difflib import ndiff
 from typing import Final
 
-from noetl_worker.authoring.dev.positions import Path, PlaybookText
+from noetl_worker.authoring.dev.positions import PlaybookText
+from noetl_worker.authoring.outline import Path
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 

@@ -14,8 +14,8 @@ from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, E
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, is_there, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
-from noetl_worker.authoring.dev.outline import texts_below
 from noetl_worker.authoring.dev.template_names import read_template
+from noetl_worker.authoring.outline import texts_below
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
 from noetl_worker.text.templates.template import has_template

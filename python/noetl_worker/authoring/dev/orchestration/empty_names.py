@@ -9,8 +9,8 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.orchestration.execution import EmptyName, Execution
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, Step
 from noetl_worker.authoring.dev.orchestration.rendering import is_there
-from noetl_worker.authoring.dev.outline import texts_below
 from noetl_worker.authoring.dev.template_names import read_template
+from noetl_worker.authoring.outline import texts_below
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.names import STEPS, Names

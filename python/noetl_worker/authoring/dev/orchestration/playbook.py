@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, label_and_tool, list_of
 from noetl_worker.authoring.dev.registration.python_model import KINDS
+from noetl_worker.authoring.outline import StepPart, arcs_of, label_and_tool, list_of
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text import yaml_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.outline import Path
 from noetl_worker.errors import PlaybookError, TemplateError
 
 

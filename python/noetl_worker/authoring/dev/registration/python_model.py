@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.shapes import (
     Record,
     Refusal,
@@ -20,6 +19,7 @@ from noetl_worker.authoring.dev.registration.shapes import (
     one_of,
     optional,
 )
+from noetl_worker.authoring.outline import Path
 from noetl_worker.models.wire import fields_of
 
 KINDS: Final = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.shapes import (
     Record,
     Refusal,
@@ -18,6 +17,7 @@ from noetl_worker.authoring.dev.registration.shapes import (
     of_type,
     optional,
 )
+from noetl_worker.authoring.outline import Path
 from noetl_worker.models.wire import fields_of
 
 KINDS: Final = frozenset(

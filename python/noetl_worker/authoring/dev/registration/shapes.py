@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from noetl_worker.authoring.dev.positions import Path
+from noetl_worker.authoring.outline import Path
 
 UNPROCESSABLE: Final = 422
 

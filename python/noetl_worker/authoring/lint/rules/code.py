@@ -10,9 +10,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.outline import ToolPart, texts_below, tools_of
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.outline import Path, ToolPart, texts_below, tools_of
 from noetl_worker.text.secrets.strength import Strength, rate_strength
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import field_spellings

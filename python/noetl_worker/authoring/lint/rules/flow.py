@@ -6,7 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from noetl_worker.authoring.dev.orchestration.playbook import END, Playbook
-from noetl_worker.authoring.dev.outline import (
+from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.outline import (
+    Path,
     StepPart,
     arcs_of,
     list_of,
@@ -16,8 +18,6 @@ from noetl_worker.authoring.dev.outline import (
     target_of,
     tools_of,
 )
-from noetl_worker.authoring.dev.positions import Path
-from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.models.wire import Dialect
 from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.text.templates.template import has_template

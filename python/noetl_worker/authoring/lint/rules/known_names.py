@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.authoring.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
 from noetl_worker.models.spellings import INPUTS
 
 _ALWAYS: Final = frozenset(

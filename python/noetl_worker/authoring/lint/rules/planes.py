@@ -8,13 +8,12 @@ from typing import Final
 
 from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, UNKNOWN_FILTERS
-from noetl_worker.authoring.dev.outline import arcs_of, mapping, steps_of, target_of, tools_of
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.lint.rules.templates import TOKEN
+from noetl_worker.authoring.outline import Path, arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.text.templates.template import has_template
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})

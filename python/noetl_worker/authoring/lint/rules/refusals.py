@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.positions import Path, Place
+from noetl_worker.authoring.dev.positions import Place
 from noetl_worker.authoring.dev.registration.python_model import refused_by_python
 from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
 from noetl_worker.authoring.dev.registration.shapes import Refusal, value_at
 from noetl_worker.authoring.lint.findings import Inspected, Mistake
+from noetl_worker.authoring.outline import Path
 from noetl_worker.tools.fields import nearest
 
 _READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[Refusal]]]]] = {

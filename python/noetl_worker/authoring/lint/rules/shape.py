@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, is_limit, misspelt
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, list_of, mapping, steps_of, tools_of
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.outline import Path, StepPart, arcs_of, list_of, mapping, steps_of, tools_of
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
 from noetl_worker.tools.fields import nearest
 

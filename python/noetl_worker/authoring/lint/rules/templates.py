@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from noetl_worker.authoring.dev.outline import arcs_of, list_of, mapping, rules_of, steps_of, texts_below, tools_of
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.dev.template_names import Chain, Reading, Word, read_template
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
 from noetl_worker.authoring.lint.rules.template_names import add_of_word
+from noetl_worker.authoring.outline import Path, arcs_of, list_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.text.templates.sandbox import LENIENT
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import nearest

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.playbook import known_kinds
-from noetl_worker.authoring.dev.outline import ToolPart, mapping, names_in, policy_of, tools_of
-from noetl_worker.authoring.dev.positions import Path, Place
+from noetl_worker.authoring.dev.positions import Place
 from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.outline import Path, ToolPart, mapping, names_in, policy_of, tools_of
 from noetl_worker.errors import ConfigurationError, TemplateError, did_you_mean
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, policy

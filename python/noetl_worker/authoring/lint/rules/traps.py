@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from noetl_worker.authoring.dev.outline import StepPart, arcs_of, mapping, steps_of, target_of, tools_of
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.authoring.lint.findings import Inspected
+from noetl_worker.authoring.outline import Path, StepPart, arcs_of, mapping, steps_of, target_of, tools_of
 
 _MOST_ARCS: Final = 1_000
 """Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from noetl_worker.authoring.dev.positions import Path
 from noetl_worker.models.wire import JsonValue
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Path of a value: ("workflow", 0, "tool", "kind")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,16 @@ def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
     if isinstance(tool, list):
-        yield from _tasks(path, tool)
+        yield from tasks_of(path, tool)
     elif isinstance(tool, dict):
         yield ToolPart(path, tool)
         for name in ("tasks", "tool_config"):
-            yield from _tasks((*path, name), list_of(tool.get(name)))
+            yield from tasks_of((*path, name), tool.get(name))
 
 
-def _tasks(path: Path, tasks: list[Any]) -> Iterator[ToolPart]:
-    parts = [part for index, task in enumerate(tasks) for part in _task((*path, index), task)]
+def tasks_of(path: Path, tasks: object) -> Iterator[ToolPart]:
+    """Yield the tasks of a list, each with the labels of all."""
+    parts = [part for index, task in enumerate(list_of(tasks)) for part in _task((*path, index), task)]
     labels = [part.label for part in parts]
     yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
 
