@@ -83,7 +83,7 @@ async def test_outcome_on_disk_is_sent_to_no_server_that_the_settings_do_not_nam
     dead.outbox.close()
     transport, ours = ScriptedTransport(script_for(Dialect.PYTHON, {}, "noop")), emitter(tmp_path)
     adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-    adoption.look()
+    adoption.adopt()
     while not ours.outbox.is_empty:
         await asyncio.sleep(0)
     await adoption.stop()

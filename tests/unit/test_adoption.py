@@ -27,7 +27,7 @@ def adopting(ours: Emitter, script: Any, in_flight: InFlight, **variables: str) 
     transport = ScriptedTransport(script)
     client = ControlPlaneClient(transport, settings(NOETL_CONTROL_PLANE="python", **variables))
     adoption = Adoption(client, ours, in_flight)
-    adoption.look()
+    adoption.adopt()
     return transport, adoption
 
 
@@ -86,7 +86,7 @@ async def test_adopted_outcome_that_is_still_its_own_is_told_under_its_key(
     transport, flight = await adopt(ours, claim_then(claim, told))
     assert told == ["/api/commands/7/claim", "/api/events/batch"]
     assert transport.sent[-1][3]["idempotency-key"] == "key-7"
-    assert flight.look("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
+    assert flight.classify("c-7", 3) is Seen.FINISHED, "a delivery of it runs nothing any more"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_adopted_outcome_that_is_no_longer_its_own_is_dropped(ours: Emitte
     told: list[str] = []
     _, flight = await adopt(ours, claim_then(claim, told))
     assert told == ["/api/commands/7/claim"]
-    assert flight.look("c-7", 3) is Seen.NEW
+    assert flight.classify("c-7", 3) is Seen.NEW
     assert list(tmp_path.glob("*.sqlite3")) == []
 
 
@@ -152,7 +152,7 @@ async def test_adopted_outcome_waits_for_a_plane_that_is_down_and_counts_as_in_f
     def script(method: str, path: str, body: Any) -> Any:
         if "/events?" in path:
             return answer(200, {"events": []})  # none of ours is stored
-        looks.append(flight.look("c-7", 3))
+        looks.append(flight.classify("c-7", 3))
         return answers.pop(0)
 
     await adopt(ours, script, flight)
@@ -224,7 +224,7 @@ async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(ours: Emi
     flight = InFlight()
     _, adoption = adopting(ours, lambda *_: answer(503, {}), flight)
     assert len(flight) == AT_ONCE + 5
-    assert {flight.look(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
+    assert {flight.classify(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
     await adoption.stop()
     ours.outbox.close()
     assert len(taken(box(tmp_path))) == AT_ONCE + 5

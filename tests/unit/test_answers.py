@@ -130,5 +130,5 @@ async def test_worker_at_rest_sees_an_outage_behind_a_proxy_too(said: Any, outag
     async def has_bridge() -> bool:
         return False
 
-    await PlaneWatch(client, has_bridge).look()
+    await PlaneWatch(client, has_bridge).check()
     assert client.servers.server_at(client.servers.configured).gate.outages == outages

@@ -61,5 +61,5 @@ def test_all_failed_and_none_are_no_sample(which: str, share: float) -> None:
 def test_nothing_is_asked_of_a_command_where_no_line_would_be_written(which: str, level: str, is_on: bool) -> None:
     lines = CommandLines(which)
     configure_logging(level, "json")
-    lines.look()
+    lines.read_level()
     assert lines.is_on is is_on

@@ -308,7 +308,7 @@ async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcom
     first = asyncio.ensure_future(whole.run(delivery(Dialect.PYTHON)))
     await running.wait()
     adoption = Adoption(whole.client, ours, whole.services.in_flight)
-    adoption.look()
+    adoption.adopt()
     while not ours.outbox.is_empty:
         await asyncio.sleep(0)
     again = delivery(Dialect.PYTHON)

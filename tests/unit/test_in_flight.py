@@ -11,11 +11,11 @@ def test_finished_command_is_known_for_two_ack_waits_and_forgotten_later() -> No
     flight.finish("7")
     for at, seen in ((0.0, Seen.FINISHED), (59.0, Seen.FINISHED), (119.0, Seen.FINISHED), (180.0, Seen.NEW)):
         now[0] = at
-        assert flight.look(7, 1) is seen, at
+        assert flight.classify(7, 1) is seen, at
 
 
 def test_any_number_of_finished_commands_is_known() -> None:
     flight = InFlight(60, clock=lambda: 0.0)
     for number in range(20_000):
         flight.finish(number)
-    assert flight.look("0", 1) is Seen.FINISHED
+    assert flight.classify("0", 1) is Seen.FINISHED

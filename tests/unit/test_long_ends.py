@@ -214,8 +214,8 @@ async def watched(answers: list[Any]) -> None:
     at, _ = plane(lambda *_: answers.pop(0), Dialect.RUST)
     watch = ExecutionWatch()
     event_set: Any = type("Set", (), {"execution_id": STUCK["execution_id"], "log_ids": lambda _: {"step": "start"}})()
-    watch.look_at(at, event_set)
-    watch.look_at(at, event_set)  # one line an execution
+    watch.watch(at, event_set)
+    watch.watch(at, event_set)  # one line an execution
     await asyncio.sleep(600)
 
 
@@ -278,7 +278,7 @@ async def test_end_that_a_hard_stop_cut_off_is_asked_for_at_the_next_start(ours:
     transport = ScriptedTransport(lambda *_: answer(409, {"error": "Command already reached terminal state"}))
     ours = emitter(tmp_path)
     adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-    adoption.look()
+    adoption.adopt()
     await asyncio.sleep(600)
     ours.outbox.close()
     assert [path for _, path, _, _ in transport.sent] == [f"/api/commands/{ENVELOPE.event_id}/claim", LOOK]

@@ -177,7 +177,7 @@ async def test_result_of_a_process_that_died_before_it_was_stored_is_told_by_the
     dead.outbox.close()
     transport, ours = ScriptedTransport(store_then_accept()), emitter(tmp_path)
     adoption = Adoption(ControlPlaneClient(transport, settings()), ours, InFlight())
-    adoption.look()
+    adoption.adopt()
     while not ours.outbox.is_empty:
         await asyncio.sleep(0.001)
     await adoption.stop()

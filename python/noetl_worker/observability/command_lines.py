@@ -22,9 +22,9 @@ class CommandLines:
         self._second_ends = 0.0
         self._left = MOST_A_SECOND
         self._above = 0
-        self.look()
+        self.read_level()
 
-    def look(self) -> None:
+    def read_level(self) -> None:
         """Read the log's level, which an operator may have changed.
 
         Not called for each command: binding a logger costs more than the command line it would not write.

@@ -80,10 +80,10 @@ def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerPr
         raise SettingsError(
             asked, environment[asked], "unset without traces; with them: pip install noetl-worker[otel]"
         ) from error
-    of_ours = {"service.version": __version__, "service.instance.id": worker_id}
+    attributes = {"service.version": __version__, "service.instance.id": worker_id}
     if not environment.get("OTEL_SERVICE_NAME"):
-        of_ours["service.name"] = "noetl-worker"
-    provider = TracerProvider(resource=Resource.create(of_ours), shutdown_on_exit=False)
+        attributes["service.name"] = "noetl-worker"
+    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     log.info("traces_exported", sampler=environment.get("OTEL_TRACES_SAMPLER", "parentbased_always_on"))
     return provider

@@ -73,7 +73,7 @@ class Executor:
             if refusal.is_passed_over:
                 return acknowledge.system_pool(refusal.cause)
             return acknowledge.foreign_pool(refusal.cause, delivery.num_delivered, delivery.age_s())
-        seen = in_flight.look(notification.command_id, delivery.stream_sequence)
+        seen = in_flight.classify(notification.command_id, delivery.stream_sequence)
         if seen is not Seen.NEW:
             return acknowledge.duplicate(seen, delivery.tries)
         share = self.share

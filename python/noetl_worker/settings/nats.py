@@ -135,8 +135,8 @@ class NatsSettings:
     def filters(self) -> tuple[str, ...]:
         """Return the durable's filter subjects: the configured ones, else the pools', else all below the subject."""
         base = self.nats_subject
-        of_pools = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
-        return self.nats_filter_subjects or tuple(of_pools) or (base, f"{base}.>")
+        pool_filters = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
+        return self.nats_filter_subjects or tuple(pool_filters) or (base, f"{base}.>")
 
     @property
     def pools(self) -> frozenset[str] | None:

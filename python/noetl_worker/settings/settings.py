@@ -25,12 +25,12 @@ __all__ = ["SETTINGS", "Secret", "Settings", "SettingsReading", "is_for_tools", 
 _TOOL_FIELDS: Final = frozenset(ToolSettings.__annotations__)
 SETTINGS: Final = sorted(setting_lines(Settings), key=lambda line: line.field in _TOOL_FIELDS)
 """Settings in the order of docs/settings.md: NATS, the worker, the tools."""
-_OF_TOOLS: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
+_TOOL_VARIABLES: Final = frozenset(line.variable for line in SETTINGS if line.field in _TOOL_FIELDS)
 
 
 def is_for_tools(variable: str) -> bool:
     """Return True if the variable is a setting of tools."""
-    return variable in _OF_TOOLS or find_family(variable) is not None
+    return variable in _TOOL_VARIABLES or find_family(variable) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, 
         environment: of this process. A worker reads `.env` and other files itself, as they are by then.
     """
     given = {name: text for name, text in flags.items() if text and text.strip()}
-    of_each = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)
-    replaced = {name for names in of_each if not names.isdisjoint(given) for name in names}
+    spellings = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)
+    replaced = {name for names in spellings if not names.isdisjoint(given) for name in names}
     return {**{name: text for name, text in environment.items() if name not in replaced}, **given}
 
 

@@ -23,7 +23,7 @@ _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
 _SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
 """Other programs read such names too: one is mistyped if it is nearly a setting's."""
 _NEARLY: Final = 0.93
-_OF_A_SERVICE: Final = re.compile(
+_SERVICE_VARIABLE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 """Variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
@@ -113,7 +113,7 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
     """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
-    unknown = sorted(name for name in given if name.startswith(_SHARED) and not _OF_A_SERVICE.fullmatch(name))
+    unknown = sorted(name for name in given if name.startswith(_SHARED) and not _SERVICE_VARIABLE.fullmatch(name))
     if not unknown:
         return {}
     import difflib

@@ -157,7 +157,7 @@ class Worker:
 
     def _toggle_debug(self) -> None:
         toggle_debug(self.settings.log_level)
-        self.deliveries.lines.look()
+        self.deliveries.lines.read_level()
 
     # ── the life ──
 
@@ -195,7 +195,7 @@ class Worker:
                 return EXIT_OK
             self.identity.warn_if_unstable(plane.dialect)
             self._adoption = Adoption(client, self.emitter, self.in_flight, self._batches)
-            self._adoption.look()  # before the first pull: a reported command must not run again
+            self._adoption.adopt()  # before the first pull: a reported command must not run again
             executor = self._executor(client, StartNotes(connection, self.identity.unique))
             self._warn_of_stream(durable, plane)
             puller = self.puller = self._make_puller(connection, durable, executor, plane)
@@ -331,11 +331,11 @@ class Worker:
                     return
                 metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
-            await plane_watch.look()
+            await plane_watch.check()
             report_readiness()
             self.outbox.log_fullness()
             if self._adoption is not None:
-                self._adoption.look()
+                self._adoption.adopt()
             try:
                 await acks.look(durable)
                 seen = await look(connection.client, durable, self.settings)

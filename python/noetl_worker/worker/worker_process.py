@@ -44,7 +44,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         flags: variable -> the text of its flag, None if it was not given.
     """
     try:
-        of_workers = environment_for_workers(os.environ, flags)
+        worker_environment = environment_for_workers(os.environ, flags)
         settings = load_settings(flags=flags)
         if settings.isolation == "off":  # a `.env` file may set it, which the start did not read
             hide_memory(False)
@@ -64,7 +64,7 @@ def run_process(flags: Mapping[str, str | None]) -> int:
         raise_open_files_limit()
         hide_own_logins()
         if settings.processes > 1:
-            _leave(event_loop.run(_supervise(settings, of_workers)))
+            _leave(event_loop.run(_supervise(settings, worker_environment)))
         _give_large_buffers_back()
         return event_loop.run(_work(settings, is_one_of_several=is_one_of_several))
     except (Exception, KeyboardInterrupt) as error:

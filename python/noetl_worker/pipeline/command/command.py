@@ -98,10 +98,10 @@ async def hydrate(
         context = await _object(context, "context", command, plane, redacted)
     config = await _config(context.get("tool_config"), command, plane, redacted)
     variables = await _object(context.get(_NAMES), _NAMES, command, plane, redacted)
-    of_step = (
+    step_input = (
         await _step_input(context, command, plane, redacted) if context.get("args") or context.get("input") else {}
     )
-    given = _input(of_step, config, plane.rules)
+    given = _input(step_input, config, plane.rules)
     cases = _cases(context, config)
     if redacted:
         check_given([config, given, cases])
@@ -113,7 +113,7 @@ async def hydrate(
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
-    named = partial(names.make_template_names, variables, of_step)
+    named = partial(names.make_template_names, variables, step_input)
     if names.has_packed(variables):  # the plane may have copied packed results into the config too
         config, given = await finished_off_loop(lambda: (_whole(config, names), _whole(given, names)))
         variables = await finished_off_loop(named)
@@ -192,12 +192,12 @@ async def _step_input(
     return merged
 
 
-def _input(of_step: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
+def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
     """Return the step's input merged with the tool's own input, which is removed from the config.
 
     For each key the tool's input wins; on the Python plane the step's wins (recorded: step-input).
     """
-    step = {key: item for key, item in of_step.items() if not key.startswith(_LOOP)} if of_step else {}
+    step = {key: item for key, item in step_input.items() if not key.startswith(_LOOP)} if step_input else {}
     own: dict[str, Any] = {}
     for name in INPUTS:
         if name in config and isinstance(config[name], dict):
@@ -213,10 +213,10 @@ def _marked(value: Any, data: Sequence[str]) -> Any:
     The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
     its author wrote it and the plane could not render it.
     """
-    return with_scalars(value, lambda item: PlainText(item) if has_template(item) and _is_of_data(item, data) else item)
+    return with_scalars(value, lambda item: PlainText(item) if has_template(item) and _is_data(item, data) else item)
 
 
-def _is_of_data(text: str, data: Sequence[str]) -> bool:
+def _is_data(text: str, data: Sequence[str]) -> bool:
     left = text
     for item in data:
         if _has_closed_marks(item):

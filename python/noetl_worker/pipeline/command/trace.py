@@ -119,18 +119,18 @@ class DeliveryTraces:
                     "noetl.deliveries": delivery.num_delivered,
                 }
             )
-            of_stages: dict[str, str] = {}
+            stage_attributes: dict[str, str] = {}
             if notification is not None:
-                of_stages = {"noetl.execution_id": str(notification.execution_id)}
+                stage_attributes = {"noetl.execution_id": str(notification.execution_id)}
                 span.set_attributes(
                     {
-                        **of_stages,
-                        "messaging.message.conversation_id": of_stages["noetl.execution_id"],
+                        **stage_attributes,
+                        "messaging.message.conversation_id": stage_attributes["noetl.execution_id"],
                         "noetl.command_id": str(notification.command_id),
                         "noetl.step": notification.step,
                     }
                 )
-            progress.listener = traced = _Recorded(self._tracer, span, progress, self._common, of_stages)
+            progress.listener = traced = _Recorded(self._tracer, span, progress, self._common, stage_attributes)
         else:
             traced = _Unrecorded(span.get_span_context())
         CURRENT.set(traced)
@@ -165,10 +165,10 @@ class _Recorded:
     process: Span | None
     progress: Progress | None
     common: Mapping[str, str]
-    of_stages: Mapping[str, str]
+    stage_attributes: Mapping[str, str]
     """Attributes of each span."""
     stage: Span | None = field(default=None, init=False)
-    is_of_tool: bool = field(default=False, init=False)
+    is_tool_stage: bool = field(default=False, init=False)
 
     def enter(self, stage: Stage) -> None:
         self._end_stage()
@@ -176,9 +176,9 @@ class _Recorded:
         if name is None or self.process is None or self.progress is None:
             return
         parent, kind = set_span_in_context(self.process), SpanKind.INTERNAL
-        attributes: dict[str, str | int] = {**self.of_stages}
+        attributes: dict[str, str | int] = {**self.stage_attributes}
         command = self.progress.command
-        self.is_of_tool = stage is Stage.RUNNING
+        self.is_tool_stage = stage is Stage.RUNNING
         if stage is Stage.RUNNING and command is not None:
             name = f"{name} {command.kind}"
             attributes |= {"noetl.tool_kind": command.kind, "noetl.attempt": command.attempt}
@@ -192,7 +192,7 @@ class _Recorded:
         stage, self.stage = self.stage, None
         if stage is not None:
             failure = self.progress.failure if self.progress is not None else None
-            if failure is not None and self.is_of_tool:
+            if failure is not None and self.is_tool_stage:
                 stage.set_attribute("error.type", failure)
                 stage.set_status(Status(StatusCode.ERROR, failure))
             stage.end()

@@ -49,7 +49,7 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._active)
 
-    def look(self, command_id: CommandId, stream_sequence: int) -> Seen:
+    def classify(self, command_id: CommandId, stream_sequence: int) -> Seen:
         key = command_id if type(command_id) is int else _key(command_id)
         if key in self._active:
             deliveries = self._active[key]

@@ -264,8 +264,8 @@ class Keepalive:
         return Registration(plane, settings, name, watch, on_heard=self.in_progress.heard)
 
 
-async def _awaited(of_thread: Future[None]) -> None:
-    await asyncio.shield(asyncio.wrap_future(of_thread))  # cancelling the waiter must not cancel the thread's future
+async def _awaited(future: Future[None]) -> None:
+    await asyncio.shield(asyncio.wrap_future(future))  # cancelling the waiter must not cancel the thread's future
 
 
 async def _deregister(registration: Registration) -> None:

@@ -29,7 +29,7 @@ class Referred:
 class Names(Protocol):
     """Names in the claims of one plane. Its results are not packed, unless a plane overrides that."""
 
-    def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names for templates, from a claim's variables, left unchanged, and its step's input."""
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:

@@ -55,7 +55,7 @@ class PlaneWatch:
         except ControlPlaneError as error:  # the start waits for the plane, or a setting names its dialect
             log.debug("plane_health_unknown", error=str(error))
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Ask again when it is time, and log a change once."""
         if time.monotonic() - self._asked_at < ASKED_EVERY_S:
             return

@@ -88,7 +88,7 @@ class Registration:
 
     async def register(self) -> bool:
         """Register, and return whether the plane accepted. A failure is logged; the next heartbeat tries again."""
-        if await self._said(self._plane.register(self._body)) is None:
+        if await self._answered(self._plane.register(self._body)) is None:
             return False
         self.is_registered = True
         log.info("registered", worker_id=self._worker_id, server_url=self._plane.url)
@@ -97,14 +97,14 @@ class Registration:
     async def heartbeat(self) -> bool:
         """Send a heartbeat, or register again if the plane does not know the name (it was restored or restarted)."""
         if self._plane.rules.heartbeat_registers:
-            return await self._said(self._plane.register(self._body)) is not None
-        is_known = await self._said(self._plane.heartbeat(self._worker_id))
+            return await self._answered(self._plane.register(self._body)) is not None
+        is_known = await self._answered(self._plane.heartbeat(self._worker_id))
         if is_known is False:
             log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
             return await self.register()
         return is_known is True
 
-    async def _said(self, asked: Awaitable[T]) -> T | None:
+    async def _answered(self, asked: Awaitable[T]) -> T | None:
         """Return the plane's answer, or None if it did not answer or refused."""
         sent_at = time.monotonic()
         try:

@@ -63,10 +63,10 @@ def rate_strength(text: str) -> Strength:
         bits = _bits(text)
     if bits < _LEAST_BITS:
         return Strength.SHORT
-    return Strength.WORDY if bits < _SAFE_BITS or _is_of_words(text) else Strength.STRONG
+    return Strength.WORDY if bits < _SAFE_BITS or _consists_of_words(text) else Strength.STRONG
 
 
-def _is_of_words(text: str) -> bool:
+def _consists_of_words(text: str) -> bool:
     """Return True for words and short numbers joined by signs: `eu-west-1-prod`, `customerRecords`, `Summer 2024!`."""
     return all(_is_word(piece) for piece in _BETWEEN_WORDS.split(text))
 

@@ -23,7 +23,7 @@ _STEP_NODES: Final = 10
 _MAX_PARTS: Final = 8
 _OWNERS: Final = (LoopContext, Cycler)
 _FUNCTIONS: Final = (BlockReference, Joiner, Undefined)
-_OF_SCOPE: Final = {"_loop_vars", "_block_vars"}
+_SCOPE_ARGUMENTS: Final = {"_loop_vars", "_block_vars"}
 """Keyword arguments that Jinja adds to a call for its own use."""
 
 
@@ -47,8 +47,8 @@ def charge_call(
         SecurityError: the call is over the budget, or not offered.
     """
     budget = current_budget(context)
-    if not _OF_SCOPE.isdisjoint(named):
-        named = {name: value for name, value in named.items() if name not in _OF_SCOPE}
+    if not _SCOPE_ARGUMENTS.isdisjoint(named):
+        named = {name: value for name, value in named.items() if name not in _SCOPE_ARGUMENTS}
     given = _GIVEN_NODES * (len(arguments) + len(named))
     if isinstance(function, Macro):
         budget.charge_round(CALL_NODES + given)

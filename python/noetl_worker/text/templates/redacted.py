@@ -15,7 +15,7 @@ from noetl_worker.errors import ToolError
 from noetl_worker.models.wire import JsonValue
 
 REDACTED: Final = "[REDACTED]"
-_OF_ANSWERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
+_ANSWER_HEADERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
 """Headers of an HTTP answer. A playbook that passes on a whole answer does not need them."""
 _MOST_PLACES: Final = 5
 
@@ -62,7 +62,7 @@ def mark_redacted(value: Any, name: str) -> list[str]:
                 waiting.append((inner, at))
             elif inner == REDACTED:
                 holder[key] = RedactedText.create(at)
-                if str(key).lower() not in _OF_ANSWERS:
+                if str(key).lower() not in _ANSWER_HEADERS:
                     found.append(at)
     return found
 
@@ -114,7 +114,7 @@ def check_given(value: JsonValue, places: Sequence[str] = ()) -> None:
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            waiting += [inner for key, inner in item.items() if str(key).lower() not in _OF_ANSWERS]
+            waiting += [inner for key, inner in item.items() if str(key).lower() not in _ANSWER_HEADERS]
         elif isinstance(item, list):
             waiting += item
         elif isinstance(item, RedactedText):

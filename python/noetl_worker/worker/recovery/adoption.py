@@ -54,7 +54,7 @@ class Adoption:
         if batches is not None:
             self._begin(self._resend(batches.lost))
 
-    def look(self) -> None:
+    def adopt(self) -> None:
         """Adopt the outcomes of processes that have died, and start sending them."""
         rows = self._emitter.outbox.adopt()
         for row in rows:

@@ -33,7 +33,7 @@ class ExecutionWatch:
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
-    def look_at(self, plane: Plane, end: EventSet) -> None:
+    def watch(self, plane: Plane, end: EventSet) -> None:
         """Watch the execution of a command whose outcome the plane has. The plane may have dropped the next
         commands."""
         if end.execution_id not in self._watched:

@@ -38,13 +38,13 @@ class RustOutcomes:
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
         if answer.status >= 300 and end.has_own_id:  # a duplicate: the plane's first request was cut off
-            self._watch.look_at(plane, end)
+            self._watch.watch(plane, end)
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
         if not end.has_own_id:
             return False
         log.info("outcome_already_stored", **end.log_ids())
-        self._watch.look_at(plane, end)
+        self._watch.watch(plane, end)
         end.accepted(None)
         return True
 

@@ -19,7 +19,7 @@ _TIMEOUT_S: Final = 2.0
 
 
 @dataclass
-class _Said:
+class _LastMetrics:
     """The last metrics of a worker, and the sums of its earlier lives.
 
     Counters must not fall: Prometheus would take that for a new start and count everything again.
@@ -36,7 +36,7 @@ class _Said:
 
 
 def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
-    said = {worker.number: _Said() for worker in supervisor.workers}
+    said = {worker.number: _LastMetrics() for worker in supervisor.workers}
     scrapes = asyncio.Lock()
     """Lock for one scrape at a time, so that later scrapes never show lower counts."""
 

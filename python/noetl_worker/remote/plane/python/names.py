@@ -18,7 +18,7 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
-    def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
         names = variables
         for name in variables:
@@ -30,8 +30,8 @@ class PythonNames:
                     names[name] = _complete_result(value)
                 else:
                     _put(names, name, _resolved(json_text.loads(whole), value))
-        if _LOOP_SIZE in of_step and isinstance(names.get("iter"), dict):
-            names = {**names, "iter": {"_total": of_step[_LOOP_SIZE], **names["iter"]}}
+        if _LOOP_SIZE in step_input and isinstance(names.get("iter"), dict):
+            names = {**names, "iter": {"_total": step_input[_LOOP_SIZE], **names["iter"]}}
         return names
 
     has_packed = staticmethod(has_packed)

@@ -13,9 +13,9 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 
 class RustNames(Names):
-    def make_template_names(self, variables: dict[str, Any], of_step: Mapping[str, Any]) -> dict[str, Any]:
+    def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
-        del of_step
+        del step_input
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
 
@@ -48,15 +48,15 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
     locators = {name: summary[name] for name in _LOCATORS if name in summary}
     if not isinstance(data, dict):
         return WithFallback({**locators, "data": data}, summary)
-    of_tasks: dict[str, Any] = {}
+    task_fields: dict[str, Any] = {}
     if all(isinstance(task, dict) for task in data.values()):
         for task in data.values():
-            of_tasks.update(task)
+            task_fields.update(task)
     if len(data) == 1:
-        data = {**data, **of_tasks}
+        data = {**data, **task_fields}
     return WithFallback(
-        {**locators, "data": WithFallback(data, of_tasks), **data},
-        {**summary, **of_tasks},
+        {**locators, "data": WithFallback(data, task_fields), **data},
+        {**summary, **task_fields},
     )
 
 
