@@ -48,7 +48,7 @@ PLANE_ROUTES: Final = ("claim", "events", "results", "registry", "other")
 PLANE_TIME_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PLANE_TIMES: Final = Histogram(
     "noetl_worker_control_plane_request_duration_seconds",
-    "From a request to the control plane to its answer; without ends in which it issues commands",
+    "From a request to the control plane to its answer, without requests in which it issues commands",
     ["route"],
     buckets=PLANE_TIME_BUCKETS,
 )
@@ -63,18 +63,18 @@ PARKED: Final = Gauge(
 )
 LAST_START: Final = Gauge(
     "noetl_worker_last_start",
-    "1 while a command on its last start runs alone, or waits until it does: nothing is pulled",
+    "1 while a command runs alone on its last allowed start, or waits to: nothing else is pulled",
 )
 GATE_LIMIT: Final = Gauge(
     "noetl_worker_gate_limit",
-    "Requests that a control plane that the settings name, or its result store, gets at the same time",
+    "Most requests at the same time to a control plane of the settings, or to its result store",
     ["plane", "gate"],
 )
-GATE_IN_USE: Final = Gauge("noetl_worker_gate_in_use", "Requests that are with it", ["plane", "gate"])
+GATE_IN_USE: Final = Gauge("noetl_worker_gate_in_use", "Requests to it without an answer yet", ["plane", "gate"])
 GATE_WAITING: Final = Gauge("noetl_worker_gate_waiting", "Requests that wait to be sent to it", ["plane", "gate"])
 GATE_DOWN: Final = Gauge(
     "noetl_worker_gate_down",
-    "1 while it has refused or not answered again and again",
+    "1 while it counts as down: several requests in a row were refused or not answered",
     ["plane", "gate"],
 )
 EVENT_EMIT_DURATION: Final = Histogram(
@@ -87,9 +87,9 @@ EVENT_EMIT_RETRIES: Final = Counter("noetl_worker_event_emit_retries", "Event re
 EVENT_EMIT_FAILED: Final = Counter("noetl_worker_event_emit_failed", "Event sets that the plane refused for good")
 DISPOSITIONS: Final = Counter("noetl_worker_dispositions", "Notifications by how they ended", ["disposition"])
 ANSWERS: Final = Counter("noetl_worker_answers", "Answers to JetStream", ["answer"])
-DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages kept as dead letters", ["reason"])
+DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages stored as dead letters", ["reason"])
 DEAD_LETTERS_KEPT: Final = Gauge(
-    "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers; looked at once a minute"
+    "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers, counted once a minute"
 )
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
@@ -97,7 +97,7 @@ OUTCOMES_DROPPED: Final = Counter(
 )
 EXECUTIONS_STANDING_STILL: Final = Counter(
     "noetl_worker_executions_standing_still",
-    "Executions for which the plane issued no command after an end whose request was cut off",
+    "Executions that stopped because the request with a command's outcome was cut off",
 )
 OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk")
 OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk")
@@ -106,11 +106,11 @@ OUTBOX_OLDEST: Final = Gauge(
 )
 OUTBOX_ADOPTED: Final = Counter("noetl_worker_outbox_adopted", "Event sets taken over from dead workers")
 OUTBOX_UNWRITTEN: Final = Gauge(
-    "noetl_worker_outbox_unwritten", "Event sets that are in memory only, since the disk refused them"
+    "noetl_worker_outbox_unwritten", "Event sets in memory only, because the disk refused them"
 )
 OUTBOX_FAILED: Final = Counter("noetl_worker_outbox_write_errors", "Writes that the disk refused; the set is in memory")
 COMMANDS_LOST: Final = Counter(
-    "noetl_worker_commands_lost", "Commands that waited in a stream which somebody deleted, as last looked at"
+    "noetl_worker_commands_lost", "Commands that waited in a stream when somebody deleted it, as last counted"
 )
 DUPLICATES: Final = Counter("noetl_worker_duplicates", "Deliveries dropped before the claim")
 RESOURCE_SHORTAGES: Final = Counter(
@@ -119,7 +119,7 @@ RESOURCE_SHORTAGES: Final = Counter(
 )
 BATCHES_NOT_WATCHED: Final = Counter(
     "noetl_worker_batches_not_watched",
-    "Reported batches that were forgotten before the plane confirmed that it has worked them off: too many at once",
+    "Reported batches that were forgotten before the plane had processed them: too many at once",
 )
 BATCHES_NOT_RESCUED: Final = Counter(
     "noetl_worker_batches_not_rescued",
@@ -127,7 +127,7 @@ BATCHES_NOT_RESCUED: Final = Counter(
 )
 START_NOTES_FULL: Final = Gauge(
     "noetl_worker_start_notes_full",
-    "1 while the bucket of starts has no room: a command that ends each worker it runs in is not found",
+    "1 while the bucket of starts has no room: a command that ends every worker it runs in is not detected",
 )
 SERVERS_NOT_NAMED: Final = Counter(
     "noetl_worker_servers_not_named", "Notifications of servers that the settings do not name"
@@ -140,7 +140,7 @@ CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not
 PENDING: Final = Gauge("noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"])
 OLDEST_WAITING: Final = Gauge(
     "noetl_worker_nats_consumer_oldest_waiting_seconds",
-    "Most seconds that any waiting message can have waited, as this worker sees it. The pool's is the least of all",
+    "Upper bound of the longest wait of a message, as this worker sees it; a pool's is the minimum of its workers",
     ["stream", "consumer"],
 )
 ACK_PENDING: Final = Gauge(
@@ -160,22 +160,24 @@ ACK_PENDING_FULL: Final = Gauge(
 )
 PAUSED: Final = Gauge(
     "noetl_worker_nats_consumer_pause_seconds",
-    "How long an operator's pause of the durable still lasts; 0: it is not paused",
+    "Seconds left of an operator's pause of the durable; 0: it is not paused",
     ["stream", "consumer"],
 )
 PERMISSION_VIOLATIONS: Final = Counter(
-    "noetl_worker_nats_permission_violations", "What NATS refused since this login may not do it", ["what"]
+    "noetl_worker_nats_permission_violations",
+    "Operations that NATS refused because the login lacks the permission",
+    ["what"],
 )
 DURABLE_USABLE: Final = Gauge(
     "noetl_worker_durable_usable",
-    "0 while somebody has changed the durable so that this pool's commands do not come, or another's do",
+    "0 while a change of the durable keeps this pool's commands away, or lets another pool's through",
     ["stream", "consumer"],
 )
 NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected")
 AUTH_REFUSED: Final = Gauge("noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials")
 CREDENTIAL_ENDS: Final = Gauge(
     "noetl_worker_credential_ends_timestamp_seconds",
-    "When the certificate or token of a setting ends; 0: it is not set, or has no end",
+    "Unix time at which the certificate or token of a setting expires; 0: it is not set, or has no end",
     ["credential"],
 )
 READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls")
@@ -189,16 +191,16 @@ KEEPALIVE_FAILURES: Final = Counter(
 )
 LOOP_DELAY: Final = Histogram(
     "noetl_worker_loop_delay_seconds",
-    "How much later than asked for the main event loop turned, measured twice a second",
+    "Delay of the main event loop beyond the time asked for, measured twice a second",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 POOL_WAITING: Final = Gauge(
     "noetl_worker_pool_waiting_seconds",
-    "How long the call has waited that has waited longest for a thread: look-ups of names for planes and NATS, "
-    "look-ups for tools, all other work",
+    "Longest time that a call waits for a thread: look-ups of names for planes and NATS, look-ups for tools, all other "
+    "work",
     ["pool"],
 )
-LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "How long the main event loop did not run")
+LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "Seconds for which the main event loop has not run")
 BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"])
 
 ENDED: Final = {kind: DISPOSITIONS.labels(kind.value) for kind in DispositionKind}

@@ -28,7 +28,7 @@ class Settings(ToolSettings, NatsSettings):
         "http://localhost:8082",
         values.url("http", "https"),
         source="Rust worker",
-        help="control plane: the registry, and each command whose notification names no trusted server",
+        help="URL of the control plane: for the registry, and each command whose notification names no trusted server",
     )
     control_plane: str = setting(
         "NOETL_CONTROL_PLANE",
@@ -43,7 +43,7 @@ class Settings(ToolSettings, NatsSettings):
         aliases=("NOETL_WORKER_HTTP_TIMEOUT",),
         unit="s",
         source="Rust worker",
-        help="total time of one control-plane request; a command's end has no limit on the Rust plane",
+        help="time limit of one control-plane request; on the Rust plane the report of an outcome has none",
     )
     trusted_servers: tuple[str, ...] = setting(
         "NOETL_WORKER_TRUSTED_SERVERS",
@@ -100,8 +100,8 @@ class Settings(ToolSettings, NatsSettings):
         "NOETL_WORKER_WAIT",
         "true",
         values.boolean,
-        help="whether a start waits for NATS and the control plane, not ready; false: after five tries it ends with "
-        "code 3, for jobs",
+        help="whether a start waits for NATS and the control plane, and is not ready meanwhile; false: it ends with "
+        "exit code 3 after five tries, for jobs",
     )
     command_timeout_s: float = setting(
         "NOETL_WORKER_COMMAND_TIMEOUT_S",
@@ -110,7 +110,7 @@ class Settings(ToolSettings, NatsSettings):
         aliases=("NOETL_WORKER_COMMAND_TIMEOUT_SECONDS",),
         unit="s",
         source="ours: the Python plane gives a command away at 1,800 s",
-        help="limit of a command that sets none",
+        help="timeout of a command that sets none",
     )
     kind_limits: Mapping[str, int] = setting(
         "NOETL_WORKER_KIND_LIMITS",
@@ -130,7 +130,7 @@ class Settings(ToolSettings, NatsSettings):
         "25",
         values.integer(0, 10_000),
         unit="ms",
-        help="how long command.started waits for a fast command's one batch",
+        help="how long command.started is held back, so that a fast command needs one request",
     )
     result_max_bytes: int = setting(
         "NOETL_EVENT_RESULT_CONTEXT_MAX_BYTES",
@@ -170,7 +170,7 @@ class Settings(ToolSettings, NatsSettings):
         "empty",
         values.choice("empty", "error"),
         source="ours (Jinja's and the planes' way is empty)",
-        help="what a template's unknown variable is",
+        help="an unknown variable in a template: an empty text, or an error",
     )
     kinds: tuple[str, ...] = setting(
         "NOETL_WORKER_KINDS",
@@ -273,7 +273,7 @@ class Settings(ToolSettings, NatsSettings):
         "NOETL_WORKER_FLEET",
         "off",
         values.choice("off", "nats"),
-        help="nats: answers `top --fleet` on noetl.workers.DURABLE.status; who may publish there learns what runs",
+        help="nats: answers `top --fleet` on noetl.workers.DURABLE.status; whoever may publish there sees what runs",
     )
 
     # ── ids ──

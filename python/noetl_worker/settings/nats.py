@@ -44,7 +44,7 @@ class NatsSettings:
         "nats://localhost:4222",
         values.nats_servers,
         source="Rust worker",
-        help="NATS servers, comma-separated; user-info in the URL is used",
+        help="NATS servers, comma-separated; a user and password in a URL are used",
     )
     nats_user: str = setting("NATS_USER", source="Rust worker", help="NATS user; wins over the URL's")
     nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret, source="Rust worker", help="NATS password")
@@ -128,7 +128,7 @@ class NatsSettings:
         aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",),
         unit="s",
         source="Python plane",
-        help="the Python plane's lease of a claim: an interrupted command comes back when it is over",
+        help="the Python plane's lease of a claim: an interrupted command is redelivered when the lease is over",
     )
 
     @property
