@@ -34,23 +34,23 @@ def lines() -> Iterator[list[Any]]:
 async def test_outage_has_one_line_when_it_begins_and_one_a_minute() -> None:
     outage, said = Outage(), []
     for _ in range(180):
-        said.append(outage.lasts("gone"))
+        said.append(outage.note_failure("gone"))
         await asyncio.sleep(1)
     due = [line for line in said if line is not None]
     assert [line["failures"] for line in due] == [1, 60, 60]
     assert [line["for_s"] for line in due] == [0, 60, 120]
     assert len({line["since"] for line in due}) == 1
-    over = outage.ends()
+    over = outage.note_success()
     assert over is not None
     assert over["for_s"] == 180
-    assert outage.ends() is None, "said once"
+    assert outage.note_success() is None, "said once"
 
 
 async def test_failure_that_does_not_last_is_none_where_several_are_asked_for() -> None:
     outage = Outage(after=2)
-    assert (outage.lasts("gone"), outage.is_on, outage.ends()) == (None, False, None)
-    assert outage.lasts("gone") is None
-    assert outage.lasts("gone") is not None
+    assert (outage.note_failure("gone"), outage.is_on, outage.note_success()) == (None, False, None)
+    assert outage.note_failure("gone") is None
+    assert outage.note_failure("gone") is not None
 
 
 class Idle:

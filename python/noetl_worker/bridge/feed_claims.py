@@ -119,7 +119,7 @@ class FeedClaims:
                 raise NotARecord(reason)
         except NotARecord as error:
             metrics.REFUSED.inc()
-            if (line := self._refused.lasts(str(error))) is not None:
+            if (line := self._refused.note_failure(str(error))) is not None:
                 log.error(
                     "bridge_record_refused",
                     address=str(self.address),

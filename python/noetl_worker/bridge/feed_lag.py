@@ -71,10 +71,10 @@ class FeedLag:
             for sample in family.samples:
                 if sample.name == _SHARD_LAG:
                     metrics.FEED_LAG.labels(str(sample.labels.get("shard", "0"))).set(sample.value)
-        self._outage.ends()
+        self._outage.note_success()
 
     def _log(self, error: str) -> None:
-        if (line := self._outage.lasts(error)) is not None:
+        if (line := self._outage.note_failure(error)) is not None:
             log.warning(
                 "bridge_lag_unknown",
                 url=self._url,

@@ -106,7 +106,7 @@ class FeedServer:
         metrics.REFUSED.inc()
         if peer not in self._refused and len(self._refused) >= _MOST_PEERS:
             del self._refused[next(iter(self._refused))]
-        if (line := self._refused.setdefault(peer, Outage()).lasts(reason)) is not None:
+        if (line := self._refused.setdefault(peer, Outage()).note_failure(reason)) is not None:
             log.warning("bridge_connection_refused", peer=peer, **line, advice=_REFUSED_ADVICE)
 
 

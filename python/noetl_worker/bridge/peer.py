@@ -67,12 +67,12 @@ class Peer:
     def works(self) -> None:
         """Note that the peer answers."""
         self._failures = 0
-        if (line := self._outage.ends()) is not None:
+        if (line := self._outage.note_success()) is not None:
             log.info("bridge_peer_back", peer=self.what, address=str(self.address), **line)
 
     def _lost(self, error: str) -> None:
         self._failures += 1
-        if (line := self._outage.lasts(error)) is not None:
+        if (line := self._outage.note_failure(error)) is not None:
             log.warning(
                 "bridge_peer_lost",
                 peer=self.what,

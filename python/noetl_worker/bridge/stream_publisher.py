@@ -131,7 +131,7 @@ class StreamPublisher:
     def _failed(self, problem: str) -> None:
         self._failures += 1
         self._wanted.set()
-        if (line := self._outage.lasts(problem)) is not None:
+        if (line := self._outage.note_failure(problem)) is not None:
             log.error(
                 "bridge_publish_failed",
                 held=len(self._held),
@@ -154,7 +154,7 @@ class StreamPublisher:
         if self._failures:
             self._failures = 0
             self._wanted.set()
-        if (line := self._outage.ends()) is not None:
+        if (line := self._outage.note_success()) is not None:
             log.info("bridge_publishes_again", **line)
         self._held.keep(held, metrics.DUPLICATE if is_duplicate else metrics.STORED)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final
 
-SAID_EVERY_S: Final = 60.0
+LOGGED_EVERY_S: Final = 60.0
 
 
 class Outage:
@@ -18,15 +18,15 @@ class Outage:
         self._after = after
         self._lock = threading.Lock()
         self._failures = 0
-        self._unsaid = 0
-        self._began = self._said = 0.0
+        self._unlogged = 0
+        self._began = self._logged_at = 0.0
         self._since = ""
 
     @property
     def is_on(self) -> bool:
         return self._failures >= self._after
 
-    def lasts(self, error: str) -> dict[str, object] | None:
+    def note_failure(self, error: str) -> dict[str, object] | None:
         """Note a failure. Return the fields of a due line: error, start, duration, failures since the last line."""
         now = time.monotonic()
         with self._lock:
@@ -37,33 +37,33 @@ class Outage:
                 )
             was_on = self.is_on
             self._failures += 1
-            self._unsaid += 1
-            if not self.is_on or (was_on and now - self._said < SAID_EVERY_S):
+            self._unlogged += 1
+            if not self.is_on or (was_on and now - self._logged_at < LOGGED_EVERY_S):
                 return None
-            self._said = now
-            failures, self._unsaid = self._unsaid, 0
+            self._logged_at = now
+            failures, self._unlogged = self._unlogged, 0
             return {"error": error, "failures": failures, **self._times(now)}
 
-    def ends(self) -> dict[str, object] | None:
+    def note_success(self) -> dict[str, object] | None:
         """Note a success. Return the outage's start and duration, or None if there was no outage."""
         with self._lock:
             line = self._times(time.monotonic()) if self.is_on else None
-            self._failures = self._unsaid = 0
+            self._failures = self._unlogged = 0
             return line
 
-    def rest(self, *, at_once: bool = False) -> int | None:
-        """Return how many failures no line has told; None: the last line is not a minute ago, nor `at_once`.
+    def take_unlogged(self, *, at_once: bool = False) -> int | None:
+        """Return the number of failures since the last line; they count as logged from now on.
 
-        They count as told now.
+        Return None if the last line is younger than a minute, unless `at_once`.
         """
         now = time.monotonic()
         with self._lock:
-            if now - self._said < SAID_EVERY_S and not at_once:
+            if now - self._logged_at < LOGGED_EVERY_S and not at_once:
                 return None
-            unsaid, self._unsaid = self._unsaid, 0
-            if unsaid:
-                self._said = now
-            return unsaid
+            unlogged, self._unlogged = self._unlogged, 0
+            if unlogged:
+                self._logged_at = now
+            return unlogged
 
     def _times(self, now: float) -> dict[str, object]:
         return {"since": self._since, "for_s": round(now - self._began, 1)}

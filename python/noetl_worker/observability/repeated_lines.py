@@ -72,7 +72,7 @@ class RepeatedLines:
                 key = (event, "")
             cause = self._causes.pop(key) if key in self._causes else _Cause()
             self._causes[key] = cause
-            said = cause.outage.lasts("")
+            said = cause.outage.note_failure("")
             if said is None:
                 cause.method, cause.line = method, dict(event_dict)
                 raise structlog.DropEvent
@@ -83,7 +83,7 @@ class RepeatedLines:
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):
-                count = cause.outage.rest(at_once=at_once)
+                count = cause.outage.take_unlogged(at_once=at_once)
                 if count:
                     due.append((cause, count))
                 elif count == 0:  # a minute without one: the next one is a beginning

@@ -1,8 +1,8 @@
 """U+0000 in JSON, which no control plane can store; half of a surrogate pair becomes one (plain_values.py).
 
-Both planes keep results and variables in Postgres as JSONB, which refuses it. What has it is answered with 500
-(recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a fault that passes; and
-what the Python plane does not store itself stops the next command.
+Both planes keep results and variables in Postgres as JSONB, which refuses the character. They answer 500 (recorded with
+the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a passing fault. A value that the Python
+plane passes on without storing it stops the next command.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Startup:
                 if not _may_pass(error) or (tries >= ATTEMPTS and not self._settings.wait):
                     raise
                 self._wait_for(str(error))
-                if (line := outage.lasts(str(error))) is not None:
+                if (line := outage.note_failure(str(error))) is not None:
                     say(line)
             await self._stopping.sleep(backoff.delay_s(tries, RETRY_S, 5.0, jitter=0.0), until=StopLevel.DRAIN)
         return None

@@ -296,7 +296,7 @@ class Worker:
         self._log_auth_refused("401 or 403")
 
     def _log_auth_refused(self, error: str) -> None:
-        if (line := self._credentials.lasts(error)) is not None:
+        if (line := self._credentials.note_failure(error)) is not None:
             log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
     async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
@@ -340,10 +340,10 @@ class Worker:
                 await acks.look(durable)
                 seen = await look(connection.client, durable, self.settings)
             except (JetStreamError, nats.errors.Error, asyncio.TimeoutError) as error:
-                if connection.is_connected and (line := lag_trouble.lasts(repr(error))) is not None:
+                if connection.is_connected and (line := lag_trouble.note_failure(repr(error))) is not None:
                     log.warning("lag_unknown", advice=_LAG_ADVICE, **line)
                 continue
-            lag_trouble.ends()
+            lag_trouble.note_success()
             await dead_letters.look()
             # `nats ensure --apply` may change it at any time
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
@@ -378,7 +378,7 @@ class Worker:
         except ControlPlaneError as error:
             log.debug("auth_probe_failed", error=str(error))  # plane_down is logged for it
             return False
-        log.info("auth_accepted", **(self._credentials.ends() or {}))
+        log.info("auth_accepted", **(self._credentials.note_success() or {}))
         return True
 
     async def _pulse(self, readings: Readings) -> None:

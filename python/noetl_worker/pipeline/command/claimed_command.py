@@ -101,7 +101,7 @@ class ClaimedCommand:
             self.worker_id,
             log_ids=command.log_ids,
             claimed_at=self.claimed_at,
-            is_expired=partial(_may_be_anothers, plane, self.delivery, services.keepalive),
+            is_expired=partial(_may_belong_to_another, plane, self.delivery, services.keepalive),
             lease_s=ours.claim_lease_s,
         )
         self._events = CommandEvents(
@@ -281,7 +281,7 @@ class ClaimedCommand:
         return FitRules.of(known, max_bytes=ours.result_max_bytes, most_bytes=ours.max_result_mb << 20)
 
 
-def _may_be_anothers(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
+def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
     """Return whether the plane must be asked about the claim before the outcome is reported.
 
     Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery an earlier process's outbox may be

@@ -123,8 +123,7 @@ class Dispatch:
         # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # If an address without a login is the only sign of a secret, `add_inline` finds all; after a key like
-        # `password` it may miss one.
+        # `add_inline` finds every secret in a URL, but may miss one under a key like `password`.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

@@ -57,7 +57,7 @@ class ClaimedOnce:
     claimed_at: float
     """Monotonic time."""
     is_expired: Callable[[float], bool]
-    """Returns True if another worker may have the command by then (`_may_be_anothers`)."""
+    """Returns True if another worker may have the command by then (`_may_belong_to_another`)."""
     lease_s: float
     """Seconds for which a claim stays with its holder, even a dead one."""
 

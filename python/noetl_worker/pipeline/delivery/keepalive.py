@@ -102,11 +102,11 @@ class InProgress:
         while not stop.is_set():  # a cancellation that coincides with the answer to a flush is lost (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py closes the connection for good on some errors (an expired login)
-                if (line := self._closed.lasts(repr(connection.last_error))) is not None:
+                if (line := self._closed.note_failure(repr(connection.last_error))) is not None:
                     log.warning("keepalive_reconnects", advice="check the NATS login: has it expired?", **line)
                 await connection.reopen(settings)
             else:
-                self._closed.ends()
+                self._closed.note_success()
             await self._extend(connection)
 
     async def _extend(self, connection: Connection) -> None:
@@ -125,10 +125,10 @@ class InProgress:
             await connection.client.flush(timeout=2)
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             metrics.IN_PROGRESS_FAILURES.inc(len(due))
-            if (line := self._not_extended.lasts(repr(error))) is not None:
+            if (line := self._not_extended.note_failure(repr(error))) is not None:
                 log.warning("in_progress_failed", deliveries=len(due), advice=_NOT_EXTENDED_ADVICE, **line)
             return
-        self._not_extended.ends()
+        self._not_extended.note_success()
         arrived = time.monotonic()  # the flush may have taken a while, and the server counts until in_progress arrives
         for _, beat in due:
             beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s

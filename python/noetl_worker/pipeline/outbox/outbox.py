@@ -277,9 +277,9 @@ class Outbox:
     def log_fullness(self) -> None:
         """Log the fullness: when the outbox gets full, once a minute while it is, and when it has room again."""
         if not self.is_full:
-            if (line := self._full.ends()) is not None:
+            if (line := self._full.note_success()) is not None:
                 log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)
-        elif (line := self._full.lasts("the control plane accepts no events, or too slowly")) is not None:
+        elif (line := self._full.note_failure("the control plane accepts no events, or too slowly")) is not None:
             log.error("outbox_full", rows=len(self._rows), bytes=self._bytes, advice=_FULL_ADVICE, **line)
 
     def _report(self, error: Exception) -> None:
@@ -287,9 +287,9 @@ class Outbox:
         self._log_failure(error)
 
     def _log_failure(self, error: Exception) -> None:
-        if (line := self._unwritable.lasts(f"{type(error).__name__}: {error}")) is not None:
+        if (line := self._unwritable.note_failure(f"{type(error).__name__}: {error}")) is not None:
             log.error("outbox_not_writable", directory=str(self._directory), advice=_UNWRITABLE_ADVICE, **line)
 
     def _works_again(self) -> None:
-        if (line := self._unwritable.ends()) is not None:
+        if (line := self._unwritable.note_success()) is not None:
             log.info("outbox_writable", directory=str(self._directory), **line)

@@ -43,7 +43,7 @@ LATE_S: Final = 30.0
 holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
-SLOW_END_S: Final = 0.5
+SLOW_REPORT_S: Final = 0.5
 """Time after which a request is slow because the plane issues commands in it. The set then goes to disk, without a
 slot."""
 
@@ -51,8 +51,8 @@ slot."""
 class Emitter:
     """Sends sets of terminal events. A worker has one Emitter and calls `deliver` concurrently."""
 
-    def __init__(self, ends: Mapping[Dialect, Outcomes], outbox: Outbox, stopping: Stopping | None = None) -> None:
-        self.ends = ends
+    def __init__(self, outcomes: Mapping[Dialect, Outcomes], outbox: Outbox, stopping: Stopping | None = None) -> None:
+        self.outcomes = outcomes
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
         self.started: Final = StartedClock()
@@ -107,14 +107,14 @@ class Emitter:
 
     async def stop(self) -> None:
         """Stop the planes' background requests about terminal events."""
-        for ends in self.ends.values():
-            await ends.stop()
+        for outcomes in self.outcomes.values():
+            await outcomes.stop()
 
     async def _deliver(
         self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
     ) -> None:
-        ends = self.ends[event_set.dialect]
-        ends.arm(event_set)
+        outcomes = self.outcomes[event_set.dialect]
+        outcomes.arm(event_set)
         if self.outbox.writes_first:
             self.outbox.write(event_set)
         try:
@@ -128,7 +128,7 @@ class Emitter:
                 if sending.tries:
                     sending.reset()
                 if event_set.is_open:
-                    ends.arm(event_set)
+                    outcomes.arm(event_set)
                 self.outbox.accepted(event_set)
         except Interrupted:
             raise
@@ -206,7 +206,7 @@ class Emitter:
             await ownership.confirm()
         except ClaimLost as lost:
             may_be_ours = event_set.was_tried and isinstance(lost.claim, AlreadyFinished)
-            if not may_be_ours or not await self.ends[event_set.dialect].is_stored(plane, event_set):
+            if not may_be_ours or not await self.outcomes[event_set.dialect].is_stored(plane, event_set):
                 raise
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
@@ -234,7 +234,7 @@ class Emitter:
         event_set.was_tried = False
         return True
 
-    async def _post_end(
+    async def _post_last_event(
         self, plane: Plane, event_set: EventSet, body: bytes, patience_s: float | None, sending: Sending
     ) -> Response:
         part = event_set.part
@@ -247,7 +247,7 @@ class Emitter:
         def sent() -> None:
             nonlocal slow
             self.issuing[event_set.key] = sending.outside is not None
-            slow = asyncio.get_running_loop().call_later(SLOW_END_S, is_slow)
+            slow = asyncio.get_running_loop().call_later(SLOW_REPORT_S, is_slow)
 
         try:
             return await plane.post_events(part.path, body, {}, patience_s=patience_s, on_sent=sent)
@@ -263,7 +263,7 @@ class Emitter:
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:
-                answer = await self._post_end(plane, event_set, sent, patience_s, sending)
+                answer = await self._post_last_event(plane, event_set, sent, patience_s, sending)
             else:
                 answer = await plane.post_events(part.path, sent, event_set.headers, patience_s=patience_s)
         except NotSent as error:
@@ -271,13 +271,13 @@ class Emitter:
             return None, SendStatus.PASSING, str(error)
         except TransportError as error:
             return None, SendStatus.PASSING, str(error)
-        ends = self.ends[event_set.dialect]
+        outcomes = self.outcomes[event_set.dialect]
         how = plane.rules.judge(answer, first_try=first_try, has_own_id=part.has_own_id)
         if how in NOT_CLEAR:
-            how = await ends.judge_by_records(plane, event_set, answer, how)
+            how = await outcomes.judge_by_records(plane, event_set, answer, how)
         if how is not SendStatus.ACCEPTED:
             return answer, how, str(refusal(part.path, answer))
-        ends.accepted(plane, event_set, answer)
+        outcomes.accepted(plane, event_set, answer)
         return answer, how, ""
 
     @staticmethod

@@ -36,9 +36,9 @@ class AckWatch:
         subject = f"$JS.ACK.{durable.stream}.{durable.name}"
         await refused_publish(self._connection, f"{subject}.1.0.0.0.0", IN_PROGRESS)
         if not client.is_ack_refused:
-            if (line := self._outage.ends()) is not None:
+            if (line := self._outage.note_success()) is not None:
                 log.info("acks_taken", durable=durable.name, **line)
-        elif (line := self._outage.lasts(_REASON)) is not None:
+        elif (line := self._outage.note_failure(_REASON)) is not None:
             advice = (
                 "commands that ran are reported, but delivered again, and at max_ack_pending the whole pool stops. Let "
                 f"this login publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` tries "

@@ -82,8 +82,8 @@ class Connection:
 
     async def _reconnected(self) -> None:
         self.last_error = None
-        self._troubles.ends()
-        if (line := self._outage.ends()) is not None:
+        self._troubles.note_success()
+        if (line := self._outage.note_success()) is not None:
             (log.debug if self._is_beside else log.info)("nats_reconnected", connection=self.name, **line)
         for notify in self.on_reconnected:
             notify()
@@ -99,11 +99,11 @@ class Connection:
                 log.debug("nats_error", connection=self.name, error=describe(error))
                 if self._outage.is_on:
                     self._log_outage(error)
-            elif (line := self._troubles.lasts(describe(error))) is not None:
+            elif (line := self._troubles.note_failure(describe(error))) is not None:
                 log.warning("nats_error", connection=self.name, **line, advice=_ERROR_ADVICE)
 
     def _log_outage(self, error: Exception | str) -> None:
-        line = self._outage.lasts(error if isinstance(error, str) else describe(error))
+        line = self._outage.note_failure(error if isinstance(error, str) else describe(error))
         if line is not None:
             (log.debug if self._is_beside else log.warning)(
                 "nats_disconnected", connection=self.name, **line, advice=_DISCONNECTED_ADVICE
@@ -211,10 +211,10 @@ async def connect(
             if attempts is not None and (tried >= attempts or _refuses_login(error) or isinstance(error, UnusableKey)):
                 raise NatsUnavailable(reason) from raised
             on_wait(reason)
-            if (line := outage.lasts(reason)) is not None and not is_beside:
+            if (line := outage.note_failure(reason)) is not None and not is_beside:
                 log.warning("nats_unreachable", **line, advice=_UNREACHABLE_ADVICE)
         else:
-            if (line := outage.ends()) is not None and not is_beside:
+            if (line := outage.note_success()) is not None and not is_beside:
                 log.info("nats_reached", connection=name, **line)
             return connection
         await asyncio.sleep(backoff.delay_s(tried, RETRY_S, 5.0, jitter=0.5))

@@ -382,11 +382,11 @@ def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) ->
     wrong = next((row for row in comparison.durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
-        if (line := durable.unusable.ends()) is not None:
+        if (line := durable.unusable.note_success()) is not None:
             log.info("durable_usable", durable=durable.name, **line)
         return None
     reason = _refusal(Found(durable.stream, durable.name, None, info), wrong, settings)
-    if (line := durable.unusable.lasts(reason)) is not None:
+    if (line := durable.unusable.note_failure(reason)) is not None:
         log.error("durable_unusable", durable=durable.name, field=wrong.field, **line, advice=UNUSABLE_ADVICE)
     return f"the durable has changed: {wrong.field} {wrong.have}, the settings want {wrong.wanted}"
 

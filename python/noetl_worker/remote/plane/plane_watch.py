@@ -91,7 +91,7 @@ class HeartbeatWatch:
         self._outage = Outage(after=MISSED_BEATS)
 
     def answered(self) -> None:
-        line = self._outage.ends()
+        line = self._outage.note_success()
         if line is None:
             return
         metrics.PLANE_DOWN.set(0)
@@ -103,7 +103,7 @@ class HeartbeatWatch:
         if _is_there(error):
             self.answered()
             return False
-        line = self._outage.lasts(str(error))
+        line = self._outage.note_failure(str(error))
         if line is not None:
             metrics.PLANE_DOWN.set(1)
             self._health.plane_down = f"the control plane {self._url} does not answer since {line['since']}"

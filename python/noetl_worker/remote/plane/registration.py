@@ -111,7 +111,7 @@ class Registration:
             answer = await asked
         except ControlPlaneError as error:
             metrics.HEARTBEAT_FAILURES.inc()
-            if not self._watch.failed(error) and (line := self._trouble.lasts(str(error))) is not None:
+            if not self._watch.failed(error) and (line := self._trouble.note_failure(str(error))) is not None:
                 log.warning(
                     "heartbeat_failed",
                     worker_id=self._worker_id,
@@ -121,7 +121,7 @@ class Registration:
                 )
             return None
         self._on_heard(sent_at, self._plane.rules.stale_after_s)
-        self._trouble.ends()
+        self._trouble.note_success()
         self._watch.answered()
         return answer
 

@@ -31,7 +31,7 @@ class SendStatus(Enum):
 
 
 NOT_CLEAR: Final = frozenset({SendStatus.NEW_ID, SendStatus.LOST, SendStatus.DUPLICATE})
-"""Statuses that only the plane's own records explain (ends.py)."""
+"""Statuses that only the plane's own records explain (pipeline/report/outcomes.py)."""
 
 
 def judge(answer: Response) -> SendStatus:
