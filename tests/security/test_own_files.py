@@ -88,7 +88,7 @@ async def test_own_files_are_no_artifact_upload_or_certificate(settings: Setting
 async def refused(settings: Settings, statements: list[str], words: str) -> None:
     """Each statement ends with an error that says so, all in one worker."""
     pytest.importorskip("duckdb")
-    registry = tool_rules.registry_of(settings)
+    registry = tool_rules.make_registry(settings)
     for sql in statements:
         with pytest.raises(ToolError, match=words):
             await registry.run_tool("duckdb", {"query": sql}, tool_context(registry=registry))
