@@ -260,7 +260,7 @@ def decode(
         raise _missing(kind, error.field_name, others, fields, raw) from None
     except InvalidFieldValue as error:
         raise _wrong_type(kind, error.field_name, hints.get(error.field_name), error.field_value) from None
-    except ConfigurationError as error:  # a model's own __post_init__, as what follows
+    except ConfigurationError as error:  # from the model's own __post_init__, like the errors below
         raise error.within(kind) if error.field else error from error.__cause__
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{kind}: {error}") from error

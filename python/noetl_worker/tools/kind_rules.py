@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 CARRIERS: Final = frozenset({"task_sequence", "workbook"})
-"""Kinds that only run other kinds. Each of those is checked by itself, so a list of allowed kinds need not name these.
-"""
+"""Kinds that only run other kinds. The other kinds are checked by themselves, so a list of allowed kinds need not name
+these two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ __all__ = ["MemoryControlPlane", "RecordedLogger", "arun_tool", "run_tool", "too
 class MemoryControlPlane:
     """The control-plane calls a tool may make, kept in memory.
 
-    `executions` has the body of every `execute_playbook`; put {"status": "COMPLETED", ...} into `statuses` under
-    the id that call answered to say how the child ends, and what `execution_detail` lists into `events`. `results` and
-    `variables` hold what was stored; `document` is the playbook that the command is of.
+    `executions` has the body of every `execute_playbook`. Put {"status": "COMPLETED", ...} into `statuses` under the id
+    that this call returned, to end the child, and its events into `events`, which `execution_detail` returns. `results`
+    and `variables` hold the stored values; `document` is the playbook of the command.
     """
 
     def __init__(self) -> None:

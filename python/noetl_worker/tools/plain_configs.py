@@ -11,8 +11,8 @@ from noetl_worker.text import json_text
 
 _MOST: Final = 512
 _LONGEST: Final = 4_096
-"""Longest config text kept, in bytes. All together take a few megabytes; a longer config costs more to run than to
-check."""
+"""Longest config text that is cached, in bytes. All together take a few megabytes; a longer config costs more to run
+than to check."""
 
 
 class Checked(NamedTuple):
@@ -26,8 +26,8 @@ class Checked(NamedTuple):
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):
-    """The last checked configs by kind and text. Configs with secrets are not kept, as these must not outlive their
-    command."""
+    """The last checked configs by kind and text. Configs with secrets are not cached, as a secret must not outlive
+    its command."""
 
     @staticmethod
     def key(kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
@@ -38,7 +38,7 @@ class PlainConfigs(dict[tuple[str, bytes], Checked]):
             return None
         return None if len(text) > _LONGEST or b"{{" in text or b"{%" in text else (kind, text)
 
-    def keep(self, key: tuple[str, bytes], checked: Checked) -> None:
+    def add(self, key: tuple[str, bytes], checked: Checked) -> None:
         if len(self) >= _MOST:
             del self[next(iter(self))]  # the oldest entry; one still in use is added again at its next call
         self[key] = checked

@@ -33,7 +33,7 @@ _WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", 
 
 
 class ConfigPlace(NamedTuple):
-    """A part of a config, for what is said of it."""
+    """A part of a config that errors and warnings name."""
 
     tool: str
     where: str
@@ -51,7 +51,7 @@ class ConfigPlace(NamedTuple):
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
     def unnamed_part(self, name: str) -> ConfigPlace:
-        """Return a part of this one that texts do not name."""
+        """Return a part of this one that texts do not name: only the path has it."""
         return self._replace(field=f"{self.field}.{name}")
 
 

@@ -145,8 +145,8 @@ class Registry:
     Args:
         tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
         plugins: whether to load the `noetl_worker.tools` entry points.
-        confinement: what commands of the built-in tools that run code may not do.
-        settings: what each tool has in its context.
+        confinement: restrictions for the built-in tools that run code.
+        settings: the operator's settings for tools, handed to each tool in its context.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Registry:
             tool: an instance; it replaces another one of its kind.
 
         Raises:
-            ConfigurationError: says what the tool lacks.
+            ConfigurationError: an attribute of the tool is missing or wrong.
         """
         for name in _names(tool):
             self._tools[name] = tool
@@ -257,7 +257,7 @@ class Registry:
         Args:
             kind: a kind or an alias.
             raw_config: as a playbook has it, unrendered.
-            context: what templates see, and the time left.
+            context: the values that templates see, and the time left.
             has_secrets: looks for secrets in the config as given, and in a newly checked one. If neither has any, the
                 result of the check is cached for the next call.
 
@@ -267,13 +267,13 @@ class Registry:
             TemplateError: names the field.
         """
         tool, is_inline, has_check = self._get(kind)
-        may_be_kept = has_secrets is not None and not has_secrets(raw_config) and not has_check
-        key = self._plain.key(kind, raw_config) if may_be_kept else None
+        may_be_cached = has_secrets is not None and not has_secrets(raw_config) and not has_check
+        key = self._plain.key(kind, raw_config) if may_be_cached else None
         checked = self._plain.get(key) if key is not None else None
         if checked is None:
             checked = self._checked(kind, tool, raw_config, context)
             if has_secrets is not None and not has_secrets(checked.config) and key is not None:
-                self._plain.keep(key, checked)
+                self._plain.add(key, checked)
         timeout_s = time_left(checked.timeout_s, context)
         config, warnings, own_timeout_s, needed_s = checked
         return PreparedTool(kind, tool, config, context, timeout_s, warnings, own_timeout_s, needed_s, is_inline)

@@ -31,8 +31,8 @@ def class_at(place: str) -> type[Tool[Any]]:
 
 
 def load(place: str) -> None:
-    """Import the class at "module:Class" and those of its `imports` that are installed. The kind itself reports the
-    others."""
+    """Import the class at "module:Class", and each installed module of its `imports`. The kind itself reports a missing
+    module."""
     for module in getattr(class_at(place), "imports", ()):
         with suppress(ImportError):
             importlib.import_module(module)

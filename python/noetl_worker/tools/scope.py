@@ -24,11 +24,11 @@ class CallScope:
     """The run of one tool call, and its interruption.
 
     Args:
-        stop: tells the tool the reason.
-        timeout_s: the tool's own. The tool knows it too, so it is interrupted only TOOL_S later.
+        stop: hands the reason to the tool.
+        timeout_s: the tool's own timeout. The tool knows it too, so it is interrupted only TOOL_S later.
         poll_s: delay before the first check whether the execution is cancelled: most tools have ended by then.
         until_cancelled: waits until the execution is cancelled. None: never checked.
-        who: returns the ids of the command, for the log.
+        log_ids: returns the ids of the command, for the log.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class CallScope:
         until_cancelled: Callable[[], Awaitable[None]] | None = None,
         log_ids: Callable[[], dict[str, object]] = dict,
     ) -> None:
-        self._stop, self._who = stop, log_ids
+        self._stop, self._log_ids = stop, log_ids
         self._timeout_s, self._poll_s, self._grace_s = timeout_s, poll_s, stopping.TOOL_S
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None
@@ -112,7 +112,7 @@ class CallScope:
 
             log = structlog.get_logger("noetl_worker.tool")
             advice = "the tool runs on until the process ends; find what it waits for"
-            log.error("tool_not_stoppable", **self._who(), reason=reason, grace_s=self._grace_s, advice=advice)
+            log.error("tool_not_stoppable", **self._log_ids(), reason=reason, grace_s=self._grace_s, advice=advice)
         elif not task.cancelled():
             task.exception()  # keeps asyncio from warning of an exception nobody read
         if reason == CANCELLED:

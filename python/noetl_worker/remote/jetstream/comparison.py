@@ -29,7 +29,7 @@ SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
-KEPT: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
+SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
 """Configuration that all streams made here share."""
 _DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
@@ -87,13 +87,13 @@ def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, An
 
 
 def new_stream(name: str, settings: Settings) -> dict[str, Any]:
-    """Return the configuration of a stream as the Python plane makes it (protocol/notification.md#stream): whoever
-    comes first makes the same stream."""
+    """Return the configuration of a stream as the Python plane makes it (protocol/notification.md#stream), so that
+    plane and worker make the same stream, in either order."""
     return {
         "name": name,
         "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
         "max_age": MAX_AGE_S * NANOSECONDS,
-        **KEPT,
+        **SHARED_CONFIG,
     }
 
 
@@ -128,7 +128,7 @@ def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
         "subjects": [subject],
         "max_bytes": _DEAD_LETTER_BYTES,
         "discard": "new",  # when full, it refuses; the message is returned, and no old one is lost
-        **KEPT,
+        **SHARED_CONFIG,
     }
 
 

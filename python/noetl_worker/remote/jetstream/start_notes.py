@@ -1,15 +1,15 @@
 """Notes of commands that have started and not ended, to find a command that ends every worker it runs in.
 
 The number of deliveries does not show this: refusals, leases and drains raise it too. So from the second delivery on, a
-command's start is noted before anything of it is read, and the note is removed once its report is made. Every kind is
-noted: a template alone can block the loop until a probe has the worker killed. The server keeps the notes, as a dead
-worker can write nothing. A command that is delivered once costs nothing.
+command's start is noted before the command is read, and the note is removed once its report is made. Commands of every
+kind are noted: a template alone can block the loop until a probe has the worker killed. The server keeps the notes, as
+a dead worker can write nothing. A command that is delivered once costs nothing.
 
 A note belongs to a command, not to a message: the Python plane publishes a command of a dead worker again, as new
 messages, each of which begins with its first delivery
 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 
-Anyone who may write to the bucket can forge notes, so no more of them count than starts were possible.
+Anyone who may write to the bucket can forge notes, so at most as many notes count as starts were possible.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, owning_stream
 from noetl_worker.remote.jetstream.client import Client
-from noetl_worker.remote.jetstream.comparison import KEPT, NANOSECONDS
+from noetl_worker.remote.jetstream.comparison import NANOSECONDS, SHARED_CONFIG
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.text import json_text
 
@@ -50,7 +50,7 @@ _CONFIG: Final = {
     "discard": "new",
     "allow_rollup_hdrs": True,
     "allow_direct": True,
-    **KEPT,
+    **SHARED_CONFIG,
 }
 """Key-value bucket as the clients of NATS make it. A note lasts a day, which no message outlives."""
 _TRY_S: Final = 2.0

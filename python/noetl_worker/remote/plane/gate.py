@@ -123,7 +123,8 @@ class Gate:
     def hear(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
         """Note any answer; the arguments are those of `answered` and `refused`.
 
-        A server error, or what comes after one, counts for an execution only: heartbeats say nothing of commands.
+        A server error, and the next answers after one, count only for requests of an execution: heartbeats say nothing
+        about commands.
 
         Args:
             is_stored: the answer says that the plane has the request already, which is a success.

@@ -44,7 +44,8 @@ class Registration:
         on_heard: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
         """Prepare the row. `on_heard` is called with the monotonic time at which an accepted heartbeat was sent, and
-        the seconds after which the plane takes the worker for gone; at first with now, before any heartbeat."""
+        the seconds after which the plane gives up a silent worker. The first call, before any heartbeat, has the time
+        now."""
         self._plane, self._watch, self._on_heard = plane, watch, on_heard
         self._trouble = Outage()
         self.is_registered = False

@@ -119,7 +119,7 @@ class DialectRules(Protocol):
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
         """Return the meaning of a claim's 409."""
 
-    # ── what a claim has in it ──
+    # ── the content of a claim ──
 
     def loop_position(self, meta: Mapping[str, JsonValue]) -> LoopPosition | None:
         """Return the loop position in the `meta` of a claim, or None outside a loop."""

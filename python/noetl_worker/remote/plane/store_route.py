@@ -20,7 +20,7 @@ class StoreRoute:
         self._finding = asyncio.Lock()
 
     async def find(self, ask: Callable[[str], Awaitable[Response]], stale: str, rules: DialectRules) -> Response | None:
-        """Find the path by a small request, as the one that needs it may carry a large result.
+        """Find the path by a small request, because the request that needs the path may carry a large result.
 
         Args:
             ask: sends a GET of a path.

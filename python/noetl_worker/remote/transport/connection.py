@@ -28,7 +28,7 @@ class AnswerParser(Protocol):
 
 
 class Broken(Exception):
-    """A connection that can no longer be used. The text says what happened, the cause why."""
+    """A connection that can no longer be used. The text says what happened, `__cause__` says why."""
 
     def __init__(self, why: str, cause: Exception | None = None) -> None:
         super().__init__(why)

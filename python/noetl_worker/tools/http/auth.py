@@ -155,18 +155,18 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
             check_auth(part)
         return
     own = {name: value for name, value in auth.items() if value is not None}
-    source, is_kept = own.get("source"), own.get("provider") == "secret_manager"
-    if is_kept and not isinstance(own.get("key") or own.get("secret_name"), str):
+    source, is_managed = own.get("source"), own.get("provider") == "secret_manager"
+    if is_managed and not isinstance(own.get("key") or own.get("secret_name"), str):
         raise ConfigurationError(
             "auth from secret_manager needs 'key': projects/<p>/secrets/<s>", field="auth", tool="http"
         )
-    if not is_kept and source not in (None, "credential", "secret", "inline"):
+    if not is_managed and source not in (None, "credential", "secret", "inline"):
         raise ConfigurationError(
             f"auth source {source!r} is not supported; use credential, secret or inline",
             field="auth.source",
             tool="http",
         )
-    is_the_credential = not is_kept and source != "secret" and find_alias(own) is None
+    is_the_credential = not is_managed and source != "secret" and find_alias(own) is None
     if (is_the_credential or "type" in own) and _supported(own) == "oauth2":
         check_grant(own)
 

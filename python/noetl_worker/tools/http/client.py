@@ -103,12 +103,12 @@ class Clients:
         """
         key = (_server_key(to), options)
         client = self._take(key) or _new_client(options, await _load_tls_context(options, settings), self._transport)
-        is_kept = False
+        is_reusable = False
         try:
             yield client
-            is_kept = not self._is_closed
+            is_reusable = not self._is_closed
         finally:
-            if is_kept:
+            if is_reusable:
                 self._idle.append(_Idle(key, client, asyncio.get_running_loop().time()))
             else:
                 await client.aclose()

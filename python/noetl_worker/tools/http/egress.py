@@ -1,4 +1,4 @@
-"""The addresses that tools may connect to over HTTP: all except those the worker's operator denies.
+"""The addresses that tools may connect to over HTTP: all that the worker's operator does not deny.
 
 Only the rule is here, because a worker sets it at its start and needs no HTTP client then. The connections are in
 `egress_backend.py`.

@@ -1,7 +1,7 @@
 """The hosts that a worker's secret may be sent to: those the operator has named for the secret.
 
-A playbook names the secret and the address. Without this, whoever may write a playbook could have any of them sent to
-a server of their own. A token of the worker's own identity at Google is such a secret too.
+A playbook names the secret and the address. Without this rule, the author of a playbook could have any secret sent to a
+server of their own. A token of the worker's own identity at Google is such a secret too.
 """
 
 from __future__ import annotations

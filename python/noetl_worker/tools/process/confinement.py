@@ -65,7 +65,7 @@ CLONE3 = 435
 clone3 does not exist (ENOSYS)."""
 CLONE_NEWUSER = 0x1000_0000
 X32_BIT = 0x4000_0000
-"""Bit in the call numbers of x32 programs, whose kind is that of 64 bits."""
+"""Bit in the call numbers of x32 programs, whose kind is the one of 64-bit programs."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 """The flag: a filter must not slow the process down (kernels before 5.16)."""
 LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06

@@ -20,7 +20,7 @@ from typing import Final
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.process.confinement import Confinement, missing
 
-_MOST_KEPT: Final = 16
+_MOST_REUSABLE: Final = 16
 _Look = tuple[int, ...]
 """Properties of a directory, seen from outside: its identity, rights, owner and size."""
 
@@ -34,9 +34,9 @@ class Scratch:
     """
 
     def __init__(self, confinement: Confinement) -> None:
-        self._is_kept = confinement.is_on and not missing()
-        self._kept: dict[str, _Look] = {}
-        self._remove_kept = weakref.finalize(self, _remove, self._kept)
+        self._can_reuse = confinement.is_on and not missing()
+        self._reusable: dict[str, _Look] = {}
+        self._remove_reusable = weakref.finalize(self, _remove, self._reusable)
 
     @asynccontextmanager
     async def directory(self) -> AsyncIterator[str]:
@@ -46,23 +46,23 @@ class Scratch:
         is_over = False
         try:
             yield path
-            is_over = self._is_kept and len(self._kept) < _MOST_KEPT
+            is_over = self._can_reuse and len(self._reusable) < _MOST_REUSABLE
         finally:
             if is_over and _is_as_made(path, look):
-                self._kept[path] = look
+                self._reusable[path] = look
             else:
                 await asyncio.shield(finished_off_loop(lambda: _remove({path: look})))
 
     def _taken(self) -> tuple[str, _Look]:
-        while self._kept:
-            path, look = self._kept.popitem()
+        while self._reusable:
+            path, look = self._reusable.popitem()
             if _is_as_made(path, look):  # a cleaner of TMPDIR may have removed it
                 return path, look
         path = tempfile.mkdtemp(prefix="noetl-")
         return path, _read_look(path)
 
     async def aclose(self) -> None:
-        await finished_off_loop(self._remove_kept)
+        await finished_off_loop(self._remove_reusable)
 
 
 def _read_look(path: str) -> _Look:
@@ -84,7 +84,7 @@ def _is_as_made(path: str, look: _Look) -> bool:
 def _remove(paths: dict[str, _Look]) -> None:
     while paths:
         path, _ = paths.popitem()
-        with suppress(RecursionError):  # what is nested too deep for Python stays (shutil.rmtree before 3.13)
+        with suppress(RecursionError):  # directories nested too deep for Python stay (shutil.rmtree before 3.13)
             _remove_tree(path)
 
 

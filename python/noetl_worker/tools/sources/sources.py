@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Sources:
-    """Reads code. What fetches it is loaded when first used, and keeps its connections until `aclose`.
+    """Reads code. The HTTP client is loaded when first used, and keeps its connections until `aclose`.
 
     Args:
         kind: the tool's kind, for messages.

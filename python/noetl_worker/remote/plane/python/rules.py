@@ -170,7 +170,7 @@ class PythonRules(DialectRules):
         is_failure = result.status is not ToolStatus.SUCCESS
         context, upload = _stored(command.step, fitted.body, read_preview(fitted), is_failure=is_failure)
         report = Report(result.status.value, context, upload=upload)
-        # The plane's own templates, those of arcs, read the response, with the variables that a list of tasks has set.
+        # The plane's own templates (of arcs) read the response, with the variables that a list of tasks has set.
         if json_text.fits(fitted.body, _MAX_RESPONSE_BYTES) and not store.has_long_word(fitted.body):
             report.response = json_text.embed(fitted.body)
         elif command.kind in SEQUENCES:

@@ -41,8 +41,8 @@ class RustNames(Names):
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
     """Return a result as the plane hands out one that it keeps in full: the data's fields, and the data under `data`.
 
-    For a sequence, the tasks' fields stand beside its labels too. An object in an object looks like a sequence with a
-    single task, and is taken for one, as the published worker does.
+    A sequence's value also has the fields of its tasks, beside the labels. An object in an object looks like a sequence
+    with a single task and is treated as one, as in the published worker.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}

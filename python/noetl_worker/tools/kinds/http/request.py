@@ -32,12 +32,12 @@ _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 class FileParts(NamedTuple):
     """Opens the files of a request, and closes them with it."""
 
-    kept: ExitStack
+    stack: ExitStack
     settings: ToolSettings
 
     def opened(self, name: str, path: Path) -> BinaryIO:
         """Open the file of a field, if playbooks may name it."""
-        return self.kept.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
+        return self.stack.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
 
 
 def parse_method(text: str) -> str:

@@ -54,7 +54,7 @@ def is_statement_timeout(error: Any) -> bool:
 
 
 def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
-    """Return why a statement of `text` failed, after `done` others of it, with the kind from the SQLSTATE.
+    """Return why a statement of `text` failed, with the kind from the SQLSTATE. `done` statements before it succeeded.
 
     With parameters the server saw a different text, so its position is left out.
     """

@@ -64,7 +64,7 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
         owner: as in `run_text`.
     """
     results = _Results(connection, batch)
-    results.keep(result)
+    results.take_rows(result)
     results.end_of_rows(result, command, count)
     await results.read(owner)
 
@@ -123,7 +123,7 @@ class _Results:
         """Take one result. Return True if more may follow."""
         status, known = result.status, self._status
         if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
-            self.keep(result)
+            self.take_rows(result)
             if command := _command(result):
                 self._completion = command, result.command_tuples
             if status == known.TUPLES_OK:
@@ -139,7 +139,7 @@ class _Results:
             self.error = self._psycopg.errors.error_from_result(result, encoding=self._encoding)
         return True
 
-    def keep(self, result: Any) -> None:
+    def take_rows(self, result: Any) -> None:
         wanted = min(result.ntuples, self._batch.max_rows + 1 - self._wanted)
         if wanted > 0:
             self._parts.append((result, wanted))

@@ -211,7 +211,7 @@ class SequenceProgress:
         began = time.monotonic()
         result = await self.run_task(task, attempt)
         ended = time.monotonic()
-        self.keep(task, result)
+        self.expose(task, result)
         result = self.assign_tasks_own(task, result, attempt)
         outcome = policy.task_outcome(result, attempt, self.form)
         seen = {"output": outcome, "outcome": outcome}
@@ -264,7 +264,7 @@ class SequenceProgress:
             self.set(name, value, leaves=True)
         return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
-    def keep(self, task: Task, result: ToolResult) -> None:
+    def expose(self, task: Task, result: ToolResult) -> None:
         """Show the task's data to later tasks. Data of a failed task is shown only on the Rust plane
         (policy-continue)."""
         self.last, self.last_position, data = result, self.position, result.data
@@ -368,11 +368,11 @@ class SequenceProgress:
             output.update(stdout=last.stdout or "", stderr=last.stderr or "")
         if self.end == "timeout":
             timed_out = ToolResult.timed_out(self.context.timeout_s or 0.0, **output)
-            return dataclasses.replace(timed_out, data=self.data(timed_out.error), tries=self.tries.kept)
+            return dataclasses.replace(timed_out, data=self.data(timed_out.error), tries=self.tries.entries)
         if self.error is not None and last.status is ToolStatus.SUCCESS:
             output["exit_code"] = self.exit_code
         status = ToolStatus.SUCCESS if self.error is None else ToolStatus.ERROR
-        return ToolResult(status, self.data(self.error), self.error, tries=self.tries.kept, **output)
+        return ToolResult(status, self.data(self.error), self.error, tries=self.tries.entries, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
         """Return the neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index,

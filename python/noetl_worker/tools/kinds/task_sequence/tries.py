@@ -17,7 +17,7 @@ _MOST: Final = 100
 
 @dataclass(slots=True)
 class Tries:
-    kept: list[TaskTry] = field(default_factory=list)
+    entries: list[TaskTry] = field(default_factory=list)
     _started: float = field(default_factory=lambda: time.monotonic())
 
     def append(
@@ -31,6 +31,6 @@ class Tries:
             answer = begin_of_answer(result.data)
         printed = [(getattr(result, name) or fields_of(result.data).get(name) or "") for name in PRINTED]
         ends = [text[-MAX_CHARS:] if isinstance(text, str) else "" for text in printed]
-        self.kept.append(TaskTry(task, kind, attempt, at, took, then, error, answer, *ends))
-        if len(self.kept) > _MOST:
-            del self.kept[_MOST // 2]
+        self.entries.append(TaskTry(task, kind, attempt, at, took, then, error, answer, *ends))
+        if len(self.entries) > _MOST:
+            del self.entries[_MOST // 2]

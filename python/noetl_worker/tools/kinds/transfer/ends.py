@@ -48,7 +48,7 @@ _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EndConnection(PostgresLogin):
-    """Fields for the connection of either end: those of a Postgres serve the others too, and three of Snowflake."""
+    """Fields for the connection of either end: those of Postgres, which other types use too, and three of Snowflake."""
 
     account: str | None = None
     """snowflake: account."""
