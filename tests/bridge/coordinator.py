@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,20 +15,30 @@ from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.settings.nats import covers
 from patience import until
 
+_HEARTBEAT = framed(b'{"heartbeat":true}')
+
 
 class Coordinator:
-    """One shard. `async with` serves it; what was acknowledged is in memory alone, as in the recorded snapshot."""
+    """One shard. `async with` serves it; what was acknowledged is in memory alone, as in the recorded snapshot.
 
-    def __init__(self, *, ack_wait_s: float = 30.0, has_heartbeats: bool = True, shard: int = 0) -> None:
+    Args:
+        is_later: it has heartbeats, and gives each record a number of its own as `global_sequence`. The recorded
+            snapshot does neither.
+    """
+
+    def __init__(self, *, ack_wait_s: float = 30.0, is_later: bool = True, shard: int = 0) -> None:
         self.port = free_port()
-        self.ack_wait_s, self.has_heartbeats, self.shard = ack_wait_s, has_heartbeats, shard
+        self.ack_wait_s, self.is_later, self.shard = ack_wait_s, is_later, shard
         self.log: list[dict[str, Any]] = []
         self.acknowledged: set[int] = set()
+        """`global_sequence` of the records, as the server published them."""
         self.requests: list[bytes] = []
         self.redelivered = 0
         self.ack_delay_s = 0.0
         self.is_hanging = False
         self._assigned: dict[int, float] = {}
+        """When a record was assigned, by its place in the log."""
+        self._places: dict[int, int] = {}
         self._cursor = 0
         self._appended = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -35,7 +46,9 @@ class Coordinator:
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Add what the server publishes to the writer."""
-        self.log += records
+        for record in records:
+            self.log.append(record)
+            self._places[self._key(len(self.log) - 1)] = len(self.log) - 1
         self._appended.set()
 
     async def __aenter__(self) -> Coordinator:
@@ -69,11 +82,16 @@ class Coordinator:
         self._writers.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
+                is_heard = not self.is_later
                 while True:
                     body = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
                     self.requests.append(body)
+                    await until(lambda: not self.is_hanging, "the end of the hang")
                     request = json.loads(body)
                     if "Next" in request:
+                        if not is_heard:
+                            writer.write(_HEARTBEAT)  # once for a connection, whether it has to wait or not
+                            is_heard = True
                         await self._next(request["Next"], writer)
                     else:
                         await self._acknowledge(request["Ack"]["sort_key"], writer)
@@ -83,43 +101,43 @@ class Coordinator:
 
     async def _acknowledge(self, key: int, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self.ack_delay_s)
-        self.acknowledged.add(key)
-        self._assigned.pop(key, None)
+        place = self._places[key]
+        self.acknowledged.add(self.log[place]["global_sequence"])
+        self._assigned.pop(place, None)
         writer.write(framed(b"1"))
 
     async def _next(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         """Wait, whatever becomes of the client: what it gets then nobody has until ack_wait is over."""
-        beats_s = asked.get("heartbeat_ms", 0) / 1000 if self.has_heartbeats else 0.0
-        beat_at = 0.0
+        beat_s = asked["heartbeat_ms"] / 1000 if self.is_later else math.inf
+        beat_at = time.monotonic() + beat_s
         while True:
             found = None if self.is_hanging else self._fitting(asked["filter"])
             if found is not None:
-                record, is_again = found
-                self._assigned[record["global_sequence"]] = time.monotonic()
+                place, is_again = found
+                self._assigned[place] = time.monotonic()
                 self.redelivered += is_again
-                fields = {"sort_key": record["global_sequence"], "redelivered": is_again, "record": record}
+                record = {**self.log[place], "global_sequence": self._key(place)}
+                fields = {"sort_key": self._key(place), "redelivered": is_again, "record": record}
                 writer.write(framed(body_of(fields)))
                 return
-            if beats_s and not self.is_hanging and time.monotonic() >= beat_at:
-                beat_at = time.monotonic() + beats_s
-                writer.write(framed(b'{"heartbeat":true}'))
+            if not self.is_hanging and time.monotonic() >= beat_at:
+                beat_at = time.monotonic() + beat_s
+                writer.write(_HEARTBEAT)
             self._appended.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._appended.wait(), 0.02)
 
-    def _fitting(self, filter_: str) -> tuple[dict[str, Any], bool] | None:
+    def _key(self, place: int) -> int:
+        return place + 1 if self.is_later else int(self.log[place]["global_sequence"])
+
+    def _fitting(self, filter_: str) -> tuple[int, bool] | None:
         now = time.monotonic()
-        late = [key for key, since in self._assigned.items() if now - since > self.ack_wait_s]
-        by_key = {record["global_sequence"]: record for record in self.log} if late else {}
-        for key in late:
-            if self._fits(by_key[key], filter_):
-                return by_key[key], True
-        while self._cursor < len(self.log):
-            record = self.log[self._cursor]
-            if not self._fits(record, filter_):
-                return None  # the tests have one pool
+        for place, since in self._assigned.items():
+            if now - since > self.ack_wait_s and self._fits(self.log[place], filter_):
+                return place, True
+        if self._cursor < len(self.log) and self._fits(self.log[self._cursor], filter_):  # the tests have one pool
             self._cursor += 1
-            return record, False
+            return self._cursor - 1, False
         return None
 
     def _fits(self, record: dict[str, Any], filter_: str) -> bool:

@@ -163,7 +163,7 @@ async def test_shard_that_is_away_holds_up_no_other() -> None:
 
 async def test_coordinator_without_heartbeats_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_claims, "_SILENT_S", 0.1)
-    one = Coordinator(has_heartbeats=False)
+    one = Coordinator(is_later=False)
     async with asking(one):
         await until(lambda: metrics.ASKING.own.value == 1, "asking")
         asked = sum(b"Next" in body for body in one.requests)
