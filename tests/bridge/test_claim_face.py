@@ -152,6 +152,25 @@ async def test_no_command_of_ten_thousand_is_lost(fault: str, seconds: float) ->
     await none_is_lost(fault, seconds, count=10_000, times=3, ack_wait_s=3.0)
 
 
+async def test_record_under_a_number_that_a_killed_coordinator_had_given_is_another_one() -> None:
+    """It loses what it had not sealed, and counts on from there."""
+    one = Coordinator()
+    async with asking(one) as (bridge, server):
+        await server.stop()
+        one.append([command(number) for number in range(5)])
+        await until(lambda: len(bridge.held) == 5, "five held")
+        await one.stop()
+        one.log.clear()
+        await one.start()
+        one.append([command(number) for number in range(100, 105)])
+        await until(lambda: len(bridge.held) == 10, "ten held")
+        await server.start()
+        await taken(one, 5)
+        await until(lambda: not len(bridge.held), "all stored")
+        records = [command(number) for number in (*range(5), *range(100, 105))]
+        assert await event_ids(server) == [record["global_sequence"] for record in records]
+
+
 async def test_shard_that_is_away_holds_up_no_other() -> None:
     here, away = Coordinator(), Coordinator(shard=1)
     async with asking(here, away) as (_, server):

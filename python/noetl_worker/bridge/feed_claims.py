@@ -76,8 +76,9 @@ class FeedClaims:
         self._held, self._deliver, self._refusal = held, deliver, refusal
         self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address)) for one in filters]
         self._acks = _Acks(Peer("coordinator, acknowledgements", address))
-        self._in_hand: dict[int, HeldRecord] = {}
-        """Held records by sort key; a record that is assigned again meanwhile is the same one."""
+        self._in_hand: dict[tuple[int, str], HeldRecord] = {}
+        """Held records by sort key and event id; a record that is assigned again meanwhile is the same one. The key is
+        not enough: a coordinator that was killed gives the keys of the records that it lost to others."""
         self._room = asyncio.Event()
         self._refused = Outage()
         self.is_stopping = False
@@ -128,13 +129,14 @@ class FeedClaims:
                     advice="it stays unacknowledged and is assigned again and again: see the writer's log for this key",
                 )
             return
-        if key not in self._in_hand:
-            self._in_hand[key] = held = self._held.take(record, lambda: self._kept(key))
+        identity = (key, record.event_id)
+        if identity not in self._in_hand:
+            self._in_hand[identity] = held = self._held.take(record, lambda: self._kept(identity))
             self._deliver(held)
 
-    def _kept(self, key: int) -> None:
-        self._in_hand.pop(key, None)
-        self._acks.put(key)
+    def _kept(self, identity: tuple[int, str]) -> None:
+        self._in_hand.pop(identity, None)
+        self._acks.put(identity[0])
 
 
 class _Ask:
