@@ -65,7 +65,9 @@ result = {
     assert without.data is True
 
 
-async def test_block_in_the_code_is_the_same_environment(stage: Stage, index: Index) -> None:
+async def test_block_in_the_code_or_its_file_is_the_same_environment(
+    stage: Stage, index: Index, tmp_path: Path
+) -> None:
     worker = stage.worker()
     block = '# /// script\n# requires-python = ">=3.9"\n# dependencies = [\n#   "Alpha==1.*",\n# ]\n# ///\n'
     first = await run(worker, {"code": block + NAMES["code"]})
@@ -73,6 +75,10 @@ async def test_block_in_the_code_is_the_same_environment(stage: Stage, index: In
     asked = index.requests
     second = await run(worker, NAMES, "alpha==1.*")
     assert (second.data, second.log, index.requests) == (first.data, [], asked)
+    script = tmp_path / "step.py"
+    script.write_text(block + NAMES["code"])
+    of_a_file = await run(worker, {"script": str(script)})
+    assert (of_a_file.data, of_a_file.log, index.requests) == (first.data, [], asked), of_a_file.said
     assert len(stage.environments()) == 1
     upstream = await run(worker, {**NAMES, "deps": {"packages": {"tenant": ["alpha==1.*"], "other": []}}})
     assert (upstream.data, upstream.log) == (first.data, [])
@@ -205,9 +211,15 @@ async def test_version_picks_one_of_the_interpreters_that_the_operator_names(sta
         pytest.skip("needs another interpreter")
     worker = stage.worker(NOETL_WORKER_PYTHONS=os.pathsep.join(["/no/such", *others.values()]))
     version = max(others)
-    code = "import alpha, sys\nresult = [alpha.NAME, '%d.%d' % sys.version_info[:2]]"
-    ran = await run(worker, {"code": code, "deps": {"packages": ["alpha"], "python": version}})
-    assert ran.data == ["alpha 1.0", version], ran.said
+    code = "import alpha, os, sys\nresult = [alpha.NAME, '%d.%d' % sys.version_info[:2], sys.prefix, os.getppid()]"
+    step = {"code": code, "deps": {"packages": ["alpha"], "python": version}}
+    ran = await run(worker, step)
+    assert ran.data[:2] == ["alpha 1.0", version], ran.said
+    assert Path(ran.data[2]).parent == stage.packages / "environments"
+    again = await run(worker, step)
+    assert again.data == ran.data, "its template is warm"
+    own = await run(worker, {"code": "import os\nresult = os.getppid()"})
+    assert own.data != ran.data[3], "and is its own"
 
 
 async def test_interpreter_that_the_operator_names_has_an_environment_of_its_own(stage: Stage, tmp_path: Path) -> None:
