@@ -10,7 +10,7 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev import session
 from noetl_worker.authoring.dev.live_view import LineView
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.process import event_loop

@@ -10,7 +10,7 @@ import httpx
 
 from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.authoring.dev.forms.wire_form import Issued
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from dev.shown_session import interrupted_session, session
-from noetl_worker.cli.dev import reporting, worker_beside
+from noetl_worker.cli.dev import reporting
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.outbox.dev_token import token_file

@@ -6,7 +6,7 @@ import asyncio
 
 from closed_port import closed_port
 from noetl_worker.authoring.dev.nats_server import NatsServer
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 
 

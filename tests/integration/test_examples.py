@@ -22,7 +22,7 @@ from integration.example_services import Answering, Jobs, McpServer, served
 from integration.processes import typed
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 from noetl_worker.tools.registry import Registry
 from tools.databases import duckdb_extensions

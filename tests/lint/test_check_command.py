@@ -13,7 +13,7 @@ import holds
 from integration.processes import Ended, typed
 from lint.head import HEAD
 from noetl_worker.cli import app_for
-from noetl_worker.cli.dev import settings_beside
+from noetl_worker.cli.local_worker import settings_beside
 from noetl_worker.models.wire import Dialect
 
 yaml = pytest.importorskip("yaml")

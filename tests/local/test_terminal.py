@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.dev import worker_beside
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 
 WIDTH = 60

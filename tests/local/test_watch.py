@@ -14,7 +14,7 @@ import pytest
 
 from integration.processes import environment
 from noetl_worker.authoring.dev.watch import stamps_of, until_changed
-from noetl_worker.cli.dev import until_signal
+from noetl_worker.process.event_loop import until_signal
 from patience import until
 
 BEGIN = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: p, path: p}\nworkflow:\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.cli.dev import settings_beside
+from noetl_worker.cli.local_worker import settings_beside
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health

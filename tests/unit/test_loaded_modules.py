@@ -25,9 +25,12 @@ LOADED: Final = {
         251,
         (*SERVERS, "pydantic", "pygments", "rich", "structlog", "sqlite3", "mashumaro.jsonschema"),
     ),
-    "dev hello.yaml": (322, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
-    "<TAB>": (13, (*NEVER, *SERVERS, "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
-    "dev branch.yaml --step <TAB>": (41, (*NEVER, *SERVERS, "rich", "structlog", "jinja2", "yaml", "mashumaro")),
+    "dev hello.yaml": (323, (*NEVER, "starlette.applications", "noetl_worker.authoring.run_page.page")),
+    "<TAB>": (10, (*NEVER, *SERVERS, "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro")),
+    "dev branch.yaml --step <TAB>": (
+        23,
+        (*NEVER, *SERVERS, "rich", "structlog", "asyncio", "jinja2", "yaml", "mashumaro"),
+    ),
 }
 """Most modules of this package, and what is not loaded, by command."""
 _RUN: Final = """

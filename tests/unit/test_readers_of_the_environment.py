@@ -17,7 +17,7 @@ READERS = {
     "settings/settings.py": "reads the settings",
     "worker/worker_process.py": "hands it to the settings, and to traces; looks for a setting of glibc",
     "cli/config.py": "names what is no setting",
-    "cli/dev.py": "hands it to the settings",
+    "cli/local_worker.py": "hands it to the settings",
     "cli/doctor/examination.py": "names what is no setting",
     "cli/doctor/machine.py": "says which engine is chosen",
     "engine/chosen.py": "is chosen when it is imported, before there are settings",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session, until_signal, worker_beside
+from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session
+from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect
@@ -79,7 +80,7 @@ def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
 def _ended(session: Coroutine[Any, Any, None]) -> int:
     """Run the session. Return 0, or a shell's exit code for a process that the signal ended."""
     try:
-        event_loop.run(until_signal(session))
+        event_loop.run(event_loop.until_signal(session))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except asyncio.CancelledError:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -21,32 +17,15 @@ from noetl_worker.cli.system import EXIT_SETTINGS, require_posix, with_extra_loc
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.observability.terminal import say
-from noetl_worker.process import event_loop
-from noetl_worker.settings.settings import SettingsReading, is_for_tools, read_settings
-from noetl_worker.tools.contract import Tool
 
 if TYPE_CHECKING:
+    import signal
+
     from noetl_worker.authoring.dev.plane import DevControlPlane
-    from noetl_worker.worker.worker import Worker
 
 USUAL_DIALECT: Final = Dialect.PYTHON
 EXIT_SIGTERM: Final = 143
 """Exit code of a process that SIGTERM ended, as a shell reports it: 128 + 15."""
-_RULES: Final = (
-    "NOETL_WORKER_KINDS",
-    "NOETL_WORKER_KINDS_DENY",
-    "NOETL_WORKER_EGRESS_DENY",
-    "NOETL_WORKER_KUBERNETES_ALLOW",
-    "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
-    "NOETL_WORKER_CREDENTIALS_ALLOW",
-    "NOETL_WORKER_ISOLATION",
-    "NOETL_WORKER_ALLOW_NAMESPACES",
-    "NOETL_WORKER_UNDEFINED",
-)
-"""Variables that the worker of `dev` takes from the environment as `run` does: they are rules of this machine."""
-
-
-T = TypeVar("T")
 _Credential: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -112,6 +91,8 @@ def dev(
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
+    import asyncio  # here: a shell that completes `--step` loads this file
+
     prepare_session(log_level)
     _refuse_pairs(is_given=bool(with_ or run), has_step=bool(step), is_both=watch and keep)
     try:
@@ -119,6 +100,8 @@ def dev(
         with with_extra_local():
             from noetl_worker.authoring.dev.kept.step_inputs import step_with
             from noetl_worker.authoring.dev.session import run_playbook
+            from noetl_worker.cli.local_worker import worker_beside
+            from noetl_worker.process import event_loop
 
         async def once() -> int:
             if await asyncio.to_thread(_has_mistakes, playbook, dialect, strict=strict, anyway=anyway):
@@ -139,10 +122,9 @@ def dev(
             )
             return output.exit_code(code)
 
-        others = [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
         signals: list[signal.Signals] = []
-        session = _again_and_again(once, playbook, others, signals) if watch else once()
-        code = event_loop.run(until_signal(session, signals))
+        session = _again_and_again(once, playbook, _given_files(with_, credential), signals) if watch else once()
+        code = event_loop.run(event_loop.until_signal(session, signals))
     except NoetlWorkerError as error:
         say(f"noetl-worker dev: {error}", err=True)
         raise typer.Exit(EXIT_SETTINGS) from None
@@ -180,10 +162,16 @@ def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: boo
     return refused or (bool(found) and strict)
 
 
+def _given_files(with_: Path | None, credential: list[str] | None) -> list[Path]:
+    return [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
+
+
 async def _again_and_again(
     once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
 ) -> int:
     """Run the playbook, and again after each change, until Ctrl-C; if it cannot run, wait for the next change."""
+    import asyncio
+
     from noetl_worker.authoring.dev.watch import stamps_of, until_changed
 
     while True:
@@ -199,36 +187,6 @@ async def _again_and_again(
         say(f"\nchanged: {', '.join(map(str, changed))}", err=True)
 
 
-async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
-    """Run a session until SIGTERM or Ctrl-C cancels it; it then ends the worker, nats-server and the rest in order.
-
-    By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
-    be waited for without end (`event_loop.end`).
-
-    Args:
-        signals: what came is added to it: a session with more to do looks at it, for it may miss being cancelled too.
-
-    Raises:
-        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so. A second Ctrl-C does not wait for that.
-    """
-    running, loop = asyncio.ensure_future(session), asyncio.get_running_loop()
-    came: list[signal.Signals] = [] if signals is None else signals
-
-    def stop(number: signal.Signals) -> None:
-        came.append(number)
-        loop.remove_signal_handler(number)
-        running.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        return await running
-    except asyncio.CancelledError:
-        if signal.SIGINT in came:
-            raise KeyboardInterrupt from None
-        raise
-
-
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
     """Return a function that writes the page of a run. Raises PlaybookError if the file cannot be placed there."""
     if file.is_dir():
@@ -237,6 +195,7 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
         raise PlaybookError(f"--report {file}: there is no folder {file.parent}")
 
     async def write(plane: DevControlPlane, execution_id: int) -> None:
+        from noetl_worker.cli.local_worker import settings_beside
         from noetl_worker.cli.report import write_report
 
         try:
@@ -260,75 +219,3 @@ def parse_override(text: str) -> tuple[str, JsonValue]:
         return name, json_text.loads(value)
     except DocumentError:
         return name, value
-
-
-def settings_beside(
-    nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
-) -> SettingsReading:
-    """Return settings of a worker on a laptop, for the session's own NATS and control plane.
-
-    Args:
-        token: what the control plane asks for, if anything.
-        machine: this machine's variables; default `os.environ`. What runs no tool needs none.
-    """
-    of_machine = os.environ if machine is None else machine
-    listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
-    return read_settings(
-        {
-            "NATS_URL": nats_url,
-            "NOETL_SERVER_URL": server_url,
-            "NOETL_CONTROL_PLANE": dialect.value,
-            "NOETL_INTERNAL_API_TOKEN": token,
-            "WORKER_METRICS_BIND": "",
-            "WORKER_ID": "dev",
-            "NOETL_WORKER_DRAIN_TIMEOUT_S": "3",
-            "NOETL_WORKER_ISOLATION": "off",  # one's own machine: ping and sudo work, a debugger finds the code
-            "NOETL_WORKER_PYTHON_PACKAGES": "wheels",  # an author's own choice, which builds nothing
-            "NOETL_WORKER_OUTBOX": "off",  # the plane ends with this process: nothing could be reported later
-            **{name: text for name, text in of_machine.items() if name in (*_RULES, *listed) or is_for_tools(name)},
-        },
-        dotenv=Path(os.devnull),  # a production .env in the working directory is not for a local run
-    )
-
-
-@asynccontextmanager
-async def worker_beside(
-    nats_url: str,
-    server_url: str,
-    dialect: Dialect,
-    token: str = "",
-    *,
-    tools: Sequence[Tool[Any]] = (),
-    machine: Mapping[str, str] | None = None,
-) -> AsyncIterator[None]:
-    """Run a worker on this loop, for the session's own NATS and control plane; drain it at the end.
-
-    Args:
-        token: what the control plane asks for, if anything.
-        tools: kinds that it has besides.
-        machine: as in `settings_beside`.
-    """
-    from noetl_worker.pipeline.command.tool_rules import make_registry
-    from noetl_worker.worker.worker import Worker
-
-    reading = settings_beside(nats_url, server_url, dialect, token, machine=machine)
-    registry = make_registry(reading.settings)
-    for tool in tools:
-        registry.register(tool)
-    async with _running(Worker(reading.settings, registry=registry)):
-        yield
-
-
-@asynccontextmanager
-async def _running(worker: Worker) -> AsyncIterator[None]:
-    running = asyncio.ensure_future(worker.run())
-    ready = asyncio.ensure_future(worker.ready.wait())
-    try:
-        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-        yield
-    finally:
-        ready.cancel()
-        worker.request_stop()
-        await running

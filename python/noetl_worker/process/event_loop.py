@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
@@ -50,3 +51,33 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_S)
+
+
+async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
+    """Run a session until SIGTERM or Ctrl-C cancels it; it then ends the worker, nats-server and the rest in order.
+
+    By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
+    be waited for without end (`end`).
+
+    Args:
+        signals: what came is added to it: a session with more to do looks at it, for it may miss being cancelled too.
+
+    Raises:
+        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so. A second Ctrl-C does not wait for that.
+    """
+    running, loop = asyncio.ensure_future(session), asyncio.get_running_loop()
+    came: list[signal.Signals] = [] if signals is None else signals
+
+    def stop(number: signal.Signals) -> None:
+        came.append(number)
+        loop.remove_signal_handler(number)
+        running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if signal.SIGINT in came:
+            raise KeyboardInterrupt from None
+        raise
