@@ -31,7 +31,7 @@ workflow:
 """
 
 
-@pytest.mark.parametrize("wrong_by_s", [-60, 0.2, 60])
+@pytest.mark.parametrize("wrong_by_s", [-60, 0.2])
 async def test_f22_values_reach_the_next_steps_whatever_the_worker_holds_for_the_time(
     dialect: Dialect, wrong_by_s: float, tmp_path: Path, measured: Measured
 ) -> None:
@@ -55,7 +55,7 @@ def _number(event: LoggedEvent) -> int | None:
     return int(found[1]) if found else None
 
 
-@pytest.mark.parametrize("wrong_by_s", [-3600, 3600])
+@pytest.mark.parametrize(("dialect", "wrong_by_s"), [(Dialect.PYTHON, -3600), (Dialect.RUST, 3600)])
 async def test_f22_worker_whose_clock_is_wrong_and_jumps_ends_every_command(
     dialect: Dialect, wrong_by_s: int, tmp_path: Path, measured: Measured
 ) -> None:

@@ -59,7 +59,7 @@ async def run_many(registry: Registry, count: int, place: Path) -> None:
     await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("count", [50, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 async def test_nothing_is_left_of_many_duckdb_commands(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,11 +15,13 @@ import pytest
 
 from faults.conftest import Measured
 from faults.scene import Scene, inside, scene
+from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import ON_DISK, WorkerProcess, until, worker_process
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
+COUNT, RESTART_EVERY_S = (1_000, 5.0) if HOLDS_TIMES else (500, 2.5)
 KILL_EVERY_S = 2.0
 LEASES: dict[str, Any] = {
     **ON_DISK,
@@ -137,7 +139,7 @@ async def kill_test(
 async def test_nothing_is_lost_nor_reported_twice_while_workers_are_killed_and_nats_restarts(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    await kill_test(tmp_path, dialect, 1_000, measured, restart_every_s=5, **SHORT_DELAYS)
+    await kill_test(tmp_path, dialect, COUNT, measured, restart_every_s=RESTART_EVERY_S, **SHORT_DELAYS)
 
 
 @pytest.mark.soak

@@ -45,7 +45,7 @@ async def exit_after(worker: WorkerProcess, code: int) -> float:
 
 @pytest.mark.parametrize(
     ("dialect", "number"),
-    [(Dialect.PYTHON, signal.SIGTERM), (Dialect.RUST, signal.SIGTERM), (Dialect.PYTHON, signal.SIGINT)],
+    [(Dialect.PYTHON, signal.SIGTERM), (Dialect.RUST, signal.SIGINT)],
 )
 async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
     dialect: Dialect, number: signal.Signals, tmp_path: Path, measured: Measured

@@ -131,6 +131,9 @@ STORMS: Final[dict[str, Storm]] = {
     "200 commands of another pool": commands_of_another_pool,
 }
 
+ALIKE: Final = {f"the plane answers {status}" for status in (500, 503, 429)}
+"""Storms of `make faults` alone: `the plane answers 500, heartbeats too` has their causes."""
+
 
 def lines_of(worker: WorkerProcess, since: int) -> Counter[str]:
     """By event, of what was written after so many characters."""
@@ -173,8 +176,9 @@ async def lines_within(directory: Path, what: str) -> Counter[str]:
 
 
 async def test_storm_is_a_line_a_minute_for_each_cause(tmp_path: Path, measured: Measured) -> None:
-    all_found = await side_by_side(*(lines_within(tmp_path / what.replace(" ", "-"), what) for what in STORMS))
-    for what, found in zip(STORMS, all_found, strict=True):
+    storms = [what for what in STORMS if HOLDS_TIMES or what not in ALIKE]
+    all_found = await side_by_side(*(lines_within(tmp_path / what.replace(" ", "-"), what) for what in storms))
+    for what, found in zip(storms, all_found, strict=True):
         note(measured, what, found)
 
 
