@@ -46,23 +46,13 @@ async def test_finished_command_has_one_line_with_its_ids_as_text_its_waits_and_
         assert line["share"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
-        ("all", {("command_finished", "info"): 3, ("command_failed", "warning"): 1}),
-        ("failed", {("command_failed", "warning"): 1}),
-        ("none", {}),
-    ],
-)
-async def test_setting_says_which_commands_have_a_line(
-    which: str, expected: dict[tuple[str, str], int], tmp_path: Path
-) -> None:
+async def test_setting_says_which_commands_have_a_line(tmp_path: Path) -> None:
     async with (
         house(Dialect.RUST, worker=False) as home,
-        worker_process(home, tmp_path, NOETL_WORKER_LOG_COMMANDS=which) as worker,
+        worker_process(home, tmp_path, NOETL_WORKER_LOG_COMMANDS="failed") as worker,
     ):
         await home.ran(*noops(3), FAILS)
-        assert lines_of(worker) == expected
+        assert lines_of(worker) == {("command_failed", "warning"): 1}
 
 
 async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same() -> None:

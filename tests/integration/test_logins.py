@@ -111,7 +111,6 @@ async def test_key_that_is_none_is_said_to_be_none(how: str, tmp_path: Path) -> 
 REFUSED_LOGINS = {
     "none": {},
     "wrong password": {"NATS_USER": "noetl", "NATS_PASSWORD": "wr0ng-one"},
-    "wrong token": {"NATS_TOKEN": "wr0ng-one"},
 }
 
 

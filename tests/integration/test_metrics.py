@@ -304,6 +304,7 @@ def test_each_alert_has_a_section_of_the_runbook_and_each_section_an_alert() -> 
         assert (page.rpartition("/")[2], anchor) == (RUNBOOK.name, rule["alert"].lower())
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: package prometheus)")
 def test_each_alert_holds_for_its_trouble_and_for_nothing_else(tmp_path: Path) -> None:
     rules = read(ALERTS)["groups"][0]["rules"]

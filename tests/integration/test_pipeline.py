@@ -49,9 +49,12 @@ FAILS = {Dialect.PYTHON: {1, 5, 7, 8}, Dialect.RUST: {5, 7, 8}}
 (protocol/events.md#rust-plane)."""
 
 
-async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
+MIXED = 200
+
+
+async def test_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dialect) -> None:
     async with house(dialect, WORKER_MAX_CONCURRENT="32") as home:
-        issued = await home.ran(*(mixed(n) for n in range(500)))
+        issued = await home.ran(*(mixed(n) for n in range(MIXED)))
         for number, one in enumerate(issued):
             await asyncio.sleep(0)  # each looks through thousands of events
             events = home.terminal_events(one.event_id)
@@ -59,10 +62,9 @@ async def test_500_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: 
             assert events == ["command.failed" if fails else "command.completed"], (number, events)
         assert await home.dead_letters() == []
         stored = await home.stored_variables(issued[0].execution_id)
-        assert len(stored["variables"] if isinstance(stored, dict) else stored) == 50
+        assert len(stored["variables"] if isinstance(stored, dict) else stored) == MIXED // 10
         worker = home.workers[0]
-        assert sum(worker.settled.values()) == 500
-        assert worker.settled == {"ack:reported": 500}
+        assert worker.settled == {"ack:reported": MIXED}
 
 
 @pytest.mark.parametrize("anyio_backend", loops.BOTH)

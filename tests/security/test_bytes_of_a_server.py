@@ -27,7 +27,7 @@ def answer(body: bytes, *headers: bytes) -> bytes:
 
 
 def http(url: str, **config: Any) -> RawCommand:
-    return RawCommand("http", {"url": url, "timeout": 20, **config})
+    return RawCommand("http", {"url": url, "timeout": 8, **config})
 
 
 def ever(connection: Any) -> None:

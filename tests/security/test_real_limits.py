@@ -137,13 +137,12 @@ def test_kind_is_returned_where_the_user_has_no_process_left(name: str) -> None:
     assert found["effects"] == "xx"  # of the first time
 
 
-@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in BY_FORK])
-def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str, user: str) -> None:
+def test_kind_is_returned_where_no_memory_is_left_for_a_thread(name: str) -> None:
     """Others use up the worker's memory (RLIMIT_AS)."""
     if library := LIBRARY.get(KINDS[name][0]):
         pytest.importorskip(library)
-    found = outcomes_under(user, "memory")
+    found = outcomes_under(USERS[-1], "memory")
     assert found["under"][name].startswith("ResourceShortage: "), found
 
 

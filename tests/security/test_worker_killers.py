@@ -118,13 +118,11 @@ async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_be
     await killed_until_told(dialect, tmp_path, RawCommand("shell", {"command": kills}))
 
 
-async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(
-    dialect: Dialect, tmp_path: Path
-) -> None:
+async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(tmp_path: Path) -> None:
     """A command blocks the loop until `/livez` has the worker killed."""
     (tmp_path / "stops_the_loop.py").write_text(STOPS_THE_LOOP)
     install(tmp_path, "stops", "stops_the_loop:Stops")
-    await killed_until_told(dialect, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
+    await killed_until_told(Dialect.RUST, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
 
 
 async def all_possible(noted: int) -> int:
@@ -147,9 +145,7 @@ kill -9 $worker
 """
 
 
-async def test_neighbour_of_commands_that_kill_worker_after_worker_is_not_failed(
-    dialect: Dialect, tmp_path: Path
-) -> None:
+async def test_neighbour_of_commands_that_kill_worker_after_worker_is_not_failed(tmp_path: Path) -> None:
     """Command after command ends the worker, each once: the one beside them would have had its last start."""
     os.mkfifo(tmp_path / "gate")
     (tmp_path / "starts").touch()
@@ -159,7 +155,7 @@ async def test_neighbour_of_commands_that_kill_worker_after_worker_is_not_failed
         "noetl_worker.pipeline.delivery.acknowledge:MAX_DELAY_S=1 noetl_worker.remote.jetstream.start_notes:_TRY_S=20"
     )
     variables |= inside(SET=short)
-    async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
+    async with house(Dialect.PYTHON, plane=SHORT_LEASES, worker=False) as home:
         issued = await home.plane.create_commands([victim])
         for number in range(2 * MOST_STARTS + 2):
             async with starting_process(home, tmp_path, f"worker-{number}", **variables) as worker:
