@@ -29,9 +29,9 @@ from .wheels import Index, served, wheel
 pytestmark = pytest.mark.skipif(uv_program() is None, reason="needs uv")
 
 
-@pytest.fixture(params=["basic", "off"])
+@pytest.fixture
 async def stage(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    made = Stage(tmp_path, Confinement(request.param))
+    made = Stage(tmp_path, Confinement(getattr(request, "param", "basic")))
     yield made
     for registry in made.registries:
         await registry.aclose()
@@ -44,6 +44,10 @@ def index(stage: Stage) -> Iterator[Index]:
         yield running
 
 
+WITH_AND_WITHOUT_ISOLATION = pytest.mark.parametrize("stage", ["basic", "off"], indirect=True)
+
+
+@WITH_AND_WITHOUT_ISOLATION
 async def test_step_finds_its_packages_and_what_they_need_and_nothing_else(stage: Stage) -> None:
     worker = stage.worker()
     code = """
@@ -167,6 +171,7 @@ async def test_broken_wheel_leaves_nothing_that_counts(stage: Stage) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@WITH_AND_WITHOUT_ISOLATION
 async def test_source_is_built_only_where_any_is_set_and_confined_without_the_workers_variables(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +263,7 @@ async def test_install_takes_of_the_commands_time(stage: Stage, index: Index) ->
     assert (await waits).data == ["alpha 1.0", "beta 2.0"]
 
 
+@WITH_AND_WITHOUT_ISOLATION
 async def test_command_that_is_cancelled_ends_its_install(stage: Stage, index: Index) -> None:
     index.hold.clear()
     worker = stage.worker()

@@ -195,6 +195,7 @@ _values = st.recursive(
 )
 
 
+@pytest.mark.sweep
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=_values)
 def test_any_value_is_written_the_same_way(value: Any) -> None:
