@@ -19,8 +19,8 @@ from noetl_worker.models import Dialect
 
 BEFORE = os.environ.get("NOETL_WORKER_UPGRADE_FROM", "")
 """The folder `python` of the version before."""
-LOAD_S = float(os.environ.get("NOETL_WORKER_UPGRADE_LOAD_S", "60"))
-"""How long both versions work side by side: a minute in `.ci/run`, ten at night."""
+LOAD_S = float(os.environ.get("NOETL_WORKER_UPGRADE_LOAD_S", "20"))
+"""How long both versions work side by side: 20 s in `.ci/run`, ten minutes at night."""
 AT_ONCE = 40
 """Commands that are not ended yet, of both workers together."""
 BUSY = {"WORKER_MAX_CONCURRENT": "8", "WORKER_HEARTBEAT_INTERVAL": "0.5"}

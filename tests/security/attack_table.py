@@ -20,7 +20,6 @@ AS_NOBODY = (
     "test_resource_shortage.py",
     "test_shortage_of_each_kind.py",
     "test_template_process.py",
-    "test_worker_killers.py",
 )
 """Files whose tests are all run once more as nobody (test_as_nobody.py): signals, files, processes of a user."""
 BOTH = {"user", "worker"}
