@@ -17,15 +17,8 @@ FROM_FILE = {"source": {"type": "file", "path": "a.csv"}}
 
 PYTHON: list[tuple[dict[str, Any], str]] = [
     ({}, "no code; give 'code', 'script' or 'code_b64'"),
-    ({"code": " \n"}, "no code; give 'code', 'script' or 'code_b64'"),
-    ({"code": "{{ missing }}"}, "no code; give 'code', 'script' or 'code_b64'"),
-    ({"script": {"source": {"code": ""}}}, "no code; give 'code', 'script' or 'code_b64'"),
     ({"code_b64": "%"}, "'code_b64' is not base64 of UTF-8 text: Only base64 data is allowed"),
     ({"script": {}}, "'script' needs 'uri', or 'source' with 'code'"),
-    (
-        {"script": {"source": {"type": "s3"}}},
-        "'script' needs 'uri', or 'source' with 'code'",
-    ),
     (
         {"script": {"source": {"type": "ftp", "code": "result = 1"}}},
         "script.source.type 'ftp' is none of inline, file, http, gcs, s3",
@@ -67,9 +60,6 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
 
 SHELL: list[tuple[dict[str, Any], str]] = [
     ({"command": ""}, "'command' is empty"),
-    ({"command": "  "}, "'command' is empty"),
-    ({"cmds": []}, "'command' is empty"),
-    ({"cmds": ["true", " "]}, "'command' is empty"),
     ({"command": "a\0b"}, "'command' has a NUL character in it"),
     ({"command": "true", "env": {"A=B": "1"}}, f"env: 'A=B' {NO_VARIABLE}"),
     ({"command": "true", "env": {"A": "\0"}}, f"env: 'A' {NO_VARIABLE}"),
@@ -105,7 +95,6 @@ HTTP: list[tuple[dict[str, Any], str]] = [
     ({**URL, "auth": {"type": "kerberos"}}, f"auth type 'kerberos' is not supported; supported: {AUTH_TYPES}"),
     ({**URL, "auth": {"name": "x"}}, f"auth type None is not supported; supported: {AUTH_TYPES}"),
     ({**URL, "auth": {"what": 1}}, f"auth needs 'type'; supported: {AUTH_TYPES}"),
-    ({**URL, "auth": {"mine": "alias"}}, f"auth needs 'type'; supported: {AUTH_TYPES}"),
     (
         {**URL, "auth": {"type": "bearer", "source": "env", "key": "PATH"}},
         "auth source 'env' is not supported; use credential, secret or inline",
@@ -128,11 +117,7 @@ SELECT = {"query": "select 1"}
 NO_QUERY = "field 'query' (or command, commands, sql) is missing"
 POSTGRES: list[tuple[dict[str, Any], str]] = [
     (SELECT, NO_POSTGRES),
-    ({**SELECT, "user": "u", "database": "d"}, NO_POSTGRES),
-    ({**SELECT, "host": "{{ missing }}"}, NO_POSTGRES),
-    ({**SELECT, "auth": {"user": "u", "password": "p"}}, NO_POSTGRES),
     ({"host": "h"}, NO_QUERY),
-    ({"host": "h", "query": "{{ nothing }}"}, NO_QUERY),
     ({"host": "h", "query": " \n"}, "'query' has no statement"),
     ({"host": "h", "query": {"a": 1}}, "field 'query' must be text or a list of text, not dict"),
     ({**SELECT, "host": "h", "query_b64": "c2VsZWN0IDI="}, "'query' and 'query_b64' hold two texts; keep one"),
@@ -167,7 +152,6 @@ SNOWFLAKE: list[tuple[dict[str, Any], str]] = [
     ({}, "no 'account'; give it, or 'auth' with a credential of type snowflake"),
     ({"account": "a"}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
     ({"account": "a", "user": "u"}, "Password is required for Snowflake authentication, or a 'private_key'"),
-    ({"auth": {"sf_account": "a"}}, "no 'user'; give it, or 'auth' with a credential of type snowflake"),
 ]
 
 DUCKDB: list[tuple[dict[str, Any], str]] = [
@@ -248,7 +232,6 @@ VOLUME_FORM = "each of volumes needs 'name' and one of empty_dir, persistent_vol
 CONTAINER: list[tuple[dict[str, Any], str]] = [
     ({}, "image is required"),
     ({"runtime": {"image": "i", "command": "echo hi"}}, "command must be a list of text"),
-    ({"runtime": {"image": "i", "command": ["x", {"a": 1}]}}, "command must be a list of text"),
     (
         {"runtime": {"image": "i", "files": []}},
         "runtime.files is not supported; supported: image, namespace, command, args, env, "
@@ -280,7 +263,6 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
         "runtime.env must be an object, or a list of objects with 'name'",
     ),
     ({"image": "i", "env": [{"value": 1}]}, "each of env needs 'name'"),
-    ({"image": " "}, "image is required"),
     (
         {**JOB, "namespace": "My Space"},
         "'namespace' 'My Space' is not allowed: use small letters, digits and -, at most 63",
@@ -300,7 +282,6 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
     ),
     ({**JOB, "auth": {"token": "t"}}, "the credential needs 'url', the address of the Kubernetes API"),
     ({"runtime": {"image": 5}}, "runtime.image must be text"),
-    ({"runtime": {"image": "i", "env": "A=b"}}, "runtime.env must be an object, or a list of objects with 'name'"),
     ({"runtime": {"image": "i", "resources": []}}, "runtime.resources must be an object"),
 ]
 
@@ -326,7 +307,7 @@ NATS: list[tuple[dict[str, Any], str]] = [
             f"unknown operation {operation!r}; known: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, "
             "object_get, object_info, object_list, object_delete, js_publish, js_consume, js_get_msg, js_stream_info",
         )
-        for operation in ("drop", "kv_create", "kv_update", "kv_history", "kv_watch", "publish", "request")
+        for operation in ("drop", "publish")
     ),
     ({"operation": "kv_get", "key": "k"}, "kv_get requires 'bucket'"),
     ({"operation": "kv_get", "bucket": "b"}, "kv_get requires 'key'"),
@@ -351,9 +332,6 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ),
     ({**PUT, "value": None}, "kv_put requires 'value'"),
     (PUT, NO_NATS),
-    ({"operation": "js_publish", "subject": "s"}, NO_NATS),
-    ({**PUT, "auth": {"user": "u"}}, NO_NATS),
-    ({**PUT, "url": "{{ missing }}"}, NO_NATS),
     (
         {**PUT, "url": "nats://h", "key": "a b"},
         "key 'a b' is not allowed: use letters, digits and - / _ = . with no dot at either end",
@@ -366,7 +344,6 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ({**PUT, "url": "nats://user:word@:4222"}, "url 'nats://:4222' is no address: write nats://host:4222"),
     ({**PUT, "url": "nats://user:word@host:port"}, "url 'nats://host:port' is no address: write nats://host:4222"),
     ({**PUT, "url": "nats://h", "encoding": "base64", "value": "%"}, NO_BASE64),
-    ({**PUT, "url": "nats://h", "encoding": "base64", "value": "no base64!"}, NO_BASE64),
 ]
 
 POLL = {"source": "nats", "stream": "S", "consumer": "c"}
@@ -410,7 +387,6 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
 MCP: list[tuple[dict[str, Any], str]] = [
     ({"endpoint": "http://mcp.test/mcp"}, "tools/call requires 'tool'"),
     ({"tool": "t", "arguments": "[1]"}, "arguments must be an object"),
-    ({"tool": "t", "arguments": "no json"}, "arguments must be an object"),
     ({"tool": "t", "arguments": [1]}, "field 'arguments' must be an object or text, not list"),
     ({"tool": "t", "request_id": "a"}, "field 'request_id' must be a whole number, not 'a' (str)"),
     (
