@@ -285,10 +285,9 @@ result = {"http": http, "nats": said}
     assert ended.code == 0, ended.out
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_commands_of_its_user_ask_a_running_dev_without_more(tmp_path: Path, dialect: Dialect) -> None:
+async def test_commands_of_its_user_ask_a_running_dev_without_more(tmp_path: Path) -> None:
     """(no attack) `why`, `report` and `replay` of its user find the token by the address."""
-    async with kept_dev(tmp_path, dialect) as (begin, _), httpx.AsyncClient(verify=False) as client:
+    async with kept_dev(tmp_path, Dialect.RUST) as (begin, _), httpx.AsyncClient(verify=False) as client:
         execution, url = begin["execution_id"], begin["control_plane"]
         events = (await client.get(f"{url}/api/executions/{execution}/events", headers=authorization(begin))).json()
         [issued] = (str(one["event_id"]) for one in events["events"] if one["event_type"] == "command.issued")

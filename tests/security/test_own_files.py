@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,21 +109,6 @@ async def test_sql_cannot_reach_an_own_file_by_a_name_that_it_puts_together(sett
 
 
 @needs_landlock
-async def test_sql_cannot_reach_an_own_file_by_another_way(settings: Settings, place: Path) -> None:
-    """Through a link, a file that the worker has open, or the disk as it is."""
-    statements = [
-        f"SELECT * FROM read_blob('{place}/data/li' || 'nk/outbox-1.sqlite3')",
-        f"SELECT * FROM read_blob('{place}/data/..' || '/worker/outbox/outbox-1.sqlite3')",
-        f"SET VARIABLE n = '{place}/wor' || 'ker/creds'; SELECT * FROM read_text(getvariable('n'))",
-        f"CREATE MACRO own() AS TABLE SELECT * FROM read_text(concat('{place}/wor', 'ker/creds')); FROM own()",
-        f"SELECT * FROM query('SELECT * FROM read_text(''{place}/wor'' || ''ker/creds'')')",
-        "COPY (SELECT 1 AS x) TO '/dev/full'",
-    ]
-    with (place / "worker" / "outbox" / "outbox-1.sqlite3").open("rb"):
-        await refused(settings, statements, r"Permission denied|not a file for playbooks")
-
-
-@needs_landlock
 async def test_pattern_finds_no_own_file(settings: Settings, place: Path) -> None:
     """`glob` over what is beside the data."""
     assert await query(settings, f"SELECT * FROM glob('{place}/wor' || 'ker/*')") == []
@@ -152,19 +136,6 @@ async def test_other_kinds_that_have_a_duckdb_reach_none_either(
         settings = replace(settings, duckdb_extension_directory=extensions)
     with pytest.raises(ToolError, match="Permission denied"):
         await data_of(settings, kind, config)
-
-
-@needs_landlock
-@pytest.mark.parametrize("where", ["/proc/self/fd", "/dev/fd"])
-async def test_descriptor_of_the_worker_is_none_of_its_sql(settings: Settings, where: str) -> None:
-    """A link to the descriptor of a file without a name, or of an own file."""
-    file = os.memfd_create("credential", 0)
-    try:
-        os.write(file, b"of the worker")
-        with suppress(ToolError):  # it may have a descriptor of that number itself
-            assert "of the worker" not in repr(await query(settings, f"SELECT * FROM read_blob('{where}/{file}')"))
-    finally:
-        os.close(file)
 
 
 @needs_landlock

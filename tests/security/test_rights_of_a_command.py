@@ -156,7 +156,6 @@ async def test_sql_does_not_take_more_memory_than_its_share() -> None:
     registry = Registry(plugins=False, confinement=Confinement("basic", duckdb_bytes=30 << 20))
     context = tool_context(registry=registry)
     for statement in (
-        "SET memory_limit = '9GiB'",
         "SET GLOBAL max_memory = '9GiB'",
         "RESET memory_limit",
         "PRAGMA memory_limit = '9GiB'",
