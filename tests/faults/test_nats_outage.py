@@ -16,6 +16,7 @@ import pytest
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
+from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import ON_DISK, Gate, Probe, WorkerProcess, until
 from noetl_worker.authoring.dev.forms.wire_form import Issued
@@ -61,6 +62,8 @@ async def feeding(
 
 # ── F6 ──
 
+LOAD_PER_S = 500 if HOLDS_TIMES else 150
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_load(
@@ -69,8 +72,8 @@ async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_lo
     async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
         worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_ACK_WAIT_S="2")
         issued: list[Issued] = []
-        async with feeding(home, issued, per_s=500):
-            await until(lambda: home.grants.total() > 250, "load")
+        async with feeding(home, issued, per_s=LOAD_PER_S):
+            await until(lambda: 2 * home.grants.total() > LOAD_PER_S, "load")
             await (home.nats.kill() if number is signal.SIGKILL else home.nats.stop())
             await home.nats.start()
             up = time.monotonic()
@@ -79,7 +82,7 @@ async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_lo
             before = len(home.claim_times)
             await until(lambda: len(home.claim_times) > before, "a delivery", every_s=0.005)
             delivered = home.claim_times[before]
-            await home.more_grants(250)
+            await home.more_grants(LOAD_PER_S // 2)
         await home.wait_ended(issued)
         await home.close_books(issued)
         lost = len(issued) - len(home.ends(issued, *TERMINAL))

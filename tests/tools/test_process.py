@@ -12,8 +12,6 @@ import pytest
 
 from noetl_worker.errors import ToolError
 from noetl_worker.tools.process import process
-from noetl_worker.tools.process.confinement import UNCONFINED
-from noetl_worker.tools.process.scratch import Scratch
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 from . import warm
@@ -42,13 +40,6 @@ async def stopped_late(script: str, **options: Any) -> process.Finished:
 
 async def test_standard_input_is_empty() -> None:
     assert (await sh("cat")).stdout == ""
-
-
-async def test_timeout_stops_the_whole_group_and_keeps_the_output() -> None:
-    finished = await stopped_late("echo $$; sleep 1000 & sleep 1000 | cat")
-    assert finished.timed_out
-    assert finished.exit_code == -15
-    assert await until_gone(int(finished.stdout)) == []
 
 
 async def test_group_that_ignores_sigterm_is_killed_after_the_grace() -> None:
@@ -116,25 +107,6 @@ async def test_program_that_does_not_exist_is_a_tool_error() -> None:
         await runner.run_program("/no-such-program", ["no-such-program"], env={}, cwd="/")
     await runner.aclose()
     assert open_descriptors() <= before
-
-
-async def test_hundred_programs_run_at_once_without_threads_or_leaked_descriptors() -> None:
-    import threading
-
-    await sh("true")  # the template runs
-    before = open_descriptors()
-    threads = threading.active_count()
-    finished = await asyncio.gather(*(sh(f"echo {number}") for number in range(100)))
-    assert threading.active_count() == threads
-    assert open_descriptors() == before
-    assert [one.stdout.strip() for one in finished] == [str(number) for number in range(100)]
-
-
-async def test_scratch_directory_is_removed_with_its_content() -> None:
-    async with Scratch(UNCONFINED).directory() as path:
-        (Path(path) / "deep").mkdir()
-        (Path(path) / "deep" / "file").write_text("x")
-    assert not Path(path).exists()
 
 
 def test_environment_of_a_command_has_another_variable_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
