@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from noetl_worker.authoring.dev import session
-from noetl_worker.authoring.dev.live_view import LineView
+from noetl_worker.authoring.dev.session import run_playbook
 from noetl_worker.cli.local_worker import worker_beside
 from noetl_worker.models import Dialect
 from noetl_worker.observability.logging import configure_logging
@@ -23,15 +22,14 @@ def main() -> None:
     configure_logging("error", "console")
     picture = Console(record=True, force_terminal=True, width=110, file=io.StringIO())
     picture.print("$ noetl-worker dev examples/demo.yaml\n", highlight=False)
-    session.view_for = lambda console, *, as_json: LineView(picture)
-    run = session.run_playbook(
+    run = run_playbook(
         PLAYBOOK,
         {},
         dialect=Dialect.PYTHON,
         keep=False,
         as_json=False,
         worker_factory=worker_beside,
-        credentials=(),
+        console=picture,
     )
     if event_loop.run(run) != 0:
         raise SystemExit("the demo did not complete: no picture")

@@ -140,7 +140,7 @@ CUTS: dict[str, Callable[[], str]] = {
     "a condition": lambda: condition_fails("{{ 1 // 0 }}" + across(148)),
     "an ack id": lambda: said(lambda: subscription.SubscriptionConfig("nats", operation="ack", ack_ids=[across(80)])),
     "a value": lambda: moved_as_a_number(across(80)),
-    "a reference": lambda: said(lambda: result_fetch.reference_of(across(160))),
+    "a reference": lambda: said(lambda: result_fetch.parse_reference(across(160))),
     "an artifact's address": lambda: said(lambda: artifact.ArtifactConfig(uri="s:" + across(158))),
     "a condition of a policy": lambda: said(lambda: policy.parse_condition(PLACE, "when", across(80))),
     "a field that is null": lambda: said(lambda: fields.decode("k", OneField, {"f": None}, {"f": across(160)})),

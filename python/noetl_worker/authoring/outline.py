@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -71,6 +71,19 @@ def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
 def target_of(arc: JsonValue) -> JsonValue:
     """Return the name of the arc's target step, as written."""
     return arc.get("step") if isinstance(arc, dict) else arc
+
+
+def reached_from(names: Iterable[str], steps: Mapping[str, StepPart]) -> frozenset[str]:
+    """Return the targets of the arcs of these steps, of the arcs of the targets, and so on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        step = steps.get(waiting.pop())
+        targets = [target_of(arc) for _, arc in arcs_of(step)] if step is not None else []
+        new = {target for target in targets if isinstance(target, str)} - found
+        found |= new
+        waiting += new
+    return frozenset(found)
 
 
 def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.authoring.run_page.inference import inferred_end
+from noetl_worker.cli.nats_connection import connected
 from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import (
     ControlPlaneError,
@@ -25,7 +26,6 @@ from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from noetl_worker.remote.jetstream.comparison import config_filters
-from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.consumer import Found, find
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.message_search import Search, StoredMessage, search_newest, search_subject
@@ -157,22 +157,16 @@ class Diagnosis:
 
     async def _ask_nats(self) -> None:
         try:
-            connection = await connect(self._settings, "noetl-worker why", attempts=1)
+            async with connected(self._settings, "noetl-worker why") as connection:
+                found = await find(connection.client, self._settings)
+                try:
+                    await self._ask_dead_letters(DeadLetterStore(connection))
+                except JetStreamError as error:  # a login may read the commands alone
+                    self._lacks(f"the dead letters: {error}")
+                if found.stream_info is not None:
+                    self._note_messages(await self._search(connection.client, found.stream), found)
         except (JetStreamError, OSError) as error:
             self._lacks(str(error))
-            return
-        try:
-            found = await find(connection.client, self._settings)
-            try:
-                await self._ask_dead_letters(DeadLetterStore(connection))
-            except JetStreamError as error:  # a login may read the commands alone
-                self._lacks(f"the dead letters: {error}")
-            if found.stream_info is not None:
-                self._note_messages(await self._search(connection.client, found.stream), found)
-        except JetStreamError as error:
-            self._lacks(str(error))
-        finally:
-            await connection.close()
 
     async def _ask_dead_letters(self, store: DeadLetterStore) -> None:
         stream = await store.stream()

@@ -113,20 +113,17 @@ async def _look(settings: Settings, seconds: float, most: int) -> FoundFailures:
 
 async def _executions(settings: Settings, seconds: float) -> list[int]:
     """Return the executions that had a command in the stream so lately, the newest first."""
+    from noetl_worker.cli.nats_connection import connected
     from noetl_worker.envelope import decode_notification
-    from noetl_worker.remote.jetstream.connection import connect
     from noetl_worker.remote.jetstream.consumer import find_stream
     from noetl_worker.remote.jetstream.message_search import search_newest
 
     oldest = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
-    connection = await connect(settings, "noetl-worker failures", attempts=1)
-    try:
+    async with connected(settings, "noetl-worker failures") as connection:
         name, info = await find_stream(connection.client, settings)
         if info is None:
             raise JetStreamError(f"there is no stream {name}: nothing was published yet, or NATS_STREAM is another one")
         stream = await search_newest(connection.client, name, lambda _: True, most=_MOST_MESSAGES)
-    finally:
-        await connection.close()
     found: dict[int, None] = {}
     for message in stream.found:
         if message.stored_at[:19] < oldest.isoformat()[:19]:

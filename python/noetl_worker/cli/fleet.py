@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from noetl_worker.remote.jetstream.connection import connect
+from noetl_worker.cli.nats_connection import connected
 from noetl_worker.remote.jetstream.fleet import ask_all
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.registered_workers import registered_workers
@@ -20,11 +20,8 @@ async def fleet_looks(settings: Settings) -> list[dict[str, Any]]:
         NatsUnavailable, ControlPlaneError: NATS or the plane cannot be reached.
     """
     if settings.fleet == "nats":
-        connection = await connect(settings, "noetl-worker top", attempts=1)
-        try:
+        async with connected(settings, "noetl-worker top") as connection:
             looks = await ask_all(connection.client, settings)
-        finally:
-            await connection.close()
         advice = "start workers with NOETL_WORKER_FLEET=nats, or ask the plane with NOETL_WORKER_FLEET=off"
     else:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:

@@ -139,16 +139,12 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
     """Run an operator's command with a connection. Return its exit code; a failure is one line on stderr."""
 
-    async def connected(settings: Settings) -> int:
-        from noetl_worker.remote.jetstream.connection import connect
-
-        connection = await connect(settings, name, attempts=1)
-        try:
-            return await work(connection, settings)
-        finally:
-            await connection.close()
-
+    from noetl_worker.cli.nats_connection import connected
     from noetl_worker.observability.logging import configure_logging
 
+    async def run(settings: Settings) -> int:
+        async with connected(settings, name) as connection:
+            return await work(connection, settings)
+
     configure_logging("error", "auto")
-    raise typer.Exit(event_loop.run(connected(load_settings(flags=flags))))
+    raise typer.Exit(event_loop.run(run(load_settings(flags=flags))))

@@ -76,6 +76,7 @@ def _print_schemas(chosen: list[Tool[Any]], *, strict: bool, by_kind: bool) -> N
 
 
 def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
+    from noetl_worker.observability.terminal import operator_console
     from noetl_worker.tools.docs.description import describe_kind
     from noetl_worker.tools.requirements import missing
 
@@ -86,7 +87,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
         table.add_row(
             described.kind, ", ".join(described.aliases), escape(described.summary), escape("\n".join(missing(tool)))
         )
-    _show(table)
+    operator_console().print(table, crop=False)
     refused = sorted(set(registry.kinds()) - {tool.kind for tool in chosen})
     if refused:
         say(f"noetl-worker: not run here (NOETL_WORKER_KINDS, _DENY): {', '.join(refused)}", err=True)
@@ -103,9 +104,3 @@ def _print_kind(tool: Tool[Any]) -> None:
         say(f"To be installed: {what}\n")
     page = reference_pages([tool])[f"{tool.kind}.md"]
     say("\n\n".join(page.split("\n\n")[1:-1]))
-
-
-def _show(table: Table) -> None:
-    from noetl_worker.observability.terminal import operator_console
-
-    operator_console().print(table, crop=False)

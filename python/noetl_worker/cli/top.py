@@ -46,11 +46,13 @@ def top(
 
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
+    if fleet:
+        from noetl_worker.cli.fleet import fleet_looks
     settings = load_settings(flags=flags)
     named = [_bare(address) for address in addresses or []]
     is_once = once or as_json or not sys.stdout.isatty()
     try:
-        look = partial(_fleet_looks, settings) if fleet else partial(_looks, settings, named)
+        look = partial(fleet_looks, settings) if fleet else partial(_looks, settings, named)
         code = event_loop.run(_once(look, as_json=as_json) if is_once else _live(look, every_s))
     except KeyboardInterrupt:
         code = 0
@@ -69,13 +71,6 @@ def _bare(address: str) -> str:
     if not is_one:
         raise SettingsError("ADDRESS", address, "HOST:PORT of a worker's probes, for example 127.0.0.1:9090")
     return bare
-
-
-async def _fleet_looks(settings: Settings) -> list[dict[str, Any]]:
-    """Return the state of each worker of the durable (`fleet.fleet_looks`)."""
-    from noetl_worker.cli.fleet import fleet_looks
-
-    return await fleet_looks(settings)
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:

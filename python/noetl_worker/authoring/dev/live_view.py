@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TextIO
+from typing import IO, Final
 
 from rich.console import Console
 
@@ -166,16 +166,10 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Shows one run. A context manager, so that the terminal is restored."""
+    """Shows one run."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
-
-    def __enter__(self) -> View:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
     @abstractmethod
     def begin(self, execution: Execution, urls: Mapping[str, str]) -> None: ...
@@ -245,7 +239,7 @@ class LineView(View):
 class JsonView(View):
     """A view of JSON lines: one object per happening, the last one the summary."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         super().__init__()
         self._stream = stream
 
@@ -323,11 +317,6 @@ class JsonView(View):
     def _write(self, line: Mapping[str, JsonValue]) -> None:
         self._stream.write(harmless_json(dumps(line).decode()) + "\n")
         self._stream.flush()
-
-
-def view_for(console: Console, *, as_json: bool) -> View:
-    """Return JSON lines when asked for, else plain lines."""
-    return JsonView(console.file) if as_json else LineView(console)  # type: ignore[arg-type]
 
 
 def lasted(execution: Execution) -> float:

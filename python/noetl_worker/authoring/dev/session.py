@@ -20,7 +20,7 @@ from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.failures import About, LoopItem
 from noetl_worker.authoring.dev.kept.rows import rows_of
 from noetl_worker.authoring.dev.kept.runs import KeptRuns
-from noetl_worker.authoring.dev.live_view import View, view_for
+from noetl_worker.authoring.dev.live_view import JsonView, LineView, View
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, text_of
@@ -35,7 +35,7 @@ from noetl_worker.authoring.outline import steps_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
-from noetl_worker.observability.terminal import safe_console, say
+from noetl_worker.observability.terminal import say
 from noetl_worker.pipeline.outbox.dev_token import token_file, token_in_file
 from noetl_worker.text.json_text import loads
 from noetl_worker.tools.fields import nearest
@@ -59,8 +59,8 @@ async def run_playbook(
     keep: bool,
     as_json: bool,
     worker_factory: WorkerFactory,
+    console: Console,
     credentials: Sequence[str] = (),
-    console: Console | None = None,
     is_quiet: bool = False,
     is_strict: bool = False,
     step: Callable[[Playbook], StepAlone] | None = None,
@@ -90,7 +90,7 @@ async def run_playbook(
     file = Path(path)
     text, document = await asyncio.to_thread(load_document, file, overrides)
     known = await asyncio.to_thread(local_credentials, file, credentials)
-    alone, console = await _alone(step, document), console or safe_console()
+    alone = await _alone(step, document)
     async with (
         NatsServer(has_login=True) as nats,
         DevControlPlane(PlaneSettings(dialect=dialect, token=secrets.token_urlsafe()), nats_url=nats.url) as plane,
@@ -102,7 +102,8 @@ async def run_playbook(
         places = await _registered_neighbours(plane, file)
         own_path = plane.register_playbook(yaml.safe_dump(document, sort_keys=False)).path
         places[own_path] = places_in(text, str(path))
-        with _joinable(plane), _kept(plane, known), view_for(console, as_json=as_json) as view:
+        view = JsonView(console.file) if as_json else LineView(console)
+        with _joinable(plane), _kept(plane, known):
             shown = _Shown(plane, view, places, keep=keep)
             with nullcontext() if is_quiet else watched(shown.take):
                 async with worker_factory(nats.url, plane.url, dialect, plane.settings.token):

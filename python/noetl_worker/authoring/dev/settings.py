@@ -26,14 +26,12 @@ class PlaneSettings:
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0
     heartbeat_stale_s: float = 30.0
-    running_hard_timeout_s: float = 1800.0
     retry_after_s: int = 2
 
     reaper_interval_s: float = 60.0
     pending_retry_s: float = 60.0
     worker_stale_s: float = 60.0
     publish_recovery_delay_s: float = 30.0
-    reaper_batch: int = 100
 
     result_prefix: Literal["/api", "/api/api"] = "/api"
     """Release v4.0.0 of the Python plane mounts /result under a doubled /api (protocol/results.md#store); later ones do

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from noetl_worker.authoring.dev.positions import Place, PlaybookText
+from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.codes import CODES, Severity
 from noetl_worker.authoring.outline import Path
 from noetl_worker.tools.fields import excerpt
@@ -75,10 +76,15 @@ class Inspected:
             self._said.add(said)
             self.found.append(mistake)
 
+    def add_word(
+        self, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
+    ) -> None:
+        """Report a mistake at the place of a template's word."""
+        self.add(code, self.playbook.within(reading.path, word.line, word.name), message, is_warning=is_warning)
+
     def refuse(self, mistake: Mistake, plane: str) -> None:
         """Make a finding an error: this plane refuses the playbook for it."""
-        known = self.refused_by.setdefault(mistake, set())
-        known.add(plane)
+        self.refused_by.setdefault(mistake, set()).add(plane)
 
     def judged(self) -> list[Mistake]:
         """Return what was found; without a plane to judge for, the one that refuses is named."""

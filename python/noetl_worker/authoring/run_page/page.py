@@ -37,7 +37,6 @@ def page_of(
     run: ExecutionRun,
     own_secrets: Iterable[str] = (),
     *,
-    written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> str:
@@ -46,7 +45,6 @@ def page_of(
     Args:
         run: the execution to show.
         own_secrets: the secrets of this process, which are redacted in all values.
-        written: time of writing, in seconds since 1970; None: now.
         runs: for a page that is served and follows its execution, the other executions (see `data_of`).
         against: another execution to compare with.
     """
@@ -56,7 +54,7 @@ def page_of(
         "policy": _policy(style, script, is_live=is_live),
         "style": style,
         "script": script,
-        "data": in_script(data_of(run, own_secrets, written=written, runs=runs, against=against)),
+        "data": in_script(data_of(run, own_secrets, runs=runs, against=against)),
     }
     before, *rest = _file("page.html").split("{{")
     return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
@@ -93,14 +91,13 @@ def data_of(
     run: ExecutionRun,
     own_secrets: Iterable[str] = (),
     *,
-    written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> dict[str, Any]:
     """Return the data for the page's script. `runs` has {id, path, state, at} of each execution to choose from."""
     others = [against] if against is not None else []
     values = ShownValues([run, *run.children, *others], own_secrets)
-    written = time.time() if written is None else written
+    written = time.time()
     return {
         **_execution(run, values, written),
         "children": {visible(child.execution_id): _execution(child, values, written) for child in run.children},

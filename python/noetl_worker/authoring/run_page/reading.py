@@ -42,12 +42,9 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
         return await read_run_of(await client.plane(""), execution_id)
 
 
-async def read_run_of(plane: Plane, execution_id: int, *, most_asked: int = MOST_ASKED) -> ExecutionRun:
-    """Read an execution from `plane`, and those that its commands started.
-
-    Of the commands that no event describes, at most `most_asked` are asked for.
-    """
-    run = await _read_one(plane, execution_id, most_asked)
+async def read_run_of(plane: Plane, execution_id: int) -> ExecutionRun:
+    """Read an execution from `plane`, and those that its commands started."""
+    run = await _read_one(plane, execution_id)
     family, missing = [run], 0
     for member in family:
         for command in member.commands:
@@ -93,7 +90,7 @@ async def _add_names(plane: Plane, run: ExecutionRun) -> None:
 async def _child(plane: Plane, name: str) -> ExecutionRun | None:
     """Read a child execution, or return None if the plane does not know it."""
     try:
-        return await _read_one(plane, int(name), MOST_ASKED)
+        return await _read_one(plane, int(name))
     except ServerRefused as error:
         if not error.is_not_found:
             raise
@@ -111,17 +108,17 @@ def _child_of(command: RunCommand, run: ExecutionRun) -> str:
     return ""
 
 
-async def _read_one(plane: Plane, execution_id: int, most_asked: int) -> ExecutionRun:
+async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
     dialect = _DIALECTS[plane.dialect]
     detail = await plane.execution_detail(execution_id)
     events = await _all_events(plane, execution_id, detail)
     run = dialect.run(detail, events)
     wanted = dialect.to_ask(events)
-    asked = await _ask(plane, wanted[:most_asked])
+    asked = await _ask(plane, wanted[:MOST_ASKED])
     if len(asked) < len(wanted):
         run.notes.append(
             f"The input of {len(wanted) - len(asked)} of {len(wanted)} commands is not shown: "
-            f"no event has it, and at most {most_asked} commands are asked for."
+            f"no event has it, and at most {MOST_ASKED} commands are asked for."
         )
     run.commands = fold(dialect, events, asked)
     await _add_names(plane, run)

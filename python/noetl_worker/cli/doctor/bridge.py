@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
+from noetl_worker.cli.nats_connection import connected
 from noetl_worker.errors import ControlPlaneError, JetStreamError, SettingsError
 from noetl_worker.remote.jetstream.bridge_mark import BridgeMark, find_mark
-from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.health import START_BRIDGE
 from noetl_worker.settings.settings import Settings
@@ -25,15 +25,10 @@ _SERVER_SETTINGS: Final = (
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
     """Return the findings about the bridge of a plane that has no NATS."""
     try:
-        connection = await connect(settings, "noetl-worker doctor", attempts=1)
+        async with connected(settings, "noetl-worker doctor") as connection:
+            mark = await find_mark(connection, settings)
     except (JetStreamError, SettingsError, OSError) as error:
         return [unknown("bridge", f"NATS: {error}", _MARKED)]
-    try:
-        mark = await find_mark(connection, settings)
-    except JetStreamError as error:
-        return [unknown("bridge", str(error), _MARKED)]
-    finally:
-        await connection.close()
     if mark is None:
         fix = f"{START_BRIDGE} ({_PAGE})"
         return [wrong("bridge", "the stream names none: no command arrives here", _MARKED, fix)]

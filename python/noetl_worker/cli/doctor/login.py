@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from noetl_worker.cli.doctor.finding import Finding, fine, warning
+from noetl_worker.cli.nats_connection import connected
 from noetl_worker.errors import JetStreamError
-from noetl_worker.remote.jetstream.connection import Connection, connect, nats_login
+from noetl_worker.remote.jetstream.connection import Connection, nats_login
 from noetl_worker.remote.jetstream.trial import refused_publish
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import Secret
@@ -47,13 +48,10 @@ async def _without_login(settings: Settings) -> Finding:
     secrets = {"nats_password": _NOBODY, "nats_token": _NOBODY, "nats_seed": _NOBODY, "nats_jwt": _NOBODY}
     anybody = replace(settings, nats_url=servers, **logins, **secrets)  # type: ignore[arg-type]
     try:
-        connection = await connect(anybody, "noetl-worker doctor", attempts=1)
+        async with connected(anybody, "noetl-worker doctor") as connection:
+            more = await _allowed(connection)
     except (JetStreamError, OSError):  # this login was taken a moment ago: the server wants one
         return fine(check, "refused", wanted)
-    try:
-        more = await _allowed(connection)
-    finally:
-        await connection.close()
     if not more:
         return fine(check, "connected, and refused all that was tried", wanted)
     found = f"anybody who reaches it, a playbook's `nats` step too, may {', '.join(more)}"

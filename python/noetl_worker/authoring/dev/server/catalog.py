@@ -107,9 +107,6 @@ class Catalog:
             return next(of_path, None)
         return next((entry for entry in of_path if str(entry.version) == str(version)), None)
 
-    def document(self, entry: CatalogEntry) -> Mapping[str, JsonValue]:
-        return fields_of(parse_yaml(entry.content))
-
     def playbook(self, entry: CatalogEntry) -> Playbook:
         found = self._playbooks.get(entry.catalog_id)
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from noetl_worker.authoring.dev.event_log import CommandRow, EventLog
 from noetl_worker.authoring.dev.server.answers import (
@@ -20,12 +21,15 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.text.json_text import dumps, embed
 
+HARD_TIMEOUT_S: Final = 1800.0
+"""Age of a claim from which the Python plane gives the command to another worker (protocol/claim.md#leases)."""
+
 
 class Claims:
     """Decides over claims and answers them.
 
     Python plane: a lease. A claim younger than `claim_lease_s` is the holder's; an older one may be taken when the
-    holder's runtime row is missing, not ready or stale, or after `running_hard_timeout_s`. A cache in front refuses
+    holder's runtime row is missing, not ready or stale, or after `HARD_TIMEOUT_S`. A cache in front refuses
     others without looking. Rust plane: a claim is for ever, and the same worker is always accepted.
     """
 
@@ -72,7 +76,7 @@ class Claims:
         meta: dict[str, JsonValue] = {"worker_id": worker_id}
         if row.worker_id is not None:
             age_s = time.time() - (row.claimed_at or 0)
-            is_expired = age_s >= self._settings.running_hard_timeout_s
+            is_expired = age_s >= HARD_TIMEOUT_S
             if row.worker_id == worker_id:
                 if row.status == "RUNNING" and not is_expired:
                     return self._busy(worker_status="running")

@@ -9,7 +9,7 @@ from typing import Final
 
 from noetl_worker.authoring.dev.event_log import EventLog
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
@@ -162,7 +162,7 @@ class Executions:
         The head of a file may be missing, a kind may be of a plug-in or stand in for another one, and what a tool's
         fields may be is the tool's to say.
         """
-        found = refused_by_rust(self._catalog.document(entry))
+        found = refused_by_rust(fields_of(parse_yaml(entry.content)))
         minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
         return next(minded, None)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
 from noetl_worker.authoring.dev.event_log import CommandRow, EventLog
+from noetl_worker.authoring.dev.server.claims import HARD_TIMEOUT_S
 from noetl_worker.authoring.dev.server.dispatcher import Dispatcher
 from noetl_worker.authoring.dev.server.executions import Executions
 from noetl_worker.authoring.dev.server.registry import RuntimeRegistry
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
+
+_MOST_AT_ONCE: Final = 100
+"""Most commands that one sweep publishes again."""
 
 
 class Reaper:
@@ -58,12 +63,12 @@ class Reaper:
         self._republish([*waiting, *held], as_text=True)
 
     def _is_abandoned(self, row: CommandRow, now: float) -> bool:
-        if now - (row.claimed_at or now) >= self._settings.running_hard_timeout_s:
+        if now - (row.claimed_at or now) >= HARD_TIMEOUT_S:
             return True
         return self._registry.why_lost(row.worker_id, self._settings.worker_stale_s) is not None
 
     def _republish(self, rows: list[CommandRow], *, as_text: bool) -> None:
-        chosen = [row for row in rows if self._is_alive(row)][: self._settings.reaper_batch]
+        chosen = [row for row in rows if self._is_alive(row)][:_MOST_AT_ONCE]
         for row in chosen:
             self._dispatcher.requeue(row, as_text=as_text)
         self.republished += len(chosen)

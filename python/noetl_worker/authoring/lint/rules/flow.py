@@ -14,6 +14,7 @@ from noetl_worker.authoring.outline import (
     list_of,
     mapping,
     names_in,
+    reached_from,
     steps_of,
     target_of,
     tools_of,
@@ -59,14 +60,8 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
 def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
     if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
         return  # such an arc may lead anywhere
-    named = {word for step in steps.values() for word in _goto(step.value)}
-    reached: set[str] = set()
-    waiting = [*_entries(inspection), END, *named]
-    while waiting:
-        name = waiting.pop()
-        if name in steps and name not in reached:
-            reached.add(name)
-            waiting += [target for _, arc in arcs_of(steps[name]) if isinstance(target := target_of(arc), str)]
+    begun = {*_entries(inspection), END, *(name for step in steps.values() for name in _goto(step.value))}
+    reached = begun | reached_from(begun, steps)
     for name, step in steps.items():
         if name not in reached:
             inspection.add("NW401", (*step.path, "step"), f"nothing leads to step '{name}'")

@@ -11,7 +11,6 @@ from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, UNKNOWN
 from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.lint.rules.templates import TOKEN
 from noetl_worker.authoring.outline import Path, arcs_of, mapping, steps_of, target_of, tools_of
 from noetl_worker.text.templates.template import has_template
@@ -83,7 +82,7 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
         name = chain.names[0]
         if name in _PYTHON_ONLY and name in reading.free and not chain.may_be_missing:
             word, message = Word(name, chain.line), f"'{name}' is null in a list of tasks"
-            add_of_word(inspection, reading, word, "NW506", message)
+            inspection.add_word(reading, word, "NW506", message)
 
 
 def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
@@ -105,15 +104,15 @@ def _check_rendered_by_plane(inspection: Inspected, reading: Reading) -> None:
     for chain in reading.chains:
         if chain.names[0] == "output" and len(chain.names) == 2 and chain.names[1] in _OF_OUTPUT:
             word, message = Word("output", chain.line), f"'{'.'.join(chain.names)}' is null outside of a policy"
-            add_of_word(inspection, reading, word, "NW505", message)
+            inspection.add_word(reading, word, "NW505", message)
 
 
 def _check_words(inspection: Inspected, reading: Reading) -> None:
     for word in reading.methods:
-        add_of_word(inspection, reading, word, "NW501", f"the method '{word.name}' fails the playbook")
+        inspection.add_word(reading, word, "NW501", f"the method '{word.name}' fails the playbook")
     for word in reading.filters:
         if word.name in UNKNOWN_FILTERS:
-            add_of_word(inspection, reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
+            inspection.add_word(reading, word, "NW502", f"the filter '{word.name}' fails the playbook")
     for word in reading.functions:
         if word.name == TOKEN:
-            add_of_word(inspection, reading, word, "NW502", f"the function '{TOKEN}' fails the playbook")
+            inspection.add_word(reading, word, "NW502", f"the function '{TOKEN}' fails the playbook")

@@ -8,7 +8,6 @@ from typing import Final
 from noetl_worker.authoring.dev.template_names import Chain, Reading, Word, read_template
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
-from noetl_worker.authoring.lint.rules.template_names import add_of_word
 from noetl_worker.authoring.outline import Path, arcs_of, list_of, mapping, rules_of, steps_of, texts_below, tools_of
 from noetl_worker.text.templates.sandbox import LENIENT
 from noetl_worker.text.templates.template import has_template
@@ -59,7 +58,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
                 guess = hint or nearest(word.name, sorted(_FUNCTIONS))
                 message = f"no function is named '{word.name}'{guess}"
                 is_warning = _is_passed_over(inspection, reading.path)
-                add_of_word(inspection, reading, word, "NW304", message, is_warning=is_warning)
+                inspection.add_word(reading, word, "NW304", message, is_warning=is_warning)
         for chain in reading.chains:
             if not chain.may_be_missing and chain.names[0] in reading.free:
                 _check_chain(inspection, reading, chain, known, keys, workload)
@@ -79,7 +78,7 @@ def _unknown(
         if word.name not in known:
             guess = nearest(word.name, sorted(known))
             message = f"no {what} is named '{word.name}'{guess}"
-            add_of_word(inspection, reading, word, code, message, is_warning=_is_passed_over(inspection, reading.path))
+            inspection.add_word(reading, word, code, message, is_warning=_is_passed_over(inspection, reading.path))
 
 
 def _check_chain(
@@ -93,13 +92,11 @@ def _check_chain(
     root, *below = chain.names
     if root not in known and root not in LENIENT.globals:
         guess = nearest(root, sorted(known))
-        add_of_word(inspection, reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
+        inspection.add_word(reading, Word(root, chain.line), "NW305", f"nothing makes '{root}'{guess}")
     elif root == "workload" and below:
         if below[0] not in workload and below[0] not in ("server_url", "nats_url"):
             guess = nearest(below[0], sorted(map(str, workload)))
-            add_of_word(
-                inspection, reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}"
-            )
+            inspection.add_word(reading, Word(below[0], chain.line), "NW309", f"workload has no '{below[0]}'{guess}")
     elif root in ("ctx", "iter") and below:
         _check_written(inspection, reading, chain, known)
     elif root == "keychain" and below:
@@ -110,8 +107,8 @@ def _check_chain(
             name = below[1]
         if name not in own | OF_EVERY_STEP:
             guess = nearest(name, sorted(own | OF_EVERY_STEP))
-            add_of_word(
-                inspection, reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}"
+            inspection.add_word(
+                reading, Word(name, chain.line), "NW306", f"the result of '{root}' has no '{name}'{guess}"
             )
 
 
@@ -121,7 +118,7 @@ def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known:
         iterators = {str(mapping(step.value.get("loop")).get("iterator")) for step in steps_of(inspection.document)}
         guess = nearest(name, sorted(iterators | _OF_ITEMS if root == "iter" else known))
         word = Word(name, chain.line)
-        add_of_word(inspection, reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
+        inspection.add_word(reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
 
 
 def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> None:
@@ -131,14 +128,14 @@ def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> No
     _, name, *below = chain.names
     if name not in entries:
         message = f"the keychain has no entry '{name}'{nearest(name, sorted(entries))}"
-        add_of_word(inspection, reading, Word(name, chain.line), "NW310", message)
+        inspection.add_word(reading, Word(name, chain.line), "NW310", message)
     elif (
         below
         and entries[name].get("kind") == "static"
         and below[0] not in (fields := mapping(entries[name].get("map")))
     ):
         message = f"the keychain's '{name}' has no '{below[0]}'{nearest(below[0], sorted(map(str, fields)))}"
-        add_of_word(inspection, reading, Word(below[0], chain.line), "NW310", message)
+        inspection.add_word(reading, Word(below[0], chain.line), "NW310", message)
 
 
 # ── conditions ──────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.outline import Path, StepPart, arcs_of, mapping, steps_of, target_of, tools_of
+from noetl_worker.authoring.outline import Path, StepPart, arcs_of, mapping, reached_from, steps_of, target_of, tools_of
 
 _MOST_ARCS: Final = 1_000
 """Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""
@@ -19,7 +19,7 @@ _BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
 def check_traps(inspection: Inspected) -> None:
     steps = {step.name: step for step in steps_of(inspection.document) if step.name}
     arcs_there = sum(len(arcs_of(step)) for step in steps.values())
-    reached = {name: _reached_from(name, steps) for name in steps} if arcs_there <= _MOST_ARCS else {}
+    reached = {name: reached_from([name], steps) for name in steps} if arcs_there <= _MOST_ARCS else {}
     for step in steps.values():
         arcs = [(path, mapping(arc), name) for path, arc in arcs_of(step) if isinstance(name := target_of(arc), str)]
         is_inclusive = mapping(mapping(step.value.get("next")).get("spec")).get("mode") == "inclusive"
@@ -80,16 +80,3 @@ def _check_join(inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozens
                 message = f"step '{min(both)}' is entered with the first way that comes there, and perhaps again"
                 inspection.add("NW514", (*arcs[0][0][:3], "spec", "mode"), message)
                 return
-
-
-def _reached_from(name: str, steps: Mapping[str, StepPart]) -> frozenset[str]:
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        step = steps.get(waiting.pop())
-        for _, arc in arcs_of(step) if step is not None else ():
-            target = target_of(arc)
-            if isinstance(target, str) and target not in found:
-                found.add(target)
-                waiting.append(target)
-    return frozenset(found)
