@@ -167,16 +167,19 @@ async def test_fifth_interpreter_ends_the_template_that_was_used_least_recently(
 
 @linux_only
 async def test_interpreter_is_started_for_its_command_while_all_templates_are_in_use(
-    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(other_interpreters, "MOST_WARM", 1)
-    used, other = copied(tmp_path / "used"), copied(tmp_path / "other")
-    os.mkfifo(tmp_path / "go")
-    running = asyncio.ensure_future(worker.data(used, f"open({str(tmp_path / 'go')!r}).read()\nresult = {ONCE}"))
-    go = await asyncio.to_thread(open, tmp_path / "go", "w")
+    *used, other = (copied(tmp_path / str(number)) for number in range(other_interpreters.MOST_WARM + 1))
+    gates = [tmp_path / f"go-{number}" for number in range(len(used))]
+    for gate in gates:
+        os.mkfifo(gate)
+    codes = (f"open({str(gate)!r}).read()\nresult = {ONCE}" for gate in gates)
+    running = [asyncio.ensure_future(worker.data(one, code)) for one, code in zip(used, codes, strict=True)]
+    opened = [await asyncio.to_thread(open, gate, "w") for gate in gates]
     assert await worker.data(other, f"result = {ONCE}") == 1
-    go.close()
-    assert await running == 0
+    for gate in opened:
+        gate.close()
+    assert await asyncio.gather(*running) == [0] * len(used)
     assert await worker.data(other, f"result = {ONCE}") == 0
 
 
