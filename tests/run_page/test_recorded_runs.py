@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from noetl_worker.authoring.run_page.reading import MOST_ASKED
 from noetl_worker.authoring.run_page.run import CommandState, RunWay
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
 from noetl_worker.models import Dialect
@@ -106,9 +107,11 @@ async def test_input_of_the_rust_plane_is_asked_for_and_a_command_that_is_gone_h
 
 async def test_more_commands_than_are_asked_for_is_said() -> None:
     (detail,) = [one for one in uncut_executions() if one["execution_id"] == 383768378474500096]
-    plane = ToldPlane(Dialect.RUST, detail)
-    run = await plane.read(most_asked=1)
-    assert len(plane.asked) == 1
+    issued = next(event for event in detail["events"] if event["event_type"] == "command.issued")
+    more = [{**issued, "event_id": issued["event_id"] + number} for number in range(MOST_ASKED)]
+    plane = ToldPlane(Dialect.RUST, {**detail, "events": [*detail["events"], *more]})
+    run = await plane.read()
+    assert len(plane.asked) == MOST_ASKED
     assert any(note.startswith("The input of ") for note in run.notes)
 
 

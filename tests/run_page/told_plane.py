@@ -130,7 +130,7 @@ def data_of(page: str) -> Any:
 
 
 def shown(run: ExecutionRun) -> Any:
-    return data_of(page_of(run, written=BEGIN + 60))
+    return data_of(page_of(run))
 
 
 def many_items(count: int) -> ExecutionRun:
