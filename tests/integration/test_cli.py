@@ -112,7 +112,7 @@ def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default() ->
         line.field
         for line in SETTINGS
         if flag_of(line) not in told
-        or f"{line.variable}; {f'default {line.default} {line.unit}'.strip() if line.default else 'no default'}"
+        or f"{line.variable}; {f'default {line.default} {line.text.unit}'.strip() if line.default else 'no default'}"
         not in told
     ]
     assert missing == []

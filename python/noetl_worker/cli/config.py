@@ -53,7 +53,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
     for line in SETTINGS:
         given, value = reading.given.get(line.variable), getattr(reading.settings, line.field)
         shown = _written(tuple(value.reveal().split(",")) if line.field == "nats_url" else value)
-        yield line.variable, shown, line.unit, given.source if given else "default"
+        yield line.variable, shown, line.text.unit, given.source if given else "default"
     for variable, given in sorted(reading.given.items()):
         if (family := find_family(variable)) is not None:
             yield variable, _HIDDEN if family.is_secret else strip_login(given.text), "", given.source
@@ -81,10 +81,10 @@ def _names(line: SettingLine) -> str:
     also = (*line.aliases, *([line.file_variable] if line.is_secret else []))
     names = f"- `{line.variable}`" + (f" ({', '.join(f'`{name}`' for name in also)})" if also else "")
     if not line.default:
-        return f"{names}, in {line.unit}" if line.unit else names
-    return f"{names}, default `{line.default}` {line.unit}".rstrip()
+        return f"{names}, in {line.text.unit}" if line.text.unit else names
+    return f"{names}, default `{line.default}` {line.text.unit}".rstrip()
 
 
 def _meaning(line: SettingLine) -> str:
-    text = line.help if line.source == "ours" else f"{line.help}. Source: {line.source}"
+    text = line.text.help if line.text.source == "ours" else f"{line.text.help}. Source: {line.text.source}"
     return textwrap.fill(f"{text}.", 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)

@@ -97,17 +97,16 @@ def _with_file(line: SettingLine) -> list[SettingLine]:
     """Return the settings behind a flag: a secret has a second one for its file."""
     if not line.is_secret:
         return [line]
-    help_ = f"path of a file that has what {line.variable} would"
-    return [line, replace(line, field=f"{line.field}_file", variable=line.file_variable, default="", help=help_)]
+    return [line, replace(line, field=f"{line.field}_file", variable=line.file_variable, default="")]
 
 
 def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
-    default = f"default {line.default} {line.unit}".rstrip() if line.default else "no default"
+    default = f"default {line.default} {line.text.unit}".rstrip() if line.default else "no default"
     option = typer.Option(
         flag_of(line),
         *(_NAMES.get(line.field, ())[1:] if short else ()),
-        help=f"{line.help}. {line.variable}; {default}",
-        metavar=line.unit.upper().replace(" ", "_") or "TEXT",
+        help=f"{line.text.help}. {line.variable}; {default}",
+        metavar=line.text.unit.upper().replace(" ", "_") or "TEXT",
         hidden=is_hidden,
         rich_help_panel=_panel(line),
         show_default=False,

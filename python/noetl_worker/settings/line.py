@@ -1,10 +1,12 @@
-"""A setting: its variable, its other spellings, its default, and its parser."""
+"""A setting: its variable, its other spellings, its default, and its parser. texts.ini describes it for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import values
@@ -12,6 +14,29 @@ from noetl_worker.settings import values
 _LINE: Final = "noetl_worker.settings.line"
 FILE_SUFFIX: Final = "_FILE"
 """Suffix of a variable that names a file: NATS_PASSWORD_FILE names the password's file. Every secret has one."""
+
+
+class SettingText(NamedTuple):
+    """Texts about a setting, for people."""
+
+    help: str
+    unit: str
+    source: str
+    """Program that the variable's name comes from."""
+
+
+@cache
+def setting_texts() -> Mapping[str, SettingText]:
+    """Return the texts of all settings by variable. Only commands that show settings read them."""
+    from configparser import ConfigParser
+
+    texts = ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#")
+    texts.read_string(Path(__file__).with_name("texts.ini").read_text(encoding="utf-8"))
+    return {
+        name: SettingText(" ".join(one["help"].split()), one.get("unit", ""), one.get("source", "ours"))
+        for name, one in texts.items()
+        if name != texts.default_section
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +47,6 @@ class SettingLine:
     variable: str
     aliases: tuple[str, ...]
     default: str
-    unit: str
-    source: str
-    help: str
     is_secret: bool
     parse: Callable[[str], Any]
 
@@ -32,6 +54,12 @@ class SettingLine:
     def names(self) -> tuple[str, ...]:
         """The variable, then its other spellings."""
         return (self.variable, *self.aliases)
+
+    @property
+    def text(self) -> SettingText:
+        """Texts about this setting; the variable of a file has none of its own."""
+        own = f"path of a file that has what {self.variable.removesuffix(FILE_SUFFIX)} would"
+        return setting_texts().get(self.variable) or SettingText(own, "", "ours")
 
     @property
     def file_variable(self) -> str:
@@ -53,13 +81,10 @@ def setting(
     parse: Callable[[str], Any] = values.text,
     *,
     aliases: tuple[str, ...] = (),
-    unit: str = "",
-    source: str = "ours",
-    help: str,  # noqa: A002 - the word every CLI uses
 ) -> Any:
     """Define a field of a settings class; `setting_lines` adds the field's name."""
     is_secret = parse in (values.secret, values.nats_servers)
-    line = SettingLine("", variable, aliases, default, unit, source, help, is_secret, parse)
+    line = SettingLine("", variable, aliases, default, is_secret, parse)
     return field(default_factory=lambda: line.value(default), metadata={_LINE: line})
 
 

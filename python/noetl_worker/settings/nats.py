@@ -39,96 +39,32 @@ def covers(pattern: str, subject: str) -> bool:
 class NatsSettings:
     """The settings of where commands come from, and of where undeliverable commands are kept."""
 
-    nats_url: Secret = setting(
-        "NATS_URL",
-        "nats://localhost:4222",
-        values.nats_servers,
-        source="Rust worker",
-        help="NATS servers, comma-separated; a user and password in a URL are used",
-    )
-    nats_user: str = setting("NATS_USER", source="Rust worker", help="NATS user; wins over the URL's")
-    nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret, source="Rust worker", help="NATS password")
-    nats_token: Secret = setting("NATS_TOKEN", parse=values.secret, source="NATS CLI", help="NATS token")
-    nats_creds: str = setting("NATS_CREDS", source="NATS CLI", help="path of a .creds file")
-    nats_nkey: str = setting("NATS_NKEY", source="NATS CLI", help="path of a file with an NKEY seed")
-    nats_seed: Secret = setting("NATS_SEED", parse=values.secret, source="NATS CLI", help="NKEY seed itself")
-    nats_jwt: Secret = setting(
-        "NATS_JWT", parse=values.secret, source="NATS CLI", help="user JWT, beside NATS_SEED or NATS_NKEY"
-    )
-    nats_context: str = setting(
-        "NATS_CONTEXT",
-        source="NATS CLI",
-        help="a saved connection of the NATS CLI (name or file): the address, login and TLS that are not set otherwise",
-    )
-    nats_ca: str = setting("NATS_CA", source="NATS CLI", help="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA")
-    nats_cert: str = setting(
-        "NATS_CERT",
-        source="NATS CLI",
-        help="client cert (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT",
-    )
-    nats_key: str = setting("NATS_KEY", source="NATS CLI", help="client key (PEM) for NATS")
-    nats_stream: str = setting(
-        "NATS_STREAM",
-        source="Rust worker",
-        help="stream; empty: the stream that owns NATS_SUBJECT, made if there is none",
-    )
-    nats_consumer: str = setting(
-        "NATS_CONSUMER",
-        "noetl_worker",
-        source="ours: a durable shared with another worker is recreated by it",
-        help="durable pull consumer, shared by all workers of one pool",
-    )
-    nats_subject: str = setting(
-        "NATS_SUBJECT",
-        "noetl.commands",
-        source="Rust worker",
-        help="base subject of command notifications",
-    )
-    nats_filter_subjects: tuple[str, ...] = setting(
-        "NATS_FILTER_SUBJECT",
-        parse=values.subjects,
-        source="Rust worker",
-        help="filter(s), comma-separated; empty: those of the pools, else NATS_SUBJECT and NATS_SUBJECT.>",
-    )
-    pool_segments: tuple[str, ...] = setting(
-        "NOETL_WORKER_POOL_SEGMENTS",
-        parse=values.pool_segments,
-        source="Python worker (there: legacy,shared,python)",
-        help="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: any but system. A "
-        "pool that NATS_FILTER_SUBJECT names goes before",
-    )
-    bridge_health: str = setting(
-        "NOETL_BRIDGE_HEALTH",
-        parse=values.optional_url("http", "https"),
-        help="URL of the bridge's probes as workers and `doctor` reach it; `noetl-worker bridge` writes it into the "
-        "stream's metadata, the chart sets it",
-    )
+    nats_url: Secret = setting("NATS_URL", "nats://localhost:4222", values.nats_servers)
+    nats_user: str = setting("NATS_USER")
+    nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret)
+    nats_token: Secret = setting("NATS_TOKEN", parse=values.secret)
+    nats_creds: str = setting("NATS_CREDS")
+    nats_nkey: str = setting("NATS_NKEY")
+    nats_seed: Secret = setting("NATS_SEED", parse=values.secret)
+    nats_jwt: Secret = setting("NATS_JWT", parse=values.secret)
+    nats_context: str = setting("NATS_CONTEXT")
+    nats_ca: str = setting("NATS_CA")
+    nats_cert: str = setting("NATS_CERT")
+    nats_key: str = setting("NATS_KEY")
+    nats_stream: str = setting("NATS_STREAM")
+    nats_consumer: str = setting("NATS_CONSUMER", "noetl_worker")
+    nats_subject: str = setting("NATS_SUBJECT", "noetl.commands")
+    nats_filter_subjects: tuple[str, ...] = setting("NATS_FILTER_SUBJECT", parse=values.subjects)
+    pool_segments: tuple[str, ...] = setting("NOETL_WORKER_POOL_SEGMENTS", parse=values.pool_segments)
+    bridge_health: str = setting("NOETL_BRIDGE_HEALTH", parse=values.optional_url("http", "https"))
     ack_wait_s: float = setting(
-        "NOETL_WORKER_ACK_WAIT_S",
-        "30",
-        values.seconds(1),
-        aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",),
-        unit="s",
-        source="JetStream's default",
-        help="ack_wait of the durable; in_progress goes out every third of it",
+        "NOETL_WORKER_ACK_WAIT_S", "30", values.seconds(1), aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",)
     )
     max_ack_pending: int = setting(
-        "NOETL_WORKER_MAX_ACK_PENDING",
-        "1000",
-        values.integer(1),
-        aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",),
-        unit="messages",
-        source="JetStream's default",
-        help="unacknowledged messages over the whole pool",
+        "NOETL_WORKER_MAX_ACK_PENDING", "1000", values.integer(1), aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",)
     )
     claim_lease_s: float = setting(
-        "NOETL_WORKER_CLAIM_LEASE_S",
-        "120",
-        values.seconds(0),
-        aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",),
-        unit="s",
-        source="Python plane",
-        help="the Python plane's lease of a claim: an interrupted command is redelivered when the lease is over",
+        "NOETL_WORKER_CLAIM_LEASE_S", "120", values.seconds(0), aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",)
     )
 
     @property

@@ -20,116 +20,27 @@ class ToolSettings:
     """Text by variable: variables of `FAMILIES`, and those listed in `keychain_env_vars`."""
     own_files: tuple[str, ...] = ()
     """The worker's own files and directories, closed to playbooks."""
-    file_roots: str = setting(
-        "NOETL_WORKER_FILE_ROOTS",
-        help="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "
-        "kernel's and the worker's own",
-    )
-    pythons: str = setting(
-        "NOETL_WORKER_PYTHONS",
-        help="interpreters and virtual environments that a python step may name besides the worker's own, separated by "
-        "`:`; *: any; empty: none, and any where NOETL_WORKER_ISOLATION is off, as in `dev`",
-    )
-    python_packages: str = setting(
-        "NOETL_WORKER_PYTHON_PACKAGES",
-        "off",
-        values.choice("off", "wheels", "any"),
-        help="whether the packages that python steps name are installed; wheels: nothing is built, any: setup code of "
-        "strangers runs too (docs/tools/python.md); `dev`: wheels",
-    )
-    packages_dir: str = setting(
-        "NOETL_WORKER_PACKAGES_DIR",
-        help="directory of installed packages, shared by the workers of a machine; empty: `packages` in "
-        "STATE_DIRECTORY, else `noetl-worker/packages` in XDG_STATE_HOME, in /var/lib if the worker may write there, "
-        "or in ~/.local/state",
-    )
-    packages_mb: int = setting(
-        "NOETL_WORKER_PACKAGES_MB",
-        "4096",
-        values.integer(1),
-        unit="MiB",
-        help="size of that directory above which the least recently used packages are removed, those in use never",
-    )
-    uv_config: str = setting(
-        "UV_CONFIG_FILE",
-        source="uv",
-        help="uv's own settings for packages: index, mirror, constraints, wheelhouse; empty: those of the user and the "
-        "machine",
-    )
+    file_roots: str = setting("NOETL_WORKER_FILE_ROOTS")
+    pythons: str = setting("NOETL_WORKER_PYTHONS")
+    python_packages: str = setting("NOETL_WORKER_PYTHON_PACKAGES", "off", values.choice("off", "wheels", "any"))
+    packages_dir: str = setting("NOETL_WORKER_PACKAGES_DIR")
+    packages_mb: int = setting("NOETL_WORKER_PACKAGES_MB", "4096", values.integer(1))
+    uv_config: str = setting("UV_CONFIG_FILE")
     google_hosts: tuple[str, ...] = setting(
-        "NOETL_WORKER_GOOGLE_HOSTS",
-        "googleapis.com,*.googleapis.com",
-        values.subjects,
-        help="where a token of the worker's own Google identity may be sent, hosts comma-separated; *: anywhere",
+        "NOETL_WORKER_GOOGLE_HOSTS", "googleapis.com,*.googleapis.com", values.subjects
     )
-    artifact_root: str = setting(
-        "NOETL_ARTIFACT_ROOT",
-        source="Rust worker",
-        help="directory that file artifacts have to be in",
-    )
-    data_dir: str = setting(
-        "NOETL_DATA_DIR",
-        source="Python worker",
-        help="where a duckdb command without a database works: in a file of its execution; empty: in memory",
-    )
-    duckdb_memory_limit: str = setting(
-        "NOETL_DUCKDB_MEMORY_LIMIT",
-        parse=values.duckdb_memory,
-        help="memory of one duckdb command: 2GB; empty: its share of the machine's",
-    )
-    duckdb_extension_directory: str = setting(
-        "NOETL_DUCKDB_EXTENSION_DIRECTORY",
-        help="directory of DuckDB's extensions; empty: DuckDB's own",
-    )
-    duckdb_extension_repository: str = setting(
-        "NOETL_DUCKDB_EXTENSION_REPOSITORY",
-        help="address or directory that DuckDB gets extensions from; empty: DuckDB's own",
-    )
-    mcp_url: str = setting(
-        "NOETL_MCP_URL",
-        parse=values.optional_url("http", "https"),
-        source="Rust worker",
-        help="MCP server of a command that names none; NOETL_MCP_ABC_ENDPOINT is that of the server `abc`",
-    )
-    mcp_request_timeout_s: float = setting(
-        "NOETL_MCP_REQUEST_TIMEOUT_SECONDS",
-        "60",
-        values.seconds(0.001),
-        unit="s",
-        source="Rust worker",
-        help="limit of an MCP request whose command sets none",
-    )
-    secrets_dir: str = setting(
-        "NOETL_SECRETS_DIR",
-        help="directory of mounted secrets, for the provider file of the tool secrets",
-    )
-    keychain_env_vars: tuple[str, ...] = setting(
-        "NOETL_KEYCHAIN_ENV_VARS",
-        parse=values.subjects,
-        source="Rust worker",
-        help="variables that the tool secrets may read by their own name, besides those of NOETL_SECRET_*",
-    )
-    task_sequence_max_iterations: int = setting(
-        "NOETL_TASK_SEQUENCE_MAX_ITERATIONS",
-        "1000000",
-        values.integer(1),
-        unit="tasks",
-        source="Rust worker",
-        help="most runs of tasks in one task sequence: a jump without an end stops here",
-    )
-    kubernetes_allow: Patterns | None = setting(
-        "NOETL_WORKER_KUBERNETES_ALLOW",
-        parse=kubernetes_names,
-        help="what steps of kinds container and script may name: "
-        "namespaces=jobs,etl-*;service-accounts=runner;secrets=app-*. A part that is not named allows nothing; empty: "
-        "anything (docs/security.md)",
-    )
-    kubernetes_own_secrets: tuple[str, ...] = setting(
-        "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
-        parse=values.subjects,
-        help="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
-        "them; the chart sets it",
-    )
+    artifact_root: str = setting("NOETL_ARTIFACT_ROOT")
+    data_dir: str = setting("NOETL_DATA_DIR")
+    duckdb_memory_limit: str = setting("NOETL_DUCKDB_MEMORY_LIMIT", parse=values.duckdb_memory)
+    duckdb_extension_directory: str = setting("NOETL_DUCKDB_EXTENSION_DIRECTORY")
+    duckdb_extension_repository: str = setting("NOETL_DUCKDB_EXTENSION_REPOSITORY")
+    mcp_url: str = setting("NOETL_MCP_URL", parse=values.optional_url("http", "https"))
+    mcp_request_timeout_s: float = setting("NOETL_MCP_REQUEST_TIMEOUT_SECONDS", "60", values.seconds(0.001))
+    secrets_dir: str = setting("NOETL_SECRETS_DIR")
+    keychain_env_vars: tuple[str, ...] = setting("NOETL_KEYCHAIN_ENV_VARS", parse=values.subjects)
+    task_sequence_max_iterations: int = setting("NOETL_TASK_SEQUENCE_MAX_ITERATIONS", "1000000", values.integer(1))
+    kubernetes_allow: Patterns | None = setting("NOETL_WORKER_KUBERNETES_ALLOW", parse=kubernetes_names)
+    kubernetes_own_secrets: tuple[str, ...] = setting("NOETL_WORKER_KUBERNETES_OWN_SECRETS", parse=values.subjects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +49,6 @@ class NamedVariables:
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]
-    help: str
     is_secret: bool = False
 
     def match_variable(self, name: str) -> str | None:
@@ -148,13 +58,13 @@ class NamedVariables:
         return name if self.pattern.fullmatch(name) else None
 
     def line(self, variable: str) -> SettingLine:
-        return SettingLine("", variable, (), "", "", "ours", self.help, self.is_secret, self.parse)
+        return SettingLine("", variable, (), "", self.is_secret, self.parse)
 
 
 FAMILIES: Final = (
-    NamedVariables(re.compile(r"NOETL_MCP_\w+_(?:ENDPOINT|URL)"), values.url("http", "https"), "an MCP server by name"),
-    NamedVariables(re.compile(r"NOETL_SECRET_\w+_HOSTS"), values.text, "where that secret may be sent"),
-    NamedVariables(re.compile(r"NOETL_SECRET_\w+(?<!_HOSTS)"), values.secret, "a secret for playbooks", is_secret=True),
+    NamedVariables(re.compile(r"NOETL_MCP_\w+_(?:ENDPOINT|URL)"), values.url("http", "https")),
+    NamedVariables(re.compile(r"NOETL_SECRET_\w+_HOSTS"), values.text),
+    NamedVariables(re.compile(r"NOETL_SECRET_\w+(?<!_HOSTS)"), values.secret, is_secret=True),
 )
 
 
