@@ -36,7 +36,7 @@ class Scene:
         self.answers: dict[str, Disposition] = {}
         keepalive = SimpleNamespace(track=lambda reply, _: self.kept.add(reply), untrack=self.kept.remove)
         without_stop = emitter()
-        telling = Emitter(without_stop.ends, without_stop.outbox, self.worker.stopping)
+        telling = Emitter(without_stop.outcomes, without_stop.outbox, self.worker.stopping)
         services = WorkerServices(
             ours, Identity(ours), self.worker.registry, InFlight(), cast(Any, keepalive), telling, self.worker.slots
         )

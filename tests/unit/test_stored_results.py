@@ -317,7 +317,9 @@ async def made_set(report: Any, dialect: Dialect = Dialect.PYTHON) -> EventSet:
 
     at, _ = plane(lambda *_: answer(200, {}), dialect)
     usual = emitter()
-    await CommandEvents(command(dialect), at, "w-1", Keeps(usual.ends, usual.outbox), hold_s=5.0).finish(report, Ours())
+    await CommandEvents(command(dialect), at, "w-1", Keeps(usual.outcomes, usual.outbox), hold_s=5.0).finish(
+        report, Ours()
+    )
     return kept[0]
 
 
