@@ -93,7 +93,7 @@ class ClaimedCommand:
     """Monotonic time."""
 
     def __post_init__(self) -> None:
-        plane, services, ours = self.plane, self.services, self.services.settings
+        plane, services, settings = self.plane, self.services, self.services.settings
         self.progress.command = command = bare_command(self.claim.body, self.notification, plane)
         self._ownership = ClaimedOnce(
             plane,
@@ -102,14 +102,14 @@ class ClaimedCommand:
             log_ids=command.log_ids,
             claimed_at=self.claimed_at,
             is_expired=partial(_may_belong_to_another, plane, self.delivery, services.keepalive),
-            lease_s=ours.claim_lease_s,
+            lease_s=settings.claim_lease_s,
         )
         self._events = CommandEvents(
             command,
             plane,
             self.worker_id,
             services.emitter,
-            hold_s=ours.started_hold_ms / 1000,
+            hold_s=settings.started_hold_ms / 1000,
             outside=services.slots.waiting,
             warned=services.warned,
         )
@@ -183,17 +183,17 @@ class ClaimedCommand:
                 self.claim.body, self.notification, self.plane, bare=command, marks=self.claim.marks
             )
             self.progress.command = command
-            at = self.services
+            services = self.services
             dispatch = Dispatch(
-                at.registry,
+                services.registry,
                 command,
                 self.plane,
                 worker_id=self.worker_id,
-                limits=at.limits,
-                slots=start or at.slots,
-                warned=at.warned,
+                limits=services.limits,
+                slots=start or services.slots,
+                warned=services.warned,
             )
-            is_limited = at.slots.is_limited(command.kind)
+            is_limited = services.slots.is_limited(command.kind)
             result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
             self.services.machine.answered(None)
             if result.error is not None:
@@ -277,8 +277,8 @@ class ClaimedCommand:
 
     def _rules(self, dispatch: Dispatch | None) -> FitRules:
         known = dispatch.credentials.known.texts() if dispatch is not None else SecretTexts()
-        ours = self.services.settings
-        return FitRules.of(known, max_bytes=ours.result_max_bytes, most_bytes=ours.max_result_mb << 20)
+        settings = self.services.settings
+        return FitRules.of(known, max_bytes=settings.result_max_bytes, most_bytes=settings.max_result_mb << 20)
 
 
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
