@@ -134,17 +134,17 @@ def task_outcome(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, 
 
 
 def choose(
-    rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[..., Any], form: ToolForm
+    rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], None], form: ToolForm
 ) -> Action | None:
-    """Return the action of the first rule that holds. `warn` gets the `problem` of a rule that cannot hold."""
+    """Return the action of the first rule that holds. `warn` is told of a rule that cannot hold."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
-            warn(problem=f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
+            warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
             continue
         try:
             holds = condition_holds(rule.when, render)
         except TemplateError as error:
-            warn(problem=str(error))
+            warn(str(error))
             continue
         if holds:
             return rule.action

@@ -31,7 +31,6 @@ _FULL: Final = "when full, it loses the oldest commands (discard old) or refuses
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
 """Configuration that all streams made here share."""
-_DEAD_LETTER_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +118,6 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
         },
         filter_fields(settings.filters),
     )
-
-
-def new_dead_letter_stream(name: str, subject: str) -> dict[str, Any]:
-    """Return the configuration for dead letters, which never expire by themselves."""
-    return {
-        "name": name,
-        "subjects": [subject],
-        "max_bytes": _DEAD_LETTER_BYTES,
-        "discard": "new",  # when full, it refuses; the message is returned, and no old one is lost
-        **SHARED_CONFIG,
-    }
 
 
 # ── comparison ──────────────────────────────────────────────────────────────────────────────────

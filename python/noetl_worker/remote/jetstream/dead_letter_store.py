@@ -11,12 +11,19 @@ import structlog
 
 from noetl_worker.errors import JetStreamError
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, owning_stream
-from noetl_worker.remote.jetstream.comparison import new_dead_letter_stream
+from noetl_worker.remote.jetstream.comparison import SHARED_CONFIG
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.jetstream.message_search import StoredMessage, get, read_each
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
 
 DEAD_LETTER_STREAM: Final = "NOETL_DEAD_LETTERS"
+_NEW_STREAM: Final = {
+    "name": DEAD_LETTER_STREAM,
+    "subjects": [DEAD_LETTER_SUBJECT],
+    "max_bytes": 256 * 1024 * 1024,
+    "discard": "new",  # when full, it refuses; the message is returned, and no old one is lost
+    **SHARED_CONFIG,
+}
 _PUBLISH_TIMEOUT_S: Final = 5
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
@@ -52,9 +59,8 @@ class DeadLetterStore:
             return
         client = self._connection.client
         if await owning_stream(client, DEAD_LETTER_SUBJECT) is None:
-            config = new_dead_letter_stream(DEAD_LETTER_STREAM, DEAD_LETTER_SUBJECT)
             try:
-                await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", config)
+                await ask(client, f"STREAM.CREATE.{DEAD_LETTER_STREAM}", _NEW_STREAM)
                 log.info("dead_letter_stream_made", stream=DEAD_LETTER_STREAM, subject=DEAD_LETTER_SUBJECT)
             except ApiRefused as refused:
                 if refused.err_code not in ALREADY_THERE or await owning_stream(client, DEAD_LETTER_SUBJECT) is None:

@@ -65,7 +65,7 @@ def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
     return packed
 
 
-async def ask_all(client: Client, settings: Settings, *, within_s: float = ANSWERS_S) -> list[dict[str, Any]]:
+async def ask_all(client: Client, settings: Settings) -> list[dict[str, Any]]:
     """Return the workers' answers in the order of their ids. Messages that are no answer of a worker are left out."""
     found: list[dict[str, Any]] = []
 
@@ -80,6 +80,6 @@ async def ask_all(client: Client, settings: Settings, *, within_s: float = ANSWE
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, cb=note)
     await client.publish(status_subject(settings), b"", reply=inbox)
-    await asyncio.sleep(within_s)
+    await asyncio.sleep(ANSWERS_S)
     await subscription.unsubscribe()
     return sorted(found, key=lambda body: str((body.get("worker") or {}).get("worker_id")))

@@ -66,7 +66,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
     model = tool.config_model
     spellings = fields.field_spellings(model, getattr(tool, "field_aliases", {}))
     docs, hints = field_docs(model), fields.field_types(model)
-    own = inspect.get_annotations(model)  # before those of a base, which several kinds share
+    order = [name for base in model.__mro__ for name in inspect.get_annotations(base)]  # its own before a base's
     described = tuple(
         FieldDescription(
             name=field.name,
@@ -75,7 +75,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
             default=_default(field),
             meaning=docs.get(field.name, ""),
         )
-        for field in sorted(dataclasses.fields(model), key=lambda field: field.name not in own)
+        for field in sorted(dataclasses.fields(model), key=lambda field: order.index(field.name))
         if field.init
     )
     text = inspect.cleandoc(model.__doc__ or "")

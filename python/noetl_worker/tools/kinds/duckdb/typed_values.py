@@ -18,7 +18,7 @@ from noetl_worker.errors import ToolError
 _AS_IT_IS: Final = frozenset({str, bool, type(None)})
 _MAX_INT64: Final = 2**63 - 1
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
-_WRITERS: Final[tuple[tuple[type, str, Callable[[Any], Any]], ...]] = (
+_WRITERS: Final[tuple[tuple[type | tuple[type, ...], str, Callable[[Any], Any]], ...]] = (
     (int, "int", str),
     (float, "float", str),
     (decimal.Decimal, "decimal", str),
@@ -27,13 +27,11 @@ _WRITERS: Final[tuple[tuple[type, str, Callable[[Any], Any]], ...]] = (
     (datetime.time, "time", lambda value: value.isoformat()),
     (datetime.timedelta, "span", lambda value: value // _MICROSECOND),
     (uuid.UUID, "uuid", str),
-    (bytes, "bytes", lambda value: base64.b64encode(value).decode()),
-    (bytearray, "bytes", lambda value: base64.b64encode(value).decode()),
-    (memoryview, "bytes", lambda value: base64.b64encode(value).decode()),
+    ((bytes, bytearray, memoryview), "bytes", lambda value: base64.b64encode(value).decode()),
     (tuple, "tuple", lambda value: [written(item) for item in value]),
     (dict, "object", lambda value: [[written(key), written(item)] for key, item in value.items()]),
 )
-"""Type, its name, its JSON form. A datetime is also a date, so it comes first."""
+"""Type or types, their name, their JSON form. A datetime is also a date, so it comes first."""
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "int": int,
     "float": float,

@@ -23,6 +23,7 @@ from noetl_worker.process.lookups import TOOLS
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, first_given, written_data
 from noetl_worker.tools.ending import ended
+from noetl_worker.tools.kinds.nats.nats_fields import NatsLogin
 from noetl_worker.tools.payload import MAX_RESULT_BYTES
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
@@ -62,11 +63,8 @@ class Address:
         return ", ".join(_without_login(server) for server in self.servers)
 
 
-def check_login(kind: str, fields: Any) -> None:
+def check_login(kind: str, fields: NatsLogin) -> None:
     """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
-
-    Args:
-        fields: the config model, which has `url`, `auth`, `user`, `password` and `token`.
 
     Raises:
         ConfigurationError: the fields cannot give a connection.
@@ -77,7 +75,7 @@ def check_login(kind: str, fields: Any) -> None:
         raise ConfigurationError(f"{kind}: {_NO_CONNECTION}")
 
 
-async def resolve_address(kind: str, fields: Any, context: ToolContext) -> Address:
+async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) -> Address:
     """Return the address: the tool's own fields, or else those of the credential that `auth` names.
 
     Raises:

@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-@dataclass(frozen=True, slots=True)
-class NatsFields:
-    """Fields of every operation; `NatsConfig` checks them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsLogin:
+    """Fields of a connection."""
 
-    operation: str
-    """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
-    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
     url: str | list[str] | None = None
     """Server, or a list of servers; wins over the credential's."""
     auth: str | dict[str, Any] | None = None
@@ -23,6 +20,15 @@ class NatsFields:
     """Password; wins over the credential's."""
     token: str | None = None
     """Token; wins over the credential's."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsFields(NatsLogin):
+    """Fields of every operation; `NatsConfig` checks them."""
+
+    operation: str
+    """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
+    object_delete, js_publish, js_consume, js_get_msg, js_stream_info."""
     bucket: str | None = None
     """Bucket of a kv_ or object_ operation."""
     key: str | None = None

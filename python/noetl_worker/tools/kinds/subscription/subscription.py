@@ -18,6 +18,7 @@ from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionToo
 from noetl_worker.tools.kinds.nats.failures import spoken
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.kinds.nats.nats import MAX_BATCH, MAX_WAIT_MS
+from noetl_worker.tools.kinds.nats.nats_fields import NatsLogin
 from noetl_worker.tools.kinds.nats.operation import with_values
 
 _OPERATIONS: Final = ("poll", "ack", "nack", "term")
@@ -28,7 +29,7 @@ _ACK_PREFIX: Final = "$JS.ACK."
 
 
 @dataclass(frozen=True, slots=True)
-class SubscriptionConfig:
+class SubscriptionConfig(NatsLogin):
     """Polls a consumer of a message source, or acks, nacks or terminates messages of an earlier poll.
 
     For work that must not be lost, poll with `ack: defer`, and ack the `ack_ids` in a later step, once the work is
@@ -39,16 +40,6 @@ class SubscriptionConfig:
     """Message source: nats. This worker does not read Kafka and Pub/Sub."""
     operation: str = "poll"
     """poll, ack, nack (or nak), term."""
-    url: str | list[str] | None = None
-    """NATS server, or a list of servers; wins over the credential's."""
-    auth: str | dict[str, Any] | None = None
-    """Alias of a credential, as in the nats tool."""
-    user: str | None = None
-    """User name; wins over the credential's."""
-    password: str | None = None
-    """Password; wins over the credential's."""
-    token: str | None = None
-    """Token; wins over the credential's."""
     stream: str | None = None
     """Stream of the consumer."""
     consumer: str | None = None

@@ -484,8 +484,7 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
             context[name] = value
     form["ctx"] = context
     if "error" in data:
-        form["error"] = data["error"]
-        form["failed_task"] = data["failed_task"]
+        form.update(error=data["error"], failed_task=data["failed_task"])
     return form
 
 
