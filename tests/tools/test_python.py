@@ -318,7 +318,7 @@ async def test_another_interpreter_can_be_named() -> None:
         await python("result = 1", {"python": "/no/such/python"})
 
 
-async def test_another_interpreter_is_started_for_each_command(tmp_path: Path) -> None:
+async def test_another_interpreter_has_the_input_and_says_what_the_code_raised(tmp_path: Path) -> None:
     other = tmp_path.resolve() / "python"
     other.symlink_to(Path(sys.executable).resolve())
     code = "import sys\nprint('p')\nresult = [n, sys.executable]"
