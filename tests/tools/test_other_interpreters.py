@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from interpreters import WANTED, candidates, works
+from noetl_worker.errors import ToolError
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import Confinement
@@ -198,6 +199,20 @@ async def test_program_that_a_command_could_change_has_no_template(worker: Worke
     other.rename(other.with_name("another-name"))
     other.symlink_to("another-name")
     assert await worker.data(other, f"result = {ONCE}") == 1
+
+
+@linux_only
+async def test_program_that_is_no_interpreter_says_so_itself(worker: Worker, tmp_path: Path) -> None:
+    """A template cannot be had of it, and without one the command would be returned for ever."""
+    program = tmp_path / "python3"
+    program.write_text("#!/bin/sh\necho 'I am a shell' >&2\nexit 3\n")
+    program.chmod(0o755)
+    ran = await worker.run(program, "result = 1")
+    assert (ran.exit_code, ran.stderr) == (3, "I am a shell\n")
+    program.unlink()
+    program.symlink_to(program)
+    with pytest.raises(ToolError, match="cannot start the interpreter"):
+        await worker.run(program, "result = 1")
 
 
 @linux_only

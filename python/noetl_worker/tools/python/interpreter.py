@@ -24,7 +24,8 @@ _SCRIPT: Final = str(Path(__file__).with_name("python_template.py"))
 _OPTIONS: Final = ("-I", "-X", "utf8")
 _PYTHONS: Final = "NOETL_WORKER_PYTHONS"
 _CHANNEL: Final = 3
-_NAME: Final = re.compile(r"python3(\.\d+)?")
+_NAME: Final = re.compile(r"python3(\.(9|[1-9]\d))?")
+"""Names of the programs of CPython 3.9 and newer, with threads that have its lock."""
 _STICKY: Final = 0o1000
 _WRITABLE_BY_OTHERS: Final = 0o022
 
@@ -60,7 +61,7 @@ def template_program(interpreter: str) -> tuple[str, int, int] | None:
     one that no command can change, unless a command could change the worker's own as well: only root and the owner
     of the worker's environment may write it. What a virtual environment adds is loaded by the command alone.
     """
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):  # RuntimeError: links in a circle, up to Python 3.12
         base = Path(interpreter).resolve(strict=True)
         keepers = {0, Path(sys.prefix).stat().st_uid}
         if _NAME.fullmatch(base.name) and all(_is_kept_by(keepers, path) for path in (base, *base.parents)):

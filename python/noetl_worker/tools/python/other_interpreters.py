@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
+from noetl_worker.errors import ResourceShortage
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.process import process
 from noetl_worker.tools.python.interpreter import template_program
@@ -25,7 +27,7 @@ class OtherInterpreters:
 
     def __init__(self, own: PythonRunner) -> None:
         self._own = own
-        self._own_program = Path(sys.executable).resolve()
+        self._own_program = os.path.realpath(sys.executable)
         self._warm: dict[tuple[str, int, int], PythonRunner] = {}
         """Runners by their program, the least recently used first."""
 
@@ -37,12 +39,12 @@ class OtherInterpreters:
         Args:
             executable: the interpreter to run in, or that of the virtual environment to run in.
         """
-        runner, once = self._runner(executable), ""
-        if runner is None:
-            runner, once = self._own, executable
-        else:
-            request = {**request, "executable": executable}
-        return await runner.run(request, once=once, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+        limits: dict[str, Any] = {"timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
+        runner = self._runner(executable)
+        if runner is not None:
+            with suppress(ResourceShortage):  # it has not begun; perhaps this is no interpreter, and says so itself
+                return await runner.run({**request, "executable": executable}, **limits)
+        return await self._own.run(request, once=executable, **limits)
 
     def end(self) -> None:
         """End the templates beside the worker's own."""
@@ -52,7 +54,7 @@ class OtherInterpreters:
 
     def _runner(self, executable: str) -> PythonRunner | None:
         """Return the runner of a template; None: this interpreter is not kept warm, or all templates are in use."""
-        if Path(executable).resolve() == self._own_program:
+        if os.path.realpath(executable) == self._own_program:
             return self._own
         program = template_program(executable)
         if program is None:
