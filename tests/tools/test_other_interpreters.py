@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -73,7 +74,12 @@ def environment(place: Path, *options: str, python: str = sys.executable) -> Pat
 
 
 def copied(place: Path) -> Path:
-    made = environment(place, "--copies")
+    """Return the same as `environment(place, "--copies")` makes, in a hundredth of its time."""
+    own, made = Path(sys.executable).resolve(), place / "bin/python3"
+    (place / f"lib/python{OWN}/site-packages").mkdir(parents=True)
+    made.parent.mkdir()
+    (place / "pyvenv.cfg").write_text(f"home = {own.parent}\ninclude-system-site-packages = false\n")
+    shutil.copy(own, made)
     if template_program(str(made)) is None:
         pytest.skip("needs a temporary directory that only root or the owner of the environment can change")
     return made
@@ -103,29 +109,28 @@ result = {
 """
 
 
-def kinds_of_interpreters(place: Path) -> list[Path]:
-    """Another version's too, where this machine has it."""
-    found = [
-        Path(sys.executable).resolve(),
-        environment(place / "plain"),
-        environment(place / "system", "--system-site-packages"),
-        environment(place / "copied", "--copies"),
-    ]
-    for version in WANTED:
-        python = next((one for one in candidates(version) if version != OWN and works(one, version)), None)
-        if python:
-            found += [Path(python), environment(place / version, python=python)]
-            found.append(environment(place / f"{version}-system", "--system-site-packages", python=python))
-    for made in found:
-        for packages in made.parent.parent.glob("lib/python3.*/site-packages"):
-            if packages.is_relative_to(place):
-                (packages / "some.pth").write_text("import sys; sys.of_the_pth = sys.prefix\n")
-                (packages / "sitecustomize.py").write_text("")
-    return found
+def forms_of(python: str, place: Path) -> list[Path]:
+    """The interpreter itself, and virtual environments of it that run code of their own at a start."""
+    forms: tuple[tuple[str, ...], ...] = ((), ("--system-site-packages",), ("--copies",))
+    made = [environment(place / f"{number}", *form, python=python) for number, form in enumerate(forms)]
+    for one in made:
+        [packages] = one.parent.parent.glob("lib/python3.*/site-packages")
+        (packages / "some.pth").write_text("import sys; sys.of_the_pth = sys.prefix\n")
+        (packages / "sitecustomize.py").write_text("")
+    return [Path(python), *made]
 
 
-async def test_environment_is_as_if_its_interpreter_had_been_started(worker: Worker, tmp_path: Path) -> None:
-    for interpreter in kinds_of_interpreters(tmp_path):
+@pytest.mark.parametrize(
+    "version", [OWN, *(pytest.param(one, marks=pytest.mark.sweep) for one in WANTED if one != OWN)]
+)
+async def test_environment_is_as_if_its_interpreter_had_been_started(
+    worker: Worker, version: str, tmp_path: Path
+) -> None:
+    own = [os.path.realpath(sys.executable)] if version == OWN else candidates(version)
+    python = next((one for one in own if works(one, version)), None)
+    if python is None:
+        pytest.skip(f"needs a python{version}")
+    for interpreter in forms_of(python, tmp_path):
         argv = [str(interpreter), "-I", "-c", SEEN + "print(json.dumps(result))"]
         ran = await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, cwd="/")
         expected = json.loads(ran.stdout)
