@@ -66,6 +66,7 @@ class Desk:
         for name, content in {**FILES, **files_of(page)}.items():
             (self.directory / name).write_text(content, encoding="utf-8")
         path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
+        self.variables["XDG_STATE_HOME"] = str(Path.home() / ".local/state")  # for root it would be in /var/lib
         self.variables |= {"PATH": path, "PAGE_PID": str(self.directory / "pid"), "COLUMNS": "100", "NO_COLOR": "1"}
 
     def command(self, text: str) -> str:

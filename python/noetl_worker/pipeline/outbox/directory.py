@@ -42,7 +42,7 @@ def directory_out_of_reach(name: str) -> Path:
     Commands write to the home, so nothing in it can be closed to them (`file_roots.within_reach`). Variables that
     place a user's state decide before.
     """
-    is_placed = "STATE_DIRECTORY" in os.environ or "XDG_STATE_HOME" in os.environ
+    is_placed = os.environ.get("STATE_DIRECTORY") or os.environ.get("XDG_STATE_HOME")
     nearest = _OF_THE_MACHINE if _OF_THE_MACHINE.exists() else _OF_THE_MACHINE.parent
     return _OF_THE_MACHINE / name if not is_placed and os.access(nearest, os.W_OK) else state_directory(name)
 
