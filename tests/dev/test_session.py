@@ -47,6 +47,18 @@ async def test_failed_playbook_gives_one_and_names_step_and_error(tmp_path: Path
     assert "  failed: start: ValueError: planned" in shown
 
 
+async def test_worker_is_told_the_kinds_of_a_playbook_before_its_first_command(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def worker(*given: Any, kinds: Any) -> Any:
+        told.append(kinds)
+        return worker_beside(*given, kinds=kinds)
+
+    text = one_step("[{one: {kind: noop}}, {two: {kind: python, code: result = 1}}]")
+    code, _ = await run_file(written(tmp_path, text), worker_factory=worker)
+    assert (code, told) == (0, [{"noop", "python"}])
+
+
 async def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path: Path) -> None:
     """The real plane would keep it running for ever (recorded: arcs-none-match)."""
     text = one_step("{kind: noop}") + "    next: {arcs: [{step: last, when: '{{ 1 > 2 }}'}]}\n"
@@ -127,7 +139,7 @@ async def test_playbook_of_another_encoding_is_named_with_its_line(tmp_path: Pat
 
 
 async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
-    def broken(nats_url: str, server_url: str, dialect: Dialect, token: str) -> Any:
+    def broken(*given: object, **named: object) -> Any:
         raise RuntimeError("no worker today")
 
     path = written(tmp_path, one_step("{kind: noop}"))

@@ -289,6 +289,18 @@ async def test_template_that_died_fails_its_commands_and_is_started_again(own: O
     assert (await own.run("result = 1")).data == 1
 
 
+@linux_only
+async def test_template_of_a_warmed_up_kind_is_there_before_its_first_command(own: Own) -> None:
+    before = children_of(os.getpid())
+    own.registry.limit((), ["python"])
+    own.registry.warm_up(["python", "unknown"])
+    assert children_of(os.getpid()) == before, "a refused kind starts nothing"
+    own.registry.limit((), ())
+    own.registry.warm_up(["python"])
+    (template,) = set(children_of(os.getpid())) - set(before)
+    assert str((await own.run("import os\nresult = os.getppid()")).data) == template
+
+
 async def test_closed_registry_leaves_no_process(own: Own) -> None:
     template = (await own.run("import os\nresult = os.getppid()")).data
     await own.registry.aclose()

@@ -94,6 +94,10 @@ def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
 
+def kinds_in(document: Mapping[str, object]) -> set[str]:
+    return {tool.kind for tool in tools_of(document)}
+
+
 def policy_of(tool: ToolPart) -> tuple[Path, Any]:
     spec = mapping(tool.config.get("spec"))
     if "policy" in spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +66,7 @@ async def worker_beside(
     dialect: Dialect,
     token: str = "",
     *,
+    kinds: Collection[str] = (),
     tools: Sequence[Tool[Any]] = (),
     machine: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
@@ -73,16 +74,19 @@ async def worker_beside(
 
     Args:
         token: what the control plane asks for, if anything.
+        kinds: those that will run, to start now what their first commands would wait for.
         tools: kinds that it has besides.
         machine: as in `settings_beside`.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry
-    from noetl_worker.worker.worker import Worker
 
     reading = settings_beside(nats_url, server_url, dialect, token, machine=machine)
     registry = make_registry(reading.settings)
     for tool in tools:
         registry.register(tool)
+    registry.warm_up(kinds)  # its processes start while the worker is loaded
+    from noetl_worker.worker.worker import Worker
+
     async with _running(Worker(reading.settings, registry=registry)):
         yield
 

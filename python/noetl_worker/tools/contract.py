@@ -284,7 +284,8 @@ class Tool(Protocol[ConfigT]):
     Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
     spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
     own tasks one by one); `inline = True` says that `run` waits for nothing and takes no time: it is awaited as it is,
-    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls; `check(config,
+    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls;
+    `warm_up(self)` starts now, on the loop, what its first command would wait for; `check(config,
     context)` raises ConfigurationError for what a decoded config asks of other tools; `time_needed(config)` gives the
     seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts or
     ConfigurationErrors about parts of a decoded config that nothing reads, reported as unknown fields are;

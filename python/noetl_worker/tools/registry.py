@@ -244,6 +244,16 @@ class Registry:
         if kind not in self._tools and (name := ALIASES.get(kind, kind)) in BUILT_IN:
             await asyncio.to_thread(requirements.load, BUILT_IN[name])
 
+    def warm_up(self, kinds: Iterable[str]) -> None:
+        """Start now what the first commands of some kinds would wait for.
+
+        Args:
+            kinds: unknown and refused ones are left out.
+        """
+        for kind in {*kinds} & {*self.kinds_that_run()}:
+            if (start := getattr(self.get(kind), "warm_up", None)) is not None:
+                start()
+
     def prepare(
         self,
         kind: str,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import yaml
 from rich.console import Console
@@ -31,7 +31,7 @@ from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.authoring.dev.watch import playbooks_of
-from noetl_worker.authoring.outline import steps_of
+from noetl_worker.authoring.outline import kinds_in, steps_of
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
@@ -41,8 +41,15 @@ from noetl_worker.text.json_text import loads
 from noetl_worker.tools.fields import nearest
 from noetl_worker.tools.process.live_output import PrintedLine, watched
 
-WorkerFactory: TypeAlias = Callable[[str, str, Dialect, str], AbstractAsyncContextManager[Any]]
-"""Takes (nats_url, server_url, dialect, token); the worker runs while the block is open."""
+
+class WorkerFactory(Protocol):
+    """A function that runs a worker while its block is open. `kinds`: those it will run, as far as is known."""
+
+    def __call__(
+        self, nats_url: str, server_url: str, dialect: Dialect, token: str, /, *, kinds: Collection[str] = ()
+    ) -> AbstractAsyncContextManager[Any]: ...
+
+
 OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
 """Called with the plane and the execution's id."""
 
@@ -106,7 +113,7 @@ async def run_playbook(
         with _joinable(plane), _kept(plane, known):
             shown = _Shown(plane, view, places, keep=keep)
             with nullcontext() if is_quiet else watched(shown.take):
-                async with worker_factory(nats.url, plane.url, dialect, plane.settings.token):
+                async with worker_factory(nats.url, plane.url, dialect, plane.settings.token, kinds=kinds_in(document)):
                     first_line = _begin(plane, nats.address, known, page, as_json=as_json)
                     execution = await _run(plane, own_path, alone, shown, first_line, on_end)
                     if keep:

@@ -1,9 +1,9 @@
 """Running user Python, and programs, in forked children of a warm template process. This is the worker's side of
 `python_template.py`; commands are confined there.
 
-A runner has one template, started at first use and again after its death. A template that does not answer for 2 s
-(user code may stop its parent) is killed, and commands that had not started by then run in the next one. Each
-command has a socket for request and answer, and two pipes for the output, all three passed to the template, which
+A runner has one template, started at first use or by `warm_up`, and again after its death. A template that does not
+answer for 2 s (user code may stop its parent) is killed, and commands that had not started by then run in the next one.
+Each command has a socket for request and answer, and two pipes for the output, all three passed to the template, which
 forks. The answer is JSON and only JSON: a pickled one would run the user's code in the worker.
 """
 
@@ -74,6 +74,11 @@ class PythonRunner:
         self._supervisors: list[_Template] = []
         """Idle supervisors."""
         self._busy: set[_Template] = set()
+
+    def warm_up(self) -> None:
+        """Start the template now, which the first command would wait for."""
+        with suppress(ToolError, OSError):  # the first command tries again, and reports why it does not start
+            self._living_template()
 
     async def run(
         self,

@@ -210,6 +210,9 @@ class PythonTool:
         async with self._environments().environment(wanted, config.python, context, None):
             return wanted.shown
 
+    def warm_up(self) -> None:
+        self._runner.warm_up()
+
     async def aclose(self) -> None:
         """End the template processes and close the connections."""
         if self._interpreters is not None:
