@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from integration.processes import Ended, typed
 from lint.head import HEAD
+from noetl_worker.authoring.dev.orchestration.empty_names import Asked
+from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook
+from noetl_worker.models import Dialect
 
 pytest.importorskip("yaml")
 
@@ -144,3 +150,20 @@ def test_error_of_the_check_stops_a_run_unless_it_is_to_go_on_anyway(tmp_path: P
         f"error: {file}:5:39: NW511 on the Python plane a playbook like this is refused"
     )
     assert run(tmp_path, text, "--anyway").code == 0
+
+
+class _Unread(dict[str, Any]):
+    def values(self) -> Any:
+        raise AssertionError("every step of the playbook is read")
+
+
+def test_condition_whose_names_are_there_is_looked_at_without_the_rest_of_the_playbook() -> None:
+    document = {"workflow": [{"step": "start", "next": {"arcs": [{"step": "end", "when": "{{ ctx.there }}"}]}}]}
+    playbook = Playbook.of(document)
+    step = playbook.steps["start"]
+    asked = Asked(
+        Execution(1, 1, "p", 1, replace(playbook, steps=_Unread(playbook.steps)), {}, {}, None, 0.0), Dialect.PYTHON
+    )
+    asked.by_arc(step, 0, step.arcs[0].when, {"ctx": {"there": True}})
+    with pytest.raises(AssertionError, match="every step"):
+        asked.by_arc(step, 0, step.arcs[0].when, {"ctx": {}})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.execution import EmptyName, Execution
@@ -34,7 +34,7 @@ class Asked:
     def by_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
         """Look at a condition. A name of `ctx` that some `set` writes may be missing: that is how one is told."""
         text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
-        self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written()))
+        self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written))
 
     def by_set(self, step: Step, where: str, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         self._note(step, where, dict(block), scope, _Hidden())
@@ -51,7 +51,9 @@ class Asked:
             tasks = [fields_of(task) for task in step.tool or ()]
             labels = {str(task.get("name")) for task in tasks}
             written = frozenset(_names_set(tasks))
-            hidden = _Hidden(frozenset({*inputs, *labels}), written, "iter" in _scopes_set(tasks), is_filled_in=True)
+            hidden = _Hidden(
+                frozenset({*inputs, *labels}), lambda: written, "iter" in _scopes_set(tasks), is_filled_in=True
+            )
         self._note(step, "input", dict(step.input), scope, hidden)
         self._note(step, "tool", step.tool, scope, hidden)
 
@@ -74,13 +76,15 @@ class Asked:
         reading = read_template((), text)
         for chain in reading.chains:
             root, *below = chain.names
-            if chain.may_be_missing or root not in reading.free or root not in roots or hidden.has(root, below):
+            if chain.may_be_missing or root not in reading.free or root not in roots:
                 continue
             if root == "keychain":
                 if len(below) > 1 and not self._keychain_has(below[0], below[1]):
                     yield ".".join(chain.names)
-            elif not is_there(chain.names, scope, self.dialect) and not (
-                hidden.is_filled_in and self._is_referred(root, scope)
+            elif not (
+                is_there(chain.names, scope, self.dialect)
+                or hidden.has(root, below)
+                or (hidden.is_filled_in and self._is_referred(root, scope))
             ):
                 yield ".".join(chain.names)
 
@@ -123,13 +127,14 @@ class _Hidden:
     """Names that another one hides, or that are made on the way."""
 
     roots: frozenset[str] = frozenset()
-    ctx: frozenset[str] = field(default=frozenset())
+    ctx: Callable[[], frozenset[str]] = frozenset
+    """Returns the names of `ctx`; called for one that is missing, since a whole playbook is read for it."""
     is_all_of_iter: bool = False
     is_filled_in: bool = False
     """The worker fills in what the plane could not, and fetches results that are too large for the context."""
 
     def has(self, root: str, below: list[str]) -> bool:
-        return (root == "ctx" and bool(below) and below[0] in self.ctx) or (root == "iter" and self.is_all_of_iter)
+        return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)
 
 
 def _inputs_of(tool: Any) -> dict[str, JsonValue]:
