@@ -83,19 +83,17 @@ async def test_turn_of_a_file_is_over_once_its_process_has_ended(file: str, regi
         await call
 
 
-@pytest.mark.parametrize("steps", range(6))
-async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(
-    file: str, steps: int, registry: Registry
-) -> None:
+async def test_cancellation_that_meets_the_turn_of_a_file_is_not_lost(file: str, registry: Registry) -> None:
     """asyncio.wait_for loses it around the turn alone, up to Python 3.11: the statements ran to their end."""
-    async with turn(file, read_only=False):
-        call = running(registry, file, "select 1")
-        await asyncio.sleep(0)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    for steps in range(6):
+        async with turn(file, read_only=False):
+            call = running(registry, file, "select 1")
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
 
 @pytest.mark.parametrize(
