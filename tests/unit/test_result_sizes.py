@@ -88,8 +88,10 @@ async def whole(at: Limited, payload: dict[str, Any]) -> Any:
 
 
 @pytest.mark.heavy_on_loop(reason="the plane of this test is on it, and reads 32 MiB")
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [(size, shape) for size in SIZES for shape in SHAPES if size < 16 or shape in ("rows", "output without a space")],
+)
 async def test_result_of_any_size_is_reported_and_can_be_had(dialect: Dialect, size: float, shape: str) -> None:
     at, data = Limited(dialect), SHAPES[shape](int(size * MIB))
     payload = await reported(at, data)
