@@ -38,7 +38,7 @@ from postgres_server import PostgresServer  # noqa: E402 - beside this script
 from real_verdicts import run_verdicts  # noqa: E402
 
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port  # noqa: E402
-from noetl_worker.authoring.run_page.page import page_of  # noqa: E402
+from noetl_worker.authoring.run_page.page import render_page  # noqa: E402
 from noetl_worker.authoring.run_page.reading import read_run  # noqa: E402
 from noetl_worker.engine.chosen import ENGINE  # noqa: E402
 from noetl_worker.models import Dialect  # noqa: E402
@@ -278,7 +278,7 @@ async def run_pages(client: httpx.AsyncClient, url: str, executions: list[int]) 
         run = await read_run(settings, execution_id)
         events = (await client.get(f"/api/executions/{execution_id}")).json()["events"]
         issued = sum(event["event_type"] == "command.issued" for event in events)
-        if run.notes or len(run.commands) != issued or not run.steps or str(execution_id) not in page_of(run, ()):
+        if run.notes or len(run.commands) != issued or not run.steps or str(execution_id) not in render_page(run, ()):
             has = f"{len(run.commands)} of {issued} commands, {len(run.steps)} steps"
             wrong.append(f"{run.path} {execution_id}: {has}; {run.notes}")
     print(f"run pages: {len(executions) - len(wrong)} of {len(executions)} are whole", *wrong, sep="\n    ")

@@ -35,7 +35,7 @@ RAISED = 'File "<python step>", line 2, in f'
 
 def test_step_is_at_the_line_of_its_name() -> None:
     places = places_in(FILE, "p.yaml")
-    assert [places.of_step(step) for step in ("block", "inline", "none")] == ["p.yaml:2", "p.yaml:8", ""]
+    assert [places.step_place(step) for step in ("block", "inline", "none")] == ["p.yaml:2", "p.yaml:8", ""]
 
 
 def test_line_of_code_is_told_as_a_line_of_the_file() -> None:

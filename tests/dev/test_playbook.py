@@ -87,7 +87,7 @@ def test_labelled_tasks_get_names_and_unnamed_ones_have_none() -> None:
 def test_lenient_reading_judges_nothing() -> None:
     document = parse_yaml("workflow: [{step: alpha, next: {arcs: [{step: nowhere}]}}, 7]")
     assert isinstance(document, dict)
-    playbook = Playbook.of(document)
+    playbook = Playbook.from_document(document)
     assert (playbook.path, [*playbook.steps]) == ("unknown", ["alpha"])
     assert playbook.first(Dialect.PYTHON) is playbook.steps["alpha"]
     assert playbook.first(Dialect.RUST) is None

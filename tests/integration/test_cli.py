@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from integration.processes import Ended, WorkerProcess, command_line, entered, environment, program, typed, until
 from noetl_worker import __version__
-from noetl_worker.cli.setting_flags import SettingFlags, flag_of, with_setting_flags
+from noetl_worker.cli.setting_flags import SettingFlags, long_flag, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -111,7 +111,7 @@ def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default() ->
     missing = [
         line.field
         for line in SETTINGS
-        if flag_of(line) not in told
+        if long_flag(line) not in told
         or f"{line.variable}; {f'default {line.default} {line.text.unit}'.strip() if line.default else 'no default'}"
         not in told
     ]
@@ -127,7 +127,7 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
 
     app = typer.Typer()
     app.command()(command)
-    words = [word for line in SETTINGS for word in (flag_of(line), f"of {line.variable}")]
+    words = [word for line in SETTINGS for word in (long_flag(line), f"of {line.variable}")]
     assert CliRunner().invoke(app, words).exit_code == 0
     [flags] = given
     assert {name: text for name, text in flags.items() if text is not None} == {

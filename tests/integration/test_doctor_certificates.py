@@ -58,7 +58,7 @@ async def test_chain_of_the_plane(
 ) -> None:
     async with tls_server(certificates, chain) as url:
         ours = settings(tmp_path, NOETL_SERVER_URL=url, NOETL_TLS_CA=str(certificates / f"{trusted}.pem"))
-        [found] = await tls.of_plane(ours)
+        [found] = await tls.examine_plane(ours)
         assert (found.state, said in found.found) == (state, True), found
 
 
@@ -69,7 +69,7 @@ async def test_chain_of_nats(chain: str, state: State, certificates: Path, tmp_p
         url = f"tls://{server.host}:{server.port}"
         authorities = {"NOETL_TLS_CA": str(certificates / "other.pem"), "NATS_CA": str(certificates / "ca.pem")}
         ours = settings(tmp_path, NATS_URL=url, **authorities)
-        [found] = await tls.of_nats(ours)
+        [found] = await tls.examine_nats(ours)
         assert found.state is state, found
         [first, *_] = await nats.examine(ours)
         assert (first.check, first.state) == ("NATS", state)
@@ -77,15 +77,15 @@ async def test_chain_of_nats(chain: str, state: State, certificates: Path, tmp_p
 
 async def test_server_without_tls_is_wrong_where_tls_is_asked_for_and_nothing_elsewhere(tmp_path: Path) -> None:
     async with NatsServer() as server:
-        assert await tls.of_nats(settings(tmp_path, NATS_URL=server.url)) == []
-        [found] = await tls.of_nats(settings(tmp_path, NATS_URL=f"tls://{server.host}:{server.port}"))
+        assert await tls.examine_nats(settings(tmp_path, NATS_URL=server.url)) == []
+        [found] = await tls.examine_nats(settings(tmp_path, NATS_URL=f"tls://{server.host}:{server.port}"))
         assert found.found == "the server offers no TLS"
 
 
 async def test_client_certificate_that_is_wanted_and_not_given(certificates: Path, tmp_path: Path) -> None:
     async with tls_server(certificates, "good", wants_client=True) as url:
         ours = settings(tmp_path, NOETL_SERVER_URL=url, NOETL_TLS_CA=str(certificates / "ca.pem"))
-        [found] = await tls.of_plane(ours)
+        [found] = await tls.examine_plane(ours)
         assert found.state is State.WRONG
         assert "NOETL_TLS_CLIENT_CERT" in found.fix
 

@@ -18,7 +18,7 @@ from integration.house import house
 from integration.processes import command_line, typed
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
-from noetl_worker.cli.exec_tool import NoPlane, body_of
+from noetl_worker.cli.exec_tool import NoPlane, local_command
 from noetl_worker.models import Dialect
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import HttpStub
@@ -108,7 +108,7 @@ async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect
         async with local_run(dialect, home.plane.url, services.credentials, services.settings) as rehearsing:
             for (kind, config), one in zip(configs.items(), issued, strict=True):
                 plane = await rehearsing.client.plane("")
-                done = await rehearsing.run(*body_of(actions[kind], config, {}, names), plane)
+                done = await rehearsing.run(*local_command(actions[kind], config, {}, names), plane)
                 assert done.call is not None
                 assert done.failed == (kind in FAILING), (kind, done.call)
                 ran, reported = told[str(one.command_id)]
@@ -139,7 +139,7 @@ async def local_run(
 async def executed(rehearsing: LocalRun, kind: str, config: Any, names: Mapping[str, Any]) -> Mapping[str, Any]:
     """The call event."""
     plane = await rehearsing.client.plane("")
-    done = await rehearsing.run(*body_of(kind, config, {}, names), plane)
+    done = await rehearsing.run(*local_command(kind, config, {}, names), plane)
     assert done.call is not None
     return done.call
 

@@ -19,7 +19,7 @@ from integration.house import house
 from integration.processes import Ended, Gate, Probe, starting_process, typed, until
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
-from noetl_worker.cli.views.top import view_of
+from noetl_worker.cli.views.top import worker_view
 from noetl_worker.models import Envelope
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, make_pages
@@ -171,7 +171,7 @@ def test_address_that_is_none_and_a_worker_that_is_not_there() -> None:
 
 def shown(look: dict[str, Any], *, height: int | None = None, width: int = 80) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(view_of(look, height=height))
+    Console(file=file, width=width).print(worker_view(look, height=height))
     return file.getvalue()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration.processes import environment
-from noetl_worker.authoring.dev.watch import stamps_of, until_changed
+from noetl_worker.authoring.dev.watch import file_stamps, until_changed
 from noetl_worker.process.event_loop import until_signal
 from patience import until
 
@@ -35,7 +35,7 @@ def test_files_are_those_beside_the_playbook_that_it_names(tmp_path: Path) -> No
     playbook.write_text(
         shell('"python lib/job.py; cat /etc/hosts"') + "  - {step: b, tool: {kind: playbook, path: flows/child}}\n"
     )
-    found = {str(file.relative_to(tmp_path)) for file in stamps_of(playbook, [tmp_path / "other.py"])}
+    found = {str(file.relative_to(tmp_path)) for file in file_stamps(playbook, [tmp_path / "other.py"])}
     assert found == {"p.yaml", "lib/job.py", "child.yaml", "in.json", "credentials.yaml", "other.py"}
 
 
@@ -53,14 +53,14 @@ def test_word_that_can_be_no_file_is_none(tmp_path: Path, word: str, monkeypatch
     (tmp_path / "old.yaml").mkdir()
     playbook = tmp_path / "p.yaml"
     playbook.write_text(shell(f'"cat {word}"'), encoding="utf-8")
-    assert [*stamps_of(playbook)] == [playbook]
+    assert [*file_stamps(playbook)] == [playbook]
 
 
 async def test_file_that_is_being_replaced_is_waited_for(tmp_path: Path) -> None:
     """As editors save: the old one is gone before the new one is there."""
     playbook = tmp_path / "p.yaml"
     playbook.write_text(shell("one"))
-    changed = asyncio.create_task(until_changed(stamps_of(playbook), playbook))
+    changed = asyncio.create_task(until_changed(file_stamps(playbook), playbook))
     playbook.unlink()
     done, _ = await asyncio.wait({changed}, timeout=0.6)
     assert not done

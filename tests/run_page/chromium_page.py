@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.page import render_page
 from noetl_worker.authoring.run_page.run import ExecutionRun
 
 WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
@@ -19,7 +19,7 @@ def opened(
 ) -> Iterator[Any]:
     """The page of a run in a tab that must neither ask anybody nor complain."""
     file = folder / "run.html"
-    file.write_text(page_of(run, **shown), encoding="utf-8")
+    file.write_text(render_page(run, **shown), encoding="utf-8")
     context = browser.new_context(color_scheme=theme, viewport=size)
     page, complaints = context.new_page(), []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))

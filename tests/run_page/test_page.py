@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.page import render_page
 from noetl_worker.authoring.run_page.run import CommandState
 from noetl_worker.authoring.run_page.shown_values import MOST_CHARS
 from run_page.told_plane import command, data_of, hostile_run, in_a_row, made_run, many_items, shown
@@ -26,7 +26,7 @@ SECRET = "s3cr3t-Passw0rd-94k2"
 
 
 def hostile(text: str) -> str:
-    return page_of(hostile_run(text, status=text))
+    return render_page(hostile_run(text, status=text))
 
 
 @pytest.mark.parametrize("text", ATTACKS)
@@ -49,7 +49,7 @@ def test_control_that_turns_a_text_or_steers_a_terminal_is_shown_as_its_number(c
 
 
 def test_policy_lets_the_pages_own_script_and_style_run_and_nothing_else() -> None:
-    page = page_of(made_run([command("start")]))
+    page = render_page(made_run([command("start")]))
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     (style,), script = re.findall(r"<style>(.*?)</style>", page, re.DOTALL), page.rpartition("<script>")[2]
@@ -62,7 +62,7 @@ def test_policy_lets_the_pages_own_script_and_style_run_and_nothing_else() -> No
 
 
 def test_page_names_no_address_and_is_small() -> None:
-    page = page_of(made_run([command("start")]))
+    page = render_page(made_run([command("start")]))
     addresses = set(re.findall(r"""(?:https?:)?//[\w.-]+""", page))
     assert addresses - {"//"} == {"http://www.w3.org"}  # the namespace of SVG, which is a name
     assert "url(" not in page.replace("url(#arrow", "")
@@ -81,7 +81,7 @@ def test_secret_that_a_command_was_given_is_nowhere_on_the_page() -> None:
         workload={"password": SECRET},
         error=f"login with {SECRET} failed",
     )
-    page = page_of(run)
+    page = render_page(run)
     assert SECRET not in page
     assert "[REDACTED]" in page
 
@@ -92,13 +92,13 @@ def test_secret_of_the_workload_is_taken_out_of_what_a_step_printed_and_of_a_not
         workload={"db": {"password": SECRET}},
         notes=[f"not found: {SECRET}"],
     )
-    assert SECRET not in page_of(run)
+    assert SECRET not in render_page(run)
 
 
 def test_secret_of_this_process_and_what_looks_like_one_are_taken_out() -> None:
     own, key = "own-Token-8823-kkq", "ghp_" + "a1B2" * 9
     run = made_run([command("start", output={"said": f"{own} and {key}"}, stdout=f"{key}\n{own}")])
-    page = page_of(run, [own])
+    page = render_page(run, [own])
     assert own not in page
     assert key not in page
 
@@ -118,7 +118,7 @@ def test_long_value_is_cut_and_says_how_long_it_is() -> None:
 
 def test_secret_on_the_cut_is_taken_out_before() -> None:
     printed = "x" * (MOST_CHARS - 9) + " " + SECRET
-    page = page_of(made_run([command("start", input={"password": SECRET}, stdout=printed)]))
+    page = render_page(made_run([command("start", input={"password": SECRET}, stdout=printed)]))
     assert SECRET[:6] not in page
 
 
@@ -157,4 +157,4 @@ def test_end_that_the_plane_adds_is_no_step_unless_something_leads_there() -> No
 
 
 def test_page_of_a_thousand_commands_is_less_than_a_megabyte() -> None:
-    assert len(page_of(many_items(1000))) < 1_000_000
+    assert len(render_page(many_items(1000))) < 1_000_000

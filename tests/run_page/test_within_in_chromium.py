@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_worker.authoring.run_page.page import page_of
+from noetl_worker.authoring.run_page.page import render_page
 from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunTask
 from run_page.chromium_page import PHONE, WIDE, contrasts, opened
 from run_page.told_plane import BEGIN, CHROMIUM, command, in_a_row, made_run
@@ -118,4 +118,4 @@ def test_two_executions_stand_beside_each_other_with_what_differs(
 
 
 def test_page_without_another_execution_has_no_place_for_one() -> None:
-    assert '"against":null' in page_of(shop())
+    assert '"against":null' in render_page(shop())

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from noetl_worker.authoring.run_page.page import page_of
-from noetl_worker.authoring.run_page.reading import read_run_of
+from noetl_worker.authoring.run_page.page import render_page
+from noetl_worker.authoring.run_page.reading import read_run_from
 from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunCommand
-from noetl_worker.authoring.run_page.steps import steps_of_run
+from noetl_worker.authoring.run_page.steps import run_steps
 from noetl_worker.errors import ServerRefused
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.dialects import RULES
@@ -80,7 +80,7 @@ class ToldPlane:
         return self.commands[event_id]
 
     async def read(self, **given: Any) -> ExecutionRun:
-        return await read_run_of(self, 1, **given)
+        return await read_run_from(self, 1, **given)
 
 
 def command(step: str, number: int = 0, **given: Any) -> RunCommand:
@@ -92,7 +92,7 @@ def command(step: str, number: int = 0, **given: Any) -> RunCommand:
 def made_run(commands: list[RunCommand], playbook: Mapping[str, Any] | None = None, **given: Any) -> ExecutionRun:
     known = {"status": "COMPLETED", "plane": "Python", "path": "a/b", "started": BEGIN, "ended": BEGIN + 1}
     return ExecutionRun(
-        execution_id="1", **{**known, **given}, commands=commands, steps=steps_of_run(playbook or {}, commands)
+        execution_id="1", **{**known, **given}, commands=commands, steps=run_steps(playbook or {}, commands)
     )
 
 
@@ -130,7 +130,7 @@ def data_of(page: str) -> Any:
 
 
 def shown(run: ExecutionRun) -> Any:
-    return data_of(page_of(run))
+    return data_of(render_page(run))
 
 
 def many_items(count: int) -> ExecutionRun:

@@ -43,32 +43,32 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def list_of(value: object) -> list[Any]:
+def list_or_empty(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def names_in(document: Mapping[str, object], part: str) -> list[str]:
     """Return the names of a keychain's or workbook's entries."""
-    return [str(mapping(entry).get("name")) for entry in list_of(document.get(part))]
+    return [str(mapping(entry).get("name")) for entry in list_or_empty(document.get(part))]
 
 
-def steps_of(document: Mapping[str, object]) -> list[StepPart]:
-    items = enumerate(list_of(document.get("workflow")))
+def step_parts(document: Mapping[str, object]) -> list[StepPart]:
+    items = enumerate(list_or_empty(document.get("workflow")))
     return [StepPart(("workflow", index), item) for index, item in items if isinstance(item, dict)]
 
 
-def arcs_of(step: StepPart) -> list[tuple[Path, JsonValue]]:
+def step_arcs(step: StepPart) -> list[tuple[Path, JsonValue]]:
     """Return the arcs as written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
     path, following = (*step.path, "next"), step.value.get("next")
     if isinstance(following, dict) and "arcs" in following:
-        return [((*path, "arcs", index), arc) for index, arc in enumerate(list_of(following["arcs"]))]
+        return [((*path, "arcs", index), arc) for index, arc in enumerate(list_or_empty(following["arcs"]))]
     if isinstance(following, list):
         return [((*path, index), arc) for index, arc in enumerate(following)]
     is_none = following is None or (isinstance(following, dict) and "step" not in following)
     return [] if is_none else [(path, following)]
 
 
-def target_of(arc: JsonValue) -> JsonValue:
+def arc_target(arc: JsonValue) -> JsonValue:
     """Return the name of the arc's target step, as written."""
     return arc.get("step") if isinstance(arc, dict) else arc
 
@@ -79,55 +79,55 @@ def reached_from(names: Iterable[str], steps: Mapping[str, StepPart]) -> frozens
     waiting = list(names)
     while waiting:
         step = steps.get(waiting.pop())
-        targets = [target_of(arc) for _, arc in arcs_of(step)] if step is not None else []
+        targets = [arc_target(arc) for _, arc in step_arcs(step)] if step is not None else []
         new = {target for target in targets if isinstance(target, str)} - found
         found |= new
         waiting += new
     return frozenset(found)
 
 
-def tools_of(document: Mapping[str, object]) -> Iterator[ToolPart]:
+def tool_parts(document: Mapping[str, object]) -> Iterator[ToolPart]:
     """Yield the tools of the steps and the workbook, each task of a list by itself."""
-    for step in steps_of(document):
-        yield from tools_of_step(step)
-    for index, entry in enumerate(list_of(document.get("workbook"))):
+    for step in step_parts(document):
+        yield from step_tools(step)
+    for index, entry in enumerate(list_or_empty(document.get("workbook"))):
         yield from _tools(("workbook", index, "tool"), mapping(entry).get("tool"))
 
 
 def kinds_in(document: Mapping[str, object]) -> set[str]:
-    return {tool.kind for tool in tools_of(document)}
+    return {tool.kind for tool in tool_parts(document)}
 
 
-def policy_of(tool: ToolPart) -> tuple[Path, Any]:
+def tool_policy(tool: ToolPart) -> tuple[Path, Any]:
     spec = mapping(tool.config.get("spec"))
     if "policy" in spec:
         return (*tool.path, "spec", "policy"), spec["policy"]
     return (*tool.path, "policy"), tool.config.get("policy")
 
 
-def tools_of_step(step: StepPart) -> Iterator[ToolPart]:
+def step_tools(step: StepPart) -> Iterator[ToolPart]:
     return _tools((*step.path, "tool"), step.value.get("tool"))
 
 
-def rules_of(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def policy_rules(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Yield the rules of a tool's policy, which is an object with `rules` or the list itself."""
-    path, policy = policy_of(tool)
+    path, policy = tool_policy(tool)
     rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
-    yield from (((*path, index), rule) for index, rule in enumerate(list_of(rules)) if isinstance(rule, dict))
+    yield from (((*path, index), rule) for index, rule in enumerate(list_or_empty(rules)) if isinstance(rule, dict))
 
 
 def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
     if isinstance(tool, list):
-        yield from tasks_of(path, tool)
+        yield from task_parts(path, tool)
     elif isinstance(tool, dict):
         yield ToolPart(path, tool)
         for name in ("tasks", "tool_config"):
-            yield from tasks_of((*path, name), tool.get(name))
+            yield from task_parts((*path, name), tool.get(name))
 
 
-def tasks_of(path: Path, tasks: object) -> Iterator[ToolPart]:
+def task_parts(path: Path, tasks: object) -> Iterator[ToolPart]:
     """Yield the tasks of a list, each with the labels of all."""
-    parts = [part for index, task in enumerate(list_of(tasks)) for part in _task((*path, index), task)]
+    parts = [part for index, task in enumerate(list_or_empty(tasks)) for part in _task((*path, index), task)]
     labels = [part.label for part in parts]
     yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
 

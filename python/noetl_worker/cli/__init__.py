@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, text_of
+from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, redacted_text
 from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
 from noetl_worker.observability.terminal import say
 
@@ -77,7 +77,7 @@ def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
 
         return log_failure(error)
     if isinstance(error, ControlPlaneError):
-        say(f"noetl-worker {command}: {text_of(error)}", err=True)
+        say(f"noetl-worker {command}: {redacted_text(error)}", err=True)
         return EXIT_NOT_REACHED
     say(f"noetl-worker: {error}", err=True)
     return EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS

@@ -10,7 +10,7 @@ import typer
 
 from noetl_worker.cli.nats import with_nats
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
+from noetl_worker.cli.system import EXIT_SETTINGS, parse_duration
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.observability.terminal import say
 from noetl_worker.settings.nats import DEAD_LETTER_SUBJECT
@@ -151,7 +151,7 @@ def delete(
     is_chosen = all_ or reason is not None or older_than is not None
     if bool(ids) == is_chosen:
         raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
-    older_than_s = seconds_of(older_than) if older_than is not None else None
+    older_than_s = parse_duration(older_than) if older_than is not None else None
     if older_than is not None and older_than_s is None:
         raise typer.BadParameter(f"--older-than {older_than!r}: a number with s, m, h or d, as 30m or 7d")
 

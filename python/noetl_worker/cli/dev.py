@@ -172,10 +172,10 @@ async def _again_and_again(
     """Run the playbook, and again after each change, until Ctrl-C; if it cannot run, wait for the next change."""
     import asyncio
 
-    from noetl_worker.authoring.dev.watch import stamps_of, until_changed
+    from noetl_worker.authoring.dev.watch import file_stamps, until_changed
 
     while True:
-        before = stamps_of(playbook, others)
+        before = file_stamps(playbook, others)
         try:
             await once()
         except NoetlWorkerError as error:

@@ -255,9 +255,9 @@ class Diagnosis:
         errors: dict[str, str] = {}
         running: dict[str, Mapping[str, Any]] = {}
         failed = []
-        for event in _events_of(detail):
+        for event in _sorted_events(detail):
             node, command_id = event.get("node_name"), str(context_of(event).get("command_id"))
-            errors[command_id] = _error_of(event) or errors.get(command_id, "")
+            errors[command_id] = _error_text(event) or errors.get(command_id, "")
             if event.get("event_type") == "command.claimed":
                 running[command_id] = event
             elif event.get("event_type") in _ENDS:
@@ -269,24 +269,24 @@ class Diagnosis:
             self._knows("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
         story.is_known = True
-        self._conclusions["plane"] = f"{self._state_of(detail)}{reason}"
+        self._conclusions["plane"] = f"{self._state_text(detail)}{reason}"
         if (detail.get("pagination") or {}).get("has_next"):
             self._lacks(f"execution {story.execution_id} has more events than its newest page")
 
-    def _state_of(self, detail: Mapping[str, Any]) -> str:
+    def _state_text(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
         word = self._running if status == "RUNNING" else f"is {status}"
-        if self._infers_completion and (inferred := inferred_end(status, _events_of(detail))):
+        if self._infers_completion and (inferred := inferred_end(status, _sorted_events(detail))):
             word = f"is {status} ({inferred})"
         return f"execution {self._story.execution_id} of {detail.get('path')} {word}"
 
     def _note_command(self, detail: Mapping[str, Any]) -> None:
-        events = [event for event in _events_of(detail) if self._is_of_command(event)]
+        events = [event for event in _sorted_events(detail) if self._is_of_command(event)]
         for event in events:
             self._knows("plane", _event_text(event), str(event.get("created_at") or ""))
         ends = [event for event in events if event.get("event_type") in _ENDS]
         claims = [event for event in events if event.get("event_type") == "command.claimed"]
-        self._story.facts.append(Fact("plane", "", self._state_of(detail)))
+        self._story.facts.append(Fact("plane", "", self._state_text(detail)))
         if ends:
             self._conclusions["plane"] = (
                 f"it {_end_text(ends[-1])}, by {_worker(events)}: the control plane has its end"
@@ -318,7 +318,7 @@ async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
     return await if_there(plane.execution_detail(int(name)))
 
 
-def _events_of(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _sorted_events(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the events in their order; the Python plane lists the newest first."""
     events = [event for event in detail.get("events") or () if isinstance(event, dict)]
     return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
@@ -366,7 +366,7 @@ def _ids_text(event: Mapping[str, Any]) -> str:
 
 
 def _event_text(event: Mapping[str, Any]) -> str:
-    worker, error = context_of(event).get("worker_id"), _error_of(event)
+    worker, error = context_of(event).get("worker_id"), _error_text(event)
     parts = [
         f"{event.get('event_type')} ({event.get('status')}), event {event.get('event_id')}",
         f"by {worker}" if worker else "",
@@ -375,7 +375,7 @@ def _event_text(event: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, parts))[:_MOST_CHARS]
 
 
-def _error_of(event: Mapping[str, Any]) -> str:
+def _error_text(event: Mapping[str, Any]) -> str:
     context = context_of(event)
     return str(event.get("error") or context.get("error") or context_of(context).get("error") or "")
 

@@ -60,7 +60,7 @@ def exec_(
     """
     require_posix()
     settings = load_settings(flags={**flags, "NOETL_CONTROL_PLANE": dialect.value, "NOETL_SERVER_URL": _SERVER})
-    command = body_of(
+    command = local_command(
         kind,
         json_argument("--config", config),
         _mapping("--input", given),
@@ -70,7 +70,7 @@ def exec_(
     raise typer.Exit(event_loop.run(_run(settings, *command, credentials, as_json=as_json, is_quiet=quiet)))
 
 
-def body_of(
+def local_command(
     kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], Envelope]:
     """Return the command in the form of a control plane's answer to a claim."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_FAILED, seconds_of, text_of
+from noetl_worker.cli.system import EXIT_FAILED, parse_duration, redacted_text
 from noetl_worker.errors import JetStreamError, NotificationError, ServerRefused, SettingsError
 from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
@@ -75,7 +75,7 @@ def failures(
     """
     from noetl_worker.observability.logging import configure_logging
 
-    seconds = seconds_of(since)
+    seconds = parse_duration(since)
     if seconds is None:
         raise SettingsError("--since", since, "a number and s, m, h or d: 20m")
     configure_logging("error", "auto")
@@ -136,12 +136,12 @@ async def _executions(settings: Settings, seconds: float) -> list[int]:
 
 
 async def _read(plane: Plane, execution_id: int, notes: list[str]) -> ExecutionRun | None:
-    from noetl_worker.authoring.run_page.reading import read_run_of
+    from noetl_worker.authoring.run_page.reading import read_run_from
 
     try:
-        return await read_run_of(plane, execution_id)
+        return await read_run_from(plane, execution_id)
     except ServerRefused as error:
-        notes.append(f"execution {execution_id}: {text_of(error)}")
+        notes.append(f"execution {execution_id}: {redacted_text(error)}")
         return None
 
 

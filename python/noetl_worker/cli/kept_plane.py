@@ -48,9 +48,9 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
             text = f"no kept run of dev has the id {name}, and no control plane answers (NOETL_SERVER_URL): {error}"
             raise type(error)(text) from error
         return
-    from noetl_worker.authoring.dev.kept.rows import plane_of
+    from noetl_worker.authoring.dev.kept.rows import serve_stored_run
 
-    async with plane_of(rows) as plane:
+    async with serve_stored_run(rows) as plane:
         # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
         flags: SettingFlags = {
             "NOETL_SERVER_URL": plane.url,
@@ -60,7 +60,7 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         }
         ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
         command = plane.log.command_by_ref(str(ref))
-        issued = plane.log.commands_of(int(name)) if name.isdecimal() else []
+        issued = plane.log.execution_commands(int(name)) if name.isdecimal() else []
         newest = issued[-1] if issued else None
         root = next(loads(row.contents)["plain"] for row in rows if row.kind == "executions")
         is_interrupted = root["status"] == "RUNNING" and not root["stands_still"]

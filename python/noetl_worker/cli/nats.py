@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, seconds_of
+from noetl_worker.cli.system import EXIT_SETTINGS, parse_duration
 from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -88,7 +88,7 @@ def pause(
     Exit codes: 0; 2 a setting or --for is wrong, or too long; 3 no NATS or
     JetStream, or it cannot.
     """
-    if not (for_s := seconds_of(for_)):
+    if not (for_s := parse_duration(for_)):
         say(f"noetl-worker: --for {for_}: a number with s, m, h or d, for example 20m", err=True)
         raise typer.Exit(EXIT_SETTINGS)
     _change_pause(flags, for_s, as_json=as_json)

@@ -123,19 +123,19 @@ def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the python steps of playbooks, each with its place and the fields that name packages."""
     from noetl_worker.authoring.dev.positions import read_text
     from noetl_worker.authoring.lint.files import playbooks_in
-    from noetl_worker.authoring.outline import mapping, tools_of
+    from noetl_worker.authoring.outline import mapping, tool_parts
     from noetl_worker.text.templates.template import has_template
 
     for file, text in playbooks_in(paths):
         playbook = read_text(text)
         if playbook.unreadable is not None:
             raise PlaybookError(f"{file}: {playbook.unreadable.reason}; noetl-worker check {file} shows where")
-        for part in tools_of(mapping(playbook.value)):
+        for part in tool_parts(mapping(playbook.value)):
             whole = {**mapping(part.config.get("spec")), **part.config}
             config: dict[str, Any] = {name: whole[name] for name in _READ if name in whole}
             if part.kind != "python":
                 continue
-            name = f"{file}:{playbook.at(part.path).line}"
+            name = f"{file}:{playbook.value_place(part.path).line}"
             if has_template({key: value for key, value in config.items() if key != "code"}):
                 say(f"{name}: left out, as templates decide on it", err=True)
             else:

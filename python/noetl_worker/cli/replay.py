@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_FAILED, EXIT_UNKNOWN, require_posix, text_of
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_UNKNOWN, redacted_text, require_posix
 from noetl_worker.errors import ControlPlaneError, ServerRefused, SettingsError, ToolError
 from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
@@ -57,7 +57,7 @@ def replay(
         if not error.is_not_found:
             raise
         unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
-        say(f"noetl-worker replay: {unknown} ({text_of(error)})", err=True)
+        say(f"noetl-worker replay: {unknown} ({redacted_text(error)})", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
     raise typer.Exit(code)
 

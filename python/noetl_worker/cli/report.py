@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, text_of
+from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, redacted_text
 from noetl_worker.errors import ServerRefused, SettingsError
 from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
@@ -63,7 +63,7 @@ def report(
         if not error.is_not_found:
             raise
         names = f"{execution_id} or {against}" if against else execution_id
-        unknown = f"the control plane knows no execution {names} ({text_of(error)})"
+        unknown = f"the control plane knows no execution {names} ({redacted_text(error)})"
         say(f"noetl-worker report: {unknown}", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
 
@@ -108,9 +108,9 @@ async def write_report(settings: Settings, execution_id: int, file: Path) -> Non
 
 
 def _write(run: ExecutionRun, secrets: Sequence[str], file: Path, against: ExecutionRun | None = None) -> None:
-    from noetl_worker.authoring.run_page.page import page_of
+    from noetl_worker.authoring.run_page.page import render_page
 
-    page = page_of(run, secrets, against=against)
+    page = render_page(run, secrets, against=against)
     if file == _STDOUT:
         say(page, nl=False)
         return

@@ -51,7 +51,7 @@ _PANELS: Final = (
 _NATS_FIELDS: Final = frozenset(NatsSettings.__annotations__)
 
 
-def flag_of(line: SettingLine) -> str:
+def long_flag(line: SettingLine) -> str:
     """Return the long flag of a setting: `--ack-wait-s`."""
     return _NAMES.get(line.field, (f"--{line.field.replace('_', '-')}",))[0]
 
@@ -74,7 +74,10 @@ def with_setting_flags(
             if name != "flags"
         ]
         lines = [
-            parameter for line in SETTINGS if line.field not in signature.parameters for parameter in _with_file(line)
+            parameter
+            for line in SETTINGS
+            if line.field not in signature.parameters
+            for parameter in _lines_with_file(line)
         ]
         flags = [
             _parameter(line, is_hidden=shown is not None and line.field not in shown, short=short) for line in lines
@@ -93,7 +96,7 @@ def with_setting_flags(
     return decorate
 
 
-def _with_file(line: SettingLine) -> list[SettingLine]:
+def _lines_with_file(line: SettingLine) -> list[SettingLine]:
     """Return the settings behind a flag: a secret has a second one for its file."""
     if not line.is_secret:
         return [line]
@@ -103,7 +106,7 @@ def _with_file(line: SettingLine) -> list[SettingLine]:
 def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
     default = f"default {line.default} {line.text.unit}".rstrip() if line.default else "no default"
     option = typer.Option(
-        flag_of(line),
+        long_flag(line),
         *(_NAMES.get(line.field, ())[1:] if short else ()),
         help=f"{line.text.help}. {line.variable}; {default}",
         metavar=line.text.unit.upper().replace(" ", "_") or "TEXT",

@@ -36,13 +36,13 @@ def require_posix() -> None:
         raise typer.Exit(EXIT_CANNOT_START)
 
 
-def seconds_of(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """Return the seconds of a typed duration: 90s, 20m, 12h, 7d; None for any other text."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
     return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else None
 
 
-def text_of(error: ControlPlaneError) -> str:
+def redacted_text(error: ControlPlaneError) -> str:
     """Return an error's text for people, without a login that its address may have."""
     from noetl_worker.text.secrets.redaction import redact_text
 

@@ -89,7 +89,7 @@ async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any
 
 
 async def _once(look_at_all: _Look, *, as_json: bool) -> int:
-    from noetl_worker.cli.views.top import view_of
+    from noetl_worker.cli.views.top import worker_view
     from noetl_worker.observability.terminal import operator_console
 
     looks = await look_at_all()
@@ -99,7 +99,7 @@ async def _once(look_at_all: _Look, *, as_json: bool) -> int:
     else:
         console = operator_console()
         for look in looks:
-            console.print(view_of(look, height=None))
+            console.print(worker_view(look, height=None))
     return 0 if any("error" not in look for look in looks) else EXIT_NOT_REACHED
 
 
@@ -107,12 +107,12 @@ async def _live(look_at_all: _Look, every_s: float) -> int:
     from rich.console import Group
     from rich.live import Live
 
-    from noetl_worker.cli.views.top import view_of
+    from noetl_worker.cli.views.top import worker_view
 
     console = safe_console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             looks = await look_at_all()
             height = max(5, console.height // max(1, len(looks)) - 6)
-            live.update(Group(*(view_of(look, height=height) for look in looks)), refresh=True)
+            live.update(Group(*(worker_view(look, height=height) for look in looks)), refresh=True)
             await asyncio.sleep(every_s)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from noetl_worker.authoring.dev.orchestration.playbook import text_of
+from noetl_worker.authoring.dev.orchestration.playbook import read_file_text
 from noetl_worker.errors import PlaybookError
 from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, error_position
 
@@ -48,7 +48,7 @@ def given_credential(text: str) -> LocalCredential:
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
     file = Path(path.strip()).expanduser()
-    return _credential(name.strip(), document_of(file), f"--credential {name.strip()}={file}")
+    return _credential(name.strip(), read_document(file), f"--credential {name.strip()}={file}")
 
 
 def credentials_beside(playbook: Path) -> list[LocalCredential]:
@@ -56,21 +56,21 @@ def credentials_beside(playbook: Path) -> list[LocalCredential]:
     for name in BESIDE:
         file = playbook.parent / name
         if file.is_file():
-            document = document_of(file)
+            document = read_document(file)
             if not isinstance(document, dict):
                 raise PlaybookError(f"{file}: a mapping of names to credentials, {{NAME: {_FORM}}}")
             return [_credential(str(key), value, f"{file}: {key}") for key, value in document.items()]
     return []
 
 
-def document_of(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
+def read_document(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
     """Parse a file as YAML. `otherwise` is the error's description of a file that does not parse.
 
     Raises:
         PlaybookError: it cannot be read; nothing of what it has is in the error.
     """
     try:
-        return yaml.load(text_of(file), JsonLoader)  # JSON is YAML
+        return yaml.load(read_file_text(file), JsonLoader)  # JSON is YAML
     except UNREADABLE as error:
         # The parser's own words quote what it read.
         raise PlaybookError(f"{file}: {otherwise}{error_position(error)}") from None

@@ -71,7 +71,7 @@ class LoggedEvent:
         return fields_of(fields_of(self.result).get("context"))
 
 
-def status_of(event_type: str) -> str:
+def event_status(event_type: str) -> str:
     """Return the status of a worker's event, from the last word of its type."""
     word = event_type.rpartition(".")[2]
     if word in ("error", "failed"):
@@ -160,7 +160,7 @@ class EventLog:
     def command_by_ref(self, command_ref: str) -> CommandRow | None:
         return next(self._commands("command_ref = ?", command_ref), None)
 
-    def commands_of(self, execution_id: int) -> list[CommandRow]:
+    def execution_commands(self, execution_id: int) -> list[CommandRow]:
         return list(self._commands("execution_id = ? ORDER BY event_id", execution_id))
 
     def commands_in(self, *statuses: str) -> list[CommandRow]:

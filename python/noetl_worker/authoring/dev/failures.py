@@ -114,7 +114,7 @@ def failure_lines(failure: Failure) -> list[str]:
         return failure.about.places.in_file(text, failure.step, failure.task)
 
     first, *_ = failure.error.splitlines() or ["failed"]
-    where = failure.about.places.of_step(failure.step)
+    where = failure.about.places.step_place(failure.step)
     lines = [f"  failed: {failure.step}{item}{task}: {placed(first)}"]
     if said := "; ".join(filter(None, (where and f"at {where}", failure.asked, failure.ids))):
         lines.append(f"    {said}")

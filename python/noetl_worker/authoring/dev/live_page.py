@@ -28,8 +28,8 @@ from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.plane import DevControlPlane, DevServer
 from noetl_worker.authoring.dev.server.own_requests import OwnAddresses
-from noetl_worker.authoring.run_page.page import data_of, page_of
-from noetl_worker.authoring.run_page.reading import read_run_of
+from noetl_worker.authoring.run_page.page import page_data, render_page
+from noetl_worker.authoring.run_page.reading import read_run_from
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import load_settings
@@ -116,8 +116,8 @@ class _Pages:
         return RedirectResponse(f"runs/{runs[0]['id']}") if runs else Response("nothing has run yet", status_code=404)
 
     async def _page(self, request: Request) -> Response:
-        run = await read_run_of(await self._client.plane(""), self._known(request).execution_id)
-        return HTMLResponse(await asyncio.to_thread(page_of, run, self._client.own_secrets, runs=self._runs()))
+        run = await read_run_from(await self._client.plane(""), self._known(request).execution_id)
+        return HTMLResponse(await asyncio.to_thread(render_page, run, self._client.own_secrets, runs=self._runs()))
 
     async def _events(self, request: Request) -> Response:
         return StreamingResponse(self._changes(self._known(request).execution_id), media_type="text/event-stream")
@@ -132,8 +132,8 @@ class _Pages:
                 await happened.wait()
                 happened.clear()
                 started = asyncio.get_running_loop().time()
-                run = await read_run_of(await self._client.plane(""), execution_id)
-                data = await asyncio.to_thread(data_of, run, self._client.own_secrets, runs=self._runs())
+                run = await read_run_from(await self._client.plane(""), execution_id)
+                data = await asyncio.to_thread(page_data, run, self._client.own_secrets, runs=self._runs())
                 yield b"data: " + json_text.dumps(data) + b"\n\n"
                 await asyncio.sleep(_REST_S + _SHARE * (asyncio.get_running_loop().time() - started))
         finally:

@@ -9,7 +9,7 @@ from typing import Final
 
 from noetl_worker.authoring.dev.orchestration.spot import Spot
 from noetl_worker.authoring.dev.positions import PlaybookText, read_text
-from noetl_worker.authoring.outline import Path, mapping, steps_of, tools_of_step
+from noetl_worker.authoring.outline import Path, mapping, step_parts, step_tools
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
 """A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""
@@ -26,14 +26,14 @@ class FilePlaces:
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """First line of each piece of code, by step and task of a list ("" without a list)."""
 
-    def of_step(self, step: str) -> str:
+    def step_place(self, step: str) -> str:
         """Return `file:line` of a step, or "" if the line is not known."""
-        return self.of(Spot(step, ("step",))) if step in self.steps else ""
+        return self.spot_place(Spot(step, ("step",))) if step in self.steps else ""
 
-    def of(self, spot: Spot) -> str:
+    def spot_place(self, spot: Spot) -> str:
         """Return `file:line` of a part, or of the nearest one around it; "" without a file."""
         path = (*self.steps.get(spot.step, ()), *spot.path)
-        place = (self.read.below(path, spot.template) if spot.template else None) or self.read.key(path)
+        place = (self.read.find_below(path, spot.template) if spot.template else None) or self.read.key_place(path)
         return f"{self.file}:{place.line}" if self.file else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
@@ -54,9 +54,9 @@ def places_in(text: str, file: str) -> FilePlaces:
     steps: dict[str, Path] = {}
     code: dict[tuple[str, str], int] = {}
     read = read_text(text)
-    for step in steps_of(mapping(read.value)):
+    for step in step_parts(mapping(read.value)):
         steps[step.name] = step.path
-        found = {tool.label: read.first_line((*tool.path, "code")) for tool in tools_of_step(step)}
+        found = {tool.label: read.first_line((*tool.path, "code")) for tool in step_tools(step)}
         if len(found) == 1:  # a line without a task then belongs to this task
             found[""] = next(iter(found.values()))
         code.update({(step.name, task): line for task, line in found.items() if line is not None})

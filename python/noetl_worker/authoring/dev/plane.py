@@ -205,7 +205,7 @@ class DevControlPlane(PlaneState):
         return row
 
     def commands(self, execution_id: int) -> list[CommandRow]:
-        return self.log.commands_of(execution_id)
+        return self.log.execution_commands(execution_id)
 
     def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
         """Return the events of an execution in id order, all or only the given types."""

@@ -46,11 +46,11 @@ class PlaybookText:
     _keys: dict[Path, Place] = field(default_factory=dict)
     _nodes: dict[Path, Any] = field(default_factory=dict)
 
-    def key(self, path: Path) -> Place:
+    def key_place(self, path: Path) -> Place:
         """Return the place of a value's key; for an item of a list, the item's place."""
-        return self._keys.get(path) or self.at(path)
+        return self._keys.get(path) or self.value_place(path)
 
-    def at(self, path: Path) -> Place:
+    def value_place(self, path: Path) -> Place:
         """Return the place where a value begins; for a missing path, the place of its nearest parent."""
         while path and path not in self._nodes:
             path = path[:-1]
@@ -60,7 +60,7 @@ class PlaybookText:
     def has(self, path: Path) -> bool:
         return path in self._nodes
 
-    def lines_of(self, path: Path) -> range:
+    def line_range(self, path: Path) -> range:
         """Return the lines of a value."""
         node = self._nodes[path]
         end = node.end_mark.line + (node.end_mark.column > 0)
@@ -80,18 +80,18 @@ class PlaybookText:
         for node in yaml_text.read_otherwise(self._nodes.get(path)):
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
-    def below(self, path: Path, word: str) -> Place | None:
+    def find_below(self, path: Path, word: str) -> Place | None:
         """Return the first key, or else text, of this name below a path."""
         inside = [one for one in self._nodes if one[: len(path)] == path]
-        keys = [self.key(one) for one in inside if len(one) > len(path) and one[-1] == word]
-        texts = [self.at(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
+        keys = [self.key_place(one) for one in inside if len(one) > len(path) and one[-1] == word]
+        texts = [self.value_place(one) for one in inside if getattr(self._nodes[one], "value", None) == word]
         return min(keys or texts, default=None)
 
-    def within(self, path: Path, line: int = 1, word: str = "") -> Place:
+    def word_place(self, path: Path, line: int = 1, word: str = "") -> Place:
         """Return the place of a word in a text of several lines, searched from the given line on."""
         node = self._nodes.get(path)
         if node is None:
-            return self.at(path)
+            return self.value_place(path)
         first, last = node.start_mark.line, min(node.end_mark.line, len(self.lines) - 1)
         guess = min(first + line - 1 + (node.style in ("|", ">")), last)
         whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") if word else None

@@ -18,20 +18,20 @@ from rich.console import Console
 from noetl_worker.authoring.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.failures import About, LoopItem
-from noetl_worker.authoring.dev.kept.rows import rows_of
+from noetl_worker.authoring.dev.kept.rows import stored_rows
 from noetl_worker.authoring.dev.kept.runs import KeptRuns
 from noetl_worker.authoring.dev.live_view import JsonView, LineView, View
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, text_of
+from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, read_file_text
 from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, RefusedTemplate, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.places import FilePlaces, places_in
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
-from noetl_worker.authoring.dev.watch import playbooks_of
-from noetl_worker.authoring.outline import kinds_in, steps_of
+from noetl_worker.authoring.dev.watch import playbooks_in_folder
+from noetl_worker.authoring.outline import kinds_in, step_parts
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
@@ -122,7 +122,7 @@ async def run_playbook(
 
 
 async def _alone(step: Callable[[Playbook], StepAlone] | None, document: Mapping[str, JsonValue]) -> StepAlone | None:
-    return await asyncio.to_thread(step, Playbook.of(document)) if step is not None else None
+    return await asyncio.to_thread(step, Playbook.from_document(document)) if step is not None else None
 
 
 async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
@@ -164,7 +164,7 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
         for execution in plane.executions.all():
             if execution.parent_execution_id is None:
                 try:
-                    if not KeptRuns().keep(execution.execution_id, rows_of(plane, execution, data)):
+                    if not KeptRuns().keep(execution.execution_id, stored_rows(plane, execution, data)):
                         _warn(execution, "it is larger than what is kept of all runs")
                 except (NoetlWorkerError, OSError, sqlite3.Error) as error:
                     _warn(execution, str(error))
@@ -181,7 +181,7 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
         last = f"page {page}, control plane {plane.url}, NATS {nats}; Ctrl-C ends it"
         for line in ("A worker joins with these settings:", *exports, last):
             console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
-    await shown.others()
+    await shown.follow_others()
 
 
 def _begin(
@@ -267,9 +267,9 @@ class _Shown:
 
     def place(self, path: str, spot: Spot) -> str:
         """Return `file:line` of a part of a playbook; "" for a playbook without a file."""
-        return self._places.get(path, FilePlaces()).of(spot)
+        return self._places.get(path, FilePlaces()).spot_place(spot)
 
-    async def others(self) -> None:
+    async def follow_others(self) -> None:
         """Tell how other executions end, until cancelled; then also name those that have not ended."""
 
         def new() -> list[Execution]:
@@ -317,7 +317,7 @@ def load_document(
     Raises:
         PlaybookError: it is no playbook, or an override names what the workload has not.
     """
-    text = text_of(file)
+    text = read_file_text(file)
     document = _runnable(text, file)
     written = fields_of(document.get("workload"))
     workload = document.setdefault("workload", None) or {}
@@ -335,11 +335,11 @@ def _runnable(text: str, file: Path) -> dict[str, Any]:
         raise PlaybookError(f"{file}:{read.unreadable.place.line}: {read.unreadable.reason}")
     document = read.value
     if not isinstance(document, dict) or not isinstance(document.get("workflow"), list) or not document["workflow"]:
-        line = read.key(("workflow",)).line
+        line = read.key_place(("workflow",)).line
         raise PlaybookError(f"{file}:{line}: a playbook is a mapping with a workflow, a list of at least one step")
-    for step in steps_of(document):
+    for step in step_parts(document):
         if fields_of(step.value.get("loop")).get("cursor") is not None:
-            line = read.key((*step.path, "loop")).line
+            line = read.key_place((*step.path, "loop")).line
             raise PlaybookError(f"{file}:{line}: step '{step.name}': {NO_CURSOR}")
     return document
 
@@ -368,4 +368,4 @@ def _override(workload: dict[str, Any], written: JsonValue, name: str, value: Js
 
 def neighbours(file: Path) -> list[tuple[Path, str]]:
     """Return the other playbooks in the file's folder with their contents; other files are left out."""
-    return [(other, text) for other, text, _ in playbooks_of(file.parent) if other.resolve() != file.resolve()]
+    return [(other, text) for other, text, _ in playbooks_in_folder(file.parent) if other.resolve() != file.resolve()]

@@ -59,11 +59,11 @@ class Reading:
 
 
 def read_template(path: Path, text: str) -> Reading:
-    return replace(_reading_of(text), path=path)
+    return replace(_read_cached(text), path=path)
 
 
 @lru_cache(4096)  # the same condition is often on many arcs
-def _reading_of(text: str) -> Reading:
+def _read_cached(text: str) -> Reading:
     reading = Reading((), text)
     try:
         _read_into(reading)

@@ -19,18 +19,18 @@ _LOOK_S: Final = 0.25
 _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
-def stamps_of(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
+def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
     """Return the stamps of a playbook, of the files beside or below it that it names, child playbooks too, and of
     `others`.
     """
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
-    waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_of(folder)}
+    waiting, by_path = [playbook], {found.path: file for file, _, found in playbooks_in_folder(folder)}
     while waiting:
         words = {*_WORD.findall(_text(waiting.pop()))}
         named = {by_path[word] for word in words if word in by_path} - wanted
         waiting += named
-        wanted |= named | {found for word in words if (found := _beside(folder, word)) is not None}
+        wanted |= named | {found for word in words if (found := _named_file(folder, word)) is not None}
     return _stamps(wanted)
 
 
@@ -56,7 +56,7 @@ def _stamps(files: Sequence[Path] | set[Path] | Stamps) -> Stamps:
     return {file: stamp(file) for file in files}
 
 
-def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
+def playbooks_in_folder(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
     """Yield each playbook of a folder with its text; unreadable files and other files are left out."""
     for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         text = _text(file)
@@ -65,7 +65,7 @@ def playbooks_of(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
         except PlaybookError:
             continue
         if isinstance(document, dict) and "workflow" in document:
-            yield file, text, Playbook.of(document)
+            yield file, text, Playbook.from_document(document)
 
 
 def _text(file: Path) -> str:
@@ -76,7 +76,7 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _beside(folder: Path, word: str) -> Path | None:
+def _named_file(folder: Path, word: str) -> Path | None:
     """Return the file of this name as the playbook would find it: beside it, or in the working directory of `dev`."""
     for base in (folder, Path()):
         file = base / word

@@ -31,7 +31,7 @@ def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
     return len(lines)
 
 
-def unknown_of(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
+def new_mistakes(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
     """Return the mistakes that the baseline file lacks, counting repeats. Raises PlaybookError."""
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))

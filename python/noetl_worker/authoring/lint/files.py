@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from noetl_worker.authoring.dev.orchestration.playbook import text_of
-from noetl_worker.authoring.lint.baseline import unknown_of
+from noetl_worker.authoring.dev.orchestration.playbook import read_file_text
+from noetl_worker.authoring.lint.baseline import new_mistakes
 from noetl_worker.authoring.lint.findings import Mistake
 from noetl_worker.authoring.lint.inspector import inspect_text, looks_like_a_playbook
 from noetl_worker.authoring.lint.settings_file import CheckSettings, credential_names
@@ -30,7 +30,7 @@ def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iter
             if file.resolve() in seen:
                 continue
             seen.add(file.resolve())
-            text = text_of(file)
+            text = read_file_text(file)
             if looks_like_a_playbook(text) or not (is_folder or only_playbooks):
                 yield file, text
 
@@ -53,4 +53,4 @@ def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -
     names = credential_names(settings.credentials) if settings.credentials is not None else None
     found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
     wanted = [mistake for mistake in found if settings.wants(mistake.code)]
-    return unknown_of(settings.baseline, wanted) if settings.baseline is not None else wanted
+    return new_mistakes(settings.baseline, wanted) if settings.baseline is not None else wanted

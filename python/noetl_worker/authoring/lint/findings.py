@@ -69,7 +69,7 @@ class Inspected:
             severity = "error" if about.fails and self.plane else "warning"
             message = f"on the {about.plane.capitalize()} plane {message}"
         shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in message)
-        place = where if isinstance(where, Place) else self.playbook.at(where)
+        place = where if isinstance(where, Place) else self.playbook.value_place(where)
         mistake = Mistake(self.file, place.line, place.column, code, excerpt(shown, _LONGEST), severity)
         said = (mistake.line, mistake.column, code, mistake.message)
         if said not in self._said:
@@ -80,7 +80,7 @@ class Inspected:
         self, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
     ) -> None:
         """Report a mistake at the place of a template's word."""
-        self.add(code, self.playbook.within(reading.path, word.line, word.name), message, is_warning=is_warning)
+        self.add(code, self.playbook.word_place(reading.path, word.line, word.name), message, is_warning=is_warning)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:
         """Make a finding an error: this plane refuses the playbook for it."""

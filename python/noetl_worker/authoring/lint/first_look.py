@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from noetl_worker.authoring.dev.orchestration.playbook import text_of
+from noetl_worker.authoring.dev.orchestration.playbook import read_file_text
 from noetl_worker.authoring.lint.files import inspect
 from noetl_worker.authoring.lint.findings import Mistake
 from noetl_worker.authoring.lint.formats import FORMATS
@@ -22,7 +22,7 @@ def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tup
     `select`: the codes to look for; empty: those that the settings beside the playbook select.
     """
     settings = settings_beside(file.resolve().parent).with_flags(plane=plane, select=select)
-    found = inspect(text_of(file), str(file), Registry(), settings)
+    found = inspect(read_file_text(file), str(file), Registry(), settings)
     return [(_is_fatal(mistake), FORMATS["text"]([mistake])) for mistake in found]
 
 

@@ -13,7 +13,7 @@ from noetl_worker.authoring.lint.rules.flow import check_flow
 from noetl_worker.authoring.lint.rules.planes import check_planes
 from noetl_worker.authoring.lint.rules.refusals import check_refusals
 from noetl_worker.authoring.lint.rules.shape import check_shape
-from noetl_worker.authoring.lint.rules.templates import check_templates, templates_of
+from noetl_worker.authoring.lint.rules.templates import check_templates, find_templates
 from noetl_worker.authoring.lint.rules.tools import check_tools
 from noetl_worker.authoring.lint.rules.traps import check_traps
 from noetl_worker.tools.registry import Registry
@@ -56,7 +56,7 @@ def inspect_text(
     else:
         check_shape(inspection)
         check_tools(inspection)
-        readings = list(templates_of(inspection))
+        readings = list(find_templates(inspection))
         check_templates(inspection, readings)
         check_flow(inspection)
         check_planes(inspection, readings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.credential_files import document_of
+from noetl_worker.authoring.dev.credential_files import read_document
 from noetl_worker.authoring.lint.codes import CODES
 from noetl_worker.errors import PlaybookError
 from noetl_worker.tools.fields import nearest
@@ -55,7 +55,7 @@ def settings_beside(folder: Path) -> CheckSettings:
 
 
 def _read(file: Path) -> CheckSettings:
-    document = document_of(file, "not YAML")
+    document = read_document(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: write a mapping, such as `ignore: [NW309]`")
     known = tuple(CheckSettings.__dataclass_fields__)
@@ -87,7 +87,7 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 def credential_names(file: Path) -> Sequence[str]:
     """Return the names in a file {NAME: {type, data}}, as `dev` reads it; errors never show a value."""
-    document = document_of(file, "not YAML")
+    document = read_document(file, "not YAML")
     if not isinstance(document, dict):
         raise PlaybookError(f"{file}: a mapping of names to credentials is needed")
     return [str(name) for name in document]

@@ -58,11 +58,11 @@ def fold(
     commands = dialect.issued(events, asked)
     known = {command.command_id: command for command in commands if command.command_id}
     for event in sorted(events, key=_order):
-        if not (command_id := command_of(event)):
+        if not (command_id := named_command(event)):
             continue
         command = known.get(command_id)
         if command is None:  # its command.issued is not among the events
-            command = known[command_id] = RunCommand(step_of(event), command_id)
+            command = known[command_id] = RunCommand(step_name(event), command_id)
             commands.append(command)
         _take(command, event, dialect)
     return commands
@@ -70,11 +70,11 @@ def fold(
 
 def _order(event: Mapping[str, Any]) -> tuple[float, int]:
     """Return the sort key of an event: its time, since a slow clock gives events low ids (protocol/events.md#ids)."""
-    return time_of(event.get("created_at")) or 0.0, number_of(event.get("event_id"))
+    return parse_time(event.get("created_at")) or 0.0, parse_id(event.get("event_id"))
 
 
 def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) -> None:
-    name, at = event.get("event_type"), time_of(event.get("created_at"))
+    name, at = event.get("event_type"), parse_time(event.get("created_at"))
     command.worker = str(context_of(event).get("worker_id") or command.worker)
     is_over = command.state in (CommandState.DONE, CommandState.FAILED)
     if name == "command.claimed":
@@ -118,22 +118,22 @@ def item_in(names: Mapping[str, JsonValue]) -> JsonValue:
     return {name: value for name, value in fields_of(names.get("iter")).items() if name not in _NOT_OF_ITEM} or None
 
 
-def command_of(event: Mapping[str, Any]) -> str:
+def named_command(event: Mapping[str, Any]) -> str:
     """Return the id of the command that an event names, or "" if it names none."""
     return str(context_of(event).get("command_id") or "")
 
 
-def step_of(event: Mapping[str, Any]) -> str:
+def step_name(event: Mapping[str, Any]) -> str:
     return str(event.get("node_name") or "").removesuffix(STEP_OF_TASKS)
 
 
-def number_of(value: object) -> int:
+def parse_id(value: object) -> int:
     """Return an id, given as a number or as its text, or 0 for anything else."""
     text = str(value)
     return int(text) if text.isdecimal() and text.isascii() else 0
 
 
-def time_of(value: object) -> float | None:
+def parse_time(value: object) -> float | None:
     """Return the seconds since 1970 of an RFC 3339 text in UTC, or None for anything else.
 
     Planes write any number of digits of a second, and `Z` or `+00:00`.
@@ -147,7 +147,7 @@ def time_of(value: object) -> float | None:
         return None
 
 
-def text_of(value: object) -> str:
+def error_text(value: object) -> str:
     """Return the text of an error: a text itself, or an object's `message` (recorded: failed-error-object-events)."""
     if isinstance(value, str):
         return value

@@ -33,10 +33,11 @@ _MOST_DRAWN: Final = 150
 """Most steps of a drawn graph. More of them give thousands of elements and no readable picture."""
 
 
-def page_of(
+def render_page(
     run: ExecutionRun,
     own_secrets: Iterable[str] = (),
     *,
+    written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> str:
@@ -45,6 +46,7 @@ def page_of(
     Args:
         run: the execution to show.
         own_secrets: the secrets of this process, which are redacted in all values.
+        written: time of writing, in seconds since 1970; None: now.
         runs: for a page that is served and follows its execution, the other executions (see `data_of`).
         against: another execution to compare with.
     """
@@ -54,7 +56,7 @@ def page_of(
         "policy": _policy(style, script, is_live=is_live),
         "style": style,
         "script": script,
-        "data": in_script(data_of(run, own_secrets, runs=runs, against=against)),
+        "data": in_script(page_data(run, own_secrets, written=written, runs=runs, against=against)),
     }
     before, *rest = _file("page.html").split("{{")
     return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
@@ -87,17 +89,18 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def data_of(
+def page_data(
     run: ExecutionRun,
     own_secrets: Iterable[str] = (),
     *,
+    written: float | None = None,
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> dict[str, Any]:
     """Return the data for the page's script. `runs` has {id, path, state, at} of each execution to choose from."""
     others = [against] if against is not None else []
     values = ShownValues([run, *run.children, *others], own_secrets)
-    written = time.time()
+    written = time.time() if written is None else written
     return {
         **_execution(run, values, written),
         "children": {visible(child.execution_id): _execution(child, values, written) for child in run.children},

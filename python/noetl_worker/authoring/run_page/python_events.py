@@ -13,11 +13,11 @@ from typing import Any, Final
 from noetl_worker.authoring.run_page.command_events import (
     NOTES,
     ToolOutcome,
-    number_of,
+    error_text,
+    parse_id,
+    parse_time,
     printed,
-    step_of,
-    text_of,
-    time_of,
+    step_name,
 )
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.models.wire import context_of, fields_of
@@ -38,21 +38,21 @@ class PythonRunEvents:
         reference = fields_of(event.get("result")).get("reference")
         if reference is not None:
             fields["reference"] = reference
-        error = text_of(event.get("error")) or text_of(fields.get("error"))
+        error = error_text(event.get("error")) or error_text(fields.get("error"))
         is_failed = event.get("event_type") in ("call.error", "command.failed")
         return ToolOutcome(is_failed, fields or None, stdout, stderr, error if is_failed else "")
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         issued, numbers = _by_step(events)
         return [
-            number_of(event.get("event_id"))
+            parse_id(event.get("event_id"))
             for step, found in issued.items()
             if len(found) > 1 and len(found) != len(numbers.get(step, ()))
             for event in found
         ]
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        nodes = {number_of(event.get("event_id")): step_of(event) for event in events}
+        nodes = {parse_id(event.get("event_id")): step_name(event) for event in events}
         issued, numbers = _by_step(events)
         ids: dict[int, str] = {
             event_id: str(fields_of(command.get("meta")).get("command_id") or "") for event_id, command in asked.items()
@@ -61,9 +61,9 @@ class PythonRunEvents:
             known = sorted(numbers.get(step, ()))
             if len(found) == len(known) or len(found) == 1:
                 pairs = zip(found, known, strict=False)
-                ids.update((number_of(event.get("event_id")), str(number)) for event, number in pairs)
+                ids.update((parse_id(event.get("event_id")), str(number)) for event, number in pairs)
         return [
-            _command(event, nodes, ids.get(number_of(event.get("event_id")), ""))
+            _command(event, nodes, ids.get(parse_id(event.get("event_id")), ""))
             for event in events
             if event.get("event_type") == "command.issued"
         ]
@@ -77,9 +77,9 @@ class PythonRunEvents:
             plane="Python",
             version=str(detail.get("version") or ""),
             parent=str(detail.get("parent_execution_id") or ""),
-            error=text_of(detail.get("error")),
-            started=time_of(detail.get("start_time")),
-            ended=time_of(detail.get("end_time")),
+            error=error_text(detail.get("error")),
+            started=parse_time(detail.get("start_time")),
+            ended=parse_time(detail.get("end_time")),
             workload=fields_of(fields_of(started.get("context")).get("result")).get("workload"),
         )
 
@@ -90,9 +90,9 @@ def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mappin
     numbers: dict[str, set[int]] = {}
     for event in events:
         if event.get("event_type") == "command.issued":
-            issued.setdefault(step_of(event), []).append(event)
-        elif number := number_of(context_of(event).get("command_id")):
-            numbers.setdefault(step_of(event), set()).add(number)
+            issued.setdefault(step_name(event), []).append(event)
+        elif number := parse_id(context_of(event).get("command_id")):
+            numbers.setdefault(step_name(event), set()).add(number)
     return issued, numbers
 
 
@@ -102,13 +102,13 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
     if isinstance(config, dict):
         config = {name: value for name, value in config.items() if value is not None or name not in _UNWRITTEN}
     return RunCommand(
-        step_of(event),
+        step_name(event),
         command_id,
-        number_of(event.get("event_id")),
+        parse_id(event.get("event_id")),
         item=item if isinstance(item, int) else None,
         names=fields_of(context.get("render_context")),
-        after=nodes.get(number_of(event.get("parent_event_id"))),
-        issued=time_of(event.get("created_at")),
+        after=nodes.get(parse_id(event.get("parent_event_id"))),
+        issued=parse_time(event.get("created_at")),
         input=config,
     )
 

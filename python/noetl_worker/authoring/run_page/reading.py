@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from noetl_worker.authoring.run_page.command_events import RunDialect, fold, item_in, number_of
+from noetl_worker.authoring.run_page.command_events import RunDialect, fold, item_in, parse_id
 from noetl_worker.authoring.run_page.inference import inferred_end
 from noetl_worker.authoring.run_page.python_events import PythonRunEvents
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.authoring.run_page.rust_events import RustRunEvents
-from noetl_worker.authoring.run_page.steps import steps_of_run
+from noetl_worker.authoring.run_page.steps import run_steps
 from noetl_worker.authoring.run_page.tasks import add_tasks
 from noetl_worker.errors import ControlPlaneError, ServerRefused
 from noetl_worker.models.wire import Dialect, fields_of
@@ -39,16 +39,16 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
         ControlPlaneError: the plane cannot be reached, refuses the credentials, or does not know the execution.
     """
     async with ControlPlaneClient(open_transport(settings, max_connections=_AT_ONCE), settings) as client:
-        return await read_run_of(await client.plane(""), execution_id)
+        return await read_run_from(await client.plane(""), execution_id)
 
 
-async def read_run_of(plane: Plane, execution_id: int) -> ExecutionRun:
+async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
     """Read an execution from `plane`, and those that its commands started."""
     run = await _read_one(plane, execution_id)
     family, missing = [run], 0
     for member in family:
         for command in member.commands:
-            command.child = _child_of(command, member)
+            command.child = _child_id(command, member)
             if command.child and command.child not in {one.execution_id for one in family}:
                 if len(family) > MOST_CHILDREN or (found := await _child(plane, command.child)) is None:
                     missing += 1
@@ -97,7 +97,7 @@ async def _child(plane: Plane, name: str) -> ExecutionRun | None:
         return None
 
 
-def _child_of(command: RunCommand, run: ExecutionRun) -> str:
+def _child_id(command: RunCommand, run: ExecutionRun) -> str:
     """Return the id of the execution that a command started, from its output; "" if there is none."""
     kind = command.kind or run.steps[command.step].kind
     outputs = [(kind, command.output), *((task.kind, task.output) for task in command.tasks)]
@@ -127,7 +127,7 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
         run.inferred = inferred
         run.notes.append(f"COMPLETED is {inferred}.")
     document = await _playbook(plane, detail, run)
-    run.steps = steps_of_run(document, run.commands)
+    run.steps = run_steps(document, run.commands)
     return run
 
 
@@ -136,12 +136,12 @@ async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]
 
     An event added meanwhile moves others to the next page, so a page may repeat events.
     """
-    found = {number_of(event.get("event_id")): event for event in _events(detail)}
+    found = {parse_id(event.get("event_id")): event for event in _events(detail)}
     page = 0
     while fields_of(detail.get("pagination")).get("has_next"):
         page += 1
         detail = await plane.list_events(execution_id, page=page, page_size=_PAGE)
-        found.update((number_of(event.get("event_id")), event) for event in _events(detail))
+        found.update((parse_id(event.get("event_id")), event) for event in _events(detail))
     return [found[event_id] for event_id in sorted(found)]
 
 

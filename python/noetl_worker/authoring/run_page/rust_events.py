@@ -11,12 +11,12 @@ from typing import Any
 
 from noetl_worker.authoring.run_page.command_events import (
     ToolOutcome,
-    command_of,
-    number_of,
+    error_text,
+    named_command,
+    parse_id,
+    parse_time,
     printed,
-    step_of,
-    text_of,
-    time_of,
+    step_name,
 )
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.models.wire import context_of, fields_of
@@ -33,7 +33,7 @@ class RustRunEvents:
         own_stdout, own_stderr = printed(dict(fields))
         if isinstance(result.get("reference"), dict):
             output = {"reference": result["reference"]}
-        error = text_of(context.get("error")) or text_of(fields.get("error"))
+        error = error_text(context.get("error")) or error_text(fields.get("error"))
         is_failed = (
             event.get("event_type") in ("call.error", "command.failed")
             or result.get("status") in ("error", "timeout")
@@ -44,12 +44,12 @@ class RustRunEvents:
         )
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
-        return [number_of(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
+        return [parse_id(event.get("event_id")) for event in events if event.get("event_type") == "command.issued"]
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        names = {_issued_by(command_id): command_id for event in events if (command_id := command_of(event))}
+        names = {_issued_by(command_id): command_id for event in events if (command_id := named_command(event))}
         return [
-            _command(event, names, asked.get(number_of(event.get("event_id")), {}))
+            _command(event, names, asked.get(parse_id(event.get("event_id")), {}))
             for event in events
             if event.get("event_type") == "command.issued"
         ]
@@ -61,23 +61,23 @@ class RustRunEvents:
             status=str(detail.get("status") or ""),
             plane="Rust",
             parent=str(detail.get("parent_execution_id") or ""),
-            started=time_of(detail.get("started_at")),
-            ended=time_of(detail.get("completed_at")),
+            started=parse_time(detail.get("started_at")),
+            ended=parse_time(detail.get("completed_at")),
             workload=detail.get("workload"),
         )
 
 
 def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[str, Any]) -> RunCommand:
-    event_id, meta = number_of(event.get("event_id")), fields_of(asked.get("meta"))
+    event_id, meta = parse_id(event.get("event_id")), fields_of(asked.get("meta"))
     command_id = names.get(event_id, str(meta.get("command_id") or ""))
     return RunCommand(
-        step_of(event),
+        step_name(event),
         command_id,
         event_id,
-        item=_item_of(command_id),
+        item=_item_index(command_id),
         names=fields_of(fields_of(asked.get("context")).get("render_context")),
         kind=str(meta.get("tool_kind") or ""),
-        issued=time_of(event.get("created_at")),
+        issued=parse_time(event.get("created_at")),
         input=fields_of(asked.get("context")).get("tool_config"),
     )
 
@@ -85,9 +85,9 @@ def _command(event: Mapping[str, Any], names: Mapping[int, str], asked: Mapping[
 def _issued_by(command_id: str) -> int:
     """Return the event id of the command.issued that a command id contains."""
     head, _, last = command_id.rpartition(":")
-    return number_of(head.rpartition(":")[2] if _item_of(command_id) is not None else last)
+    return parse_id(head.rpartition(":")[2] if _item_index(command_id) is not None else last)
 
 
-def _item_of(command_id: str) -> int | None:
+def _item_index(command_id: str) -> int | None:
     last = command_id.rpartition(":")[2]
     return int(last[1:]) if last[:1] == "i" and last[1:].isdecimal() else None

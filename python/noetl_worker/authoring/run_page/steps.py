@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from noetl_worker.authoring.outline import StepPart, arcs_of, mapping, steps_of, target_of
+from noetl_worker.authoring.outline import StepPart, arc_target, mapping, step_arcs, step_parts
 from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
 
 _END: Final = "end"
 """Name of a step that the planes add (recorded: catalog-resource)."""
 
 
-def steps_of_run(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
+def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
     """Return the steps in the order of the playbook, then the steps that only commands name."""
-    steps = {part.name: _step(part) for part in steps_of(document) if part.name}
+    steps = {part.name: _step(part) for part in step_parts(document) if part.name}
     for command in commands:
         step = steps.setdefault(command.step, RunStep(command.step))
         step.kind = step.kind or command.kind
@@ -66,8 +66,8 @@ def _step(part: StepPart) -> RunStep:
     tool, text = part.value.get("tool"), part.value.get("desc") or part.value.get("description") or ""
     ways = [
         RunWay(target, str(mapping(arc).get("when") or ""))
-        for _, arc in arcs_of(part)
-        if isinstance(target := target_of(arc), str)
+        for _, arc in step_arcs(part)
+        if isinstance(target := arc_target(arc), str)
     ]
     kind = "task_sequence" if isinstance(tool, list) else str(mapping(tool).get("kind") or "")
     return RunStep(part.name, kind, str(text), isinstance(part.value.get("loop"), dict), ways)

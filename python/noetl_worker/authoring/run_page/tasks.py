@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from noetl_worker.authoring.outline import ToolPart, tasks_of
+from noetl_worker.authoring.outline import ToolPart, task_parts
 from noetl_worker.authoring.run_page.run import CommandState, RunCommand, RunTask
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models.wire import JsonValue, fields_of
@@ -33,7 +33,7 @@ def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
             output = fields_of(command.output)
             command.passed = command.error or str(output.get("error") or "") * (output.get("status") == "error")
             command.state = CommandState.DONE
-        parts = list(tasks_of((), fields_of(command.input).get("tasks", command.input)))
+        parts = list(task_parts((), fields_of(command.input).get("tasks", command.input)))
         if not parts:
             continue
         rendered += 1

@@ -27,13 +27,13 @@ async def examine(settings: Settings) -> list[Finding]:
         machine.packages(settings, uv_program(), packages_closed(settings)),
         machine.descriptors(settings, raise_open_files_limit()),
         machine.memory(settings, memory_bytes()),
-        *tls.of_settings(settings),
+        *tls.examine_own_files(settings),
         outbox.directory(settings),
         outbox.contents(settings),
         outbox.disk(settings),
     ]
     there: Sequence[list[Finding]] = await asyncio.gather(
-        tls.of_nats(settings), _nats(settings), tls.of_plane(settings), plane.examine(settings)
+        tls.examine_nats(settings), _nats(settings), tls.examine_plane(settings), plane.examine(settings)
     )
     return [_without_secrets(finding) for findings in (here, *there) for finding in findings]
 

@@ -80,7 +80,7 @@ async def _behind(
     owner = await owning_stream(client, subject, f"{subject}.>") if found.stream_info is None else None
     has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
-        *(permissions.before_the_start(finding, **has) for finding in allowed),
+        *(permissions.fatal_at_start(finding, **has) for finding in allowed),
         *_stream(found, settings, owner, is_made_bare=is_made_bare),
         *_durable(found, settings),
         *_dead_letters(found, settings),
@@ -100,7 +100,7 @@ def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare
     if found.stream_info is None:
         return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
     rows = rows_of_stream(found.stream_info["config"], settings, is_made_bare=is_made_bare)
-    return [fine("stream", found.stream, wanted), *(_of_row("stream", row) for row in rows)]
+    return [fine("stream", found.stream, wanted), *(_row_finding("stream", row) for row in rows)]
 
 
 def _durable(found: Found, settings: Settings) -> list[Finding]:
@@ -109,7 +109,7 @@ def _durable(found: Found, settings: Settings) -> list[Finding]:
         return [warning("durable", f"there is no durable {found.durable}", wanted, ENSURE)]
     fixes = {"filters": _OTHER_POOL} if _is_of_others(found.durable_info, settings) else {}
     rows = durable_rows(found.durable_info, settings)
-    shown = [_of_row("durable", row, fixes.get(row.field, "")) for row in rows]
+    shown = [_row_finding("durable", row, fixes.get(row.field, "")) for row in rows]
     return [fine("durable", found.durable, wanted), *shown, *_paused(found)]
 
 
@@ -127,7 +127,10 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
     if found.dead_letters is None:
         return [fine("dead letters", "no dead letter was ever kept", wanted)]
     rows = dead_letter_rows(found.dead_letters.config)
-    return [fine("dead letters", found.dead_letters.stream, wanted), *(_of_row("dead letters", row) for row in rows)]
+    return [
+        fine("dead letters", found.dead_letters.stream, wanted),
+        *(_row_finding("dead letters", row) for row in rows),
+    ]
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
@@ -136,7 +139,7 @@ def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
     return not theirs or not theirs <= set(settings.filters)
 
 
-def _of_row(what: str, row: ComparedField, fix: str = "") -> Finding:
+def _row_finding(what: str, row: ComparedField, fix: str = "") -> Finding:
     check, have = f"{what}: {row.field}", row.have or "-"
     if row.agrees:
         return fine(check, have, row.wanted)

@@ -126,7 +126,7 @@ async def tried(connection: Connection, settings: Settings, stream: str, kept_in
     return [await _try(connection, need, names) for need in _REST]
 
 
-def before_the_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
+def fatal_at_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
     """Mark a missing permission to create as wrong if the stream or durable is missing: the worker would not start."""
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE

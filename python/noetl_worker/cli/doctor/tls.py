@@ -28,7 +28,7 @@ _HOSTNAME: Final = 62
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH (64 for an address); above it X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def of_settings(settings: Settings) -> list[Finding]:
+def examine_own_files(settings: Settings) -> list[Finding]:
     """Check the worker's own certificates and tokens, and the authorities it trusts."""
     return [
         _lasting(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
@@ -36,7 +36,7 @@ def of_settings(settings: Settings) -> list[Finding]:
     ]
 
 
-async def of_nats(settings: Settings) -> list[Finding]:
+async def examine_nats(settings: Settings) -> list[Finding]:
     """Check every server of NATS_URL that speaks TLS."""
     findings = []
     for server in settings.nats_servers:
@@ -49,7 +49,7 @@ async def of_nats(settings: Settings) -> list[Finding]:
     return [finding for finding in findings if finding is not None]
 
 
-async def of_plane(settings: Settings) -> list[Finding]:
+async def examine_plane(settings: Settings) -> list[Finding]:
     parts = urlsplit(settings.server_url)
     if parts.scheme != "https" or not parts.hostname:
         return []

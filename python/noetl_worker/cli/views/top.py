@@ -12,7 +12,7 @@ from rich.text import Text
 from noetl_worker.observability.terminal import harmless, plain_table
 
 
-def view_of(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
+def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
     """Return the view of one worker with at most `height` commands; None: with all of them."""
     address = str(look.get("address"))
     if "error" in look:

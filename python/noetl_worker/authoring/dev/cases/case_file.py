@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml, text_of
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml, read_file_text
 from noetl_worker.authoring.dev.positions import PlaybookText, read_text
 from noetl_worker.authoring.dev.session import load_document
 from noetl_worker.authoring.outline import Path as TextPath
@@ -82,7 +82,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> CaseFile:
-    text = text_of(file)
+    text = read_file_text(file)
     try:
         document, reader = parse_yaml(text), _CaseReader(file, read_text(text))
     except PlaybookError as error:
@@ -110,10 +110,10 @@ class _CaseReader:
         self._file, self.text = file, text
 
     def error(self, path: TextPath, reason: str) -> PlaybookError:
-        return PlaybookError(f"{self._file}:{self.text.at(path).line}: {reason}")
+        return PlaybookError(f"{self._file}:{self.text.value_place(path).line}: {reason}")
 
     def _error_of_key(self, path: TextPath, reason: str) -> PlaybookError:
-        return PlaybookError(f"{self._file}:{self.text.key(path).line}: {reason}")
+        return PlaybookError(f"{self._file}:{self.text.key_place(path).line}: {reason}")
 
     def object(self, value: JsonValue, path: TextPath, what: str, known: Collection[str]) -> Mapping[str, JsonValue]:
         if not isinstance(value, dict):
@@ -131,7 +131,7 @@ class _CaseReader:
             if "expect" not in case:
                 raise self.error(path, f"a case needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
             document = self._document(case.get("workload") or {}, (*path, "workload"), playbook)
-            steps = list(Playbook.of(document).steps)
+            steps = list(Playbook.from_document(document).steps)
             stand_ins = self.object(case.get("stand_ins") or {}, (*path, "stand_ins"), "stand_ins", steps)
             for step, given in stand_ins.items():
                 place = (*path, "stand_ins", step)
@@ -140,7 +140,7 @@ class _CaseReader:
                     text = f"`error` of a stand-in is a text, and YAML reads this as {json.dumps(error, default=str)}"
                     raise self.error(place, f"{text}: put it in quotes")
             expected = self._expected(case["expect"], (*path, "expect"), steps)
-            name, line = str(case.get("name") or f"case {number + 1}"), self.text.key(path).line
+            name, line = str(case.get("name") or f"case {number + 1}"), self.text.key_place(path).line
             yield PlaybookCase(name, line, document, {**stand_ins}, expected, self.text, (*path, "expect"))
 
     def _document(self, workload: JsonValue, path: TextPath, playbook: Path) -> dict[str, Any]:

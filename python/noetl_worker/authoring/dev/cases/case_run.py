@@ -112,7 +112,9 @@ def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator
         errors = [*seen.errors, *filter(None, [execution.error])]
         if not any(str(expected["error"]) in text for text in errors):
             there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
-            yield Difference(case.text.key((*case.path, "error")).line, "error", (f"- {expected['error']}", *there))
+            yield Difference(
+                case.text.key_place((*case.path, "error")).line, "error", (f"- {expected['error']}", *there)
+            )
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

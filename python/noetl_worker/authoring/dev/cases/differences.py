@@ -44,12 +44,12 @@ def differences(
                 there = ", ".join(map(str, actual)) or "nothing"
                 guess = nearest(str(key), list(map(str, actual)))
                 why = f"it is not there{guess}; there is {there}"
-                yield Difference(text.key(inside).line, f"{name}.{key}", (why,))
+                yield Difference(text.key_place(inside).line, f"{name}.{key}", (why,))
     elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         for place, (one, other) in enumerate(zip(expected, actual, strict=True)):
             yield from differences(one, other, name=f"{name}[{place}]", text=text, path=(*path, place))
     elif expected != actual or isinstance(expected, bool) is not isinstance(actual, bool):
-        yield Difference(text.key(path).line, name, _diff(_written(expected), _written(actual)))
+        yield Difference(text.key_place(path).line, name, _diff(_written(expected), _written(actual)))
 
 
 def _written(value: JsonValue) -> Sequence[str]:

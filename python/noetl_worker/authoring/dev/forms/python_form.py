@@ -14,7 +14,7 @@ from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, E
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.python_templates import ListResult
 from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, python_set, render_fields
-from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, listed_items, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
@@ -130,7 +130,7 @@ class PythonForm:
         """
         if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
-        return items_of(rendered)
+        return listed_items(rendered)
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         """Carry out a step's `set`, leaving out values that cannot be rendered (recorded: loop-set-step,

@@ -13,7 +13,7 @@ from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rende
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, is_there, render_fields
-from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, items_of, names_set, write
+from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, listed_items, names_set, write
 from noetl_worker.authoring.dev.template_names import read_template
 from noetl_worker.authoring.outline import texts_below
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
@@ -110,7 +110,7 @@ class RustForm:
         return not holds(step.when, scope, f"step '{step.name}', when", self.dialect)
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        return items_of(rendered)
+        return listed_items(rendered)
 
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]

@@ -33,7 +33,7 @@ _NO_LIMIT: Final = 1 << 40
 """Largest result context in bytes."""
 
 
-def rows_of(
+def stored_rows(
     plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
 ) -> Iterator[KeptRow]:
     """Yield the rows of an execution and of its child executions, without secrets.
@@ -69,12 +69,12 @@ def rows_of(
             query = f"SELECT * FROM {table} WHERE execution_id = ?"
             for found in plane.log.db.execute(query, (member.execution_id,)):
                 yield row(table, found[key], dict(found))
-        for result in plane.results.of_execution(member.execution_id):
+        for result in plane.results.execution_results(member.execution_id):
             yield row(_RESULTS, result["ref"], result)
 
 
 @asynccontextmanager
-async def plane_of(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
+async def serve_stored_run(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
     """Serve a plane that knows only this run, on its own port, without NATS; it requires its token.
 
     Raises:

@@ -58,9 +58,9 @@ def step_with(
     if item is not None and (loop is None or run is None):
         why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
         raise PlaybookError(f"--step {name}: {why}")
-    given = _of_file(file) if file is not None else {}
+    given = _read_names(file) if file is not None else {}
     _refuse_unknown(given, playbook, step, f"--with {file}")
-    names, place = _of_run(run, step, item, playbook, dialect) if run is not None else ({}, None)
+    names, place = _names_in_run(run, step, item, playbook, dialect) if run is not None else ({}, None)
     for other in {name.removeprefix("workload.").partition(".")[0] for name in overrides}:
         names.pop(other, None)
     if loop is not None and item is None:
@@ -80,7 +80,7 @@ def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {**{name: value for found in inner for name, value in found.items()}, **flat}
 
 
-def _of_file(file: Path) -> dict[str, JsonValue]:
+def _read_names(file: Path) -> dict[str, JsonValue]:
     try:
         form = "not JSON" if file.suffix == ".json" else "neither JSON nor YAML"
         found = parse_yaml(file.read_text(encoding="utf-8", errors="surrogateescape"), otherwise=form)  # JSON is YAML
@@ -112,7 +112,7 @@ def _words(value: object) -> set[str]:
     return set().union(*map(_words, value)) if isinstance(value, (list, tuple)) else set()
 
 
-def _of_run(
+def _names_in_run(
     run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """Read what a step saw in a kept run. Secrets are not kept: today's value of the workload stands in for them."""
@@ -136,17 +136,17 @@ def _saw(
     reason.
     """
     reasons = []
-    for name in _runs_of(kept, playbook, dialect) if run == LAST else [run]:
+    for name in _matching_runs(kept, playbook, dialect) if run == LAST else [run]:
         try:
             return _seen_in(kept.find(name), step, item, playbook, dialect)
         except _NotSeen as error:
             reasons.append(str(error))
-    ids = ", ".join(islice(_runs_of(kept, playbook, dialect), _MOST_NAMED))
+    ids = ", ".join(islice(_matching_runs(kept, playbook, dialect), _MOST_NAMED))
     none = f"no run of {playbook.path} with --dialect {dialect.value} is kept"
     raise _NotSeen("; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none]))
 
 
-def _runs_of(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
+def _matching_runs(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
     """Yield the runs' ids, the newest first."""
     for run in map(str, kept.newest(_MOST_RUNS)):
         executions = map(_plain, kept.find(run, "executions"))

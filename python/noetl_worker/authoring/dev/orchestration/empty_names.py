@@ -31,20 +31,20 @@ class Asked:
     execution: Execution
     dialect: Dialect
 
-    def by_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
+    def note_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
         """Look at a condition. A name of `ctx` that some `set` writes may be missing: that is how one is told."""
         text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
         self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written))
 
-    def by_set(self, step: Step, where: str, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
+    def note_set(self, step: Step, where: str, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         self._note(step, where, dict(block), scope, _Hidden())
 
-    def by_loop(self, step: Step, collection: JsonValue, scope: Mapping[str, JsonValue]) -> None:
+    def note_loop(self, step: Step, collection: JsonValue, scope: Mapping[str, JsonValue]) -> None:
         self._note(step, "loop.in", collection, scope, _Hidden())
 
-    def by_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
+    def note_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
         """Look at what a step's tool is given: of a list only what stands fast before its first task."""
-        inputs = {**step.input, **_inputs_of(step.tool)}
+        inputs = {**step.input, **_tool_inputs(step.tool)}
         is_filled_in = self.dialect is Dialect.PYTHON
         hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
         if step.is_sequence:
@@ -137,7 +137,7 @@ class _Hidden:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)
 
 
-def _inputs_of(tool: Any) -> dict[str, JsonValue]:
+def _tool_inputs(tool: Any) -> dict[str, JsonValue]:
     tools = tool if isinstance(tool, list) else [tool]
     return {
         name: value for one in tools for part in INPUTS for name, value in fields_of(fields_of(one).get(part)).items()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from noetl_worker.authoring.dev.registration.python_model import KINDS
-from noetl_worker.authoring.outline import StepPart, arcs_of, label_and_tool, list_of
+from noetl_worker.authoring.outline import StepPart, label_and_tool, list_or_empty, step_arcs
 from noetl_worker.errors import DocumentError, PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text import yaml_text
@@ -85,18 +85,18 @@ class Playbook:
     """`executor.spec.entry_step`, which the Python plane alone reads."""
 
     @classmethod
-    def of(cls, document: Mapping[str, JsonValue]) -> Playbook:
+    def from_document(cls, document: Mapping[str, JsonValue]) -> Playbook:
         """Read a document without judging it: what cannot be read is left out."""
         metadata = fields_of(document.get("metadata"))
         steps: dict[str, Step] = {}
-        for item in list_of(document.get("workflow")):
+        for item in list_or_empty(document.get("workflow")):
             if isinstance(item, dict) and isinstance(item.get("step"), str):
                 steps[item["step"]] = _step(item)
         return cls(
             path=str(metadata.get("path") or metadata.get("name") or "unknown"),
             workload=fields_of(document.get("workload")),
             steps=steps,
-            keychain=[item for item in list_of(document.get("keychain")) if isinstance(item, dict)],
+            keychain=[item for item in list_or_empty(document.get("keychain")) if isinstance(item, dict)],
             entry=str(fields_of(fields_of(document.get("executor")).get("spec")).get("entry_step") or ""),
         )
 
@@ -117,7 +117,7 @@ def known_kinds() -> frozenset[str]:
     return frozenset((*KINDS, *(point.name for point in installed)))
 
 
-def text_of(file: Path) -> str:
+def read_file_text(file: Path) -> str:
     """Read a file. Bytes that are not UTF-8 are kept, so that `parse_yaml` can report their place.
 
     Raises:
@@ -142,8 +142,8 @@ def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
 
 
 def read_playbook(text: str) -> Playbook:
-    """Read a playbook's YAML as `Playbook.of` does. Raises PlaybookError for text that is not YAML."""
-    return Playbook.of(fields_of(parse_yaml(text)))
+    """Read a playbook's YAML as `Playbook.from_document` does. Raises PlaybookError for text that is not YAML."""
+    return Playbook.from_document(fields_of(parse_yaml(text)))
 
 
 def is_limit(value: JsonValue) -> bool:
@@ -178,7 +178,7 @@ def _step(item: Mapping[str, JsonValue]) -> Step:
         loop=_loop(item.get("loop")),
         arcs=tuple(_arcs(item)),
         mode="inclusive" if spec.get("mode") == "inclusive" else "exclusive",
-        cases=list_of(item.get("cases") or item.get("case")),
+        cases=list_or_empty(item.get("cases") or item.get("case")),
         when=item.get("when"),
     )
 
@@ -209,7 +209,7 @@ def _loop(loop: JsonValue) -> Loop | None:
 
 
 def _arcs(item: Mapping[str, JsonValue]) -> Iterator[Arc]:
-    for _, arc in arcs_of(StepPart((), item)):
+    for _, arc in step_arcs(StepPart((), item)):
         if isinstance(arc, str):
             yield Arc(arc)
         elif isinstance(arc, dict) and isinstance(arc.get("step"), str):

@@ -149,7 +149,7 @@ class Router:
         if alone is not None and execution.playbook is not None:
             for name, value in alone.results(execution.playbook).items():
                 self._form.keep(execution, name, CommandOutcome(name, True, value))
-            execution.playbook = alone.of(execution.playbook)
+            execution.playbook = alone.playbook_alone(execution.playbook)
         playbook = execution.playbook
         first = playbook.first(self._form.dialect) if playbook is not None else None
         if alone is not None and playbook is not None:
@@ -237,7 +237,7 @@ class _Turn:
             execution.completed_steps.append(step.name)
         if step.loop is None or not self.form.sets_after_each_item:
             scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
-            self.asked.by_set(step, "set", step.set, scope)
+            self.asked.note_set(step, "set", step.set, scope)
             self.form.set_of_step(execution, step.set, scope)
         if self.form.ctx_beats_set:
             execution.variables.update(outcome.merged)
@@ -247,7 +247,7 @@ class _Turn:
         targets = [arc.step for arc in chosen]
         decision.leads_nowhere = bool(step.arcs) and not self.form.ends_between_steps
         for index, arc in enumerate(chosen):
-            self.asked.by_set(step, "next.set", arc.set, scope)
+            self.asked.note_set(step, "next.set", arc.set, scope)
             added = self.form.set_of_arc(execution, arc, scope)
             target = execution.playbook.steps.get(arc.step) if execution.playbook is not None else None
             if target is None:  # `end`, or a name that the real plane skips as well (recorded: missing-step)
@@ -271,7 +271,7 @@ class _Turn:
         for index, arc in enumerate(step.arcs):
             is_taken = step.mode == "exclusive" and bool(chosen)
             if not is_taken:
-                self.asked.by_arc(step, index, arc.when, scope)
+                self.asked.note_arc(step, index, arc.when, scope)
             where = f"step '{step.name}', next.arcs[{index}].when"
             if not is_taken and holds(arc.when, scope, where, self.form.dialect):
                 chosen.append(arc)
@@ -289,7 +289,7 @@ class _Turn:
         elif step.loop is not None and step.tool is not None:
             self._enter_loop(step, step.loop, scope, trigger)
         elif step.tool is not None:
-            self.asked.by_command(step, scope)
+            self.asked.note_command(step, scope)
             self.decision.commands.append(StepCommand(step, scope, None, trigger))
         elif trigger is None:  # recorded (tool-missing-status): RUNNING for ever
             self._stand_still(step, "the first step has no tool")
@@ -316,7 +316,7 @@ class _Turn:
 
     def _enter_loop(self, step: Step, loop: Loop, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         execution = self.execution
-        self.asked.by_loop(step, loop.collection, scope)
+        self.asked.note_loop(step, loop.collection, scope)
         items = self.form.items(loop.collection, render_fields(loop.collection, scope, self.form.dialect))
         if items is None:
             execution.is_failed |= self.form.fails_without_list
@@ -351,7 +351,7 @@ class _Turn:
         while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
             seen = self.form.with_item(scope, position)
-            self.asked.by_command(step, seen)
+            self.asked.note_command(step, seen)
             self.decision.commands.append(StepCommand(step, seen, position, trigger))
             run.next_index += 1
             run.in_flight += 1
@@ -413,7 +413,7 @@ def _limit(value: JsonValue) -> int | None:
     return found if found > 0 else None
 
 
-def items_of(collection: JsonValue) -> list[JsonValue] | None:
+def listed_items(collection: JsonValue) -> list[JsonValue] | None:
     """Return the items of a rendered `in`: a list, or an object as [{key, value}]."""
     if isinstance(collection, list):
         return collection

@@ -32,7 +32,7 @@ class StepAlone:
     def variables(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
-    def of(self, playbook: Playbook) -> Playbook:
+    def playbook_alone(self, playbook: Playbook) -> Playbook:
         """Return the playbook with this step alone, and with only the given item of its loop, if any."""
         step = playbook.steps[self.step]
         loop = step.loop

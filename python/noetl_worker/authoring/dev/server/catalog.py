@@ -48,7 +48,7 @@ class Catalog:
             if self._is_rust:
                 return rust_error(422, f"Invalid YAML: {error}")
             return detail(500, f"Error registering resource: {error}.")
-        playbook, reason = Playbook.of(fields_of(document)), self._refusal(fields_of(document))
+        playbook, reason = Playbook.from_document(fields_of(document)), self._refusal(fields_of(document))
         if reason is not None:
             if self._is_rust:
                 return rust_error(422, reason)

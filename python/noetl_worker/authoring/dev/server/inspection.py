@@ -56,7 +56,7 @@ class Inspection:
         last = self._log.last_event(execution.execution_id)
         if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
             return False
-        commands = self._log.commands_of(execution.execution_id)
+        commands = self._log.execution_commands(execution.execution_id)
         return bool(commands) and not any(command.is_open for command in commands)
 
     def _rust_status(self, execution: Execution) -> Mapping[str, JsonValue]:

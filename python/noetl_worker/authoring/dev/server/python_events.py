@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from noetl_worker.authoring.dev.event_log import EventLog, LoggedEvent, status_of
+from noetl_worker.authoring.dev.event_log import EventLog, LoggedEvent, event_status
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, invalid, missing, required
@@ -154,7 +154,7 @@ class PythonEvents:
             context = {key: value for key, value in payload.items() if key not in _CONTROL}
         if escaped_size(dumps(context)) > _MOST_CONTEXT:
             context = {}
-        status = status_of(item.name)
+        status = event_status(item.name)
         stored: dict[str, JsonValue] = {"status": status, "context": {**context, **small}}
         if "reference" in result:
             stored["reference"] = result["reference"]

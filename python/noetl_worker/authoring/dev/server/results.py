@@ -79,7 +79,7 @@ class Results:
         row = self._by_ref.get(ref)
         return row["data"] if row is not None else None
 
-    def of_execution(self, execution_id: int) -> list[Mapping[str, JsonValue]]:
+    def execution_results(self, execution_id: int) -> list[Mapping[str, JsonValue]]:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.authoring.dev.event_log import EventLog, LoggedEvent, status_of
+from noetl_worker.authoring.dev.event_log import EventLog, LoggedEvent, event_status
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution
 from noetl_worker.authoring.dev.orchestration.router import Router
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, Refused, answer, rust_error, rust_refused_body
@@ -148,7 +148,7 @@ def _read(
     name, node = str(body.get("event_type", body.get("name"))), str(body.get("step", body.get("node_name")))
     context, status = fields_of(body.get("context", body.get("payload"))), body.get("status")
     if not isinstance(status, str):
-        status = "STARTED" if name.rpartition(".")[2] == "started" else status_of(name)
+        status = "STARTED" if name.rpartition(".")[2] == "started" else event_status(name)
     ref = context.get("command_id")
     return LoggedEvent(
         event_id,

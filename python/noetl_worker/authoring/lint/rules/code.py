@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.outline import Path, ToolPart, texts_below, tools_of
+from noetl_worker.authoring.outline import Path, ToolPart, texts_below, tool_parts
 from noetl_worker.text.secrets.strength import Strength, rate_strength
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import field_spellings
@@ -41,7 +41,7 @@ _LEAST_SPREAD: Final = 2.8
 
 
 def check_code(inspection: Inspected) -> None:
-    for part in tools_of(inspection.document):
+    for part in tool_parts(inspection.document):
         if part.kind == "python":
             _check_python(inspection, part)
         elif part.kind == "rhai":
@@ -53,7 +53,7 @@ def check_code(inspection: Inspected) -> None:
             _check_secret(inspection, path, text)
 
 
-def _code_of(part: ToolPart) -> Iterator[tuple[Path, str]]:
+def _code_texts(part: ToolPart) -> Iterator[tuple[Path, str]]:
     """Yield the tool's `code`, unless templates change it."""
     for path, block in ((part.path, part.config), ((*part.path, "spec"), part.config.get("spec"))):
         code = block.get("code") if isinstance(block, dict) else None
@@ -62,7 +62,7 @@ def _code_of(part: ToolPart) -> Iterator[tuple[Path, str]]:
 
 
 def _check_python(inspection: Inspected, part: ToolPart) -> None:
-    for path, code in _code_of(part):
+    for path, code in _code_texts(part):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -70,20 +70,20 @@ def _check_python(inspection: Inspected, part: ToolPart) -> None:
         except SyntaxError as error:
             if not has_template(code):
                 line = error.lineno or 1
-                inspection.add("NW601", inspection.playbook.within(path, line), f"python, line {line}: {error.msg}")
+                inspection.add("NW601", inspection.playbook.word_place(path, line), f"python, line {line}: {error.msg}")
         except (ValueError, RecursionError, MemoryError, OverflowError) as error:
             inspection.add("NW601", path, f"python: {str(error) or 'too deeply nested'}")
 
 
 def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
     run = _rhai()
-    for path, code in _code_of(part):
+    for path, code in _code_texts(part):
         if run is None or has_template(code):
             continue
         kind, _, message, _ = run("return;\n" + code, b"{}", _RHAI_S, lambda host, address: "not while it is checked")
         if kind == "configuration" and (found := _AT.match(message)) is not None:
             line = max(int(found[2]) - 1, 1)
-            inspection.add("NW602", inspection.playbook.within(path, line), f"rhai, line {line}: {found[1]}")
+            inspection.add("NW602", inspection.playbook.word_place(path, line), f"rhai, line {line}: {found[1]}")
 
 
 def _rhai() -> Any:
@@ -131,7 +131,7 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
     if done.returncode and any(words in done.stderr for words in _UNCLOSED):
         line = _line_of_open_quote(text)
         message = f"shell, line {line}: a quote is opened and not closed"
-        inspection.add("NW603", inspection.playbook.within(path, line), message)
+        inspection.add("NW603", inspection.playbook.word_place(path, line), message)
 
 
 def _line_of_open_quote(text: str) -> int:
@@ -148,7 +148,9 @@ def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
     name = str(path[-1])
     if (known := _SECRET_TEXT.search(text)) is not None:
         line = text.count("\n", 0, known.start()) + 1
-        inspection.add("NW604", inspection.playbook.within(path, line), f"'{name}' has what looks like a secret in it")
+        inspection.add(
+            "NW604", inspection.playbook.word_place(path, line), f"'{name}' has what looks like a secret in it"
+        )
     elif _SECRET_NAME.search(name) and not has_template(text) and "$" not in text and _is_random(text):
         inspection.add("NW604", path, f"'{name}' looks like a secret")
 

@@ -10,14 +10,14 @@ from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.outline import (
     Path,
     StepPart,
-    arcs_of,
-    list_of,
+    arc_target,
+    list_or_empty,
     mapping,
     names_in,
     reached_from,
-    steps_of,
-    target_of,
-    tools_of,
+    step_arcs,
+    step_parts,
+    tool_parts,
 )
 from noetl_worker.models.wire import Dialect
 from noetl_worker.text.secrets.auth_alias import find_alias
@@ -26,7 +26,7 @@ from noetl_worker.tools.fields import nearest
 
 
 def check_flow(inspection: Inspected) -> None:
-    steps = {step.name: step for step in steps_of(inspection.document) if step.name}
+    steps = {step.name: step for step in step_parts(inspection.document) if step.name}
     for step in steps.values():
         _check_arcs(inspection, step, steps)
     if steps and not inspection.has("NW1") and not inspection.has("NW402"):
@@ -34,7 +34,7 @@ def check_flow(inspection: Inspected) -> None:
     _check_workbook(inspection)
     if inspection.credentials is not None:
         known = {*inspection.credentials, *names_in(inspection.document, "keychain")}
-        for tool in tools_of(inspection.document):
+        for tool in tool_parts(inspection.document):
             for name in ("auth", "credential"):
                 _check_alias(inspection, (*tool.path, name), tool.config.get(name), known)
 
@@ -42,8 +42,8 @@ def check_flow(inspection: Inspected) -> None:
 def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart]) -> None:
     mode = mapping(mapping(step.value.get("next")).get("spec")).get("mode", "exclusive")
     always: str | None = None
-    for path, arc in arcs_of(step):
-        name = target_of(arc)
+    for path, arc in step_arcs(step):
+        name = arc_target(arc)
         if not isinstance(name, str) or not name:
             continue
         place = (*path, "step")
@@ -58,7 +58,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
 
 
 def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
-    if any(has_template(target_of(arc)) for step in steps.values() for _, arc in arcs_of(step)):
+    if any(has_template(arc_target(arc)) for step in steps.values() for _, arc in step_arcs(step)):
         return  # such an arc may lead anywhere
     begun = {*_entries(inspection), END, *(name for step in steps.values() for name in _goto(step.value))}
     reached = begun | reached_from(begun, steps)
@@ -69,19 +69,19 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
 
 def _check_workbook(inspection: Inspected) -> None:
     """Report an entry that no step runs, unless a step names one that is not there: it is meant."""
-    callers = [tool.config for tool in tools_of(inspection.document) if tool.kind == "workbook"]
+    callers = [tool.config for tool in tool_parts(inspection.document) if tool.kind == "workbook"]
     run = {str(caller.get("task") or caller.get("name")) for caller in callers}
     entries = names_in(inspection.document, "workbook")
-    is_whole = run <= {*entries} and steps_of(inspection.document)
+    is_whole = run <= {*entries} and step_parts(inspection.document)
     for index, name in enumerate(entries) if is_whole else ():
         if name not in run and inspection.playbook.has(("workbook", index, "name")):
-            inspection.idle.append(inspection.playbook.lines_of(("workbook", index)))
+            inspection.idle.append(inspection.playbook.line_range(("workbook", index)))
             inspection.add("NW405", ("workbook", index, "name"), f"no step runs entry '{name}' of the workbook")
 
 
 def _entries(inspection: Inspected) -> list[str]:
     """Return the steps that an execution begins with: on the Python plane the first one, if none is named."""
-    playbook = Playbook.of(inspection.document)
+    playbook = Playbook.from_document(inspection.document)
     planes = [one for one in Dialect if inspection.plane in (None, one.value)]
     firsts = [first.name for plane in planes if (first := playbook.first(plane)) is not None]
     final = mapping(mapping(inspection.document.get("executor")).get("spec")).get("final_step")
@@ -91,7 +91,7 @@ def _entries(inspection: Inspected) -> list[str]:
 def _goto(step: Any) -> list[str]:
     """Return the steps named by cases."""
     found: list[str] = []
-    for case in list_of(step.get("case")) or list_of(step.get("cases")):
+    for case in list_or_empty(step.get("case")) or list_or_empty(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")
         found += [goto] if isinstance(goto, str) else []
     return found

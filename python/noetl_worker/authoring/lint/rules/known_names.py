@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.outline import StepPart, arcs_of, mapping, names_in, steps_of, tools_of
+from noetl_worker.authoring.outline import StepPart, mapping, names_in, step_arcs, step_parts, tool_parts
 from noetl_worker.models.spellings import INPUTS
 
 _ALWAYS: Final = frozenset(
@@ -44,9 +44,9 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
 
 def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
     """Yield iterators and labels, which hide a step of the same name."""
-    for step in steps_of(document):
+    for step in step_parts(document):
         yield str(mapping(step.value.get("loop")).get("iterator", "item"))
-    for tool in tools_of(document):
+    for tool in tool_parts(document):
         yield tool.label
 
 
@@ -54,11 +54,11 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
     yield from map(str, mapping(document.get("workload")))
     yield from names_in(document, "keychain")
     yield from items_and_tasks(document)
-    for step in steps_of(document):
+    for step in step_parts(document):
         yield step.name
-        for block in (step.value, *(mapping(arc) for _, arc in arcs_of(step))):
+        for block in (step.value, *(mapping(arc) for _, arc in step_arcs(step))):
             yield from _inputs(block)
-    for tool in tools_of(document):
+    for tool in tool_parts(document):
         yield from (*_inputs(tool.config), *_inputs(mapping(tool.config.get("spec"))))
     for part in ("workflow", "workbook"):
         yield from _set_below(document.get(part))

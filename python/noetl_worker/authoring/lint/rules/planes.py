@@ -12,7 +12,7 @@ from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.templates import TOKEN
-from noetl_worker.authoring.outline import Path, arcs_of, mapping, steps_of, target_of, tools_of
+from noetl_worker.authoring.outline import Path, arc_target, mapping, step_arcs, step_parts, tool_parts
 from noetl_worker.text.templates.template import has_template
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
@@ -27,7 +27,7 @@ def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
     document = inspection.document
     lists = {
         (*step.path, "tool")
-        for step in steps_of(document)
+        for step in step_parts(document)
         if isinstance(step.value.get("tool"), list) or mapping(step.value.get("tool")).get("kind") == "task_sequence"
     }
     for reading in readings:
@@ -43,15 +43,17 @@ def check_planes(inspection: Inspected, readings: list[Reading]) -> None:
 
 
 def _check_policies(inspection: Inspected) -> None:
-    for tool in tools_of(inspection.document):
+    for tool in tool_parts(inspection.document):
         path: Path = (*tool.path, "spec", "policy")
         if not tool.is_task and tool.path[0] == "workflow" and inspection.playbook.has(path):
-            inspection.add("NW504", inspection.playbook.key(path), "the rules of a tool that is no list are ignored")
+            inspection.add(
+                "NW504", inspection.playbook.key_place(path), "the rules of a tool that is no list are ignored"
+            )
 
 
 def _check_steps(inspection: Inspected) -> None:
     """Check steps for differences between the planes (recorded: loop-number, step-when, set-counter)."""
-    for step in steps_of(inspection.document):
+    for step in step_parts(inspection.document):
         kind = mapping(step.value.get("tool")).get("kind")
         if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):
             inspection.add("NW503", (*step.path, "tool", "kind"), f"a playbook with kind '{kind}' is refused")
@@ -62,9 +64,11 @@ def _check_steps(inspection: Inspected) -> None:
             message = "the loop has one item, the text of `in`: only one name in braces gives a list"
             inspection.add("NW508", (*step.path, "loop", "in"), message)
         if "when" in step.value:
-            inspection.add("NW509", inspection.playbook.key((*step.path, "when")), "a step's own `when` is ignored")
-        for path, arc in arcs_of(step):
-            if (name := target_of(arc)) in ("start", step.name):
+            inspection.add(
+                "NW509", inspection.playbook.key_place((*step.path, "when")), "a step's own `when` is ignored"
+            )
+        for path, arc in step_arcs(step):
+            if (name := arc_target(arc)) in ("start", step.name):
                 message = f"the step '{name}' is not entered again: nothing follows this arc"
                 inspection.add("NW510", (*path, "step"), message)
 
@@ -88,7 +92,7 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
 def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
     """Return whether the Rust plane renders a text of a task: it names nothing but steps and the workload."""
     workload = mapping(document.get("workload"))
-    known = {*workload, *(step.name for step in steps_of(document))}
+    known = {*workload, *(step.name for step in step_parts(document))}
     names = names_of_plane(reading)
     if names is None or not LEFT_TO_WORKER.isdisjoint(map(str, reading.path[4:6])):
         return False

@@ -60,7 +60,7 @@ def _report(
             inspection.refuse(mistake, plane)
     elif not any(one.code in _EVERYWHERE for one in known):
         what = "a playbook like this is refused" if plane == "python" else "it is refused"
-        place = inspection.playbook.key(refusal.path) if refusal.path else Place(1, 1)
+        place = inspection.playbook.key_place(refusal.path) if refusal.path else Place(1, 1)
         inspection.add(code, place, f"{what}: {refusal.text}{_hint(refusal)}")
 
 
@@ -80,5 +80,5 @@ def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
         )
         if path == ("workflow",):  # no step is named `start`
             paths.append(("workflow", 0, "step"))
-    found = {place for one in paths for place in (playbook.at(one), playbook.key(one))}
+    found = {place for one in paths for place in (playbook.value_place(one), playbook.key_place(one))}
     return {(place.line, place.column) for place in found}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, is_limit, misspelt
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.outline import Path, StepPart, arcs_of, list_of, mapping, steps_of, tools_of
+from noetl_worker.authoring.outline import Path, StepPart, list_or_empty, mapping, step_arcs, step_parts, tool_parts
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
 from noetl_worker.tools.fields import nearest
 
@@ -48,7 +48,7 @@ def check_shape(inspection: Inspected) -> None:
     document = playbook.value
     if "cases" in document and "workflow" not in document:
         message = "this is a file of cases, which `noetl-worker test` reads"
-        inspection.add("NW101", playbook.key(("cases",)), message, is_warning=False)
+        inspection.add("NW101", playbook.key_place(("cases",)), message, is_warning=False)
         return
     _keys(inspection, (), document, _PLAYBOOK, "of a playbook")
     _head(inspection, document)
@@ -56,7 +56,7 @@ def check_shape(inspection: Inspected) -> None:
         if document.get(name) is not None:
             _is(inspection, (name,), document[name], kind, name)
     for name, known in (("keychain", _KEYCHAIN), ("workbook", _WORKBOOK)):
-        for index, entry in enumerate(list_of(document.get(name))):
+        for index, entry in enumerate(list_or_empty(document.get(name))):
             if _is(inspection, (name, index), entry, dict, f"an entry of {name}"):
                 _keys(inspection, (name, index), entry, known, f"of {name}", only_guessed=name == "keychain")
     for written, read, place in playbook.read_otherwise(("workload",)):
@@ -64,7 +64,7 @@ def check_shape(inspection: Inspected) -> None:
     if "workflow" not in document:
         _missing(inspection, (), document, "workflow", "workflow is missing", also=_PLAYBOOK)
     elif not isinstance(document["workflow"], list) or not document["workflow"]:
-        inspection.add("NW104", playbook.key(("workflow",)), "workflow must be a list with at least one step")
+        inspection.add("NW104", playbook.key_place(("workflow",)), "workflow must be a list with at least one step")
     else:
         _workflow(inspection, document["workflow"])
 
@@ -81,7 +81,7 @@ def _head(inspection: Inspected, document: Mapping[str, Any]) -> None:
         if misspelt is None:
             inspection.add("NW105", ("metadata",), "metadata has no name")
         else:
-            place = inspection.playbook.key(("metadata", misspelt))
+            place = inspection.playbook.key_place(("metadata", misspelt))
             inspection.add("NW101", place, f"unknown key '{misspelt}' of metadata; did you mean 'name'?")
 
 
@@ -95,7 +95,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
         if not isinstance(name, str) or not name:
             _missing(inspection, path, item, "step", "step is missing: every step needs a name", also=_STEP)
         elif name in names:
-            line = inspection.playbook.key(("workflow", names[name], "step")).line
+            line = inspection.playbook.key_place(("workflow", names[name], "step")).line
             message = f"step '{name}' is there twice; the other one is in line {line}"
             inspection.add("NW106", (*path, "step"), message)
         else:
@@ -103,12 +103,12 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
     if names and "start" not in names and inspection.plane != "python":
         message = f"no step is named 'start'{nearest('start', list(names))}"
         inspection.add("NW105", ("workflow", 0, "step"), message)
-    for step in steps_of(inspection.document):
+    for step in step_parts(inspection.document):
         _step(inspection, step)
-    for tool in tools_of(inspection.document):
+    for tool in tool_parts(inspection.document):
         if tool.label in tool.labels[: tool.position]:
             message = f"task '{tool.label}' is there twice in its list; of the results only the last one is left"
-            inspection.add("NW106", inspection.playbook.key(tool.path), message, is_warning=True)
+            inspection.add("NW106", inspection.playbook.key_place(tool.path), message, is_warning=True)
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
             inspection.add("NW105", tool.path, f"the tool's kind is missing{misspelt('kind', tool.config)}")
@@ -123,13 +123,15 @@ def _step(inspection: Inspected, step: StepPart) -> None:
         _missing(inspection, path, value, "tool", f"step '{step.name}' has no tool", also={"tool", "next"})
     if tool is not None and not isinstance(tool, (dict, list)):
         inspection.add(
-            "NW104", inspection.playbook.key((*path, "tool")), "tool must be a mapping with a kind, or a list of such"
+            "NW104",
+            inspection.playbook.key_place((*path, "tool")),
+            "tool must be a mapping with a kind, or a list of such",
         )
     if isinstance(tool, list):
         for index, task in enumerate(tool):
             _is(inspection, (*path, "tool", index), task, dict, "a task of a list")
         if not tool:
-            inspection.add("NW104", inspection.playbook.key((*path, "tool")), "tool is an empty list")
+            inspection.add("NW104", inspection.playbook.key_place((*path, "tool")), "tool is an empty list")
     for name in ("input", "args", "set", "spec"):
         if value.get(name) is not None:
             _is(inspection, (*path, name), value[name], dict, name)
@@ -144,7 +146,7 @@ def _loop(inspection: Inspected, path: Path, loop: Any) -> None:
         return
     _keys(inspection, path, loop, LOOP_KEYS, "of a loop")
     if "cursor" in loop or mapping(loop.get("spec")).get("mode") == "cursor":
-        inspection.add("NW207", inspection.playbook.key(path), NO_CURSOR)
+        inspection.add("NW207", inspection.playbook.key_place(path), NO_CURSOR)
         return
     if "in" not in loop:
         _missing(inspection, path, loop, "in", "loop.in is missing: what is looped over?", also=LOOP_KEYS)
@@ -172,7 +174,7 @@ def _next(inspection: Inspected, step: StepPart) -> None:
             _is(inspection, (*path, "arcs"), following["arcs"], list, "next.arcs")
         elif "step" not in following:
             _missing(inspection, path, following, "arcs", "next.arcs is missing", also={"arcs", "step"})
-    for arc_path, arc in arcs_of(step):
+    for arc_path, arc in step_arcs(step):
         if isinstance(arc, dict):
             if arc_path != path:
                 _keys(inspection, arc_path, arc, ARC_KEYS, "of an arc")
@@ -200,7 +202,7 @@ def _keys(
         if key not in known:
             guess = nearest(str(key), sorted(known))
             hint = _INSTEAD.get((str(key), where), guess)
-            message, place = f"unknown key '{key}' {where}{hint}", inspection.playbook.key((*path, key))
+            message, place = f"unknown key '{key}' {where}{hint}", inspection.playbook.key_place((*path, key))
             if guess or not only_guessed:
                 inspection.add("NW101", place, message)
 

@@ -8,7 +8,16 @@ from typing import Final
 from noetl_worker.authoring.dev.template_names import Chain, Reading, Word, read_template
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.lint.rules.known_names import OF_EVERY_STEP, items_and_tasks, known_names, result_keys
-from noetl_worker.authoring.outline import Path, arcs_of, list_of, mapping, rules_of, steps_of, texts_below, tools_of
+from noetl_worker.authoring.outline import (
+    Path,
+    list_or_empty,
+    mapping,
+    policy_rules,
+    step_arcs,
+    step_parts,
+    texts_below,
+    tool_parts,
+)
 from noetl_worker.text.templates.sandbox import LENIENT
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.fields import nearest
@@ -26,7 +35,7 @@ _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
-def templates_of(inspection: Inspected) -> Iterator[Reading]:
+def find_templates(inspection: Inspected) -> Iterator[Reading]:
     """Yield the templates of the workflow and the workbook; the code of scripts is not a template."""
     document = inspection.document
     for name in ("workflow", "workbook"):
@@ -37,13 +46,13 @@ def templates_of(inspection: Inspected) -> Iterator[Reading]:
 
 def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
     known = known_names(inspection.document)
-    keys = {step.name: found for step in steps_of(inspection.document) if (found := result_keys(step)) is not None}
+    keys = {step.name: found for step in step_parts(inspection.document) if (found := result_keys(step)) is not None}
     for name in items_and_tasks(inspection.document):
         keys.pop(name, None)
     workload = mapping(inspection.document.get("workload"))
     for reading in readings:
         if reading.error is not None:
-            place = inspection.playbook.within(reading.path, reading.error.line)
+            place = inspection.playbook.word_place(reading.path, reading.error.line)
             message = f"template does not compile: {reading.error.reason}"
             inspection.add("NW301", place, message, is_warning=_is_passed_over(inspection, reading.path))
             continue
@@ -115,7 +124,7 @@ def _check_chain(
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
-        iterators = {str(mapping(step.value.get("loop")).get("iterator")) for step in steps_of(inspection.document)}
+        iterators = {str(mapping(step.value.get("loop")).get("iterator")) for step in step_parts(inspection.document)}
         guess = nearest(name, sorted(iterators | _OF_ITEMS if root == "iter" else known))
         word = Word(name, chain.line)
         inspection.add_word(reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
@@ -123,7 +132,7 @@ def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known:
 
 def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> None:
     entries = {
-        str(mapping(entry).get("name")): mapping(entry) for entry in list_of(inspection.document.get("keychain"))
+        str(mapping(entry).get("name")): mapping(entry) for entry in list_or_empty(inspection.document.get("keychain"))
     }
     _, name, *below = chain.names
     if name not in entries:
@@ -142,12 +151,12 @@ def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> No
 
 
 def _check_conditions(inspection: Inspected) -> None:
-    for step in steps_of(inspection.document):
-        for path, part in (*arcs_of(step), (step.path, step.value)):
+    for step in step_parts(inspection.document):
+        for path, part in (*step_arcs(step), (step.path, step.value)):
             if (message := _no_condition(mapping(part).get("when"))) is not None:
                 inspection.add("NW308", (*path, "when"), message)
-    for tool in tools_of(inspection.document):
-        for path, rule in rules_of(tool):
+    for tool in tool_parts(inspection.document):
+        for path, rule in policy_rules(tool):
             when = rule.get("when")
             if isinstance(when, str) and has_template(when) and (message := _no_condition(when)) is not None:
                 inspection.add("NW308", (*path, "when"), message)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.orchestration.playbook import known_kinds
 from noetl_worker.authoring.dev.positions import Place
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.outline import Path, ToolPart, mapping, names_in, policy_of, tools_of
+from noetl_worker.authoring.outline import Path, ToolPart, mapping, names_in, tool_parts, tool_policy
 from noetl_worker.errors import ConfigurationError, TemplateError, did_you_mean
 from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, policy
@@ -34,7 +34,7 @@ _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: Fa
 def check_tools(inspection: Inspected) -> None:
     context = tool_context(registry=inspection.registry)
     entries = names_in(inspection.document, "workbook")
-    for part in tools_of(inspection.document):
+    for part in tool_parts(inspection.document):
         if part.kind and isinstance(part.config["kind"], str) and not has_template(part.kind):
             _check_tool(inspection, part, context)
         if part.kind == "playbook":
@@ -81,7 +81,7 @@ def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> 
 
 
 def _check_policy(inspection: Inspected, part: ToolPart) -> None:
-    path, given = policy_of(part)
+    path, given = tool_policy(part)
     try:
         rules = policy.parse_policy(part.label, given)
     except ConfigurationError as error:
@@ -97,20 +97,20 @@ def _add_policy_problem(
     inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
 ) -> None:
     """Report a problem of a policy; a list of rules is read like an object with `rules`."""
-    inside = _path_of(problem.field)
+    inside = _field_path(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
         inside = inside[1:]
-    place = inspection.playbook.key(_there(inspection, path, inside))
+    place = inspection.playbook.key_place(_existing_part(inspection, path, inside))
     text = f"{problem.problem}{did_you_mean(problem.suggestion)}"
     inspection.add("NW206", place, text, is_warning=is_warning)
 
 
-def _path_of(field: str) -> Path:
+def _field_path(field: str) -> Path:
     """Return the path of a field: `rules[0].then` is ("rules", 0, "then")."""
     return tuple(int(index) if index else name for index, name in _PART_OF_PATH.findall(field))
 
 
-def _there(inspection: Inspected, path: Path, inside: Path) -> Path:
+def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
     """Return the part of a path that exists in the playbook."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
@@ -139,11 +139,11 @@ def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], contex
         else _filled(value, hints.get(spellings.get(key, key), Any), key)
         for key, value in config.items()
     }
-    for warning in _warnings_of(inspection, part, tool, context, filled, templated):
+    for warning in _report_errors(inspection, part, tool, context, filled, templated):
         _report_warning(inspection, part, warning, spellings, templated)
 
 
-def _warnings_of(
+def _report_errors(
     inspection: Inspected,
     part: ToolPart,
     tool: Tool[Any],
@@ -168,7 +168,7 @@ def _warnings_of(
             break
         except ConfigurationError as error:
             problem = error
-        first = str(next(iter(_path_of(problem.field)), ""))
+        first = str(next(iter(_field_path(problem.field)), ""))
         own = spellings.get(first, first)
         if own in dropped:
             break
@@ -230,7 +230,7 @@ def _is_of_stand_in(
     """Return True if an error says something of a value that stands in for a template."""
     if _TEXT in error.problem:
         return True
-    first, *inside = _path_of(error.field) or ("",)
+    first, *inside = _field_path(error.field) or ("",)
     if not first:
         return bool(templated)
     own = spellings.get(str(first), first)
@@ -249,7 +249,7 @@ def _report_error(
     spellings: Mapping[str, str],
 ) -> None:
     text = str(error if error.tool.startswith(part.kind) else error.within(part.kind))
-    if error.reason == "missing" and _path_of(error.field)[0] not in part.config:
+    if error.reason == "missing" and _field_path(error.field)[0] not in part.config:
         if misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why
             _report_unknown(inspection, part, misspelt, spellings, is_warning=False)
         else:
@@ -290,10 +290,10 @@ def _report_unknown(
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
     """Return the place of a field, in any spelling and at any level."""
-    first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _path_of(field) or ("",)
+    first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _field_path(field) or ("",)
     own = spellings.get(str(first), first)
     for name in (first, own, *(other for other, name in spellings.items() if name == own)):
         for path in ((*part.path, name), (*part.path, "spec", name)):
             if inspection.playbook.has(path):
-                return inspection.playbook.key(_there(inspection, path, tuple(inside)))
+                return inspection.playbook.key_place(_existing_part(inspection, path, tuple(inside)))
     return part.path

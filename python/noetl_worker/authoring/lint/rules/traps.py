@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from noetl_worker.authoring.lint.findings import Inspected
-from noetl_worker.authoring.outline import Path, StepPart, arcs_of, mapping, reached_from, steps_of, target_of, tools_of
+from noetl_worker.authoring.outline import (
+    Path,
+    StepPart,
+    arc_target,
+    mapping,
+    reached_from,
+    step_arcs,
+    step_parts,
+    tool_parts,
+)
 
 _MOST_ARCS: Final = 1_000
 """Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""
@@ -17,27 +26,27 @@ _BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
 
 
 def check_traps(inspection: Inspected) -> None:
-    steps = {step.name: step for step in steps_of(inspection.document) if step.name}
-    arcs_there = sum(len(arcs_of(step)) for step in steps.values())
+    steps = {step.name: step for step in step_parts(inspection.document) if step.name}
+    arcs_there = sum(len(step_arcs(step)) for step in steps.values())
     reached = {name: reached_from([name], steps) for name in steps} if arcs_there <= _MOST_ARCS else {}
     for step in steps.values():
-        arcs = [(path, mapping(arc), name) for path, arc in arcs_of(step) if isinstance(name := target_of(arc), str)]
+        arcs = [(path, mapping(arc), name) for path, arc in step_arcs(step) if isinstance(name := arc_target(arc), str)]
         is_inclusive = mapping(mapping(step.value.get("next")).get("spec")).get("mode") == "inclusive"
         _check_none_holds(inspection, step, arcs)
         _check_skipped(inspection, arcs, reached, is_inclusive=is_inclusive)
         if is_inclusive and reached:
             _check_join(inspection, arcs, reached)
-    for tool in tools_of(inspection.document):
+    for tool in tool_parts(inspection.document):
         if tool.kind == "http" and not tool.is_task and mapping(tool.config.get("retry")).get("on_success"):
             message = "`while` and `next_call` are filled in before the first page is there"
-            inspection.add("NW515", inspection.playbook.key((*tool.path, "retry", "on_success")), message)
+            inspection.add("NW515", inspection.playbook.key_place((*tool.path, "retry", "on_success")), message)
 
 
 def _check_none_holds(inspection: Inspected, step: StepPart, arcs: Arcs) -> None:
     conditions = [arc.get("when") for _, arc, _ in arcs]
     if conditions and all(isinstance(when, str) for when in conditions) and not _are_opposites(conditions):
         message = f"nothing follows step '{step.name}' if no arc holds, and the execution never ends"
-        inspection.add("NW512", inspection.playbook.key((*step.path, "next")), message)
+        inspection.add("NW512", inspection.playbook.key_place((*step.path, "next")), message)
 
 
 def _are_opposites(conditions: list[Any]) -> bool:
