@@ -113,6 +113,21 @@ async def test_result_over_the_budget_is_stored_before_the_events_that_name_it(d
         assert result["context"] == {"data": {"_ref": STORED["ref"]}, "command_id": "7:start:9"}
 
 
+async def test_variables_of_a_stored_list_of_tasks_are_in_the_event_for_the_rust_plane() -> None:
+    """Run on 3.54.0 and 3.83.1: from its store it does not take them."""
+    data = {"fetch": ROWS, "_context_updates": {"ctx.page": 2, "ctx.password": "hunter22"}}
+    transport = await tell(store_then_accept(), Dialect.RUST, kind="task_sequence", data=data)
+    updates = call_done(transport)["result"]["reference"]["extracted"]["_context_updates"]
+    assert updates == {"ctx.page": 2, "ctx.password": "[REDACTED]"}
+
+
+async def test_variables_that_an_event_has_no_room_for_are_named_in_a_warning() -> None:
+    data = {"fetch": ROWS, "_context_updates": {"ctx.all": ROWS}}
+    transport = await tell(store_then_accept(), Dialect.RUST, kind="task_sequence", data=data)
+    last = next(body for _, path, body, _ in transport.sent if path == "/api/events")
+    assert "later steps do not get the variables" in last["context"]["warnings"][0]
+
+
 SAMPLES = Path(__file__).parents[1] / "compat/samples/values"
 RECORDED = [json.loads(line) for line in (SAMPLES / "large-sequences-python.jsonl").read_text("utf-8").splitlines()]
 

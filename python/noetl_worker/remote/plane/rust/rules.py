@@ -23,6 +23,14 @@ from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
+_UPDATES: Final = "_context_updates"
+"""Key of the variables that the rules of a list of tasks have set, in its result."""
+_MOST_UPDATES_BYTES: Final = 64 * 1024
+"""Most bytes of variables beside a reference. An event takes 150 kB."""
+_LOST_UPDATES: Final = (
+    "later steps do not get the variables that the tasks have set: beside a result that is stored they may have "
+    f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
+)
 _STARTED: Final = "command.started"
 _COMPLETED: Final = Part.create(SINGLE, "command.completed", has_own_id=True)
 _FAILED: Final = Part.create(SINGLE, "command.failed", has_own_id=True)
@@ -102,8 +110,16 @@ class RustRules(DialectRules):
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         beside = {"command_id": str(command.command_id)}  # as above
-        upload = Upload(command.step, fitted.body, command.step, read_preview(fitted), beside)
-        return Report(result.status.value, None, upload=upload)
+        preview, notes = fields_of(read_preview(fitted)), {}
+        if isinstance(result.data, dict) and _UPDATES in result.data:
+            # The plane takes variables from the event alone, not from its store (protocol/results.md#store).
+            updates = fields_of(fields_of(json_text.loads(fitted.body)).get("data")).get(_UPDATES)
+            if json_text.fits(json_text.dumps(updates), _MOST_UPDATES_BYTES):
+                preview = {**preview, _UPDATES: updates}
+            else:
+                notes = {"warnings": [_LOST_UPDATES]}
+        upload = Upload(command.step, fitted.body, command.step, preview, beside)
+        return Report(result.status.value, None, upload=upload, notes=notes)
 
     def started(self, command: Subject, worker_id: str) -> Post:
         """Return the start as a batch: the plane makes its ids, and answers them.
