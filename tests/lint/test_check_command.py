@@ -46,7 +46,7 @@ def checked(*words: str) -> Ended:
         (
             "p.test.yaml",
             b"playbook: p.yaml\ncases:\n- expect: {}\n",
-            "2:1: NW101 this is a file of cases, which `noetl-worker test` reads",
+            "2:1: NW101 this is a file of tests, which `noetl-worker test` reads",
         ),
         ("p.yaml", FINE.removesuffix(HEAD).encode() + b"    desc: \xe4\n", "4:11: NW100 not UTF-8"),
         (
@@ -55,7 +55,7 @@ def checked(*words: str) -> Ended:
             "1:1: NW100 not YAML: a tag (!!...) that does not fit its value",
         ),
     ],
-    ids=["key", "file of cases", "encoding", "tag"],
+    ids=["key", "file of tests", "encoding", "tag"],
 )
 def test_error_is_one_line_and_exit_code_1(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     file = tmp_path / name

@@ -18,7 +18,7 @@ _COMMANDS: Final = {
     "run": ("run:run", "Run the worker; so without a command."),
     "bridge": ("bridge:bridge", "Commands of a server without NATS, into JetStream."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
-    "test": ("cases:cases", "Run the cases beside playbooks."),
+    "test": ("playbook_tests:playbook_tests", "Run the tests beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),
     "exec": ("exec_tool:exec_", "Run one tool once, without a server."),
     "tools": ("tools:tools", "The tool kinds of this installation, and what each takes."),

@@ -47,7 +47,7 @@ def check_shape(inspection: Inspected) -> None:
         return
     document = playbook.value
     if "cases" in document and "workflow" not in document:
-        message = "this is a file of cases, which `noetl-worker test` reads"
+        message = "this is a file of tests, which `noetl-worker test` reads"
         inspection.add("NW101", playbook.key_place(("cases",)), message, is_warning=False)
         return
     _keys(inspection, (), document, _PLAYBOOK, "of a playbook")

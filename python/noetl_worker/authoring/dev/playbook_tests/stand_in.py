@@ -1,4 +1,4 @@
-"""The tool that replaces another in a case and returns the result the case gives."""
+"""The tool that replaces another in a test and returns the result the test gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`noetl-worker test PATH...`: the cases beside playbooks, each run on this machine."""
+"""`noetl-worker test PATH...`: the tests beside playbooks, each run on this machine."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from noetl_worker.observability.terminal import say
 from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
-    from noetl_worker.authoring.dev.cases.case_file import CaseFile
-    from noetl_worker.authoring.dev.cases.case_run import CaseEnd
+    from noetl_worker.authoring.dev.playbook_tests.tests_file import TestsFile
+    from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
 """Mistakes that no stand-in takes away: the shape of a playbook, kinds that nobody has, arcs that lead nowhere."""
 
 
-def cases(
+def playbook_tests(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="name.test.yaml, a playbook name.yaml beside it, a folder.")
     ],
     dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
-    case: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only cases with this in their name.")] = "",
+    test: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only tests with this in their name.")] = "",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one case.")] = 60.0,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one test.")] = 60.0,
 ) -> None:
-    """Run the cases of playbooks: each with its workload, and with stand-ins for
+    """Run the tests of playbooks: each with its workload, and with stand-ins for
     some of its steps; then compare the outcome, the steps that ran and their
     results with what is expected. A step without a stand-in runs for real.
 
-    Exit codes: 0 all cases passed; 1 one failed; 2 a file is wrong, or there is
-    no case; 130 interrupted, with the counts and --junit of what had ended.
+    Exit codes: 0 all tests passed; 1 one failed; 2 a file is wrong, or there is
+    no test; 130 interrupted, with the counts and --junit of what had ended.
     """
     prepare_session(LogLevel.ERROR)
     try:
         with with_extra_local():
-            from noetl_worker.authoring.dev.cases.case_file import case_files
-            from noetl_worker.authoring.dev.cases.junit import write_junit
             from noetl_worker.authoring.dev.excerpts import counted
-        files = case_files(paths, named=case)
+            from noetl_worker.authoring.dev.playbook_tests.junit import write_junit
+            from noetl_worker.authoring.dev.playbook_tests.tests_file import read_tests_files
+        files = read_tests_files(paths, named=test)
         _refuse_mistakes({file.playbook for file in files}, dialect)
-        ends: list[CaseEnd] = []
+        ends: list[FinishedTest] = []
         code = _ended(_run(files, ends, dialect, timeout))
         failed = sum(bool(end.lines) for end in ends)
         if code:
             say(_interrupted_line(files, len(ends)))
-        say(f"{counted(len(ends), 'case')}: {len(ends) - failed} passed, {failed} failed")
+        say(f"{counted(len(ends), 'test')}: {len(ends) - failed} passed, {failed} failed")
         if junit is not None:
             write_junit(ends, junit)
     except NoetlWorkerError as error:
@@ -88,30 +88,30 @@ def _ended(session: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-def _interrupted_line(files: list[CaseFile], ended: int) -> str:
-    """Return a line with the interrupted case and the number of cases left, which run in this order."""
+def _interrupted_line(files: list[TestsFile], ended: int) -> str:
+    """Return a line with the interrupted test and the number of tests left, which run in this order."""
     from noetl_worker.authoring.dev.excerpts import printable
 
-    left = [f"{file.file}:{case.line}: {case.name}" for file in files for case in file.cases][ended:]
+    left = [f"{file.file}:{test.line}: {test.name}" for file in files for test in file.tests][ended:]
     more = f"; {len(left) - 1} did not begin" if len(left) > 1 else ""
-    return printable(f"interrupted: {left[0] if left else 'all cases had ended'}{more}")
+    return printable(f"interrupted: {left[0] if left else 'all tests had ended'}{more}")
 
 
-async def _run(files: list[CaseFile], ends: list[CaseEnd], dialect: Dialect, limit_s: float) -> None:
-    """Run the files, adding each finished case to `ends`, which is complete however the run stops."""
-    from noetl_worker.authoring.dev.cases.case_run import run_cases
-    from noetl_worker.authoring.dev.cases.stand_in import StandInTool
+async def _run(files: list[TestsFile], ends: list[FinishedTest], dialect: Dialect, limit_s: float) -> None:
+    """Run the files, adding each finished test to `ends`, which is complete however the run stops."""
     from noetl_worker.authoring.dev.excerpts import printable
+    from noetl_worker.authoring.dev.playbook_tests.stand_in import StandInTool
+    from noetl_worker.authoring.dev.playbook_tests.tests_run import run_tests
 
     worker = partial(worker_beside, tools=[StandInTool()])
 
-    def tell(end: CaseEnd) -> None:
+    def tell(end: FinishedTest) -> None:
         ends.append(end)
         word = "FAIL" if end.lines else "ok  "
         took = f"({end.seconds * 1000:.0f} ms)"
-        say(printable(f"{word} {end.file.file}:{end.case.line}: {end.case.name} {took}"))
+        say(printable(f"{word} {end.file.file}:{end.test.line}: {end.test.name} {took}"))
         for line in end.lines:
             say(f"       {printable(line)}")
 
     for file in files:
-        await run_cases(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)
+        await run_tests(file, tell, dialect=dialect, worker_factory=worker, limit_s=limit_s)

@@ -1,4 +1,4 @@
-"""The results of cases as JUnit XML, which CI systems show."""
+"""The results of tests as JUnit XML, which CI systems show."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from noetl_worker.authoring.dev.cases.case_run import CaseEnd
+from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, not even escaped."""
 
 
-def write_junit(ends: Sequence[CaseEnd], file: Path) -> None:
+def write_junit(ends: Sequence[FinishedTest], file: Path) -> None:
     """Write the results to a file. Raises OSError."""
     root = ET.Element("testsuites", _counts(ends))
     for name in dict.fromkeys(str(end.file.file) for end in ends):
         of_file = [end for end in ends if str(end.file.file) == name]
         suite = ET.SubElement(root, "testsuite", {"name": _text(name), **_counts(of_file)})
         for end in of_file:
-            case = ET.SubElement(
+            test = ET.SubElement(
                 suite,
                 "testcase",
                 {
                     "classname": _text(end.file.playbook.stem),
-                    "name": _text(end.case.name),
+                    "name": _text(end.test.name),
                     "file": _text(name),
-                    "line": str(end.case.line),
+                    "line": str(end.test.line),
                     "time": f"{end.seconds:.3f}",
                 },
             )
             if end.lines:
-                failure = ET.SubElement(case, "failure", {"message": _text(end.lines[0]), "type": "difference"})
+                failure = ET.SubElement(test, "failure", {"message": _text(end.lines[0]), "type": "difference"})
                 failure.text = _text("\n".join(end.lines))
     ET.indent(root)
     ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
 
 
-def _counts(ends: Sequence[CaseEnd]) -> dict[str, str]:
+def _counts(ends: Sequence[FinishedTest]) -> dict[str, str]:
     failed = sum(bool(end.lines) for end in ends)
     seconds = sum(end.seconds for end in ends)
     return {"tests": str(len(ends)), "failures": str(failed), "errors": "0", "time": f"{seconds:.3f}"}

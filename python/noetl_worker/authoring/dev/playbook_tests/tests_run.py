@@ -1,4 +1,4 @@
-"""The running of cases: a plane, NATS and a worker for each file, an execution for each case."""
+"""The running of tests: a plane, NATS and a worker for each file, an execution for each test."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final
 
 import yaml
 
-from noetl_worker.authoring.dev.cases.case_file import OUTCOMES, CaseFile, PlaybookCase
-from noetl_worker.authoring.dev.cases.differences import Difference, differences
-from noetl_worker.authoring.dev.cases.stand_in import with_stand_ins
 from noetl_worker.authoring.dev.credential_files import credentials_beside
 from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.live_view import reported
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.playbook_tests.differences import Difference, differences
+from noetl_worker.authoring.dev.playbook_tests.stand_in import with_stand_ins
+from noetl_worker.authoring.dev.playbook_tests.tests_file import OUTCOMES, PlaybookTest, TestsFile
 from noetl_worker.authoring.dev.session import WorkerFactory, neighbours
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.errors import PlaybookError, TemplateError
@@ -34,9 +34,9 @@ _ENDS: Final = ("call.done", "call.error", "command.failed")
 
 
 @dataclass(frozen=True, slots=True)
-class CaseEnd:
-    file: CaseFile
-    case: PlaybookCase
+class FinishedTest:
+    file: TestsFile
+    test: PlaybookTest
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
@@ -44,19 +44,24 @@ class CaseEnd:
 
     @property
     def lines(self) -> list[str]:
-        """The lines that say why the case failed."""
+        """The lines that say why the test failed."""
         found = [line for one in self.differences for line in one.lines(str(self.file.file))]
         return [*found, *self.told] if found else []
 
 
-async def run_cases(
-    file: CaseFile, tell: Callable[[CaseEnd], None], *, dialect: Dialect, worker_factory: WorkerFactory, limit_s: float
+async def run_tests(
+    file: TestsFile,
+    tell: Callable[[FinishedTest], None],
+    *,
+    dialect: Dialect,
+    worker_factory: WorkerFactory,
+    limit_s: float,
 ) -> None:
-    """Run the cases of a file, one after the other.
+    """Run the tests of a file, one after the other.
 
     Args:
-        tell: called at the end of each case.
-        limit_s: for one case; what takes longer is cancelled, and has failed.
+        tell: called at the end of each test.
+        limit_s: for one test; what takes longer is cancelled, and has failed.
     """
     settings = PlaneSettings(dialect=dialect, token=secrets.token_urlsafe())
     async with NatsServer(has_login=True) as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
@@ -65,17 +70,17 @@ async def run_cases(
         for _, content in neighbours(file.playbook):
             plane.register_playbook(content)
         seen = _Seen(plane)
-        # Around the worker: what is watched is so for the tasks that begin here.
+        # Before the worker starts: only tasks that start inside the block are watched.
         with watched(lambda line: seen.printed(line)):
             async with worker_factory(nats.url, plane.url, dialect, settings.token):
-                for case in file.cases:
+                for test in file.tests:
                     began, seen = time.monotonic(), _Seen(plane)
-                    found = await _run(plane, case, seen, limit_s)
-                    tell(CaseEnd(file, case, time.monotonic() - began, tuple(found), tuple(seen.told)))
+                    found = await _run(plane, test, seen, limit_s)
+                    tell(FinishedTest(file, test, time.monotonic() - began, tuple(found), tuple(seen.told)))
 
 
-async def _run(plane: DevControlPlane, case: PlaybookCase, seen: _Seen, limit_s: float) -> list[Difference]:
-    document = with_stand_ins(case.document, case.stand_ins)
+async def _run(plane: DevControlPlane, test: PlaybookTest, seen: _Seen, limit_s: float) -> list[Difference]:
+    document = with_stand_ins(test.document, test.stand_ins)
     given = {"server_url": plane.url, "nats_url": plane.nats_url}
     document = {**document, "workload": {**given, **document["workload"]}}
     entry = plane.register_playbook(yaml.safe_dump(document, sort_keys=False))
@@ -87,33 +92,33 @@ async def _run(plane: DevControlPlane, case: PlaybookCase, seen: _Seen, limit_s:
         plane.executions.cancel_route(execution_id, {})
         running = ", ".join(f"'{step}'" for step in plane.execution(execution_id).open_commands.values())
         text = f"it did not end within {limit_s:g} s (--timeout); running: {running or 'no step'}"
-        return [Difference(case.line, "outcome", (text,))]
-    except Exception as error:  # the other cases are run, and reported
+        return [Difference(test.line, "outcome", (text,))]
+    except Exception as error:  # the other tests are run, and reported
         if not isinstance(error, (PlaybookError, TemplateError)):
-            log.exception("case %r of %s", case.name, entry.path)
-        return [Difference(case.line, "it cannot be executed", (str(error) or type(error).__name__,))]
+            log.exception("test %r of %s", test.name, entry.path)
+        return [Difference(test.line, "it cannot be executed", (str(error) or type(error).__name__,))]
     finally:
         stop()
-    return list(_compared(case, plane.execution(execution_id), seen))
+    return list(_compared(test, plane.execution(execution_id), seen))
 
 
-def _compared(case: PlaybookCase, execution: Execution, seen: _Seen) -> Iterator[Difference]:
-    expected = {"outcome": OUTCOMES[0], **_without_secrets(case.expected)}
+def _compared(test: PlaybookTest, execution: Execution, seen: _Seen) -> Iterator[Difference]:
+    expected = {"outcome": OUTCOMES[0], **_without_secrets(test.expected)}
     actual: dict[str, JsonValue] = {
         "outcome": execution.status.lower(),
         "steps": list(seen.results),
-        "results": {step: seen.result_of(step) for step in seen.results},
+        "results": {step: seen.step_result(step) for step in seen.results},
         "result": execution.last_result,
     }
     for name, value in actual.items():
         if name in expected:
-            yield from differences(expected[name], value, name=name, text=case.text, path=(*case.path, name))
+            yield from differences(expected[name], value, name=name, text=test.text, path=(*test.path, name))
     if "error" in expected:
         errors = [*seen.errors, *filter(None, [execution.error])]
         if not any(str(expected["error"]) in text for text in errors):
             there = [f"+ {text}" for text in dict.fromkeys(errors)] or ["there was no error"]
             yield Difference(
-                case.text.key_place((*case.path, "error")).line, "error", (f"- {expected['error']}", *there)
+                test.text.key_place((*test.path, "error")).line, "error", (f"- {expected['error']}", *there)
             )
 
 
@@ -147,7 +152,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Note the earlier executions: a case that ran out of time may still send events."""
+        """Note the earlier executions: a test that ran out of time may still send events."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:
@@ -175,7 +180,7 @@ class _Seen:
         if line.execution_id not in self._before:
             self._lines.append(f"{line.step.removesuffix(STEP_OF_TASKS)} | {line.text}")
 
-    def result_of(self, step: str) -> JsonValue:
+    def step_result(self, step: str) -> JsonValue:
         found = self.results[step]
         return [found[place] for place in sorted(found)] if step in self._loops else found.get(0)
 

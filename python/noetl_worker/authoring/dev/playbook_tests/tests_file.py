@@ -1,4 +1,4 @@
-"""The file of cases beside a playbook (`name.test.yaml` beside `name.yaml`), checked before anything runs."""
+"""The file of tests beside a playbook (`name.test.yaml` beside `name.yaml`), checked before anything runs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
-"""Outcomes a case may expect; `running`: the execution stands still."""
+"""Outcomes a test may expect; `running`: the execution stands still."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
 
 
 @dataclass(frozen=True, slots=True)
-class PlaybookCase:
+class PlaybookTest:
     name: str
     line: int
     document: Mapping[str, Any]
-    """The playbook with the case's workload."""
+    """The playbook with the test's workload."""
     stand_ins: Mapping[str, Mapping[str, JsonValue]]
     expected: Mapping[str, JsonValue]
     text: PlaybookText = field(repr=False)
@@ -37,23 +37,23 @@ class PlaybookCase:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseFile:
+class TestsFile:
     file: Path
     playbook: Path
-    cases: Sequence[PlaybookCase]
+    tests: Sequence[PlaybookTest]
 
 
-def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
-    """Read the case files of the paths: files, playbooks with a case file beside them, folders with all below.
+def read_tests_files(paths: Sequence[Path], *, named: str = "") -> list[TestsFile]:
+    """Read the test files of the paths: files, playbooks with a test file beside them, folders with all below.
 
-    Only cases with `named` in their name are kept.
+    Return only tests with `named` in their name.
 
     Raises:
         PlaybookError: there is none, or some of them are wrong; a line for each, with its file and line.
     """
-    found = dict.fromkeys(file for path in paths for file in _files_of(path))
+    found = dict.fromkeys(file for path in paths for file in _find_files(path))
     if not found:
-        raise PlaybookError(f"no case in {', '.join(map(str, paths))}: cases of name.yaml stand in name.test.yaml")
+        raise PlaybookError(f"no test in {', '.join(map(str, paths))}: tests of name.yaml stand in name.test.yaml")
     files, wrong = [], []
     for file in found:
         try:
@@ -62,13 +62,13 @@ def case_files(paths: Sequence[Path], *, named: str = "") -> list[CaseFile]:
             wrong.append(str(error))
     if wrong:
         raise PlaybookError("\n".join(wrong))
-    wanted = [replace(one, cases=[case for case in one.cases if named in case.name]) for one in files]
-    if not any(one.cases for one in wanted):
-        raise PlaybookError(f"no case has {named!r} in its name")
-    return [one for one in wanted if one.cases]
+    wanted = [replace(one, tests=[test for test in one.tests if named in test.name]) for one in files]
+    if not any(one.tests for one in wanted):
+        raise PlaybookError(f"no test has {named!r} in its name")
+    return [one for one in wanted if one.tests]
 
 
-def _files_of(path: Path) -> list[Path]:
+def _find_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for ending in _ENDINGS for file in path.rglob(f"*{ending}") if not os.path.isdir(file))  # noqa: PTH112
     if not path.exists():
@@ -78,26 +78,26 @@ def _files_of(path: Path) -> list[Path]:
     beside = [path.with_name(path.stem + ending) for ending in _ENDINGS]
     if found := [file for file in beside if file.is_file()]:
         return found
-    raise PlaybookError(f"{path}: no cases beside it; they stand in {beside[0].name}")
+    raise PlaybookError(f"{path}: no tests beside it; they stand in {beside[0].name}")
 
 
-def _read(file: Path) -> CaseFile:
+def _read(file: Path) -> TestsFile:
     text = read_file_text(file)
     try:
-        document, reader = parse_yaml(text), _CaseReader(file, read_text(text))
+        document, reader = parse_yaml(text), _TestReader(file, read_text(text))
     except PlaybookError as error:
         raise PlaybookError(f"{file}: {error}") from error
     for key, again, first in reader.text.duplicates:
         raise PlaybookError(f"{file}:{again.line}: key {key!r} is there twice; it stands in line {first.line} too")
-    given = reader.object(document, (), "a file of cases", ("playbook", "cases"))
-    playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _beside(file)
-    cases = given.get("cases")
-    if not isinstance(cases, list) or not cases:
-        raise reader.error(("cases",), "`cases` is a list of at least one case")
-    return CaseFile(file, playbook, list(reader.cases(cases, playbook)))
+    given = reader.object(document, (), "a file of tests", ("playbook", "cases"))
+    playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _tested_playbook(file)
+    tests = given.get("cases")
+    if not isinstance(tests, list) or not tests:
+        raise reader.error(("cases",), "`cases` is a list of at least one test")
+    return TestsFile(file, playbook, list(reader.tests(tests, playbook)))
 
 
-def _beside(file: Path) -> Path:
+def _tested_playbook(file: Path) -> Path:
     name = next(file.name.removesuffix(ending) for ending in _ENDINGS if file.name.endswith(ending))
     found = [path for ending in (".yaml", ".yml") if (path := file.with_name(name + ending)).is_file()]
     if not found:
@@ -105,14 +105,14 @@ def _beside(file: Path) -> Path:
     return found[0]
 
 
-class _CaseReader:
+class _TestReader:
     def __init__(self, file: Path, text: PlaybookText) -> None:
         self._file, self.text = file, text
 
     def error(self, path: TextPath, reason: str) -> PlaybookError:
         return PlaybookError(f"{self._file}:{self.text.value_place(path).line}: {reason}")
 
-    def _error_of_key(self, path: TextPath, reason: str) -> PlaybookError:
+    def _key_error(self, path: TextPath, reason: str) -> PlaybookError:
         return PlaybookError(f"{self._file}:{self.text.key_place(path).line}: {reason}")
 
     def object(self, value: JsonValue, path: TextPath, what: str, known: Collection[str]) -> Mapping[str, JsonValue]:
@@ -121,27 +121,27 @@ class _CaseReader:
         for key in value:
             if key not in known:
                 guess = nearest(str(key), list(known)) or f"; it has {', '.join(known)}"
-                raise self._error_of_key((*path, key), f"{what}: {key!r} is unknown{guess}")
+                raise self._key_error((*path, key), f"{what}: {key!r} is unknown{guess}")
         return value
 
-    def cases(self, cases: Sequence[JsonValue], playbook: Path) -> Iterator[PlaybookCase]:
-        for number, value in enumerate(cases):
+    def tests(self, tests: Sequence[JsonValue], playbook: Path) -> Iterator[PlaybookTest]:
+        for number, value in enumerate(tests):
             path: TextPath = ("cases", number)
-            case = self.object(value, path, "a case", ("name", "workload", "stand_ins", "expect"))
-            if "expect" not in case:
-                raise self.error(path, f"a case needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
-            document = self._document(case.get("workload") or {}, (*path, "workload"), playbook)
+            test = self.object(value, path, "a test", ("name", "workload", "stand_ins", "expect"))
+            if "expect" not in test:
+                raise self.error(path, f"a test needs `expect`, for example {{outcome: {OUTCOMES[0]}}}")
+            document = self._document(test.get("workload") or {}, (*path, "workload"), playbook)
             steps = list(Playbook.from_document(document).steps)
-            stand_ins = self.object(case.get("stand_ins") or {}, (*path, "stand_ins"), "stand_ins", steps)
+            stand_ins = self.object(test.get("stand_ins") or {}, (*path, "stand_ins"), "stand_ins", steps)
             for step, given in stand_ins.items():
                 place = (*path, "stand_ins", step)
                 what = self.object(given, place, "a stand-in", ("result", "error"))
                 if not isinstance(error := what.get("error", ""), str):
                     text = f"`error` of a stand-in is a text, and YAML reads this as {json.dumps(error, default=str)}"
                     raise self.error(place, f"{text}: put it in quotes")
-            expected = self._expected(case["expect"], (*path, "expect"), steps)
-            name, line = str(case.get("name") or f"case {number + 1}"), self.text.key_place(path).line
-            yield PlaybookCase(name, line, document, {**stand_ins}, expected, self.text, (*path, "expect"))
+            expected = self._expected(test["expect"], (*path, "expect"), steps)
+            name, line = str(test.get("name") or f"test {number + 1}"), self.text.key_place(path).line
+            yield PlaybookTest(name, line, document, {**stand_ins}, expected, self.text, (*path, "expect"))
 
     def _document(self, workload: JsonValue, path: TextPath, playbook: Path) -> dict[str, Any]:
         if not isinstance(workload, dict):
@@ -149,12 +149,12 @@ class _CaseReader:
         try:
             return load_document(playbook, workload, source="workload")[1]
         except PlaybookError as error:
-            raise self._error_of_key(path, str(error)) from error
+            raise self._key_error(path, str(error)) from error
 
     def _expected(self, value: JsonValue, path: TextPath, steps: Collection[str]) -> Mapping[str, JsonValue]:
         expected = self.object(value, path, "expect", ("outcome", "steps", "results", "result", "error"))
         if expected.get("outcome", OUTCOMES[0]) not in OUTCOMES:
-            raise self._error_of_key((*path, "outcome"), f"an outcome is one of {', '.join(OUTCOMES)}")
+            raise self._key_error((*path, "outcome"), f"an outcome is one of {', '.join(OUTCOMES)}")
         self.object(expected.get("results", {}), (*path, "results"), "results", steps)
         ran = expected.get("steps", [])
         if not isinstance(ran, list):

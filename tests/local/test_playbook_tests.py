@@ -1,4 +1,4 @@
-"""`noetl-worker test`: cases beside a playbook, with stand-ins for steps, and what is said of those that fail."""
+"""`noetl-worker test`: tests beside a playbook, with stand-ins for steps, and what is said of those that fail."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def written(folder: Path, cases: str) -> Path:
 
 def test_example_passes(dialect: Dialect) -> None:
     done = typed("test", str(EXAMPLES), "--dialect", dialect.value)
-    assert (done.code, done.out.splitlines()[-1]) == (0, "3 cases: 3 passed, 0 failed"), done.out
+    assert (done.code, done.out.splitlines()[-1]) == (0, "3 tests: 3 passed, 0 failed"), done.out
 
 
-def test_no_case_file_is_looked_at_as_a_playbook() -> None:
+def test_no_tests_file_is_looked_at_as_a_playbook() -> None:
     assert typed("check", str(EXAMPLES)).code == 0
 
 
-def test_steps_of_a_case_see_what_stands_in_for_others(folder: Path, dialect: Dialect) -> None:
+def test_steps_of_a_test_see_what_stands_in_for_others(folder: Path, dialect: Dialect) -> None:
     """Of a loop each item; what a stand-in gives may have templates."""
     written(
         folder,
@@ -117,7 +117,7 @@ cases:
 """
 
 
-def test_case_that_the_plane_cannot_begin_has_failed_and_the_next_one_runs(
+def test_one_that_the_plane_cannot_begin_has_failed_and_the_next_one_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = Router.begin
@@ -129,7 +129,7 @@ def test_case_that_the_plane_cannot_begin_has_failed_and_the_next_one_runs(
     file, report = written(folder, ONE_AND_TWO), folder / "report.xml"
     monkeypatch.setattr(Router, "begin", broken_once)
     done = typed("test", str(file), "--junit", str(report))
-    assert (done.code, done.out.splitlines()[-1]) == (1, "2 cases: 1 passed, 1 failed")
+    assert (done.code, done.out.splitlines()[-1]) == (1, "2 tests: 1 passed, 1 failed")
     assert "out of order" in done.out
     assert [len(case) for case in ET.parse(report).iter("testcase")] == [1, 0]
 
@@ -152,7 +152,7 @@ def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:
         r"start failed: no \x07 route",
     ]
     assert told[-2].startswith(f"ok {file}:22: it passes (")
-    assert told[-1] == "3 cases: 1 passed, 2 failed"
+    assert told[-1] == "3 tests: 1 passed, 2 failed"
     suite = ET.parse(report).getroot()[0]
     assert {name: suite.get(name) for name in ("name", "tests", "failures")} == {
         "name": str(file),
@@ -182,12 +182,12 @@ def test_secret_that_is_expected_is_compared_as_redacted_and_never_shown(folder:
     )
     done = typed("test", str(file), "--junit", str(report), "--dialect", dialect.value)
     told = [line.split(" (")[0].strip() for line in done.out.splitlines()]
-    assert told[:3] == [f"ok   {file}:2: case 1", f"FAIL {file}:3: case 2", f"{file}:3: results.token.n"]
+    assert told[:3] == [f"ok   {file}:2: test 1", f"FAIL {file}:3: test 2", f"{file}:3: results.token.n"]
     assert '- "hush"' in told
     assert "hush-4711" not in done.out + report.read_text()
 
 
-def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -> None:
+def test_one_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -> None:
     (folder / "p.yaml").write_text(
         'metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: shell, command: "sleep 60"}}]\n'
     )
@@ -203,7 +203,7 @@ def test_case_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) -
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_interrupted_says_in_which_case_and_tells_of_those_that_ended(
+async def test_interrupted_says_in_which_test_and_tells_of_those_that_ended(
     folder: Path, number: signal.Signals, code: int
 ) -> None:
     began, report = folder / "began", folder / "report.xml"
@@ -217,13 +217,13 @@ async def test_interrupted_says_in_which_case_and_tells_of_those_that_ended(
         "- {name: long, expect: {}}\n- {name: after, expect: {}}\n",
     )
     running = WorkerProcess(folder, "test", {}, ["test", str(file), "--junit", str(report)])
-    await until(began.exists, "the second case")
+    await until(began.exists, "the second test")
     running.signal(number)
     await until(lambda: not running.is_running, "its end")
     assert running.process.returncode == code
     assert running.text.splitlines()[-2:] == [
         f"interrupted: {file}:3: long; 1 did not begin",
-        "1 case: 1 passed, 0 failed",
+        "1 test: 1 passed, 0 failed",
     ]
     assert [case.get("name") for case in ET.parse(report).getroot()[0]] == ["short"]
 
@@ -231,10 +231,10 @@ async def test_interrupted_says_in_which_case_and_tells_of_those_that_ended(
 @pytest.mark.parametrize(
     ("cases", "said"),
     [
-        ("cases: []", ":1: `cases` is a list of at least one case"),
-        ("case:\n- name: x", ":1: a file of cases: 'case' is unknown; did you mean 'cases'?"),
-        ("cases:\n- nme: x", ":2: a case: 'nme' is unknown; did you mean 'name'?"),
-        ("cases:\n- name: x", ":2: a case needs `expect`, for example {outcome: completed}"),
+        ("cases: []", ":1: `cases` is a list of at least one test"),
+        ("case:\n- name: x", ":1: a file of tests: 'case' is unknown; did you mean 'cases'?"),
+        ("cases:\n- nme: x", ":2: a test: 'nme' is unknown; did you mean 'name'?"),
+        ("cases:\n- name: x", ":2: a test needs `expect`, for example {outcome: completed}"),
         ("cases:\n- stand_ins: {strt: {}}\n  expect: {}", ":2: stand_ins: 'strt' is unknown; did you mean 'start'?"),
         ("cases:\n- stand_ins: {start: 5}\n  expect: {}", ":2: a stand-in is an object with result, error"),
         ("cases:\n- stand_ins: {start: {error: no}}\n  expect: {}", ", and YAML reads this as false: put it in quotes"),
@@ -270,7 +270,7 @@ def test_playbook_that_cannot_be_run_is_refused_with_its_line(folder: Path) -> N
     ]
 
 
-def test_date_without_quotes_is_text_in_a_case(folder: Path, dialect: Dialect) -> None:
+def test_date_without_quotes_is_text_in_a_test(folder: Path, dialect: Dialect) -> None:
     result = "{n: 2024-01-02, list: [1, 2, 3]}"
     stand_ins = "{start: {result: {n: 2024-01-02}}, each: {result: 1}}"
     written(folder, f"cases:\n- stand_ins: {stand_ins}\n  expect: {{results: {{last: {result}}}}}\n")
@@ -285,13 +285,13 @@ def test_every_wrong_file_is_named(folder: Path) -> None:
     done = typed("test", str(folder))
     assert (done.code, done.out) == (2, "")
     assert done.err_lines == [
-        f"noetl-worker test: {folder}/p.test.yaml:1: `cases` is a list of at least one case",
+        f"noetl-worker test: {folder}/p.test.yaml:1: `cases` is a list of at least one test",
         f"noetl-worker test: {folder}/q.test.yaml: there is no q.yaml beside it; `playbook: FILE` names another one",
     ]
 
 
 def test_file_of_another_encoding_is_named_with_its_line(folder: Path) -> None:
-    """The cases, or their playbook."""
+    """The tests, or their playbook."""
     cases = written(folder, "cases:\n- {name: x, expect: {}}\n")
     (folder / "p.yaml").write_bytes(PLAYBOOK.encode() + b"# caf\xe9\n")
     line = PLAYBOOK.count("\n") + 1
@@ -301,23 +301,23 @@ def test_file_of_another_encoding_is_named_with_its_line(folder: Path) -> None:
     assert typed("test", str(cases)).err == f"noetl-worker test: {cases}: not YAML at line 2, column 13: not UTF-8\n"
 
 
-def test_folder_that_is_called_like_a_file_of_cases_is_looked_into(folder: Path) -> None:
+def test_folder_that_is_called_like_a_file_of_tests_is_looked_into(folder: Path) -> None:
     written(folder, "cases:\n- {expect: {}, stand_ins: {start: {result: {n: 1}}, each: {result: 1}}}")
     (folder / "old.test.yaml").mkdir()
     assert typed("test", str(folder)).code == 0
 
 
-def test_paths_without_a_case_are_refused(folder: Path) -> None:
+def test_paths_without_a_test_are_refused(folder: Path) -> None:
     for name in ("nope", "nope.yaml", "nope.test.yaml"):
         done = typed("test", str(folder / name))
         assert (done.code, done.err) == (2, f"noetl-worker test: {folder}/{name}: No such file or directory\n")
     assert "they stand in p.test.yaml" in typed("test", str(folder / "p.yaml")).err
-    assert "cases of name.yaml stand in name.test.yaml" in typed("test", str(folder)).err
+    assert "tests of name.yaml stand in name.test.yaml" in typed("test", str(folder)).err
     written(folder, "cases:\n- {name: x, expect: {}}")
     done = typed("test", str(folder), "--case", "other")
-    assert (done.code, done.err) == (2, "noetl-worker test: no case has 'other' in its name\n")
+    assert (done.code, done.err) == (2, "noetl-worker test: no test has 'other' in its name\n")
 
 
-def test_one_case_is_not_called_cases(folder: Path) -> None:
+def test_one_test_is_not_called_tests(folder: Path) -> None:
     written(folder, "cases:\n- {expect: {}, stand_ins: {start: {error: x}}}")
-    assert typed("test", str(folder)).out.splitlines()[-1] == "1 case: 0 passed, 1 failed"
+    assert typed("test", str(folder)).out.splitlines()[-1] == "1 test: 0 passed, 1 failed"
