@@ -159,11 +159,11 @@ class _Unread(dict[str, Any]):
 
 def test_condition_whose_names_are_there_is_looked_at_without_the_rest_of_the_playbook() -> None:
     document = {"workflow": [{"step": "start", "next": {"arcs": [{"step": "end", "when": "{{ ctx.there }}"}]}}]}
-    playbook = Playbook.of(document)
+    playbook = Playbook.from_document(document)
     step = playbook.steps["start"]
     asked = Asked(
         Execution(1, 1, "p", 1, replace(playbook, steps=_Unread(playbook.steps)), {}, {}, None, 0.0), Dialect.PYTHON
     )
-    asked.by_arc(step, 0, step.arcs[0].when, {"ctx": {"there": True}})
+    asked.note_arc(step, 0, step.arcs[0].when, {"ctx": {"there": True}})
     with pytest.raises(AssertionError, match="every step"):
-        asked.by_arc(step, 0, step.arcs[0].when, {"ctx": {}})
+        asked.note_arc(step, 0, step.arcs[0].when, {"ctx": {}})
