@@ -115,3 +115,18 @@ async def test_work_in_a_thread_ends_when_nobody_waits_for_it() -> None:
     task.cancel()
     await asyncio.wait({task})
     assert await asyncio.to_thread(ended.wait, PATIENCE_S)
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b":", b"]]", b'"'])
+def test_text_that_is_not_json_is_given_up_after_a_few_windows(damage: bytes) -> None:
+    """Its members were read one by one, each for the cost of a window: 13 s for 180 kB."""
+    pieces: list[bytes] = []
+
+    def read(piece: bytes) -> Any:
+        pieces.append(piece)
+        return json.loads(piece)
+
+    members = b",".join([b"[]"] * 20_000)
+    with pytest.raises(ValueError, match=r".+"):
+        loads_in_pieces(b'{"key":[%b,[%b],%b]}' % (members, damage, members), read)
+    assert len(pieces) < 20

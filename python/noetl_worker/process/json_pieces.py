@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from noetl_worker.process.threads import take_turns
@@ -104,18 +103,26 @@ class _PieceReader:
         while True:
             take_turns()
             window = self._data[at : at + self._window]
+            is_unreadable = False
             if comma := _last_comma(window):
-                with suppress(ValueError):  # the end of the container is before this comma
+                try:
                     if members := self._read(b"%b%b%b" % (opening, window[:comma], closing)):
                         add(members)
                         at += comma + 1
                         continue
-            with suppress(StopIteration, ValueError, RecursionError):
+                except ValueError:  # the end of the container is before this comma, or the text is not JSON
+                    is_unreadable = True
+            try:
                 end = _skip((opening + window).decode("latin-1"), 0)[1] - 1
                 members = self._read(opening + window[:end])
                 if members or at == first:  # after a comma there must be a member
                     add(members)
                     return made, at + end
+            except (StopIteration, ValueError):
+                if is_unreadable:  # member by member, each of them would cost a whole window
+                    raise ValueError(f"a value between byte {at} and byte {at + comma} is not JSON") from None
+            except RecursionError:
+                pass
             member, at = self._member(at, depth + 1, is_object=is_object)
             add(member)
             at = self.skip_space(at)

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -24,6 +25,7 @@ import httpx
 
 from noetl_worker.errors import ConfigurationError, CredentialError, DocumentError, ToolError
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.text.json_text import dumps, loads
 from noetl_worker.tools.error_kinds import http_error_kind
@@ -181,7 +183,8 @@ class Tokens:
         except (httpx.HTTPError, OSError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             text = f"http: no answer from {place}: {type(error).__name__}: {error}"
             raise ToolError(text, kind="connection", retryable=True) from error
-        answer = object_in(content.take())
+        body = content.take()
+        answer = await off_loop(len(body), partial(object_in, body))
         if response.is_success and answer is not None:
             return answer
         _, retryable = http_error_kind(response.status_code)
