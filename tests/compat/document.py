@@ -37,6 +37,8 @@ It asks the plane which one it is; `noetl-worker doctor` shows the version.
 * **Today's server** (3.60.2 and later, recorded with 3.83.1) has no NATS and needs [a bridge](todays-server.md).
   Without one the worker does not start, and names the command. If a plane leaves NATS later, the worker is not ready
   (`plane_left_nats`).
+  Of 109 of upstream's playbooks that name no cloud service 72 completed there, by hand. Of the others 16 ask the
+  internet, 11 need a table or a service that was not there, and 4 the server refuses.
 
 | | Python plane | Rust plane |
 |---|---|---|

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ RUST_CASES = {one["case"]: one for one in records("rust-control-plane-cases")}
 CASES = {**RUST_CASES, **{one["case"]: one for one in records("python-control-plane-cases")}}
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 FAILED = Report(status="error", context={"error": "boom"}, response={"error": "boom"}, error="boom")
+NOTED = replace(OK, notes={"output": {"stdout": "hello", "stderr": ""}})
 CONTENT = {"response", "context"}
 
 
@@ -79,11 +81,12 @@ async def sent_for(claim: str, report: Report, dialect: Dialect, *, slow: bool =
     ("report", "batches"),
     [
         (OK, ["five-events-batch"]),
+        (NOTED, ["noted-batch"]),
         (OK, ["tool-python-batch-started", "tool-python-batch-ok-start"]),
         (FAILED, ["tool-python-batch-started", "claim-conflicts-batch-failed"]),
         (FAILED, ["tool-python-batch-started", "arcs-on-error-batch-failed"]),
     ],
-    ids=["fast", "slow", "failed", "failed beside an arc for it"],
+    ids=["fast", "noted", "slow", "failed", "failed beside an arc for it"],
 )
 async def test_batches_of_a_command_have_the_recorded_shapes(report: Report, batches: list[str]) -> None:
     sent = await sent_for("tool-python-claim-start", report, Dialect.PYTHON, slow=len(batches) == 2)

@@ -22,6 +22,7 @@ from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.models import Dialect
 from noetl_worker.process import event_loop
 from noetl_worker.remote.plane.dialects import RULES
+from noetl_worker.remote.plane.rules import NOTED
 from patience import PATIENCE_S
 
 HERE = Path(__file__).parent / "values"
@@ -191,7 +192,7 @@ def _seen_of(scene: House, listener: Listener, execution: Execution) -> Observed
 
 def _events(scene: House, execution: Execution) -> Iterator[list[str]]:
     for event in scene.plane.events(execution.execution_id):
-        if not event.event_type.startswith(_BOOKKEEPING):
+        if not event.event_type.startswith(_BOOKKEEPING) and event.event_type != NOTED:  # ours alone, for people
             yield [event.event_type, event.node]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.processes import typed
-from noetl_worker.pipeline.command.tool_rules import packages_closed, tool_settings_of
+from noetl_worker.pipeline.command.tool_rules import make_tool_settings, packages_closed
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process import landlock
@@ -106,7 +106,7 @@ def test_packages_of_a_worker_that_may_write_to_var_lib_are_closed_to_commands_w
     def directory() -> str:
         settings = load_settings({"NOETL_WORKER_PYTHON_PACKAGES": "wheels"}, dotenv=tmp_path / "none")
         closed = packages_closed(settings)
-        found = tool_settings_of(settings).packages_dir
+        found = make_tool_settings(settings).packages_dir
         assert closed == ((found,) if found.startswith("/var/lib/") and landlock.is_there() else ())
         return found
 

@@ -44,6 +44,13 @@ async def test_way_that_was_taken_is_what_the_python_plane_says() -> None:
     assert run.steps["start"].kind == "python"
 
 
+async def test_notes_are_read_from_their_own_event() -> None:
+    run = await ToldPlane(Dialect.PYTHON, answer_of(Dialect.PYTHON, "noted-events")).read()
+    for command in run.commands:
+        assert (command.output, command.stdout, command.state) == ({"ok": True}, "hello\n", CommandState.DONE)
+        assert command.notes["tasks"] == [{"kind": "python", "name": "one", "status": "ok", "attempt": 1}]
+
+
 async def test_claim_that_was_taken_over_is_two_attempts_and_no_end() -> None:
     run = await ToldPlane(Dialect.PYTHON, answer_of(Dialect.PYTHON, "lease-unregistered-events")).read()
     (only,) = run.commands

@@ -104,21 +104,15 @@ async def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -
         assert done["payload"]["command_id"] == done["meta"]["command_id"] == command_id
 
 
-async def test_matched_case_is_reported_in_the_terminal_event() -> None:
-    report = Report(
-        status="success", context={}, exit=Exit("done", {"k": 1}), notes={"case": {"index": 1, "action": "exit"}}
-    )
+async def test_notes_are_an_event_of_their_own_which_no_caller_of_the_execution_is_given() -> None:
+    """The plane's kind `agent` returns the context of a child's last terminal event (recorded: noted-events)."""
+    notes: Any = {"case": {"index": 1, "action": "exit"}, "output": {"stdout": "printed", "stderr": ""}, "tasks": []}
+    report = Report(status="success", context={"output": "mine"}, exit=Exit("done", {"k": 1}), notes=notes)
     events = (await tell(report)).bodies("/api/events/batch")[0]["events"]
-    assert events[-1]["payload"]["result"]["context"]["case"] == {"index": 1, "action": "exit"}
-    assert (events[3]["payload"]["status"], events[3]["payload"]["data"]) == ("done", {"k": 1})
-
-
-async def test_a_note_does_not_replace_what_the_step_returned_under_its_name() -> None:
-    notes = {"output": {"stdout": "printed", "stderr": ""}, "tasks": []}
-    report = Report(status="success", context={"output": "mine"}, notes=notes)
-    events = (await tell(report)).bodies("/api/events/batch")[0]["events"]
-    context = events[-1]["payload"]["result"]["context"]
-    assert (context["output"], context["tasks"]) == ("mine", [])
+    assert [event["name"] for event in events[2:]] == ["command.noted", "call.done", "step.exit", "command.completed"]
+    assert (events[2]["payload"]["result"], events[2]["actionable"]) == ({"context": notes}, False)
+    assert [event["payload"]["result"]["context"] for event in events[3:]] == [{"output": "mine"}] * 3
+    assert (events[4]["payload"]["status"], events[4]["payload"]["data"]) == ("done", {"k": 1})
 
 
 # ── the Rust plane ──

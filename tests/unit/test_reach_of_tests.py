@@ -28,7 +28,10 @@ REPLACED_ATTRIBUTES: Final = {
     "integration/test_doctor.py": (2, "/sys/fs/cgroup belongs to the machine: a folder stands in for it"),
     "integration/test_pipeline.py": (2, "real servers: six deliveries take 48 minutes, and up to 30 s between them"),
     "integration/test_plane_without_nats.py": (2, "a worker with real servers asks once a minute"),
-    "local/test_cases.py": (2, "an error that the engine has not, while a case begins in a command of this process"),
+    "local/test_playbook_tests.py": (
+        2,
+        "an error that the engine has not, while a test begins in this process",
+    ),
     "security/test_own_files.py": (3, "where the machine has its own token, and what its kernel can"),
     "security/test_process_count.py": (2, "/sys/fs/cgroup belongs to the machine: a folder stands in for it"),
     "security/test_rights_of_a_command.py": (1, "a system without Linux's calls"),

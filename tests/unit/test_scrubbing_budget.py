@@ -18,7 +18,7 @@ import virtual_time
 from noetl_worker.errors import NotSent
 from noetl_worker.models import Dialect, ToolResult
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
-from noetl_worker.remote.plane.python.store import BUDGET_S, unpacked
+from noetl_worker.remote.plane.python.store import BUDGET_S, PACKED, unpacked
 from unit.planes import URL, After, ScriptedTransport, plane, settings
 from unit.reports import STORED, accept, call_done, event_of, puts, report_of, tell
 
@@ -71,6 +71,7 @@ async def test_result_is_stored_packed_and_unaltered_at_little_cost(data: Any) -
     [put] = puts(transport)
     assert json.loads(unpacked(put["data"]) or b"") == data
     assert stub.costs[0] < BUDGET_S
+    assert put["data"][PACKED].endswith("}}")  # which the real plane takes for code, and does not search
     payload = call_done(transport)
     assert payload["result"]["reference"]["ref"] == STORED["ref"]
     assert "response" not in payload

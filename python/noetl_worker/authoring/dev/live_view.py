@@ -22,6 +22,7 @@ from noetl_worker.authoring.run_page.tasks import passed_failure
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.observability.terminal import harmless_json
+from noetl_worker.remote.plane.rules import NOTED
 from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.process.live_output import PrintedLine
 
@@ -96,7 +97,10 @@ class Timeline:
     """The row and claim time of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
-    """Results of lists of tasks until their last event, which tells what a rule let pass, by command id."""
+    """Results of lists of tasks until their last event, by command id. It tells what a rule let pass on the Rust
+    plane."""
+    _noted: dict[str, LoggedEvent] = field(default_factory=dict)
+    """Events with the notes of lists of tasks, by command id (Python plane)."""
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
         """Note an event. Return a happening if there is one to show, or None."""
@@ -116,10 +120,13 @@ class Timeline:
             self._claimed[ref] = run, event.created_at
             run.began_at = run.began_at or event.created_at
             return Happening("started", run, about)
-        if event.event_type == "call.done" and run.kind in SEQUENCES:
+        if event.event_type == NOTED:
+            self._noted[ref] = event
+        elif event.event_type == "call.done" and run.kind in SEQUENCES:
             self._lists[ref] = event
         elif event.event_type == "command.completed" and (result := self._lists.pop(ref, None)) is not None:
-            return self._end(result, run, ref, about, passed_failure(event.result_context.get("tasks")))
+            notes = self._noted.pop(ref, event).result_context
+            return self._end(result, run, ref, about, passed_failure(notes.get("tasks")))
         elif event.event_type in ("call.done", "call.error", "command.failed") and ref not in self._ended:
             return self._end(event, run, ref, about)
         return None

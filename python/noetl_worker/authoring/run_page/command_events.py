@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Final, Protocol
 
 from noetl_worker.authoring.run_page.run import CommandState, ExecutionRun, RunCommand
 from noetl_worker.models.spellings import STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, context_of, fields_of
+from noetl_worker.remote.plane.rules import NOTED
 
 NOTES: Final = frozenset({"answer", "case", "cases_skipped", "cases_skipped_count", "output", "tasks", "warnings"})
-"""Names of what a worker adds to the last event (pipeline/report/results.py)."""
+"""Names of the notes that a worker adds for people (pipeline/report/results.py)."""
 _CALL_ENDS: Final = ("call.done", "call.error")
 _NOT_OF_ITEM: Final = frozenset({"_first", "_index", "_last", "_total", "loop_event_id"})
 _COMMAND_ENDS: Final = ("command.completed", "command.failed")
@@ -20,20 +21,21 @@ _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
 @dataclass(slots=True)
 class ToolOutcome:
-    """The outcome of a tool, as a terminal event tells it."""
+    """The outcome of a tool, as a terminal event tells it, and the worker's notes."""
 
     is_failed: bool = False
     output: JsonValue = None
     stdout: str = ""
     stderr: str = ""
     error: str = ""
+    notes: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 class RunDialect(Protocol):
     """A reader of one plane's events."""
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        """Return the outcome in an event that ends a command or its call."""
+        """Return the outcome in an event that ends a command or its call, or the notes in the event with them."""
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the event ids of the command.issued events whose commands the plane has to be asked for."""
@@ -85,6 +87,9 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
         if not is_over or command.started is None:  # a late start is harmless (protocol/events.md#late-reports)
             command.started = at
         command.state = command.state if is_over else CommandState.RUNNING
+    elif name == NOTED and not is_over:
+        noted = dialect.outcome(event)
+        command.notes, command.stdout, command.stderr = noted.notes, noted.stdout, noted.stderr
     elif name in _CALL_ENDS:
         command.is_raised |= name == "call.error"
         if not is_over:  # the first outcome counts (protocol/claim.md#races)
@@ -95,7 +100,7 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
             _end(command, outcome, at)
         command.stdout, command.stderr = command.stdout or outcome.stdout, command.stderr or outcome.stderr
         command.error = command.error or outcome.error
-        command.notes = {key: value for key, value in context_of(event).items() if key in NOTES}
+        command.notes = command.notes or outcome.notes
         command.is_raised |= name == "command.failed"
         if outcome.is_failed:
             command.state = CommandState.FAILED
@@ -104,7 +109,7 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
 def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
     command.state = CommandState.FAILED if outcome.is_failed else CommandState.DONE
     command.ended, command.output, command.error = at, outcome.output, outcome.error
-    command.stdout, command.stderr = outcome.stdout, outcome.stderr
+    command.stdout, command.stderr = outcome.stdout or command.stdout, outcome.stderr or command.stderr
 
 
 def printed(fields: dict[str, Any]) -> tuple[str, str]:

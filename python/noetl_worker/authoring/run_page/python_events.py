@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.authoring.run_page.command_events import (
-    NOTES,
     ToolOutcome,
     error_text,
     parse_id,
@@ -21,6 +20,7 @@ from noetl_worker.authoring.run_page.command_events import (
 )
 from noetl_worker.authoring.run_page.run import ExecutionRun, RunCommand
 from noetl_worker.models.wire import context_of, fields_of
+from noetl_worker.remote.plane.rules import NOTED
 
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
@@ -32,9 +32,10 @@ _ITEM: Final = "__loop_claimed_index"
 class PythonRunEvents:
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
         fields = {name: value for name, value in context_of(event).items() if name not in _BESIDE}
-        stdout, stderr = printed(fields_of(fields.pop("output", None))) if _has_output(fields) else printed(fields)
-        if event.get("event_type") in ("command.completed", "command.failed"):
-            fields = {name: value for name, value in fields.items() if name not in NOTES}
+        if event.get("event_type") == NOTED:
+            stdout, stderr = printed(dict(fields_of(fields.get("output"))))
+            return ToolOutcome(stdout=stdout, stderr=stderr, notes=fields)
+        stdout, stderr = printed(fields)
         reference = fields_of(event.get("result")).get("reference")
         if reference is not None:
             fields["reference"] = reference
@@ -111,9 +112,3 @@ def _command(event: Mapping[str, Any], nodes: Mapping[int, str], command_id: str
         issued=parse_time(event.get("created_at")),
         input=config,
     )
-
-
-def _has_output(fields: Mapping[str, Any]) -> bool:
-    """Return True if `output` has stdout and stderr, which the worker adds to command.completed
-    (pipeline/report/results.py)."""
-    return fields_of(fields.get("output")).keys() == {"stdout", "stderr"}

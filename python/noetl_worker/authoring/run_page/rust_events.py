@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noetl_worker.authoring.run_page.command_events import (
+    NOTES,
     ToolOutcome,
     error_text,
     named_command,
@@ -39,8 +40,9 @@ class RustRunEvents:
             or result.get("status") in ("error", "timeout")
             or context.get("status") in ("error", "timeout")
         )
+        notes = {name: value for name, value in context.items() if name in NOTES}
         return ToolOutcome(
-            is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error
+            is_failed, output if output != {} else None, own_stdout or stdout, own_stderr or stderr, error, notes
         )
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -23,6 +23,9 @@ from noetl_worker.text import json_text
 SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
 ENDS: Final = ("command.completed", "command.failed")
+NOTED: Final = "command.noted"
+"""Event of ours with the notes for people, on the Python plane: it stores an event of any name, and acts on actionable
+ones alone (recorded: noted-batch)."""
 
 _PROCESS: Final = uuid.uuid4().hex
 _NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_-]")

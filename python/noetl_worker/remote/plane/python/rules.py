@@ -21,7 +21,7 @@ from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.python import store
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
-from noetl_worker.remote.plane.rules import BATCH, DialectRules, Part, Post, Subject, read_preview, unique
+from noetl_worker.remote.plane.rules import BATCH, NOTED, DialectRules, Part, Post, Subject, read_preview, unique
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
@@ -231,12 +231,12 @@ class PythonRules(DialectRules):
         result, meta = _result(word, report), _meta(command, report)
         brief = _brief(result) if failed else result
         last: dict[str, JsonValue] = {"command_id": command_id, "worker_id": worker_id, "result": brief}
-        if report.notes:
-            last.update(_with_notes(brief, report))
         if failed:
             last["error"] = report.error
         called, left, ended = part.events[-3:]
         events = _start(command, worker_id) if part.events[:2] == _START else []
+        if report.notes:
+            events.append(_noted(command, report))
         done, leave = _call(command, report, result), _exit(command, report, word, brief)
         last_meta = {"command_id": command_id}
         events += (
@@ -394,15 +394,14 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {**result, "context": {name: context[name] for name in _OF_FAILURES if name in context}}
 
 
-def _with_notes(result: Mapping[str, JsonValue], report: Report) -> dict[str, JsonValue]:
-    """Return the last event's result with the notes in its context, or beside a result without one.
+def _noted(command: Subject, report: Report) -> dict[str, Any]:
+    """Return the event with the notes for people, before the terminal events.
 
-    The step's own names stay: a note of the same name is left out.
+    Their contexts are what a caller is given: the kind `agent` takes the context of a child's last event. The plane
+    answers no event's `meta` (protocol/events.md#python-plane).
     """
-    context = result.get("context")
-    if not isinstance(context, dict):
-        return {"result": result, **report.notes}
-    return {"result": {**result, "context": {**report.notes, **context}}}
+    payload = {"command_id": command.command_id, "result": {"context": report.notes}}
+    return {"step": command.step, "name": NOTED, "payload": payload, "actionable": False, "informative": True}
 
 
 def _has_response(report: Report) -> bool:
