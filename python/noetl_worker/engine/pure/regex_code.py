@@ -171,7 +171,7 @@ def _set_size(chars: Chars) -> int:
 
 
 def _words_size(words: list[bytes]) -> int:
-    """Return the crate's size of alternative words, which it stores as a trie: one fork for each beginning."""
+    """Return the size of alternative words in the regex crate: a trie with one fork for each prefix of a word."""
     beginnings: list[dict[int, Any]] = [{}]
     for word in words:
         beginning = beginnings[0]

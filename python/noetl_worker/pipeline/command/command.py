@@ -30,8 +30,8 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""The only key of a context over 512 kB when the Rust plane's own store does not answer it: a reference to the context
-(source of server 3.54.0). Unless it is resolved, the command would run with no input."""
+"""Key of a reference to a context over 512 kB, and the only key if the Rust plane's own store gave no answer
+(source of server 3.54.0). Unless the reference is resolved, the command would run with no input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """A reference may point to a reference; a longer chain is taken for a loop."""

@@ -137,7 +137,7 @@ class Dispatch:
         prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)
-        # A template that reads such a value raises; code does not.
+        # A template that reads a redacted value raises an error; code reads it silently, so this warns.
         if command.redacted and (read := places_in_code(command.config, command.redacted)):
             advice = "see that the code does not read these, or let the earlier step name them otherwise"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)

@@ -66,7 +66,7 @@ class Inputs:
         """
         command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
-            # The plane has rendered the input: braces left in it are data (or had no value).
+            # The plane has rendered these: braces still in them are data, or a template that had no value.
             **command.variables,
             **given,
             # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
@@ -114,8 +114,8 @@ class Inputs:
         given: Mapping[str, JsonValue],
         variables: Mapping[str, JsonValue],
     ) -> dict[str, JsonValue]:
-        """Return all inputs, rendered and merged. The plane decides which one wins, as with objects
-        (`command._input`)."""
+        """Return all inputs, rendered and merged. Inputs under `spec` lose. Between the step's and the tool's input the
+        plane's rule decides (`command._input`)."""
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}

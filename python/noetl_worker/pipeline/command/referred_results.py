@@ -150,7 +150,7 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results below a name: `ctx`, `workload` and the map of steps hold copies of all results."""
+    """Return the results that a variable contains: `ctx` and `workload` have copies, the map of steps has records."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:

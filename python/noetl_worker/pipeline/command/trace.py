@@ -3,7 +3,7 @@
 These are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
 OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or in the `trace`
 of the body). Without one, the commands of an execution share a trace. Every worker derives the same trace id from plane
-and execution. There is no parent span, as no process would send one.
+and execution. A trace derived so has no parent span, since no process would send that span.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """Age at which a message that met only server errors becomes a dead letter, in seconds. The stream forgets it after an
 hour (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Deliveries before that. One error must not end an old message (all workers may have been down)."""
+"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down when it got old."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:

@@ -1,7 +1,7 @@
 """Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
-A command over the limit is returned with a delay, so that later messages are pulled. JetStream counts this as a
-delivery, for every worker; here it is no try of the command.
+A command over the limit is returned with a delay, so that later messages are pulled. JetStream counts the
+return as a delivery, for every worker; this worker does not count it as a try.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Seen(Enum):
 
 
 class InFlight:
-    """The commands of this process by id, which may come as a number and as text for one command
+    """The commands of this process by id. The id of one command may arrive both as a number and as a text
     (protocol/notification.md#message).
 
     Args:
@@ -84,7 +84,7 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Drop the older of the two sets, whose entries are one to two periods old."""
+        """Start a new period: drop the older set, or both sets when two periods have passed."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now

@@ -77,7 +77,7 @@ class InProgress:
             del self._beats[reply]
 
     def heard(self, sent_at: float, stale_after_s: float) -> None:
-        """Note that the plane has taken a heartbeat, or is about to be sent the first one.
+        """Note when a heartbeat was sent: one that the plane accepted, or the first one, just before it is sent.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.

@@ -39,8 +39,8 @@ def state_directory(name: str) -> Path:
 def directory_out_of_reach(name: str) -> Path:
     """Return the directory for files that no command may change: outside of the home, if this user may write there.
 
-    Commands write to the home, so nothing in it can be closed to them (`file_roots.within_reach`). Variables that
-    place a user's state decide before.
+    Commands write to the home, so nothing in it can be closed to them (`file_roots.within_reach`). If
+    STATE_DIRECTORY or XDG_STATE_HOME is set, it names the directory instead.
     """
     is_placed = os.environ.get("STATE_DIRECTORY") or os.environ.get("XDG_STATE_HOME")
     nearest = _OF_THE_MACHINE if _OF_THE_MACHINE.exists() else _OF_THE_MACHINE.parent

@@ -149,7 +149,7 @@ class OutboxFile:
             is_empty: True if no row is left to be sent.
         """
         try:
-            if is_empty and self.has_unread:  # rows that are only in the WAL would be lost with it
+            if is_empty and self.has_unread:  # deleting the WAL would lose the rows that are only there
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.close()
             if is_empty and not self.stays:

@@ -22,7 +22,7 @@ from noetl_worker.pipeline.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Limits of one outbox; the first one reached counts. A plane that is back takes so many in minutes."""
+"""Limits of one outbox; the first one reached counts. A plane that is back accepts a full outbox in minutes."""
 _ROOM_AGAIN: Final = 0.9
 """Fraction of the limits below which a full outbox has room again, so that pulling does not flicker."""
 _MOST_FILES: Final = 32

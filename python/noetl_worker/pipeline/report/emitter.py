@@ -151,7 +151,7 @@ class Emitter:
                 if not event_set.is_open:
                     return
                 sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
-            # The wait at the gate ends when the claim becomes uncertain: the plane is asked about it first then.
+            # The wait at the gate ends when the claim becomes uncertain: then the plane is first asked about the claim.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
                 body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
@@ -211,7 +211,7 @@ class Emitter:
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
         """Write the set to disk and, if that succeeds, leave its slot."""
-        # A set whose result is still to be stored has not changed, and may be large.
+        # A stored row whose result is still to be uploaded is current, and may be large: it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):
             sending.leave()

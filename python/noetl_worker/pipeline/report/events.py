@@ -1,8 +1,8 @@
 """Reporting: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
-command needs one request. The terminal events wait for a start being sent, and carry one that was not accepted, so the
-start is never sent after the outcome.
+command needs one request. The terminal events wait while the start is being sent, and include a start that was not
+accepted. So the start is never sent after the outcome.
 """
 
 from __future__ import annotations

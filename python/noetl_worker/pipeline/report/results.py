@@ -93,7 +93,7 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
 
 
 def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Return the report with the end of the printed output in its last event, if the plane's own worker reports none.
+    """Return the report with the end of the printed output as a note, if the plane's own worker reports none.
 
     The output is for people: no template can read it there.
     """
@@ -107,7 +107,7 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Add a list's tries, or the answer of a failure, to the last event, for people. No template sees them there."""
+    """Add notes for people, if they fit: the tries of a task list, or the start of a tool's answer."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = begin_of_answer(result.data) if dialect.error_fails_command else ""

@@ -38,7 +38,7 @@ async def try_to_store(
         return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
     how = judge(answer)
     if how is SendStatus.ACCEPTED and not isinstance(fields_of(answer.json()).get("ref"), str):
-        how = SendStatus.UNCERTAIN  # not the store's answer: the result is stored nowhere yet
+        how = SendStatus.UNCERTAIN  # without a `ref` the store did not answer, and the result is not stored
     # A 413 is final, even from a proxy. A 404 in the plane's own words means that it has no result store.
     if how is SendStatus.UNCERTAIN and (answer.status == 413 or not_found(answer)):
         how = SendStatus.REFUSED

@@ -71,7 +71,7 @@ SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06
 """Operations of a filter."""
 NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
-"""Offsets in `struct seccomp_data`: the call, the kind of program, two arguments."""
+"""Offsets in `struct seccomp_data`: call number, architecture, first and third argument."""
 ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Numbers of Landlock's calls, on each machine."""

@@ -1,4 +1,4 @@
-"""Removal of the worker's own frames from a dump of stacks at a timeout. They follow those of the author's code."""
+"""Removal of the worker's own frames from a stack dump. In the dump they follow the frames of the author's code."""
 
 from __future__ import annotations
 

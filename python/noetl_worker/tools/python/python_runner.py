@@ -151,7 +151,7 @@ class PythonRunner:
         await self.scratch.aclose()
 
     def end(self) -> None:
-        """End the template processes. The template itself is last: it ends a supervisor that cannot end by itself."""
+        """End the supervisors and busy templates, then the current template, which ends a stuck supervisor."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None

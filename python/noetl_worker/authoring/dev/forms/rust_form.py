@@ -41,8 +41,10 @@ class RustForm:
         return None
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return True if an arc may enter the step now. A step is never entered twice (set-counter) or once passed over
-        (large-single), nor before all entered steps that lead to it are done (arcs-join; all recorded).
+        """Return True if an arc may enter the step now.
+
+        A step that was entered or skipped is never entered again (recorded: set-counter, large-single). A step waits
+        until every entered step with an arc to it is completed (recorded: arcs-join).
         """
         if step.name in execution.entered | execution.skipped or execution.playbook is None:
             return False

@@ -1,8 +1,8 @@
 """The form of a value in the Python plane's result store: anything that looks like a secret is "[REDACTED]".
 
-Read in the plane's source (`core/sanitize.py`, `core/credential_refs.py` as of May 2026); of it is recorded that a
-short text under `password` or `token` is kept (result-get-secret-like). Of what is stored the names of the playbook's
-keychain go too; those are not known here.
+The rules come from the plane's source (`core/sanitize.py`, `core/credential_refs.py` as of May 2026). A recording
+confirms one rule: a short text under `password` or `token` is kept (result-get-secret-like). The plane also removes the
+names of the playbook's keychain from a stored value; they are not known here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SECRETS: Final = (
     (("=",), _OF_LINK),
     (("://",), _ADDRESS),
 )
-"""Patterns, each with words of which every match has one: large texts are searched for the words first."""
+"""Pairs of words and a pattern. Every match contains one of the words, so a large text is searched for them first."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:

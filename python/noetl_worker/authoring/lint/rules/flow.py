@@ -98,7 +98,7 @@ def _goto(step: Any) -> list[str]:
 
 
 def _check_alias(inspection: Inspected, path: Path, auth: object, known: Collection[str]) -> None:
-    """Check `auth: NAME`, or the name in an object."""
+    """Check that the credential which `auth` names exists. `auth` is a name, or an object with a name."""
     if isinstance(auth, dict):
         auth = find_alias(auth)
     if isinstance(auth, str) and auth and not has_template(auth) and auth not in known:

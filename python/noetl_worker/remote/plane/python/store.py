@@ -1,8 +1,8 @@
 """Result store of the Python plane, and the packed form of large results (protocol/results.md#redaction).
 
 In its event loop the plane searches each value that it stores, hands out or puts into a command for secrets. The time
-grows with the square of each word without a space: 60 kB of hex keep the plane from answering for half a minute. So a
-result that is large or has a long word is packed, in short words.
+grows with the square of a word's length (words end at spaces): 60 kB of hex keep the plane from answering for half a
+minute. So a result that is large or has a long word is packed into a text of short words.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class WorkbookConfig:
     """
 
     name: str | None = None
-    """Name of the entry; one plane may put the task's label here, then use `task`."""
+    """Name of the entry. Use `task` on a plane that puts the task's label here."""
     task: str | None = None
     """Name of the entry; wins over `name`."""
     input: dict[str, Any] = field(default_factory=dict)
