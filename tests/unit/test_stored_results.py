@@ -19,6 +19,7 @@ from compat.uncut import uncut
 from noetl_worker.errors import DocumentError, MaybeProcessed, NotSent
 from noetl_worker.models import CaseDecision, Dialect, Exit, Fail
 from noetl_worker.models.slots import Slots
+from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.report.emitter import Emitter
@@ -126,6 +127,15 @@ async def test_variables_that_an_event_has_no_room_for_are_named_in_a_warning() 
     transport = await tell(store_then_accept(), Dialect.RUST, kind="task_sequence", data=data)
     last = next(body for _, path, body, _ in transport.sent if path == "/api/events")
     assert "later steps do not get the variables" in last["context"]["warnings"][0]
+
+
+async def test_a_second_warning_of_a_result_leaves_the_first() -> None:
+    data = {"fetch": {**ROWS, "note": "a\0b"}, "_context_updates": {"ctx.all": ROWS}}
+    failed = ToolResult(ToolStatus.ERROR, data, error=ToolFailure("no"))
+    report = await report_of(failed, Dialect.RUST, kind="task_sequence")
+    lost, null = report.notes["warnings"]
+    assert "later steps do not get the variables" in lost
+    assert "U+0000" in null
 
 
 SAMPLES = Path(__file__).parents[1] / "compat/samples/values"

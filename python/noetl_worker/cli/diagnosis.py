@@ -21,7 +21,7 @@ from noetl_worker.errors import (
     TransportError,
 )
 from noetl_worker.models.notification import Envelope
-from noetl_worker.models.wire import context_of
+from noetl_worker.models.wire import context_of, has_next_page, read_events
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.pipeline.outbox.reading import read_outboxes
@@ -270,7 +270,7 @@ class Diagnosis:
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
         story.is_known = True
         self._conclusions["plane"] = f"{self._state_text(detail)}{reason}"
-        if (detail.get("pagination") or {}).get("has_next"):
+        if has_next_page(detail):
             self._lacks(f"execution {story.execution_id} has more events than its newest page")
 
     def _state_text(self, detail: Mapping[str, Any]) -> str:
@@ -298,7 +298,7 @@ class Diagnosis:
                 "it was never claimed, and the durable is beyond it: passed over, since its filters or its start were "
                 "others then; `noetl-worker nats ensure` says how to get it"
             )
-        if not events and (detail.get("pagination") or {}).get("has_next"):
+        if not events and has_next_page(detail):
             self._lacks(
                 f"execution {self._story.execution_id} has more events than its newest page, which names it not"
             )
@@ -320,7 +320,7 @@ async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
 
 def _sorted_events(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the events in their order; the Python plane lists the newest first."""
-    events = [event for event in detail.get("events") or () if isinstance(event, dict)]
+    events = read_events(detail)
     return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
 
 

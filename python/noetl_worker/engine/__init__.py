@@ -10,45 +10,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from noetl_worker.engine.chosen import (
-        ENGINE,
-        SOURCE_HASH,
-        CaseMatch,
-        CompiledCases,
-        PendingMatch,
-        compile_cases,
-        decide,
-        decode_notification,
-        evaluate,
-        find_marks,
-        fit_result,
-        load_engine,
-        redact_text,
-        require,
-        version_line,
-    )
-
-__all__ = [
-    "ENGINE",
-    "SOURCE_HASH",
-    "CaseMatch",
-    "CompiledCases",
-    "PendingMatch",
-    "compile_cases",
-    "decide",
-    "decode_notification",
-    "evaluate",
-    "find_marks",
-    "fit_result",
-    "load_engine",
-    "redact_text",
-    "require",
-    "version_line",
-]
+    from noetl_worker.engine.chosen import *  # noqa: F403 - its `__all__` lists the names
 
 
 def __getattr__(name: str) -> object:
-    """Return one of the public names, from the chosen engine."""
-    if name not in __all__:
+    """Return one of the public names, or the list of them, from the chosen engine."""
+    chosen = importlib.import_module("noetl_worker.engine.chosen")
+    if name not in ("__all__", *chosen.__all__):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("noetl_worker.engine.chosen"), name)
+    return getattr(chosen, name)

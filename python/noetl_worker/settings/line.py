@@ -58,8 +58,10 @@ class SettingLine:
     @property
     def text(self) -> SettingText:
         """Texts about this setting; the variable of a file has none of its own."""
-        own = f"path of a file that has what {self.variable.removesuffix(FILE_SUFFIX)} would"
-        return setting_texts().get(self.variable) or SettingText(own, "", "ours")
+        texts, secret = setting_texts(), self.variable.removesuffix(FILE_SUFFIX)
+        if self.variable not in texts and secret in texts:
+            return SettingText(f"path of a file that has what {secret} would", "", "ours")
+        return texts[self.variable]
 
     @property
     def file_variable(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noetl_worker.authoring.run_page.command_events import RunDialect, fold, item_in, parse_id
@@ -14,7 +14,7 @@ from noetl_worker.authoring.run_page.rust_events import RustRunEvents
 from noetl_worker.authoring.run_page.steps import run_steps
 from noetl_worker.authoring.run_page.tasks import add_tasks
 from noetl_worker.errors import ControlPlaneError, ServerRefused
-from noetl_worker.models.wire import Dialect, fields_of
+from noetl_worker.models.wire import Dialect, fields_of, has_next_page, read_events
 from noetl_worker.pipeline.command.command import is_reference
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane, if_there
 from noetl_worker.remote.transport.opening import open_transport
@@ -136,17 +136,13 @@ async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]
 
     An event added meanwhile moves others to the next page, so a page may repeat events.
     """
-    found = {parse_id(event.get("event_id")): event for event in _events(detail)}
+    found = {parse_id(event.get("event_id")): event for event in read_events(detail)}
     page = 0
-    while fields_of(detail.get("pagination")).get("has_next"):
+    while has_next_page(detail):
         page += 1
         detail = await plane.list_events(execution_id, page=page, page_size=_PAGE)
-        found.update((parse_id(event.get("event_id")), event) for event in _events(detail))
+        found.update((parse_id(event.get("event_id")), event) for event in read_events(detail))
     return [found[event_id] for event_id in sorted(found)]
-
-
-def _events(answer: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    return [event for event in answer.get("events") or () if isinstance(event, dict)]
 
 
 async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str, Any]]:

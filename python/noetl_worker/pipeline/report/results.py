@@ -227,7 +227,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
             reason = _too_large(command, fitted.size, dialect.max_stored_bytes, stored)
             return await _drop_data(command, result, reason, rules)
     if nulls is not None:
-        made.notes = {"warnings": [fit_text(nulls.warning, rules)]}
+        return _add_warning(made, fit_text(nulls.warning, rules))
     return made
 
 
@@ -258,7 +258,13 @@ async def _drop_data(command: Command, result: ToolResult, reason: str, rules: F
     if result.status is ToolStatus.SUCCESS:
         return await _failed(command, bare, reason, "resource", rules)
     report = await fit_result(command, bare, rules)
-    return replace(report, notes={**report.notes, "warnings": [reason]})
+    return _add_warning(report, reason)
+
+
+def _add_warning(report: Report, text: str) -> Report:
+    """Return the report with one more warning for people."""
+    earlier = report.notes.get("warnings")
+    return replace(report, notes={**report.notes, "warnings": [*(earlier if isinstance(earlier, list) else ()), text]})
 
 
 async def _nulls(packed: bytes) -> NullCharacters:
