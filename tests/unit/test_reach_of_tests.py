@@ -52,6 +52,7 @@ OWN_RUNNERS: Final = {
     "security/test_secrets_of_the_worker.py": "a result that many tests look at; the loop is a parameter",
     "tools/test_nats_connections.py": "a tool is used on two loops, one after the other",
     "tools/test_postgres_pool.py": "a tool is used on two loops, one after the other",
+    "unit/test_event_loop.py": "how a loop of either kind ends",
     "unit/test_threads.py": "which threads a worker's loop has, of either kind",
 }
 """Test files that run a loop themselves. All others have `async def test_...`, and anyio's plug-in runs them."""

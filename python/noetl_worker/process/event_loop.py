@@ -26,18 +26,21 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end. One owner has at most a quarter of the loop's threads."""
+    """Run `main` to its end, then end the tasks that it left. One owner has at most a quarter of the loop's threads."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_run_with_threads(main))
-    result: T = uvloop.run(_run_with_threads(main))
+        return asyncio.run(_run_and_end(main))
+    result: T = uvloop.run(_run_and_end(main))
     return result
 
 
-async def _run_with_threads(main: Coroutine[Any, Any, T]) -> T:
+async def _run_and_end(main: Coroutine[Any, Any, T]) -> T:
     asyncio.get_running_loop().set_default_executor(Threads(WORK, WORK_THREADS))
-    return await main
+    try:
+        return await main
+    finally:  # the runner would cancel them once
+        await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
