@@ -5,7 +5,7 @@
 set -euo pipefail
 python=${BASE_PYTHON:?the base_prefix of a Python 3.13} rust=${BASE_RUST:?a Rust toolchain 1.95}
 dockerfile=$(dirname "$0")/../../deploy/Dockerfile
-base() { sed -n "s/^FROM $1:\([0-9.]*\)-slim-bookworm@.*/\1/p" "$dockerfile"; }
+base() { sed -n "s/^FROM $1:\([0-9.]*\)-slim-bookworm[@ ].*/\1/p" "$dockerfile"; }
 "$python/bin/python3" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$(base python)')" \
   || { echo "$python is not Python $(base python), which deploy/Dockerfile names" >&2; exit 2; }
 case $("$rust/bin/rustc" --version) in "rustc $(base rust) "*) ;; *)
