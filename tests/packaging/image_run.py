@@ -125,9 +125,9 @@ def volumes(*paths: str) -> Iterator[dict[str, Path]]:
         yield found
 
 
-def specs(nats: NatsServer, plane: DevControlPlane) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The containers of the chart's job and of its worker."""
-    documents = rendered({"nats": {"url": nats.url}, "server": {"url": plane.url}})
+def specs() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The containers of the chart's job and of its worker, for services of a cluster: the chart refuses a loopback."""
+    documents = rendered({"nats": {"url": "nats://nats:4222"}, "server": {"url": "http://plane:8082"}})
     return pod(documents, "Job")["containers"][0], pod(documents)["containers"][0]
 
 
@@ -137,13 +137,14 @@ async def tried(engine: Engine, dialect: Dialect, user: str) -> None:
         DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
     ):
         home = House(nats, plane)
-        job, worker = specs(nats, plane)
+        job, worker = specs()
+        addresses = {"NATS_URL": nats.url, "NOETL_SERVER_URL": plane.url}
         with volumes("/tmp", "/var/lib/noetl-worker") as mounts:
-            with engine.container(job, user, mounts, {}) as name:
+            with engine.container(job, user, mounts, addresses) as name:
                 assert await asyncio.to_thread(engine, "wait", name) == "0", engine("logs", name)
             print(f"{dialect.value}, user {user}: the chart's job made the durable")
-            changed = {"WORKER_ID": "pool-0", "NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_OUTBOX": "always"}
-            with engine.container(worker, user, mounts, changed) as name:
+            more = {"WORKER_ID": "pool-0", "NOETL_CONTROL_PLANE": dialect.value, "NOETL_WORKER_OUTBOX": "always"}
+            with engine.container(worker, user, mounts, {**addresses, **more}) as name:
                 await until(PROBES.is_ready, "readiness")
                 await asyncio.to_thread(engine, "exec", name, *engine.health_check())
                 print("ready; the health check answers")
