@@ -17,60 +17,12 @@ ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "tests" / "compat" / "samples"
 DEMO = {"db_user": "demo", "db_password": "demo", "db_name": "demo_noetl", "db_host": "localhost", "db_port": 5432}
 """The credential `pg_demo` of the recordings."""
-WORDS = (
-    *(
-        "demo",
-        "noetl",
-        "noetl-worker",
-        "post",
-        "admin",
-        "test",
-        "pass",
-        "token",
-        "secret",
-        "data",
-        "null",
-        "true",
-        "http",
-    ),
-    *(
-        "value",
-        "Playbook",
-        "python",
-        "postgres",
-        "postgresql",
-        "database",
-        "warehouse",
-        "password",
-        "password1",
-        "1234",
-    ),
-    *(
-        "2024",
-        "5432",
-        "12345678",
-        "3600",
-        "localhost",
-        "hunter2",
-        "s3cr3t",
-        "qwerty",
-        "Welcome1",
-        "changeme",
-        "executions",
-    ),
-    *(
-        "status",
-        "success",
-        "result",
-        "context",
-        "command",
-        "completed",
-        "Admin@123",
-        "transformation",
-        "====",
-        "00000000000",
-    ),
-)
+WORDS = """
+    demo noetl noetl-worker post admin test pass token secret data null true http value Playbook python postgres
+    postgresql database warehouse password password1 1234 2024 5432 12345678 3600 localhost hunter2 s3cr3t qwerty
+    Welcome1 changeme executions status success result context command completed Admin@123 transformation ====
+    00000000000
+""".split()
 """Passwords as development set-ups have them: most are somewhere in the corpus."""
 PHRASES = ("ommand-complete", "executionid", "playbook.complet", "esult_ref_id1", "untime-event-log", "eu-north-9-prod")
 """Long enough to be cut out, and pieces of words of the corpus at best."""

@@ -7,7 +7,6 @@ import json
 import random
 import string
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,9 +14,6 @@ from typing import Any
 
 import pytest
 
-from engine import hazards
-from fuzz import plain_search
-from holds import HOLDS_TIMES
 from noetl_worker.engine.pure import lib as pure
 from noetl_worker.models import FitRules, SecretTexts
 from noetl_worker.text.secrets.known import KnownSecrets
@@ -109,21 +105,6 @@ def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(
     assert steps(MANY) <= 2 * steps(10)
 
 
-@pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
-@pytest.mark.parametrize("shape", TEXTS)
-def test_megabyte_takes_at_most_twice_the_time_for_a_thousand_secrets_as_for_ten(engine: Any, shape: str) -> None:
-    text = TEXTS[shape](2_000_000)
-    took: dict[int, float] = {}
-    for number, texts in KNOWN.items():
-        rounds = []
-        for _ in range(3):
-            started = time.process_time()
-            engine.redact_text(text, texts.anywhere, texts.words)
-            rounds.append(time.process_time() - started)
-        took[number] = min(rounds)
-    assert took[MANY] <= 2 * took[10], took
-
-
 @pytest.mark.parametrize("width", [64, 76])
 def test_each_of_a_thousand_secrets_over_several_lines_is_taken_out(engine: Any, width: int) -> None:
     texts, pieces = KNOWN[MANY], []
@@ -172,20 +153,3 @@ def test_long_secret_goes_as_far_as_the_text_goes_along_with_it(engine: Any, cut
     anywhere, words = ([secret], ()) if kind == "anywhere" else ((), [secret])
     shown = engine.redact_text(f"<{secret[:cut]}>{secret}<", anywhere, words)
     assert shown == (f"<{secret[:cut]}>{MARK}<" if cut < 1_024 else f"<{MARK}>{MARK}<")
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("seed", range(20))
-def test_secrets_are_taken_out_as_defined(engine: Any, seed: int) -> None:
-    for case in range(20):
-        given = plain_search.draw_arguments(random.Random(f"{seed}:{case}"))
-        assert engine.redact_text(*given) == plain_search.replaced(*given), given
-
-
-@pytest.mark.sweep
-@pytest.mark.rust
-@pytest.mark.parametrize("seed", range(20))
-def test_engines_take_out_the_same_broken_lines(engines: tuple[Any, Any], seed: int) -> None:
-    for case in range(5):
-        call = hazards.broken_lines(random.Random(f"{seed}:{case}"))
-        assert not hazards.differ(call, *engines), call

@@ -228,16 +228,3 @@ def test_fields_of_a_log_line_are_free_text_and_any_object() -> None:
 def test_many_secrets_longest_first(chosen: Any, many: int) -> None:
     secrets = SecretTexts(tuple(f"secret-{number}" for number in range(many)))
     assert redact_text("secret-39 secret-3", secrets) == "[REDACTED] [REDACTED]"
-
-
-_letters = st.text(alphabet="abé", max_size=6)
-
-
-@pytest.mark.rust
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(text=st.text(alphabet="abé", max_size=60), secrets=st.lists(_letters, max_size=30), others=st.booleans())
-def test_engines_find_the_same_secrets(engines: Any, text: str, secrets: list[str], others: bool) -> None:
-    """Overlapping ones, on both ways of looking: one search each, and one pass for all."""
-    known = [*secrets, *(f"other-{number}" for number in range(300 if others else 0))]
-    pure, rust = engines
-    assert pure.redact_text(text, known) == rust.redact_text(text, known)

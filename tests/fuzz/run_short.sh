@@ -68,9 +68,4 @@ if ! PYTHONPATH=python "$PYTHON" -c 'import noetl_worker._core' 2>/dev/null; the
   say "no Rust engine in this install: nothing to compare the Python engine with"
   exit 0
 fi
-if "$PYTHON" -c 'import atheris' 2>/dev/null; then
-  mkdir -p "$WORK/corpus/atheris"
-  "$PYTHON" tests/fuzz/libfuzzer.py "$WORK/corpus/atheris" -max_total_time=20 -artifact_prefix="$WORK/found/atheris-"
-  both_s=$((both_s - 20))
-fi
 "$PYTHON" tests/fuzz/differential.py --seconds "$both_s"
