@@ -12,25 +12,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
-ROOT = Path(__file__).parents[2]
-SBOMS = "dist/sbom"
-LONGEST_S = 300
-NO_SERVICE = ("ConnectionError", "ServiceError", "Could not connect", "Max retries exceeded", "timed out")
+ROOT: Final = Path(__file__).parents[2]
+SBOMS: Final = "dist/sbom"
+LONGEST_S: Final = 300
+NO_SERVICE: Final = ("ConnectionError", "ServiceError", "Could not connect", "Max retries exceeded", "timed out")
 """What pip-audit says when its service does not answer."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     state: str
     """ok, FOUND or skipped."""
     text: str
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     code: int
     out: str
     err: str
@@ -44,66 +42,51 @@ class Ran:
         return (self.err.strip() or self.out.strip() or "nothing was said").splitlines()[-1]
 
 
-@dataclass(frozen=True)
-class Project:
-    root: Path
-    python: str
-    """Whose packages are looked at."""
-    tools: Path
-    """A directory of programs, before those of PATH."""
-
-    def run(self, *command: str) -> Ran | None:
-        """None: there is no such program."""
-        path = f"{self.tools}{os.pathsep}{os.environ.get('PATH', '')}"
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.root,
-                env={**os.environ, "PATH": path},
-                capture_output=True,
-                text=True,
-                timeout=LONGEST_S,
-                check=False,
-            )
-        except FileNotFoundError:
-            return None
-        except subprocess.TimeoutExpired:
-            return Ran(124, "", f"{command[0]} timed out after {LONGEST_S} s")
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def has(self, *command: str) -> bool:
-        ran = self.run(*command)
-        return ran is not None and ran.code == 0
+def run(*command: str) -> Ran | None:
+    """None: there is no such program, neither beside this interpreter nor on PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path}
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST_S)
+    except FileNotFoundError:
+        return None
+    except subprocess.TimeoutExpired:
+        return Ran(124, "", f"{command[0]} timed out after {LONGEST_S} s")
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def crates(project: Project) -> Step:
-    if not project.has("cargo", "metadata", "--offline", "--format-version", "1", "--no-deps"):
-        return Step("skipped", "no cargo: the crates are not looked at")
-    if not project.has("cargo-deny", "--version"):
-        return Step("skipped", "cargo-deny is not installed: cargo install --locked cargo-deny")
-    ran = project.run("cargo-deny", "check", "bans", "licenses", "sources")
-    assert ran is not None
-    return Step("ok", "as deny.toml allows") if ran.code == 0 else Step("FOUND", ran.said)
+def judged(ran: Ran | None, fine: str, *, missing: str) -> Step:
+    if ran is None:
+        return Step("skipped", missing)
+    return Step("ok", fine) if ran.code == 0 else Step("FOUND", ran.said)
 
 
-def advisories_of_crates(project: Project) -> Step:
-    if not (project.has("cargo", "--version") and project.has("cargo-deny", "--version")):
-        return Step("skipped", "no cargo-deny, see above")
-    fetched = project.run("cargo-deny", "fetch", "db")
-    assert fetched is not None
-    if fetched.code != 0:
+NO_CARGO: Final = Step("skipped", "no cargo: the crates are not looked at")
+
+
+def crates() -> Step:
+    if run("cargo", "--version") is None:
+        return NO_CARGO
+    missing = "cargo-deny is not installed: cargo install --locked cargo-deny"
+    return judged(run("cargo-deny", "check", "bans", "licenses", "sources"), "as deny.toml allows", missing=missing)
+
+
+def advisories_of_crates() -> Step:
+    if run("cargo", "--version") is None:
+        return NO_CARGO
+    fetched = run("cargo-deny", "fetch", "db")
+    if fetched is not None and fetched.code != 0:
         return Step("skipped", f"the advisory database cannot be had from here: {fetched.last_line}")
-    ran = project.run("cargo-deny", "check", "--disable-fetch", "advisories")
-    assert ran is not None
-    return Step("ok", "no advisory") if ran.code == 0 else Step("FOUND", ran.said)
+    ran = run("cargo-deny", "check", "--disable-fetch", "advisories")
+    return judged(ran, "no advisory", missing="no cargo-deny, see above")
 
 
-def advisories_of_packages(project: Project) -> Step:
-    where = project.run(project.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+def advisories_of_packages() -> Step:
+    where = run(sys.argv[1], "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
     if where is None or where.code != 0:
-        return Step("FOUND", f"{project.python} does not run: its packages cannot be looked at")
+        return Step("FOUND", f"{sys.argv[1]} does not run: its packages cannot be looked at")
     options = ("--skip-editable", "--progress-spinner", "off", "--format", "json")
-    ran = project.run("pip-audit", "--path", where.out.strip(), *options)
+    ran = run("pip-audit", "--path", where.out.strip(), *options)
     if ran is None:
         return Step("skipped", "pip-audit is not installed: pip install pip-audit")
     try:
@@ -126,46 +109,42 @@ def advisories_of_packages(project: Project) -> Step:
     return Step("ok", f"no advisory for {len(told) - len(unknown)} packages{without}")
 
 
-def workflows(project: Project) -> Step:
-    ran = project.run("zizmor", "--offline", "--no-progress", ".github/workflows")
-    if ran is None:
-        return Step("skipped", "zizmor is not installed: pip install zizmor")
-    return Step("ok", "zizmor finds nothing") if ran.code == 0 else Step("FOUND", ran.said)
+def workflows() -> Step:
+    ran = run("zizmor", "--offline", "--no-progress", ".github/workflows")
+    return judged(ran, "zizmor finds nothing", missing="zizmor is not installed: pip install zizmor")
 
 
-def sbom_of_packages(project: Project) -> Step:
+def sbom_of_packages() -> Step:
     file = f"{SBOMS}/python.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--of", "JSON", "-o", file)
-    ran = project.run("cyclonedx-py", "environment", *options, project.python)
+    ran = run("cyclonedx-py", "environment", *options, sys.argv[1])
     if ran is None:
         return Step("skipped", "cyclonedx-py is not installed: pip install cyclonedx-bom")
-    return _sbom(project, ran, file)
+    return _sbom(ran, file)
 
 
-def sbom_of_crates(project: Project) -> Step:
+def sbom_of_crates() -> Step:
     name = "rust.cdx"
     options = ("--format", "json", "--all-features", "--override-filename", name)
-    ran = project.run("cargo-cyclonedx", "cyclonedx", "--manifest-path", "rust/binding/Cargo.toml", *options)
+    ran = run("cargo-cyclonedx", "cyclonedx", "--manifest-path", "rust/binding/Cargo.toml", *options)
     if ran is None:
         return Step("skipped", "cargo-cyclonedx is not installed: cargo install --locked cargo-cyclonedx")
-    for made in project.root.glob(
-        f"rust/*/{name}.json"
-    ):  # one for each crate of the workspace; the binding has them all
+    for made in ROOT.glob(f"rust/*/{name}.json"):  # one for each crate of the workspace; the binding has them all
         if made.parent.name == "binding":
-            made.replace(project.root / SBOMS / made.name)
+            made.replace(ROOT / SBOMS / made.name)
         else:
             made.unlink()
-    return _sbom(project, ran, f"{SBOMS}/{name}.json")
+    return _sbom(ran, f"{SBOMS}/{name}.json")
 
 
-def _sbom(project: Project, ran: Ran, file: str) -> Step:
-    path = project.root / file
+def _sbom(ran: Ran, file: str) -> Step:
+    path = ROOT / file
     if ran.code != 0 or not path.is_file():
         return Step("FOUND", f"no list of components was made: {ran.said}")
     return Step("ok", f"{file}: {len(json.loads(path.read_text(encoding='utf-8'))['components'])} components")
 
 
-STEPS: Sequence[tuple[str, Callable[[Project], Step]]] = (
+STEPS: Sequence[tuple[str, Callable[[], Step]]] = (
     ("crates: licences, sources, bans", crates),
     ("crates: advisories", advisories_of_crates),
     ("packages: advisories", advisories_of_packages),
@@ -175,16 +154,16 @@ STEPS: Sequence[tuple[str, Callable[[Project], Step]]] = (
 )
 
 
-def check(project: Project) -> int:
-    """The exit code: 1 for anything that was found."""
-    (project.root / SBOMS).mkdir(parents=True, exist_ok=True)
+def main() -> int:
+    """Return the exit code: 1 for anything that was found."""
+    (ROOT / SBOMS).mkdir(parents=True, exist_ok=True)
     found = False
     for name, step in STEPS:
-        done = step(project)
+        done = step()
         found = found or done.state == "FOUND"
         print(f"supply chain: {name}: {done.state}: {done.text}", flush=True)
     return int(found)
 
 
 if __name__ == "__main__":
-    sys.exit(check(Project(ROOT, sys.argv[1], Path(sys.executable).parent)))
+    sys.exit(main())
