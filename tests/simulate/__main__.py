@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
 from noetl_worker.models import Dialect
-from simulate.child_list import run_child
 from simulate.run import Run, run_seed
 
 
@@ -31,10 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
         if run.violations or chosen.trace:
             print("\n".join(run.lines) if chosen.trace and not run.violations else run.report(whole=chosen.trace))
         failed += bool(run.violations)
-    if Dialect.PYTHON in dialects:
-        children = list(filter(None, map(run_child, range(chosen.first, chosen.first + chosen.seeds))))
-        print("".join(f"{line}\n" for line in children), end="")
-        failed += len(children)
     spent_s = time.perf_counter() - started
     print(f"{len(runs)} runs, {failed} failed; {virtual_s / 3600:.1f} virtual hours in {spent_s:.1f} s")
     return int(failed > 0)

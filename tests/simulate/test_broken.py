@@ -6,7 +6,6 @@ import pytest
 
 from noetl_worker.models import Dialect
 from simulate.broken import BUGS, with_bug
-from simulate.plane import TerminalSet
 from simulate.run import Run, run_seed
 from simulate.schedule import LARGE, Fault, Issue
 from simulate.test_seeds import SEEDS
@@ -118,29 +117,3 @@ def test_worker_that_stops_waits_for_the_plane_and_names_what_is_open(
         assert drained_s <= life.ended_at - stopped <= drained_s + 2.0
         world.settle()
         assert bool(world.witness.violations) is (bug is not None), "\n".join(world.trace.lines)
-
-
-@pytest.mark.parametrize(
-    ("apart_s", "is_leaked", "holders", "violation"),
-    [
-        (10.0, False, 2, "of a lease apart"),
-        (10.0, True, 2, None),
-        (130.0, False, 2, None),
-        (10.0, False, 1, "which the plane had not given it to"),
-    ],
-    ids=["within the lease", "claims leaked", "the lease was over", "never given"],
-)
-def test_two_ends_from_two_workers_need_two_holders(
-    apart_s: float, is_leaked: bool, holders: int, violation: str | None
-) -> None:
-    with World(Dialect.PYTHON, "two ends", {}) as world:
-        command = world.plane.issue(1, {"ending": "success"})
-        command.grants = [(1.0, "w1-a"), (1.0 + apart_s, "w2-b")][:holders]
-        command.leaked_to = {"w2-b"} if is_leaked else set()
-        command.sets = [
-            TerminalSet("w1-a", "COMPLETED", 140.0, "one", True),
-            TerminalSet("w2-b", "COMPLETED", 141.0, "two", False),
-        ]
-        world.witness._ended_once(command, [])
-        assert [violation in one for one in world.witness.violations if violation] == [True] * (violation is not None)
-        assert violation or not world.witness.violations
