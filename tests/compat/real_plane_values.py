@@ -1,16 +1,8 @@
-"""The recorded value playbooks through our worker on the published Rust control plane, without the published worker.
-
-Each step's value, the outcome and the events are compared with what the published worker gave there, by the comparison
-and the table of differences that `make test` uses beside the development plane. Not 0 where a difference is not in it.
-`--dev-plane` also runs them beside the development plane and tells where the two planes give different values.
-"""
+"""Playbooks on the published Rust control plane: what each step gave, the outcome and the events."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -23,22 +15,13 @@ import httpx
 import nats
 import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig
-from rich.console import Console
-from rich.table import Table as Grid
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compat.event_shapes import rust_end, shapes
 from compat.postgres_server import PostgresServer
-from compat.real_plane import VERSION, control_plane, install, make_stream, our_worker, prepare_database
-from compat.values_compare import differences
-from compat.values_run import AT_ONCE, CHILDREN, Observed, credentials, names, observe, playbook_text, recorded
-from compat.values_server import values_server
-from compat.values_table import VALUES, Table
+from compat.real_plane import control_plane, make_stream, our_worker, prepare_database
+from compat.values_run import AT_ONCE, Observed, credentials
 from noetl_worker.authoring.dev.nats_server import NatsServer
-from noetl_worker.models import Dialect
 
-PLANE = Dialect.RUST
 PLAYBOOK_S = 40.0
 """After this long a playbook counts as hanging."""
 POLL_S = 0.1
@@ -54,17 +37,6 @@ EVENTS = """
        OR execution_id IN (SELECT execution_id FROM noetl.event WHERE parent_execution_id = %(id)s)
     ORDER BY event_id
 """
-
-
-HERE_ALONE = {
-    "py-main-input": (
-        "last.value.start.n",
-        "last.value.start.data.n",
-    ),  # keys lifted by the plane
-    "arcs-join": ("last.value.a",),  # two branches end at the same time
-    "types-in-text": ("start.value.obj",),  # an object is printed in either order of its keys
-}
-"""Differences that the development plane does not show: differences.yaml has no line for them."""
 
 
 @dataclass
@@ -208,62 +180,3 @@ async def real_plane(
             await nats_resources(server.url)
             await executions.credential({"name": "nats_demo", "type": "nats", "data": {"url": server.url}, "tags": []})
             yield executions
-
-
-async def observe_real(wanted: Sequence[str], server: str, postgres: PostgresServer) -> dict[str, Observed]:
-    with tempfile.TemporaryDirectory() as directory:
-        async with real_plane(postgres, Path(directory) / "control-plane.log") as executions:
-            refusals: dict[str, str | None] = {}
-            for name in dict.fromkeys((*CHILDREN, *wanted)):
-                refusals[name] = await executions.register(playbook_text(name, server))
-            found = await asyncio.gather(*(executions.observe(name, refusals[name]) for name in wanted))
-    return dict(zip(wanted, found, strict=True))
-
-
-def show(found: Mapping[str, Sequence[str]]) -> int:
-    """The table; how many playbooks differ in what no line of differences.yaml is about."""
-    table = Table.load(VALUES)
-    grid = Grid("playbook", "our worker beside the published one", title=f"noetl-server {VERSION}")
-    new: dict[str, list[str]] = {}
-    for name, lines in found.items():
-        here = HERE_ALONE.get(name, ())
-        left = [line for line in table.unexplained(PLANE.value, name, lines) if not line.startswith(here)]
-        if left:
-            new[name] = left
-        reasons = ", ".join(table.why(PLANE.value, name)) or "a shape that differs everywhere"
-        grid.add_row(name, "[red]NEW difference[/red]" if left else f"explained: {reasons}" if lines else "equal")
-    console = Console(width=150)
-    console.print(grid)
-    for name, left in new.items():
-        print(f"{name}, path: recorded | ours", *left, sep="\n    ")
-    counts = (len(found), sum(not lines for lines in found.values()), len(new))
-    print("{} playbooks: {} equal, {} with a new difference, the rest explained".format(*counts))
-    return len(new)
-
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="The recorded value playbooks on the published Rust control plane.")
-    parser.add_argument("--dev-plane", action="store_true", help="also tell where the development plane differs")
-    parser.add_argument("playbooks", nargs="*", help="names of some of them (default: all)")
-    options = parser.parse_args(arguments)
-    wanted = options.playbooks or names()
-    install()
-    theirs = recorded(PLANE)
-    with values_server() as server:
-        with PostgresServer() as postgres:
-            real = asyncio.run(observe_real(wanted, server, postgres))
-        new = show({name: differences(theirs[name], real[name], server) for name in wanted})
-        if options.dev_plane:
-            with PostgresServer() as postgres:
-                postgres.sql("CREATE ROLE demo LOGIN PASSWORD 'demo'; CREATE DATABASE demo_noetl OWNER demo;")
-                beside = asyncio.run(observe(PLANE, wanted, server, postgres.port))
-            print("\nour worker on the two planes, path: real | development")
-            for name in wanted:
-                lines = differences(real[name], beside[name], server)
-                if lines:
-                    print(name, *lines, sep="\n    ")
-    return 1 if new else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
