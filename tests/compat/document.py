@@ -1,4 +1,4 @@
-"""docs/compatibility.md, and the pages of each playbook beside the recordings, made of the tables there."""
+"""The last table of docs/compatibility.md, and the pages of each playbook, made of the tables of the recordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from compat.plane_results import plane_counts, plane_page
 from compat.values_replay import not_compared
 from compat.values_run import names
 from compat.values_table import CLAIMS, PLANES, TITLES, VALUES, Table, claims_page, counts_of, recorded_page
-from noetl_worker.remote.plane.health import SERVED
 
 PAGE: Final = VALUES.parents[3] / "docs" / "compatibility.md"
 _ENTRY: Final = "../tests/compat/values"
@@ -27,69 +26,7 @@ No playbook shows these: what the published worker does is read in its source.
 - Kind postgres: without `auth`, `host` and `connection_string` theirs connects to localhost; ours refuses the task.
 """
 
-_PLANES: Final = f"""\
-# Compatibility: which control planes are served, and what differs
-
-This worker serves {SERVED}.
-It asks the plane which one it is; `noetl-worker doctor` shows the version.
-
-* **The last NATS planes** are the Rust ones up to 3.60.1 and the Python ones. They are recorded and compared below.
-* **Today's server** (3.60.2 and later, recorded with 3.83.1) has no NATS and needs [a bridge](todays-server.md).
-  Without one the worker does not start, and names the command. If a plane leaves NATS later, the worker is not ready
-  (`plane_left_nats`).
-  Of 109 of upstream's playbooks that name no cloud service 72 completed there, by hand. Of the others 16 ask the
-  internet, 11 need a table or a service that was not there, and 4 the server refuses.
-
-| | Python plane | Rust plane |
-|---|---|---|
-| recorded and compared with | NoETL 4.0.0 | noetl-server 3.54.0, noetl-worker 5.52.0 |
-| events of a command | one batch, under a key | single events with their own ids |
-| next commands are issued | from the batch, later | inside of the request with the last event |
-| a claim | a lease of 120 s, renewed | for ever, for one `WORKER_ID` |
-| id that claims | `WORKER_ID` and a suffix for each process | `WORKER_ID` itself: set it |
-| a command of a worker that was killed | another worker takes it after the lease | the same `WORKER_ID` takes it |
-
-| platform | what works | shown by |
-|---|---|---|
-| Linux, glibc or musl | everything | every check |
-| macOS | `run`, `dev`, the tool kinds; the [isolation](security.md) of commands has only the limits | a job of CI |
-| Windows | the pure wheel installs; `run` and `dev` refuse (exit code 3). Use WSL, which is Linux | unit tests |
-
-The macOS job uses the engine in Python: unit and engine tests, the worker as a process, `shell`, `python`, the demo.
-
-[migration.md](migration.md) has the variables and metrics of the published workers. [tools/](tools/README.md) has the
-fields of each kind.
-
-## Differences that matter
-
-Each name leads to its reason, and to the playbook that it breaks, in
-[recorded.md]({_ENTRY}/recorded.md) or [live.md]({_ENTRY}/live.md).
-
-* Timeouts that a step sets are applied: `timeouts`, `http-timeout`.
-* A template that does not parse is an error. A name below a missing one is empty, and null in `set`:
-  `template-errors`, `missing-empty`.
-* Data is never rendered or parsed again; text prints values as JSON: `text-stays-text`, `text-as-json`.
-* `set` keeps types, works in a task, and its `ctx.` names leave the list of tasks: `types-kept`, `task-set`,
-  `ctx-leaves`.
-* A failed step says kind, code and whether a retry may help, without id, trace or duration: `error-shape`,
-  `error-fields`.
-* An error that a tool raises reaches the rules of its list of tasks: `rules-after-errors`.
-* Rules that make no sense are refused before the first task; a condition holds as its value does: `rule-refused`,
-  `unknown-verb`, `value-truth`.
-* A child that is waited for gives its data, and fails its step if it fails: `child-data`, `child-fails`.
-* SQL texts are one transaction, with dates as text and NaN kept: `one-transaction`, `sql-types`, `sql-no-rows`.
-* `shell` runs a text as one process and keeps its output as printed: `shell-process`, `last-newline`.
-* `python` without a result gives what it printed; each value has a JSON form: `python-output`, `python-values`.
-* `ducklake` is a lake, not DuckDB by another name: `ducklake-lake`.
-* `container` waits for its Job and reports its end; theirs is over when the Job is made.
-* Some things that fail or are lost there work here: `works-here`, `stored-results`, `list-result`, `transfer-auth`.
-
-## How it is measured
-
-Small playbooks, one behaviour each, were run with the published workers on their real planes. Every value, outcome and
-event is compared. `make sweeps` compares with the recordings, `make compat-values` and `make compat` on a real Rust
-plane. The claims of `noetl-worker dev` are compared too: [claims.md]({_ENTRY}/claims.md).
-
+_TABLE: Final = """\
 | compared | playbooks | equal | differ, with a reason | open | each |
 |---|---|---|---|---|---|
 """
@@ -107,7 +44,8 @@ def pages() -> dict[Path, str]:
     }
     made = {VALUES.parent / name: "\n".join(lines) + "\n" for name, lines in beside.items()}
     rows = "\n".join(f"| {' | '.join(map(str, row))} |" for row in _measured(recorded, playbooks))
-    return {PAGE: f"{_PLANES}{rows}\n", **made}
+    written, *_ = PAGE.read_text(encoding="utf-8").partition(_TABLE)
+    return {PAGE: f"{written}{_TABLE}{rows}\n", **made}
 
 
 def write_pages() -> None:

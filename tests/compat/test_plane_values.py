@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compat.values_replay import not_compared, replay
+from compat.values_replay import replay
 from compat.values_run import chosen, names
 from compat.values_table import CLAIMS, PLANES, Table
 
@@ -34,10 +34,3 @@ def test_claims_are_the_recorded_ones_or_the_table_says_why(
     lines = differing[plane][playbook]
     assert TABLE.unexplained(plane, playbook, lines) == [], "path: recorded | ours"
     assert TABLE.stale(plane, playbook, lines) == [], "these lines of claims.yaml differ no more: make values"
-
-
-def test_playbooks_that_are_not_compared_are_known() -> None:
-    """Each is one that the real plane refused, one that others start, or one whose posts are recorded in part alone."""
-    children, refused = ["child", "child-fails"], ["arcs-when-bool"]
-    assert not_compared("rust") == sorted([*children, *refused, "error-template", "methods", "pg-bind"])
-    assert not_compared("python") == sorted([*children, *refused, "view-seq-http"])

