@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def _every_process_by_ps() -> Iterator[tuple[int, int, str]]:
 async def until_gone(group: int) -> list[int]:
     """What is left of the group; waits for the kernel to finish a kill that was sent."""
     with suppress(TimeoutError):
-        await until(lambda: not members_of(group), "the end of the group", every_s=0)
+        await until(lambda: not members_of(group), "the end of the group", every_s=0.01)
     return members_of(group)
 
 
@@ -61,9 +60,8 @@ async def with_time(run: Callable[[float], Awaitable[T]], was_enough: Callable[[
 
 async def started(pid_file: Path) -> int:
     """The number a script writes into `pid_file` once it runs."""
-    while not (text := _text(pid_file)).endswith("\n"):
-        await asyncio.sleep(0)
-    return int(text)
+    await until(lambda: _text(pid_file).endswith("\n"), "the script's process", every_s=0.01)
+    return int(_text(pid_file))
 
 
 def _text(file: Path) -> str:

@@ -21,6 +21,7 @@ from noetl_worker.tools.kinds.python.packages.store import PackageStore
 from noetl_worker.tools.kinds.python.packages.uv import uv_program
 from noetl_worker.tools.process import landlock
 from noetl_worker.tools.process.confinement import Confinement, has_domains
+from patience import until
 
 from .package_stage import NAMES, Stage, run, sdist
 from .processes import until_gone
@@ -263,7 +264,6 @@ async def test_install_takes_of_the_commands_time(stage: Stage, index: Index) ->
     assert (await waits).data == ["alpha 1.0", "beta 2.0"]
 
 
-@WITH_AND_WITHOUT_ISOLATION
 async def test_command_that_is_cancelled_ends_its_install(stage: Stage, index: Index) -> None:
     index.hold.clear()
     worker = stage.worker()
@@ -351,9 +351,8 @@ open({str(seen)!r}).read()
 result = os.path.getsize(os.path.join(os.path.dirname(one.__file__), "data.txt"))
 """
     using = asyncio.create_task(run(worker, {"code": code}, "one"))
-    while not seen.exists():
-        assert not using.done(), using.result().said
-        await asyncio.sleep(0)
+    await until(lambda: seen.exists() or using.done(), "the step that uses a package", every_s=0.01)
+    assert not using.done(), using.result().said
     assert (await run(worker, {"code": "import two"}, "two")).error is None
     third = await run(worker, {"code": "import three"}, "three")
     assert ("info", "packages_removed", {"environments": 1}) in third.log

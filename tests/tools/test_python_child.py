@@ -15,19 +15,22 @@ from typing import Any
 import pytest
 
 import noetl_worker
-from noetl_worker.testing import arun_tool
+from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.kinds.python.python import PythonTool
-from noetl_worker.tools.kinds.shell.shell import ShellTool
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python import python_exchange
 from noetl_worker.tools.python.python_answer import PythonAnswer, Request
+from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
+from . import warm
 from .processes import linux_only, members_of, started, until_gone
+
+registry = warm.registry
 
 
 async def result_of(code: str) -> Any:
-    result = await arun_tool("python", {"code": code})
+    result = await warm.run("python", {"code": code})
     assert result.error is None, result.error
     return result.data
 
@@ -84,7 +87,7 @@ kept = {kind}(2)
 result = kept.submit(abs, -1).result()
 kept.submit(print, "finished", flush=True)
 """
-    result = await arun_tool("python", {"code": code, "timeout": PATIENCE_S})
+    result = await warm.run("python", {"code": code, "timeout": PATIENCE_S})
     assert (result.data, result.stdout, result.stderr) == (1, "finished\n", "")
 
 
@@ -99,7 +102,7 @@ threading.Thread(target=stop.wait).start()
 threading._register_atexit(end)
 result = 1
 """
-    result = await arun_tool("python", {"code": code})
+    result = await warm.run("python", {"code": code})
     assert result.data == 1
     assert "handle is closed" in (result.stderr or "")
 
@@ -111,7 +114,7 @@ async def test_time_zone_of_a_command_is_that_of_its_times(is_named: bool, tmp_p
     code = "import datetime\nresult = datetime.datetime.fromtimestamp(0).hour"
     config = {"code": code, **({"python": str(other)} if is_named else {})}
     for zone, hour in (("<-11>11", 13), ("<+05>-5", 5)):
-        assert (await arun_tool("python", {**config, "env": {"TZ": zone}})).data == hour
+        assert (await warm.run("python", {**config, "env": {"TZ": zone}})).data == hour
 
 
 async def test_process_that_the_code_forks_and_ends_writes_no_traceback() -> None:
@@ -131,7 +134,7 @@ by_default = end_a_fork()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
 result = [by_default, end_a_fork()]
 """
-    result = await arun_tool("python", {"code": code})
+    result = await warm.run("python", {"code": code})
     assert (result.data, result.stderr) == ([-15, 7], "")
 
 
@@ -155,40 +158,46 @@ from logging.handlers import MemoryHandler
 {setup}
 logging.warning("kept back")
 """
-    result = await arun_tool("python", {"code": code})
+    result = await warm.run("python", {"code": code})
     assert result.stdout == "kept back\n"
 
 
 async def test_functions_for_the_exit_run_last_first() -> None:
     code = "import atexit\nfor name in 'ab':\n    atexit.register(print, name)"
-    assert (await arun_tool("python", {"code": code})).stdout == "b\na\n"
+    assert (await warm.run("python", {"code": code})).stdout == "b\na\n"
 
 
-@pytest.mark.parametrize("confinement", [UNCONFINED, Confinement("basic")], ids=lambda one: one.level)
-@pytest.mark.parametrize(
-    ("kind", "config"),
-    [
-        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])"}),
-        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])\nopen('left', 'w').close()"}),
-        ("python", {"code": "import os, sys\nprint(os.environ['TMPDIR'])\nsys.stdout.flush()\nos._exit(0)"}),
-        ("python", {"code": "import os\nprint(os.environ['TMPDIR'])\nos.rmdir(os.getcwd())"}),
-        ("shell", {"command": "echo $TMPDIR"}),
-        ("shell", {"command": "echo $TMPDIR; touch left"}),
-        ("shell", {"command": ["touch left", "ls -d $TMPDIR/left >&2; rm left; echo $TMPDIR"]}),
-        ("shell", {"command": ["echo $TMPDIR", "test -d $TMPDIR", "cd $TMPDIR"]}),
+LEAVE_THEIR_DIRECTORY: dict[str, list[dict[str, Any]]] = {
+    "python": [
+        {"code": "import os\nprint(os.environ['TMPDIR'])"},
+        {"code": "import os\nprint(os.environ['TMPDIR'])\nopen('left', 'w').close()"},
+        {"code": "import os, sys\nprint(os.environ['TMPDIR'])\nsys.stdout.flush()\nos._exit(0)"},
+        {"code": "import os\nprint(os.environ['TMPDIR'])\nos.rmdir(os.getcwd())"},
     ],
-)
-async def test_directory_of_a_command_is_gone_with_it(
-    kind: str, config: dict[str, Any], confinement: Confinement
-) -> None:
-    """Whoever removes it: the command's own process, the one above it, or the worker."""
-    tool = (PythonTool if kind == "python" else ShellTool)(confinement=confinement)
-    result = await arun_tool(tool, config)
-    place = Path(result.stdout.strip())
-    assert place.name.startswith("noetl-")
-    assert not place.exists()
-    if kind == "shell":
-        assert result.exit_code == 0, result.stderr
+    "shell": [
+        {"command": "echo $TMPDIR"},
+        {"command": "echo $TMPDIR; touch left"},
+        {"command": ["touch left", "ls -d $TMPDIR/left >&2; rm left; echo $TMPDIR"]},
+        {"command": ["echo $TMPDIR", "test -d $TMPDIR", "cd $TMPDIR"]},
+    ],
+}
+
+
+@pytest.mark.parametrize("level", ["off", "basic"])
+@pytest.mark.parametrize("kind", LEAVE_THEIR_DIRECTORY)
+async def test_directory_of_a_command_is_gone_with_it(kind: str, level: str) -> None:
+    """Whoever removes it: the command's own process, the one above it, or the worker, which may keep an empty one."""
+    worker, places = Registry(plugins=False, confinement=Confinement(level)), []
+    for config in LEAVE_THEIR_DIRECTORY[kind]:
+        result = await worker.run_tool(kind, config, tool_context(registry=worker))
+        place = Path(result.stdout.strip())
+        assert place.name.startswith("noetl-"), config
+        assert level == "basic" or not place.exists(), config
+        places.append(place)
+        if kind == "shell":
+            assert result.exit_code == 0, result.stderr
+    await worker.aclose()
+    assert not any(place.exists() for place in places)
 
 
 @linux_only
@@ -217,7 +226,7 @@ async def test_command_has_begun_or_never_will_once_its_template_is_given_up() -
 
 @pytest.mark.parametrize("size", [65_536, 65_537, 3_000_000])
 async def test_output_that_a_pipe_does_not_hold_is_read_while_the_command_runs(size: int) -> None:
-    result = await arun_tool("python", {"code": f"print('x' * {size - 1})\nresult = 1"})
+    result = await warm.run("python", {"code": f"print('x' * {size - 1})\nresult = 1"})
     assert (result.data, len(result.stdout or "")) == (1, size)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
-from noetl_worker.testing import run_tool
 
 from .http_server import Answer, Seen, ToolServer, unused_port
+from .one_template import run_tool
 
 
 def python(config: dict[str, Any], **context: Any) -> ToolResult:
