@@ -100,8 +100,9 @@ class WorkerProcess:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Log records with this `event`."""
-        lines = [line for line in self.text.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [record for record in map(json.loads, lines) if record.get("event") == event]
+        lines = (line for line in self.text.splitlines() if line.startswith("{") and line.endswith("}"))
+        records = (json.loads(line) for line in lines if event in line)
+        return [record for record in records if record.get("event") == event]
 
     @property
     def is_running(self) -> bool:
