@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ def ever(connection: Any) -> None:
         connection.sendall(TINY_CHUNKS)
 
 
+def some_now(given: Iterable[str], *later: str) -> list[Any]:
+    """The names in `given`; those that begin with one of `later` take seconds of CPU, and are for `make sweeps`."""
+    return [pytest.param(name, marks=pytest.mark.sweep) if name.startswith(later) else name for name in given]
+
+
 LARGEST = {"max_response_bytes": 256 << 20}
 HTTP: dict[str, tuple[Any, int, dict[str, Any], int]] = {
     "Content-Type of 95,000 semicolons": (
@@ -54,7 +59,7 @@ HTTP: dict[str, tuple[Any, int, dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", HTTP)
+@pytest.mark.parametrize("name", some_now(HTTP, "8 of 60 MB", "60 MB of escapes", "name and value pairs"))
 async def test_answer_of_a_server_holds_up_no_command_of_others(name: str, tmp_path: Path) -> None:
     """Answers that take the loop or a gigabyte of memory to read."""
     given, times, config, memory_mb = HTTP[name]
@@ -88,7 +93,7 @@ def database() -> Iterator[Postgres]:
         yield running
 
 
-@pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.parametrize("name", some_now(QUERIES, "record of quotes", "arrays", "many nulls", "jsonb"))
 async def test_values_of_postgres_hold_up_no_command_of_others(name: str, database: Postgres, tmp_path: Path) -> None:
     """Values that take the loop or gigabytes to take apart."""
     query, memory_mb = QUERIES[name]

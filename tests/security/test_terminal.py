@@ -48,11 +48,11 @@ def assert_harmless(ended: Ended, *, speaks: bool = True) -> None:
 def test_playbook_writes_nothing_to_the_terminal_of_dev(tmp_path: Path) -> None:
     """The path, a name, a value or an error of a playbook has the sequence; `dev`, then `why` and `report` show it."""
     state = {"XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    assert_harmless(command_line(tmp_path, "dev", str(playbook(tmp_path)), "--json", **state))
-    assert_harmless(command_line(tmp_path, "dev", str(playbook(tmp_path)), "--dialect", "rust", **state))
-    assert_harmless(command_line(tmp_path, "why", "last", **state))
-    assert_harmless(command_line(tmp_path, "why", "last", "--json", **state))
-    assert_harmless(command_line(tmp_path, "report", "last", "-o", "page.html", **state))
+    assert_harmless(command_line(tmp_path, "dev", str(playbook(tmp_path)), **state))
+    assert_harmless(entered("dev", str(playbook(tmp_path)), "--dialect", "rust", "--json", **state))
+    assert_harmless(entered("why", "last", **state))
+    assert_harmless(entered("why", "last", "--json", **state))
+    assert_harmless(entered("report", "last", "-o", str(tmp_path / "page.html"), **state))
 
 
 @pytest.mark.parametrize(

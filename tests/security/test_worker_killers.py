@@ -110,12 +110,10 @@ async def kill_when_not_alive(worker: WorkerProcess, probe: Probe | None) -> Non
         worker.signal(signal.SIGKILL)
 
 
-async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(
-    dialect: Dialect, tmp_path: Path
-) -> None:
+async def test_command_that_kills_its_workers_is_reported_as_failed_and_those_beside_it_run(tmp_path: Path) -> None:
     """`kill -9` of the parent's parent ends worker after worker, and with each the commands that run beside it."""
     kills = "sleep 0.3; read _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker"
-    await killed_until_told(dialect, tmp_path, RawCommand("shell", {"command": kills}))
+    await killed_until_told(Dialect.PYTHON, tmp_path, RawCommand("shell", {"command": kills}))
 
 
 async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_beside_it_run(tmp_path: Path) -> None:
