@@ -112,7 +112,7 @@ def test_every_setting_has_a_flag_whose_help_says_variable_unit_and_default() ->
         line.field
         for line in SETTINGS
         if long_flag(line) not in told
-        or f"{line.variable}; {f'default {line.default} {line.text.unit}'.strip() if line.default else 'no default'}"
+        or f"{line.variable}; {f'default {line.default} {line.unit}'.strip() if line.default else 'no default'}"
         not in told
     ]
     assert missing == []
@@ -212,6 +212,18 @@ def test_config_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
 def test_config_hides_the_login_of_an_address_and_nothing_else(variable: str, given: str, shown: str) -> None:
     rows = [line.split("\t") for line in typed("config", **{variable: given}).out.splitlines()]
     assert [value for name, value, *_ in rows if name == variable] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("variable", "given"),
+    [
+        ("NOETL_WORKER_KIND_LIMITS", "postgres=4,container=2"),
+        ("NOETL_WORKER_CREDENTIALS_ALLOW", "etl/*=pg-etl-*,s3;billing/invoices=pg-billing"),
+    ],
+)
+def test_config_shows_values_by_name_in_the_form_that_the_variable_takes(variable: str, given: str) -> None:
+    rows = [line.split("\t") for line in typed("config", **{variable: given}).out.splitlines()]
+    assert [value for name, value, *_ in rows if name == variable] == [given]
 
 
 def test_config_shows_what_a_flag_says_and_that_it_is_one() -> None:

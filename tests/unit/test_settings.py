@@ -9,8 +9,7 @@ import pytest
 from noetl_worker.cli.config import settings_markdown
 from noetl_worker.errors import SettingsError
 from noetl_worker.remote.jetstream.connection import nats_login
-from noetl_worker.settings.line import setting_texts
-from noetl_worker.settings.settings import SETTINGS, Secret, load_settings
+from noetl_worker.settings.settings import Secret, load_settings
 from unit.planes import refusal
 
 
@@ -163,7 +162,6 @@ def test_settings_are_frozen() -> None:
 def test_page_has_the_settings_as_the_code_has_it() -> None:
     page = Path(__file__, "../../../docs/settings.md").resolve().read_text()
     assert settings_markdown() in page
-    assert setting_texts().keys() == {line.variable for line in SETTINGS}, "each has a section in settings/texts.ini"
 
 
 def test_credentials_file_without_its_package_says_what_to_install(

@@ -53,7 +53,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
     for line in SETTINGS:
         given, value = reading.given.get(line.variable), getattr(reading.settings, line.field)
         shown = _written(tuple(value.reveal().split(",")) if line.field == "nats_url" else value)
-        yield line.variable, shown, line.text.unit, given.source if given else "default"
+        yield line.variable, shown, line.unit, given.source if given else "default"
     for variable, given in sorted(reading.given.items()):
         if (family := find_family(variable)) is not None:
             yield variable, _HIDDEN if family.is_secret else strip_login(given.text), "", given.source
@@ -64,7 +64,8 @@ def _written(value: Any) -> str:
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={number}" for name, number in value.items())
+        has_lists = any(isinstance(part, tuple) for part in value.values())  # patterns: `a=x,y;b=z`, limits: `a=1,b=2`
+        return (";" if has_lists else ",").join(f"{name}={_written(part)}" for name, part in value.items())
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple):
@@ -81,10 +82,10 @@ def _names(line: SettingLine) -> str:
     also = (*line.aliases, *([line.file_variable] if line.is_secret else []))
     names = f"- `{line.variable}`" + (f" ({', '.join(f'`{name}`' for name in also)})" if also else "")
     if not line.default:
-        return f"{names}, in {line.text.unit}" if line.text.unit else names
-    return f"{names}, default `{line.default}` {line.text.unit}".rstrip()
+        return f"{names}, in {line.unit}" if line.unit else names
+    return f"{names}, default `{line.default}` {line.unit}".rstrip()
 
 
 def _meaning(line: SettingLine) -> str:
-    text = line.text.help if line.text.source == "ours" else f"{line.text.help}. Source: {line.text.source}"
+    text = line.meaning if line.source == "ours" else f"{line.meaning}. Source: {line.source}"
     return textwrap.fill(f"{text}.", 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)

@@ -100,16 +100,28 @@ def _lines_with_file(line: SettingLine) -> list[SettingLine]:
     """Return the settings behind a flag: a secret has a second one for its file."""
     if not line.is_secret:
         return [line]
-    return [line, replace(line, field=f"{line.field}_file", variable=line.file_variable, default="")]
+    file_meaning = f"path of a file that has what {line.variable} would"
+    return [
+        line,
+        replace(
+            line,
+            field=f"{line.field}_file",
+            variable=line.file_variable,
+            default="",
+            meaning=file_meaning,
+            unit="",
+            source="ours",
+        ),
+    ]
 
 
 def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
-    default = f"default {line.default} {line.text.unit}".rstrip() if line.default else "no default"
+    default = f"default {line.default} {line.unit}".rstrip() if line.default else "no default"
     option = typer.Option(
         long_flag(line),
         *(_NAMES.get(line.field, ())[1:] if short else ()),
-        help=f"{line.text.help}. {line.variable}; {default}",
-        metavar=line.text.unit.upper().replace(" ", "_") or "TEXT",
+        help=f"{line.meaning}. {line.variable}; {default}",
+        metavar=line.unit.upper().replace(" ", "_") or "TEXT",
         hidden=is_hidden,
         rich_help_panel=_panel(line),
         show_default=False,

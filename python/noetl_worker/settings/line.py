@@ -1,12 +1,10 @@
-"""A setting: its variable, its other spellings, its default, and its parser. texts.ini describes it for people."""
+"""The declaration of a setting: variable, aliases, default, parser, and texts for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings import values
@@ -16,52 +14,30 @@ FILE_SUFFIX: Final = "_FILE"
 """Suffix of a variable that names a file: NATS_PASSWORD_FILE names the password's file. Every secret has one."""
 
 
-class SettingText(NamedTuple):
-    """Texts about a setting, for people."""
-
-    help: str
-    unit: str
-    source: str
-    """Program that the variable's name comes from."""
-
-
-@cache
-def setting_texts() -> Mapping[str, SettingText]:
-    """Return the texts of all settings by variable. Only commands that show settings read them."""
-    from configparser import ConfigParser
-
-    texts = ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#")
-    texts.read_string(Path(__file__).with_name("texts.ini").read_text(encoding="utf-8"))
-    return {
-        name: SettingText(" ".join(one["help"].split()), one.get("unit", ""), one.get("source", "ours"))
-        for name, one in texts.items()
-        if name != texts.default_section
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """An entry of docs/settings.md."""
+    """A setting as its class declares it: an entry of docs/settings.md."""
 
     field: str
+    """Name of the field of `Settings`; "" for a variable of a family, which has no field."""
     variable: str
     aliases: tuple[str, ...]
+    """Other names of the variable, read too."""
     default: str
     is_secret: bool
+    """True if the value is hidden, and `variable` + `_FILE` may name a file that has it."""
     parse: Callable[[str], Any]
+    """Returns the value of a text, or raises ValueError with what is allowed."""
+    meaning: str = ""
+    """Explanation for people, for docs/settings.md and the help of the flag."""
+    unit: str = ""
+    source: str = "ours"
+    """Program that the variable's name or default comes from."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variable, then its other spellings."""
+        """The variable, then its aliases."""
         return (self.variable, *self.aliases)
-
-    @property
-    def text(self) -> SettingText:
-        """Texts about this setting; the variable of a file has none of its own."""
-        texts, secret = setting_texts(), self.variable.removesuffix(FILE_SUFFIX)
-        if self.variable not in texts and secret in texts:
-            return SettingText(f"path of a file that has what {secret} would", "", "ours")
-        return texts[self.variable]
 
     @property
     def file_variable(self) -> str:
@@ -83,10 +59,23 @@ def setting(
     parse: Callable[[str], Any] = values.text,
     *,
     aliases: tuple[str, ...] = (),
+    meaning: str,
+    unit: str = "",
+    source: str = "ours",
 ) -> Any:
-    """Define a field of a settings class; `setting_lines` adds the field's name."""
+    """Define a field of a settings class by its variable.
+
+    Args:
+        variable: environment variable that sets the field.
+        default: text that is parsed where no source gives one.
+        parse: returns the value of a text, or raises ValueError with what is allowed.
+        aliases: other names of the variable.
+        meaning: explanation for people, for docs/settings.md, `noetl-worker config` and the help of the flag.
+        unit: unit of the value, for the same readers.
+        source: program that the variable's name or default comes from.
+    """
     is_secret = parse in (values.secret, values.nats_servers)
-    line = SettingLine("", variable, aliases, default, is_secret, parse)
+    line = SettingLine("", variable, aliases, default, is_secret, parse, meaning, unit, source)
     return field(default_factory=lambda: line.value(default), metadata={_LINE: line})
 
 

@@ -39,32 +39,92 @@ def covers(pattern: str, subject: str) -> bool:
 class NatsSettings:
     """The settings of where commands come from, and of where undeliverable commands are kept."""
 
-    nats_url: Secret = setting("NATS_URL", "nats://localhost:4222", values.nats_servers)
-    nats_user: str = setting("NATS_USER")
-    nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret)
-    nats_token: Secret = setting("NATS_TOKEN", parse=values.secret)
-    nats_creds: str = setting("NATS_CREDS")
-    nats_nkey: str = setting("NATS_NKEY")
-    nats_seed: Secret = setting("NATS_SEED", parse=values.secret)
-    nats_jwt: Secret = setting("NATS_JWT", parse=values.secret)
-    nats_context: str = setting("NATS_CONTEXT")
-    nats_ca: str = setting("NATS_CA")
-    nats_cert: str = setting("NATS_CERT")
-    nats_key: str = setting("NATS_KEY")
-    nats_stream: str = setting("NATS_STREAM")
-    nats_consumer: str = setting("NATS_CONSUMER", "noetl_worker")
-    nats_subject: str = setting("NATS_SUBJECT", "noetl.commands")
-    nats_filter_subjects: tuple[str, ...] = setting("NATS_FILTER_SUBJECT", parse=values.subjects)
-    pool_segments: tuple[str, ...] = setting("NOETL_WORKER_POOL_SEGMENTS", parse=values.pool_segments)
-    bridge_health: str = setting("NOETL_BRIDGE_HEALTH", parse=values.optional_url("http", "https"))
+    nats_url: Secret = setting(
+        "NATS_URL",
+        "nats://localhost:4222",
+        values.nats_servers,
+        meaning="NATS servers, comma-separated; a user and password in a URL are used",
+        source="Rust worker",
+    )
+    nats_user: str = setting("NATS_USER", meaning="NATS user; wins over the URL's", source="Rust worker")
+    nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret, meaning="NATS password", source="Rust worker")
+    nats_token: Secret = setting("NATS_TOKEN", parse=values.secret, meaning="NATS token", source="NATS CLI")
+    nats_creds: str = setting("NATS_CREDS", meaning="path of a .creds file", source="NATS CLI")
+    nats_nkey: str = setting("NATS_NKEY", meaning="path of a file with an NKEY seed", source="NATS CLI")
+    nats_seed: Secret = setting("NATS_SEED", parse=values.secret, meaning="NKEY seed itself", source="NATS CLI")
+    nats_jwt: Secret = setting(
+        "NATS_JWT", parse=values.secret, meaning="user JWT; NATS_SEED or NATS_NKEY has its key", source="NATS CLI"
+    )
+    nats_context: str = setting(
+        "NATS_CONTEXT",
+        meaning="a saved connection of the NATS CLI (name or file), for each address, login and TLS file that is not "
+        "set otherwise",
+        source="NATS CLI",
+    )
+    nats_ca: str = setting("NATS_CA", meaning="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA", source="NATS CLI")
+    nats_cert: str = setting(
+        "NATS_CERT", meaning="client certificate (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT", source="NATS CLI"
+    )
+    nats_key: str = setting("NATS_KEY", meaning="client key (PEM) for NATS", source="NATS CLI")
+    nats_stream: str = setting(
+        "NATS_STREAM",
+        meaning="stream; empty: the stream that has NATS_SUBJECT, created if there is none",
+        source="Rust worker",
+    )
+    nats_consumer: str = setting(
+        "NATS_CONSUMER",
+        "noetl_worker",
+        meaning="durable pull consumer, shared by all workers of one pool",
+        source="ours, since another worker that shares a durable recreates it",
+    )
+    nats_subject: str = setting(
+        "NATS_SUBJECT", "noetl.commands", meaning="base subject of command notifications", source="Rust worker"
+    )
+    nats_filter_subjects: tuple[str, ...] = setting(
+        "NATS_FILTER_SUBJECT",
+        parse=values.subjects,
+        meaning="filter subjects, comma-separated; empty: those of the pools, else NATS_SUBJECT and NATS_SUBJECT.>",
+        source="Rust worker",
+    )
+    pool_segments: tuple[str, ...] = setting(
+        "NOETL_WORKER_POOL_SEGMENTS",
+        parse=values.pool_segments,
+        meaning="pools whose commands run here, comma-separated; legacy: the bare NATS_SUBJECT; empty: every pool but "
+        "system. Pools that NATS_FILTER_SUBJECT names win over this list",
+        source="Python worker (there: legacy,shared,python)",
+    )
+    bridge_health: str = setting(
+        "NOETL_BRIDGE_HEALTH",
+        parse=values.optional_url("http", "https"),
+        meaning="URL at which workers and `doctor` reach the bridge's probes; `noetl-worker bridge` writes it into "
+        "the stream's metadata, the chart sets it",
+    )
     ack_wait_s: float = setting(
-        "NOETL_WORKER_ACK_WAIT_S", "30", values.seconds(1), aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",)
+        "NOETL_WORKER_ACK_WAIT_S",
+        "30",
+        values.seconds(1),
+        aliases=("NOETL_WORKER_NATS_ACK_WAIT_SECONDS",),
+        meaning="ack_wait of the durable; a delivery is extended (in_progress) every third of it",
+        unit="s",
+        source="JetStream's default",
     )
     max_ack_pending: int = setting(
-        "NOETL_WORKER_MAX_ACK_PENDING", "1000", values.integer(1), aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",)
+        "NOETL_WORKER_MAX_ACK_PENDING",
+        "1000",
+        values.integer(1),
+        aliases=("NOETL_WORKER_NATS_MAX_ACK_PENDING",),
+        meaning="most unacknowledged messages over the whole pool",
+        unit="messages",
+        source="JetStream's default",
     )
     claim_lease_s: float = setting(
-        "NOETL_WORKER_CLAIM_LEASE_S", "120", values.seconds(0), aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",)
+        "NOETL_WORKER_CLAIM_LEASE_S",
+        "120",
+        values.seconds(0),
+        aliases=("NOETL_COMMAND_CLAIM_LEASE_SECONDS",),
+        meaning="lease of a claim on the Python plane: an interrupted command is redelivered when its lease is over",
+        unit="s",
+        source="Python plane",
     )
 
     @property
