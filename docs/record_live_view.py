@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.process import event_loop
@@ -28,7 +28,7 @@ def main() -> None:
         dialect=Dialect.PYTHON,
         keep=False,
         as_json=False,
-        worker_factory=worker_beside,
+        worker_factory=local_worker,
         console=picture,
     )
     if event_loop.run(run) != 0:

@@ -10,7 +10,7 @@ import httpx
 
 from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.authoring.dev.forms.wire_form import Issued
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
@@ -31,7 +31,7 @@ async def with_worker(dialect: Dialect) -> AsyncIterator[DevControlPlane]:
     async with (
         NatsServer() as nats,
         DevControlPlane(PlaneSettings(dialect=dialect), nats_url=nats.url) as plane,
-        worker_beside(nats.url, plane.url, dialect),
+        local_worker(nats.url, plane.url, dialect),
     ):
         yield plane
 

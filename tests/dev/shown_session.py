@@ -13,14 +13,14 @@ import pytest
 from rich.console import Console
 
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 
 
 async def session(path: Path, shown: io.StringIO, **given: Any) -> int:
     """The exit code; what it shows is written to `shown`."""
     console = Console(file=shown, width=200, force_terminal=given.pop("terminal", False))
-    known = {"dialect": Dialect.PYTHON, "keep": False, "as_json": False, "worker_factory": worker_beside}
+    known = {"dialect": Dialect.PYTHON, "keep": False, "as_json": False, "worker_factory": local_worker}
     return await run_playbook(path, given.pop("overrides", {}), console=console, **{**known, **given})
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from dev.shown_session import interrupted_session, session
 from noetl_worker.cli.dev import reporting
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.outbox.dev_token import token_file
@@ -52,7 +52,7 @@ async def test_worker_is_told_the_kinds_of_a_playbook_before_its_first_command(t
 
     def worker(*given: Any, kinds: Any) -> Any:
         told.append(kinds)
-        return worker_beside(*given, kinds=kinds)
+        return local_worker(*given, kinds=kinds)
 
     text = one_step("[{one: {kind: noop}}, {two: {kind: python, code: result = 1}}]")
     code, _ = await run_file(written(tmp_path, text), worker_factory=worker)
@@ -197,7 +197,7 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
 
 async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(tmp_path: Path) -> None:
     secret, page = tmp_path / "secret", tmp_path / "run.html"
-    worker = partial(worker_beside, machine={"NOETL_SECRET_ABC_FILE": str(secret)})
+    worker = partial(local_worker, machine={"NOETL_SECRET_ABC_FILE": str(secret)})
     tool = "{kind: secrets, provider: env, secret_name: NOETL_SECRET_ABC}"
     path = written(tmp_path, one_step(tool))
     for content in ("s3cret-one", "s3cret-two"):

@@ -245,7 +245,7 @@ async def test_dead_letters_that_are_not_there_are_told_from_a_stream_that_is_no
     ("command", "arguments"),
     [
         *(("requeue", arguments) for arguments in [*NO_CHOICE, ("one",), ("0",)]),
-        *(("delete", arguments) for arguments in [*NO_CHOICE, ("--older-than", "soon")]),
+        *(("delete", arguments) for arguments in NO_CHOICE),
     ],
 )
 def test_requeue_and_delete_that_are_told_too_little_or_too_much_are_usage_errors(
@@ -254,3 +254,9 @@ def test_requeue_and_delete_that_are_told_too_little_or_too_much_are_usage_error
     ended = typed("dead-letters", command, *arguments)
     assert ended.code == 2
     assert "Usage" in ended.err
+
+
+def test_age_that_is_no_duration_is_refused_with_the_form_of_one() -> None:
+    ended = typed("dead-letters", "delete", "--older-than", "soon")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--older-than='soon' is not usable: a number with s, m, h or d, for example 20m" in ended.err

@@ -6,7 +6,7 @@ import asyncio
 
 from closed_port import closed_port
 from noetl_worker.authoring.dev.nats_server import NatsServer
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 
 
@@ -16,7 +16,7 @@ async def test_session_that_is_ended_while_its_worker_starts_leaves_nothing_runn
         before = asyncio.all_tasks()
 
         async def session() -> None:
-            async with worker_beside(server.url, nobody, Dialect.PYTHON):
+            async with local_worker(server.url, nobody, Dialect.PYTHON):
                 raise AssertionError("it is still starting")
 
         running = asyncio.ensure_future(session())

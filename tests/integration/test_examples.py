@@ -22,7 +22,7 @@ from integration.example_services import Answering, Jobs, McpServer, served
 from integration.processes import typed
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 from noetl_worker.tools.registry import Registry
 from tools.databases import duckdb_extensions
@@ -127,7 +127,7 @@ async def played(
         dialect=dialect,
         keep=False,
         as_json=True,
-        worker_factory=partial(worker_beside, machine=machine),
+        worker_factory=partial(local_worker, machine=machine),
         credentials=credentials,
         console=Console(file=shown),
     )

@@ -61,7 +61,7 @@ def test_packages_are_installed_before_the_run_listed_and_removed(tmp_path: Path
     fetched = typed("packages", "prefetch", str(playbook), **variables)
     assert (fetched.code, fetched.out) == (1, f"{playbook}:8: alpha\n")
     left_out, failed = fetched.err.splitlines()[:2]
-    assert left_out == f"{playbook}:17: left out, as templates decide on it"
+    assert left_out == f"{playbook}:17: left out, since templates decide on its packages"
     assert failed.startswith(f"{playbook}:25: python: the packages cannot be resolved: No solution found")
     assert typed("packages", "prefetch", str(EXAMPLE), **variables).code == 0
     listed = json.loads(typed("packages", "list", "--json", **variables).out)

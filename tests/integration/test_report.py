@@ -14,7 +14,7 @@ from closed_port import closed_port
 from integration.processes import Ended, typed
 from noetl_worker.authoring.dev import DevControlPlane
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 from run_page.told_plane import data_of
 
@@ -56,7 +56,7 @@ async def reported(folder: Path, dialect: Dialect, *arguments: str) -> tuple[End
         dialect=dialect,
         keep=False,
         as_json=False,
-        worker_factory=worker_beside,
+        worker_factory=local_worker,
         console=Console(file=io.StringIO()),
         on_end=ask,
     )

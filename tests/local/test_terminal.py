@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from noetl_worker.authoring.dev.session import run_playbook
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 
 WIDTH = 60
@@ -42,7 +42,7 @@ async def shown(folder: Path, dialect: Dialect, *, as_json: bool = False) -> lis
         dialect=dialect,
         keep=False,
         as_json=as_json,
-        worker_factory=worker_beside,
+        worker_factory=local_worker,
         console=Console(file=stream, force_terminal=not as_json, width=WIDTH, color_system=None),
     )
     return stream.getvalue().splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.cli.local_worker import settings_beside
+from noetl_worker.cli.local_worker import local_settings
 from noetl_worker.errors import ToolError
 from noetl_worker.models import Dialect
 from noetl_worker.observability.probes import Health
@@ -215,8 +215,8 @@ def test_dev_has_no_isolation_and_a_worker_has() -> None:
     """(no attack) On one's own machine ping and sudo work; NOETL_WORKER_ISOLATION is heard there too."""
     assert load_settings({}).isolation == "basic"
     beside = ("nats://localhost:1", "http://localhost:1", Dialect.PYTHON)
-    assert settings_beside(*beside, machine={}).settings.isolation == "off"
-    assert settings_beside(*beside, machine={"NOETL_WORKER_ISOLATION": "basic"}).settings.isolation == "basic"
+    assert local_settings(*beside, machine={}).settings.isolation == "off"
+    assert local_settings(*beside, machine={"NOETL_WORKER_ISOLATION": "basic"}).settings.isolation == "basic"
 
 
 @pytest.mark.parametrize("level", ["basic", "off"])

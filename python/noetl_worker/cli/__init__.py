@@ -15,8 +15,8 @@ from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamE
 from noetl_worker.observability.terminal import say
 
 _COMMANDS: Final = {
-    "run": ("run:run", "Run the worker; so without a command."),
-    "bridge": ("bridge:bridge", "Commands of a server without NATS, into JetStream."),
+    "run": ("run:run", "Run the worker. The default, if no command is named."),
+    "bridge": ("bridge:bridge", "Bring the commands of a server without NATS into JetStream."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
     "test": ("playbook_tests:playbook_tests", "Run the tests beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),
@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "top": ("top:top", "A live view of running workers."),
     "why": ("why:why", "What became of a command."),
     "failures": ("failures:failures", "Executions that failed lately, by kind, error and step."),
-    "report": ("report:report", "A run of the control plane as one page."),
+    "report": ("report:report", "An execution of the control plane as one page."),
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }
@@ -84,9 +84,14 @@ def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
 
 
 def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Typer:
-    """Return the app for these words: only the command they begin with, since loading all commands takes long.
+    """Return the command-line app for the typed words.
 
-    Without a command (`--help`, an unknown word) the app has every command; `names_alone`: in name only.
+    The app has only the command that the words begin with, since loading all commands takes long. If they begin with
+    no command (`--help`, an unknown word), the app has every command.
+
+    Args:
+        words: words typed after the program's name.
+        names_alone: give the app the commands' names without their functions, for a shell that completes a name.
     """
     app = typer.Typer(
         name="noetl-worker",
@@ -115,7 +120,7 @@ def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Ty
 
 
 def _nothing() -> None:
-    """Do nothing: a shell asks only for the name of this command."""
+    """Do nothing, in place of a command of which a shell asks only the name."""
 
 
 def main() -> None:

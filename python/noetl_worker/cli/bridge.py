@@ -1,4 +1,4 @@
-"""`noetl-worker bridge`: the commands of a control plane without NATS, into JetStream."""
+"""`noetl-worker bridge`: bring the commands of a control plane without NATS into JetStream."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ def bridge(
     flags: SettingFlags,
     publish: Annotated[
         str | None,
-        typer.Option("--publish", metavar="HOST:PORT", help="Where the server publishes to; :9100 is loopback alone."),
+        typer.Option(
+            "--publish", metavar="HOST:PORT", help="Address at which the server publishes; :9100 is on loopback."
+        ),
     ] = None,
     forward: Annotated[
         str | None,
-        typer.Option("--forward", metavar="HOST:PORT", help="Upstream's writer; it gets the pool `system` alone."),
+        typer.Option("--forward", metavar="HOST:PORT", help="Upstream's writer, which gets only the pool `system`."),
     ] = None,
     claim: Annotated[
         list[str] | None,
-        typer.Option("--claim", metavar="HOST:PORT", help="A coordinator of upstream's feed, once for each shard."),
+        typer.Option("--claim", metavar="HOST:PORT", help="Coordinator of upstream's feed; once for each shard."),
     ] = None,
     filter_: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="FILTER", help="What is asked for there, as commands.shared.>."),
+        typer.Option("--filter", metavar="FILTER", help="Commands to take from the feed: commands.shared.>"),
     ] = None,
     with_system: Annotated[
-        bool, typer.Option("--with-system", help="A filter may take the commands of the pool `system`.")
+        bool, typer.Option("--with-system", help="Let a filter take commands of the pool `system`.")
     ] = False,
     feed_metrics: Annotated[
         str, typer.Option("--feed-metrics", metavar="URL", help="Metrics of upstream's writer, for the feed's lag.")
@@ -45,13 +47,13 @@ def bridge(
     put them into JetStream for workers (docs/todays-server.md).
 
     With --publish the server publishes here (NOETL_COMMAND_BUS_WRITER_ADDRS);
-    with --claim and --filter they are taken from upstream's feed. A command is
-    acknowledged once JetStream has it. The port has no login and no TLS: let
-    the server alone reach it. Takes every flag of `run` (noetl-worker run
-    --help lists them).
+    with --claim and --filter commands are taken from upstream's feed. A command is
+    acknowledged once JetStream has it. The port has no login and no TLS: let only
+    the server reach it. Takes every flag of `run` (noetl-worker run --help lists
+    them).
 
     Exit codes: 0 drained; 2 a setting is wrong; 3 no NATS or JetStream, or one
-    that is too old; 4 records were held at the end of the drain, and are sent
+    that is too old; 4 records were not stored at the end of the drain, and come
     again; 6 it ran and could not go on: start it again; 130 third signal.
     """
     require_posix()
@@ -61,7 +63,9 @@ def bridge(
     from noetl_worker.bridge.feed_claims import check_filter
 
     if not publish and not claim:
-        raise SettingsError("--publish", "", "HOST:PORT, or --claim HOST:PORT: where commands come from")
+        raise SettingsError(
+            "--publish", "", "give the address that commands come from: --publish HOST:PORT or --claim HOST:PORT"
+        )
     if bool(claim) != bool(filter_):
         raise SettingsError("--filter", "", "set --claim and --filter together, or neither")
     try:

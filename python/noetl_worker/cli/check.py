@@ -36,7 +36,7 @@ def check(
     ] = None,
     format_: Annotated[CheckFormat, typer.Option("--format", help="How findings are written.")] = CheckFormat.TEXT,
     plane: Annotated[
-        Dialect | None, typer.Option("--plane", help="The one plane it is for: what fails there is an error.")
+        Dialect | None, typer.Option("--plane", help="The plane it is for: what fails there is an error.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     select: Annotated[
@@ -44,26 +44,29 @@ def check(
     ] = None,
     ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="CODE", help="Not these codes.")] = None,
     credentials: Annotated[
-        Path | None, typer.Option("--credentials", help="A file {NAME: {type, data}}: what `auth` may name.")
+        Path | None,
+        typer.Option("--credentials", help="A file {NAME: {type, data}} with the names that `auth` may have."),
     ] = None,
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="Known findings, which are left out.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="File of known findings, which are left out.")
+    ] = None,
     write_baseline: Annotated[
-        Path | None, typer.Option("--write-baseline", help="Write what is found there as known.")
+        Path | None, typer.Option("--write-baseline", help="Write all findings into this file as known ones.")
     ] = None,
     stdin_filename: Annotated[
-        str, typer.Option("--stdin-filename", help="What standard input is called in findings.")
+        str, typer.Option("--stdin-filename", help="Name of standard input in findings.")
     ] = "<stdin>",
     only_playbooks: Annotated[
-        bool, typer.Option("--only-playbooks", help="Pass over files that look like no playbook.")
+        bool, typer.Option("--only-playbooks", help="Skip files that do not look like a playbook.")
     ] = False,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="Write the page of all codes there, and check nothing.")
+        Path | None, typer.Option("--markdown", help="Write the page of all codes to this file, and check nothing.")
     ] = None,
 ) -> None:
     """Look for mistakes in playbooks. Runs nothing, and uses no network.
 
-    `.noetl-check.yaml` beside the playbooks, or in a folder above: select,
-    ignore, plane, strict, credentials, baseline, as the flags, which win.
+    `.noetl-check.yaml` beside the playbooks, or in a folder above, may have the
+    options select, ignore, plane, strict, credentials and baseline. A flag wins.
 
     Exit codes: 0 no error (there may be warnings); 1 an error was found;
     2 a flag or a file cannot be read.
@@ -82,7 +85,7 @@ def check(
         "credentials": credentials,
         "baseline": baseline,
     }
-    found, files, is_wrong = _found(paths or [], flags, stdin_filename, only_playbooks=only_playbooks)
+    found, files, is_wrong = _find_mistakes(paths or [], flags, stdin_filename, only_playbooks=only_playbooks)
     if write_baseline is not None:
         _write_baseline(write_baseline, found)
         return
@@ -98,7 +101,7 @@ def _show(text: str, found: list[Mistake], files: int) -> None:
     say(f"{_count(files, 'playbook')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
 
 
-def _found(
+def _find_mistakes(
     paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
 ) -> tuple[list[Mistake], int, bool]:
     """Return the mistakes, the number of playbooks, and True if any mistake counts as an error by its settings."""

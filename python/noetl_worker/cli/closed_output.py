@@ -1,4 +1,4 @@
-"""Standard output whose reader may be gone, as after `| head -1`; further output is then dropped."""
+"""Standard output that drops further text once its reader has ended, as after `| head -1`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandardOutput:
-    """A stream for a console. A missing reader raises nothing: output must not stop the running work."""
+    """Standard output as a stream for a console. A reader that has ended raises nothing, so that work goes on."""
 
     def __init__(self) -> None:
         self._stream: Final = sys.stdout

@@ -1,4 +1,4 @@
-"""`noetl-worker completion SHELL`: what a shell needs to complete commands, flags and their values."""
+"""`noetl-worker completion SHELL`: let a shell complete commands, flags and their values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from noetl_worker.observability.terminal import say
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
 """Variable that the shell's script sets when it asks for completions."""
-
-
 _STEP: Final = re.compile(r"""(?:^\s*-\s+|[{,]\s*)step:\s*['"]?([\w.-]+)""", re.MULTILINE)
 
 
@@ -29,7 +27,7 @@ class Shell(str, Enum):
 
 
 def completion(
-    shell: Annotated[Shell | None, typer.Argument(help="None: the one in $SHELL.", show_default=False)] = None,
+    shell: Annotated[Shell | None, typer.Argument(help="Default: the shell in $SHELL.", show_default=False)] = None,
 ) -> None:
     """Print the completion script of a shell.
 
@@ -58,17 +56,17 @@ def kinds(incomplete: str) -> list[str]:
 
 
 def steps(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the steps of the named playbook with this prefix. The file is searched, since it may be half written."""
-    named = [context.params.get("playbook"), *context.args]  # there while the flag has no value yet
+    """Return the step names with this prefix in the typed playbook, searched as text: it may be half written."""
+    named = [context.params.get("playbook"), *context.args]  # a playbook is in `args` while the flag has no value yet
     try:
         text = Path(str(next(filter(None, named), ""))).read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no file is named yet, or none that can be read
+    except OSError:  # no file is named yet, or it cannot be read
         return []
     return [name for name in dict.fromkeys(_STEP.findall(text)) if name.startswith(incomplete)]
 
 
 def answer_the_shell() -> list[str] | None:
-    """Prepare the library to answer if the shell's script asks. Return the typed words then, else None."""
+    """Prepare typer to answer a shell's script. Return the words typed so far; None if no script asks."""
     if _VARIABLE not in os.environ:
         return None
     from typer.completion import completion_init  # type: ignore[attr-defined]

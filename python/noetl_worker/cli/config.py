@@ -1,4 +1,4 @@
-"""`noetl-worker config`: every setting with its value and where it came from; secrets hidden."""
+"""`noetl-worker config`: show every setting with its value and source, and hide secrets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """Return the value as text for its variable, without a login."""
+    """Return a value in the form that its variable takes, without secrets and logins."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
@@ -74,7 +74,7 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """Return the list of docs/settings.md. A table would be too wide for a terminal: names have up to forty letters."""
+    """Return the list of docs/settings.md. It is no table, since names of forty letters make one too wide."""
     return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""`noetl-worker dead-letters`: look at messages that were kept as dead letters, put them back to work, delete them."""
+"""`noetl-worker dead-letters`: list and show dead letters, put their messages back to work, delete them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a te
 EXIT_NOT_DONE: Final = 5
 
 app = typer.Typer(
-    help="Messages that could never run: list them, look at one, put them back to work, delete them.",
+    help="Messages that could never run: list and show them, put them back to work, delete them.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -51,7 +50,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 @_with_flags
 def list_(
     flags: SettingFlags,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Not more than these.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most dead letters to list.")] = 20,
     reason: ReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +93,7 @@ def show(
 
         kept = await store.get(stream, id_)
         if kept is None:
-            _complain(_no_dead_letter(id_, stream))
+            _say_error(_no_dead_letter(id_, stream))
             return EXIT_NOT_DONE
         print_entry(ShownDeadLetter.of(kept), as_json=as_json)
         return 0
@@ -110,20 +109,22 @@ def requeue_(
     all_: Annotated[bool, typer.Option("--all", help="Every dead letter, the oldest first.")] = False,
     reason: ReasonOption = None,
 ) -> None:
-    """Publish messages again, as and where they were; then drop their dead letters.
+    """Publish the messages of dead letters again, unchanged and to the same subject,
+    then delete the dead letters.
 
-    A dead letter goes only after JetStream has acknowledged its message. Asking
+    A dead letter is deleted only after JetStream has acknowledged its message. Asking
     twice publishes once (within the duplicate window of the command stream, 2
-    minutes by default). What comes of a message is decided as always: a command
-    that is finished by now is dropped at its claim, poison becomes a new dead letter.
+    minutes by default). Workers handle the message as any other: a command that is
+    finished by now is dropped at its claim, a message that can never run becomes a
+    new dead letter.
 
     Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
     5 a dead letter is still there, or was not found.
     """
     if bool(ids) == all_:
-        raise typer.BadParameter("name the dead letters (noetl-worker dead-letters list), or say --all")
+        raise typer.BadParameter("name the dead letters (noetl-worker dead-letters list), or give --all")
     if reason is not None and not all_:
-        raise typer.BadParameter("--reason goes with --all")
+        raise typer.BadParameter("--reason needs --all: give both, or the ids alone")
 
     async def work(store: DeadLetterStore, stream: str) -> int:
         return await _for_each(store, stream, ids or (), _requeue_one, "requeued", reason=reason)
@@ -139,7 +140,7 @@ def delete(
     all_: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
     reason: ReasonOption = None,
     older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Only those kept before: 30m, 12h, 7d.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
 ) -> None:
     """Delete dead letters for good: by id, by reason, by age, or all.
 
@@ -151,9 +152,7 @@ def delete(
     is_chosen = all_ or reason is not None or older_than is not None
     if bool(ids) == is_chosen:
         raise typer.BadParameter("name the dead letters, or choose them: --reason, --older-than, --all")
-    older_than_s = parse_duration(older_than) if older_than is not None else None
-    if older_than is not None and older_than_s is None:
-        raise typer.BadParameter(f"--older-than {older_than!r}: a number with s, m, h or d, as 30m or 7d")
+    older_than_s = parse_duration("--older-than", older_than) if older_than is not None else None
 
     async def remove(store: DeadLetterStore, kept: StoredMessage) -> bool:
         from noetl_worker.cli.views.dead_letter import ShownDeadLetter
@@ -181,13 +180,21 @@ async def _for_each(
     reason: str | None = None,
     older_than_s: float | None = None,
 ) -> int:
-    """Apply an action to the named or chosen dead letters; return the exit code. An impossible reason is an error."""
+    """Apply an action to dead letters, say how many it was done to, and return the exit code.
+
+    Args:
+        ids: numbers of the dead letters; none: all that have the reason and the age.
+        act: does the action to one dead letter. Returns False if it failed.
+        done_word: past participle of the action, for people.
+        reason: part of the reason's text, or a kind. A reason that no dead letter has is an error.
+        older_than_s: least age of a dead letter; None: any age.
+    """
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
 
     done, left, has_reason, seen = 0, 0, False, Counter[str]()
-    async for number, kept in _chosen(store, stream, ids):
+    async for number, kept in _select(store, stream, ids):
         if kept is None:
-            _complain(_no_dead_letter(number, stream))
+            _say_error(_no_dead_letter(number, stream))
             left += 1
             continue
         shown = ShownDeadLetter.of(kept)
@@ -200,7 +207,7 @@ async def _for_each(
             done, left = done + is_done, left + (not is_done)
     if reason is not None and not has_reason and reason not in REASONS:
         there = ", ".join(f"{kind} ({count})" for kind, count in sorted(seen.items())) or "none"
-        _complain(
+        _say_error(
             f"no dead letter has the reason {reason!r}. There are: {there}. "
             f"--reason takes a part of the text, or one of {', '.join(REASONS)}"
         )
@@ -209,10 +216,10 @@ async def _for_each(
     return EXIT_NOT_DONE if left else 0
 
 
-async def _chosen(
+async def _select(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
 ) -> AsyncIterator[tuple[int, StoredMessage | None]]:
-    """Yield the dead letters with these numbers, None for a missing one; without numbers all, the oldest first."""
+    """Yield number and message of these dead letters, None for a missing one. Without ids yield all, oldest first."""
     for number in dict.fromkeys(ids):
         yield number, await store.get(stream, number)
     if not ids:
@@ -227,7 +234,7 @@ async def _requeue_one(store: DeadLetterStore, kept: StoredMessage) -> bool:
     try:
         subject, stream, sequence = await requeue(store, kept)
     except (DocumentError, JetStreamError) as error:
-        _complain(f"{kept.sequence} not requeued: {redact_text(str(error))}")
+        _say_error(f"{kept.sequence} not requeued: {redact_text(str(error))}")
         return False
     say(f"{kept.sequence} requeued: {subject}, sequence {sequence} of {stream}")
     return True
@@ -239,7 +246,7 @@ def _with_dead_letters(
     *,
     without_stream: int = EXIT_NOT_DONE,
 ) -> None:
-    """Run a command on the dead-letter stream; where there is none yet, say so and end with `without_stream`."""
+    """Run `work` on the dead-letter stream. If there is no such stream yet, say so and exit with `without_stream`."""
 
     async def connected(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream import dead_letter_store
@@ -247,7 +254,7 @@ def _with_dead_letters(
         store = dead_letter_store.DeadLetterStore(connection)
         stream = await store.stream()
         if stream is None:
-            _complain(
+            _say_error(
                 f"there is no dead-letter stream (no stream has the subject {DEAD_LETTER_SUBJECT}): no dead letter was "
                 "ever kept here"
             )
@@ -257,10 +264,7 @@ def _with_dead_letters(
     with_nats(connected, flags, "noetl-worker dead-letters")
 
 
-# ── what is in the way ──────────────────────────────────────────────────────────────────────────
-
-
-def _complain(text: str) -> None:
+def _say_error(text: str) -> None:
     say(f"noetl-worker: {text}", err=True)
 
 

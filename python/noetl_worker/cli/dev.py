@@ -42,11 +42,16 @@ _Step: TypeAlias = Annotated[
     ),
 ]
 _With: TypeAlias = Annotated[
-    Path | None, typer.Option("--with", metavar="FILE", help="With --step: a JSON object of what its templates see.")
+    Path | None,
+    typer.Option(
+        "--with", metavar="FILE", help="With --step: a JSON object with the variables that its templates see."
+    ),
 ]
 _Run: TypeAlias = Annotated[
     str | None,
-    typer.Option("--run", metavar="ID", help="With --step: what they saw in this earlier run, or in the `last` one."),
+    typer.Option(
+        "--run", metavar="ID", help="With --step: take these variables from this earlier run, or the `last` one."
+    ),
 ]
 
 
@@ -59,14 +64,14 @@ class LogLevel(str, Enum):
 
 _USUAL: Final = LogLevel.ERROR
 _Report: TypeAlias = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Write the run there as one HTML page.")
+    Path | None, typer.Option("--report", metavar="FILE", help="Write the run into this file as one HTML page.")
 ]
 _Strict: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Refuse a playbook of which `check` finds anything. Exit code 1 for a value that nobody had, and for a "
-        "failed step that the plane passes over.",
+        help="Refuse a playbook in which `check` finds anything. Exit code 1 if a template named a value that nobody "
+        "had, or if the plane went on after a failed step.",
     ),
 ]
 
@@ -80,14 +85,14 @@ def dev(
     step: _Step = None,
     with_: _With = None,
     run: _Run = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Run again whenever one of its files changes.")] = False,
-    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
+    watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file of the playbook changes.")] = False,
+    dialect: Annotated[Dialect, typer.Option(help="Control plane to stand in for.")] = USUAL_DIALECT,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, with a live page of each run.")] = False,
     report: _Report = None,
     strict: _Strict = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Run it, whatever errors `check` finds.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Run the playbook whatever errors `check` finds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the view.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the steps print.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
     """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
@@ -100,7 +105,7 @@ def dev(
         with with_extra_local():
             from noetl_worker.authoring.dev.kept.step_inputs import step_with
             from noetl_worker.authoring.dev.session import run_playbook
-            from noetl_worker.cli.local_worker import worker_beside
+            from noetl_worker.cli.local_worker import local_worker
             from noetl_worker.process import event_loop
 
         async def once() -> int:
@@ -112,7 +117,7 @@ def dev(
                 dialect=dialect,
                 keep=keep,
                 as_json=as_json,
-                worker_factory=worker_beside,
+                worker_factory=local_worker,
                 console=(output := StandardOutput()).console(),
                 credentials=credential or (),
                 is_quiet=quiet,
@@ -123,7 +128,7 @@ def dev(
             return output.exit_code(code)
 
         signals: list[signal.Signals] = []
-        session = _again_and_again(once, playbook, _given_files(with_, credential), signals) if watch else once()
+        session = _run_at_each_change(once, playbook, _given_files(with_, credential), signals) if watch else once()
         code = event_loop.run(event_loop.until_signal(session, signals))
     except NoetlWorkerError as error:
         say(f"noetl-worker dev: {error}", err=True)
@@ -134,7 +139,7 @@ def dev(
 
 
 def prepare_session(log_level: LogLevel) -> None:
-    """Refuse other systems than POSIX, say once that an engine is missing, and set the level of the log."""
+    """Refuse systems that are not POSIX, say once that the Rust engine is missing, and set the level of the log."""
     require_posix()
     notice_missing_engine()
     from noetl_worker.observability.logging import configure_logging
@@ -144,13 +149,13 @@ def prepare_session(log_level: LogLevel) -> None:
 
 def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
     if is_given and not has_step:
-        raise typer.BadParameter("--with and --run say what a step gets: name it with --step")
+        raise typer.BadParameter("--with and --run give a step its variables: name the step with --step")
     if is_both:
-        raise typer.BadParameter("--watch runs it again, --keep stays with one run: give one of them")
+        raise typer.BadParameter("--watch runs the playbook again, --keep stays with one run: give only one of them")
 
 
 def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
-    """Show what `check` finds. Return True if the playbook is refused for it."""
+    """Show the mistakes that `check` finds. Return True if the playbook is refused for one of them."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
@@ -166,10 +171,16 @@ def _given_files(with_: Path | None, credential: list[str] | None) -> list[Path]
     return [*([with_] if with_ else []), *(Path(text.partition("=")[2]) for text in credential or ())]
 
 
-async def _again_and_again(
+async def _run_at_each_change(
     once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
 ) -> int:
-    """Run the playbook, and again after each change, until Ctrl-C; if it cannot run, wait for the next change."""
+    """Run the playbook now and after each change of a file, until Ctrl-C; if it is refused, wait for the next change.
+
+    Args:
+        once: runs the playbook once.
+        others: files to watch besides the playbook's own.
+        signals: the signals that this process has received so far.
+    """
     import asyncio
 
     from noetl_worker.authoring.dev.watch import file_stamps, until_changed
@@ -188,21 +199,21 @@ async def _again_and_again(
 
 
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
-    """Return a function that writes the page of a run. Raises PlaybookError if the file cannot be placed there."""
+    """Return a function that writes the page of a run to `file`. Raises PlaybookError if `file` has no place."""
     if file.is_dir():
         raise PlaybookError(f"--report {file} is a folder: name a file in it")
     if not file.parent.is_dir():
-        raise PlaybookError(f"--report {file}: there is no folder {file.parent}")
+        raise PlaybookError(f"--report {file}: there is no folder {file.parent}; make it, or name another file")
 
     async def write(plane: DevControlPlane, execution_id: int) -> None:
-        from noetl_worker.cli.local_worker import settings_beside
+        from noetl_worker.cli.local_worker import local_settings
         from noetl_worker.cli.report import write_report
 
         try:
-            reading = settings_beside(plane.nats_url or "", plane.url, plane.dialect, plane.settings.token, machine={})
+            reading = local_settings(plane.nats_url or "", plane.url, plane.dialect, plane.settings.token, machine={})
             await write_report(reading.settings, execution_id, file)
         except OSError as error:
-            raise PlaybookError(f"--report {file}: {error.strerror}") from error
+            raise PlaybookError(f"--report {file}: {error.strerror}; name a file that can be written") from error
 
     return write
 

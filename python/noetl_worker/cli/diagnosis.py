@@ -1,4 +1,4 @@
-"""The fate of one command or execution: what this machine, NATS and the control plane know about it.
+"""The answer of `noetl-worker why`: all that this machine, NATS and the control plane know of a command or execution.
 
 Asking changes nothing.
 """
@@ -40,9 +40,9 @@ _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
 _BEYOND: Final = "acknowledged, or passed over"
-"""State of a message before the durable's ack floor, which is all that JetStream tells of it."""
+"""State of a message that the durable will not deliver any more; JetStream does not tell which of the two it is."""
 _SOURCES: Final = ("plane", "machine", "NATS")
-"""Sources by rank: a source's conclusion outranks those of the sources after it."""
+"""Sources of facts. The conclusion of the first source that has one is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,12 @@ class Fact:
 
 @dataclass(slots=True)
 class Story:
-    """All facts known about a command, and the conclusion."""
+    """All facts known of a command or execution, and the conclusion from them."""
 
     command_id: str
     conclusion: str = ""
     is_known: bool = False
+    """True if at least one source knows the id."""
     execution_id: int | None = None
     event_id: int | None = None
     facts: list[Fact] = field(default_factory=list)
@@ -69,62 +70,72 @@ class Story:
 
 
 class Diagnosis:
-    """The search for one command's fate; `ask` or `ask_plane_alone` is called once."""
+    """The search for what became of one command or execution. One call of `ask` or of `ask_plane_alone` makes it."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
-        """Prepare a diagnosis that scans the stream's `most` newest messages."""
+        """Prepare the search for an id.
+
+        Args:
+            command_id: id of the command, or of an execution.
+            execution_id: execution of the command, if it is known.
+            most: most messages of the stream to search, the newest.
+        """
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
         self._conclusions: dict[str, str] = {}
-        """The first conclusion from each source."""
+        """First conclusion from each source, by the source."""
         self._running = "is RUNNING"
         self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
-        """Reason why the control plane gave no answer; empty if it answered."""
+        """Text for people if no control plane answered; empty if it answered."""
 
     async def ask(self) -> Story:
-        """Ask all sources. A source that cannot be asked raises nothing; `unknown` names it."""
+        """Ask all sources. A source that cannot be asked raises nothing; `unknown` of the story names it."""
         self._ask_outbox()
         await self._ask_workers()
         await self._ask_nats()
         await self._ask_plane()
         why = self._unanswered or "it is over and forgotten, or was never published here"
-        return self._concluded(f"nothing is known of it: {why}")
+        return self._conclude(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """Ask only the control plane, for a kept run. `is_interrupted`: commands shown as running were interrupted."""
+        """Ask only the control plane, which serves a kept run of `dev`.
+
+        Args:
+            is_interrupted: the run was interrupted, though the plane shows it as running.
+        """
         self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane()
-        return self._concluded("the control plane knows nothing of it")
+        return self._conclude("the control plane knows nothing of it")
 
-    def _concluded(self, otherwise: str) -> Story:
+    def _conclude(self, otherwise: str) -> Story:
         story, found = self._story, self._conclusions
         story.facts.sort(key=lambda fact: _SOURCES.index(fact.source))
         story.conclusion = redaction.redact_text(next((found[one] for one in _SOURCES if one in found), otherwise))
         return story
 
-    def _knows(self, source: str, text: str, at: str = "", *, conclusion: str = "") -> None:
+    def _add_fact(self, source: str, text: str, at: str = "", *, conclusion: str = "") -> None:
         self._story.facts.append(Fact(source, at, redaction.redact_text(text)))
         self._story.is_known = True
         if conclusion:
             self._conclusions.setdefault(source, conclusion)
 
-    def _lacks(self, text: str) -> None:
+    def _add_gap(self, text: str) -> None:
         self._story.unknown.append(redaction.redact_text(text))
 
-    def _is_ours(self, command_id: object) -> bool:
+    def _is_sought(self, command_id: object) -> bool:
         return str(command_id) == self._story.command_id
 
     # ── this machine ──
 
     async def _ask_workers(self) -> None:
-        """Ask the workers on this machine at their probe ports; the absence of workers says nothing."""
+        """Ask the workers of this machine at their probe ports. Without a worker there is no fact."""
         addresses = addresses_here(self._settings.metrics_bind, outbox_directory(self._settings.outbox_dir))
         for look in await looks_at(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
             for command in look.get("commands") or ():
-                if self._is_ours(command.get("command_id")):
-                    self._knows(
+                if self._is_sought(command.get("command_id")):
+                    self._add_fact(
                         "machine",
                         f"{name} at {look['address']} has it: {command.get('stage')}, for {command.get('seconds')} s, "
                         f"delivery {command.get('deliveries')}",
@@ -137,13 +148,13 @@ class Diagnosis:
         try:
             view = read_outboxes(outbox_directory(self._settings.outbox_dir))
         except OSError as error:
-            self._lacks(f"the outbox: {error}")
+            self._add_gap(f"the outbox: {error}")
             return
         for kept in view.outcomes:
-            if not self._is_ours(kept.command_id):
+            if not self._is_sought(kept.command_id):
                 continue
             owner = "a worker that runs" if kept.is_owned else "a dead process: the next worker here sends it"
-            self._knows(
+            self._add_fact(
                 "machine",
                 f"its outcome is in the outbox {kept.file.name}, for {kept.place}, of {owner}",
                 conclusion="it ran, and its outcome waits in the outbox of this machine for the control plane to "
@@ -161,12 +172,12 @@ class Diagnosis:
                 found = await find(connection.client, self._settings)
                 try:
                     await self._ask_dead_letters(DeadLetterStore(connection))
-                except JetStreamError as error:  # a login may read the commands alone
-                    self._lacks(f"the dead letters: {error}")
+                except JetStreamError as error:  # the login may have no permission to read dead letters
+                    self._add_gap(f"the dead letters: {error}")
                 if found.stream_info is not None:
                     self._note_messages(await self._search(connection.client, found.stream), found)
         except (JetStreamError, OSError) as error:
-            self._lacks(str(error))
+            self._add_gap(str(error))
 
     async def _ask_dead_letters(self, store: DeadLetterStore) -> None:
         stream = await store.stream()
@@ -177,8 +188,8 @@ class Diagnosis:
                 dead_letter = DeadLetter.parse(kept.data)
             except DocumentError:
                 continue
-            if self._is_ours(dead_letter.known("command_id")):
-                self._knows(
+            if self._is_sought(dead_letter.known("command_id")):
+                self._add_fact(
                     "NATS",
                     f"dead letter {kept.sequence}: {dead_letter.reason} ({dead_letter.num_delivered} deliveries, "
                     f"kept by {dead_letter.worker_id})",
@@ -186,17 +197,17 @@ class Diagnosis:
                     conclusion=f"it was kept as dead letter {kept.sequence}: noetl-worker dead-letters show "
                     f"{kept.sequence}",
                 )
-                self._learn(_notification(dead_letter.data or b""))
+                self._learn(_read_notification(dead_letter.data or b""))
 
     async def _search(self, client: Any, stream: str) -> Search:
-        """Find the message by its subject, which on the Rust plane ends in the execution's id; else scan the newest
-        messages.
+        """Find the command's message by its subject, which ends in the execution's id on the Rust plane. Without one
+        there, search the newest messages of the stream.
         """
         sought = self._story.command_id.encode()
 
         def matches(data: bytes) -> bool:
-            known = _notification(data) if sought in data else None
-            return known is not None and self._is_ours(known.command_id)
+            known = _read_notification(data) if sought in data else None
+            return known is not None and self._is_sought(known.command_id)
 
         execution_id = self._story.execution_id
         if execution_id is not None:
@@ -211,11 +222,11 @@ class Diagnosis:
 
     def _note_messages(self, search: Search, found: Found) -> None:
         for message in search.found:
-            self._learn(_notification(message.data))
+            self._learn(_read_notification(message.data))
             state, conclusion = _state(message, found, self._settings)
             self._may_be_passed_over |= state == _BEYOND
             text = f"message {message.sequence} of {found.stream} on {message.subject}: {state}"
-            self._knows("NATS", text, message.stored_at, conclusion=conclusion)
+            self._add_fact("NATS", text, message.stored_at, conclusion=conclusion)
         if not search.found:
             rest = search.there - search.looked_at
             more = f", {rest} older ones were not looked through (--messages)" if rest > 0 else ""
@@ -240,16 +251,16 @@ class Diagnosis:
                 elif (detail := await _execution_named(plane, story.command_id)) is not None:
                     self._note_execution(detail)
                 else:
-                    self._lacks("the control plane: name the execution with --execution, nothing here names it")
+                    self._add_gap("the control plane: name the execution with --execution, nothing here names it")
         except ServerRefused as error:
-            self._lacks(f"execution {story.execution_id}: {error}")
+            self._add_gap(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
-            self._lacks(f"the control plane: {error}")
+            self._add_gap(f"the control plane: {error}")
             if isinstance(error, TransportError):
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
 
     def _note_execution(self, detail: Mapping[str, Any]) -> None:
-        """Note how each command of the execution ended, and which commands have not ended."""
+        """Add a fact for each command of the execution: how it ended, or that it was claimed and has not ended."""
         story = self._story
         story.execution_id = int(story.command_id)
         errors: dict[str, str] = {}
@@ -263,15 +274,15 @@ class Diagnosis:
             elif event.get("event_type") in _ENDS:
                 running.pop(command_id, None)
                 text = f"{node} {_end_text(event)}" + (f": {errors[command_id]}" if errors[command_id] else "")
-                self._knows("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
+                self._add_fact("plane", text[:_MOST_CHARS] + _ids_text(event), str(event.get("created_at") or ""))
                 failed += [text] if errors[command_id] else []
         for claim in running.values():
-            self._knows("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
+            self._add_fact("plane", f"{claim.get('node_name')} was claimed and has no end{_ids_text(claim)}")
         reason = f"; first {failed[0]}" if failed else f": {detail['error']}" if detail.get("error") else ""
         story.is_known = True
         self._conclusions["plane"] = f"{self._state_text(detail)}{reason}"
         if has_next_page(detail):
-            self._lacks(f"execution {story.execution_id} has more events than its newest page")
+            self._add_gap(f"execution {story.execution_id} has more events than its newest page")
 
     def _state_text(self, detail: Mapping[str, Any]) -> str:
         status = detail.get("status")
@@ -283,7 +294,7 @@ class Diagnosis:
     def _note_command(self, detail: Mapping[str, Any]) -> None:
         events = [event for event in _sorted_events(detail) if self._is_of_command(event)]
         for event in events:
-            self._knows("plane", _event_text(event), str(event.get("created_at") or ""))
+            self._add_fact("plane", _event_text(event), str(event.get("created_at") or ""))
         ends = [event for event in events if event.get("event_type") in _ENDS]
         claims = [event for event in events if event.get("event_type") == "command.claimed"]
         self._story.facts.append(Fact("plane", "", self._state_text(detail)))
@@ -299,7 +310,7 @@ class Diagnosis:
                 "others then; `noetl-worker nats ensure` says how to get it"
             )
         if not events and has_next_page(detail):
-            self._lacks(
+            self._add_gap(
                 f"execution {self._story.execution_id} has more events than its newest page, which names it not"
             )
 
@@ -308,29 +319,29 @@ class Diagnosis:
             return False
         if event.get("event_type") == "command.issued":
             return str(event.get("event_id")) in (str(self._story.event_id), self._story.command_id.rpartition(":")[2])
-        return self._is_ours(context_of(event).get("command_id"))
+        return self._is_sought(context_of(event).get("command_id"))
 
 
 async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
-    """Return the execution with this id; None if the plane has none."""
+    """Return the execution that has this name as its id; None if the plane knows none."""
     if not (name.isascii() and name.isdigit()):
         return None
     return await if_there(plane.execution_detail(int(name)))
 
 
 def _sorted_events(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the events in their order; the Python plane lists the newest first."""
+    """Return the events, the oldest first. The Python plane lists the newest first."""
     events = read_events(detail)
     return sorted(events, key=lambda event: (str(event.get("created_at")), int(event.get("event_id") or 0)))
 
 
 def _execution_in(command_id: str) -> int | None:
-    """Return the execution's id from a command's id; the Rust plane's are <execution>:<step>:<event>."""
+    """Return the execution's id from a command's id <execution>:<step>:<event> (Rust plane); None for another form."""
     head, colon, _ = command_id.partition(":")
     return int(head) if colon and head.isdecimal() else None
 
 
-def _notification(data: bytes) -> Envelope | None:
+def _read_notification(data: bytes) -> Envelope | None:
     try:
         return decode_notification(data)
     except NotificationError:
@@ -338,7 +349,10 @@ def _notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
-    """Return the durable's position and a conclusion; JetStream does not report a message's delivery count."""
+    """Return the state of a message and a conclusion, both for people.
+
+    They follow from the position of the durable, since JetStream does not tell how often a message was delivered.
+    """
     info = found.durable_info
     if info is None:
         return f"there is no durable {found.durable}", f"nobody pulls it: there is no durable {found.durable}"
@@ -381,7 +395,9 @@ def _error_text(event: Mapping[str, Any]) -> str:
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
-    """Describe how a command ended. On the Rust plane a failed tool's command is completed, with the tool's status."""
+    """Return how a command ended, for people. On the Rust plane the command of a failed tool is completed, with the
+    tool's status.
+    """
     if end["event_type"] == "command.failed":
         return "failed"
     status = str(context_of(end).get("status")).lower()
@@ -389,6 +405,6 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last worker named; on the Python plane the claim itself names none."""
+    """Return the last worker that the events name. On the Python plane the event of the claim names none."""
     workers = (context_of(event).get("worker_id") for event in reversed(events))
     return str(next(filter(None, workers), "a worker"))

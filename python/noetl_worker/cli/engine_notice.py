@@ -1,4 +1,4 @@
-"""The warning that there is no native engine, as authors see it: one line, once for a user of a machine."""
+"""The warning that there is no Rust engine: one line, shown once to each user of a machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MARKER: Final = "python-engine-noticed"
 
 
 def notice_missing_engine() -> None:
-    """Import the engine. Print its warning the first time, and remember that in the state directory."""
+    """Import the engine. Print its warning the first time; a file in the state directory notes that it was printed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         from noetl_worker.engine import chosen as engine  # noqa: F401
@@ -20,7 +20,7 @@ def notice_missing_engine() -> None:
 
 
 def _is_first_time() -> bool:
-    """Return False if an earlier start has left its mark. Where none can be left, each start is the first."""
+    """Write the file that notes the warning. Return False if an earlier start has written it, else True."""
     from noetl_worker.pipeline.outbox.directory import made_own, state_directory
 
     marker = state_directory("dev") / _MARKER

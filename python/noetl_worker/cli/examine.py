@@ -1,4 +1,4 @@
-"""`noetl-worker doctor`: what would keep a worker with these settings from working, and the line that fixes it."""
+"""`noetl-worker doctor`: find what would keep a worker with these settings from working, with a fix for each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EXIT_WRONG: Final = 5
 def doctor(
     flags: SettingFlags,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
-    brief: Annotated[bool, typer.Option("--brief", help="Only what is not fine.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Leave out what is fine.")] = False,
 ) -> None:
-    """Look at everything that a worker with these settings needs: NATS and its
+    """Check everything that a worker with these settings needs: NATS and its
     permissions, stream and durable, the control plane and its version, clocks,
     certificates, and this machine.
 
-    Nothing is changed, made or claimed. Takes every flag of `run` (noetl-worker
+    Nothing is changed, created or claimed. Takes every flag of `run` (noetl-worker
     run --help lists them).
 
     Exit codes: 0 nothing is wrong (there may be warnings); 2 a setting is wrong;

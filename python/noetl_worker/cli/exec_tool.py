@@ -38,22 +38,24 @@ def exec_(
     ] = "{}",
     given: Annotated[str, typer.Option("--input", help="The step's input, in the same forms.")] = "{}",
     variables: Annotated[
-        str, typer.Option("--variables", help="What templates may name (workload, earlier steps), in the same forms.")
+        str, typer.Option("--variables", help="Variables of templates (workload, earlier steps), in the same forms.")
     ] = "{}",
     credential: Annotated[
         list[str] | None,
         typer.Option("--credential", metavar="NAME=FILE", help="A credential for `auth`: a file {type, data}."),
     ] = None,
-    dialect: Annotated[Dialect, typer.Option(help="In which control plane's words the result is shown.")] = _USUAL,
+    dialect: Annotated[Dialect, typer.Option(help="Control plane in whose form the result is shown.")] = _USUAL,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without what the tool prints while it runs.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not show what the tool prints while it runs.")
+    ] = False,
 ) -> None:
     """Run one tool once, through the stages of `run`, and show the result as the
-    worker would report it: redacted, and fitted to the size of an event. What it prints is
-    shown on stderr while it runs.
+    worker would report it: redacted, and fitted to the size of an event. What the tool
+    prints is shown on stderr while it runs.
 
-    No server is needed, and nothing is reported to one. What a tool asks of a control plane
-    (a child playbook, a stored result) is answered with an error.
+    No server is needed, and nothing is reported to one. A tool that asks a control plane
+    for something (a child playbook, a stored result) gets an error.
 
     Exit codes: 0 the tool succeeded; 1 it failed; 2 an argument or a setting is
     wrong; 130 interrupted.
@@ -73,7 +75,7 @@ def exec_(
 def local_command(
     kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], Envelope]:
-    """Return the command in the form of a control plane's answer to a claim."""
+    """Return a command of one tool, as a control plane's answer to a claim has it, and its notification."""
     context: dict[str, JsonValue] = {
         "tool_config": config,
         "input": dict(given),
@@ -94,14 +96,14 @@ async def _run(
     is_quiet: bool,
 ) -> int:
     from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
-    from noetl_worker.cli.views.local_run import done_here, print_line, print_result
+    from noetl_worker.cli.views.local_run import print_line, print_result, run_here
     from noetl_worker.observability.logging import configure_logging
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.tools.process.live_output import PrintedLine, watched
 
-    configure_logging("warning", "auto", without=("command_failed",))  # the result says it
+    configure_logging("warning", "auto", without=("command_failed",))  # the printed result has the failure
     registry = make_registry(settings)
-    registry.get(str(body["action"]))  # one that is unknown is a wrong argument, no failed tool
+    registry.get(str(body["action"]))  # an unknown kind is a wrong argument (exit code 2), not a failed tool
     plane = NoPlane(credentials)
     output: list[PrintedLine] = []
 
@@ -113,7 +115,7 @@ async def _run(
     watching = nullcontext() if is_quiet else watched(take)
     async with LocalRun(settings, WithholdingTransport(plane), registry=registry) as local_run:
         with watching:
-            done = await done_here(local_run, body, envelope, "noetl-worker exec")
+            done = await run_here(local_run, body, envelope, "noetl-worker exec")
     print_result(done, output, as_json=as_json)
     for name in plane.unknown:
         given = f"--credential {shlex.quote(name)}=FILE"
@@ -122,12 +124,12 @@ async def _run(
 
 
 class NoPlane:
-    """A transport to no control plane: it answers with the credentials, and with "not found" otherwise."""
+    """A transport without a control plane. It answers requests for credentials from files, and refuses all others."""
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
         self.unknown: list[str] = []
-        """Names that were asked for and not found."""
+        """Names of credentials that the tool asked for and nobody gave."""
 
     async def send(self, method: str, url: str, *_: Any) -> Any:
         from noetl_worker.remote.transport.transport import Response
@@ -143,7 +145,7 @@ class NoPlane:
         elif path.endswith("/cancellation-check"):
             status, body = 200, {"cancelled": False, "is_cancelled": False}
         elif path.endswith("/resolve") and url.endswith("ref=where"):
-            status, body = 200, "where"  # where the store is: it takes what is then withheld
+            status, body = 200, "where"  # the plane has this route for results: a write to it is withheld later
         else:
             status, body = 400, {"detail": f"{method} {path}: there is no control plane behind noetl-worker exec"}
         return Response(status, {}, json_text.dumps(body))
@@ -159,8 +161,8 @@ def json_argument(name: str, text: str) -> JsonValue:
     """Parse JSON, `@FILE` with JSON or YAML, or `@-` for standard input.
 
     Raises:
-        DocumentError: neither; names the argument and the place.
-        PlaybookError: files are read as YAML, which is not installed.
+        DocumentError: the text is neither; the error names the argument and the place.
+        PlaybookError: a file is given, and the package that reads YAML is not installed.
     """
     if not text.startswith("@"):
         from noetl_worker.text import json_text
@@ -181,7 +183,9 @@ def json_argument(name: str, text: str) -> JsonValue:
     except OSError as error:
         raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
     except UNREADABLE as error:
-        raise DocumentError("yaml", f"{name} {text}: neither JSON nor YAML{error_position(error)}") from None
+        raise DocumentError(
+            "yaml", f"{name} {text}: neither JSON nor YAML{error_position(error)}. Write one of them"
+        ) from None
 
 
 def _mapping(name: str, text: str) -> dict[str, JsonValue]:
@@ -192,7 +196,7 @@ def _mapping(name: str, text: str) -> dict[str, JsonValue]:
 
 
 def _credentials(given: list[str]) -> dict[str, Any]:
-    if not given:  # files are read as YAML
+    if not given:  # reading a file loads YAML
         return {}
     with with_extra_local():
         from noetl_worker.authoring.dev.credential_files import given_credential

@@ -12,7 +12,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_FAILED, parse_duration, redacted_text
-from noetl_worker.errors import JetStreamError, NotificationError, ServerRefused, SettingsError
+from noetl_worker.errors import JetStreamError, NotificationError, ServerRefused
 from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -25,29 +25,30 @@ _AT_ONCE: Final = 4
 _SHOWN_IDS: Final = 3
 _ERROR_CHARS: Final = 300
 _MOST_MESSAGES: Final = 20_000
-"""Messages of the stream that are looked through, the newest."""
+"""Most messages of the stream that are read, the newest first."""
 
 
 @dataclass
 class FailureGroup:
-    """Executions with one cause."""
+    """Executions that failed by the same kind, step and error."""
 
     kind: str
     step: str
     error: str
-    """The error of the first one."""
+    """Error of the first of these executions."""
     executions: list[str] = field(default_factory=list)
 
 
 @dataclass
 class FoundFailures:
     groups: list[FailureGroup]
-    """The largest first."""
+    """Groups of failed executions, the largest first."""
     looked_at: int
-    """Executions that the plane was asked for."""
+    """Number of executions that the plane was asked for."""
     left_out: int
-    """Executions beyond the most that are asked for."""
+    """Number of older executions that `--most` excluded."""
     notes: list[str]
+    """Lines about executions that the plane did not show."""
 
 
 @with_setting_flags(shown=("nats_url", "server_url"))
@@ -56,28 +57,26 @@ def failures(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="90s, 20m, 1h: the stream keeps commands for an hour.")
     ] = "1h",
-    most: Annotated[int, typer.Option("--most", min=1, help="How many executions are asked for, the newest.")] = 500,
-    retry: Annotated[bool, typer.Option("--retry", help="Run them again, where the control plane can.")] = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="Most executions to ask for, the newest.")] = 500,
+    retry: Annotated[bool, typer.Option("--retry", help="Run them again, if the control plane can.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show the executions that failed lately, by kind, error and step, with their
     number and ids.
 
-    No control plane lists its executions by time in a form that is known here. The
-    command stream names those that had a command in that time, and the control
-    plane is asked for the events of each. Nothing is changed.
+    No control plane lists its executions by time in a form that this worker knows.
+    The command stream names the executions that had a command in that time, and the
+    control plane is asked for the events of each. Nothing is changed.
 
-    --retry: neither the Python nor the Rust control plane has a route that runs
-    an execution again. It says so, and how to start one anew.
+    --retry says how to start an execution anew: neither the Python nor the Rust
+    control plane has a route that runs an execution again.
 
     Exit codes: 0; 1 with --retry; 2 a setting is wrong; 3 NATS or the control
     plane cannot be reached.
     """
     from noetl_worker.observability.logging import configure_logging
 
-    seconds = parse_duration(since)
-    if seconds is None:
-        raise SettingsError("--since", since, "a number and s, m, h or d: 20m")
+    seconds = parse_duration("--since", since)
     configure_logging("error", "auto")
     found = event_loop.run(_look(load_settings(flags=flags), seconds, most))
     if as_json:
@@ -112,7 +111,7 @@ async def _look(settings: Settings, seconds: float, most: int) -> FoundFailures:
 
 
 async def _executions(settings: Settings, seconds: float) -> list[int]:
-    """Return the executions that had a command in the stream so lately, the newest first."""
+    """Return the ids of executions that had a command in the stream within these seconds, the newest first."""
     from noetl_worker.cli.nats_connection import connected
     from noetl_worker.envelope import decode_notification
     from noetl_worker.remote.jetstream.consumer import find_stream
@@ -122,7 +121,9 @@ async def _executions(settings: Settings, seconds: float) -> list[int]:
     async with connected(settings, "noetl-worker failures") as connection:
         name, info = await find_stream(connection.client, settings)
         if info is None:
-            raise JetStreamError(f"there is no stream {name}: nothing was published yet, or NATS_STREAM is another one")
+            raise JetStreamError(
+                f"there is no stream {name}: nothing was published yet, or NATS_STREAM names the wrong stream"
+            )
         stream = await search_newest(connection.client, name, lambda _: True, most=_MOST_MESSAGES)
     found: dict[int, None] = {}
     for message in stream.found:
@@ -130,7 +131,7 @@ async def _executions(settings: Settings, seconds: float) -> list[int]:
             break
         try:
             found[decode_notification(message.data).execution_id] = None
-        except NotificationError:  # a dead letter has it
+        except NotificationError:  # a message that can never run: it becomes a dead letter
             continue
     return list(found)
 
@@ -146,7 +147,9 @@ async def _read(plane: Plane, execution_id: int, notes: list[str]) -> ExecutionR
 
 
 def _grouped(runs: Sequence[ExecutionRun]) -> list[FailureGroup]:
-    """Return the failed commands in groups. A command that no event blames has its own error."""
+    """Return the failed executions, grouped by their failed commands. An execution that failed without a failed
+    command is grouped by its own error.
+    """
     from noetl_worker.authoring.run_page.run import CommandState
     from noetl_worker.observability.repeated_lines import replace_ids
     from noetl_worker.text.secrets.redaction import redact_text

@@ -1,4 +1,4 @@
-"""All workers of a durable, for `noetl-worker top --fleet`."""
+"""The states of all workers of a durable, for `noetl-worker top --fleet`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A temporary control plane with a kept run of `dev`, for commands that ask a control plane."""
+"""A temporary control plane that serves a kept run of `dev`, for commands that ask a control plane."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class KeptPlane(NamedTuple):
     flags: SettingFlags
     """Flags that point a command at this plane."""
     name: str
-    """The command's id if a command or event was named, else the id asked for; for `last`, the newest run's."""
+    """Id of the command, if a command or an event was named; else the execution's id."""
     command: CommandRow | None
-    """The named command, or the command of the named event."""
+    """The named command, or the command of the named event; None if an execution was named."""
     newest_command: CommandRow | None
-    """The newest command of the named execution, else None."""
+    """The newest command of the named execution; None if no execution was named, or it has no command."""
     is_interrupted: bool
     """True if the run was interrupted while commands were running; its events do not show this."""
 
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """Provide a plane with the kept run of this id (execution, command, event, or `last`).
+    """Provide a control plane with the kept run that has this id (of an execution, command or event, or `last`).
 
-    Yield None without a kept run. If the block then asks the control plane in vain, its TransportError also says that
-    no run was kept.
+    Yields None if no kept run has the id. If the block then reaches no control plane, the text of its TransportError
+    says that no run was kept either.
     """
-    name, rows = _found(name)
+    name, rows = _find_run(name)
     if not rows:
         try:
             yield None
@@ -51,12 +51,12 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
     from noetl_worker.authoring.dev.kept.rows import serve_stored_run
 
     async with serve_stored_run(rows) as plane:
-        # Not asked which plane it is: without NATS, which it has none of, it calls itself unhealthy.
+        # The dialect is given and not asked for: this plane has no NATS, so its /api/health says it is unhealthy.
         flags: SettingFlags = {
             "NOETL_SERVER_URL": plane.url,
             "NOETL_CONTROL_PLANE": plane.dialect.value,
             "NOETL_INTERNAL_API_TOKEN": plane.settings.token,
-            "NOETL_INTERNAL_API_TOKEN_FILE": None,  # one that was given is for another plane
+            "NOETL_INTERNAL_API_TOKEN_FILE": None,  # a given file has the token of another plane
         }
         ref = next((loads(row.contents)["plain"].get("command_ref") for row in rows if row.id == name), None)
         command = plane.log.command_by_ref(str(ref))
@@ -68,9 +68,9 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
 
 
 def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
-    """Read the settings of a command that asks the kept run, else the control plane that they name.
+    """Return the settings for asking the kept run, or without one, the control plane that the settings name.
 
-    A `dev` of this user that runs there is asked with its token, unless another one is set.
+    If that plane is a running `dev` of this user, the settings get its token, unless they have one.
     """
     settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
     if settings.internal_api_token:
@@ -78,15 +78,15 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
     try:
         file = find_token_file(settings.server_url)
     except OSError as error:
-        say(f"noetl-worker: the token of dev cannot be read: {error}", err=True)
+        say(f"noetl-worker: the token of dev cannot be read, so it is not sent: {error}", err=True)
         return settings
     return load_settings(flags={**flags, "NOETL_INTERNAL_API_TOKEN_FILE": str(file)}) if file else settings
 
 
-def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
-    """Return the id and the rows of its run; `last` stands for the newest run's id."""
+def _find_run(name: str) -> tuple[str, Sequence[KeptRow]]:
+    """Return the id, and the rows of the kept run that has it; `last` becomes the id of the newest run."""
     try:
-        if not state_directory("dev").exists():  # avoids loading the needs of `dev`, maybe not installed
+        if not state_directory("dev").exists():  # else libraries of `dev` are loaded, which may be missing
             return name, ()
         from noetl_worker.authoring.dev.kept.runs import LAST, KeptRuns
 
@@ -94,5 +94,5 @@ def _found(name: str) -> tuple[str, Sequence[KeptRow]]:
         name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
         return name, kept.find(name)
     except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
-        say(f"noetl-worker: the kept runs of dev cannot be asked: {error}", err=True)
+        say(f"noetl-worker: the kept runs of dev cannot be read, so the control plane is asked: {error}", err=True)
         return name, ()

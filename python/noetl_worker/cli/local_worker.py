@@ -1,4 +1,4 @@
-"""The worker of `dev` and `test`: on this loop, with settings for a laptop."""
+"""The worker of `dev` and `test`: it runs on their event loop, with settings for a laptop."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _RULES: Final = (
 """Variables that the worker of `dev` takes from the environment as `run` does: they are rules of this machine."""
 
 
-def settings_beside(
+def local_settings(
     nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
 ) -> SettingsReading:
-    """Return settings of a worker on a laptop, for the session's own NATS and control plane.
+    """Return the settings of a worker on a laptop, for NATS and control plane of a session.
 
     Args:
-        token: what the control plane asks for, if anything.
-        machine: this machine's variables; default `os.environ`. What runs no tool needs none.
+        token: bearer token that the control plane asks for; "" for none.
+        machine: variables of this machine; default `os.environ`. A caller that runs no tool gives none.
     """
     of_machine = os.environ if machine is None else machine
     listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
@@ -60,7 +60,7 @@ def settings_beside(
 
 
 @asynccontextmanager
-async def worker_beside(
+async def local_worker(
     nats_url: str,
     server_url: str,
     dialect: Dialect,
@@ -70,17 +70,17 @@ async def worker_beside(
     tools: Sequence[Tool[Any]] = (),
     machine: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
-    """Run a worker on this loop, for the session's own NATS and control plane; drain it at the end.
+    """Run a worker on this loop while the block runs, for NATS and control plane of a session; then drain the worker.
 
     Args:
-        token: what the control plane asks for, if anything.
-        kinds: those that will run, to start now what their first commands would wait for.
-        tools: kinds that it has besides.
-        machine: as in `settings_beside`.
+        token: bearer token that the control plane asks for; "" for none.
+        kinds: kinds that will run. Processes for which their first commands would wait are started now.
+        tools: tools that the worker has besides the usual ones.
+        machine: variables of this machine, as in `local_settings`.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry
 
-    reading = settings_beside(nats_url, server_url, dialect, token, machine=machine)
+    reading = local_settings(nats_url, server_url, dialect, token, machine=machine)
     registry = make_registry(reading.settings)
     for tool in tools:
         registry.register(tool)

@@ -1,8 +1,7 @@
-"""`noetl-worker nats`: stream and durable against the settings; a pause of the pool, and its end."""
+"""`noetl-worker nats`: compare stream and durable with the settings, create and change them; pause and resume."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,7 +9,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, parse_duration
-from noetl_worker.observability.terminal import say
+from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -22,7 +21,6 @@ EXIT_DIFFERS: Final = 5
 app = typer.Typer(
     help="Stream and durable: compare them with the settings, make and change them, pause the pool.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -31,24 +29,26 @@ app = typer.Typer(
 def ensure(
     flags: SettingFlags,
     apply_: Annotated[
-        bool, typer.Option("--apply", help="Make what is missing; change what can be changed in place.")
+        bool, typer.Option("--apply", help="Create what is missing; change what can be changed in place.")
     ] = False,
     first: Annotated[
         int | None,
-        typer.Option("--from", min=1, metavar="SEQUENCE", help="Where a durable that is made begins; else the oldest."),
+        typer.Option(
+            "--from", min=1, metavar="SEQUENCE", help="First message of a durable that is created; else the oldest."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
 ) -> None:
     """Compare stream, durable and dead letters with the settings.
 
-    Without --apply nothing is changed. With it nothing is deleted: what
-    JetStream does not change in place is shown with what a new one would lose
-    and the command that makes it. A durable belongs to all workers of its pool.
-    What other filters, or --from, leave out is counted.
+    Without --apply nothing is changed. With --apply nothing is deleted: for a field
+    that JetStream cannot change in place, the command that creates a new durable is
+    shown, and what that would lose. A durable belongs to all workers of its pool.
+    Waiting commands that new filters, or --from, leave out are counted.
     Takes every flag of `run` (noetl-worker run --help lists them).
 
-    Exit codes: 0 all is as wanted (with --apply: by now, or a worker runs on it
-    all the same); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses the
+    Exit codes: 0 all is as wanted (with --apply also: a worker can run with what
+    still differs); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses the
     change; 5 something differs or is missing (with --apply: no worker can run).
     """
 
@@ -59,7 +59,7 @@ def ensure(
 
         found, done, left_out = await find(connection.client, settings), [], None
         if first is not None and found.durable_info is not None:
-            say(f"noetl-worker: --from: durable {found.durable} is there; name a new one: --nats-consumer", err=True)
+            say(f"noetl-worker: --from: durable {found.durable} exists; name a new one with --nats-consumer", err=True)
             return EXIT_SETTINGS
         if apply_:
             done = await apply(connection.client, found, settings, first)
@@ -79,19 +79,16 @@ def pause(
     for_: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 20m, 1h.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Have JetStream deliver nothing of the durable for a while, to no worker of
-    its pool. What runs goes on; it ends by itself, or by `nats resume`.
+    """Stop JetStream from delivering commands of the durable to its pool for a while.
+    Running commands go on. The pause ends by itself, or by `nats resume`.
 
-    It takes nats-server 2.11. At the stream's max_age commands are lost: a
-    pause that leaves the oldest of them less than 15 minutes is refused.
+    It takes nats-server 2.11. The stream loses commands at its max_age: a pause
+    after which the oldest command has less than 15 minutes left is refused.
 
-    Exit codes: 0; 2 a setting or --for is wrong, or too long; 3 no NATS or
-    JetStream, or it cannot.
+    Exit codes: 0; 2 a setting is wrong, or --for is wrong or too long; 3 no NATS or
+    JetStream, or it cannot pause.
     """
-    if not (for_s := parse_duration(for_)):
-        say(f"noetl-worker: --for {for_}: a number with s, m, h or d, for example 20m", err=True)
-        raise typer.Exit(EXIT_SETTINGS)
-    _change_pause(flags, for_s, as_json=as_json)
+    _change_pause(flags, parse_duration("--for", for_, least_s=1.0), as_json=as_json)
 
 
 @app.command("resume")
@@ -103,13 +100,13 @@ def resume(
     """End the pause of the durable.
 
     Exit codes: 0, also when it was not paused; 2 a setting is wrong; 3 no NATS
-    or JetStream, or it cannot.
+    or JetStream, or it cannot resume.
     """
     _change_pause(flags, 0.0, as_json=as_json)
 
 
 def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
-    """Pause the durable for this time; 0 ends the pause."""
+    """Pause the durable for these seconds; with 0, end its pause. Say what the durable does now."""
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream.consumer import find
@@ -124,8 +121,7 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
             return EXIT_SETTINGS
         name = f"durable {found.durable} on stream {found.stream}"
         if as_json:
-            shape = {"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until}
-            say(json.dumps(shape))
+            say_json({"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until})
         elif now.left_s:
             say(f"{name} delivers nothing for {shown(now.left_s)}, until {now.until}; what runs goes on.")
             say("Before that: noetl-worker nats resume")
@@ -137,8 +133,7 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 
 
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
-    """Run an operator's command with a connection. Return its exit code; a failure is one line on stderr."""
-
+    """Run an operator's command on a NATS connection of this name. Raises typer.Exit with the command's exit code."""
     from noetl_worker.cli.nats_connection import connected
     from noetl_worker.observability.logging import configure_logging
 

@@ -1,4 +1,4 @@
-"""The NATS connection of one command of an operator."""
+"""The NATS connection of a command that an operator typed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.settings.settings import Settings
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
-    """Connect, with one try, and close the connection at the end. Raises what `connect` raises."""
+    """Provide a connection of this name. It is tried once, and closed at the end. Raises the errors of `connect`."""
     connection = await connect(settings, name, attempts=1)
     try:
         yield connection

@@ -1,8 +1,7 @@
-"""`noetl-worker packages`: the installed packages of python steps; filled before a worker runs, listed, removed."""
+"""`noetl-worker packages`: install the packages of python steps before a worker runs, list and remove them."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_FAILED, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
-from noetl_worker.observability.terminal import say
+from noetl_worker.observability.terminal import say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = ("python_packages", "packages_dir", "packages_mb", "uv_config", "pythons")
 _READ: Final = ("code", "code_b64", "script", "deps", "python")
-"""Fields of a python step that name packages, or have the code that does."""
+"""Fields of a python step that name packages, or hold code that may name packages."""
 
 app = typer.Typer(
     help="Packages of python steps: install them before a worker runs, list and remove them.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -37,13 +35,13 @@ def prefetch(
     flags: SettingFlags,
     playbooks: Annotated[list[Path], typer.Argument(metavar="PLAYBOOK...", help="Playbooks, or folders of them.")],
 ) -> None:
-    """Install the packages of playbooks, as for an image. Runs no step.
+    """Install the packages that playbooks name, for example into an image. Runs no step.
 
     The worker must run with the same interpreter and the same
     NOETL_WORKER_PYTHON_PACKAGES.
 
-    Exit codes: 0 all are there; 1 those of a step are not; 2 a setting or a
-    file is wrong.
+    Exit codes: 0 all packages are installed; 1 those of a step are not; 2 a setting
+    or a file is wrong.
     """
     require_posix()
     with with_extra_local():
@@ -62,7 +60,7 @@ def list_(
     require_posix()
     kept = _store(load_settings(flags=flags)).kept()[::-1]
     if as_json:
-        say(json.dumps([_as_json(one) for one in kept]))
+        say_json([_as_json(one) for one in kept])
         return
     for one in kept:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used_at))
@@ -75,8 +73,8 @@ def list_(
 def clean(flags: SettingFlags) -> None:
     """Remove the packages that no worker uses at the moment.
 
-    Their next step resolves its requirements anew, and installs what is newest
-    then.
+    The next step that needs them resolves its requirements again, and installs the
+    newest versions of that time.
     """
     require_posix()
     event_loop.run(_clean(_store(load_settings(flags=flags))))
@@ -93,7 +91,7 @@ async def _clean(store: PackageStore) -> None:
 
 
 async def _prefetch(settings: Settings, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
-    """Return for how many steps it failed."""
+    """Install the packages of each step. Return the number of steps whose packages could not be installed."""
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.tools import fields
     from noetl_worker.tools.kinds.python.python import PythonConfig, PythonTool
@@ -137,7 +135,7 @@ def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             name = f"{file}:{playbook.value_place(part.path).line}"
             if has_template({key: value for key, value in config.items() if key != "code"}):
-                say(f"{name}: left out, as templates decide on it", err=True)
+                say(f"{name}: left out, since templates decide on its packages", err=True)
             else:
                 yield name, config
 

@@ -1,7 +1,7 @@
-"""The values of flags and arguments, read without pydantic.
+"""A reader of flags' and arguments' values that does without pydantic.
 
-typer 0.29 makes an adapter of pydantic for each value that is given, which takes longer than all else that most
-commands do. Here are the types that our commands have; typer reads any other, and says what is wrong with a value.
+typer 0.29 builds a pydantic adapter for each given value, which takes longer than all the rest of most commands. This
+reader knows the types of our commands. typer reads any other type, and reports each wrong value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NONE: Final = object()
 
 
 def read_plainly() -> None:
-    """Let typer read plain values itself. Another version of it may need no help."""
+    """Make typer use this reader. A version of typer without that place is left as it is."""
     core: Any = import_module("typer.core")
     by_typer = getattr(core, "build_runtime_param", None)
     if by_typer is not None:
@@ -25,7 +25,7 @@ def read_plainly() -> None:
 
 
 class _PlainValue:
-    """Stands for `typer._coercion.RuntimeParam`."""
+    """Replacement for `typer._coercion.RuntimeParam`."""
 
     def __init__(self, descriptor: Any, by_typer: Any) -> None:
         self._descriptor, self._by_typer = descriptor, by_typer
@@ -50,7 +50,7 @@ class _PlainValue:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """Return a value as `kind`, or _NONE if it is none or the kind is not known here."""
+    """Return a value as `kind`; _NONE if the value does not fit or the kind is not known here."""
     if kind in (str, bool):
         return value if isinstance(value, kind) else _NONE
     if not isinstance(kind, type) or not isinstance(value, (str, kind)):

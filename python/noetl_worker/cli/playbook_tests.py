@@ -1,4 +1,4 @@
-"""`noetl-worker test PATH...`: the tests beside playbooks, each run on this machine."""
+"""`noetl-worker test PATH...`: run the tests beside playbooks on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session
-from noetl_worker.cli.local_worker import worker_beside
+from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
     from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
-"""Mistakes that no stand-in takes away: the shape of a playbook, kinds that nobody has, arcs that lead nowhere."""
+"""Codes of mistakes that no stand-in removes: a wrong shape of the playbook, unknown kinds, arcs to no step."""
 
 
 def playbook_tests(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="name.test.yaml, a playbook name.yaml beside it, a folder.")
+        list[Path],
+        typer.Argument(metavar="PATH...", help="A file NAME.test.yaml, the playbook NAME.yaml beside it, or a folder."),
     ],
-    dialect: Annotated[Dialect, typer.Option(help="Which control plane to stand in for.")] = USUAL_DIALECT,
+    dialect: Annotated[Dialect, typer.Option(help="Control plane to stand in for.")] = USUAL_DIALECT,
     test: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only tests with this in their name.")] = "",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one test.")] = 60.0,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Limit of one test.")] = 60.0,
 ) -> None:
-    """Run the tests of playbooks: each with its workload, and with stand-ins for
-    some of its steps; then compare the outcome, the steps that ran and their
-    results with what is expected. A step without a stand-in runs for real.
+    """Run the tests of playbooks. A test runs the playbook with a workload, and with
+    stand-ins for some of its steps. Then it compares the outcome, the steps that ran
+    and their results with what the test expects. A step without a stand-in runs for
+    real.
 
     Exit codes: 0 all tests passed; 1 one failed; 2 a file is wrong, or there is
-    no test; 130 interrupted, with the counts and --junit of what had ended.
+    no test; 130 interrupted: counts and --junit have the tests that had ended.
     """
     prepare_session(LogLevel.ERROR)
     try:
@@ -51,7 +53,7 @@ def playbook_tests(
         files = read_tests_files(paths, named=test)
         _refuse_mistakes({file.playbook for file in files}, dialect)
         ends: list[FinishedTest] = []
-        code = _ended(_run(files, ends, dialect, timeout))
+        code = _run_until_signal(_run(files, ends, dialect, timeout))
         failed = sum(bool(end.lines) for end in ends)
         if code:
             say(_interrupted_line(files, len(ends)))
@@ -69,7 +71,7 @@ def playbook_tests(
 
 
 def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
-    """Raise PlaybookError, a line for each mistake, if a playbook cannot be run whatever stands in for its steps."""
+    """Raise PlaybookError if a playbook has mistakes that no stand-in removes. Its text has a line for each."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = [one for playbook in sorted(playbooks) for one in look_at(playbook, plane=dialect.value, select=_CHECKED)]
@@ -77,8 +79,8 @@ def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
         raise PlaybookError("\n".join(wrong))
 
 
-def _ended(session: Coroutine[Any, Any, None]) -> int:
-    """Run the session. Return 0, or a shell's exit code for a process that the signal ended."""
+def _run_until_signal(session: Coroutine[Any, Any, None]) -> int:
+    """Run the session. Return 0; after a signal, the exit code that a shell has for a process ended by that signal."""
     try:
         event_loop.run(event_loop.until_signal(session))
     except KeyboardInterrupt:
@@ -89,7 +91,7 @@ def _ended(session: Coroutine[Any, Any, None]) -> int:
 
 
 def _interrupted_line(files: list[TestsFile], ended: int) -> str:
-    """Return a line with the interrupted test and the number of tests left, which run in this order."""
+    """Return a line with the interrupted test and the number of tests that did not begin. `ended` tests had ended."""
     from noetl_worker.authoring.dev.excerpts import printable
 
     left = [f"{file.file}:{test.line}: {test.name}" for file in files for test in file.tests][ended:]
@@ -98,12 +100,12 @@ def _interrupted_line(files: list[TestsFile], ended: int) -> str:
 
 
 async def _run(files: list[TestsFile], ends: list[FinishedTest], dialect: Dialect, limit_s: float) -> None:
-    """Run the files, adding each finished test to `ends`, which is complete however the run stops."""
+    """Run the tests of the files. Each finished test is printed and added to `ends` at once, so a signal loses none."""
     from noetl_worker.authoring.dev.excerpts import printable
     from noetl_worker.authoring.dev.playbook_tests.stand_in import StandInTool
     from noetl_worker.authoring.dev.playbook_tests.tests_run import run_tests
 
-    worker = partial(worker_beside, tools=[StandInTool()])
+    worker = partial(local_worker, tools=[StandInTool()])
 
     def tell(end: FinishedTest) -> None:
         ends.append(end)

@@ -1,4 +1,4 @@
-"""`noetl-worker replay ID`: a command of the control plane, run on this machine; nothing is reported."""
+"""`noetl-worker replay ID`: run a command of the control plane on this machine, and report nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def replay(
         str,
         typer.Argument(
             metavar="ID",
-            help="Of command.issued: `event_id` of the notification; `last` is the newest command of `dev`.",
+            help="The `event_id` of a notification (command.issued); `last` is the newest command of `dev`.",
         ),
     ],
     dry: Annotated[bool, typer.Option("--dry", help="Show the rendered config; the tool does not run.")] = False,
@@ -35,36 +35,37 @@ def replay(
     """Fetch a command without claiming it, run it here, and show every request
     that the worker would send, word for word. None of them is sent.
 
-    The tool runs for real: what it changes outside of the control plane is
-    changed. What it would change at the plane (a child playbook, a variable) is
-    not. Credentials are fetched as by the worker. The Python plane takes secrets
-    out of what it shows: a config that has them in clear is not the same here.
+    The tool runs for real, with all its effects outside of the control plane. At
+    the plane it changes nothing: no child playbook starts, no variable is set.
+    Credentials are fetched as by the worker. The Python plane removes secrets from
+    the command that it shows: a config with a secret in clear is another one here.
 
-    A command of a kept run of `dev` is had from there, by its id or any event of
-    it; of a run its newest command.
+    A run of `dev` that was kept is asked first. ID may then be an id of a command,
+    of one of its events, or of the run, which stands for its newest command.
 
-    Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 it
-    failed; 2 a setting is wrong; 3 no control plane; 5 it knows no such command;
-    130 interrupted.
+    Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 the tool
+    failed; 2 a setting is wrong; 3 no control plane; 5 the plane knows no such
+    command; 130 interrupted.
     """
     from noetl_worker.observability.logging import configure_logging
 
     require_posix()
     try:
-        configure_logging("warning", "auto", without=("command_failed",))  # the result says it
+        configure_logging("warning", "auto", without=("command_failed",))  # the printed result has the failure
         code = event_loop.run(_replay(flags, name.strip(), dry=dry, as_json=as_json))
     except ServerRefused as error:
         if not error.is_not_found:
             raise
-        unknown = f"the control plane knows no command of the event {name}: is it the id of its command.issued?"
+        unknown = f"the control plane knows no command of the event {name}: give the event_id of its command.issued"
         say(f"noetl-worker replay: {unknown} ({redacted_text(error)})", err=True)
         raise typer.Exit(EXIT_UNKNOWN) from None
     raise typer.Exit(code)
 
 
 def _number(name: str) -> int | None:
-    """Return the event's id from a command's id; the Rust plane's are <execution>:<step>:<event>, for a loop with
-    :i<item>.
+    """Return the event's id from a command's id, or from an event's id; None if there is none.
+
+    The Rust plane's ids of commands are <execution>:<step>:<event>, with :i<item> at the end for an item of a loop.
     """
     head, _, last = name.rpartition(":")
     number = head.rpartition(":")[2] if head and last.startswith("i") else last
@@ -80,7 +81,7 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
             command = kept.command or kept.newest_command
             event_id = command.event_id if command is not None else None
         if event_id is None:
-            allowed = "the event_id of a command.issued; of a run of `dev` any id of it, or `last` where one is kept"
+            allowed = "the event_id of a command.issued, any id of a kept run of `dev`, or `last` if one is kept"
             raise SettingsError("ID", name, allowed)
         settings = settings_to_ask(flags, kept)
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
@@ -88,7 +89,7 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
 
 async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_kept: bool) -> int:
     from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
-    from noetl_worker.cli.views.local_run import done_here, print_requests
+    from noetl_worker.cli.views.local_run import print_requests, run_here
     from noetl_worker.models.claim import Claimed
     from noetl_worker.models.notification import Envelope
     from noetl_worker.pipeline.claim.claim import read_claim
@@ -101,7 +102,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
         plane = await local_run.client.plane("")
         found = read_claim(Response(200, {}, json_text.dumps(await plane.fetch_command(event_id))), plane.dialect)
         if not isinstance(found, Claimed):
-            raise ControlPlaneError(f"GET /api/commands/{event_id}: {found.reason}")
+            raise ControlPlaneError(f"no command for event {event_id}: {found.reason}; check the id")
         body: Any = found.body
         command_id = (body.get("meta") or {}).get("command_id", event_id)
         envelope = Envelope(
@@ -112,13 +113,13 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
         if is_kept:
             _say_what_is_lost(body, envelope)
         say(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
-        done = await done_here(local_run, body, envelope, "noetl-worker replay")
+        done = await run_here(local_run, body, envelope, "noetl-worker replay")
         print_requests(done, as_json=as_json)
         return EXIT_FAILED if done.failed else 0
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
-    """Warn that a kept run has its secrets removed: the tool would work with the placeholder text instead."""
+    """Warn of each field of a kept run whose secret was replaced by a mark: the tool would take the mark for it."""
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:

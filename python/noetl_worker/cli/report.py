@@ -1,4 +1,4 @@
-"""`noetl-worker report EXECUTION_ID`: a run of the control plane as one page."""
+"""`noetl-worker report ID`: an execution as one page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STDOUT: Final = Path("-")
 def report(
     flags: SettingFlags,
     execution_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Of an execution, of `dev` too; `last` is the newest run of `dev`.")
+        str, typer.Argument(metavar="ID", help="Id of an execution, of `dev` too; `last` is the newest run of `dev`.")
     ],
     server_url: Annotated[
         str | None, typer.Option("--server", "--server-url", metavar="URL", help=f"The control plane. {_SERVER}")
@@ -37,19 +37,22 @@ def report(
         typer.Option("--output", "-o", metavar="FILE", help="Default: run-ID.html; - is standard output."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="OTHER", help="An execution to show beside it, and what differs.")
+        str | None,
+        typer.Option(
+            "--against", metavar="OTHER", help="Second execution, to show beside the first with what differs."
+        ),
     ] = None,
 ) -> None:
-    """Write what the events of an execution say as one HTML page: the graph with
-    the way that was taken, a timeline, and of each command input, output, what it
-    printed, error, attempts and worker. Values are redacted.
+    """Write one HTML page from the events of an execution: the graph with the steps
+    that ran, a timeline, and for each command its input, output, printed lines,
+    error, attempts and worker. Values are redacted.
 
-    The page asks nobody for anything: it can be kept, sent and printed. The
-    control plane is read, all pages of its events, and nothing is changed there.
-    Without --server a run of `dev` is looked for first, and nothing else is asked.
+    The page loads nothing: it can be kept, sent and printed. All events are read
+    from the control plane, and nothing is changed there. Without --server a kept run
+    of `dev` is looked for first; if there is one, the control plane is not asked.
 
     Exit codes: 0 the page is written; 2 a setting or the file is wrong; 3 no
-    control plane; 5 it knows no such execution.
+    control plane; 5 the plane knows no such execution.
     """
     from noetl_worker.observability.logging import configure_logging
 
@@ -75,13 +78,18 @@ async def _report(flags: SettingFlags, name: str, output: Path | None, against: 
 
 
 async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionRun, Sequence[str]]:
-    """Read an execution of `dev` that is kept, or of the control plane. Return it and the secrets of the settings."""
+    """Read a kept execution of `dev`, else one of the control plane. Return it, and the secrets of the settings.
+
+    Args:
+        name: id of the execution, or `last`.
+        source: argument that has the name, for errors.
+    """
     from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
 
     async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
         name = kept.name if kept else name
         if not name.isdecimal() or (kept and kept.command):
-            raise SettingsError(source, name, "the id of an execution, or `last` where a run of `dev` is kept")
+            raise SettingsError(source, name, "the id of an execution, or `last` if a run of `dev` is kept")
         settings = settings_to_ask(flags, kept)
         return await _read_run(settings, int(name), is_interrupted=kept is not None and kept.is_interrupted)
 
@@ -98,7 +106,7 @@ async def _read_run(
 
 
 async def write_report(settings: Settings, execution_id: int, file: Path) -> None:
-    """Read the run, write the page, and say so on standard error.
+    """Read an execution, write its page to a file, and say so on standard error.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or knows no such execution.

@@ -1,6 +1,6 @@
-"""A flag for every setting; its help shows the setting's variable, unit and default.
+"""The flags of the settings. Each setting has one; its help shows the setting's variable, unit and default.
 
-The variable stays the setting's name: a flag only wins over it. So errors, `config` and the pages name the variable.
+Errors, `config` and the pages call a setting by its variable, also if a flag sets it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import ToolSettings
 
 SettingFlags: TypeAlias = dict[str, str | None]
-"""The text of each variable's flag, None if not given; the argument of `load_settings(flags=...)`."""
+"""Text of each flag by the variable of its setting; None if the flag is not given. `load_settings` takes it."""
 
 _NAMES: Final = {
     "max_concurrent": ("--concurrency", "-c"),
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Flags that are not named like their field."""
+"""Long and short flags, by field, that are not named like their field."""
 _PANELS: Final = (
-    ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api", "follow")),
+    ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api")),
     ("Settings of the outbox", ("outbox",)),
-    ("Settings of logs, probes and metrics", ("log_", "metrics", "lag_", "debug", "trace", "otel")),
+    ("Settings of logs, probes and metrics", ("log_", "metrics", "lag_", "debug")),
     (
         "Settings of commands",
         (
@@ -43,11 +43,10 @@ _PANELS: Final = (
             "kubernetes",
             "credentials",
             "undefined",
-            "unknown",
         ),
     ),
 )
-"""Help panels with the first parts of their field names. `NatsSettings` has its own panel, the rest is the worker's."""
+"""Panels of the help, each with the beginnings of its fields' names. NATS and tools have panels of their own."""
 _NATS_FIELDS: Final = frozenset(NatsSettings.__annotations__)
 
 
@@ -59,11 +58,11 @@ def long_flag(line: SettingLine) -> str:
 def with_setting_flags(
     shown: Collection[str] | None = None, *, short: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every setting as a flag; the command takes them as its parameter `flags`.
+    """Return a decorator that gives a command every setting as a flag. The command gets them as its parameter `flags`.
 
     Args:
-        shown: fields whose flags the help has; None: all of them. The others are taken all the same.
-        short: with the one-letter flags of `run`; False where the command has one of those letters itself.
+        shown: fields whose flags the help shows; None: all. Flags that are not shown work too.
+        short: have the one-letter flags of `run`; False for a command that uses one of those letters itself.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -97,7 +96,7 @@ def with_setting_flags(
 
 
 def _lines_with_file(line: SettingLine) -> list[SettingLine]:
-    """Return the settings behind a flag: a secret has a second one for its file."""
+    """Return the setting, and for a secret a second one: the path of a file that has the secret."""
     if not line.is_secret:
         return [line]
     file_meaning = f"path of a file that has what {line.variable} would"

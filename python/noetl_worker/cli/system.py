@@ -1,4 +1,4 @@
-"""The systems a worker runs on, the extras that commands need, and exit codes that several commands share."""
+"""Checks and exit codes that several commands share: the system, the extra `local`, typed durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 import typer
 
-from noetl_worker.errors import ControlPlaneError, PlaybookError
+from noetl_worker.errors import ControlPlaneError, PlaybookError, SettingsError
 from noetl_worker.observability.terminal import say
 
 EXIT_FAILED: Final = 1
@@ -18,13 +18,13 @@ EXIT_SETTINGS: Final = 2
 """Exit code for a wrong setting, argument or file."""
 EXIT_NOT_REACHED: Final = 3
 EXIT_UNKNOWN: Final = 5
-"""Exit code if no source knows the id."""
+"""Exit code if nobody knows the given id."""
 EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 
 
 def require_posix() -> None:
-    """Raise typer.Exit on a system where commands cannot be started and ended as the tools need."""
+    """Say what to do and raise typer.Exit on a system that is not POSIX: tools need its processes and signals."""
     if not _IS_POSIX:
         from noetl_worker.observability.last_words import EXIT_CANNOT_START
 
@@ -36,14 +36,17 @@ def require_posix() -> None:
         raise typer.Exit(EXIT_CANNOT_START)
 
 
-def parse_duration(text: str) -> float | None:
-    """Return the seconds of a typed duration: 90s, 20m, 12h, 7d; None for any other text."""
+def parse_duration(flag: str, text: str, *, least_s: float = 0.0) -> float:
+    """Return the seconds of a typed duration: 90s, 20m, 12h, 7d. Raises SettingsError for any other text."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
-    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else None
+    seconds = int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]] if found else -1.0
+    if seconds < least_s:
+        raise SettingsError(flag, text, "a number with s, m, h or d, for example 20m")
+    return seconds
 
 
 def redacted_text(error: ControlPlaneError) -> str:
-    """Return an error's text for people, without a login that its address may have."""
+    """Return the text of an error without secrets, such as a login in an address."""
     from noetl_worker.text.secrets.redaction import redact_text
 
     return redact_text(str(error))
@@ -51,7 +54,7 @@ def redacted_text(error: ControlPlaneError) -> str:
 
 @contextmanager
 def with_extra_local() -> Iterator[None]:
-    """Guard imports that need the extra `local`. Raises PlaybookError that names the extra."""
+    """Guard imports that need the extra `local`. Raises PlaybookError, which names the extra, if one is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`noetl-worker tools`: the kinds of this installation, what one of them takes, JSON Schemas, and docs/tools."""
+"""`noetl-worker tools`: list the tool kinds, show the fields of one, print JSON Schemas, write docs/tools."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def tools(
         typer.Argument(help="A tool kind or an alias of one; none: list them all.", autocompletion=kinds),
     ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="JSON Schema (2020-12) of the kind, or of all by kind.")
+        bool, typer.Option("--schema", help="Print the JSON Schema (2020-12) of the kind, or of all kinds.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="With --schema: unknown fields do not validate.")] = False,
-    playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: one for a playbook file.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="With --schema: refuse unknown fields.")] = False,
+    playbook: Annotated[bool, typer.Option("--playbook", help="With --schema: the schema of a playbook file.")] = False,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="Write docs/tools there: a page for each built-in kind.")
+        Path | None,
+        typer.Option("--markdown", help="Write docs/tools into this folder: a page for each built-in kind."),
     ] = None,
 ) -> None:
-    """List the tool kinds of this installation, or show what one takes."""
+    """List the tool kinds of this installation, or show the fields of one."""
     registry = _registry(plugins=markdown is None)
     chosen = [registry.get(name) for name in ([kind] if kind else registry.kinds_that_run())]
     if markdown:
@@ -60,7 +61,7 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 
 def _registry(*, plugins: bool) -> Registry:
-    """Return the worker's tools under these settings; for the public pages only the built-in ones."""
+    """Return the tools that the settings allow; with `plugins` false all built-in tools, for the public pages."""
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
@@ -80,7 +81,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
     from noetl_worker.tools.docs.description import describe_kind
     from noetl_worker.tools.requirements import missing
 
-    installed = Column("to be installed", no_wrap=True)  # a line each, whole: it is to be typed
+    installed = Column("to be installed", no_wrap=True)  # not folded, since people paste it
     table = Table(Column("kind", no_wrap=True), "also", "what it does", installed)
     for tool in chosen:
         described = describe_kind(tool)

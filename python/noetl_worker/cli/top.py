@@ -1,4 +1,4 @@
-"""`noetl-worker top`: what running workers do at this moment."""
+"""`noetl-worker top`: show what running workers do at this moment."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def top(
     flags: SettingFlags,
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ADDRESS]...", help="HOST:PORT of workers; none: all of this machine."),
+        typer.Argument(metavar="[ADDRESS]...", help="HOST:PORT of workers; none: all workers of this machine."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Show it once; so in a pipe.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, as is done in a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a worker, once.")] = False,
     fleet: Annotated[
         bool, typer.Option("--fleet", help="All workers of the durable, on any machine (NOETL_WORKER_FLEET).")
@@ -39,10 +39,10 @@ def top(
 ) -> None:
     """Show running workers live: what runs and for how long, slots, lag, gate of the control plane, outbox.
 
-    Reads /debug/inflight on their probe ports. Workers of another machine need NOETL_WORKER_DEBUG_TOKEN with their
-    value. Without an address, the workers of this user that share NOETL_WORKER_OUTBOX_DIR are found. --fleet asks all
-    workers of the durable over NATS with NOETL_WORKER_FLEET=nats, here and there; else it shows the plane's registry.
-    Ctrl-C ends it.
+    Reads /debug/inflight at the probe ports of the workers. A worker of another machine answers only if
+    NOETL_WORKER_DEBUG_TOKEN is the same here and there. Without an address, the workers of this user that share
+    NOETL_WORKER_OUTBOX_DIR are found. --fleet asks all workers of the durable over NATS if NOETL_WORKER_FLEET=nats is
+    set here and there; else it shows the registry of the control plane. Ctrl-C ends it.
 
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
@@ -74,10 +74,10 @@ def _bare(address: str) -> str:
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the state of the named workers, else of this machine's.
+    """Return the states of the named workers; without names, of the workers of this machine.
 
-    A worker of this machine that is gone is left out. This machine's workers are not sent the token: another program
-    may listen at the address by now.
+    Without names, a worker that has ended is left out, and no worker is sent the token: another program may listen at
+    the address by now.
     """
     addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
     looks = await looks_at(addresses, settings.debug_token.reveal() if named else "")

@@ -1,4 +1,4 @@
-"""`noetl-worker why ID`: what became of a command, or of an execution."""
+"""`noetl-worker why ID`: say what became of a command, or of an execution."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ def why(
     flags: SettingFlags,
     command_id: Annotated[
         str,
-        typer.Argument(metavar="ID", help="Of a command or an execution, of `dev` too; `last` is its newest run."),
+        typer.Argument(
+            metavar="ID", help="Id of a command or an execution, of `dev` too; `last` is the newest run of `dev`."
+        ),
     ],
     execution: Annotated[
-        int | None, typer.Option("--execution", min=1, help="Its execution, where nothing here names it.")
+        int | None, typer.Option("--execution", min=1, help="Id of its execution, if nothing here names it.")
     ] = None,
     messages: Annotated[
-        int, typer.Option("--messages", min=1, help="How many of the stream's newest messages are looked through.")
+        int, typer.Option("--messages", min=1, help="Most messages of the stream to search, the newest.")
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what became of a command: its message and where the durable stands, its
-    dead letters, the outbox of this machine, and the control plane's events: who
-    claimed it, when it started, how it ended. Of an execution: how each of its
-    commands ended. Of a run of `dev` the kept run is asked, and nothing else.
+    """Say what became of a command, or how each command of an execution ended.
 
-    Nothing is changed. A source that cannot be asked is named. The Rust plane's
-    ids begin with their execution; for one of the Python plane the message, the
-    dead letter or the outbox names it, else --execution.
+    For a command it asks NATS (its message, the position of the durable, its dead
+    letters), the outbox of this machine, and the control plane (who claimed it, when
+    it started, how it ended). For a kept run of `dev` it asks that run alone.
 
-    Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is.
+    Nothing is changed. A source that cannot be asked is named. An id of the Rust
+    plane begins with its execution. The execution of an id of the Python plane is
+    found in the message, the dead letter or the outbox; else give --execution.
+
+    Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is known.
     """
     from noetl_worker.observability.logging import configure_logging
 

@@ -1,7 +1,7 @@
-"""The checks that find what keeps a worker from working on this machine: `noetl-worker doctor`.
+"""The checks of `noetl-worker doctor`: they find what would keep a worker from working, and change nothing.
 
-One function a check, in the module of what it looks at: `machine.py`, `outbox.py`, `nats.py`, `permissions.py`,
-`plane.py`, `tls.py`, `variables.py`. Each gives findings, which are data. Nothing is changed anywhere.
+A check is a function that returns findings, in the module of the thing that it checks: `machine.py`, `nats.py`,
+`plane.py`. `examination.py` calls them all.
 """
 
 from noetl_worker.cli.doctor.examination import examine

@@ -1,4 +1,4 @@
-"""A control plane without NATS: its bridge, how that is, and what this server may not be set to."""
+"""Checks for a control plane without NATS: its bridge, and the settings of the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SERVER_SETTINGS: Final = (
 
 
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    """Return the findings about the bridge of a plane that has no NATS."""
+    """Check the bridge of a plane that has no NATS, and remind of the settings of that plane."""
     try:
         async with connected(settings, "noetl-worker doctor") as connection:
             mark = await find_mark(connection, settings)

@@ -7,13 +7,14 @@ from typing import Final
 from noetl_worker.cli.doctor.finding import Finding, fine, warning, wrong
 
 _MOST_S: Final = 5.0
+"""Largest difference of two clocks that is fine."""
 _FAR_S: Final = 60.0
-"""Largest tolerated difference. Beyond it the ages of messages, certificates and event ids are misjudged."""
+"""Largest difference that is a warning. A larger one spoils the ages of messages, certificates and event ids."""
 WANTED: Final = f"within {_MOST_S:g} s"
 
 
 def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
-    """Compare two clocks. `theirs` and `ours`: seconds since 1970 at the same moment, within `uncertain_s`."""
+    """Compare two clocks, read at the same moment within `uncertain_s`. `theirs` and `ours`: seconds since 1970."""
     ahead_s = ours - theirs
     off_s = max(0.0, abs(ahead_s) - uncertain_s)
     found = f"{abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'} (known to {uncertain_s:.1f} s)"

@@ -1,4 +1,4 @@
-"""All checks, in reading order; NATS and the control plane are checked concurrently."""
+"""The list of all checks, in the order of their findings. NATS and the control plane are checked concurrently."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ async def _nats(settings: Settings) -> list[Finding]:
 
 
 def _without_secrets(finding: Finding) -> Finding:
-    """Remove logins from a finding, whose texts may have an address."""
+    """Return the finding without secrets: the error in `found` may quote an address with a login."""
     return replace(finding, found=redact_text(finding.found))

@@ -1,4 +1,4 @@
-"""The finding of one check: what it found, what is wanted, and the line that fixes it."""
+"""The result of one check: the found and the wanted state, and how to fix a difference."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ class State(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
+    """Name of the check."""
     state: State
     found: str
+    """The state that was found, for people."""
     wanted: str
+    """The state that a worker needs, for people."""
     fix: str = ""
-    """The line that fixes it; empty if there is nothing to fix."""
+    """A setting, a command or an advice that leads to the wanted state; empty if there is nothing to fix."""
 
 
 def fine(check: str, found: str, wanted: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The check for NATS logins that may do more than a worker needs: this login, and clients without one."""
+"""Checks for NATS permissions beyond a worker's needs: of this login, and of clients without a login."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import Secret
 
 _NOTHING: Final = "noetl-worker-doctor"
-"""A name that no stream has. It is needed because JetStream runs some malformed requests without an answer (a purge).
+"""A name that no stream has, so that a tried request changes nothing: JetStream executes some malformed ones (a purge).
 """
 _MORE: Final = {
     "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
@@ -26,13 +26,14 @@ _MORE: Final = {
 }
 """Actions that no worker needs, and the subject of each."""
 _FIX: Final = (
-    "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else those"
+    "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else these "
+    "permissions"
 )
 _NOBODY: Final = Secret("")
 
 
 async def examine(connection: Connection, settings: Settings) -> list[Finding]:
-    """Return what a client without a login may do and, where the settings have one, what this login may do."""
+    """Return findings about a client without a login and, if the settings have a login, about this login."""
     found = [await _without_login(settings)]
     if _has_login(settings):
         more = await _allowed(connection)

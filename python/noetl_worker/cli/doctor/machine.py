@@ -1,4 +1,4 @@
-"""Checks of this machine and installation: engine, isolation, open files, memory."""
+"""Checks of this machine and this installation: engine, isolation, packages, open files, memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ _FILES_PER_COMMAND: Final = 8
 _OWN_MB: Final = 40.0
 """Memory of a worker without a command."""
 _MB_OF_KINDS: Final[Mapping[str, tuple[float, float]]] = {"duckdb": (70, 8.5), "python": (25, 2.5), "shell": (25, 1.7)}
-"""Memory of a kind's template, and of one running command beside what its code loads and holds
-(docs/operate.md#memory). The dearest first."""
+"""MB of a kind's template process, and of each running command without what its own code loads
+(docs/operate.md#memory). The kind that takes most is first."""
 _MB_PER_OTHER_SLOT: Final = 0.2
-"""The same for a kind that runs in the worker's own process."""
+"""Memory of a running command of a kind that runs in the worker's own process."""
 _MB: Final = 1_000_000
-_MIB: Final = 100
-_MIB_PER_COMMAND: Final = 64
-"""Memory of an interpreter with a small script's imports; only the author knows a command's real need."""
 
 
 def engine_in_use(name: str = engine.ENGINE) -> Finding:
@@ -64,9 +61,11 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
 
 
 def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
-    """Check what installs the packages of python steps.
+    """Check the installation of packages for python steps.
 
-    `uv`: its path, if it is there. `closed`: their directory, if commands cannot change it.
+    Args:
+        uv: path of uv; None if it is not installed.
+        closed: directory of the packages, if commands cannot change it; else empty.
     """
     mode = settings.python_packages
     if mode == "off":
@@ -82,7 +81,7 @@ def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Findi
 
 
 def descriptors(settings: Settings, limit: int | None) -> Finding:
-    """Check the limit on open files. `limit`: the soft limit after `run` raised it to the hard one."""
+    """Check the limit on open files. `limit`: the soft limit, raised to the hard one as `run` raises it."""
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
     good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each
@@ -96,13 +95,17 @@ def descriptors(settings: Settings, limit: int | None) -> Finding:
 
 
 def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
-    """Return the memory of a worker whose slots all run this kind, and hold so much data each."""
+    """Return the MB of a worker all of whose slots run this kind. `data_mb`: what the code of each command holds."""
     template_mb, slot_mb = _MB_OF_KINDS.get(kind, (0.0, _MB_PER_OTHER_SLOT))
     return _OWN_MB + template_mb + slots * (slot_mb + data_mb)
 
 
 def memory(settings: Settings, there_bytes: int) -> Finding:
-    """Check that the machine or its cgroup has memory for the worker and all slots; 0 bytes: unknown."""
+    """Check that there is memory for the worker with all slots in use.
+
+    Args:
+        there_bytes: memory of the machine or its cgroup; 0 if it is unknown.
+    """
     slots, processes, own = settings.max_concurrent, settings.processes, settings.process_memory_mb
     kind = next((kind for kind in _MB_OF_KINDS if _may_run(settings, kind)), "http")
     base = needed_mb(kind, 0)

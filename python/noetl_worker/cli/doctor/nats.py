@@ -1,4 +1,4 @@
-"""NATS: the login, what it may do, stream and durable field by field, who else is there, the clock."""
+"""Checks of NATS: the login and its permissions, stream and durable field by field, other durables, the clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,12 @@ _OTHER_POOL: Final = (
 async def examine(
     settings: Settings, now: Callable[[], float] = lambda: time.time(), *, is_made_bare: bool = False
 ) -> list[Finding]:
-    """Check NATS. With `is_made_bare`, the plane creates the stream itself, with the bare subject."""
+    """Check NATS.
+
+    Args:
+        now: this machine's clock.
+        is_made_bare: the plane creates the stream itself, with the bare subject as its only one.
+    """
     where = ", ".join(settings.nats_servers)
     try:
         connection = await connect(settings, "noetl-worker doctor", attempts=1)
@@ -55,24 +60,29 @@ async def examine(
         return [wrong("NATS", f"{where}: {error}", _REACHED, "NATS_CA, NATS_CERT and NATS_KEY: PEM files")]
     try:
         reached = fine("NATS", f"{where}, version {server_version(connection)}", _REACHED)
-        return [reached, *await _behind(connection, settings, now, is_made_bare=is_made_bare)]
+        return [reached, *await _examine_jetstream(connection, settings, now, is_made_bare=is_made_bare)]
     except JetStreamError as error:
-        return [reached, wrong("JetStream", str(error), "JetStream for this account", "see what is found")]
+        return [
+            reached,
+            wrong(
+                "JetStream", str(error), "JetStream for this account", "enable JetStream for the account of this login"
+            ),
+        ]
     finally:
         await connection.close()
 
 
-async def _behind(
+async def _examine_jetstream(
     connection: Connection, settings: Settings, now: Callable[[], float], *, is_made_bare: bool
 ) -> list[Finding]:
     client, subject = connection.client, settings.nats_subject
     stream, kept_in = settings.nats_stream, ""
-    allowed = await permissions.first_tried(connection)
+    allowed = await permissions.try_first(connection)
     if not any(finding.state is State.WRONG for finding in allowed):
         stream = stream or await owning_stream(client, subject, f"{subject}.>") or ""
         kept_in = await owning_stream(client, DEAD_LETTER_SUBJECT) or ""
     streams = stream or DEFAULT_STREAM, kept_in or DEAD_LETTER_STREAM
-    allowed += await permissions.tried(connection, settings, *streams)
+    allowed += await permissions.try_rest(connection, settings, *streams)
     allowed += await login.examine(connection, settings)
     if any(finding.check in permissions.LOOKS and finding.state is State.WRONG for finding in allowed):
         return allowed
@@ -93,7 +103,7 @@ async def _behind(
 
 
 def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
-    """Check the stream. `owner`: the stream that has the subject if the settings' stream does not exist."""
+    """Check the stream. `owner`: if the stream of the settings does not exist, the stream that has its subject."""
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
         return [wrong("stream", other_owner_text(found.stream, owner, settings), wanted, use_stream_text(owner))]
@@ -134,7 +144,7 @@ def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
 
 
 def _is_of_others(info: Mapping[str, Any], settings: Settings) -> bool:
-    """Return True if the durable brings subjects that these settings do not ask for: another pool pulls from it."""
+    """Return True if the durable has filters that these settings do not have, so that another pool pulls from it."""
     theirs = set(config_filters(info["config"]))
     return not theirs or not theirs <= set(settings.filters)
 
@@ -153,7 +163,7 @@ def _row_finding(what: str, row: ComparedField, fix: str = "") -> Finding:
 
 
 async def _check_other_durables(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
-    """Check waiting pulls on the durable, and other durables of the stream that get the same commands."""
+    """Check who pulls from the durable, the pool `system`, and whether another durable gets the same commands."""
     if found.stream_info is None:
         return []
     findings = []
@@ -175,7 +185,11 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
 
 
 async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
-    """Check who pulls. JetStream does not tell, so more pulls than the registered workers can open are a stranger's."""
+    """Check that only the pool's workers pull from the durable.
+
+    JetStream does not tell who pulls. More waiting pull requests than the registered workers can have come from
+    another program.
+    """
     check, wanted = "durable: pulled by", "the workers of this pool alone"
     counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}
     numbers = ", ".join(f"{name}: {info.get(key) or 0}" for name, key in counts.items())
@@ -212,7 +226,7 @@ def _shown(consumer: Mapping[str, Any]) -> str:
 async def _clock(connection: Connection, found: Found, now: Callable[[], float]) -> Finding:
     check = "clock against NATS"
     if found.stream_info is None:
-        return unknown(check, "the time is in what a server says of a stream, and there is none yet", clock.WANTED)
+        return unknown(check, "NATS tells its time with a stream, and there is no stream yet", clock.WANTED)
     before = now()
     timestamp = (await ask(connection.client, f"STREAM.INFO.{found.stream}")).get("ts")
     after = now()

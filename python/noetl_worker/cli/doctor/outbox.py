@@ -1,4 +1,4 @@
-"""The outbox: is its directory the worker's own, what waits in it, is there room on its disk."""
+"""Checks of the outbox: the owner of its directory, the outcomes in it, the room on its disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def directory(settings: Settings) -> Finding:
     try:
         require_own_directory(path)
     except FileNotFoundError:
-        place, cannot = _existing(path), f"{path} cannot be made: "
+        place, cannot = _nearest_existing(path), f"{path} cannot be made: "
     except OSError as error:
         fix = "name another one in NOETL_WORKER_OUTBOX_DIR, or make this one the worker's own"
         return wrong(check, str(error), wanted, fix)
@@ -42,7 +42,7 @@ def directory(settings: Settings) -> Finding:
 
 
 def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
-    """Check the rows of living and dead processes against the limits at which a worker stops pulling."""
+    """Check how full the outboxes of this machine are. `size`: bytes at which a worker stops pulling."""
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
         seen = read_outboxes(outbox_directory(settings.outbox_dir))
@@ -68,7 +68,7 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
 def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
     check, wanted = "outbox disk", f"{size // _MIB} MiB free, as much as the outbox may take"
     try:
-        place = _existing(outbox_directory(settings.outbox_dir))
+        place = _nearest_existing(outbox_directory(settings.outbox_dir))
         free = shutil.disk_usage(place).free
     except OSError as error:
         return unknown(check, str(error), wanted)
@@ -84,6 +84,6 @@ def _is_read_only(path: Path) -> bool:
     return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
-def _existing(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     """Return the path, or its nearest parent that exists."""
     return next((place for place in (path, *path.parents) if place.exists()), Path("/"))

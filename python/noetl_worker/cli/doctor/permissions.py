@@ -1,4 +1,4 @@
-"""The checks of a worker's NATS permissions, each tried under this login in a way that changes nothing."""
+"""Checks of the NATS permissions that a worker needs. Each is tried under this login, in a way that changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noetl_worker.settings.settings import Settings
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
-"""Permissions without which no further check is possible."""
+"""Names of checks without whose permission no further check of NATS is possible."""
 _MAKES_STREAM: Final = "may make the stream"
 _MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
@@ -27,29 +27,35 @@ _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
 
 @dataclass(frozen=True, slots=True)
 class _Need:
+    """A permission that a worker needs."""
+
     what: str
+    """The permitted action, in the infinitive."""
     subject: str
-    """The subject to try; names in braces are filled in."""
+    """Subject to try, with names in braces: {stream}, {durable}."""
     without: str
+    """Consequence of a missing permission, for people."""
     state: State = State.WRONG
+    """State of the finding without the permission."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     grant: str = ""
-    """The subject the user must be granted; empty: the tried subject."""
+    """Subject that the user must be granted; empty: the tried subject."""
     is_subscription: bool = False
+    """True if the subject is subscribed to, False if it is published to."""
 
 
 _FIRST: Final = (
     _Need("receive answers", "{inbox}", "no request is answered", grant="{inboxes}.>", is_subscription=True),
     _Need("find the stream", "$JS.API.STREAM.NAMES", "the start ends"),
 )
-_BY_OPERATOR: Final = "it is to be made by an operator"
-_ENDLESS: Final = "a command that ends each worker it runs in is not found, and is started for ever"
+_BY_OPERATOR: Final = "an operator has to make it"
+_ENDLESS: Final = "a command that crashes every worker is not recognised, and is started for ever"
 _REST: Final = (
     _Need(
         "make the stream",
         "$JS.API.STREAM.CREATE.{stream}",
-        "one that is missing is made by an operator or a control plane alone",
+        "only an operator or a control plane can make a missing one",
         State.WARNING,
     ),
     _Need("look at the stream", "$JS.API.STREAM.INFO.{stream}", "the start ends"),
@@ -57,7 +63,7 @@ _REST: Final = (
     _Need(
         "make the durable",
         "$JS.API.CONSUMER.CREATE.{stream}.{durable}",
-        "one that is missing is made by an operator alone (noetl-worker nats ensure --apply)",
+        "only an operator can make a missing one (noetl-worker nats ensure --apply)",
         State.WARNING,
     ),
     _Need("pull commands", "$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", "no command ever comes", body=b"-"),
@@ -83,13 +89,13 @@ _REST: Final = (
     _Need(
         "look at the stream of dead letters",
         "$JS.API.STREAM.INFO.{kept_in}",
-        "it is not known whether it loses some, and how many it keeps",
+        "nobody can tell whether it loses dead letters, and how many it has",
         State.WARNING,
     ),
     _Need(
         "read dead letters",
         "$JS.API.STREAM.MSG.GET.{kept_in}",
-        "the metrics of kept ones stay 0, and `why` and `dead-letters` find none",
+        "the metrics of dead letters stay 0, and `why` and `dead-letters` find none",
         State.WARNING,
     ),
     # a worker runs without these notes
@@ -109,25 +115,27 @@ _REST: Final = (
         State.WARNING,
     ),
 )
-"""Permissions to try. Requests have no reply subject, so JetStream does nothing with them."""
+"""The other permissions. A tried request has no reply subject, so JetStream does nothing with it."""
 
 
-async def first_tried(connection: Connection) -> list[Finding]:
-    """Try the permissions without which nothing else can be checked."""
+async def try_first(connection: Connection) -> list[Finding]:
+    """Return a finding for each permission without which no other can be tried."""
     inbox = str(connection.client.new_inbox())
     names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
     return [await _try(connection, need, names) for need in _FIRST]
 
 
-async def tried(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """Try the other permissions, one finding each; `kept_in`: the stream of dead letters."""
+async def try_rest(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
+    """Return a finding for each other permission. `kept_in`: the stream of dead letters."""
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
     names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]
 
 
 def fatal_at_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """Mark a missing permission to create as wrong if the stream or durable is missing: the worker would not start."""
+    """Return the finding, as wrong if a worker would not start: the stream or durable is missing, and this login may
+    not create it.
+    """
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE
     return replace(finding, state=State.WRONG) if is_fatal else finding

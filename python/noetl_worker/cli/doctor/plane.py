@@ -1,4 +1,4 @@
-"""The control plane: is it there, which one in which version, do its commands reach NATS, does it let us in."""
+"""Checks of the control plane: its answer, its version, its login, its registered workers, its clock."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ _MOST_SLOTS: Final = 256
 
 async def examine(settings: Settings) -> list[Finding]:
     async with ControlPlaneClient(open_transport(settings, max_connections=2), settings) as client:
-        return await _looked_at(client, settings)
+        return await _examine_reached(client, settings)
 
 
 async def makes_bare_stream(settings: Settings) -> bool:
-    """Return whether the plane makes the stream of commands itself, with the bare subject; not, where it is away."""
+    """Return True if the plane creates the stream of commands itself, with the bare subject as its only one.
+
+    False also if the plane does not answer.
+    """
     async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
         try:
             health = await client.health(client.servers.configured, timeout_s=_TIMEOUT_S)
         except (ControlPlaneError, OSError):
-            return False  # `examine` says so
+            return False  # `examine` has a finding for it
         return RULES[health.dialect].makes_bare_stream
 
 
-async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
+async def _examine_reached(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
     url, began = client.servers.configured, time.monotonic()
     try:
         health = await client.health(url, timeout_s=_TIMEOUT_S)
@@ -66,7 +69,7 @@ async def _looked_at(client: ControlPlaneClient, settings: Settings) -> list[Fin
 
 
 def _latency(took_s: float) -> Finding:
-    """Rate the time of one answer that takes the plane no work."""
+    """Rate the time that the plane took for one answer of /api/health, which is little work."""
     check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
     if took_s < _SLOW_S:
         return fine(check, found, wanted)
@@ -89,7 +92,12 @@ def _version(health: PlaneHealth, settings: Settings) -> Finding:
 
 
 async def _registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
-    """Check the registry with the worker's token, as claims use it, and list the other registered workers."""
+    """Check that the plane takes the worker's token and certificate, by reading its registry. Check the registry too.
+
+    Args:
+        url: address of the plane.
+        left_s: time limit of the request.
+    """
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
         answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=left_s)
@@ -105,7 +113,7 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings, le
 
 
 def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """Check the registry's ready workers. Another program on our durable would recreate it
+    """Check that no registered worker of another program uses our durable: it would recreate the durable
     (protocol/notification.md#durable).
     """
     check, wanted = "registered workers", "on this durable no workers of another program"
@@ -115,15 +123,18 @@ def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
     more = "" if len(foreign or ready) <= _MOST_NAMED else f" and {len(foreign or ready) - _MOST_NAMED} more"
     if foreign:
         fix = "a NATS_CONSUMER of its own for each program"
-        return wrong(check, f"{names}{more} on {settings.nats_consumer}: it recreates the durable", wanted, fix)
+        return wrong(
+            check, f"{names}{more} on {settings.nats_consumer}: that program recreates the durable", wanted, fix
+        )
     return fine(check, f"{len(ready)} ready: {names}{more}" if ready else "none is ready", wanted)
 
 
 async def pullers(settings: Settings) -> tuple[int, int] | None:
-    """Return how many registered workers may pull from the durable, and how many pull requests they may have open.
+    """Return the number of registered workers that may pull from the durable, and of pull requests they may have open.
 
-    The Python plane does not show a worker's durable. Each pull request asks for at least as much as the open ones have
-    left. None: the control plane does not list its workers.
+    A worker with N slots has at most as many open requests as N has binary digits, since each asks for at least as
+    much as the open ones have left. On the Python plane, whose registry does not show durables, all workers count.
+    None if the control plane does not list its workers.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
@@ -138,7 +149,7 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
 
 
 def _rows(answer: Response) -> list[Any] | None:
-    """Return the registry's rows, in the form of either plane; None if there are none to read."""
+    """Return the rows of the registry from either plane's answer; None for an answer of another form."""
     body = answer.json()
     rows = body.get("items") if isinstance(body, dict) else body
     return rows if isinstance(rows, list) else None
@@ -153,7 +164,7 @@ def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
-    """Compare the clock with the Date header of an answer, which has whole seconds."""
+    """Compare this machine's clock with the Date header of the plane's answer, which has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
         answer = await client.send("GET", f"{url}/api/health", timeout_s=left_s)
@@ -163,5 +174,5 @@ async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding
     try:
         server_time = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
-        return unknown(check, "its answers have no Date", clock.WANTED)
+        return unknown(check, "the plane's answers have no Date header", clock.WANTED)
     return clock.skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

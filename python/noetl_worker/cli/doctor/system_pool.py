@@ -1,4 +1,4 @@
-"""Commands of the pool `system`: the last one in the stream, and whether anybody is there for it."""
+"""The check of the pool `system`: does a durable serve its commands, if there are any."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"
 
 
 async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """Check the pool `system`. `others`: the other durables of the stream, as JetStream lists them."""
+    """Check that the pool `system` is served. `others`: the other durables of the stream, as JetStream lists them."""
     check, base = "stream: pool system", settings.nats_subject
     wanted = "no command of it, or workers of its own that run wasm"
     try:
@@ -41,7 +41,12 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
         return fine(check, f"{found}; it is left to durable {served}", wanted)
     if is_drive:
         fix = f"{_OF_THE_PLANE}, or a system pool with wasm (NATS_FILTER_SUBJECT={base}.{SYSTEM_POOL}.> of its worker)"
-        return warning(check, f"{found}; no durable is for this pool alone, and executions go on by them", wanted, fix)
+        return warning(
+            check,
+            f"{found}; no durable is for this pool alone, and without its commands no execution goes on",
+            wanted,
+            fix,
+        )
     fix = f"a worker with NOETL_WORKER_POOL_SEGMENTS={SYSTEM_POOL} and a NATS_CONSUMER of its own"
     return warning(check, f"{found}; no durable is for this pool alone", wanted, fix)
 

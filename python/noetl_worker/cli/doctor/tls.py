@@ -1,4 +1,4 @@
-"""The checks of NATS's and the control plane's certificates: valid under our settings, and for how long."""
+"""Checks of the certificates of NATS and the control plane: do our settings accept them, and until when."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from noetl_worker.text import json_text
 
 _TIMEOUT_S: Final = 5.0
 _SOON_S: Final = 14 * 86400
-_WANTED: Final = "a chain that holds for two weeks and more"
+_WANTED: Final = "a chain that is valid for two weeks and more"
 _TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
-"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH (64 for an address); above it X509_V_ERR_CERT_HAS_EXPIRED."""
+"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH of OpenSSL. A mismatched address is 64."""
 
 
 def examine_own_files(settings: Settings) -> list[Finding]:
-    """Check the worker's own certificates and tokens, and the authorities it trusts."""
+    """Check until when the worker's own certificates and tokens are valid, and the CAs that it trusts."""
     return [
-        _lasting(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
+        _rate_end(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
         for name, ends_at in credential_ends(settings).items()
     ]
 
@@ -45,7 +45,9 @@ async def examine_nats(settings: Settings) -> list[Finding]:
             continue
         at = (parts.hostname, parts.port or 4222)
         must = parts.scheme == "tls" or bool(settings.nats_tls.ca)
-        findings.append(await _looked_at(f"TLS of NATS {at[0]}:{at[1]}", at, settings.nats_tls, _NATS, must=must))
+        findings.append(
+            await _check_certificate(f"TLS of NATS {at[0]}:{at[1]}", at, settings.nats_tls, _NATS, must=must)
+        )
     return [finding for finding in findings if finding is not None]
 
 
@@ -54,14 +56,16 @@ async def examine_plane(settings: Settings) -> list[Finding]:
     if parts.scheme != "https" or not parts.hostname:
         return []
     at = (parts.hostname, parts.port or 443)
-    found = await _looked_at(f"TLS of the plane {at[0]}:{at[1]}", at, settings.plane_tls, _HTTP, must=True)
+    found = await _check_certificate(f"TLS of the plane {at[0]}:{at[1]}", at, settings.plane_tls, _HTTP, must=True)
     return [found] if found is not None else []
 
 
 @dataclass(frozen=True, slots=True)
 class _Protocol:
+    """The way to a server's certificate in a protocol: NATS or HTTP."""
+
     begin: Callable[[socket.socket], bool]
-    """Sends or reads what comes before the handshake. Returns True if a handshake follows."""
+    """Does what comes before the TLS handshake. Returns True if the server speaks TLS."""
     question: bytes
     """A request that the server answers without a login."""
     variables: tuple[str, str, str]
@@ -69,8 +73,8 @@ class _Protocol:
 
 
 def _begin_nats(connection: socket.socket) -> bool:
-    """Read the server's greeting. Return True if a handshake follows it."""
-    with connection.makefile("rb", buffering=0) as stream:  # no byte of the handshake is to be read
+    """Read the greeting of a NATS server. Return True if the server speaks TLS."""
+    with connection.makefile("rb", buffering=0) as stream:  # unbuffered, so that no byte of the handshake is read
         greeting = stream.readline(65536)
     try:
         info = json_text.loads(greeting.removeprefix(b"INFO "))
@@ -87,11 +91,19 @@ _HTTP: Final = _Protocol(
 )
 
 
-async def _looked_at(
+async def _check_certificate(
     check: str, at: tuple[str, int], paths: TlsPaths, speaks: _Protocol, *, must: bool
 ) -> Finding | None:
-    """Check a server's certificate. None if TLS is neither offered nor asked for, or the server is down (checked
-    elsewhere).
+    """Check the certificate of one server.
+
+    Args:
+        check: name of the check.
+        at: host and port of the server.
+        paths: our own TLS files.
+        must: the settings ask for TLS.
+
+    Returns:
+        None if the settings do not ask for TLS, and the server offers none or does not answer.
     """
     ca, cert, key = speaks.variables
     try:
@@ -100,11 +112,11 @@ async def _looked_at(
         fix = f"{ca}, {cert} and {key}: PEM files that belong together"
         return wrong(check, f"a file of ours cannot be used: {error}", _WANTED, fix)
     try:
-        certificate = await asyncio.to_thread(_certificate, at, context, speaks)
+        certificate = await asyncio.to_thread(_fetch_certificate, at, context, speaks)
     except ssl.SSLCertVerificationError as error:
         return _refused(check, at, ca, error)
     except ssl.SSLError as error:
-        fix = f"does it want a client certificate ({cert}, {key}), or has ours expired?"
+        fix = f"set {cert} and {key} if the server wants a client certificate; renew ours if it has expired"
         return wrong(check, f"the handshake fails: {error}", _WANTED, fix)
     except OSError as error:
         return unknown(check, f"no connection: {error}", _WANTED) if must else None
@@ -113,10 +125,10 @@ async def _looked_at(
         return wrong(check, "the server offers no TLS", _WANTED, fix) if must else None
     found = f"{_name(certificate, 'subject')}, signed by {_name(certificate, 'issuer')}"
     ends_at = ssl.cert_time_to_seconds(str(certificate.get("notAfter")))
-    return _lasting(check, f"{found}, until {_date(ends_at)}", ends_at, _WANTED)
+    return _rate_end(check, f"{found}, until {_date(ends_at)}", ends_at, _WANTED)
 
 
-def _certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol) -> dict[str, Any] | None:
+def _fetch_certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Protocol) -> dict[str, Any] | None:
     with socket.create_connection(at, _TIMEOUT_S) as plain:
         if not speaks.begin(plain):
             return None
@@ -135,10 +147,10 @@ def _refused(check: str, at: tuple[str, int], ca: str, error: ssl.SSLCertVerific
         fix = f"reach it by a name that is in its certificate, or have {at[0]} put into it"
     else:
         fix = f"{ca}=the PEM file of the CA that signed it"
-    return wrong(check, f"its certificate does not hold: {error.verify_message}", _WANTED, fix)
+    return wrong(check, f"its certificate is not accepted: {error.verify_message}", _WANTED, fix)
 
 
-def _lasting(check: str, found: str, ends_at: float, wanted: str) -> Finding:
+def _rate_end(check: str, found: str, ends_at: float, wanted: str) -> Finding:
     left_s = ends_at - time.time()
     if left_s > _SOON_S:
         return fine(check, found, wanted)

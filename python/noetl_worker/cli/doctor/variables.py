@@ -1,4 +1,4 @@
-"""The check for variables that are named like settings of the worker but are none."""
+"""The check for variables that have no effect: named like a setting but none, or useless without another one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from noetl_worker.settings.sources import advice_on, unknown_names
 
 
 def names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
-    """List unknown variables. A start accepts them, so that a roll-back to an older version works."""
+    """Check for variables without effect. A start accepts them, so that a roll-back to an older version works."""
     check, wanted = "variables", "each NOETL_WORKER_... is a setting"
     unknown = unknown_names(SETTINGS, environment, dotenv)
     if settings.unused:

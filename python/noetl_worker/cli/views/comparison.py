@@ -48,7 +48,7 @@ class ComparisonView:
 
     @cached_property
     def _parts(self) -> Sequence[_Part]:
-        """Stream, durable and, once the first dead letter has created it, the stream of dead letters."""
+        """The stream, the durable and, if there is one yet, the stream of dead letters."""
         found, info = self.found, self.found.stream_info
         stream = stream_rows(None if info is None else info["config"], self.settings)
         durable = durable_rows(found.durable_info, self.settings)
@@ -63,13 +63,13 @@ class ComparisonView:
 
     @property
     def is_as_wanted(self) -> bool:
-        """True if nothing is missing or different. The rows of a missing part do not agree."""
+        """True if nothing is missing or different. In a missing part no row agrees."""
         return all(row.agrees for row in self._rows)
 
     @property
     def is_fine(self) -> bool:
-        """True if all is as wanted. After --apply, fields left to a person's decision count as fine, so that an install
-        does not wait for it."""
+        """True if all is as wanted. After --apply also if only fields differ that a person has to decide, so that an
+        installation does not wait for the person."""
         return all(row.agrees or (self.is_applied and row.is_accepted_difference) for row in self._rows)
 
     @property
@@ -103,7 +103,7 @@ class ComparisonView:
             console.print(line, markup=False, soft_wrap=True)
 
     def closing(self) -> list[str]:
-        """Return the lines that say what to do now."""
+        """Return the last lines of the output, which say what to do now."""
         lines = self._left_out()
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(

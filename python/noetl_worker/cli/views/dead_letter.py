@@ -1,4 +1,4 @@
-"""Dead letters for people and as JSON, without anything that looks like a secret."""
+"""Dead letters as text for people and as JSON, without anything that looks like a secret."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is 
 """The kinds of dead letters."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""Keys for the message: as JSON, as a text that is not JSON, or of a message that noetl-worker did not write."""
+"""Keys that have the message: a notification in JSON, a text that is not JSON, a message of another program."""
 
 
 @dataclass(frozen=True)
 class ShownDeadLetter:
-    """A message in the stream of dead letters, as it is shown."""
+    """A message of the dead-letter stream, as it is shown."""
 
     kept: StoredMessage
     dead_letter: DeadLetter | None
-    """The dead letter, or None if noetl-worker did not write the message."""
+    """The dead letter in the message; None if another program wrote the message."""
 
     @classmethod
     def of(cls, kept: StoredMessage) -> ShownDeadLetter:
@@ -79,7 +79,7 @@ class ShownDeadLetter:
 
 
 def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *, as_json: bool) -> None:
-    """Print a table, or one JSON object per line. `total` is the number of all dead letters, shown or not."""
+    """Print dead letters as a table, or as one JSON object a line. `total` is the number of all in the stream."""
     console = operator_console()
     if as_json:
         for entry in entries:
@@ -112,8 +112,8 @@ def _cells(entry: ShownDeadLetter) -> list[Text]:
     ]
 
 
-def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
-    """Return the rest of a dead letter, redacted: where it came from, and its message."""
+def _details(entry: ShownDeadLetter) -> dict[str, Any]:
+    """Return the fields that only `show` has, redacted: the origin of a dead letter, and its message."""
     dead_letter = entry.dead_letter
     if dead_letter is None:
         return {"message": excerpt(entry.kept.data, 4096)}
@@ -135,7 +135,7 @@ def _inside(entry: ShownDeadLetter) -> dict[str, Any]:
 
 def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
     """Print one dead letter in full: a line for each field and the message last, or one JSON object."""
-    console, shown = operator_console(), {**entry.as_json(), **_inside(entry)}
+    console, shown = operator_console(), {**entry.as_json(), **_details(entry)}
     if as_json:
         say_json(shown)
         return

@@ -1,4 +1,4 @@
-"""Output of `noetl-worker doctor` for people."""
+"""The output of `noetl-worker doctor` for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("W
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Return a table with what was found and wanted below each other, so that long subjects can be copied whole."""
+    """Return a table with the found and the wanted state below each other: long subjects stay on one line to copy."""
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         mark, style = _MARKS[finding.state.value]
@@ -30,7 +30,12 @@ def _table(findings: Sequence[Finding]) -> Table:
 
 
 def print_findings(findings: Sequence[Finding], *, brief: bool, console: Console | None = None) -> None:
-    """Print a table, and below it what to do about each finding that is not fine."""
+    """Print a table of findings, then what to do about each one that is not fine.
+
+    Args:
+        brief: leave out findings that are fine.
+        console: where to print; default standard output.
+    """
     console = console or operator_console()
     shown = [finding for finding in findings if not brief or finding.state.value != "fine"]
     if shown:

@@ -1,4 +1,4 @@
-"""The work and output of `exec` and `replay`: the result, and the events that would have been sent."""
+"""The run of one command by `exec` and `replay`, and its output: the result, and the requests that were not sent."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from noetl_worker.pipeline.stages import Progress
 from noetl_worker.tools.process.live_output import PrintedLine
 
 
-async def done_here(
-    local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str
-) -> LocalResult:
-    """Run the command to its end or until Ctrl-C.
+async def run_here(local_run: LocalRun, body: Mapping[str, JsonValue], envelope: Envelope, program: str) -> LocalResult:
+    """Run a command to its end and return its result.
+
+    Args:
+        body: the command, as a control plane's answer to a claim has it.
+        envelope: notification of the command.
+        program: name of the program, for the line about Ctrl-C.
 
     Raises:
         typer.Exit: Ctrl-C was pressed.
@@ -36,9 +39,11 @@ async def done_here(
 
 
 def print_result(done: LocalResult, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
-    """Print the result as it would be reported to the plane: one line about it, then JSON.
+    """Print the result of a command as it would be reported: a line about it on standard error, then the result.
 
-    `output` has the lines that the tool has printed, for the JSON form.
+    Args:
+        output: lines that the tool printed, which only the JSON form shows.
+        as_json: print one JSON object with the event and `output` instead.
     """
     call = done.call
     if call is None:
@@ -52,12 +57,14 @@ def print_result(done: LocalResult, output: Sequence[PrintedLine] = (), *, as_js
         return
     say(f"{call['name']} after {done.seconds:.3f} s", err=True)
     said = {name: payload[name] for name in ("error", "error_kind") if name in payload}
-    shown = payload.get("response", payload.get("result")) or said or None  # the Rust plane gets only the error's text
+    shown = (
+        payload.get("response", payload.get("result")) or said or None
+    )  # to the Rust plane only the text of an error is sent
     say_json(shown, indent=2)
 
 
 def print_line(line: PrintedLine) -> None:
-    """Print a line of the tool's output as soon as the tool has printed it."""
+    """Print a line that the tool has printed, on standard error."""
     say(f"{line.stream} | {line.text}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""A worker as `top` shows it: a few lines about the worker, and a table of its commands, the oldest first."""
+"""The view of one worker in `top`: lines about the worker, and a table of its commands, the longest-running first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from noetl_worker.observability.terminal import harmless, plain_table
 
 
 def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
-    """Return the view of one worker with at most `height` commands; None: with all of them."""
+    """Return the view of one worker.
+
+    Args:
+        look: state of the worker, as /debug/inflight or the plane's registry gives it, or an error.
+        height: most commands to show; None: all.
+    """
     address = str(look.get("address"))
     if "error" in look:
         return Group(Text(f"{address}: {harmless(str(look['error']))}", style="red"), Text(""))
@@ -31,7 +36,7 @@ def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableTyp
 
 
 def _registered(row: Mapping[str, Any], address: str) -> str:
-    """Return the line of a worker that is known from the plane's registry alone."""
+    """Return the line about a worker of which only the plane's registry is known. `row`: its entry there."""
     labels = row.get("labels") or {}
     said = {
         "last heartbeat": row.get("heartbeat"),
@@ -52,11 +57,11 @@ def _lines(look: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
     about = f"version {worker.get('version')}, engine {worker.get('engine')}, {worker.get('control_plane')} plane"
     return [
         f"{about} {worker.get('server_url')}, up {duration(worker.get('up_s') or 0)}",
-        f"slots {_n(slots, 'used')} used, {_n(slots, 'limit')} allowed now, {_n(slots, 'size')} in all   "
-        f"lag {_n(lag, 'waiting')} waiting, {_n(lag, 'in_flight')} in flight in the pool   "
+        f"slots {_text(slots, 'used')} used, {_text(slots, 'limit')} allowed now, {_text(slots, 'size')} in all   "
+        f"lag {_text(lag, 'waiting')} waiting, {_text(lag, 'in_flight')} in flight in the pool   "
         f"loop lag {look.get('loop_lag_s', 0):.2f} s",
         f"gate {'DOWN: ' + ', '.join(down) if down else 'open'}, {waiting:.0f} requests wait   "
-        f"outbox {_n(outbox, 'rows')} sets, {_n(outbox, 'bytes')} bytes, oldest {oldest}",
+        f"outbox {_text(outbox, 'rows')} sets, {_text(outbox, 'bytes')} bytes, oldest {oldest}",
     ]
 
 
@@ -96,5 +101,5 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
 
 
-def _n(of: Mapping[str, Any], name: str) -> str:
-    return f"{of.get(name) or 0:.0f}"
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    return f"{fields.get(name) or 0:.0f}"
