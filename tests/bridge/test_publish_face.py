@@ -209,7 +209,7 @@ async def test_start_marks_the_stream_and_keeps_what_else_it_has(server: NatsSer
 
 async def test_nats_server_that_keeps_no_metadata_is_refused_with_its_version(server: NatsServer) -> None:
     async with older_server(server.port, "2.9.25") as url:
-        with pytest.raises(JetStreamError, match=r"nats-server 2\.9\.25 keeps no metadata"):
+        with pytest.raises(JetStreamError, match=r"nats-server 2\.9\.25 does not store"):
             async with bridging(url):
                 pass
 

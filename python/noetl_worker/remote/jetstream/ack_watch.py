@@ -1,4 +1,4 @@
-"""Watch for acknowledgements that NATS refuses: such a login would work on until max_ack_pending is reached."""
+"""Watch for acknowledgements that NATS refuses. A worker with such a login would go on until max_ack_pending."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class AckWatch:
         return _REASON if self._outage.is_on else None
 
     async def look(self, durable: Durable) -> None:
-        """Try an acknowledgement without effect, if one was refused. Raises JetStreamError without a connection."""
+        """Try an acknowledgement without effect if an earlier one was refused, and log a change.
+
+        Raises:
+            JetStreamError: there is no connection.
+        """
         client = self._connection.client
         if not client.is_ack_refused and not self._outage.is_on:
             return

@@ -1,6 +1,6 @@
-"""JetStream's own API as JSON.
+"""Requests to JetStream's API, in JSON.
 
-Configurations go through here as they are, so that an update keeps the fields that nats-py does not know.
+An update through nats-py's own calls would drop the fields of a configuration that nats-py does not know.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from noetl_worker.text import json_text
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
 ALREADY_THERE: Final = frozenset({10058, 10013, 10148})
-"""err_codes for a stream or durable that somebody else has just made under this name, in another form."""
+"""JetStream's err_codes for a stream or durable that exists under this name with another configuration."""
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
 
 
 class ApiRefused(JetStreamError):
-    """Error answered by JetStream. `code` is HTTP-like, `err_code` JetStream's own."""
+    """An error that JetStream answered. `code` is like an HTTP status, `err_code` is JetStream's own number."""
 
     def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
         self.code: Final = int(error.get("code") or 0)
@@ -36,7 +36,7 @@ class ApiRefused(JetStreamError):
 
 
 def moment(text: str) -> float:
-    """Return the seconds since 1970 of an RFC 3339 text. fromisoformat takes six decimals before Python 3.11."""
+    """Return the epoch seconds of a UTC time in RFC 3339. Python 3.10 reads a fraction of six digits only."""
     seconds, _, fraction = text.rstrip("Z").partition(".")
     digits = (fraction[:6] or "0").ljust(6, "0")
     return datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=timezone.utc).timestamp()
@@ -61,7 +61,9 @@ async def ask(
         raise NatsUnavailable(_no_answer(client, f"{PREFIX}.{subject}", error)) from error
     parsed = json_text.loads(answer.data)
     if not isinstance(parsed, dict):
-        raise JetStreamError(f"JetStream's answer to {PREFIX}.{subject} is not an object")
+        raise JetStreamError(
+            f"the answer to {PREFIX}.{subject} is not a JSON object: check that NATS_URL names a NATS server"
+        )
     problem = parsed.get("error")
     if isinstance(problem, dict):
         refused = ApiRefused(subject, problem)
@@ -72,10 +74,11 @@ async def ask(
 
 
 def _no_answer(client: Client, subject: str, error: BaseException) -> str:
-    """Return the error text. For a forbidden publish, the reason is in the client's last error only."""
+    """Return the text of the error. If NATS forbids the request, only the client's last error has the reason."""
     seen = str(client.last_error or "")
     if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
-        return f'no answer from JetStream to {subject}, since NATS refuses it: "{seen.removeprefix("nats: ")}"'
+        refusal = seen.removeprefix("nats: ")
+        return f'no answer from JetStream to {subject}, since NATS refuses it: "{refusal}"; give this login permission'
     return (
         f"no answer from JetStream to {subject} ({error!r}): is the server well, and may this login publish to "
         f"{PREFIX}.>?"
@@ -85,7 +88,7 @@ def _no_answer(client: Client, subject: str, error: BaseException) -> str:
 async def ask_if_there(
     client: Client, subject: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any] | None:
-    """Ask as `ask` does, but return None if the requested object does not exist."""
+    """Send one request as `ask` does, but return None if the requested object does not exist."""
     try:
         return await ask(client, subject, body, timeout_s=timeout_s)
     except ApiRefused as refused:
@@ -95,7 +98,7 @@ async def ask_if_there(
 
 
 async def owning_stream(client: Client, *subjects: str) -> str | None:
-    """Return the stream that owns one of these subjects, tried in order, or None."""
+    """Return the stream that owns one of these subjects, or None. The subjects are tried in their order."""
     for subject in subjects:
         names = (await ask(client, "STREAM.NAMES", {"subject": subject})).get("streams")
         if names:

@@ -1,4 +1,4 @@
-"""Mark of a bridge: the stream's metadata says that commands reach the stream, and where the bridge answers."""
+"""Mark of a bridge in the metadata of the stream of commands. It tells workers that a bridge fills the stream."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from noetl_worker.settings.settings import Settings
 _VERSION: Final = "noetl-bridge"
 _HEALTH: Final = "noetl-bridge-health"
 _LEAST_MINOR: Final = 10
-"""Minor version of the first nats-server that keeps a stream's metadata, 2.10."""
+"""Minor version of nats-server 2.10, the first that stores a stream's metadata."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeMark:
-    """Bridge as described in a stream's metadata."""
+    """A bridge, as the metadata of a stream describe it."""
 
     version: str
     health_url: str = ""
@@ -33,29 +33,33 @@ class BridgeMark:
 
 
 def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
-    """Return the mark in a stream's configuration, or None."""
+    """Return the mark in a stream's configuration, or None without a mark."""
     metadata = fields_of(config.get("metadata"))
     version = metadata.get(_VERSION)
     return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None
 
 
 async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | None:
-    """Return the mark of the stream of commands, or None. Raises JetStreamError."""
+    """Return the mark of the stream of commands, or None without a stream or mark.
+
+    Raises:
+        JetStreamError: the stream cannot be read.
+    """
     _, info = await find_stream(connection.client, settings)
     return read_mark(info["config"]) if info is not None else None
 
 
 async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark) -> str:
-    """Put the mark on the stream of commands, which is made if missing, and return its name.
+    """Put the mark on the stream of commands, and return the stream's name. A missing stream is made first.
 
     Raises:
-        JetStreamError: the server keeps no metadata, or refuses.
+        JetStreamError: the server is too old for metadata, or refuses the change.
     """
     version = connection.client.connected_server_version
     if (version.major, version.minor) < (2, _LEAST_MINOR):
         raise JetStreamError(
-            f"nats-server {server_version(connection)} keeps no metadata of a stream, and workers find the bridge by "
-            f"metadata; update the server to 2.{_LEAST_MINOR} or later"
+            f"nats-server {server_version(connection)} does not store a stream's metadata, by which workers find the "
+            f"bridge: update the server to 2.{_LEAST_MINOR} or later"
         )
     stream, config = await ensure_stream(connection.client, settings)
     metadata = {_VERSION: mark.version, **({_HEALTH: mark.health_url} if mark.health_url else {})}

@@ -29,31 +29,32 @@ from noetl_worker.observability import metrics
 from noetl_worker.process.lookups import OWN, Lookups
 
 _LARGEST_MESSAGE: Final = 64 * 1024 * 1024
-"""Largest message that a server can be set to take. The limit that it announces is not trusted."""
+"""Most bytes of one message: the highest limit that a nats-server can be configured with. The limit that the server
+announces is not trusted."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
-"""Most values in one JSON text, which is parsed on the loop. A page of a stream's subjects has 100,000."""
+"""Most values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has 100,000."""
 _NO_SEED: Final = "NATS_SEED, or the file of NATS_NKEY, is not an NKEY seed; a seed begins with SU"
 _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a complete .creds file?"
 
 
 class UnusableKey(Error):
-    """Invalid key in the login. Connecting again cannot help."""
+    """A login with an invalid key, so that connecting again cannot help."""
 
 
 class UnreadableAnswer(Error):
-    """Answer of a server in an unknown form, or above a limit."""
+    """A server's answer in an unknown form, or above a limit."""
 
 
 class _Json:
-    """Bounded `json` for the library's modules, which parse a server's answers on the loop."""
+    """Replacement of the module `json` in nats-py, which parses answers on the event loop, with a limit on values."""
 
     dumps: ClassVar = staticmethod(json.dumps)
 
     @staticmethod
     def loads(data: bytes | str) -> dict[str, Any]:
-        """Return the object in `data`. Raises UnreadableAnswer if there is none, or too many values."""
+        """Return the JSON object in `data`. Raises UnreadableAnswer if `data` has no object, or too many values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
             raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values")
@@ -71,7 +72,8 @@ for _module in (nats.js.client, nats.js.manager, nats.js.object_store, nats.prot
 
 
 class _HeaderParser(BytesParser):
-    """Parser for headers of a stored message. The library's mail parser is quadratic in a Content-Type."""
+    """Parser of a stored message's headers. nats-py would use a mail parser, whose time grows with the square of the
+    length of a Content-Type."""
 
     def parsebytes(self, text: bytes | bytearray, headersonly: bool = False) -> Any:
         if len(text) > _LONGEST_HEADERS:
@@ -80,14 +82,14 @@ class _HeaderParser(BytesParser):
 
 
 class _Parser(Parser):
-    """Parser with limits. The library's keeps a line of any length, and a message of any announced size."""
+    """Parser of the NATS protocol with limits. nats-py's own buffers a line, and a message, of any length."""
 
     nc: Client
 
     async def parse(self, data: bytes = b"") -> None:
         self.nc.left -= len(data)
         if self.state == AWAITING_CONTROL_LINE and b"\n" not in data:
-            self.buf.extend(data)  # no line ends here; the library would search again from the beginning
+            self.buf.extend(data)  # no line ends here; nats-py would search again from the beginning
         else:
             await self._parse(data)
         if self.state == AWAITING_MSG_PAYLOAD:
@@ -105,15 +107,15 @@ class _Parser(Parser):
             await super().parse(data)
         except (ProtocolError, OSError):
             raise
-        except Exception as error:  # otherwise the library stops reading, and the connection only seems alive
+        except Exception as error:  # otherwise nats-py stops reading, and the connection only seems alive
             raise ProtocolError(f"the server sends unreadable data: {error}") from error
 
 
 class _Transport(TcpTransport):
     """Transport whose write to a broken connection raises OSError on every event loop.
 
-    uvloop raises a RuntimeError, which nobody expects: a pull or an ack ended its task before the client noticed the
-    break, and the client's own reconnect task would end silently.
+    uvloop raises RuntimeError instead, which neither the worker nor nats-py catches. It ended the task of a pull or an
+    ack before nats-py noticed the break, and would end nats-py's reconnect task silently.
     """
 
     def write(self, payload: bytes) -> None:
@@ -130,12 +132,12 @@ class _Transport(TcpTransport):
 
 
 class Client(LibraryClient):
-    """The library's client, with a PING that follows everything sent before it.
+    """nats-py's client, with a PING that follows all data written before it.
 
-    nats-py (2.14 to 2.16) writes its PING at once, ahead of the commands that wait for its flusher. So `flush` returned
-    before the server had read a publish, and did not report its refusal. `drain` of a subscription returned before the
-    server had read the UNSUB, and dropped a command delivered in between until its ack_wait was over (48 of 800 drains
-    that met a delivery lost it; in this order 2, in a window of the server's own).
+    nats-py (2.14 to 2.16) writes a PING at once, ahead of data that wait for its flusher. So `flush` returned before
+    the server had read a publish, and did not report that the publish was refused. `drain` of a subscription returned
+    before the server had read the UNSUB. A command delivered in between was dropped until its ack_wait was over: 48 of
+    800 drains lost a command that way, and 2 with this order, through a gap in the server.
     tests/integration/test_connection.py checks the order on the wire.
     """
 
@@ -143,28 +145,28 @@ class Client(LibraryClient):
         super().__init__()
         self.names: Final = names
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
-        """Receivers by subscription number."""
+        """Callbacks given to `receive`, by subscription number."""
         self.left: float = math.inf
         """Number of bytes that the server may still send."""
         self.has_had_too_much = False
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
-        """Subjects of the open requests."""
+        """Subject of each open request, by the future that gets the server's refusal."""
         self.is_ack_refused = False
-        """True if an acknowledgement was refused since the last reset: this login may not publish it."""
-        self._is_mute: str | None = None
-        """Error of a login that may not subscribe to answers, so that no request gets one; else None."""
+        """True if the server refused an acknowledgement since this flag was reset: the login may not publish it."""
+        self._answers_refused: str | None = None
+        """The server's error if this login may not subscribe to answers, so that no request gets one, else None."""
 
     async def _connect_to_server(self, s: Any) -> None:
-        self._is_mute, self.is_ack_refused = None, False  # permissions may have changed
+        self._answers_refused, self.is_ack_refused = None, False  # permissions may have changed
         await self._connect_to_one_of(s)
         if isinstance(self._transport, TcpTransport):
-            self._transport.__class__ = _Transport  # the library has no option for it
+            self._transport.__class__ = _Transport  # nats-py has no option for it
 
     async def _connect_to_one_of(self, s: Any) -> None:
-        """Connect to the first address that answers. The library would leave the name look-up to the event loop.
+        """Connect to the first address of a server that answers. nats-py would look the name up by the event loop.
 
-        A WebSocket connects by name, which its TLS and Host header need, after an address was found.
+        A WebSocket still connects by name after the look-up, because TLS and the Host header need the name.
         """
         port, is_web = s.uri.port, s.uri.scheme in ("ws", "wss")
         connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
@@ -177,9 +179,10 @@ class Client(LibraryClient):
         await asyncio.wait_for(connecting, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
-        """Log in, and turn any failure into one that the library retries. Other errors silently end its reconnecting.
+        """Log in, and turn any failure into an error after which nats-py connects again.
 
-        Seen with a key file that was being rewritten, and with a server that sends another greeting.
+        Other errors would silently end its reconnecting. Seen with a key file that was being rewritten, and with a
+        server that sends another greeting.
         """
         try:
             await super()._process_connect_init()
@@ -190,7 +193,7 @@ class Client(LibraryClient):
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         text = creds.data.encode() if isinstance(creds, UserString) else Path(creds).read_bytes()
-        if b"BEGIN NATS USER JWT" not in text:  # the library would search for it endlessly
+        if b"BEGIN NATS USER JWT" not in text:  # nats-py would search for it endlessly
             raise UnusableKey("the credentials have no NATS USER JWT: is NATS_CREDS a complete .creds file?")
         return bytearray(super()._read_creds_user_jwt(creds))
 
@@ -205,12 +208,15 @@ class Client(LibraryClient):
         super()._setup_nkeys_seed_connect()
 
     def forget(self, subscription: Subscription) -> None:
-        """Drop a subscription that could not be ended; a reconnect would make it again."""
+        """Remove a subscription that could not be ended. Otherwise a reconnect would subscribe again."""
         self._remove_sub(subscription._id)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
-        """Subscribe, and call `receiver` with each message as it is read. An exception there would end the connection.
-        The library's way, over a queue and a task, costs 19 calls more for a message."""
+        """Subscribe, and call `receiver` with each message as soon as the message is read.
+
+        An exception of `receiver` would end the connection. nats-py's own way, over a queue and a task, costs 19 more
+        calls for each message.
+        """
         subscription = await self.subscribe(subject)
         self.receivers[subscription._id] = receiver
         return subscription
@@ -228,7 +234,7 @@ class Client(LibraryClient):
             await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """Return the headers, or None if they are unreadable: else any publisher could end the connection by them."""
+        """Return the headers, or None if they are unreadable. An error would let any publisher end the connection."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError):
@@ -247,9 +253,9 @@ class Client(LibraryClient):
         old_style: bool = False,
         headers: dict[str, Any] | None = None,
     ) -> Msg:
-        """Send a request, and raise at once if the server refuses it. The library would wait for the timeout."""
-        if self._is_mute is not None:
-            raise Error(self._is_mute)
+        """Send a request and return its answer. A refusal by the server is raised at once, not after the timeout."""
+        if self._answers_refused is not None:
+            raise Error(self._answers_refused)
         refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[refused] = subject
         request: asyncio.Future[Any] = asyncio.ensure_future(
@@ -274,21 +280,24 @@ class Client(LibraryClient):
             metrics.PERMISSION_VIOLATIONS.labels(what).inc()
         answers = bytes(self._resp_sub_prefix or b"-").decode().lower()
         if f'subscription to "{answers}' in said:
-            self._is_mute = str(self.last_error)
+            self._answers_refused = str(self.last_error)
         for refused, subject in self._asked.items():
-            is_refused = self._is_mute is not None or f'publish to "{subject.lower()}"' in said
+            is_refused = self._answers_refused is not None or f'publish to "{subject.lower()}"' in said
             if is_refused and not refused.done():
                 refused.set_result(str(self.last_error))
 
     async def _process_pong(self) -> None:
-        """Handle a PONG, also of a `flush` that was given up. The library would set a result on the cancelled future;
-        that error silently ends its reading, and the connection is deaf until the pings notice."""
+        """Handle a PONG, even for a `flush` that was cancelled.
+
+        nats-py would set a result on the cancelled future. The error would end its reader silently, and the connection
+        would receive nothing until pings stay unanswered.
+        """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Flush, or raise without a connection: the library would return, though the data may never arrive."""
+        """Flush written data, or raise Error without a connection. nats-py would return as if the data had arrived."""
         if not self.is_connected:
             raise Error("there is no connection")
         await super().flush(timeout)
@@ -304,7 +313,7 @@ class Client(LibraryClient):
         await super()._close(status, do_cbs)
 
     def _end_flushes(self) -> None:
-        """Fail each open `flush` with its connection: no PONG comes, and the library would wait for the timeout."""
+        """Fail each open `flush` of a connection that ended. No PONG comes, and nats-py would wait for the timeout."""
         for pong in self._pongs:
             if not pong.done():
                 pong.set_exception(Error("the connection ended"))
@@ -318,7 +327,7 @@ class Client(LibraryClient):
 
 
 def require_key(login: Mapping[str, Any]) -> None:
-    """Check the key of a login, as given to `Client.connect`, before connecting.
+    """Check the key of a login before connecting. `login` has the arguments of `Client.connect`.
 
     Raises:
         UnusableKey: the key is invalid.
@@ -335,7 +344,7 @@ def require_key(login: Mapping[str, Any]) -> None:
 
 
 def _require_seed(text: bytes | bytearray, otherwise: str) -> None:
-    """Raise UnusableKey if `text` is no seed. The library raises various errors for that."""
+    """Raise UnusableKey with the text `otherwise` if `text` is not an NKEY seed."""
     import nkeys
 
     try:

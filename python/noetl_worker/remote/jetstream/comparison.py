@@ -1,7 +1,7 @@
 """Comparison of the existing stream and durable with the settings.
 
-Each field with a setting has its own row and is changed in place (tried against nats-server 2.15.1). All other fields
-that a worker needs, or that can lose messages, share one row that names them.
+A field with a setting has its own row and can be changed in place (tried against nats-server 2.15.1). The other fields
+that a worker needs, or that can lose messages, share one row.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from noetl_worker.settings.settings import Settings
 NANOSECONDS: Final = 1_000_000_000
 MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30
+"""Longest life, in seconds, of the worker's pull requests. A durable must allow it."""
 MAX_PULL_BATCH: Final = 256
-"""Longest life and largest size of our pull requests (`puller.py`); a durable must allow both."""
+"""Most messages of one of the worker's pull requests. A durable must allow it."""
 UNLIMITED: Final = -1
-"""No limit on deliveries. At one, JetStream abandons a message, unseen by KEDA; here poison becomes a dead letter."""
+"""Value of max_deliver without a limit. JetStream would stop delivering a message at the limit, unseen by KEDA; the
+worker makes a dead letter of it instead."""
 IN_PLACE: Final = "in place"
 """Change that `noetl-worker nats ensure --apply` makes."""
 BY_HAND: Final = "by hand"
@@ -30,13 +32,13 @@ _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
-"""Configuration that all streams made here share."""
+"""Configuration that all streams made by a worker share."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """Line of the comparison: one configuration field, or several that belong together. `have` is None if the stream or
-    durable does not exist yet."""
+    """Line of the comparison, for one configuration field or several. `have` is the server's value, or None if the
+    stream or durable does not exist; `wanted` is the value by the settings."""
 
     field: str
     have: str | None
@@ -44,41 +46,41 @@ class ComparedField:
     agrees: bool
     matters: str
     is_fatal: bool = False
-    """True if a difference keeps a worker from starting: it could not work, or would claim another pool's commands."""
+    """True if no worker may start with a difference: it could not pull, or would claim another pool's commands."""
     patch: Mapping[str, Any] | None = None
-    """Values to put into the configuration; None as a value removes a key. None if the change is by hand."""
+    """Patch of the configuration that corrects the field (see `patched`), or None if somebody has to change it."""
 
     @property
     def change(self) -> str:
-        """Way to change a field that differs."""
+        """IN_PLACE or BY_HAND."""
         return BY_HAND if self.patch is None else IN_PLACE
 
     @property
     def is_accepted_difference(self) -> bool:
-        """True if the field differs by somebody's decision, and workers run all the same."""
+        """True if the field differs, workers run nevertheless, and only somebody's decision can change it."""
         return not self.agrees and self.patch is None and not self.is_fatal
 
 
 def pause_left_s(info: Mapping[str, Any] | None) -> float:
-    """Return the rest of a durable's pause from its consumer info, or 0 if it delivers."""
+    """Return the remaining seconds of a durable's pause from its consumer info, or 0 without a pause."""
     return int((info or {}).get("pause_remaining") or 0) / NANOSECONDS
 
 
 def config_filters(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the filter subjects of a durable's configuration, which has two forms."""
+    """Return the filter subjects in a durable's configuration: `filter_subjects`, else `filter_subject`, else none."""
     subject = config.get("filter_subject")
     return tuple(config.get("filter_subjects") or ([subject] if subject else []))
 
 
 def filter_fields(filters: Sequence[str]) -> dict[str, Any]:
-    """Return the filters as fields of a configuration; None removes a key."""
+    """Return the patch that sets these filters in a durable's configuration (see `patched`)."""
     if len(filters) == 1:
         return {"filter_subject": filters[0], "filter_subjects": None}
     return {"filter_subject": None, "filter_subjects": list(filters)}
 
 
 def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a configuration with the patch in it."""
+    """Return a copy of a configuration with the patch's values in it. A value None removes its key."""
     return {name: value for name, value in {**config, **patch}.items() if value is not None}
 
 
@@ -86,8 +88,10 @@ def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, An
 
 
 def new_stream(name: str, settings: Settings) -> dict[str, Any]:
-    """Return the configuration of a stream as the Python plane makes it (protocol/notification.md#stream), so that
-    plane and worker make the same stream, in either order."""
+    """Return the configuration of a new stream of commands.
+
+    Subjects and age limit are those of the stream that a Python plane makes itself (protocol/notification.md#stream).
+    """
     return {
         "name": name,
         "subjects": [settings.nats_subject, f"{settings.nats_subject}.>"],
@@ -100,7 +104,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
     """Return the configuration of a durable that does not exist yet.
 
     Args:
-        first: stream sequence of its first message, or None for the oldest.
+        first: stream sequence at which the durable begins, or None for the oldest message.
     """
     return patched(
         {
@@ -124,7 +128,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 class _Rule(NamedTuple):
-    """Check of a field that has no setting; all of these share one row."""
+    """Check of one field that has no setting."""
 
     field: str
     is_right: Callable[[Any], bool]
@@ -137,7 +141,7 @@ def _is_unlimited(value: Any) -> bool:
 
 
 def _allows(least: int) -> Callable[[Any], bool]:
-    """Return a check that a limit is unset or high enough."""
+    """Return a check that a limit is unset or at least `least`."""
     return lambda value: not value or value >= least
 
 
@@ -168,12 +172,12 @@ def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
 
 
 def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """Return the stream's fields that matter to a worker. `config` is None if there is no stream."""
+    """Return rows for the fields of a stream that matter to a worker. `config` is None if the stream does not exist."""
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
-    # A stream's subjects may not overlap, so those that a wider one of ours covers are dropped.
-    kept = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
+    # A stream's subjects may not overlap, so subjects that a wider missing filter covers are dropped.
+    remaining = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
     rows = [
         ComparedField(
             "subjects",
@@ -181,7 +185,7 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
             ", ".join(settings.filters),
             not missing,
             "a command published to a subject that no stream has is lost",
-            patch={"subjects": kept + missing},
+            patch={"subjects": remaining + missing},
         ),
         _other_fields(have, _STREAM_RULES),
     ]
@@ -189,18 +193,23 @@ def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[Co
 
 
 def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bare: bool) -> list[ComparedField]:
-    """Return the rows of an existing stream. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
+    """Return the rows of an existing stream.
+
+    Args:
+        is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
+    """
     is_as_made = is_made_bare and config.get("subjects") == [settings.nats_subject]
     return [row for row in stream_rows(config, settings) if not (is_as_made and row.field == "subjects")]
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
-    """Return the row that says whether the stream of dead letters can lose one."""
+    """Return one row, which tells whether the stream of dead letters can lose a dead letter."""
     return [_other_fields(config, _DEAD_LETTER_RULES)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """Return the durable's fields that matter to a worker. `info` is its consumer info, or None without a durable."""
+    """Return rows for the fields of a durable that matter to a worker. `info` is its consumer info, or None if the
+    durable does not exist."""
     have = new_durable(settings) if info is None else info["config"]
     filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
     rows = [
@@ -261,7 +270,7 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """Return the row of a stream or durable that does not exist."""
+    """Return the row as it is for a stream or durable that does not exist yet."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

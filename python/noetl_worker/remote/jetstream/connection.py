@@ -1,4 +1,4 @@
-"""Connection to NATS: the login, the timeouts, and what happens when the server goes away."""
+"""Connection to NATS: login, timeouts, and the reaction to a server that goes away."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from noetl_worker.remote.transport.tls import TlsFiles
 from noetl_worker.settings.settings import Settings
 
 PING_INTERVAL_S: Final = 10
-"""Interval of pings. With one outstanding, a stopped server is found in 20 s; nats-py's default takes 6 min
-(protocol/jetstream.md#outages)."""
+"""Seconds between pings. One unanswered ping ends the connection, so a stopped server is noticed within 20 s. With
+nats-py's default this takes 6 minutes (protocol/jetstream.md#outages)."""
 CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
-"""Wait after the first attempt to connect, doubling to 5 s."""
+"""Seconds to wait after the first failed attempt to connect. The wait doubles up to 5 s."""
 ATTEMPTS: Final = 5
-"""Attempts of a caller that does not wait for the server."""
+"""Attempts to connect, for a caller that does not wait until the server is up."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
@@ -41,28 +41,33 @@ _CREDS: Final = (
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors that end an open connection."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
-"""Credentials that NATS refuses without a reason: "unexpected EOF"."""
+"""Settings with credentials that NATS refuses without a reason: the client sees only "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = "the worker tries again; `noetl-worker doctor` checks the way to the server and the login"
 _DISCONNECTED_ADVICE: Final = (
     "the worker connects again by itself; if it lasts, check that NATS is up and can be reached"
 )
+_LOST_ACKS: Final = "do nothing: JetStream delivers a message again whose ack did not arrive"
 _ERROR_ADVICE: Final = "a permission violation names its subject; `noetl-worker doctor` tries each permission"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class Connection:
-    """NATS client with callbacks for its outages."""
+    """A NATS client, with callbacks for the loss and the return of its connection."""
 
     def __init__(self, name: str, read_tls: Callable[[], dict[str, Any]] = dict, *, is_beside: bool = False) -> None:
-        """Create a closed connection. `read_tls` returns the TLS options of the current files; with `is_beside`,
-        outages are logged at level debug, as another connection to the same servers reports them."""
+        """Create a closed connection.
+
+        Args:
+            read_tls: returns nats-py's TLS options from the current files.
+            is_beside: log outages at level debug, because another connection to the same servers reports them.
+        """
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
-        """Last error that nats-py reported. Its first connect raises "no servers" only, without the cause."""
+        """Last error that nats-py reported: the cause of a first connect that failed with "no servers" alone."""
         self._read_tls = read_tls
         self._is_beside = is_beside
         self._outage, self._troubles = Outage(), Outage()
@@ -110,7 +115,7 @@ class Connection:
             )
 
     def _renew_tls(self) -> None:
-        """Read the TLS files for the next attempt: certificates and CA bundles are replaced while the worker runs."""
+        """Read the TLS files again for the next attempt, since certificates can be replaced while the worker runs."""
         try:
             self.client.options.update(self._read_tls())
         except OSError as error:  # or an ssl.SSLError: a file is half written, and a later attempt reads it
@@ -120,14 +125,15 @@ class Connection:
     def _abandon(self) -> None:
         """Close the socket of an attempt that failed.
 
-        When the server refuses CONNECT (or never answers it), nats-py replaces the open transport by the next
-        attempt's. Each would hold a descriptor until a garbage collection.
+        When the server refuses CONNECT, or never answers it, nats-py replaces the open transport by the transport of
+        the next attempt. Each replaced transport would hold a file descriptor until a garbage collection.
         """
         if self.client._transport is not None:
             self.client._transport.close()  # type: ignore[no-untyped-call]
 
     async def _open(self, options: dict[str, Any]) -> None:
-        """Connect once. With reconnecting allowed, nats-py never gives up its first connect, even if refused."""
+        """Connect with one attempt. Reconnecting is allowed afterwards: with it, nats-py would never give up its first
+        connect, not even after a refusal."""
         self.client, self.last_error = Client(), None
         try:
             await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
@@ -138,7 +144,7 @@ class Connection:
         self._is_up = True
 
     async def reopen(self, settings: Settings) -> None:
-        """Connect anew after nats-py has closed for good. After a failure the connection stays closed."""
+        """Connect again after nats-py has closed the connection for good. After a failure it stays closed."""
         closed = self.client
         try:
             await self._open(_options(settings, self))
@@ -149,25 +155,25 @@ class Connection:
             await self._reconnected()
 
     def why_closed(self) -> str:
-        """Return why nats-py stopped reconnecting: some errors end that (a login that expired, or is refused twice)."""
+        """Return why nats-py stopped reconnecting, for example because a login expired or was refused twice."""
         error = self.client.last_error or self.last_error  # the server's last error is not reported to us
         return f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})"
 
     async def close(self) -> None:
-        """Flush pending data (acks!) and close. A server that is gone delays this by 2.5 s at most."""
+        """Flush pending data, such as acks, and close the connection. Without a server this takes 2.5 s at most."""
         self._closing = True
         if self.client.is_closed:
             return
         error = await _close_within(self.client.drain() if self.is_connected else self.client.close(), CLOSE_S)
         if error is not None:
-            log.warning("nats_close_failed", connection=self.name, error=describe(error))
+            log.warning("nats_close_failed", connection=self.name, error=describe(error), advice=_LOST_ACKS)
             await _close_within(self.client.close(), CLOSE_S / 4)
 
 
 async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
-    """Wait for `closing`, and return its error: the worker itself did not fail.
+    """Wait at most `most_s` seconds for `closing`, and return its error or None.
 
-    wait_for would also wait for nats-py's reaction to the cancellation, a flush of 10 s.
+    asyncio.wait_for would also wait until nats-py has reacted to the cancellation, with a flush of up to 10 s.
     """
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=most_s)
@@ -189,10 +195,10 @@ async def connect(
     """Connect to NATS. Once open, the connection reconnects for ever, with jitter.
 
     Args:
-        name: shown by `nats server report connections`.
+        name: name of the connection in `nats server report connections`.
         attempts: most attempts to connect, or None to wait for a server that accepts the login.
-        is_beside: another connection to the same servers reports outages.
-        on_wait: called with the reason before each wait.
+        is_beside: log outages at level debug, because another connection to the same servers reports them.
+        on_wait: called before each wait with the reason for it.
 
     Raises:
         SettingsError: a login or TLS file cannot be read, or has the wrong content.
@@ -285,7 +291,7 @@ def nats_login(settings: Settings) -> dict[str, Any]:
     """Return the login: NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info
     with percent-encoding undone, else the token.
 
-    The precedence is the Rust worker's (protocol/notification.md#login).
+    The published Rust worker has the same order (protocol/notification.md#login).
     """
     if settings.nats_creds or settings.nats_nkey or settings.nats_seed:
         return _login_by_key(settings)

@@ -1,4 +1,4 @@
-"""Stream and durable: made when missing, checked when present, never recreated silently."""
+"""The stream of commands and its durable consumer: made if missing, checked if present, never made again silently."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class _Logged(set[str]):
-    """Conditions that hold and have been logged: once when each begins, not at every look."""
+    """Names of conditions that hold and were logged, so that each is logged once when it begins."""
 
     def begins(self, what: str, holds: bool) -> bool:
+        """Return whether the condition named `what` holds now and did not hold at the last call."""
         is_new = holds and what not in self
         if holds:
             self.add(what)
@@ -42,7 +43,7 @@ class _Logged(set[str]):
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """Durable as the server has it. `ack_wait_s` is the effective value, which sets the keepalive's pace."""
+    """A durable consumer as the server describes it. `ack_wait_s` decides how often the worker extends a delivery."""
 
     stream: str
     name: str
@@ -50,14 +51,18 @@ class Durable:
     max_ack_pending: int
     filters: tuple[str, ...]
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    """Configuration of a stream that existed before, or None."""
+    """Configuration of the stream, or None if this worker has just made the stream."""
     stream_created: str = field(default="", compare=False, repr=False)
-    """Creation time of the stream, in the server's words: a later stream of this name has lost the messages."""
+    """Creation time of the stream, as the server writes it. A later stream of the same name has lost the messages."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     def warn_of_stream(self, settings: Settings, *, is_made_bare: bool) -> None:
-        """Log what the stream lacks. With `is_made_bare`, the subjects of a plane's own stream are accepted."""
+        """Warn of each field of the stream that differs from the settings.
+
+        Args:
+            is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
+        """
         if self.stream_config is None:
             return
         rows = comparison.rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
@@ -72,32 +77,32 @@ class DeadLetterStream:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Stream and durable as the server describes them; None for a missing one."""
+    """The server's descriptions of the stream and the durable. A description is None if the object does not exist."""
 
     stream: str
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
     dead_letters: DeadLetterStream | None = None
-    """Stream of dead letters. None if it could not be read, or if no dead letter has made it yet."""
+    """Stream of dead letters. None if it could not be read, or does not exist because there was no dead letter yet."""
     dead_letters_unknown: str = ""
     """Reason why the stream of dead letters could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """State of a durable in use."""
+    """State of a durable at one check."""
 
     pending: int
     """Messages that no worker has received yet."""
     ack_pending: int
-    """Messages delivered (or returned with a delay) and not acknowledged, over the whole pool."""
+    """Messages of the whole pool that were delivered, or returned with a delay, and are not acknowledged."""
     durable: Durable
-    """Durable as it is now."""
+    """The durable with its current configuration."""
     pause_left_s: float = 0.0
-    """Rest of an operator's pause, in which nothing is delivered."""
+    """Remaining seconds of an operator's pause, in which JetStream delivers nothing. 0 without a pause."""
     trouble: str | None = None
-    """Reason why the durable brings no commands, or another pool's, or None."""
+    """Reason why no worker should use the durable (it delivers nothing, or another pool's commands), or None."""
 
 
 # ── at the start ────────────────────────────────────────────────────────────────────────────────
@@ -108,9 +113,9 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
     Raises:
         NatsUnavailable: JetStream is off, or does not answer.
-        JetStreamError: a worker must not or cannot use the durable. It filters other subjects than the settings say
-            (another pool's commands would be claimed, protocol/notification.md#durable), is no pull consumer, or
-            refuses our pulls. The text has the command that repairs it.
+        JetStreamError: a worker must not use the durable, and the text says how to repair it. Its filters differ from
+            the settings (the worker would claim another pool's commands, protocol/notification.md#durable), it is no
+            pull consumer, or it refuses our pulls.
     """
     found = await _find_commands(client, settings)
     stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
@@ -129,7 +134,7 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
 
 async def ensure_again(client: Client, settings: Settings, before: Durable) -> Durable:
-    """Make a lost durable again, and log what was lost with its stream if that is a new one."""
+    """Make a deleted durable again. If its stream was deleted too, log how many commands were lost."""
     now = await ensure_durable(client, settings)
     if before.stream_created != now.stream_created:
         _report_lost(before)
@@ -137,7 +142,7 @@ async def ensure_again(client: Client, settings: Settings, before: Durable) -> D
 
 
 def _report_lost(durable: Durable) -> None:
-    """Log, once for each stream that is gone, how many commands waited in it at the last look."""
+    """Log how many commands waited in a deleted stream at the last check. Each deleted stream is logged once."""
     if not durable.logged.begins(f"lost {durable.stream_created}", holds=True):
         return
     waited = int(metrics.PENDING.labels(durable.stream, durable.name).value)
@@ -152,7 +157,11 @@ def _report_lost(durable: Durable) -> None:
 
 
 async def ensure_stream(client: Client, settings: Settings) -> tuple[str, Mapping[str, Any]]:
-    """Find or make the stream, log what it lacks, and return its name and configuration. Raises JetStreamError."""
+    """Find or make the stream of commands, and return its name and configuration. Warn of fields that differ.
+
+    Raises:
+        JetStreamError: the stream cannot be read or made.
+    """
     stream, info = await find_stream(client, settings)
     if info is None:
         await _make_stream(client, stream, settings)
@@ -168,7 +177,8 @@ def _warn_of_dead_letters(found: Found) -> None:
             "dead_letter_stream_unknown",
             subject=DEAD_LETTER_SUBJECT,
             error=error,
-            advice="it is not known whether a dead letter can be lost; `noetl-worker doctor` checks the permission",
+            advice="run `noetl-worker doctor`, which checks the permission: it is not known whether the stream can "
+            "lose dead letters",
         )
     elif found.dead_letters is not None:
         rows = comparison.dead_letter_rows(found.dead_letters.config)
@@ -176,13 +186,13 @@ def _warn_of_dead_letters(found: Found) -> None:
 
 
 async def find(client: Client, settings: Settings) -> Found:
-    """Find the stream (NATS_STREAM, else the owner of NATS_SUBJECT), the durable and the stream of dead letters, and
-    make nothing."""
+    """Find the stream (NATS_STREAM, else the stream that owns NATS_SUBJECT), the durable and the stream of dead
+    letters. Make none of them."""
     return await _with_dead_letters(client, await _find_commands(client, settings))
 
 
 async def _with_dead_letters(client: Client, found: Found) -> Found:
-    """Add the stream of dead letters, without raising an error: dead letters are rare."""
+    """Add the stream of dead letters to `found`. An error is recorded in `found`, not raised: dead letters are rare."""
     try:
         stream = await owning_stream(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
@@ -192,7 +202,7 @@ async def _with_dead_letters(client: Client, found: Found) -> Found:
 
 
 async def find_stream(client: Client, settings: Settings) -> tuple[str, dict[str, Any] | None]:
-    """Return the name of the stream of commands and the server's description, which is None without a stream."""
+    """Return the name of the stream of commands, and the server's description or None if the stream does not exist."""
     subject = settings.nats_subject
     stream = settings.nats_stream or await owning_stream(client, subject, f"{subject}.>") or DEFAULT_STREAM
     return stream, await ask_if_there(client, f"STREAM.INFO.{stream}")
@@ -241,13 +251,13 @@ async def _make_durable(client: Client, found: Found, settings: Settings, first:
 
 
 async def _put_durable(client: Client, found: Found, config: Mapping[str, Any], action: str) -> dict[str, Any]:
-    """Create or update the durable, as `action` says."""
+    """Create or update the durable: `action` is "create" or "update"."""
     body = {"stream_name": found.stream, "config": config, "action": action}
     return await ask(client, f"CONSUMER.CREATE.{found.stream}.{found.durable}", body)
 
 
 def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
-    """Log each row that differs; the worker uses the server's value."""
+    """Log a warning for each row in which the server's value differs from the settings."""
     for row in rows:
         if not row.agrees:
             log.warning(
@@ -258,7 +268,7 @@ def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
                 settings=row.wanted,
                 matters=row.matters,
                 change=row.change,
-                advice=f"the server's value is used; `{ENSURE}` shows and changes what can be changed",
+                advice=f"run `{ENSURE}` to change what can be changed; until then the worker uses the server's value",
             )
 
 
@@ -292,15 +302,15 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
-    """Make what is missing, change in place what can be changed, and return one line for each change.
+    """Make what is missing (stream, durable, bucket), and change the fields that JetStream changes in place.
 
-    A durable's change holds for every worker that pulls from it.
+    A change of the durable affects every worker that pulls from it. Return one line for each change.
 
     Args:
         first: stream sequence at which a new durable begins, or None for the oldest message.
 
     Raises:
-        JetStreamError: JetStream refuses a change; the changes before it stay.
+        JetStreamError: JetStream refused a change. Earlier changes stay.
     """
     done: list[str] = []
     if found.stream_info is None:
@@ -323,7 +333,7 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the rows to change in place, or none for an object that no worker can use: its rest may not fit them."""
+    """Return the rows that can be changed in place, or no rows while a fatal difference has to be corrected by hand."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -347,7 +357,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
     A durable that no worker can use is logged every minute.
 
     Raises:
-        JetStreamError: no answer, or the durable is gone (the puller makes it again at its next pull).
+        JetStreamError: JetStream did not answer, or the durable was deleted. The puller makes a deleted durable again.
     """
     info = await ask_if_there(client, f"CONSUMER.INFO.{durable.stream}.{durable.name}")
     is_stream_gone = info is None and await ask_if_there(client, f"STREAM.INFO.{durable.stream}") is None
@@ -358,12 +368,14 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
             "durable_gone",
             stream=durable.stream,
             durable=durable.name,
-            advice="the worker makes it again, and every message still in the stream is delivered again (finished "
-            "commands are dropped at their claim); find who deleted it: NATS's advisories, other deployments",
+            advice="find out who deleted the durable (NATS's advisories, other deployments). The worker makes it "
+            "again, and JetStream delivers all messages again; finished commands are dropped at their claim",
         )
     if info is None:
         metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(0)
-        raise JetStreamError(f"durable {durable.name!r} on stream {durable.stream!r} is gone")
+        raise JetStreamError(
+            f"durable {durable.name!r} on stream {durable.stream!r} is gone; the worker makes it again at its next pull"
+        )
     seen = Look(
         int(info.get("num_pending") or 0),
         int(info.get("num_ack_pending") or 0),
@@ -378,7 +390,7 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
-    """Return why no worker of this pool should use the durable, or None. Log a change."""
+    """Return why no worker of this pool should use the durable, or None. Log when the durable becomes usable or not."""
     wrong = next((row for row in comparison.durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
@@ -413,8 +425,8 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
 
 
 def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
-    """Warn at the limit: JetStream delivers to nobody then, and a dead pool stays at the limit for ack_wait
-    (protocol/jetstream.md#limit)."""
+    """Warn when the durable reaches max_ack_pending, since JetStream then delivers to nobody. If all workers of the
+    pool have died, this lasts for ack_wait (protocol/jetstream.md#limit)."""
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
     labels = (durable.stream, durable.name)

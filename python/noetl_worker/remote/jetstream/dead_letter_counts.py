@@ -13,7 +13,7 @@ from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 
 LOOKED_EVERY_S: Final = 60.0
 AFTER_A_FAILURE_S: Final = 900.0
-"""Wait after a failure; else a login without permission would log a refusal a minute."""
+"""Seconds to wait after a failure. A login without permission would otherwise log a warning each minute."""
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
@@ -23,7 +23,7 @@ class DeadLetterCounts:
         self._due_at = 0.0
 
     async def look(self) -> None:
-        """Set the gauge to the stream's count, at most once a minute."""
+        """Set the gauge of stored dead letters, at most once a minute."""
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + LOOKED_EVERY_S
@@ -32,5 +32,5 @@ class DeadLetterCounts:
             metrics.DEAD_LETTERS_KEPT.set(0 if stream is None else await self._store.count(stream))
         except JetStreamError as error:
             self._due_at = time.monotonic() + AFTER_A_FAILURE_S
-            advice = "the metric of kept dead letters is out of date; `noetl-worker doctor` checks the permission"
+            advice = "run `noetl-worker doctor`, which checks the permission: the metric of dead letters is out of date"
             log.warning("dead_letters_not_counted", error=str(error), advice=advice)

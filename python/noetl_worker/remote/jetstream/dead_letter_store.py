@@ -1,4 +1,4 @@
-"""Stream of dead letters, made at the first one and never expiring by itself."""
+"""The stream of dead letters, which is made for the first dead letter and whose messages never expire."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterStore:
-    """Stream that owns DEAD_LETTER_SUBJECT."""
+    """The stream that owns DEAD_LETTER_SUBJECT."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -39,7 +39,7 @@ class DeadLetterStore:
     async def publish(self, subject: str, data: bytes, message_id: str) -> None:
         """Store one dead letter, and return when the server has it.
 
-        Within two minutes, the stream's duplicate window, the server drops a second message of the same id.
+        The server drops a second message of the same id within two minutes, the stream's duplicate window.
 
         Raises:
             JetStreamError: the dead letter is not stored.
@@ -52,7 +52,10 @@ class DeadLetterStore:
             )
         except (JetStreamError, nats.errors.Error, asyncio.TimeoutError, OSError) as error:
             self._made = False  # the stream may have been deleted: look again next time
-            raise JetStreamError(f"dead letter not stored on {subject}: {error!r}") from error
+            raise JetStreamError(
+                f"dead letter not stored on {subject} ({error!r}): check that the stream has room, and that this "
+                "login may publish there"
+            ) from error
 
     async def _ensure(self) -> None:
         if self._made:
@@ -74,7 +77,7 @@ class DeadLetterStore:
         return await owning_stream(self._connection.client, DEAD_LETTER_SUBJECT)
 
     async def get(self, stream: str, sequence: int) -> StoredMessage | None:
-        """Return the dead letter of this sequence, or None."""
+        """Return the dead letter with this stream sequence, or None if it does not exist."""
         found = await get(self._connection.client, stream, {"seq": sequence})
         # A stream made by the user may have other subjects too.
         return found if found is not None and found.subject == DEAD_LETTER_SUBJECT else None
@@ -95,19 +98,19 @@ class DeadLetterStore:
         return int((await self.state(stream)).get("subjects", {}).get(DEAD_LETTER_SUBJECT, 0))
 
     async def state(self, stream: str) -> dict[str, Any]:
-        """Return the server's state of the stream: counts, first and last sequence, and the deleted ones between."""
+        """Return the server's state of the stream: counts, first and last sequence, deleted sequences between them."""
         body = {"deleted_details": True, "subjects_filter": DEAD_LETTER_SUBJECT}
         state = (await ask(self._connection.client, f"STREAM.INFO.{stream}", body))["state"]
         return dict(state)
 
     async def put_back(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> tuple[str, int]:
-        """Publish a message where it came from, and return (stream, sequence) once JetStream has it.
+        """Publish a dead letter's message on its own subject, and return (stream, sequence) once JetStream has it.
 
         Args:
-            message_id: stored only once within the stream's duplicate window.
+            message_id: id of which the stream stores only one message within its duplicate window.
 
         Raises:
-            JetStreamError: the message is not stored, or not known to be.
+            JetStreamError: the message is not stored, or it is not known whether it is stored.
         """
         headers = {**headers, "Nats-Msg-Id": message_id}
         try:

@@ -16,14 +16,14 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
-"""Time for one try of a term. A killed server silently loses socket data; with a second try, a slot waits one second
-for the answer and not five. A second term is confirmed like the first (tried)."""
+"""Seconds to wait for the confirmation of one try of a term. A killed server loses sent data silently; with short tries
+a slot then waits one second and not five. The server confirms a repeated term like the first (tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
 
 class Delivery:
-    """Message as delivered. `num_delivered` is 1 the first time."""
+    """A delivery of a message by JetStream. `num_delivered` is 1 for the message's first delivery."""
 
     __slots__ = (
         "_client",
@@ -40,7 +40,7 @@ class Delivery:
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
-        """Read a message. `received_at` is monotonic; `wall_offset_s` is the wall clock less the monotonic one."""
+        """Read a message. `received_at` is a monotonic time; `wall_offset_s` is the wall clock minus the monotonic."""
         self._client = client
         self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
@@ -50,7 +50,7 @@ class Delivery:
         self.received_at = received_at
         self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
         self.tries = self.num_delivered
-        """Number of tries by workers; below `num_delivered` if the message was returned for its execution's share."""
+        """Number of deliveries, without those returned because the execution had its share of the slots."""
 
     @classmethod
     def without_message(cls) -> Delivery:
@@ -60,13 +60,13 @@ class Delivery:
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Return the seconds since storage in the stream. A jump of our wall clock must not change them: one server
-        error would then set a fresh message aside."""
+        """Return the seconds since the stream stored the message. A jump of this machine's wall clock does not change
+        them: a fresh message would look old, and one server error would make a dead letter of it."""
         return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property
     def undelivered(self) -> int:
-        """Messages of the durable that nobody had received when this one was sent."""
+        """Number of messages of the durable that no worker had received when this message was sent."""
         tokens = self.reply.split(".")
         return int(tokens[8 if len(tokens) == 9 else 10])
 
@@ -78,8 +78,10 @@ class Delivery:
         return f"{tokens[at]}-{self.stream_sequence}-{tokens[at + 5]}"
 
     async def ack(self) -> None:
-        """Acknowledge, unconfirmed. After a lost ack the finished command is delivered again, and recognised here
-        (in_flight.py) or by the claim's 409.
+        """Acknowledge the message, without a confirmation.
+
+        If the ack is lost, JetStream delivers the finished command again. The worker recognises it (in_flight.py), or
+        the plane answers the claim with 409.
 
         Raises:
             JetStreamError: the connection is closed.
@@ -93,12 +95,12 @@ class Delivery:
         await self._publish(body)
 
     async def term(self, reason: str) -> None:
-        """Stop all further deliveries, and return when the server has confirmed. `reason` shows in its advisory.
+        """Stop all further deliveries, and return when the server has confirmed. The server's advisory has `reason`.
 
-        The dead letter is already kept by then: a message delivered again would be kept a second time.
+        The dead letter is stored before this call, and another delivery would store it a second time.
 
         Raises:
-            JetStreamError: not confirmed in 5 s; the message is delivered again.
+            JetStreamError: the server did not confirm within 5 s; the message is delivered again.
         """
         body = b"+TERM " + excerpt(reason, 200).encode("ascii", "replace")
         for left in reversed(range(TERM_TRIES)):
@@ -107,14 +109,18 @@ class Delivery:
                 return
             except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
                 if left == 0 or not isinstance(error, asyncio.TimeoutError):
-                    text = f"NATS did not confirm the term of stream sequence {self.stream_sequence}: {error!r}"
-                    raise JetStreamError(text) from error
+                    raise JetStreamError(
+                        f"NATS did not confirm the term of stream sequence {self.stream_sequence} ({error!r}): the "
+                        "message is delivered again"
+                    ) from error
 
     async def _publish(self, body: bytes) -> None:
         try:
             await self._client.publish(self.reply, body)
         except (nats.errors.Error, OSError) as error:
-            raise JetStreamError(f"answer to stream sequence {self.stream_sequence} not sent: {error!r}") from error
+            raise JetStreamError(
+                f"answer to stream sequence {self.stream_sequence} not sent ({error!r}): the message is delivered again"
+            ) from error
 
 
 def _metadata(reply: str) -> tuple[int, int, float]:

@@ -18,7 +18,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.settings.settings import Settings
 
 ANSWERS_S: Final = 1.0
-"""Time for answers. The number of workers is not known."""
+"""Seconds to wait for answers. The number of workers is not known."""
 _LOOK_S: Final = 1.0
 _HEADROOM_BYTES: Final = 4096
 log = structlog.get_logger("noetl_worker.fleet")
@@ -32,7 +32,7 @@ def status_subject(settings: Settings) -> str:
 async def answer_until_cancelled(
     connection: Connection, settings: Settings, state: Callable[[], Awaitable[tuple[int, Any]]]
 ) -> None:
-    """Answer each request with the body of GET /debug/inflight, also after a reconnect."""
+    """Answer each status request with the body of GET /debug/inflight, which `state` returns, until cancelled."""
     subscribed: Client | None = None
 
     async def answer(asked: Msg) -> None:
@@ -41,9 +41,8 @@ async def answer_until_cancelled(
         try:
             await asked.respond(_fitting({**address, **body}, connection.client.max_payload))
         except (nats.errors.Error, OSError) as error:
-            log.warning(
-                "fleet_not_answered", error=describe(error), advice="it is asked again; look at NATS if it lasts"
-            )
+            advice = "ask again: this worker is missing in one list of workers. If this lasts, check the NATS server"
+            log.warning("fleet_not_answered", error=describe(error), advice=advice)
 
     while True:
         if connection.client is not subscribed and connection.is_connected:
@@ -51,12 +50,12 @@ async def answer_until_cancelled(
                 await connection.client.subscribe(status_subject(settings), cb=answer)
                 subscribed = connection.client
             except (nats.errors.Error, OSError) as error:
-                log.debug("fleet_not_listened", error=describe(error))  # it is closing: there is another one soon
+                log.debug("fleet_not_listened", error=describe(error))  # the client is closing: another follows soon
         await asyncio.sleep(_LOOK_S)
 
 
 def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
-    """Return the JSON with as many commands as fit into a NATS message, the longest running first."""
+    """Return the body as JSON for one NATS message. If too large, the commands that have run shortest are left out."""
     commands = sorted(body.get("commands") or (), key=lambda command: -(command.get("seconds") or 0.0))
     while (
         len(packed := json.dumps({**body, "commands": commands}).encode()) > most_bytes - _HEADROOM_BYTES and commands
@@ -66,7 +65,10 @@ def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
 
 
 async def ask_all(client: Client, settings: Settings) -> list[dict[str, Any]]:
-    """Return the workers' answers in the order of their ids. Messages that are no answer of a worker are left out."""
+    """Ask all workers of this durable for their state, and return the answers in the order of the workers' ids.
+
+    Messages that are not a worker's answer are left out.
+    """
     found: list[dict[str, Any]] = []
 
     async def note(message: Msg) -> None:

@@ -1,4 +1,4 @@
-"""Look-up of messages in the command stream by an operator: none is delivered, none acknowledged."""
+"""Search for messages in a stream, for operators. Messages are read without being delivered or acknowledged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Search:
 
 
 async def search_newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
-    """Search the newest messages of a stream.
+    """Search the newest `most` messages of a stream for those whose data `matches` accepts.
 
     Raises:
         JetStreamError: the stream does not exist, or this login may not read it.
@@ -61,7 +61,7 @@ async def read_each(client: Client, stream: str, numbers: Sequence[int]) -> Asyn
 
 
 async def search_subject(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
-    """Search the messages of one subject, which may have wildcards."""
+    """Search the messages of one subject, which may have wildcards, for those whose data `matches` accepts."""
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
     while looked_at < _MOST_OF_A_SUBJECT:

@@ -1,4 +1,4 @@
-"""Commands that a durable leaves out because its filters changed, or because it starts at a sequence."""
+"""Counts of the commands that a durable never delivers, because its filters changed or it starts at a sequence."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from noetl_worker.remote.jetstream.consumer import Found
 from noetl_worker.settings.nats import covers
 
 _COUNTED_S: Final = 5
-"""Time after which JetStream drops a counting consumer whose deletion failed."""
+"""Seconds after which JetStream itself drops a consumer made for a count, if its deletion failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Counts of messages left out. Finished commands count too, for as long as the stream keeps them."""
+    """Counts of messages that a durable leaves out. Finished commands count too while the stream has them."""
 
     behind: int
-    """Messages that match the filters but lie before the durable's place, so that they are never delivered."""
+    """Messages that match the filters but are never delivered, because the durable is already past them."""
     place: int
     """Stream sequence up to which the durable has delivered."""
     first: int
@@ -38,7 +38,7 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
         after: state now.
 
     Raises:
-        JetStreamError: the count failed; the change stands.
+        JetStreamError: the count failed. The change of the filters stays.
     """
     if after.durable_info is None or after.stream_info is None:
         return None
@@ -83,7 +83,10 @@ async def _count(client: Client, stream: str, filters: Sequence[str], first: int
 
 
 def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Return the narrower of each pair of filters where one covers the other. An empty list covers everything."""
+    """Return filters for the messages that both lists match: the narrower of each pair in which one covers the other.
+
+    An empty list matches every message.
+    """
     if not old or not new:
         return list(old or new)
     pairs = [(a, b) for a in old for b in new]

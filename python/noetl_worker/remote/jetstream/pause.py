@@ -20,18 +20,18 @@ from noetl_worker.remote.jetstream.comparison import NANOSECONDS
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
 
 LEFT_S: Final = 15 * 60
-"""Time that a command still has in the stream after it waited for the whole pause."""
+"""Seconds that every command must still have in the stream when a pause ends."""
 _FIRST_VERSION: Final = (2, 11)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class PauseTooLong(ValueError):
-    """Pause that would lose commands. The text says which pause is possible."""
+    """A pause that would lose commands. The text says which pause is possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Pause as the server reports it. `left_s` is 0 without one."""
+    """A durable's pause as the server reports it. `left_s` is its remaining seconds, 0 without a pause."""
 
     until: str
     left_s: float
@@ -46,11 +46,11 @@ def shown(seconds: float) -> str:
 
 
 async def pause(client: Client, found: Found, for_s: float) -> Paused:
-    """Stop deliveries to the whole pool for `for_s`.
+    """Stop deliveries to the whole pool for `for_s` seconds.
 
     Raises:
-        PauseTooLong: a command that waits already, or is published now, would expire meanwhile.
-        JetStreamError: the server refuses, or cannot pause (before 2.11).
+        PauseTooLong: a command that waits already, or is published now, would expire during the pause.
+        JetStreamError: the server refuses, or is older than 2.11 and cannot pause.
     """
     most_s = await _longest_s(client, found)
     if most_s is not None and for_s > most_s:
@@ -84,7 +84,7 @@ async def _set(client: Client, found: Found, body: Mapping[str, Any]) -> Paused:
 
 
 async def _longest_s(client: Client, found: Found) -> float | None:
-    """Return the longest pause without loss, or None if the stream drops nothing by age."""
+    """Return the longest pause in seconds that loses no command, or None if the stream drops no message by its age."""
     max_age = int(((found.stream_info or {}).get("config") or {}).get("max_age") or 0)
     if not max_age or found.durable_info is None:
         return None

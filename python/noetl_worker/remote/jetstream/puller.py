@@ -1,8 +1,9 @@
-"""Pull loop after ADR-37, on a core subscription with a callback.
+"""Pull loop as NATS's ADR-37 describes it, on a plain subscription with a callback.
 
-`fetch()` of nats-py stalls while a message waits, hides a deleted consumer and loses its request over a server
-restart (protocol/jetstream.md#pulling). Here one pull request is in flight, and is refilled when half of it is used. It
-never asks for more messages than there are free slots, so no worker holds a message that it cannot run.
+nats-py's `fetch()` is not used: it stalls while a message waits, hides a deleted consumer, and loses its request when
+the server restarts (protocol/jetstream.md#pulling). The loop here sends the next pull request when half of the
+requested messages have come. It never requests more messages than there are free slots, so no worker holds a message
+that it cannot run.
 """
 
 from __future__ import annotations
@@ -34,16 +35,20 @@ _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 _FRESH_S: Final = 10.0
 _FRESH_BACKOFF_S: Final = 0.5
-"""Longest back-off just after a reconnect. The server says "no responders" until it has read its streams, for a second
-or several under load; a back-off of seconds would outlast that."""
+"""Longest back-off, in seconds, just after a reconnect. A restarted server answers "no responders" until it has read
+its streams, mostly for about a second; a longer back-off would only delay the commands."""
 _CHECK_S: Final = 1.0
-"""Initial time limit for checking a durable."""
+"""Seconds allowed for the first check of a durable. Later checks get more."""
 _END_S: Final = 1.0
-"""Longest wait for a server that does not answer, at the end of pulling."""
-_REFUSED_ADVICE: Final = "it pulls again; if it lasts, compare the durable with `noetl-worker nats ensure`"
+"""Longest wait, in seconds, for a server that does not answer when pulling ends."""
+_REFUSED_ADVICE: Final = (
+    "the worker pulls again; if this lasts, compare the durable with the settings: `noetl-worker nats ensure`"
+)
+_LATE_MESSAGES: Final = "do nothing: a message that still comes here is delivered again after ack_wait"
+_PULLS_AGAIN: Final = "do nothing: the worker pulls again by itself; if this lasts, check the NATS server"
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
-# Each status that ends a pull request, and how the loop goes on. It backs off after any other.
+# How the loop goes on after each status that ends a pull request. After any other status it backs off.
 PULL_AGAIN, BACK_OFF, CHECK_DURABLE = "pull_again", "back_off", "check_durable"
 STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     ("404", "", PULL_AGAIN),  # no messages (only for no_wait pulls)
@@ -84,7 +89,7 @@ def reaction(status: str, text: str) -> str:
 
 @dataclass(eq=False, repr=False)
 class Puller:
-    """Pull loop with one open request, for as many messages as there are free slots."""
+    """Loop that pulls as many messages as there are free slots."""
 
     connection: Connection
     durable: Durable
@@ -93,23 +98,25 @@ class Puller:
     deliver: Callable[[Delivery], None]
     """Callback for each delivery, on the loop. It must not block."""
     ensure: Callable[[], Awaitable[Durable]]
-    """Callable that checks the durable again after the server reported it gone."""
+    """Callable that checks the durable, and makes it again if it is gone, after the server reported that."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Event that wakes the loop, for example when a slot becomes free."""
 
     def __post_init__(self) -> None:
         self._pulls: dict[str, int] = {}
-        """Open pull requests: reply subject -> messages still to come."""
+        """Number of messages still to come for each open pull request, by the request's reply subject."""
         self._counter = 0
         self._inbox = self.connection.client.new_inbox()
-        self._heard = time.monotonic()
+        self._received_at = time.monotonic()
+        """Time of the server's last message or heartbeat."""
         self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
         self._mendings = 0
         self._reconnected_at = float("-inf")
         self._paused = False
         self.newest_published_at = 0.0
-        """Time of storage of the newest message that came here for the first time. A waiting message is newer."""
+        """Epoch seconds at which the stream stored the newest message that came as a first delivery. Messages that
+        wait are newer."""
         self.last_progress = time.monotonic()
         self.connection.on_reconnected.append(self._start_afresh)
 
@@ -119,12 +126,12 @@ class Puller:
         return sum(self._pulls.values())
 
     def pause(self, paused: bool) -> None:
-        """Stop pulling (for a drain or a refused login), or go on."""
+        """Stop pulling if `paused`, for a drain or a refused login. Otherwise go on."""
         self._paused = paused
         self.wake.set()
 
     async def run(self) -> None:
-        """Pull until cancelled. While paused no pull is open; messages on their way still go to `deliver`."""
+        """Pull until cancelled. While paused, no pull request is open; messages under way still go to `deliver`."""
         subscription: Subscription | None = None
         try:
             while True:
@@ -141,18 +148,18 @@ class Puller:
                     await self._refill()
                 await self._sleep()
                 if time.monotonic() - self.last_progress > HEARTBEAT_S:
-                    self._heard = time.monotonic()  # our own loop was blocked: the server may have sent beats
-                if self._is_unheard() and self.connection.is_connected:
+                    self._received_at = time.monotonic()  # this loop was blocked: heartbeats may wait unread
+                if self._has_missed_beats() and self.connection.is_connected:
                     silent, subscription = subscription, None
                     await self._withdraw(silent)
         finally:  # otherwise messages that the open pull still brings would wait for ack_wait
             await asyncio.wait({asyncio.ensure_future(self._withdraw(subscription))}, timeout=_END_S)
 
     async def _withdraw(self, subscription: Subscription | None) -> None:
-        """Withdraw our open pulls by closing their inbox.
+        """Withdraw the open pull requests by ending the subscription to their answers.
 
-        Otherwise messages returned at a stop would come straight back to us, and the last ones would wait for ack_wait
-        instead of going to another worker at once.
+        Otherwise messages returned at a stop would come straight back to this worker, and the last of them would wait
+        for ack_wait instead of going to another worker at once.
         """
         self._pulls.clear()
         client = self.connection.client
@@ -164,7 +171,7 @@ class Puller:
             else:  # the server has forgotten us and our pulls already
                 await subscription.unsubscribe()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            log.warning("pulls_not_withdrawn", error=describe(error))
+            log.warning("pulls_not_withdrawn", error=describe(error), advice=_LATE_MESSAGES)
             client.forget(subscription)
 
     async def _sleep(self) -> None:
@@ -184,27 +191,32 @@ class Puller:
         reply = f"{self._inbox}.{self._counter}"
         request = {
             "batch": missing,
-            # JetStream serves the request that waits longest. With equal lives, a worker that asks right after another
-            # would be first only for a moment every 30 s, and would get almost nothing from a quiet stream.
+            # JetStream serves the request that has waited longest. If all requests lived equally long, a worker that
+            # asks right after another would be first for only a moment every 30 s, and get almost nothing from a quiet
+            # stream.
             "expires": int(random.uniform(0.5, 1.0) * PULL_EXPIRES_S * NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.durable.stream}.{self.durable.name}"
         if not self._pulls:
-            self._heard = time.monotonic()
+            self._received_at = time.monotonic()
         self._pulls[reply] = missing
         try:
             await self.connection.client.publish(subject, json.dumps(request).encode(), reply=reply)
         except (nats.errors.Error, OSError) as error:
             self._pulls.pop(reply, None)  # a reconnect may have removed it
-            log.warning("pull_failed", error=describe(error))
+            log.warning("pull_failed", error=describe(error), advice=_PULLS_AGAIN)
 
-    def _is_unheard(self) -> bool:
-        """Return whether two beats were missed, and reset: the server forgot the pull (a restart, a lost leader;
-        ADR-37) or the inbox (permissions that changed for a while)."""
-        if not self._pulls or time.monotonic() - self._heard <= HEARTBEAT_S * MISSED_BEATS + 1:
+    def _has_missed_beats(self) -> bool:
+        """Return whether the server missed two heartbeats of an open pull, and forget the open pulls if so.
+
+        The server has then lost the pull (a restart, a lost leader; ADR-37), or the subscription to its answers
+        (permissions that changed for a while).
+        """
+        silent_s = time.monotonic() - self._received_at
+        if not self._pulls or silent_s <= HEARTBEAT_S * MISSED_BEATS + 1:
             return False
-        log.warning("pull_heartbeat_missed", silent_s=round(time.monotonic() - self._heard, 1))
+        log.warning("pull_heartbeat_missed", silent_s=round(silent_s, 1), advice=_PULLS_AGAIN)
         self._reset()
         return True
 
@@ -215,18 +227,18 @@ class Puller:
 
     def _reset(self) -> None:
         self._pulls.clear()
-        self._heard = time.monotonic()
+        self._received_at = time.monotonic()
         self.wake.set()
 
     def _received(self, message: Msg) -> None:
-        self._heard = time.monotonic()
+        self._received_at = time.monotonic()
         status = message.headers.get("Status") if message.headers else None
         if status is None:
             self._count()
             self._mendings = 0
             try:
                 client, offset_s = self.connection.client, self._wall_offset_s
-                delivery = Delivery(client, message, self._heard, wall_offset_s=offset_s)
+                delivery = Delivery(client, message, self._received_at, wall_offset_s=offset_s)
                 if delivery.num_delivered == 1:
                     self.newest_published_at = delivery.published_at
                 self.deliver(delivery)
@@ -237,13 +249,13 @@ class Puller:
                     subject=message.subject,
                     error=str(error),
                     exc_info=is_ours,
-                    advice="see who publishes on `subject`; with a traceback it is a bug of the worker: report it",
+                    advice="find out who publishes on `subject`; if a traceback is here, report a bug of the worker",
                 )
         elif status != "100":
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Take one from the oldest pull's open count: a message does not say which pull it answers."""
+        """Count a message for the oldest open pull, as a message does not say which pull request it answers."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:
@@ -260,7 +272,7 @@ class Puller:
         self.wake.set()
 
     async def _mend(self) -> None:
-        """Wait (0.1 s growing to 5 s, jitter), and check the durable if the server says that it is gone."""
+        """Wait after a refused pull (0.1 s growing to 5 s, jitter), and check a durable that is said to be gone."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
@@ -270,12 +282,12 @@ class Puller:
         if self._broken == CHECK_DURABLE and self.connection.is_connected:
             wait_s = max(_CHECK_S, base_s)
             try:
-                # A cluster that elects a leader neither answers nor remembers requests: to wait for one until its
-                # timeout would outlast the election by seconds.
+                # A cluster that elects a leader neither answers nor remembers requests. Waiting for the usual timeout
+                # of a request would outlast the election by seconds.
                 with anyio.fail_after(wait_s):
                     self.durable = await self.ensure()
             except TimeoutError:
-                advice = "is the server well, and may this login publish to $JS.API.>?"
+                advice = "check that the NATS server is well, and that this login may publish to $JS.API.>"
                 log.warning("durable_not_checked", no_answer_for_s=round(wait_s, 1), advice=advice)
                 return
             except JetStreamError as error:

@@ -1,13 +1,12 @@
-"""Notes of commands that have started and not ended, to find a command that ends every worker it runs in.
+"""Notes of commands that have started and not ended, to find a command that crashes every worker in which it runs.
 
-The number of deliveries does not show this: refusals, leases and drains raise it too. So from the second delivery on, a
-command's start is noted before the command is read, and the note is removed once its report is made. Commands of every
-kind are noted: a template alone can block the loop until a probe has the worker killed. The server keeps the notes, as
-a dead worker can write nothing. A command that is delivered once costs nothing.
+The number of deliveries does not show such a command: refusals, leases and drains raise that number too. So from the
+second delivery on, the worker notes a command's start before it reads the command, and removes the note after the
+command. Commands of every kind are noted: a template alone can block the event loop until a probe has the worker
+killed. The notes are in a bucket of NATS, because a dead worker can write nothing. A first delivery costs nothing.
 
-A note belongs to a command, not to a message: the Python plane publishes a command of a dead worker again, as new
-messages, each of which begins with its first delivery
-(`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
+A note belongs to a command, not to a message: the Python plane publishes the command of a dead worker again in new
+messages, whose deliveries count from 1 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 
 Anyone who may write to the bucket can forge notes, so at most as many notes count as starts were possible.
 """
@@ -52,15 +51,16 @@ _CONFIG: Final = {
     "allow_direct": True,
     **SHARED_CONFIG,
 }
-"""Key-value bucket as the clients of NATS make it. A note lasts a day, which no message outlives."""
+"""Configuration of the bucket's stream, as the clients of NATS make it. A note expires after a day, when the message of
+its command has expired too."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""Pause after a note that could not be made. Without permission each one takes `_TRY_S` to fail."""
+"""Seconds without notes after a note that failed. Without permission each note takes `_TRY_S` to fail."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
 """JetStream's err_code for a message that a limit of its stream refuses."""
 _NOTE_CHARS: Final = 200
-"""Longest text of a note: a worker's name, or a time."""
+"""Most characters of each text in a note: a worker's name, and a time."""
 _Notes = list[dict[str, str]]
 """Notes of a command, one for each start: which worker, when."""
 _WHO_WRITES: Final = (
@@ -71,9 +71,8 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 async def ensure_bucket(client: Client) -> bool:
-    """Make the bucket if it is missing. Return whether it was made now. Raises JetStreamError."""
-    # Asked first: making a stream that exists with this configuration gets the same answer.
-    # Every worker may ask STREAM.NAMES.
+    """Make the bucket if it is missing. Return whether this call made it. Raises JetStreamError if that fails."""
+    # STREAM.CREATE does not tell whether the stream existed. Every worker may ask STREAM.NAMES.
     if await owning_stream(client, _SUBJECTS) == _STREAM:
         return False
     try:
@@ -87,11 +86,13 @@ async def ensure_bucket(client: Client) -> bool:
 
 
 class Start:
+    """The start of a command, with the notes of its earlier starts."""
+
     def __init__(self, notes: _Notes, slots: Slots) -> None:
         self._notes = notes
         self._slots = slots
         self.alone: Final = ExitStack()
-        """Exclusive run of a command on its last start. When closed, other commands may run again."""
+        """Context in which a command's last start runs without other commands. Closing it lets others run again."""
 
     @property
     def is_lost(self) -> bool:
@@ -108,16 +109,16 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Wait as `Slots.waiting` does, and let other commands run: this one may wait for one of them."""
+        """Return `Slots.waiting`, and let other commands run again: this command may wait for one of them."""
         self.alone.close()
         return self._slots.waiting(kind)
 
 
 class StartNotes:
-    """Notes that the commands of one worker make.
+    """Notes of the starts of commands in one worker.
 
     Args:
-        worker: name of the worker, for the report.
+        worker: name of the worker in its notes.
     """
 
     def __init__(self, connection: Connection, worker: str) -> None:
@@ -131,11 +132,13 @@ class StartNotes:
     async def noted(
         self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
     ) -> AsyncIterator[Start]:
-        """Note the start of a command, and remove the note after the work inside.
+        """Note the start of a command, and remove its notes when the context ends.
 
-        `possible` returns how many of the noted starts are possible; no more of them count.
+        The last possible start waits until no other command runs in this worker, so that no other command is blamed if
+        the worker then crashes.
 
-        The last start is noted once no other command runs here, so that none is blamed if the worker then ends.
+        Args:
+            possible: returns how many of this number of notes can be true; no more of them count.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -157,7 +160,7 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Return the answer, or None after a failure: a worker without the bucket works all the same."""
+        """Return the result of `asking`, or None if it failed: a worker works without the bucket too."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None
@@ -171,8 +174,9 @@ class StartNotes:
                     "start_not_recorded",
                     bucket=BUCKET,
                     error=str(error) or type(error).__name__,
-                    advice="a command that ends every worker it runs in is not found. If this worker's login lacks "
-                    f"permission, add {json_text.dumps(list(_NEEDED)).decode()} to its publish permissions",
+                    advice="check JetStream, or if this worker's login lacks permission, add "
+                    f"{json_text.dumps(list(_NEEDED)).decode()} to its publish permissions. Until then a command that "
+                    "crashes every worker is not found",
                 )
             return None
 
@@ -187,7 +191,7 @@ class StartNotes:
             return []
 
     async def _write(self, key: str, notes: _Notes) -> None:
-        """Store the notes, and return when the server has them: the command may end this process at once."""
+        """Store the notes, and return when the server has them: the command may crash this process at once."""
         jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
         try:
             try:
@@ -209,13 +213,15 @@ class StartNotes:
         self._is_full = is_full
 
     async def _remove(self, key: str) -> None:
-        """Remove the notes, unconfirmed: a note that stays counts only if the command starts again, and expires."""
+        """Remove the notes of a command, without a confirmation. A note that stays expires, and counts only if the
+        command starts again."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
 
 
 def _parse_notes(data: bytes) -> _Notes:
-    """Return the notes of a message; one without data was purged. Raise ValueError for anything else."""
+    """Return the notes in a message's data. Empty data mean that the notes were removed. Raise ValueError for data that
+    are not notes."""
     found = json_text.loads(data) if data else []
     if not isinstance(found, list) or len(found) > MOST_STARTS:
         raise ValueError(f"not a list of at most {MOST_STARTS} notes")

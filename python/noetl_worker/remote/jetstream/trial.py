@@ -1,6 +1,6 @@
-"""Trial of whether this login may publish or subscribe to a subject, which a NATS server shows in no other way.
+"""Trials of whether this login may publish or subscribe to a subject. A NATS server shows this in no other way.
 
-The server answers a refused command before the PONG of the flush behind it, so no further wait is needed.
+The server reports a refusal before it answers the flush that follows, so no further wait is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 async def refused_publish(
     connection: Connection, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> str | None:
-    """Publish, and return the server's refusal or None.
+    """Publish a message, and return the server's refusal, or None if the server allows it.
 
     Raises:
         JetStreamError: the connection is gone.
@@ -28,7 +28,11 @@ async def refused_publish(
 
 
 async def refused_subscribe(connection: Connection, subject: str) -> str | None:
-    """Subscribe, unsubscribe, and return the server's refusal or None. Raises as `refused_publish`."""
+    """Subscribe, unsubscribe, and return the server's refusal, or None if the server allows it.
+
+    Raises:
+        JetStreamError: the connection is gone.
+    """
 
     async def subscribe() -> None:
         subscription = await connection.client.subscribe(subject)
@@ -45,7 +49,7 @@ async def _refusal(connection: Connection, trial: Awaitable[None]) -> str | None
         await trial
         await connection.client.flush(timeout=5)
     except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-        raise JetStreamError(f"NATS does not answer: {describe(error)}") from error
+        raise JetStreamError(f"NATS does not answer ({describe(error)}): check NATS_URL and the server") from error
     errors += filter(None, [connection.last_error])
     return str(errors[0]) if errors else None
 
