@@ -261,7 +261,7 @@ class Keepalive:
                 log.debug("not_registered_yet", error=str(error))
                 await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
-        return Registration(plane, settings, name, watch, on_heard=self.in_progress.heard)
+        return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.heard)
 
 
 async def _awaited(future: Future[None]) -> None:

@@ -1,6 +1,6 @@
 """Meanings of a control plane's HTTP statuses, in one table. A caller may override a row, but has no table of its own.
 
-A body can say more than its status (a 409, a proxy's 404, a 500 around a 503); the caller reads it.
+A body can say more than its status (a 409, a proxy's 404, a 500 around a 503). The caller reads the body.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from noetl_worker.remote.transport.transport import Response
 
 MAX_RETRY_AFTER_S: Final = 30.0
-"""Longest Retry-After that is obeyed: a plane is asked again within the time in which a claim is known to be ours."""
+"""Longest Retry-After, in seconds, that the worker obeys. It also holds back heartbeats, so a longer wait would lose
+the worker's claims."""
 _MAX_HEADER_S: Final = 3600.0
 
 
@@ -25,14 +26,14 @@ class Meaning(Enum):
     OVERLOADED = "overloaded"
     """Temporary trouble of a plane that wants fewer requests."""
     UNCERTAIN = "uncertain"
-    """Fault of the plane, or our mistake."""
+    """A fault of the plane, or a mistake of the worker."""
     REFUSED = "refused"
 
     __hash__ = object.__hash__
 
 
 class _Meanings(dict[int, Meaning]):
-    """Table of meanings: a look-up costs no call, and an unknown status has a meaning too."""
+    """Meanings by status. A status without a row is UNCERTAIN from 500 on, else REFUSED."""
 
     def __missing__(self, status: int) -> Meaning:
         return Meaning.UNCERTAIN if is_server_error(status) else Meaning.REFUSED
@@ -45,7 +46,7 @@ def is_server_error(status: int) -> bool:
 MEANING: Final = _Meanings(
     {
         **dict.fromkeys(range(200, 300), Meaning.ACCEPTED),
-        **dict.fromkeys(range(300, 400), Meaning.UNCERTAIN),  # in no recording: a proxy's
+        **dict.fromkeys(range(300, 400), Meaning.UNCERTAIN),  # a proxy's: no plane was recorded to send one
         **dict.fromkeys(range(500, 600), Meaning.UNCERTAIN),
         **dict.fromkeys((401, 403), Meaning.AUTH),
         **dict.fromkeys((408, 425), Meaning.PASSING),
@@ -74,7 +75,7 @@ def not_found(answer: Response) -> bool:
 
 
 def is_page(answer: Response) -> bool:
-    """Return whether there is a body that is no JSON object: a proxy's page, as planes send objects."""
+    """Return whether the answer has a body that is no JSON object. It is a proxy's page then: planes send objects."""
     return bool(answer.body) and not isinstance(answer.json(), dict)
 
 
@@ -84,5 +85,5 @@ def is_outage(answer: Response) -> bool:
 
 
 def floor_s(header_s: float | None) -> float:
-    """Return the least wait before the next try after this Retry-After."""
+    """Return the least seconds to wait before the next try after this Retry-After, at most MAX_RETRY_AFTER_S."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

@@ -2,7 +2,7 @@
 
 `ControlPlaneClient` owns the transport and the credentials; `plane(server_url)` returns the plane that issued a
 command. Claims and events go to the server that the notification names (protocol/notification.md#message), if the
-settings name it too (servers.py).
+settings name that server too (servers.py).
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ _CLAIM_TIMES, _EVENT_TIMES, _RESULT_TIMES, _REGISTRY_TIMES, _OTHER_TIMES = (
 )
 _SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
 BEAT_S: Final = 7.0
-"""Time limit of a heartbeat: two that hang are over within 30 s."""
+"""Time limit of a heartbeat in seconds. Two heartbeats that hang then end within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
-"""Longest wait of a claim for a place at its plane; then its message is returned. An outcome waits without limit."""
+"""Seconds for which a claim waits at its plane's gate. Then its message is returned. An outcome waits without limit."""
 _EXCERPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
-"""Size up to which one copy is cheaper than a body in parts."""
+"""Most bytes of a body that is copied into one piece. A larger body is sent in parts, without a copy."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
 _CLAIM_PAGE: Final = 200
 _CLAIM_PAGES: Final = 10
-"""Most pages that are searched for one command's claims: the newest 2,000 claims."""
+"""Most pages that are read to count a command's claims: the newest 2,000 claims of its execution."""
 
 
 class ControlPlaneClient:
-    """Client with the transport, the bearer token and the timeouts. It makes a `Plane` for each server."""
+    """Client of all planes, with the transport, the bearer token and the timeouts. It has a `Plane` for each server."""
 
     def __init__(
         self,
@@ -92,20 +92,23 @@ class ControlPlaneClient:
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache()
-        """Cache of credentials, kept with the identity on which they depend."""
+        """Cache of credentials. Which of them a plane gives depends on this client's identity."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
-        """Weak secrets that a warning has named (`credentials.py`)."""
+        """Weak secrets of which a warning was logged (`credentials.py`)."""
 
     async def plane(self, server_url: str) -> Plane:
-        """Return the plane for a notification that names `server_url` ("": none). Its dialect is determined once.
+        """Return the plane for a notification that names `server_url`, or "" if it names none.
+
+        The dialect of a plane is determined once.
 
         Raises:
-            AuthRefused: the plane refuses the credentials, or did a moment ago.
+            AuthRefused: the plane refuses the credentials, or refused them in the last AUTH_PAUSE_S seconds.
             ControlPlaneError: the plane is unreachable or unknown.
         """
         url = self.servers.choose_url(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
-            raise AuthRefused(f"{url} refused the credentials; asked again in {left_s:.0f} s", status=401, body="")
+            text = f"{url} refused the credentials: check NOETL_INTERNAL_API_TOKEN; asked again in {left_s:.0f} s"
+            raise AuthRefused(text, status=401, body="")
         if url not in self._planes:
             self._planes[url] = Plane(self, url, await self._find_dialect(url))
         return self._planes[url]
@@ -164,12 +167,13 @@ class ControlPlaneClient:
         """Send a request and return its answer, whatever the status.
 
         Args:
-            headers: all headers, if not the usual ones for this URL.
-            gate: gate of the plane, which records how the request went.
-            patience_s: longest wait at the gate; None: without limit.
-            on_sent: called when the gate lets it pass. It waits for the plane's work: no time limit, no place held.
+            headers: headers that replace the usual ones for this URL.
+            gate: gate of the plane, at which the request waits, and which notes its answer.
+            patience_s: longest wait at the gate in seconds; None: without limit.
+            on_sent: called when the gate lets the request pass. The request then waits for the work of the plane,
+                without a time limit and without a place at the gate.
             times: histogram of the route, for answers that pass a gate.
-            is_stored: says whether a server error means that the plane has the request already.
+            is_stored: returns whether a server error says that the plane has stored the request before.
 
         Raises:
             TransportError: no answer came; NotSent also if the gate did not open in time.
@@ -206,7 +210,7 @@ class ControlPlaneClient:
         if answer.status < 400 and not gate.failing:
             gate.answered(took_s)
         else:
-            gate.hear(answer, sent_at, took_s, is_stored=is_stored(answer))
+            gate.note_answer(answer, sent_at, took_s, is_stored=is_stored(answer))
         return answer
 
     def headers_for(self, url: str) -> Mapping[str, str]:
@@ -225,7 +229,7 @@ class ControlPlaneClient:
 
 
 class Plane:
-    """Control plane in its dialect."""
+    """A control plane, with the rules of its dialect."""
 
     __slots__ = ("_headers", "client", "dialect", "gate", "retry_pace", "rules", "server", "store_gate", "url")
 
@@ -254,9 +258,9 @@ class Plane:
         return await self._object("GET", url_path("api", "commands", event_id))
 
     def post_events(self, path: str, body: bytes, headers: Mapping[str, str], **options: Any) -> Awaitable[Response]:
-        """Send POST /api/events or /api/events/batch, as event_set.py wrote it, with `options` of `send`.
+        """Send a request of events to `path`, with a body that event_set.py wrote, and with `options` of `send`.
 
-        Terminal events in which the plane issues the next commands need `on_sent`: the plane drops that work when the
+        A request in which the plane issues the next commands needs `on_sent`: the plane drops that work when the
         request is cut off (protocol/events.md#rust-plane).
         """
         options |= {"headers": {**self._headers, **headers}, "is_stored": self.rules.is_stored}
@@ -267,12 +271,17 @@ class Plane:
         return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
 
     async def is_cancelled(self, execution_id: int) -> bool:
-        """Return the cancelled flag, the only trustworthy part of the answer (protocol/executions.md#cancellation)."""
+        """Return whether an execution is cancelled. The other fields of the answer are not reliable
+        (protocol/executions.md#cancellation)."""
         answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Send {path | catalog_id, payload, parent_execution_id} to /api/execute (protocol/executions.md#children)."""
+        """Start an execution, and return the answer (protocol/executions.md#children).
+
+        Args:
+            body: {path or catalog_id, payload, parent_execution_id}.
+        """
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
@@ -312,7 +321,10 @@ class Plane:
     async def set_vars(
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
-        """Set variables in the plane's own form. The bare object of the published Rust worker is 422 on both planes."""
+        """Set variables of an execution, in the form of its plane.
+
+        Both planes refuse the bare object that the published Rust worker sends (422).
+        """
         path = url_path("api", "vars", execution_id)
         _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
 
@@ -339,7 +351,11 @@ class Plane:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
-        """Return the data behind a `noetl://...` reference, and their JSON. `said` is the claim's reference."""
+        """Return the value that a `noetl://...` reference names, and its JSON.
+
+        Args:
+            said: the reference as the claim has it, for the text of an error.
+        """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
         if self.rules.has_expired(answer):
@@ -360,7 +376,7 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Call the result store through its own gate, as its outage must not hold up claims and events."""
+        """Call the result store through a gate of its own, as its outage must not hold up claims and events."""
 
         async def ask(route: str) -> Response:
             limit_s = self.client.timeout_s + extra_s
@@ -395,7 +411,7 @@ class Plane:
     async def keychain(
         self, catalog_id: str, name: str, *, scope: str = "global", execution_id: int | None = None
     ) -> Mapping[str, JsonValue]:
-        """Return a keychain entry. The answer is always 200; `status` says success, expired or not_found."""
+        """Return a keychain entry. The plane always answers 200; `status` in it is success, expired or not_found."""
         path = url_path("api", "keychain", catalog_id, name, scope_type=scope, execution_id=execution_id)
         return await self._object("GET", path)
 
@@ -405,7 +421,7 @@ class Plane:
         return await self._beat("register", dict(body))
 
     async def heartbeat(self, name: str) -> bool:
-        """Send a heartbeat. Return False if the plane does not know us (any more): register again."""
+        """Send a heartbeat. Return False if the plane does not know this worker, which must then register again."""
         return await if_there(self._beat("heartbeat", {"name": name})) is not None
 
     async def _beat(self, what: str, body: JsonValue) -> Mapping[str, JsonValue]:
@@ -414,7 +430,10 @@ class Plane:
         return _expect(what, await answer)
 
     async def deregister(self, name: str) -> None:
-        """Send DELETE with a body, then POST if DELETE is not allowed; `kind` beside `component_type` is a 422."""
+        """Remove a worker's row: by a DELETE with a body, or by a POST if the plane does not allow DELETE.
+
+        The planes answer 422 to `kind` beside `component_type`.
+        """
         body = {"name": name, "component_type": "worker_pool"}
         answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
         if answer.status == 405:
@@ -430,7 +449,7 @@ class Plane:
 
 
 async def if_there(asked: Awaitable[T]) -> T | None:
-    """Return the answer, or None if the plane itself, not a proxy, says that there is none."""
+    """Return the answer, or None if the plane says that the object does not exist. A proxy's 404 is raised."""
     try:
         return await asked
     except ServerRefused as refused:
@@ -444,13 +463,13 @@ def _packed(body: JsonValue) -> Body | None:
 
 
 def _transfer_s(packed: Body | None) -> float:
-    """Return extra time for a large request (events with a result): a small one's deadline is too short for it."""
+    """Return extra seconds for the deadline of a large request, such as events with a result. Return 0 for others."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else body_size(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 
 
 def refusal(what: str, answer: Response) -> ServerRefused:
-    """Return the error for an answer that is not the expected one."""
+    """Return the error for an answer that refuses the request `what`."""
     body = redaction.excerpt(answer.body, _EXCERPT_CHARS)
     text = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if MEANING[answer.status] is Meaning.AUTH:
@@ -474,18 +493,20 @@ def _expect_json(what: str, answer: Response) -> JsonValue:
         return json_text.loads(answer.body)
     except DocumentError as error:
         raise ControlPlaneError(
-            f"{what}: {answer.status} with a body that is not JSON: {_excerpt(answer.body)}"
+            f"{what}: {answer.status} with a body that is not JSON, perhaps a proxy's: {_excerpt(answer.body)}"
         ) from error
 
 
 def _expect(what: str, answer: Response) -> Mapping[str, JsonValue]:
     body = _expect_json(what, answer)
     if not isinstance(body, dict):
-        raise ControlPlaneError(f"{what}: expected a JSON object, got {_excerpt(answer.body)}")
+        raise ControlPlaneError(
+            f"{what}: expected a JSON object, got {_excerpt(answer.body)}; check that the URL is a control plane's"
+        )
     return body
 
 
 def _excerpt(body: bytes, limit: int = 500) -> str:
-    """Return the body's beginning on one line, for messages: a proxy's page has hundreds of lines."""
+    """Return the beginning of a body on one line, for the text of an error: a proxy's page has hundreds of lines."""
     text = " ".join(redaction.excerpt(body, _EXCERPT_CHARS).split())
     return text[:limit] + ("..." if len(text) > limit else "") if text else "(empty)"

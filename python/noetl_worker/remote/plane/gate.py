@@ -1,11 +1,11 @@
 """Limit on concurrent requests to one control plane: additive increase, multiplicative decrease.
 
-A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter; it recovers within
-30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals, so that
-a fleet of workers does not keep it down.
+A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter. The limit recovers
+within 30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals,
+so that a fleet of workers does not keep it down.
 
-A server error (500) may be one sender's mistake. Server errors of several executions with no other answer between them
-are the plane's, and count as refusals.
+A server error (500) may be the fault of one execution. If several executions get server errors, with no other answer
+in between, the fault is the plane's, and the errors count as refusals.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row after which a plane is down. Each must be of a request sent after the last refusal. The number of
-executions, too, whose server errors count as a refusal."""
+"""Refusals in a row after which a plane is down. Only requests that were sent after the last refusal count. Also the
+number of executions with server errors after which these count as a refusal."""
 FAILURES_WITHIN_S: Final = 10.0
-"""Time within which the server errors of DOWN_AFTER executions close the gate."""
+"""Seconds within which server errors of DOWN_AFTER executions count as a refusal."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -41,7 +41,7 @@ _WEIGHT: Final = 0.05
 
 
 class Gate:
-    """Gate in front of one control plane.
+    """Limit on the requests at one control plane. A request takes a place at the gate and frees it at its end.
 
     Args:
         full: most concurrent requests.
@@ -56,9 +56,9 @@ class Gate:
         self._refusals = 0
         self.is_down = False
         self.outages = 0
-        """Total of requests without an answer. After each the plane may have been restarted."""
+        """Number of requests that got no answer. After each of them the plane may have been restarted."""
         self.failing: dict[Hashable, float] = {}
-        """Executions that met a server error since the last other answer, with its monotonic time."""
+        """Executions that got a server error since the last other answer, with the monotonic time of the error."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -79,7 +79,10 @@ class Gate:
     # ── one request ──
 
     async def enter(self, patience_s: float | None = None) -> bool:
-        """Wait for a place. Return False if none is free within `patience_s` (None: without a limit)."""
+        """Wait for a free place and take it. Return False if no place is free within `patience_s` seconds.
+
+        Without `patience_s` the wait has no limit.
+        """
         if self.try_enter():
             return True
         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
@@ -96,17 +99,21 @@ class Gate:
 
     @asynccontextmanager
     async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
-        """Hold a place inside the context, and yield the rest of the patience. Raises NotSent if none is free."""
+        """Hold a place inside the context. Yield the seconds that are left of `patience_s`, or None without a limit.
+
+        Raises:
+            NotSent: no place is free within `patience_s` seconds.
+        """
         since = time.monotonic()
         if not await self.enter(patience_s):
-            raise NotSent("not sent: the control plane is still busy with another such request")
+            raise NotSent("not sent: the control plane is still busy with another such request; try again later")
         try:
             yield None if patience_s is None else max(0.0, patience_s - (time.monotonic() - since))
         finally:
             self.leave()
 
     def try_enter(self) -> bool:
-        """Take a place and return True, if one is free now."""
+        """Take a place if one is free now. Return whether it is taken."""
         # The usual case first, without a call: nothing was refused lately.
         is_quiet = not self.is_down and self._closed_until == -math.inf and self.inside < self._reduced_to
         if not is_quiet and not self.has_room():
@@ -120,14 +127,14 @@ class Gate:
         if self._waiting:
             event_loop.give(self._waiting, None)
 
-    def hear(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
-        """Note any answer; the arguments are those of `answered` and `refused`.
+    def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
+        """Note an answer of any status. `sent_at` is as in `refused`, `took_s` as in `answered`.
 
-        A server error, and the next answers after one, count only for requests of an execution: heartbeats say nothing
-        about commands.
+        Server errors, and the answers that end a row of them, count only if the request belongs to an execution:
+        heartbeats say nothing about commands.
 
         Args:
-            is_stored: the answer says that the plane has the request already, which is a success.
+            is_stored: the answer says that the plane has stored the request before, which is a success.
         """
         execution = OWNER.get()
         if MEANING[answer.status] is Meaning.OVERLOADED:
@@ -142,7 +149,7 @@ class Gate:
         """Record an answer of a plane that is not overloaded.
 
         Args:
-            took_s: time of the request, or None if it says nothing about the plane's load.
+            took_s: seconds that the request took, or None if they say nothing about the plane's load.
         """
         self._refusals, self.is_down = 0, False
         if self.failing:
@@ -155,11 +162,11 @@ class Gate:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
     def failed(self, sent_at: float, execution: Hashable) -> None:
-        """Note a server error of a request for this execution. It counts as a refusal once several have one.
+        """Note a server error that a request of an execution got. It is a refusal once DOWN_AFTER executions got one.
 
         Args:
-            sent_at: by the monotonic clock, as of `refused`.
-            execution: the execution's id.
+            sent_at: monotonic time at which the request was sent.
+            execution: id of the execution.
         """
         now = time.monotonic()
         self.failing = {one: at for one, at in self.failing.items() if now - at < FAILURES_WITHIN_S} | {execution: now}
@@ -171,7 +178,8 @@ class Gate:
         """Record a 503, a 429 or a missing answer.
 
         Args:
-            sent_at: monotonic time; refusals of one volley count once.
+            sent_at: monotonic time at which the request was sent. Refusals of requests sent together count once.
+            retry_after_s: Retry-After of the answer.
             is_outage: no answer came, or only a proxy's; the plane may have been restarted.
         """
         self.outages += is_outage
@@ -207,7 +215,7 @@ class Gate:
         return self.inside < self._reduced_to or self.inside < self.limit()
 
     async def _turn(self, left_s: float) -> None:
-        """Wait until a request leaves or the pause ends, else for a second: the limit grows with time alone."""
+        """Wait until a request frees its place or the pause ends, at most a second: the limit grows by itself."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         closed_s = self._closed_until - time.monotonic()

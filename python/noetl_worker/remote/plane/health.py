@@ -1,7 +1,7 @@
 """Health of a control plane from GET /api/health: its dialect, and whether its commands come over NATS.
 
-The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. Without a
-bridge (protocol/feed.md) a worker for it would wait for ever and look well.
+The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. A worker for
+such a plane needs a bridge (protocol/feed.md). Otherwise it would wait for ever and look healthy.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ class PlaneHealth:
 
 
 def read_health(body: JsonValue) -> PlaneHealth | None:
-    """Return the health in a body: `version`, `database`, `nats` = Rust; exactly {"status": "ok"} = Python
-    (protocol/registry.md#identity); else None."""
+    """Return the health that the body of GET /api/health describes, or None for the body of another server.
+
+    A Rust plane's body has `version`, `database` and `nats`; a Python plane's is exactly {"status": "ok"}
+    (protocol/registry.md#identity).
+    """
     for rules in RULES.values():
         if rules.is_health(body):
             version, nats = body.get("version"), body.get("nats")

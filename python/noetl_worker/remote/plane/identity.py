@@ -1,4 +1,4 @@
-"""Worker's id in its claims. The two planes require opposite things of this id.
+"""A worker's id in its claims. The two planes require opposite things of this id.
 
 Python plane: the same id is refused for 1,800 s after `command.started`, so an id lives as long as its process.
 Rust plane: a claim is for ever and the same id is always accepted, so the id must survive the process.
@@ -21,7 +21,7 @@ log = structlog.get_logger("noetl_worker.identity")
 
 
 class Identity:
-    """Worker's id per dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
+    """A worker's id by dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
 
     def __init__(self, settings: Settings) -> None:
         stem = settings.worker_id or socket.gethostname() or "worker"
@@ -34,11 +34,11 @@ class Identity:
         return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:
-        """Return whether another process can take over this one's claims."""
+        """Return whether another process can take over the claims of this process."""
         return self.stable is not None or not RULES[dialect].accepts_same_worker
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
-        """Warn of settings that make a plane give commands away, or keep them for ever."""
+        """Warn of settings with which a plane gives a worker's commands away, or never to another worker."""
         stale_after_s = RULES[dialect].stale_after_s
         if self._heartbeat_interval_s >= stale_after_s:
             log.warning(
@@ -50,6 +50,6 @@ class Identity:
         if not self.can_return(dialect):
             log.warning(
                 "worker_id_unset",
-                advice="a claim on the Rust control plane is for ever: set WORKER_ID (a StatefulSet's pod name), "
-                "otherwise no worker ever resumes a command of a killed worker",
+                advice="set WORKER_ID (a StatefulSet's pod name): a claim on the Rust control plane is for ever, and "
+                "without WORKER_ID no worker ever resumes a command of a killed worker",
             )

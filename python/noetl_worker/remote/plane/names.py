@@ -1,4 +1,4 @@
-"""Values of a claim under the names of earlier steps, in the form of each plane."""
+"""Results of earlier steps in a claim, which has them under the steps' names, in a form of its plane."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ STEPS = "steps"
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """Result of an earlier step that a claim has as a reference and a preview."""
+    """A result of an earlier step of which the claim has only a reference and a preview."""
 
     name: str
     ref: str
     reference: Mapping[str, JsonValue]
     size: int
-    """Size in bytes, or 0 if the claim does not say it."""
+    """Size of the result in bytes, or 0 if the claim does not say it."""
     summary: Mapping[str, JsonValue]
-    """Claim's value under the step's name."""
+    """The claim's value under the step's name."""
     record: Mapping[str, JsonValue]
-    """Claim's value for the step under `steps`, on the Rust plane."""
+    """The claim's value for the step in `steps`, which only the Rust plane has."""
 
 
 class Names(Protocol):
-    """Names in the claims of one plane. Its results are not packed, unless a plane overrides that."""
+    """Reader of earlier steps' results in the claims of one plane. By default no result is packed."""
 
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the names for templates, from a claim's variables, left unchanged, and its step's input."""
+        """Return the names that templates see, made of a claim's variables and its step's input.
+
+        The variables are left unchanged.
+        """
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
-        """Return whether one of the variables is a packed result, which takes long to read."""
+        """Return whether one of the variables is a packed result, which takes long to unpack."""
         return False
 
     def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result packed in this object, in the form of any other result. An unpacked object stays as it
-        is."""
+        """Return the result packed in this object, in the form of other results. Return other objects as they are."""
         return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
-        """Return the referred results by step name."""
+        """Return the results of which the claim has only a reference, by the names of their steps."""
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
-        """Set the step's name, wherever the claim has it, to the full result."""
+        """Put the full result in place of the preview, everywhere in the claim's variables."""
 
 
 def read_reference(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """Return the referred result, or None for a reference to anything but the result store."""
+    """Return the result that this reference names, or None if the reference does not name one in the result store."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

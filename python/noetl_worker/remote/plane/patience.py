@@ -1,4 +1,4 @@
-"""Retries in passing trouble of the control plane: one blip after the claim must not fail the command."""
+"""Retries while the control plane has passing trouble, which must not fail a command that was claimed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ UNCERTAIN_S: Final = 30.0
 COMMAND_TRIES: Final = 20
 """Tries for a request of a claimed command, in about a minute and a half. The delivery is kept alive meanwhile."""
 STORE_UNCERTAIN_S: Final = 900.0
-"""Time of uncertain answers before a result is lost (Rust plane): a 500 may mean a store that is down for a while."""
+"""Seconds of uncertain answers after which a result is given up (Rust plane). A 500 may mean that the store is down."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
 class Uncertainty:
-    """Bound on answers that may be our mistake as well as a fault (a 500, protocol/events.md#python-plane).
+    """Count of uncertain answers in a row: a 500 may be a fault of the plane or our mistake
+    (protocol/events.md#python-plane).
 
-    Both tries and time are counted: tries alone are over in 3 s, and a restarting plane turned good results into
-    failures (seen in the simulator).
+    Both tries and time count. Tries alone are over in 3 s: good results then failed while a plane restarted (seen in
+    the simulator).
     """
 
     _tries = 0
     _since = float("inf")
 
     def reset(self) -> None:
-        """Count anew after an answer that is certain."""
+        """Start to count again, after an answer that is certain."""
         self._tries = 0
         self._since = float("inf")
 
@@ -68,7 +69,7 @@ async def retry_while_passing(
         ids: returns the command's ids for the log.
 
     Raises:
-        ControlPlaneError: trouble that does not pass, or the last one.
+        ControlPlaneError: the error of a call that will not succeed later, or of the last try.
     """
     tries, uncertainty = 0, Uncertainty()
     while True:

@@ -1,4 +1,7 @@
-"""Watch of the configured plane, which a later version may replace: does it answer, and do its commands reach NATS?"""
+"""Watches of the configured plane: whether it answers, and whether its commands reach NATS.
+
+Another version, which sends no commands over NATS, may replace the plane while the worker runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Missed heartbeats in a row after which a plane is down. A roll-out misses one."""
+"""Missed heartbeats in a row after which a plane is down. One is missed during a roll-out."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
@@ -34,20 +37,25 @@ log = structlog.get_logger("noetl_worker")
 
 
 class PlaneWatch:
-    """Watch of GET /api/health. A missing or unknown answer changes nothing here.
+    """Watch of whether the plane's commands reach NATS, by its GET /api/health. A missing answer changes nothing.
 
     Args:
-        has_bridge: returns whether the stream of commands names a bridge; called only for a plane without NATS.
+        has_bridge: returns whether the stream of commands names a bridge. It is called only for a plane without NATS.
     """
 
     def __init__(self, client: ControlPlaneClient, has_bridge: Callable[[], Awaitable[bool]]) -> None:
         self._client, self._has_bridge = client, has_bridge
         self._asked_at = -math.inf
         self.trouble: str | None = None
-        """Reason why no command will come, or None if none is known."""
+        """Reason why no command will come, or None if no such reason is known."""
 
     async def require_nats(self) -> None:
-        """Ask at the start. Raises PlaneWithoutNats, or JetStreamError if the stream cannot be read."""
+        """Ask the plane at the start of the worker.
+
+        Raises:
+            PlaneWithoutNats: the plane sends no commands over NATS, and no bridge does.
+            JetStreamError: the stream of commands cannot be read.
+        """
         try:
             await self._ask()
         except PlaneWithoutNats:
@@ -56,7 +64,7 @@ class PlaneWatch:
             log.debug("plane_health_unknown", error=str(error))
 
     async def check(self) -> None:
-        """Ask again when it is time, and log a change once."""
+        """Ask the plane again if ASKED_EVERY_S seconds have passed, and log a change once."""
         if time.monotonic() - self._asked_at < ASKED_EVERY_S:
             return
         before = self.trouble
@@ -99,7 +107,10 @@ class HeartbeatWatch:
         log.info("plane_up", server_url=self._url, **line)
 
     def failed(self, error: ControlPlaneError) -> bool:
-        """Return whether the plane is down. False if it answers and refuses, or if one heartbeat is missing."""
+        """Note a failed heartbeat, and return whether the plane is down.
+
+        The plane is not down if it answers and refuses, or if one heartbeat is missing.
+        """
         if _is_there(error):
             self.answered()
             return False
@@ -114,7 +125,7 @@ class HeartbeatWatch:
 
 
 def _is_there(error: ControlPlaneError) -> bool:
-    """Return whether the plane answers, and refuses."""
+    """Return whether the error is the refusal of a plane that works."""
     is_down = isinstance(error, ServerRefused) and is_server_error(error.status)
     return not (is_down or isinstance(error, TransportError))
 

@@ -27,7 +27,7 @@ class RegisteredWorker:
 
 
 async def registered_workers(plane: Plane, durable: str) -> list[RegisteredWorker]:
-    """Return the rows of a durable's workers. Rows without a durable are returned too.
+    """Return the rows of a durable's workers, and the rows that name no durable.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or refuses.

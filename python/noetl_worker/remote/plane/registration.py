@@ -1,6 +1,6 @@
-"""Worker's row in the plane's registry: register, heartbeat or register again, deregister.
+"""A worker's row in a plane's registry: register, send heartbeats, register again if needed, deregister.
 
-The row's `name` is the id used in claims: a holder without a fresh row loses its commands after the lease
+The row's `name` is the worker's id in its claims. A worker without a fresh row loses its commands when their leases end
 (protocol/claim.md#leases).
 """
 
@@ -32,7 +32,7 @@ REGISTER_AGAIN_S: Final = 1.0
 
 
 class Registration:
-    """Row of one worker. Used from the keepalive thread, with that thread's own transport."""
+    """A worker's row in a plane's registry. The keepalive thread uses it, with a transport of its own."""
 
     def __init__(
         self,
@@ -41,16 +41,19 @@ class Registration:
         worker_id: str,
         watch: HeartbeatWatch,
         *,
-        on_heard: Callable[[float, float], None] = lambda *_: None,
+        on_heartbeat: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
-        """Prepare the row. `on_heard` is called with the monotonic time at which an accepted heartbeat was sent, and
-        the seconds after which the plane gives up a silent worker. The first call, before any heartbeat, has the time
-        now."""
-        self._plane, self._watch, self._on_heard = plane, watch, on_heard
+        """Prepare the row.
+
+        Args:
+            on_heartbeat: called for each accepted heartbeat with the monotonic time at which it was sent, and with the
+                seconds after which the plane gives up a silent worker. The first call is at once, with the time now.
+        """
+        self._plane, self._watch, self._on_heartbeat = plane, watch, on_heartbeat
         self._trouble = Outage()
         self.is_registered = False
         """True once the plane has accepted the row."""
-        on_heard(time.monotonic(), plane.rules.stale_after_s)
+        on_heartbeat(time.monotonic(), plane.rules.stale_after_s)
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
             "name": worker_id,
@@ -62,7 +65,7 @@ class Registration:
             "capacity": settings.max_concurrent,
             "pid": os.getpid(),
             "hostname": socket.gethostname(),
-            # No NATS URL here: the published Python worker leaks its password that way
+            # No NATS URL here: the published Python worker leaks NATS's password that way
             # (protocol/registry.md#registration).
             "labels": {
                 "pool_name": settings.pool_name,
@@ -81,7 +84,7 @@ class Registration:
             is_taken = await (self.heartbeat() if self.is_registered else self.register())
             if is_taken:
                 wait_s = interval_s
-            elif self.is_registered:  # less the time of a heartbeat that hung
+            elif self.is_registered:  # minus the time that the heartbeat hung
                 wait_s = max(soon_s, interval_s / 2 - (time.monotonic() - began))
             else:
                 wait_s = REGISTER_AGAIN_S
@@ -96,17 +99,17 @@ class Registration:
         return True
 
     async def heartbeat(self) -> bool:
-        """Send a heartbeat, or register again if the plane does not know the name (it was restored or restarted)."""
+        """Send a heartbeat. Register again if the plane does not know the row, for example after it was restored."""
         if self._plane.rules.heartbeat_registers:
             return await self._answered(self._plane.register(self._body)) is not None
         is_known = await self._answered(self._plane.heartbeat(self._worker_id))
         if is_known is False:
-            log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="registering again")
+            log.warning("heartbeat_unknown", worker_id=self._worker_id, advice="do nothing: the worker registers again")
             return await self.register()
         return is_known is True
 
     async def _answered(self, asked: Awaitable[T]) -> T | None:
-        """Return the plane's answer, or None if it did not answer or refused."""
+        """Return the plane's answer, or None if the plane did not answer or refused."""
         sent_at = time.monotonic()
         try:
             answer = await asked
@@ -121,13 +124,13 @@ class Registration:
                     advice="the worker goes on; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
                 )
             return None
-        self._on_heard(sent_at, self._plane.rules.stale_after_s)
+        self._on_heartbeat(sent_at, self._plane.rules.stale_after_s)
         self._trouble.note_success()
         self._watch.answered()
         return answer
 
     async def deregister(self) -> None:
-        """Deregister if possible: otherwise the row goes stale by itself."""
+        """Deregister the worker if possible. Otherwise its row goes stale by itself."""
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:

@@ -1,7 +1,8 @@
-"""Pace of retries for commands that the plane cannot give, while it gives others.
+"""Pace of retries for commands whose claims fail while the plane gives other commands.
 
-A server error of one command looks like one of the whole plane. With the waits for a plane that is down (0.5 s growing
-to 30 s), a thousand such commands are claimed 60 times a second, for ever; protocol/jetstream.md#acknowledging wants 5.
+A server error at the claim of one command looks like a fault of the whole plane. With the waits for a plane that is
+down (0.5 s growing to 30 s), a thousand such commands would be claimed 60 times a second, for ever. With this pace it
+is 5 times a second (protocol/jetstream.md#acknowledging).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from noetl_worker.models.claim import ClaimAnswer, RetryLater
 
 RATE_PER_S: Final = 5.0
 FROM_DELIVERY: Final = 4
-"""First delivery that is paced. By then, a plane that has just broken gives commands to nobody."""
+"""Number of the first delivery that is paced. By then, a plane that has just broken down gives no command at all."""
 HEALTHY_S: Final = 1.0
-"""Time for which a plane counts as well after giving a command, so that a failure is the command's own."""
+"""Seconds after giving a command for which a plane counts as healthy, so that a failed claim is its command's fault."""
 MAX_WAIT_S: Final = 240.0
-"""Longest wait: a command corrected on the plane runs within minutes of the hour that the stream keeps it."""
+"""Longest wait in seconds. A command that is corrected on the plane then still runs before its message expires, which
+is after an hour."""
 
 
 class RetryPace:

@@ -1,4 +1,4 @@
-"""Decisions of a dialect, and small helpers of both dialects."""
+"""Interface of the rules of a plane's dialect, and what the rules of both dialects share."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
 ENDS: Final = ("command.completed", "command.failed")
 NOTED: Final = "command.noted"
-"""Event of ours with the notes for people, on the Python plane: it stores an event of any name, and acts on actionable
-ones alone (recorded: noted-batch)."""
+"""Event with which the worker sends notes for people to the Python plane. The plane stores an event of any name, and
+acts only on actionable events (recorded: noted-batch)."""
 
 _PROCESS: Final = uuid.uuid4().hex
 _NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -33,16 +33,16 @@ _sets = itertools.count(1)
 
 
 def unique() -> str:
-    """Return a text that no other set of events has: one of this process, and a number."""
+    """Return a text that no other set of events has: a random text of this process, and a number."""
     return f"{_PROCESS}{next(_sets):x}"
 
 
 def stored_name(name: str) -> str:
-    """Return the name of a result in the store.
+    """Return the name of a result for the store, without characters that a key of NATS must not have.
 
-    The Python plane makes a NATS key of the name, and replaces only `/` and `:`. A result whose key NATS refuses is
-    kept in the memory of one server (read in its source). Equal names (all items of a loop) do not collide: the plane
-    appends an id (recorded: .../result/start/403da428).
+    The Python plane makes a key of the name, and itself replaces only `/` and `:`. A result whose key NATS refuses goes
+    into the memory of one server (read in the plane's source). Equal names (all items of a loop) do not collide: the
+    plane appends an id (recorded: .../result/start/403da428).
     """
     return _NOT_IN_KEYS.sub("_", name)
 
@@ -52,15 +52,16 @@ def read_preview(fitted: FittedResult) -> JsonValue:
 
 
 class Part(NamedTuple):
-    """Request with a command's terminal events, before it is written."""
+    """Request with terminal events of a command, before its body is written."""
 
     path: str
     events: tuple[str, ...]
     """Names of the events, in order."""
     last: str
     has_own_id: bool
-    """True for a terminal event that is posted alone (Rust plane). The plane takes its id from us, and issues the next
-    commands inside this request, work that is dropped when the request is cut off (protocol/events.md#rust-plane)."""
+    """True for a terminal event that is posted alone (Rust plane). The worker makes the id of this event. The plane
+    issues the next commands inside the request, and drops that work when the request is cut off
+    (protocol/events.md#rust-plane)."""
 
     @classmethod
     def create(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
@@ -84,7 +85,7 @@ class Post(NamedTuple):
 
 
 class DialectRules(Protocol):
-    """Decisions of one plane. The values here hold unless a dialect overrides them."""
+    """Rules of one plane's dialect. The values here hold unless a dialect overrides them."""
 
     dialect: Dialect
     tools: ToolForm
@@ -95,18 +96,19 @@ class DialectRules(Protocol):
     """True: a claim never expires, and the same worker id may claim again, after a restart too. False: a claim is a
     lease, whose holder is refused once it has reported the start."""
     claim_limit_s: float = math.inf
-    """Age at which a claim is given to another worker, whatever the holder does."""
+    """Age of a claim, in seconds, at which the plane gives it to another worker, whatever the holder does."""
     stale_after_s: float = math.inf
-    """Time without a heartbeat after which a worker's claims are given away."""
+    """Seconds without a heartbeat after which the plane gives a worker's claims to others."""
     heartbeat_registers: bool = False
     infers_completion: bool = False
     """True if the plane calls an execution COMPLETED while no command is open, even between two steps."""
     keychain_is_credentials: bool = False
     """True if a keychain entry is read as a credential of the execution (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
-    """True if the plane makes the stream of commands itself, with the bare subject, the only one it uses."""
+    """True if the plane makes the stream of commands itself, with the base subject alone, the only one it publishes to.
+    """
     copies_have_text_ids: bool = False
-    """True if a notification published again has the command id as text (protocol/notification.md#message)."""
+    """True if a notification that is published again has the command id as text (protocol/notification.md#message)."""
 
     def is_health(self, body: JsonValue) -> bool:
         """Return whether a plane of this dialect answers GET /api/health with this body."""
@@ -120,7 +122,12 @@ class DialectRules(Protocol):
         """
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
-        """Return the meaning of a claim's 409."""
+        """Return the meaning of a 409 to a claim.
+
+        Args:
+            text: description of the answer, for the log.
+            wait_s: Retry-After of the answer.
+        """
 
     # ── the content of a claim ──
 
@@ -130,7 +137,7 @@ class DialectRules(Protocol):
     step_input_wins: bool = False
     """True if the step's input overrides the tool's own, key by key."""
     names: Names
-    """Reader of a claim's values under the names of earlier steps."""
+    """Reader of the results of earlier steps in a claim."""
     variables_have_catalog_id: bool = False
     """True if a claim's variables have the plane's own `catalog_id`, which no workload can replace."""
     ids_are_text: bool = False
@@ -139,15 +146,15 @@ class DialectRules(Protocol):
     # ── variables and results ──
 
     reports_output: bool = False
-    """True if the plane's own worker reports the output of a tool that succeeded."""
+    """True if the plane's own worker reports the output (stdout) of a tool that succeeded."""
     loop_has_last_events: bool = False
-    """True if the results of a loop, as later steps see them, are the last events of its items."""
+    """True if later steps see the last event of each item as the results of a loop."""
     error_fails_command: bool = False
     """True if a tool's returned error that no case handled fails the command; otherwise the playbook goes on."""
     inlines_unstored_results: bool = False
-    """True if a result that the store refuses goes into the event as it is, not as a preview."""
+    """True if a result that the store refuses goes into the event in full, not as a preview."""
     may_still_store: bool = False
-    """True if a PUT of a result without an answer may still run, so that it is not repeated."""
+    """True if the plane may still store a result whose PUT got no answer. Such a PUT is not repeated."""
     redacts_results: bool = False
     """True if the store replaces whatever looks like a secret by "[REDACTED]" (protocol/results.md#redaction)."""
     store_routes: tuple[str, ...] = ("/api/result",)
@@ -156,19 +163,19 @@ class DialectRules(Protocol):
     """Further fields of every PUT of a result."""
 
     def is_no_route(self, answer: Response) -> bool:
-        """Return whether the server has no result store at this path, as against no result of that name."""
+        """Return whether the answer says that this path has no result store, and not only that a result is missing."""
         return False
 
     def has_expired(self, answer: Response) -> bool:
-        """Return whether a second request makes the store look for the result again."""
+        """Return whether the answer says that a result has expired, but a second request may find it."""
         return False
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
-        """Return whether one server alone has this stored result, until it is restarted."""
+        """Return whether only the memory of one server has this stored result, which its next restart loses."""
         return False
 
     def is_packed(self, data: bytes) -> bool:
-        """Return whether this stored result is in the form that `whole_result` reads."""
+        """Return whether this stored result is packed, so that `whole_result` has to read it."""
         return False
 
     def whole_result(self, data: bytes) -> bytes:
@@ -182,63 +189,63 @@ class DialectRules(Protocol):
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """Return the value that is fitted to an event, and stored."""
+        """Return the value that an event or the store gets for this result."""
 
     long_word_bytes: float = math.inf
-    """Least size of a result with a long word."""
+    """Smallest result, in bytes, that can have a long word."""
 
     def has_long_word(self, data: bytes) -> bool:
-        """Return whether this result would keep the plane from answering, so that no event may have it."""
+        """Return whether a word of this result is so long that an event with it would keep the plane from answering."""
         return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """Return the report of a result that fits into an event.
 
         Args:
-            body: value that was fitted.
+            body: the value of `result_body`, of which `fitted` was made.
         """
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        """Return whether the plane keeps this report's context unchanged, with a limit of `max_bytes` for it."""
+        """Return whether the plane stores this report's context unchanged, if the limit of a context is `max_bytes`."""
         return True
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """Return the report of a result that does not fit into an event."""
 
     batch_bytes: int | None = None
-    """Largest batch of events, unless the plane has named another limit."""
+    """Most bytes of a batch of events, unless the plane has named another limit. None: no limit is known."""
 
     def batch_limit(self, body: bytes) -> int | None:
         """Return the batch limit that the body of a refusal names, or None if the refusal has another reason."""
         return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
-        """Cut the result from a report too large for a batch of `max_bytes`, to be stored if it is not yet.
+        """Take the result out of a report that is too large for a batch of `max_bytes`, and have it stored.
 
         Returns:
-            Whether there was a result.
+            True if the report had a result to take out.
         """
-        return False  # no result in its events is above the budget
+        return False  # results in the events are small enough
 
     max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
-    """Largest stored result that a later command can be given, since it comes in one answer."""
+    """Most bytes of a stored result. A later command gets the result in one answer, which has a limit."""
 
     def store_form(self, data: bytes) -> bytes:
         """Return a tool's JSON in the store's form, which `whole_result` reads."""
         return data
 
     def is_stored_alone(self, data: bytes) -> bool:
-        """Return whether a PUT of this takes the plane so long that only one at a time is sent."""
+        """Return whether storing these data takes the plane so long that only one such request is sent at a time."""
         return False
 
     def storing_s(self, size: int) -> float:
-        """Return the longest time that a PUT of this size takes the plane, beyond that of any request."""
+        """Return the seconds that a plane takes at most to store a result of this size, beyond those of any request."""
         return 0.0
 
     # ── events ──
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        """Return the request with only the start of a command that still runs."""
+        """Return the request that reports only the start of a command."""
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
         """Return the requests of the terminal events, in the order in which they must be accepted."""
@@ -248,11 +255,11 @@ class DialectRules(Protocol):
 
         Args:
             first_try: the request was not sent before.
-            has_own_id: the request carried an event id of ours.
+            has_own_id: the request carried an event id that the worker made.
         """
 
     def is_stored(self, answer: Response) -> bool:
-        """Return whether a server error to a request of events says that the plane has its event already."""
+        """Return whether a server error says that the plane has stored the event of the request before."""
         return False
 
     def names_result(self, report: Report) -> bool:
@@ -260,11 +267,11 @@ class DialectRules(Protocol):
         return True
 
     def new_key(self, execution_id: int) -> str | None:
-        """Return an Idempotency-Key for one request and all its tries, or None if the plane knows none."""
+        """Return an Idempotency-Key for one request and all its tries, or None if the plane does not use such keys."""
         return None
 
     def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
-        """Return the JSON of one request. `own_id` is its event's id, if the plane takes it from us."""
+        """Return the JSON of one request. `own_id` is the id of its event if `part.has_own_id`."""
 
     def can_rescue(self, command: Subject) -> bool:
         """Return whether `rescue` can replace a batch that the plane stored but never processed."""

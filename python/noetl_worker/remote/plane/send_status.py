@@ -1,4 +1,4 @@
-"""Meaning of the answer to a request with events, as far as both planes agree (protocol/events.md)."""
+"""Meaning of the answer to a request with events, where it is the same on both planes (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class SendStatus(Enum):
     PASSING = "passing"
     """Passing trouble: try again for as long as it takes."""
     UNCERTAIN = "uncertain"
-    """Passing trouble or our mistake: try again some times."""
+    """Passing trouble or our mistake: try again for a while."""
     REFUSED = "refused"
     """Final refusal: the same body will never be accepted."""
     NEW_ID = "new_id"
-    """Refused id: another event has taken it (Rust plane)."""
+    """Refused because another event has this id: try again with a new id (Rust plane)."""
     LOST = "lost"
     """Events stored, but never to be processed (Python plane)."""
     DUPLICATE = "duplicate"
@@ -38,7 +38,7 @@ def judge(answer: Response) -> SendStatus:
     is_the_planes, means, status = isinstance(answer.json(), dict), MEANING[answer.status], answer.status
     if means is Meaning.ACCEPTED and is_the_planes:
         return SendStatus.ACCEPTED
-    # A proxy says nothing about the set, except with a 400 or 413: a firewall may refuse this body for ever.
+    # A proxy's answer says nothing about the set, except a 400 or 413: a firewall may refuse this body for ever.
     if means in PASSES or 300 <= status < 400 or (is_page(answer) and (means is Meaning.ACCEPTED or status == 404)):
         return SendStatus.PASSING
     # A route that is missing while the plane is replaced says nothing about the set either.

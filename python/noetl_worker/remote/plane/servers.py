@@ -21,10 +21,10 @@ from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
 MAX_SERVERS: Final = 64
-"""Most URLs of notifications that are remembered: more than a fleet has, fewer than a flood of forged ones."""
+"""Most URLs of notifications that are remembered. A fleet has fewer; forged notifications could name any number."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8
 AUTH_PAUSE_S: Final = 30.0
-"""Time for which a server that refuses the credentials gets no claims; its messages wait as long."""
+"""Seconds for which a server that refused the credentials gets no claims. The messages that name the server wait."""
 _MAX_URL_CHARS: Final = 300
 log = structlog.get_logger("noetl_worker")
 
@@ -38,10 +38,10 @@ class PlaneServer:
     """Gate of the result store, whose outage must not hold up claims and events."""
     retry_pace: RetryPace
     alone: Gate
-    """Gate before `store_gate` for results that hold up the plane: one at a time."""
+    """Gate before `store_gate` with one place, for results that take the plane long to store."""
     store_route: StoreRoute = field(default_factory=StoreRoute)
     batch_bytes: int | None = None
-    """Largest batch of events, as the plane said when it refused one."""
+    """Most bytes of a batch of events, as the plane named them in a refusal, or None."""
 
 
 class Servers:
@@ -63,8 +63,8 @@ class Servers:
     def choose_url(self, named: str) -> str:
         """Return the URL to contact for a notification that names this server ("" if it names none).
 
-        An unknown name leads to the configured plane: the name may be another one of its own, and it knows no forged
-        command.
+        For a name that the settings do not have, this is the configured plane's URL. The name may be another name of
+        that plane, and the plane does not know a forged command.
         """
         if named in self._asked:
             return self._asked[named]
@@ -87,11 +87,14 @@ class Servers:
         return self._known[url]
 
     def named(self) -> Iterator[tuple[str, PlaneServer | None]]:
-        """Return the planes that the settings name, without user-info; None for one not contacted yet."""
+        """Return (URL without user-info, state) of each plane that the settings name.
+
+        The state is None if the plane was not contacted yet.
+        """
         return ((name, self._known.get(url)) for name, url in self._shown)
 
     def pause(self, url: str) -> None:
-        """Stop claims at this server alone for a while, as it refuses the credentials."""
+        """Stop claims at this server for AUTH_PAUSE_S seconds, because the server refuses the credentials."""
         now = time.monotonic()
         if self.pause_left_s(url) <= 0:
             log.error(
@@ -106,19 +109,23 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """Return the open share of the least troubled plane's gate, above 0 and at most 1.
+        """Return the largest open share of the planes' gates, above 0 and at most 1.
 
-        A plane that is down must not hold up the commands of the others.
+        A plane that is down must not hold up the commands of other planes.
         """
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:
-        """Log each URL once, as long as they are few."""
+        """Warn of a URL that the settings do not name: once for each URL, for at most MAX_SERVERS URLs."""
         if url in self._logged or len(self._logged) > MAX_SERVERS:
             return
         self._logged.add(url)
         if len(self._logged) > MAX_SERVERS:
-            log.warning("more_servers_not_named", advice="noetl_worker_servers_not_named_total counts them all")
+            log.warning(
+                "more_servers_not_named",
+                advice="check who may publish command notifications: noetl_worker_servers_not_named_total counts those "
+                "with an unknown server",
+            )
             return
         log.warning(
             "server_not_named", server_url=_shown(url), claimed_at=self.configured, advice=self._line_to_add(url)

@@ -13,7 +13,7 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class StoreRoute:
-    """Path of one server's result store, which never changes while the server lives."""
+    """The path of one server's result store, which stays the same until another version of the server runs."""
 
     def __init__(self) -> None:
         self.known = ""
@@ -24,11 +24,11 @@ class StoreRoute:
 
         Args:
             ask: sends a GET of a path.
-            stale: path known before, which the server no longer has (another version is running).
+            stale: path known before, which the server no longer has because another version runs, or "".
             rules: the dialect's rules.
 
         Returns:
-            None if the path is known now, else an answer for the request that needs it.
+            None if the path is known now, else an answer of the plane for the request that needs the path.
 
         Raises:
             NotSent: no answer came; the request that needs the path has not left.
@@ -42,7 +42,7 @@ class StoreRoute:
                 except TransportError as error:
                     raise NotSent(str(error)) from error
                 if answer.status in CUT_BY_A_PROXY:
-                    raise NotSent(f"GET {route}: {answer.status}")
+                    raise NotSent(f"GET {route}: {answer.status} of a proxy: check the control plane behind it")
                 if not rules.is_no_route(answer):
                     break
             meaning = MEANING[answer.status]
@@ -53,7 +53,7 @@ class StoreRoute:
 
 
 def missing_result_note(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
-    """Return a note for the error of a missing result: when it was stored, if known, and what to do."""
+    """Return a note for the error of a missing result: when the result was stored, if known, and what to do."""
     if answer.status != 404 or rules.is_no_route(answer):
         return ""
     meta, until = said.get("meta"), said.get("expires_at")

@@ -14,7 +14,8 @@ from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 
 T = TypeVar("T")
 MAX_IDLE_S: Final = 4.0
-"""Longest idle time before reuse. uvicorn closes after 5 s, and a request sent then may have been processed."""
+"""Longest idle time, in seconds, of a connection that is used again. uvicorn closes an idle connection after 5 s, and
+nobody knows whether it has processed a request that was sent at that moment."""
 NO_LIMIT_S: Final = math.inf
 
 
@@ -66,7 +67,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._has_head = False
         self._beside = 0
         self._deadline = 0.0
-        """Time at which the current wait ends, or the idle connection expires."""
+        """Time, by the loop's clock, at which the current wait ends or the idle connection expires."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = NO_LIMIT_S
         self._writable: asyncio.Future[None] | None = None
@@ -80,7 +81,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         return is_idle and self._transport is not None and not self._transport.is_closing()
 
     def expect(self, deadline: float) -> asyncio.Future[T]:
-        """Return a future that a subclass sets. It raises Broken at `deadline` or when the connection breaks."""
+        """Return the future of the answer, which a subclass sets. The future raises Broken at `deadline`, a time by the
+        loop's clock, or when the connection breaks."""
         self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer serves many requests: when it rings too early, it is set again.

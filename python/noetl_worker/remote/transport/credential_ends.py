@@ -1,4 +1,4 @@
-"""Expiry of the certificates and tokens that the settings name, for an alarm in advance."""
+"""Expiry of the certificates and tokens that the settings name, for an alarm before they expire."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _UTC_TIME: Final = 0x17
 
 
 def credential_ends(settings: Settings) -> Mapping[str, float]:
-    """Return each credential's expiry in epoch seconds by variable. Unset, unreadable or endless ones are left out."""
+    """Return the expiry of each credential, in epoch seconds, by the name of its setting.
+
+    Credentials that are unset, cannot be read or never expire are left out.
+    """
     given = {name: getattr(settings, _FIELDS[name]) for name in CREDENTIALS}
     texts = {
         name: value.reveal() if isinstance(value, Secret) else _read(value) for name, value in given.items() if value
@@ -67,7 +70,8 @@ def _ends(text: str) -> Iterator[float]:
 
 
 def _not_after(der: bytes) -> float:
-    """Return the expiry of an X.509 certificate (RFC 5280, 4.1). The `ssl` module gives it for a peer's only."""
+    """Return the expiry of an X.509 certificate in epoch seconds (RFC 5280, 4.1). The module `ssl` reads it only from
+    the certificate of a connected peer."""
     _, tbs, _ = _value(_value(der)[1])
     tag, _, rest = _value(tbs)
     if tag == _EXPLICIT_0:  # the version

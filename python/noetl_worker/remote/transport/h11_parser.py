@@ -20,7 +20,7 @@ class H11Parser:
 
     Args:
         reader: receives the answers.
-        at_once: pieces and interim answers that `feed_data` reads before it sets `is_behind`.
+        at_once: most pieces and interim answers that one `feed_data` reads before it sets `is_behind`. None: all.
     """
 
     def __init__(self, reader: _Reader, at_once: int | None = None) -> None:
@@ -99,5 +99,5 @@ class H11Parser:
         return True
 
     def close(self) -> None:
-        """Drop the reader, which refers to this object: without the cycle both are freed at once."""
+        """Drop the reader, which refers to this parser. Without the reference cycle both are freed at once."""
         self._reader = None

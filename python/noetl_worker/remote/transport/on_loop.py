@@ -49,7 +49,7 @@ except ImportError:
     from noetl_worker.remote.transport.h11_parser import H11Parser as _Parser
 
 _LONGEST_WRITE: Final = 64 * 1024
-"""Longest body that is copied behind its head; a longer one is written separately."""
+"""Most bytes of a body that is copied behind its head into one write. A longer body is written separately."""
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 _CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 
@@ -82,7 +82,7 @@ class Headers(Mapping[str, str]):
 
 
 class _PlaneConnection(HttpConnection[Response]):
-    """Connection that returns each answer whole."""
+    """Connection to a plane, which returns each answer in one piece."""
 
     _most_bytes = MAX_BODY_BYTES
     _max_overhead = 64 * 1024
@@ -327,8 +327,11 @@ def _basic(name: str | None, password: str | None) -> str:
 def _head(
     method: str, path: str, server: _Origin, headers: Mapping[str, str], body: Body | None
 ) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return the request, or the head of a large one and the parts to write after it. Raises ValueError for a header
-    with a line break, or an unsafe path."""
+    """Return a request and no parts, or the head of a large request and the parts to write after the head.
+
+    Raises:
+        ValueError: a header has a line break, or the path has unsafe characters.
+    """
     if _UNSAFE.search(path):
         raise ValueError(f"the path {path!r} has characters that must be percent-encoded")
     own = ""

@@ -46,7 +46,7 @@ def body_size(body: tuple[bytes, ...]) -> int:
 
 
 def body_parts(body: tuple[bytes, ...]) -> Iterator[memoryview]:
-    """Yield views of the body, small enough that data in transit does not fill the memory either."""
+    """Yield the body in views of at most 256 KiB, so that the data being written do not take much memory."""
     for part in body:
         view = memoryview(part)
         for start in range(0, len(view), _PART_BYTES):

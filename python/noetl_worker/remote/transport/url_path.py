@@ -1,4 +1,4 @@
-"""Path of a request, made of segments: text of an author or a server stays one segment and cannot lead elsewhere."""
+"""Path of a request, made of escaped segments, so that a text of a playbook or server cannot lead to another path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Matches most segments: nothing to escape, no dot."""
-_OF_EACH_COMMAND: Final = frozenset({"api", "commands", "claim"})
+_CLAIM_SEGMENTS: Final = frozenset({"api", "commands", "claim"})
 """Segments of each claim's path, which need no check."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 """Matches `.` and `..`, also within a segment: a proxy may read `%2F` as `/` before it resolves the dots."""
@@ -24,7 +24,7 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
     """
     path = ""
     for segment in segments:
-        if type(segment) is int or segment in _OF_EACH_COMMAND:
+        if type(segment) is int or segment in _CLAIM_SEGMENTS:
             path += f"/{segment}"
             continue
         text = str(segment)

@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.models.wire import JsonValue, fields_of
 
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Codes for stored events whose batch never entered the plane's queue. The first is recorded, the second read in the
-source, as are `processing_error` and `processing_timeout`, after which the engine may have run. A 503 with one of these
-codes means that the request has stopped waiting for the queue."""
+"""Error codes of a batch that the plane stored but never put into its queue, so that its engine did not run. The first
+is recorded, the second was read in the plane's source. `processing_error` and `processing_timeout` in that source are
+other cases: the engine may have run. A 503 with one of the codes here means that the request gave up waiting for the
+queue."""
 
 
 class BatchState(NamedTuple):
@@ -31,15 +32,15 @@ class BatchState(NamedTuple):
 
     @property
     def was_never_processed(self) -> bool:
-        """True if the batch never will be processed, whatever is sent again under its key."""
+        """True if the plane will never process the batch, not even if the request is sent again under the same key."""
         return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
 
 
 def unqueued_batch(refused: JsonValue) -> str | None:
-    """Return the batch that, by the body of a 503, is stored and never to be processed, or None.
+    """Return the id of the batch that the plane has stored but will never process, from the body of a 503, or None.
 
-    The plane writes this to the batch's state too, unless its database is down (read in its source). The state then
-    stays `accepted` for ever, and the same key is answered as a duplicate.
+    The plane also writes this to the state of the batch, unless the plane's database is down (read in its source). In
+    that case the state stays `accepted` for ever, and a request under the same key is answered as a duplicate.
     """
     detail = fields_of(fields_of(refused).get("detail"))
     if detail.get("code") not in _BEFORE_THE_QUEUE:

@@ -19,7 +19,8 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 class PythonNames:
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the names with full results, if the plane has resolved them, and the loop's size in `iter`."""
+        """Return the variables with the results unpacked that the plane has resolved, and with the loop's size in
+        `iter`."""
         names = variables
         for name in variables:
             value = variables[name]
@@ -59,7 +60,7 @@ class PythonNames:
 
 
 def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
-    """Set a step's name to its full result, also in the copies of all names."""
+    """Put a step's full result under its name, also in `ctx` and `workload`, which have copies of all names."""
     for copy in _COPIES:
         held = variables.get(copy)
         if isinstance(held, dict) and name in held:
@@ -68,25 +69,26 @@ def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return a value's reference, or nothing if the plane has put the full result beside it."""
+    """Return the reference in a step's value, or an empty object if the value has none, or has the full result too."""
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
     if has_result or not value.keys() >= {"status", "context"}:
         return {}
-    # For a list of tasks that was cut, any value but a plain one is in `context` only.
+    # If a list of tasks was cut, its objects and lists are in `context` only.
     return fields_of(value.get("reference")) or fields_of(fields_of(value["context"]).get("reference"))
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a result as the plane hands out one it has just resolved (recorded: result-reference-claim-2)."""
+    """Return a stored result in the form of a result that the plane has just resolved (recorded:
+    result-reference-claim-2)."""
     rows = {"rows": stored} if isinstance(stored, list) else {}
     return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
 
 
 def _complete_result(value: JsonValue) -> JsonValue:
-    """Complete an earlier step's result, which the plane hands to a list-valued tool as scalars and `context`.
+    """Complete an earlier step's result, which the plane gives to a list of tasks as scalars and `context`.
 
-    A missing name is looked up in `context`, and `data` is the result's own or the step itself, as a single tool of
-    that plane reads it (recorded: view-*, list-reads-*).
+    A name that the result does not have is looked up in `context`. `data` is the `data` in `context`, or else the step
+    itself, as a single tool of that plane reads it (recorded: view-*, list-reads-*).
     """
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:

@@ -27,18 +27,19 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _CONTEXT_BYTES: Final = 102_400
-"""Size above which the plane silently drops an event's context (protocol/results.md#limits). All its limits count JSON
-with escaped non-ASCII characters, whose letters take three times their size on the wire (noetl v4, `utils.py`)."""
+"""Size in bytes above which the plane silently drops an event's context (protocol/results.md#limits). The plane counts
+the bytes of JSON with escaped non-ASCII characters, which are up to three times as long as sent (noetl v4, `utils.py`).
+"""
 _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
 """Names that the plane adds to a stored result under its step's name, unless the result has them (recorded:
 result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
 """Size from which a text in a preview may be cut."""
 _FORBIDDEN: Final = "_internal_data"
-"""Key that an event may have only in its `response` (read in the plane's source). In `result.context`, down to depth 8,
-or beside `result`, the plane answers 500 (recorded: refused-*-internal-data*)."""
+"""Key that an event may have only in its `response` (read in the plane's source). The plane answers 500 to the key in
+`result.context`, down to depth 8, or beside `result` (recorded: refused-*-internal-data*)."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
-"""Names whose value, even a plain one, is reported only once: a text can be a document."""
+"""Names whose value is reported only in `response`, even if it is plain: a text can be a whole document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
@@ -47,8 +48,8 @@ _CUT: Final = "_truncated"
 _MAX_RESPONSE_BYTES: Final = 500_000
 """Largest result sent beside its reference: a larger one keeps the plane from answering for over a second."""
 _COPIES: Final = 6
-"""Copies of a stored result in the names of a next command (run on NoETL 4.0.0)."""
-_OF_FAILURES: Final = ("status", "error")
+"""Number of copies of a stored result that the plane puts into a later command (run on NoETL 4.0.0)."""
+_FAILURE_FIELDS: Final = ("status", "error")
 _MARKS: Final = frozenset({_CUT, "_keys", "_count", "_len"})
 """Names by which a preview describes what it has cut."""
 _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
@@ -247,12 +248,13 @@ class PythonRules(DialectRules):
         return _batch(command, worker_id, events)
 
     def can_rescue(self, command: Subject) -> bool:
-        """Return False in a loop, where a rescue repeats items that have run (protocol/batches.md#rescue), and for a
-        list of tasks, whose `step.exit` the engine ignores."""
+        """Return False in a loop, where a rescue would repeat items that have run (protocol/batches.md#rescue), and for
+        a list of tasks, whose `step.exit` the plane ignores."""
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """Return `step.exit` alone, actionable, for a new key: the only working rescue (protocol/batches.md#rescue)."""
+        """Return a request with an actionable `step.exit` alone, to be sent under a new key. No other form works
+        (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -262,9 +264,9 @@ class PythonRules(DialectRules):
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return the result of `step.exit` with the full response in it, or beside it if too large.
+    """Return fields for a `step.exit`: `result` with the full response in it, or `response` if that is too large.
 
-    After a rescue, later steps see this event's `result`, not the `response` of call.done.
+    After a rescue, later steps see the `result` of this event, not the `response` of call.done.
     """
     packed = json_text.dumps(response)
     if json_text.escaped_size(packed) > _CONTEXT_BYTES:
@@ -283,7 +285,7 @@ def _allowed(value: JsonValue) -> JsonValue:
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether this value survives a JSON round trip, as deep as `_plain_values` looks."""
+    """Return whether JSON would not change this value, down to the depth that `_plain_values` reads."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -296,10 +298,11 @@ def _is_json(data: JsonValue, depth: int = 2) -> bool:
 
 
 def _plain_values(data: JsonValue) -> JsonValue:
-    """Return the part of a result that all three events repeat, or None; `call.done` has it in full as `response`.
+    """Return the plain values of a result and of the objects in it, or None if there are none.
 
-    As in the plane's own worker (recorded), it is the plain values, and those of the objects; templates, arcs and `set`
-    of later steps read `response`. Three more copies made 5 kB of 100 bytes.
+    All three terminal events repeat these values, as those of the plane's own worker do (recorded). The full result is
+    only in `call.done`, as `response`, which templates, arcs and `set` of later steps read. With full copies in all
+    events, 100 bytes became 5 kB.
     """
     if not isinstance(data, dict):
         return None
@@ -320,14 +323,14 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
-    """Return the context of a result that is stored, and the result as it is stored.
+    """Return the context and the upload of a result that is stored.
 
-    The context and the stored form keep the uncut small fields. Cut values are left out: the plane then hands the
-    template to the worker instead of rendering a partial value.
+    Both have the small fields that were not cut. Cut values are left out: the plane then gives a template to the worker
+    instead of rendering it with a part of the value.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
-    said: dict[str, JsonValue] = {name: fields[name] for name in _OF_FAILURES if is_failure and name in fields}
+    said: dict[str, JsonValue] = {name: fields[name] for name in _FAILURE_FIELDS if is_failure and name in fields}
     beside = {name: value for name, value in small.items() if name not in _NAMES_OF_PLANE}
     context: dict[str, JsonValue] = {**small, **said, _CUT: True}
     return context, Upload(step, store.packed_for_store(whole, beside), step, context)
@@ -343,9 +346,10 @@ def _is_whole(value: JsonValue) -> bool:
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Shorten a list of tasks to `room`: first its variables, which are nowhere else, then the smaller results.
+    """Shorten the result of a list of tasks to `room` bytes. Return None if it was cut before.
 
-    The rest is left out: a template that the plane cannot render goes to the worker, which reads the whole.
+    The variables are kept first, because nothing else has them, then the smaller results of tasks. A template that
+    needs a value left out goes to the worker, which reads the full result.
     """
     data = json_text.loads_exact(whole)
     if not isinstance(data, dict) or _CUT in data:  # already cut to another limit
@@ -387,18 +391,18 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
 
 
 def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a failure's status and text, as in each event of the plane's own worker; `call.error` has the rest."""
+    """Return a failure's status and error text, as the plane's own worker reports them. `call.error` has the rest."""
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)
-    return {**result, "context": {name: context[name] for name in _OF_FAILURES if name in context}}
+    return {**result, "context": {name: context[name] for name in _FAILURE_FIELDS if name in context}}
 
 
 def _noted(command: Subject, report: Report) -> dict[str, Any]:
-    """Return the event with the notes for people, before the terminal events.
+    """Return an event of its own for the notes for people, which is sent before the terminal events.
 
-    Their contexts are what a caller is given: the kind `agent` takes the context of a child's last event. The plane
-    answers no event's `meta` (protocol/events.md#python-plane).
+    A caller is given the context of a terminal event: the kind `agent` takes the context of a child's last event. An
+    event's `meta` is no place either, as the plane does not return it (protocol/events.md#python-plane).
     """
     payload = {"command_id": command.command_id, "result": {"context": report.notes}}
     return {"step": command.step, "name": NOTED, "payload": payload, "actionable": False, "informative": True}

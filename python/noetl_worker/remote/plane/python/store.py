@@ -21,32 +21,32 @@ from noetl_worker.text import json_text
 ROUTES: Final = ("/api/result", "/api/api/result")
 """Paths of the Python plane's store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
-"""`store` of a result that only the receiving server has, until it is restarted. A store falls back to it."""
+"""Value of `store` in the reference to a result that only one server's memory has, until that server is restarted."""
 BUDGET_S: Final = 0.25
 """Longest time for which one PUT may hold up the plane."""
 _S_PER_BYTE: Final = 0.5e-6
-"""Search time for ordinary words: 580 kB took 0.3 s."""
+"""Seconds for the search of a byte of ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"
 """Key of the packed text in a stored result."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
-"""Bytes of a word that costs the plane some hundredths of a second at each search."""
-_OF_WORDS: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Bytes that the plane's redaction takes for a link's scheme; it scans on from each, so a long unbroken run is slow."""
-_WORDS: Final = bytes(ord("x") if code in _OF_WORDS else ord(" ") for code in range(256))
+"""Length in bytes from which a word costs the plane some hundredths of a second at each search."""
+_WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
+"""Bytes that can be in the scheme of a link. The plane's search reads on from each of them, so a long run is slow."""
+_WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
 """Characters of packed text without a space: the search is fast, and no piece looks like a key or token."""
 _UNSEARCHED: Final = "}}"
-"""End of packed text. The plane takes a text with it for code, and does not search it (noetl v4, `sanitize.py`). No
-template begins with it, and base64 readers skip it."""
+"""End of packed text. The plane takes a text that contains `}}` for code and does not search it (noetl v4,
+`sanitize.py`). `}}` begins no template, and base64 readers skip it."""
 _BYTES_PER_S: Final = 12_500
-"""Search speed for the deadline of a PUT: forty times slower than for ordinary words."""
+"""Speed of the plane's search that the deadline of a PUT allows for. Ordinary words are searched 160 times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:
-    """Return whether this JSON has a word that the plane would search for long, however small the whole is."""
+    """Return whether this JSON has a word of LONG_WORD bytes, which takes the plane long to search."""
     return len(data) >= LONG_WORD and _ONE_WORD in data.translate(_WORDS)
 
 
@@ -55,7 +55,7 @@ def is_over_budget(data: bytes) -> bool:
 
 
 def packed_for_store(data: bytes, beside: Mapping[str, JsonValue] = _NOTHING) -> bytes:
-    """Return JSON in a form that the plane searches quickly, however long its words are.
+    """Return JSON in a packed form that the plane searches quickly, however long the words of the JSON are.
 
     Args:
         data: the JSON of a result.
@@ -83,7 +83,7 @@ def has_packed(values: Mapping[str, JsonValue]) -> bool:
 
 
 def unpacked(stored: JsonValue) -> bytes | None:
-    """Return the JSON of a packed result, or None if it is not packed. Raises ControlPlaneError if it is damaged."""
+    """Return the JSON of a packed result, or None for any other value. Raises ControlPlaneError if it is damaged."""
     text = stored.get(PACKED) if isinstance(stored, dict) else None
     if not isinstance(text, str):
         return None
@@ -91,9 +91,14 @@ def unpacked(stored: JsonValue) -> bytes | None:
     try:
         data = reading.decompress(base64.b64decode(text), MAX_BODY_BYTES)
     except (ValueError, zlib.error) as error:
-        raise ControlPlaneError(f"a packed result in the store is damaged: {error}") from error
+        raise ControlPlaneError(
+            f"a packed result in the store is damaged ({error}): start the execution again"
+        ) from error
     if not reading.eof:
-        raise ControlPlaneError(f"a packed result in the store is incomplete, or has more than {MAX_BODY_BYTES} bytes")
+        raise ControlPlaneError(
+            f"a packed result in the store is incomplete, or has more than {MAX_BODY_BYTES} bytes: start the execution "
+            "again, with a smaller result"
+        )
     return data
 
 
@@ -106,9 +111,9 @@ def is_no_route(answer: Response) -> bool:
 
 
 def has_expired(answer: Response) -> bool:
-    """Return whether the Python plane drops an entry of one server's memory with this answer, an hour after its PUT.
+    """Return whether the answer says that one server's memory has dropped a result, an hour after its PUT.
 
-    At the next request the plane looks into the store itself: older versions, and one whose deletion failed, still have
-    the data there (NATS keeps them for two hours).
+    At the next request the plane looks into its store, where NATS keeps the data for two hours. The data are there
+    unless the plane has deleted them: older versions do not, and a deletion can fail.
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

@@ -1,11 +1,11 @@
 """Ids of terminal events, which the Rust plane takes from the worker: 41 bits of milliseconds, 10 bits of node, 12 bits
 of sequence (protocol/events.md#ids).
 
-The plane reads its history in id order, and ignores events below an id that it has seen, except terminal events. One
-below the other events of its command leaves the execution RUNNING for ever (protocol/events.md#ids), and one above the
-plane's time hides later results (run on server 3.54.0: with the worker's clock 50 ms ahead each step got null for the
-result of the one before, and all were green). So our clock is not used: a terminal event gets the millisecond after the
-events of its command, whose ids the plane has made and answered.
+The plane reads its history in id order, and ignores events below an id that it has seen, except terminal events. A
+terminal event with an id below the other events of its command leaves the execution RUNNING for ever
+(protocol/events.md#ids). An id above the plane's time hides later results: on server 3.54.0, with the worker's clock
+50 ms ahead, each step got null as the result of the step before, and no step failed. So the worker's clock is not used:
+a terminal event gets the millisecond after the events of its command, whose ids the plane has made and returned.
 """
 
 from __future__ import annotations

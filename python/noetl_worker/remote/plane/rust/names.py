@@ -39,10 +39,10 @@ class RustNames(Names):
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a result as the plane hands out one that it keeps in full: the data's fields, and the data under `data`.
+    """Return a stored result in the form of a result that the claim has in full: the fields of the data, and `data`.
 
-    A sequence's value also has the fields of its tasks, beside the labels. An object in an object looks like a sequence
-    with a single task and is treated as one, as in the published worker.
+    The result of a sequence also has the fields of its tasks' results, beside the tasks' labels. An object whose only
+    field is an object looks like a sequence with one task, and is treated so, as in the published worker.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}

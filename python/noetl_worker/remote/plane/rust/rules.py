@@ -1,7 +1,7 @@
 """Dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
 
-A fast command is a batch (started, call.done) and one single `command.completed` with `meta.command_id`, since the
-plane's batches lose meta (protocol/events.md#rust-plane).
+A fast command is reported by a batch (started, call.done) and by a single `command.completed` with `meta.command_id`,
+since the plane drops the `meta` of events in a batch (protocol/events.md#rust-plane).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _UPDATES: Final = "_context_updates"
-"""Key of the variables that the rules of a list of tasks have set, in its result."""
+"""Key in the result of a list of tasks, with the variables that the rules of the tasks have set."""
 _MOST_UPDATES_BYTES: Final = 64 * 1024
-"""Most bytes of variables beside a reference. An event takes 150 kB."""
+"""Most bytes of these variables in an event that refers to a stored result. An event may have 150 kB."""
 _LOST_UPDATES: Final = (
     "later steps do not get the variables that the tasks have set: beside a result that is stored they may have "
     f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
@@ -96,8 +96,8 @@ class RustRules(DialectRules):
         return {"variables": rows}
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """Return the body, with `data` even if empty: else later steps get the plane's bookkeeping (recorded:
-        rhai-types)."""
+        """Return the result as JSON, with `data` even if there are none. Without `data`, later steps would get the
+        plane's own bookkeeping (recorded: rhai-types)."""
         body = result.to_json()
         if result.status is ToolStatus.SUCCESS:
             body.setdefault("data", None)
@@ -122,22 +122,22 @@ class RustRules(DialectRules):
         return Report(result.status.value, None, upload=upload, notes=notes)
 
     def started(self, command: Subject, worker_id: str) -> Post:
-        """Return the start as a batch: the plane makes its ids, and answers them.
+        """Return the request that reports the start, as a batch: the plane makes the ids of a batch and returns them.
 
-        With a slow clock, ids made here could lie below the plane's `command.claimed`, which no answer names, and the
-        execution would stay RUNNING for ever (protocol/events.md#ids).
+        An id that a worker with a slow clock makes could lie below the id of the plane's `command.claimed`, which no
+        answer names. The execution would stay RUNNING for ever (protocol/events.md#ids).
         """
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
-        """Return all events but the last as one batch, with ids of the plane, and the last alone, with its meta and an
-        id of ours: the last must not be stored twice.
+        """Return two requests: a batch with all events but the last, whose ids the plane makes, and the last event
+        alone, with its `meta` and with an id that the worker makes, so that it cannot be stored twice.
 
-        call.done comes first: the orchestrator runs on command.completed and needs the result by then
-        (protocol/events.md#rust-plane). It can miss a call.done while another branch of the playbook ends, and then
-        takes the result from command.completed, which therefore has it too (run on server 3.54.0 with three branches of
-        five steps: a value was lost in 17 of 120 executions, and in none of 240 with the result there).
+        call.done comes first: the plane's orchestrator runs on command.completed and needs the result by then
+        (protocol/events.md#rust-plane). While another branch of the playbook ends, the orchestrator can miss a
+        call.done, and takes the result from command.completed. So that event has the result too. On server 3.54.0, with
+        three branches of five steps, a value was lost in 17 of 120 executions without it, and in none of 240 with it.
         """
         if report.error is not None:
             return _FAILURE[with_start]
@@ -145,7 +145,7 @@ class RustRules(DialectRules):
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
         if has_own_id and MEANING[answer.status] is Meaning.UNCERTAIN and self.is_stored(answer):
-            # On a retry the duplicate is our own event, stored before its answer was lost.
+            # On a retry the duplicate is the worker's own event, which was stored before its answer was lost.
             return SendStatus.NEW_ID if first_try else SendStatus.ACCEPTED
         return judge(answer)
 
