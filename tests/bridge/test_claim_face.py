@@ -49,7 +49,7 @@ async def taken(coordinator: Coordinator, count: int) -> None:
     await until(lambda: len(coordinator.acknowledged) >= count, f"{count} acknowledged")
 
 
-async def test_requests_are_the_recorded_ones_and_records_are_stored_before_they_are_acknowledged() -> None:
+async def test_requests_are_the_recorded_ones_and_records_are_stored_before_their_ack() -> None:
     asked = next(line["body"] for line in recorded("claim-frames.jsonl") if '"Next"' in line.get("body", ""))
     acked = next(line["body"] for line in recorded("claim-frames.jsonl") if '"Ack"' in line.get("body", ""))
     records = [command(number) for number in range(50)]

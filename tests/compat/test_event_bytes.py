@@ -37,7 +37,7 @@ async def observed(anyio_backend: Any) -> dict[str, Any]:
         return await observe(Dialect.PYTHON, PLAYBOOKS, server, 5432)
 
 
-def test_ends_of_a_command_take_at_most_so_many_bytes_more_than_the_published_workers(
+def test_ends_of_a_command_are_little_longer_than_the_published_workers(
     observed: dict[str, Any],
 ) -> None:
     shares = {}

@@ -18,7 +18,7 @@ def test_every_line_of_the_live_table_names_a_known_reason() -> None:
     assert set(lines) | set(table.live.everywhere["rust"].values()) <= table.reasons.keys()
 
 
-def test_what_only_the_plane_explains_excuses_no_difference_between_two_workers_on_it() -> None:
+def test_what_only_the_plane_explains_excuses_no_difference_on_one_plane() -> None:
     line = 'events.playbook: "playbook.failed" | ""'
     assert LiveTable.load().unexplained("arcs-none-match", [line]) == [line]
     assert Table.load(VALUES).unexplained("rust", "arcs-none-match", [line]) == []

@@ -216,7 +216,7 @@ async def test_call_has_the_recorded_keys(dialect: Dialect, name: str, recorded:
     assert (method, {*body}) == (case["method"], {*case["req"]})
 
 
-async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_long_it_is_kept() -> None:
+async def test_result_for_the_python_plane_has_the_recorded_keys_and_its_time_to_live() -> None:
     method, _, body = (await calls(Dialect.PYTHON))["result-put"]
     recorded, with_all = CASES["result-put"], CASES["result-put-all"]["req"]
     assert (method, {*body}) == (recorded["method"], {*recorded["req"], "ttl"})
@@ -224,7 +224,7 @@ async def test_result_for_the_python_plane_has_the_recorded_keys_and_says_how_lo
     assert re.fullmatch(r"\d+h", with_all["ttl"])
 
 
-async def test_registration_and_variables_for_the_rust_plane_have_no_key_that_was_not_recorded() -> None:
+async def test_registration_and_variables_for_the_rust_plane_have_recorded_keys_alone() -> None:
     ours = await calls(Dialect.RUST)
     rows = RUST_CASES["vars-set"]["req"]["variables"]
     assert {*ours["vars-set"][2]["variables"][0]} <= {key for row in rows for key in row}

@@ -157,7 +157,7 @@ class _Unread(dict[str, Any]):
         raise AssertionError("every step of the playbook is read")
 
 
-def test_condition_whose_names_are_there_is_looked_at_without_the_rest_of_the_playbook() -> None:
+def test_condition_whose_names_are_there_is_looked_at_alone() -> None:
     document = {"workflow": [{"step": "start", "next": {"arcs": [{"step": "end", "when": "{{ ctx.there }}"}]}}]}
     playbook = Playbook.from_document(document)
     step = playbook.steps["start"]

@@ -124,7 +124,7 @@ def test_probes_ask_for_what_is_served() -> None:
     assert {*asked.values(), "/metrics"} <= served
 
 
-def test_network_policy_lets_in_who_may_read_and_closes_the_way_out_only_if_it_has_rules() -> None:
+def test_network_policy_lets_in_who_may_read_and_closes_the_way_out_by_rules_alone() -> None:
     values = VARIANTS["everything"]["networkPolicy"]
     spec = one(rendered({"networkPolicy": values}), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]

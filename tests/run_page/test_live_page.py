@@ -38,7 +38,7 @@ async def test_page_may_ask_where_it_came_from_and_nobody_may_frame_or_keep_it()
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-async def test_who_has_no_token_or_another_name_or_comes_from_elsewhere_is_answered_nothing() -> None:
+async def test_who_has_no_token_another_name_or_comes_from_elsewhere_gets_nothing() -> None:
     async with watched() as (_, client, execution_id):
         parts = urlsplit(str(client.base_url))
         root, path = f"http://{parts.netloc}", f"{client.base_url}runs/{execution_id}"

@@ -122,7 +122,7 @@ async def test_more_commands_than_are_asked_for_is_said() -> None:
     assert any(note.startswith("The input of ") for note in run.notes)
 
 
-async def test_playbook_that_the_catalog_has_no_more_is_said_and_the_steps_are_those_of_the_events() -> None:
+async def test_playbook_that_the_catalog_lost_is_said_and_its_steps_come_from_events() -> None:
     plane = python_plane()
     plane.playbook = None
     run = await plane.read()

@@ -133,9 +133,7 @@ async def test_adopted_rescue_of_a_batch_that_the_plane_may_process_is_not_sent(
     assert transport.bodies("/api/events/batch") == []
 
 
-async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_not_asked_about_for_ever(
-    ours: Emitter, tmp_path: Path
-) -> None:
+async def test_adopted_outcome_of_a_command_that_the_plane_has_lost_is_given_up(ours: Emitter, tmp_path: Path) -> None:
     left_behind(tmp_path)
     told: list[str] = []
     await adopt(ours, claim_then(answer(404, {"detail": "Command not found"}), told))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from noetl_worker.models import backoff
-
-PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
 
 @pytest.mark.parametrize(
@@ -37,14 +32,3 @@ def test_wait_doubles_up_to_its_most_and_its_share_of_chance_is_taken_off(
 
 def test_attempt_of_any_number_is_no_overflow() -> None:
     assert backoff.delay_s(10**9, 0.5, 30.0, jitter=0.9, draw=lambda: 0.0) == pytest.approx(3.0)
-
-
-def test_no_module_has_a_formula_of_its_own() -> None:
-    """What playbooks ask for is theirs; `dev` is another program."""
-    theirs = {"tools/kinds/http/retry.py", "tools/policy.py", "models/backoff.py"}
-    powers = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if re.search(r"2(\.0)?\s*\*\*\s*(min\(|[a-z_.]*(tries|tried|attempt|refusal|deliver))", path.read_text())
-    }
-    assert powers - theirs == set()

@@ -201,7 +201,7 @@ def test_duplicates_are_answered_without_a_claim() -> None:
     assert again.answer is Answer.NAK
 
 
-def test_interrupted_command_waits_for_the_rest_of_the_lease_on_the_python_plane_only() -> None:
+def test_interrupted_command_waits_for_the_rest_of_a_lease_of_the_python_plane() -> None:
     assert 90 < acknowledge.interrupted(Dialect.PYTHON, 20.0, 120.0).delay_s < 104
     assert acknowledge.interrupted(Dialect.PYTHON, 500.0, 120.0).delay_s < 4
     assert acknowledge.interrupted(Dialect.RUST, 1.0, 120.0).delay_s < 4

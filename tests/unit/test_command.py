@@ -210,7 +210,7 @@ async def test_cases_come_from_the_context_or_from_the_tools_config(spelling: st
     assert in_config.config == {"code": "x"}
 
 
-async def test_command_id_of_the_notification_is_kept_in_its_form_unless_meta_names_another() -> None:
+async def test_command_id_of_the_notification_is_kept_unless_meta_names_another() -> None:
     notified = ENVELOPE.command_id
     for meta, known in (
         ({"command_id": notified}, notified),

@@ -194,7 +194,7 @@ async def test_reason_of_a_message_that_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kept", range(4, 18))
+@pytest.mark.parametrize("kept", [4, 9, 17])
 def test_piece_of_a_secret_beside_a_cut_is_taken_out(form: str, kept: int) -> None:
     half = form.encode()
     assert here(lambda: redaction.drop_half_at_end(b"line\n" + half[:kept])) == b"line\n[REDACTED]"

@@ -6,7 +6,7 @@ import pytest
 
 from noetl_worker.errors import DocumentError, JetStreamError
 from noetl_worker.models import ClaimRefused, NotFound, RetryLater
-from noetl_worker.models.disposition import WORDS, Answer, Disposition, DispositionKind
+from noetl_worker.models.disposition import Answer, Disposition, DispositionKind
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter, DeadLetters, pack
@@ -157,35 +157,6 @@ async def test_text_of_an_outcome_decides_nothing() -> None:
     assert (kept[0]["reason"], kept[0]["kind"]) == ("unknown command: says a proxy", "claim_refused")
     assert metrics.DEAD_LETTERS.labels("claim_refused").value == before + 1
     assert DeadLetter.parse(json.dumps(kept[0]).encode()).kind == "claim_refused"
-
-
-def test_words_that_operators_know_are_those_of_the_table() -> None:
-    usual = sorted(WORDS[kind, kind.answer] for kind in DispositionKind)
-    assert usual == [
-        "ack:already_finished",
-        "ack:already_finished_here",
-        "ack:reported",
-        "ack:system_pool",
-        "nak:auth_refused",
-        "nak:foreign_pool",
-        "nak:held_by_other",
-        "nak:held_by_this_worker",
-        "nak:in_flight_here",
-        "nak:internal_error",
-        "nak:interrupted",
-        "nak:no_free_slot",
-        "nak:not_found",
-        "nak:over_share",
-        "nak:retry_later",
-        "nak:returned",
-        "nak:short_of_resources",
-        "term:another pool's command",
-        "term:claim",
-        "term:not a notification",
-        "term:server error at every try",
-        "term:the control plane refuses the outcome",
-        "term:unknown command",
-    ]
 
 
 def test_dead_letter_of_server_errors_says_so_first() -> None:

@@ -77,9 +77,7 @@ async def test_refused_set_is_on_disk_at_the_next_try_and_gone_when_accepted(
     assert rows_on_disk(tmp_path) == 0
 
 
-async def test_set_that_would_wait_for_a_plane_that_is_down_is_on_disk_before_its_first_try(
-    ours: Emitter, tmp_path: Path
-) -> None:
+async def test_set_for_a_plane_that_is_down_is_on_disk_before_its_first_try(ours: Emitter, tmp_path: Path) -> None:
     at, transport = plane(accepting(0))
     for _ in range(DOWN_AFTER):
         at.gate.refused(time.monotonic())

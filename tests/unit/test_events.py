@@ -142,7 +142,7 @@ async def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> N
 
 
 @pytest.mark.parametrize("hold_s", [0.0, 60.0])
-async def test_end_on_the_rust_plane_has_an_id_of_the_millisecond_after_its_result_and_no_time_of_ours(
+async def test_end_on_the_rust_plane_has_an_id_after_its_result_and_no_time_of_ours(
     hold_s: float,
 ) -> None:
     """Above the plane's time it would hide the results that come after it, below its result it would be unseen."""

@@ -269,7 +269,7 @@ async def test_outcome_that_is_refused_and_then_another_workers_is_no_dead_lette
 
 
 @pytest.mark.parametrize("num_delivered", [1, 2])
-async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_before_it_is_told(
+async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_first(
     num_delivered: int,
 ) -> None:
     """The same WORKER_ID is accepted at any time: an outcome of the process before us may have been told meanwhile."""
@@ -284,7 +284,7 @@ async def test_second_delivery_on_the_rust_plane_asks_whose_the_command_is_befor
     assert bool(terminal(transport)) is (num_delivered == 1)
 
 
-async def test_command_that_runs_here_is_still_in_flight_when_a_dead_ones_outcome_of_it_was_dropped(
+async def test_command_that_runs_here_is_in_flight_when_a_dead_ones_outcome_was_dropped(
     ours: Emitter, tmp_path: Path
 ) -> None:
     """w1's late outcome of a command that w2 runs: adopted by w2, and dropped, since the claim is w2's."""

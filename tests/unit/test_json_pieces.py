@@ -73,7 +73,7 @@ def outcome(read: Callable[[bytes], Any], data: bytes) -> str:
 
 def test_pieces_give_the_values_and_the_refusals_of_a_text_read_at_once() -> None:
     rng = random.Random(43)
-    for _ in range(3000):
+    for _ in range(1000):
         data = spelled(rng, made_up(rng, rng.choice((1, 3, 5))))
         assert outcome(lambda given: loads_in_pieces(given, strict, 64), data) == outcome(strict, data), data
 

@@ -79,7 +79,7 @@ async def test_stop_that_meets_the_answer_to_a_beat_ends_it_at_once() -> None:
     assert time.monotonic() == began
 
 
-async def test_delivery_that_is_tracked_while_the_thread_looks_for_the_due_ones_does_no_harm() -> None:
+async def test_delivery_that_is_tracked_while_the_thread_looks_does_no_harm() -> None:
     """Before 3.12 garbage is collected in the midst of list(dict.items()), and that lets the other thread in."""
     deliveries, stop, numbers = InProgress(0.3), asyncio.Event(), itertools.count()
     for number in range(1000):

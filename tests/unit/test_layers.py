@@ -198,11 +198,6 @@ def test_picture_of_the_rooms_is_what_the_imports_give() -> None:
     assert drawn["picture"]() == (docs / "rooms.svg").read_text(encoding="utf-8")
 
 
-def test_every_package_says_what_it_decides() -> None:
-    silent = [own(path) for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(tree(path))]
-    assert silent == []
-
-
 @pytest.mark.parametrize(
     ("public", "home"),
     [
@@ -298,13 +293,6 @@ def test_which_plane_it_is_decides_in_the_files_of_the_dialects_alone() -> None:
         if node.attr in ("PYTHON", "RUST")
     ]
     assert found == []
-
-
-def test_result_store_of_the_python_plane_is_known_in_its_folder_alone() -> None:
-    """Everybody else asks the rules of the plane."""
-    store = "remote.plane.python.store"
-    known = {package(own(path).removeprefix("remote.plane.")) for path in sources() if store in inner(path)}
-    assert known == {"python"}
 
 
 def test_server_library_is_the_development_planes_alone() -> None:

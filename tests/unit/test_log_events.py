@@ -1,4 +1,4 @@
-"""Names of log events: operators search for them. Two words at least; the CHANGELOG has those that were renamed."""
+"""Names of log events: operators search for them. Two words at least."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import noetl_worker
 from patience import PATIENCE_S
 
 PACKAGE = Path(noetl_worker.__file__).parent
-CHANGELOG = Path(__file__, "../../../CHANGELOG.md").resolve()
+DOCS = Path(__file__, "../../../docs").resolve()
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 ONE_WORD = {"cancelling", "deregistered", "draining", "pulling", "registered", "stopped"}
 """The worker's own life, and its one line for each notification."""
@@ -51,18 +51,10 @@ def test_names_are_a_noun_and_what_became_of_it() -> None:
     assert {name for name in names() if NOT_WORDS & set(name.split("_"))} == set()
 
 
-def test_log_event_that_the_changelog_renames_has_its_new_name() -> None:
-    """As in: - Log event `old_name` is now `new_name`."""
-    unreleased = CHANGELOG.read_text(encoding="utf-8").partition("## [Unreleased]\n")[2].partition("\n## ")[0]
-    renamed = re.findall(r"^- Log event `(\w+)` is now `(\w+)`", unreleased, re.MULTILINE)
-    assert {new for _, new in renamed} <= names()
-    assert {old for old, _ in renamed} & names() == set()
-
-
 @cache
 def listed() -> ModuleType:
     """What makes docs/log-events.md."""
-    path = CHANGELOG.parent / "docs" / "list_log_events.py"
+    path = DOCS / "list_log_events.py"
     spec = importlib.util.spec_from_file_location("list_log_events", path)
     assert spec is not None
     assert spec.loader is not None
@@ -78,7 +70,7 @@ def test_page_of_log_events_is_what_the_code_writes() -> None:
     assert pages.page() == pages.PAGE.read_text(encoding="utf-8")
 
 
-def test_every_warning_and_error_says_what_to_do_and_no_advice_is_of_a_line_that_is_gone() -> None:
+def test_every_warning_and_error_says_what_to_do_and_no_advice_is_stale() -> None:
     pages = listed()
     found = pages.events()
     for name, event in found.items():

@@ -161,7 +161,7 @@ async def kept(*_: object) -> None: ...
 
 
 @pytest.mark.parametrize("event", ["message_returned", "dead_letter"])
-async def test_line_of_a_message_that_is_not_run_has_the_ids_of_its_command_and_its_kind_once_it_is_claimed(
+async def test_line_of_a_message_that_is_not_run_has_the_ids_and_kind_of_its_command(
     event: str,
 ) -> None:
     outcome = acknowledge.returned() if event == "message_returned" else acknowledge.outcome_refused("400")

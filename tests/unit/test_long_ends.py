@@ -83,7 +83,7 @@ def told_by(
 
 
 @pytest.mark.parametrize("report", [OK, FAILED], ids=["completed", "failed"])
-async def test_end_has_no_limit_and_no_place_at_the_gate_and_its_slowness_counts_for_nothing(report: Report) -> None:
+async def test_end_has_no_limit_and_no_place_at_the_gate_and_may_be_slow(report: Report) -> None:
     transport = Held()
     at, telling = told_by(transport, emitter(), report)
     await transport.reached.wait()

@@ -16,7 +16,7 @@ LARGE = "word " * 30_000
 
 
 @pytest.mark.parametrize("name", ["data", "status", "context", "reference", "ref", "_ref"])
-async def test_large_result_with_a_field_that_the_plane_would_hide_goes_out_whole_beside_its_reference(
+async def test_large_result_with_a_field_that_the_plane_would_hide_goes_out_whole(
     name: str,
 ) -> None:
     """An HTTP answer: `{{ step.data.rows }}` of a single tool is rendered by the plane, and was empty."""

@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,8 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxFile
 from noetl_worker.pipeline.outbox.reading import read_outboxes
 from patience import PATIENCE_S
-from unit.outboxes import OPEN, box, event_set, left, left_behind, taken, unsearchable
+from unit.outboxes import box, event_set, left, left_behind, taken, unsearchable
 from unit.planes import URL
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
 
 
 def test_set_kept_by_a_killed_process_is_adopted_with_its_ids_and_key(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def cause(of: Pools, named: str | None, subject: str) -> str | None:
         ("other.subject.gpu.>", "", None, None),
     ],
 )
-def test_pools_are_the_literal_tokens_of_the_filters_else_the_list_else_any_but_system(
+def test_pools_are_those_of_the_filters_else_the_list_else_any_but_system(
     filters: str, segments: str, own: set[str] | None, made: tuple[str, ...] | None
 ) -> None:
     settings = load_settings({"NATS_FILTER_SUBJECT": filters, "NOETL_WORKER_POOL_SEGMENTS": segments})
@@ -95,8 +95,7 @@ ANY, LISTED, OF_SYSTEM = "noetl.commands.>", "shared,python", "noetl.commands.sy
 SYSTEM_SUBJECTS = ("noetl.commands.system.7", "noetl.commands.system.shard.3.7")
 
 
-@pytest.mark.parametrize("subject", SYSTEM_SUBJECTS)
-@pytest.mark.parametrize("named", ["system", None])
+@pytest.mark.parametrize(("named", "subject"), [("system", SYSTEM_SUBJECTS[0]), (None, SYSTEM_SUBJECTS[1])])
 @pytest.mark.parametrize(
     ("filters", "segments", "answer"),
     [
@@ -141,7 +140,7 @@ def test_base_subject_of_somebody_s_own_has_its_pool_behind_it() -> None:
     assert refusal.is_passed_over
 
 
-def test_passed_over_commands_are_said_once_with_what_the_plane_needs_and_are_no_foreign_pool() -> None:
+def test_passed_over_commands_are_said_once_with_what_the_plane_needs() -> None:
     before, ours = metrics.FOREIGN_POOL.own.value, pools()
     with capture_logs() as lines:
         for subject in SYSTEM_SUBJECTS:
@@ -167,7 +166,7 @@ def test_foreign_pool_is_counted_each_time_and_said_once_with_what_to_do() -> No
     assert all("NOETL_WORKER_POOL_SEGMENTS" in line["advice"] for line in lines)
 
 
-def test_foreign_pool_is_returned_later_and_later_and_kept_before_the_stream_forgets_it() -> None:
+def test_foreign_pool_is_returned_ever_later_and_kept_before_the_stream_forgets_it() -> None:
     limit_s = acknowledge.MAX_SERVER_ERROR_AGE_S
     young = [acknowledge.foreign_pool("why", n, limit_s - 1) for n in (1, 4, 900)]
     assert {one.kind for one in young} == {DispositionKind.FOREIGN_POOL}

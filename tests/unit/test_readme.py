@@ -32,11 +32,6 @@ def test_lines_of_a_page_fit_a_terminal(page: str) -> None:
     assert [line for line in text.splitlines() if len(line) > 120] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_has_no_marks_of_a_merge(page: str) -> None:
-    assert re.findall(r"^(?:<{7} |>{7} |={7}$).*", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE) == []
-
-
 def test_list_of_pages_has_every_page() -> None:
     listed = set(re.findall(r"\(([\w-]+\.md)\)", (ROOT / "docs/README.md").read_text(encoding="utf-8")))
     assert listed == {path.name for path in ROOT.glob("docs/*.md")} - {"README.md", "reliability-figures.md"}

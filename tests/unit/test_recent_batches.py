@@ -56,7 +56,7 @@ async def test_batch_that_is_stored_and_never_worked_off_is_rescued(states: dict
 
 
 @pytest.mark.parametrize("loop", [None, LOOP], ids=["a step", "an item of a loop"])
-async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once_its_claim_was_asked(
+async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key(
     loop: LoopPosition | None,
 ) -> None:
     said = Restarted()
@@ -67,7 +67,7 @@ async def test_batch_of_which_nothing_is_stored_is_sent_again_under_its_key_once
     assert [path.endswith("/claim") for _, path, _, _ in transport.sent][-2:] == [True, False]
 
 
-async def test_batch_that_was_rescued_is_not_rescued_again_when_the_plane_goes_away_at_the_next_one() -> None:
+async def test_batch_is_rescued_once_though_the_plane_goes_away_at_the_next_one() -> None:
     """A second `step.exit` could issue the next commands twice (found by the simulator)."""
 
     class GoesAway(Restarted):
@@ -207,7 +207,7 @@ async def test_rescue_is_sent_once_where_the_question_after_the_last_batch_fails
     assert rescued == [str(FIRST), str(FIRST + 10)]
 
 
-async def test_batch_that_the_plane_never_says_anything_of_is_given_up_after_ten_minutes_with_an_error_line() -> None:
+async def test_batch_that_the_plane_says_nothing_of_is_given_up_after_ten_minutes() -> None:
     said = Restarted()
 
     def script(method: str, path: str, body: Any) -> Answer:
@@ -336,7 +336,7 @@ async def told_many(said: Any, commands: int) -> tuple[ScriptedTransport, float]
     return worker.transport, metrics.BATCHES_NOT_WATCHED.own.value - before
 
 
-async def test_plane_that_keeps_up_is_asked_when_batches_are_many_and_all_of_them_are_watched() -> None:
+async def test_plane_that_keeps_up_is_asked_when_batches_are_many() -> None:
     said = Restarted(states=numbered(*["completed"] * 9))
     transport, not_watched = await told_many(said, 9)
     assert not_watched == 0

@@ -93,9 +93,7 @@ def tasks(config: Mapping[str, Any]) -> list[Any]:
         ([{"get": {"kind": "http", "url": MARK}}], "tool_config[0].get.url"),
     ],
 )
-async def test_config_that_the_plane_took_something_out_of_fails_the_command_before_it_runs(
-    config: Any, place: str
-) -> None:
+async def test_config_that_the_plane_took_something_out_of_fails_its_command(config: Any, place: str) -> None:
     error = await refusal("noop", config, config_is_stored=True)
     assert error.kind == "configuration"
     assert f"the control plane has put {MARK} in place of {place}: " in str(error)

@@ -39,7 +39,7 @@ async def test_passing_trouble_is_retried_with_the_same_key_until_accepted(troub
     assert len({headers["idempotency-key"] for *_, headers in transport.sent}) == 1
 
 
-async def test_lost_answer_on_the_rust_plane_is_retried_with_the_same_event_id_and_duplicate_key_is_success() -> None:
+async def test_lost_answer_on_the_rust_plane_is_retried_and_a_duplicate_key_is_success() -> None:
     singles: list[int] = []
 
     def script(method: str, path: str, body: Any) -> Response | Exception:

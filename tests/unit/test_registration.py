@@ -64,7 +64,7 @@ class Asked:
 
 
 @pytest.mark.parametrize(("silent_s", "is_asked"), [(15.0, False), (45.0, True)])
-async def test_command_is_asked_about_before_its_report_once_the_plane_heard_nothing_for_longer_than_a_claim_lasts(
+async def test_command_is_asked_about_once_the_plane_heard_nothing_for_a_claims_time(
     silent_s: float, is_asked: bool
 ) -> None:
     """After 30 s without a heartbeat the Python plane gives its claims away, and takes both ends
@@ -82,7 +82,7 @@ async def test_command_is_asked_about_before_its_report_once_the_plane_heard_not
     assert [worker.is_expired(one) for one in ("a", "b")] == [is_asked, False]
 
 
-async def test_command_is_asked_about_once_the_first_registration_is_refused_for_longer_than_a_claim_lasts() -> None:
+async def test_command_is_asked_about_once_registration_is_refused_for_a_claims_time() -> None:
     """After 120 s the Python plane gives the claim of a holder without a row away (protocol/claim.md#leases)."""
     worker = Asked(answer(422, {"detail": "no"}))
     worker.begin()
@@ -91,7 +91,7 @@ async def test_command_is_asked_about_once_the_first_registration_is_refused_for
     registering.cancel()
 
 
-async def test_command_is_asked_about_while_a_heartbeat_hangs_for_longer_than_a_claim_lasts() -> None:
+async def test_command_is_asked_about_while_a_heartbeat_hangs_for_a_claims_time() -> None:
     worker = Asked(TAKEN)
     assert await worker.registration.register()
     worker.begin()

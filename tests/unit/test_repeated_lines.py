@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import io
 import json
@@ -15,21 +14,8 @@ import structlog
 import logging_guard
 import virtual_time
 from noetl_worker.observability.logging import configure_logging, flush_repeated
-from noetl_worker.observability.repeated_lines import REPEATED
-from unit.test_log_events import calls, names
 
 anyio_backend = virtual_time.anyio_backend
-EACH = {
-    # once for a command, and what is done about it needs its ids
-    *("adopted_outcome_refused", "batch_left_open", "batches_not_watched", "child_found", "claim_given_away"),
-    *("command_failed", "command_raised", "dead_letter", "delivery_failed", "execution_stands_still"),
-    *("interruption_not_reported", "command_finished", "message_answered", "tool_not_stoppable", "tool_progress"),
-    # once for a playbook and step (step_log.py), or for a name
-    *("case_skipped", "keychain_entry_missing", "secret_not_passed_on", "stored_result_redacted_by_plane"),
-    *("tool_config", "variables_redacted_by_plane", "weak_secret"),
-}
-"""Events about a command that are written each time."""
-IDS = {"execution_id", "command_id", "event_id"}
 
 
 @pytest.fixture
@@ -123,19 +109,3 @@ async def test_line_that_was_held_back_has_no_secret_of_its_command(written: io.
     flush_repeated(at_once=True)
     assert len(lines(written)) == 2
     assert "s3cr3t" not in written.getvalue()
-
-
-def is_about_a_command(call: ast.Call) -> bool:
-    groups = " ".join(ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg is None)
-    return "who" in groups or "ids" in groups or not IDS.isdisjoint({keyword.arg for keyword in call.keywords})
-
-
-def test_every_event_about_a_command_is_condensed_or_named_here() -> None:
-    """A new one has to be put into one of the two sets."""
-    written = [call for call in calls() if isinstance(call.args[0], ast.Constant)]
-    about = {ast.literal_eval(call.args[0]) for call in written if is_about_a_command(call)}
-    assert about - REPEATED - EACH == set()
-    assert set() == REPEATED & EACH
-    others = {"child_status", "http_retry", "http_retry_given_up"}  # of tools, which have a logger of their own
-    at_one_of_two_levels = {"nats_disconnected", "nats_reconnected", "result_not_stored"}
-    assert REPEATED - names() <= others | at_one_of_two_levels

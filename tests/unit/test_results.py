@@ -39,7 +39,7 @@ async def test_python_response_is_the_tools_data_and_context_its_plain_values() 
     assert report.error is None
 
 
-async def test_output_of_a_success_is_in_the_last_event_where_the_plane_s_own_worker_reports_none() -> None:
+async def test_output_of_a_success_is_in_the_last_event() -> None:
     printed = ToolResult.success({"n": 1}, stdout="begin\npassword=hunter22\n" + "x" * 20_000 + "end\n", stderr="")
     report = await report_of(printed)
     output: Any = report.notes["output"]
@@ -63,7 +63,7 @@ async def test_output_is_redacted_before_it_is_cut() -> None:
     assert "s3cr3t" not in str(report.notes)
 
 
-@pytest.mark.parametrize("cut_off", range(1, 30))
+@pytest.mark.parametrize("cut_off", [1, 3, 4, 15, 29])
 async def test_output_begins_with_no_half_of_a_secret(cut_off: int) -> None:
     """A long output is cut before it is redacted, and what is redacted is shorter than what a second cut keeps."""
     secret = "Zq7hunterSecret42kX9pL0vM8tR6w"
@@ -115,7 +115,7 @@ async def test_rust_context_is_the_whole_tool_result_with_the_command_id() -> No
     }
 
 
-async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_and_completes_it_on_the_rust() -> None:
+async def test_failed_tool_without_a_case_fails_the_command_on_the_python_plane_alone() -> None:
     failure = ToolResult.failure("exit 3", kind="process", data={"exit_code": 3}, exit_code=3)
     python = await report_of(failure)
     rust = await report_of(failure, Dialect.RUST)
@@ -157,7 +157,7 @@ async def test_result_over_the_budget_is_to_be_stored_and_told_by_a_preview(dial
     assert upload.beside == ({"command_id": "7:start:9"} if dialect is Dialect.RUST else {})
 
 
-@pytest.mark.parametrize("size", range(101_700, 102_500, 50))
+@pytest.mark.parametrize("size", range(101_700, 102_500, 200))
 async def test_context_never_leaves_over_the_budget(size: int, dialect: Dialect) -> None:
     report = await report_of({"t": "x" * size}, dialect, rules=RULES)
     assert len(json_text.dumps(report.context)) <= 102_400

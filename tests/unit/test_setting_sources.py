@@ -76,7 +76,7 @@ def test_every_secret_may_be_in_a_file(tmp_path: Path) -> None:
         assert getattr(settings, line.field).reveal() == file.read_text().strip()
 
 
-def test_file_of_a_secret_that_cannot_be_read_is_empty_or_is_one_of_two_stops_the_start(tmp_path: Path) -> None:
+def test_file_of_a_secret_that_is_unreadable_empty_or_one_of_two_stops_the_start(tmp_path: Path) -> None:
     empty, binary = tmp_path / "empty", tmp_path / "binary"
     empty.write_text(" \n")
     binary.write_bytes(b"\xff\xfe")
@@ -229,7 +229,7 @@ def test_tools_find_in_the_environment_what_flags_dotenv_and_files_say(
     assert settings.files_read == (str(dotenv), str(secret))
 
 
-def test_flag_takes_the_place_of_all_that_says_the_same_among_the_variables_of_workers() -> None:
+def test_flag_takes_the_place_of_all_variables_that_say_the_same() -> None:
     """A worker refuses a secret and a file of it; of two spellings it would take the other one."""
     variables = {"NATS_PASSWORD": "a", "NOETL_WORKER_HTTP_TIMEOUT": "3", "NATS_USER": "u", "NOETL_SECRET_X_FILE": "/x"}
     flags = {"NATS_PASSWORD_FILE": "/b", "NOETL_WORKER_HTTP_TIMEOUT_S": "4", "NATS_USER": None, "NATS_TOKEN": " "}

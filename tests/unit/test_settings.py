@@ -154,11 +154,6 @@ def test_settings_that_contradict_each_other_stop_the_start() -> None:
     assert "WORKER_MAX_CONCURRENT" in refusal({"NOETL_WORKER_MAX_ACK_PENDING": "4"})
 
 
-def test_settings_are_frozen() -> None:
-    with pytest.raises(AttributeError):
-        load_settings({}).max_concurrent = 3  # type: ignore[misc]
-
-
 def test_page_has_the_settings_as_the_code_has_it() -> None:
     page = Path(__file__, "../../../docs/settings.md").resolve().read_text()
     assert settings_markdown() in page

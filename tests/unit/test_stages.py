@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import virtual_time
 from noetl_worker.models import stopping
 from noetl_worker.remote.jetstream import connection
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker.deliveries import CANCEL_TIMEOUT_S
 
 OPERATE = Path(__file__, "../../../docs/operate.md").resolve()
-
-
-anyio_backend = virtual_time.anyio_backend
 
 
 def test_all_budgets_of_a_stop_fit_into_the_grace_that_operate_asks_of_a_pod() -> None:

@@ -110,7 +110,7 @@ async def watch() -> None:
     await asyncio.Event().wait()
 
 
-async def test_message_that_comes_while_a_cancelled_worker_ends_is_returned_and_not_claimed() -> None:
+async def test_message_that_comes_while_a_cancelled_worker_ends_is_returned_unclaimed() -> None:
     scene = Scene()
     pulls = asyncio.Event()
 

@@ -90,7 +90,7 @@ async def test_end_that_never_left_is_not_looked_for() -> None:
     assert asked == ["/api/events/batch"]
 
 
-async def test_item_of_a_loop_whose_batch_is_never_processed_is_not_rescued_and_that_is_said() -> None:
+async def test_item_of_a_loop_whose_batch_is_never_processed_is_named_not_rescued() -> None:
     said = restarting()
     with capture_logs() as lines:
         await report(said, LOOP)

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import pytest
 
-import noetl_worker
 from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER, POOLS, WORK, WORK_THREADS, Threads
@@ -153,12 +151,3 @@ def test_threads_of_a_worker_are_shared_out_on_both_loops(loop: str, monkeypatch
 
     with mock.patch.dict(POOLS):
         event_loop.run(work())
-
-
-def test_no_other_pool_of_threads_and_no_other_look_up_of_names() -> None:
-    """Threads of one are a command's own; what the loop would look up has a pool that one execution fills."""
-    package = Path(noetl_worker.__file__ or "").parent
-    texts = {path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-    pools = {place for place, text in texts.items() if "ThreadPoolExecutor" in text}
-    assert {one for one in pools if "ThreadPoolExecutor(1," not in texts[one]} == {"process/threads.py"}
-    assert {place for place, text in texts.items() if "getaddrinfo(" in text} == {"process/lookups.py"}

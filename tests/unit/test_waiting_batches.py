@@ -59,7 +59,7 @@ async def test_batch_that_waits_after_an_outage_is_rescued_once_no_queue_can_hav
     assert not is_rescued or of_batches(lines)[0] == "batch_rescued"
 
 
-async def test_item_of_a_loop_that_a_restart_has_lost_is_named_with_a_metric_and_what_to_do() -> None:
+async def test_item_of_a_loop_that_a_restart_has_lost_is_counted_and_named() -> None:
     before = metrics.BATCHES_NOT_RESCUED.own.value
     said = waiting(later=FIRST + 500)
     with capture_logs() as lines:
