@@ -29,8 +29,8 @@ PRINTS = """\
 """
 
 
-async def test_output_of_a_step_that_succeeded_is_shown_with_its_step(tmp_path: Path, dialect: Dialect) -> None:
-    lines = (await shown_of(tmp_path, PRINTS, dialect=dialect)).splitlines()
+async def test_output_of_a_step_that_succeeded_is_shown_with_its_step(tmp_path: Path) -> None:
+    lines = (await shown_of(tmp_path, PRINTS)).splitlines()
     assert [line for line in lines if " | " in line and "stderr" not in line] == ["start | out", "start | more"]
     assert "start (stderr) | err" in lines
 
@@ -65,13 +65,13 @@ async def test_output_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert r"start | \x1b]0;owned\x07" in shown
 
 
-async def test_secret_is_not_in_what_is_shown_live(tmp_path: Path, dialect: Dialect) -> None:
+async def test_secret_is_not_in_what_is_shown_live(tmp_path: Path) -> None:
     """Also not line by line, where it has several."""
     secret = "first-part-of-the-secret\nsecond-part-of-the-secret"
     (tmp_path / "credentials.yaml").write_text(json.dumps({"db": {"type": "custom", "data": {"password": secret}}}))
     code = "import sys\nfor part in auth['db']['password'].split(chr(10)):\n    print('it is', part, flush=True)\n"
     steps = f"  - step: start\n    tool: {{kind: python, auth: db, code: {json.dumps(code)}}}\n"
-    shown = await shown_of(tmp_path, steps, dialect=dialect)
+    shown = await shown_of(tmp_path, steps)
     assert shown.count("start | it is") == 2
     assert "part-of-the-secret" not in shown
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from integration.processes import Ended, typed
 from lint.head import HEAD
-from noetl_worker.authoring.dev.orchestration.empty_names import Asked
-from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import Playbook
-from noetl_worker.models import Dialect
 
 pytest.importorskip("yaml")
 
@@ -131,16 +125,6 @@ def test_failed_step_that_the_rust_plane_passes_over_is_said(tmp_path: Path) -> 
     assert run(tmp_path, PASSED_OVER, "--dialect", "rust", "--strict").code == 1
 
 
-def test_keychain_entry_of_a_credential_that_is_missing_is_refused(tmp_path: Path) -> None:
-    text = FINE + "keychain: [{name: pg, kind: credential, credential: gone}]\n"
-    ended = run(tmp_path, text)
-    assert ended.code == 2
-    hint = (
-        "keychain: pg: no credential is named 'gone': --credential gone=FILE, or credentials.yaml beside the playbook"
-    )
-    assert ended.err_lines[-1] == f"noetl-worker dev: {tmp_path / 'playbook.yaml'}:6: {hint}"
-
-
 def test_error_of_the_check_stops_a_run_unless_it_is_to_go_on_anyway(tmp_path: Path) -> None:
     text = FINE.replace("tool: {kind: noop}", "tool: {kind: noop}, args: {city: Rome}")
     ended = run(tmp_path, text)
@@ -150,20 +134,3 @@ def test_error_of_the_check_stops_a_run_unless_it_is_to_go_on_anyway(tmp_path: P
         f"error: {file}:5:39: NW511 on the Python plane a playbook like this is refused"
     )
     assert run(tmp_path, text, "--anyway").code == 0
-
-
-class _Unread(dict[str, Any]):
-    def values(self) -> Any:
-        raise AssertionError("every step of the playbook is read")
-
-
-def test_condition_whose_names_are_there_is_looked_at_alone() -> None:
-    document = {"workflow": [{"step": "start", "next": {"arcs": [{"step": "end", "when": "{{ ctx.there }}"}]}}]}
-    playbook = Playbook.from_document(document)
-    step = playbook.steps["start"]
-    asked = Asked(
-        Execution(1, 1, "p", 1, replace(playbook, steps=_Unread(playbook.steps)), {}, {}, None, 0.0), Dialect.PYTHON
-    )
-    asked.note_arc(step, 0, step.arcs[0].when, {"ctx": {"there": True}})
-    with pytest.raises(AssertionError, match="every step"):
-        asked.note_arc(step, 0, step.arcs[0].when, {"ctx": {}})

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -36,6 +37,16 @@ workflow:
 """
 
 
+class Failed(NamedTuple):
+    """A kept run of FAILS."""
+
+    dialect: Dialect
+    state: Path
+    execution_id: object
+    command: dict[str, object]
+    """The line of the command that failed."""
+
+
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -48,44 +59,57 @@ def ran(folder: Path, text: str, *flags: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in typed("dev", str(folder / "p.yaml"), "--json", *flags).out.splitlines()]
 
 
+@pytest.fixture(scope="module", params=Dialect, ids=[one.value for one in Dialect])
+def kept_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    """One run for the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_STATE_HOME", str(folder / "state"))
+        begin, *_, failed, _ = ran(folder, FAILS, "--dialect", request.param.value)
+    return Failed(request.param, folder / "state", begin["execution_id"], failed)
+
+
+@pytest.fixture
+def failed_run(kept_run: Failed, state: Path, monkeypatch: pytest.MonkeyPatch) -> Failed:
+    monkeypatch.setenv("XDG_STATE_HOME", str(kept_run.state))
+    return kept_run
+
+
 def why(name: object) -> Ended:
     return typed("why", str(name), COLUMNS="400")
 
 
-def test_why_tells_how_each_command_of_a_run_of_dev_ended(tmp_path: Path, dialect: Dialect) -> None:
-    begin, *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect.value)
-    said = why(begin["execution_id"])
-    word = "failed" if dialect is Dialect.PYTHON else "completed with status error"
+def test_why_tells_how_each_command_of_a_run_of_dev_ended(failed_run: Failed) -> None:
+    said = why(failed_run.execution_id)
+    word = "failed" if failed_run.dialect is Dialect.PYTHON else "completed with status error"
     assert said.code == 0
     assert why("last").out == said.out
     assert f"; first two {word}: ZeroDivisionError: division by zero" in said.out.splitlines()[0]
-    assert f"two {word}: ZeroDivisionError: division by zero (command {failed['command_id']}, event " in said.out
+    command_id = failed_run.command["command_id"]
+    assert f"two {word}: ZeroDivisionError: division by zero (command {command_id}, event " in said.out
     for end in re.findall(r"\(command (?:\S+), event (\d+)\)", said.out):
         assert why(end).code == 0, "any id of it is known"
     assert said.out.count("two completed (command ") == 1
 
 
-def test_why_knows_a_command_of_a_run_of_dev(tmp_path: Path, dialect: Dialect) -> None:
-    *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect.value)
-    said = why(failed["command_id"])
+def test_why_knows_a_command_of_a_run_of_dev(failed_run: Failed) -> None:
+    said = why(failed_run.command["command_id"])
     assert said.code == 0
     assert "the control plane has its end" in said.out
-    assert re.search(rf"call\.\w+ \(\w+\), event {failed['event_id']}, ", said.out)
+    assert re.search(rf"call\.\w+ \(\w+\), event {failed_run.command['event_id']}, ", said.out)
     assert "ZeroDivisionError: division by zero" in said.out
 
 
-def test_report_writes_the_page_of_a_kept_run(tmp_path: Path, dialect: Dialect) -> None:
-    begin, *_ = ran(tmp_path, FAILS, "--dialect", dialect.value)
-    for name in ("last", str(begin["execution_id"])):
+def test_report_writes_the_page_of_a_kept_run(failed_run: Failed) -> None:
+    for name in ("last", str(failed_run.execution_id)):
         said = typed("report", name, "-o", "-")
         assert said.code == 0
-        assert str(begin["execution_id"]) in said.out
+        assert str(failed_run.execution_id) in said.out
         assert "ZeroDivisionError: division by zero" in said.out
 
 
-def test_report_of_what_is_no_execution_says_what_it_takes(tmp_path: Path) -> None:
-    *_, failed, _ = ran(tmp_path, FAILS)
-    for name in ("yesterday", str(failed["command_id"])):
+def test_report_of_what_is_no_execution_says_what_it_takes(failed_run: Failed) -> None:
+    for name in ("yesterday", str(failed_run.command["command_id"])):
         said = typed("report", name)
         assert said.code == 2
         assert said.err_lines == [
@@ -93,13 +117,20 @@ def test_report_of_what_is_no_execution_says_what_it_takes(tmp_path: Path) -> No
         ]
 
 
-def test_replay_takes_any_id_of_a_kept_run_or_last_and_reports_nothing(tmp_path: Path, dialect: Dialect) -> None:
-    begin, *_, failed, _ = ran(tmp_path, FAILS, "--dialect", dialect.value)
-    for name in ("last", *map(str, (begin["execution_id"], failed["command_id"], failed["event_id"]))):
+def test_replay_takes_any_id_of_a_kept_run_or_last_and_reports_nothing(failed_run: Failed) -> None:
+    failed = failed_run.command
+    for name in ("last", *map(str, (failed_run.execution_id, failed["command_id"], failed["event_id"]))):
         done = typed("replay", name)
-        assert (done.code, done.err_lines) == (1, [f"python of step two, execution {begin['execution_id']}: run here"])
+        begin = f"python of step two, execution {failed_run.execution_id}: run here"
+        assert (done.code, done.err_lines) == (1, [begin])
         assert "ZeroDivisionError: division by zero" in done.out
         assert all(line.startswith("not sent: ") for line in done.out.splitlines() if "/api/" in line)
+
+
+def test_kept_runs_are_their_users_alone(failed_run: Failed) -> None:
+    kept = failed_run.state / "noetl-worker" / "dev"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (kept, *kept.iterdir())}
+    assert modes == {"dev": 0o700, "runs.sqlite3": 0o600}
 
 
 def test_replay_says_which_input_lacks_a_secret_before_it_runs(tmp_path: Path, dialect: Dialect) -> None:
@@ -162,12 +193,6 @@ def test_nothing_that_is_secret_is_in_the_kept_file(tmp_path: Path, state: Path)
     kept = (state / "runs.sqlite3").read_bytes()
     assert b"REDACTED" in kept
     assert [name for name, secret in secrets.items() if secret.encode() in kept] == []
-
-
-def test_kept_runs_are_their_users_alone(tmp_path: Path, state: Path) -> None:
-    ran(tmp_path, FAILS)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.iterdir())}
-    assert modes == {"dev": 0o700, "runs.sqlite3": 0o600}
 
 
 def test_link_in_place_of_the_kept_runs_is_said_to_be_no_regular_file(tmp_path: Path, state: Path) -> None:
