@@ -113,8 +113,8 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
         event = str(node.args[0].value)
-        levels = re.findall(r"(?:log|logger|\))\.(\w+)", ast.unparse(node.func))
         if re.fullmatch(r"[a-z_]+", event):
+            levels = re.findall(r"(?:log|logger|\))\.(\w+)", ast.unparse(node.func))
             yield from ((event, level, node) for level in levels if level in LEVELS)
 
 
@@ -122,14 +122,15 @@ def events() -> dict[str, Event]:
     found: defaultdict[str, Event] = defaultdict(Event)
     files = {file: file.relative_to(PACKAGE).parts[0] for file in sorted(PACKAGE.rglob("*.py"))}
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files if files[file] not in NOT_A_WORKERS}
+    own = {file: texts(tree) for file, tree in trees.items()}
     shared = {
         name: text
-        for tree in trees.values()
-        for name, text in texts(tree).items()
+        for known in own.values()
+        for name, text in known.items()
         if name.isupper() and not name.startswith("_")
     }
-    for tree in trees.values():
-        known = {**shared, **texts(tree)}
+    for file, tree in trees.items():
+        known = {**shared, **own[file]}
         for name, level, call in calls(tree):
             event = found[name]
             if re.search(r"StepLog|step_log|self._log\(\)|context.logger", ast.unparse(call.func)):

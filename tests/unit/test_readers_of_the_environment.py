@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import find_family
+from package_sources import PACKAGE, nodes
 
 TESTS = Path(__file__).parents[1]
-PACKAGE = TESTS.parent / "python/noetl_worker"
 READERS = {
     "settings/settings.py": "reads the settings",
     "worker/worker_process.py": "hands it to the settings, and to traces; looks for a setting of glibc",
@@ -71,12 +70,6 @@ def writes(node: ast.AST) -> bool:
         return is_environment(node.value) and isinstance(node.ctx, ast.Store | ast.Del)
     changes = ("update", "pop", "clear", "setdefault", "popitem")
     return isinstance(node, ast.Attribute) and node.attr in changes and is_environment(node.value)
-
-
-@cache
-def nodes(file: Path) -> tuple[ast.AST, ...]:
-    text = file.read_text(encoding="utf-8")
-    return tuple(ast.walk(ast.parse(text))) if re.search("environ|getenv|putenv", text) else ()
 
 
 def files_with(rule: Callable[[ast.AST], bool]) -> set[str]:
