@@ -23,7 +23,6 @@ from noetl_worker.authoring.dev.plane import RawCommand
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("WORKER_MAX_CONCURRENT", "many"),
         ("NATS_URL", "http://user:s3cr3t@nats:4222"),
         ("NOETL_TLS_CA", "/nowhere/ca.pem"),
     ],

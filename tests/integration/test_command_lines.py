@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 import structlog
 
 from integration.house import house, noops
@@ -27,11 +26,8 @@ def lines_of(worker: WorkerProcess) -> Counter[tuple[str, str]]:
     return Counter((line["event"], line["level"]) for name in LINES for line in worker.logged(name))
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-async def test_finished_command_has_one_line_with_its_ids_as_text_its_waits_and_its_tries(
-    dialect: Dialect, tmp_path: Path
-) -> None:
-    async with house(dialect, worker=False) as home, worker_process(home, tmp_path, WORKER_ID="w") as worker:
+async def test_finished_command_has_one_line_with_its_ids_as_text_its_waits_and_its_tries(tmp_path: Path) -> None:
+    async with house(worker=False) as home, worker_process(home, tmp_path, WORKER_ID="w") as worker:
         fine, failed = await home.ran(RawCommand("shell", {"command": "sleep 0.2"}), FAILS)
         assert lines_of(worker) == {("command_finished", "info"): 1, ("command_failed", "warning"): 1}
         for event, issued in (("command_finished", fine), ("command_failed", failed)):

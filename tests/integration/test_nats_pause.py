@@ -11,7 +11,7 @@ import pytest
 from integration.desk import DURABLE, STREAM, desk
 from integration.house import house, noops
 from integration.older_server import older_server
-from integration.processes import command_line, typed, until, worker_process
+from integration.processes import typed, until, worker_process
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.models import Dialect
 
@@ -47,7 +47,7 @@ async def test_pause_holds_commands_back_until_it_is_resumed_and_is_seen_everywh
         assert ensured["as_wanted"] is True
         assert 1100 < ensured["paused_s"] <= 1200
 
-        resumed = command_line(tmp_path, "nats", "resume", "--json", **given)
+        resumed = await asyncio.to_thread(typed, "nats", "resume", "--json", **given)
         assert (resumed.code, json.loads(resumed.out)["paused_s"]) == (0, 0)
         await home.wait_terminal(*(one.event_id for one in issued))
         assert (await asyncio.to_thread(typed, "nats", "resume", **given)).code == 0, "not paused: nothing to do"

@@ -77,10 +77,18 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         inflight = (await probe.get("/debug/inflight")).json()
         assert [len(one["commands"]) for one in inflight["processes"]] == [1, 1]
         workers = children(worker.process.pid)
+        async with home.plane.outage():
+            gate.open()
+            await until(lambda: home.outbox_rows() == 2, "both outcomes are refused, and on disk")
+            assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2, "each has a file of its own"
+        await home.wait_terminal(*(one.event_id for one in issued))
+        last = Gate(tmp_path, "last")
+        issued += await home.plane.create_commands([RawCommand("shell", {"command": last.command()})] * 2)
+        await until(lambda: last.runs == 2, "each worker has one again")
         worker.signal()
         await until(lambda: len(worker.logged("draining")) == 2, "both drain")
         assert (await probe.get("/readyz")).status_code == 503
-        gate.open()
+        last.open()
         assert await worker.exit_code() == 0
         signals = [(line.get("processes", 1), line["signals"]) for line in worker.logged("stop_requested")]
         assert sorted(signals) == [(1, 1), (1, 1), (2, 1)], "each has one signal: a second one cancels commands"
@@ -88,7 +96,7 @@ async def test_workers_share_the_queue_under_ids_of_their_own_behind_one_port_an
         assert all(is_gone(pid) for pid in workers)
 
 
-async def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path: Path) -> None:
+async def test_worker_that_dies_is_started_again_and_all_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     port = free_port()
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"}
     async with house(worker=False) as home, two_workers(home, tmp_path, **bind) as worker:
@@ -103,11 +111,6 @@ async def test_worker_that_dies_is_started_again_and_the_other_goes_on(tmp_path:
         await until(Probe(port).is_ready, "both are ready")
         assert second in children(worker.process.pid)
         assert value(series(await Probe(port).metrics()), "noetl_worker_process_restarts_total") == 1
-        assert await worker.stop() == 0
-
-
-async def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    async with house(worker=False) as home, two_workers(home, tmp_path) as worker:
         workers = children(worker.process.pid)
         worker.process.kill()
         await until(lambda: all(map(is_gone, workers)), "no worker is left")
@@ -138,23 +141,7 @@ async def test_plane_in_front_of_which_no_worker_starts_ends_all_of_them(tmp_pat
         assert worker.logged("process_died") == []
 
 
-async def test_each_process_keeps_its_outcomes_in_a_file_of_its_own(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with house(worker=False) as home, two_workers(home, tmp_path, WORKER_MAX_CONCURRENT="1") as worker:
-        issued = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
-        await until(lambda: gate.runs == 2, "each worker has one")
-        async with home.plane.outage():
-            gate.open()
-            await until(lambda: home.outbox_rows() == 2, "both are refused, and on disk")
-            assert len(list(Path(home.outbox.name).glob("outbox-*.sqlite3"))) == 2
-        await home.wait_terminal(*(one.event_id for one in issued))
-        assert await worker.stop() == 0
-
-
-@pytest.mark.parametrize(("signals", "code"), [(2, 4), (3, 130)])
-async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
-    signals: int, code: int, tmp_path: Path
-) -> None:
+async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(tmp_path: Path) -> None:
     """The tools ignore SIGTERM: they are still there when the third one comes."""
     gate = Gate(tmp_path)
     async with house(worker=False) as home, two_workers(home, tmp_path, **ONE_SLOT) as worker:
@@ -163,14 +150,13 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(
         try:
             await until(lambda: gate.runs == 2, "each worker has one")
             workers = children(worker.process.pid)
-            for event in ("draining", "cancelling")[:signals]:
+            for event in ("draining", "cancelling"):
                 worker.signal()
                 await until(lambda event=event: len(worker.logged(event)) == 2, event)
-            if signals == 3:
-                worker.signal()
-            assert await worker.exit_code() == code
-            assert worker.logged("stopped")[-1]["codes"] == [code, code]
-            words = ["stopped_at_once", "stopped_at_once", "processes"] if signals == 3 else []
+            worker.signal()
+            assert await worker.exit_code() == 130
+            assert worker.logged("stopped")[-1]["codes"] == [130, 130]
+            words = ["stopped_at_once", "stopped_at_once", "processes"]
             assert [line["reason"] for line in worker.logged("worker_failed")] == words
             assert all(is_gone(pid) for pid in workers)
             assert not any(home.terminal_events(one.event_id) for one in issued)

@@ -40,13 +40,15 @@ workflow:
 """
 
 
-async def reported(folder: Path, dialect: Dialect, *arguments: str) -> tuple[Ended, int]:
-    """What `report` says of a run of the playbook, and the execution."""
+async def reported(folder: Path, dialect: Dialect, *commands: tuple[str, ...]) -> tuple[list[Ended], int]:
+    """What `report` says of a run of the playbook for each of these arguments, and the execution."""
     found: list[Any] = []
 
     async def ask(plane: DevControlPlane, execution_id: int) -> None:
-        given = [argument.format(id=execution_id) for argument in arguments]
-        found.extend([await asyncio.to_thread(typed, "report", *given, "--server", plane.url), execution_id])
+        for arguments in commands:
+            given = [argument.format(id=execution_id) for argument in arguments]
+            found.append(await asyncio.to_thread(typed, "report", *given, "--server", plane.url))
+        found.append(execution_id)
 
     file = folder / "p.yaml"
     file.write_text(PLAYBOOK, encoding="utf-8")
@@ -60,13 +62,13 @@ async def reported(folder: Path, dialect: Dialect, *arguments: str) -> tuple[End
         console=Console(file=io.StringIO()),
         on_end=ask,
     )
-    return found[0], found[1]
+    return found[:-1], found[-1]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
 async def test_report_of_a_run_has_its_way_its_values_and_no_secret(tmp_path: Path, dialect: Dialect) -> None:
     file = tmp_path / "run.html"
-    ended, execution_id = await reported(tmp_path, dialect, "{id}", "-o", str(file))
+    [ended], execution_id = await reported(tmp_path, dialect, ("{id}", "-o", str(file)))
     assert ended.code == 0, ended.err
     assert "<html" not in ended.out  # a late line of the worker may be there: it runs in this process
     page = file.read_text(encoding="utf-8")
@@ -89,29 +91,25 @@ async def test_report_of_a_run_has_its_way_its_values_and_no_secret(tmp_path: Pa
     assert f"{file}: shop/orders" in ended.err
 
 
-async def test_page_goes_to_standard_output_where_it_is_asked_to(tmp_path: Path) -> None:
-    ended, execution_id = await reported(tmp_path, Dialect.PYTHON, "{id}", "-o", "-")
-    assert data_of(ended.out)["run"]["id"] == str(execution_id)
-
-
-async def test_two_executions_are_on_one_page_where_another_is_named(tmp_path: Path) -> None:
-    ended, execution_id = await reported(tmp_path, Dialect.RUST, "{id}", "--against", "{id}", "-o", "-")
-    assert data_of(ended.out)["against"]["run"]["id"] == str(execution_id)
-    ended, _ = await reported(tmp_path, Dialect.RUST, "{id}", "--against", "77", "-o", str(tmp_path / "none.html"))
-    assert (ended.code, "or 77" in ended.err) == (5, True)
-
-
-async def test_execution_that_the_plane_knows_not_is_said(tmp_path: Path) -> None:
-    ended, _ = await reported(tmp_path, Dialect.PYTHON, "77", "-o", str(tmp_path / "none.html"))
-    assert (ended.code, ended.err.count("\n")) == (5, 1)
-    assert "the control plane knows no execution 77" in ended.err
-    assert not (tmp_path / "none.html").exists()
-
-
-async def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    ended, _ = await reported(tmp_path, Dialect.PYTHON, "{id}", "-o", str(tmp_path / "none/run.html"))
-    assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "none/run.html: No such file or directory" in ended.err
+async def test_page_goes_to_standard_output_and_what_cannot_be_shown_or_written_is_said(tmp_path: Path) -> None:
+    none = str(tmp_path / "none.html")
+    (alone, against, against_none, unknown, nowhere), execution_id = await reported(
+        tmp_path,
+        Dialect.RUST,
+        ("{id}", "-o", "-"),
+        ("{id}", "--against", "{id}", "-o", "-"),
+        ("{id}", "--against", "77", "-o", none),
+        ("77", "-o", none),
+        ("{id}", "-o", str(tmp_path / "none/run.html")),
+    )
+    assert data_of(alone.out)["run"]["id"] == str(execution_id)
+    assert data_of(against.out)["against"]["run"]["id"] == str(execution_id)
+    assert (against_none.code, "or 77" in against_none.err) == (5, True)
+    assert (unknown.code, unknown.err.count("\n")) == (5, 1)
+    assert "the control plane knows no execution 77" in unknown.err
+    assert not Path(none).exists()
+    assert (nowhere.code, nowhere.err.count("\n")) == (2, 1)
+    assert "none/run.html: No such file or directory" in nowhere.err
 
 
 def test_plane_that_cannot_be_reached_is_said() -> None:
@@ -119,11 +117,10 @@ def test_plane_that_cannot_be_reached_is_said() -> None:
     assert (ended.code, ended.err.count("\n")) == (3, 1)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
-def test_dev_writes_its_run_also_one_that_failed(tmp_path: Path, dialect: Dialect) -> None:
+def test_dev_writes_its_run_also_one_that_failed(tmp_path: Path) -> None:
     playbook, file = tmp_path / "p.yaml", tmp_path / "a run.html"
     playbook.write_text(PLAYBOOK, encoding="utf-8")
-    typed("dev", str(playbook), "--quiet", "--dialect", dialect.value, "--report", str(file))
+    typed("dev", str(playbook), "--quiet", "--report", str(file))
     data = data_of(file.read_text(encoding="utf-8"))
     assert (data["run"]["path"], len(data["commands"])) == ("shop/orders", 5)
 
