@@ -1,6 +1,7 @@
 """Every tool kind has an example in examples/tools, which does with `noetl-worker dev` what it says.
 
-The services are started once; each run is a whole session: NATS, control plane, worker.
+The services are started once; each run is a whole session: NATS, control plane, worker. Where the plane plays a part
+in a kind, or keeps its result, both planes run its example; the other kinds have one of them, by turns.
 """
 
 from __future__ import annotations
@@ -159,26 +160,26 @@ def test_every_tool_kind_has_an_example_that_is_listed() -> None:
     assert [name for name in files if f"`tools/{name}.yaml`" not in listed] == []
 
 
-async def test_noop(dialect: Dialect) -> None:
-    done = await play("noop", dialect, workload={"amount": 5})
+async def test_noop() -> None:
+    done = await play("noop", Dialect.RUST, workload={"amount": 5})
     assert done.steps == ["start", "small"]
     assert done.result == {"verdict": "small", "amount": 5}
 
 
-async def test_shell(dialect: Dialect) -> None:
-    done = await play("shell", dialect, workload={"words": "a $(touch /nowhere) b a"})
+async def test_shell() -> None:
+    done = await play("shell", Dialect.PYTHON, workload={"words": "a $(touch /nowhere) b a"})
     assert done.result["stdout"] == "the most frequent word: a\n"
 
 
-async def test_python(dialect: Dialect) -> None:
-    done = await play("python", dialect)
+async def test_python() -> None:
+    done = await play("python", Dialect.RUST)
     assert done.of("start") == {"mean": 21.0, "spread": 1.275, "highest": 23.0}
     assert done.result == {"is_steady": True, "mean": 21.0}
 
 
-async def test_rhai(dialect: Dialect) -> None:
+async def test_rhai() -> None:
     pytest.importorskip("noetl_worker._core", reason="needs the Rust engine")
-    done = await play("rhai", dialect)
+    done = await play("rhai", Dialect.PYTHON)
     assert done.steps == ["start", "dear"]
     assert done.result == {"verdict": "some are dear", "total": 16}
 
@@ -196,24 +197,24 @@ async def test_playbook(dialect: Dialect) -> None:
     assert (status if dialect is Dialect.PYTHON else status["status"]).lower() == "completed"
 
 
-async def test_workbook(dialect: Dialect) -> None:
-    done = await play("workbook", dialect)
+async def test_workbook() -> None:
+    done = await play("workbook", Dialect.RUST)
     assert done.of("start") == {"label": "inside", "fahrenheit": 70.7}
     assert done.result == {"label": "outside", "fahrenheit": 25}
 
 
-async def test_duckdb(dialect: Dialect) -> None:
+async def test_duckdb() -> None:
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
-    done = await play("duckdb", dialect)
+    done = await play("duckdb", Dialect.PYTHON)
     rows = [{"month": 1, "kinds": 2, "dearest": "pears"}, {"month": 2, "kinds": 1, "dearest": "figs"}]
     assert done.of("start")["rows"] == rows
     assert done.result["stdout"] == "dearest in month 2: figs\n"
 
 
-async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, tmp_path: Path) -> None:
+async def test_http_with_a_credential_from_a_file(shop: str, tmp_path: Path) -> None:
     Shop.asked.clear()
     credential = credential_in(tmp_path, "shop", "bearer", {"token": TOKEN})
-    done = await play("http", dialect, workload={"base": shop}, credentials=(credential,))
+    done = await play("http", Dialect.RUST, workload={"base": shop}, credentials=(credential,))
     assert done.result["data"] == {"order": 17, "of": "figs"}
     assert Shop.asked == [
         ("GET", "/demo/items?sort=price", None),
@@ -223,24 +224,24 @@ async def test_http_with_a_credential_from_a_file(dialect: Dialect, shop: str, t
     assert TOKEN not in done.text
 
 
-async def test_postgres(dialect: Dialect, database: dict[str, Any], tmp_path: Path) -> None:
+async def test_postgres(database: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
-    done = await play("postgres", dialect, credentials=(credential_in(tmp_path, "pg", "postgres", database),))
+    done = await play("postgres", Dialect.PYTHON, credentials=(credential_in(tmp_path, "pg", "postgres", database),))
     assert [row["item"] for row in done.of("start")["rows"]] == ["apples", "pears", "it's a plum"]
     assert done.of("total")["rows"] == [{"orders": 2, "total": "7.75"}]
     assert done.result["stdout"] == "worth 7.75\n"
     assert PASSWORD not in done.text
 
 
-async def test_nats(dialect: Dialect, buckets: str) -> None:
-    done = await play("nats", dialect, workload={"url": buckets, "bucket": "demo", "stream": "DEMO"})
+async def test_nats(buckets: str) -> None:
+    done = await play("nats", Dialect.RUST, workload={"url": buckets, "bucket": "demo", "stream": "DEMO"})
     assert done.steps == ["start", "put", "get", "publish", "done"]
     assert done.result["stored"] == {"item": "apples", "count": 2}
     assert done.of("publish")["stream"] == "DEMO"
 
 
-async def test_subscription(dialect: Dialect, buckets: str) -> None:
-    done = await play("subscription", dialect, workload={"url": buckets})
+async def test_subscription(buckets: str) -> None:
+    done = await play("subscription", Dialect.PYTHON, workload={"url": buckets})
     assert done.of("work") == {"orders": [17]}
     assert (done.result["status"], done.result["requested"], done.result["disposed"]) == ("success", 1, 1)
 
@@ -258,16 +259,16 @@ async def test_result_fetch(dialect: Dialect) -> None:
     assert tasks(done.result)["count"] == {"characters": 2000}
 
 
-async def test_ducklake(dialect: Dialect, tmp_path: Path) -> None:
+async def test_ducklake(tmp_path: Path) -> None:
     machine = {"NOETL_DUCKDB_EXTENSION_DIRECTORY": str(duckdb_extensions(tmp_path, "ducklake"))}
-    done = await play("ducklake", dialect, workload={"directory": str(tmp_path)}, machine=machine)
+    done = await play("ducklake", Dialect.RUST, workload={"directory": str(tmp_path)}, machine=machine)
     assert done.result["rows"] == [{"version": "now", "total": 13}, {"version": "before", "total": 12}]
     assert (tmp_path / "catalog.ducklake").is_file()
 
 
-async def test_mcp(dialect: Dialect) -> None:
+async def test_mcp() -> None:
     with served(McpServer) as endpoint:
-        done = await play("mcp", dialect, workload={"endpoint": endpoint})
+        done = await play("mcp", Dialect.PYTHON, workload={"endpoint": endpoint})
     assert [one["name"] for one in done.of("start")["result"]["tools"]] == ["add"]
     assert done.result["stdout"] == "the sum is 3\n"
 
@@ -278,11 +279,11 @@ async def test_secrets(dialect: Dialect) -> None:
     assert PASSWORD not in done.text
 
 
-async def test_transfer(dialect: Dialect) -> None:
+async def test_transfer() -> None:
     """As it is shipped: with the file that it names."""
     pytest.importorskip("duckdb", reason="needs the extra duckdb")
     try:
-        done = await play("transfer", dialect)
+        done = await play("transfer", Dialect.RUST)
     finally:
         Path("/tmp/fruits.duckdb").unlink(missing_ok=True)  # else who runs this next may not write to it
     [row] = done.result["rows"]
@@ -302,25 +303,27 @@ def kubernetes(tmp_path: Path) -> Iterator[str]:
         yield credential_in(tmp_path, "k8s", "kubernetes", {"url": url})
 
 
-async def test_container(dialect: Dialect, kubernetes: str) -> None:
-    done = await play("container", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+async def test_container(kubernetes: str) -> None:
+    done = await play("container", Dialect.PYTHON, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"said": "report of 2026-01-31\n"}
     [container] = Jobs.made[0]["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["env"]) == ("alpine:3.20", [{"name": "DAY", "value": "2026-01-31"}])
 
 
-async def test_script(dialect: Dialect, kubernetes: str) -> None:
-    done = await play("script", dialect, workload={"cluster": "k8s"}, credentials=(kubernetes,))
+async def test_script(kubernetes: str) -> None:
+    done = await play("script", Dialect.RUST, workload={"cluster": "k8s"}, credentials=(kubernetes,))
     assert done.result == {"job": Jobs.made[0]["metadata"]["name"], "output": "report of 2026-01-31"}
     assert [one["kind"] for one in Jobs.made] == ["Job", "ConfigMap", "Secret"]
 
 
-async def test_snowflake(dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snowflake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="the stand-in for Snowflake's connector is made of it")
     account = FakeSnowflake()
     account.install(monkeypatch)
     data = {"account": "org-acc", "user": "u", "password": PASSWORD}
-    done = await play("snowflake", dialect, credentials=(credential_in(tmp_path, "snowflake", "snowflake", data),))
+    done = await play(
+        "snowflake", Dialect.PYTHON, credentials=(credential_in(tmp_path, "snowflake", "snowflake", data),)
+    )
     assert done.result["stdout"] == "1 dear fruit\n"
     assert len(account.connected) == 1
     assert PASSWORD not in done.text
