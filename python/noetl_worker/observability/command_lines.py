@@ -10,14 +10,18 @@ from noetl_worker.observability.logging import level_is_on
 MOST_A_SECOND: Final = 50
 """Commands per second that each get a line of their own."""
 ONE_OF: Final = 100
-"""Sampling rate above MOST_A_SECOND: one command in this many gets a line."""
+"""Number of commands above MOST_A_SECOND of which one gets a line."""
 
 
 class CommandLines:
-    """Chooses the commands that get a log line, for one worker. A command without a line costs one call."""
+    """The choice for one worker. A command that gets no line costs one call."""
 
     def __init__(self, which: str) -> None:
-        """Choose by `which`: failed, sampled, all or none. A failed command has the line `command_failed` instead."""
+        """Begin to choose.
+
+        Args:
+            which: failed, sampled, all or none. A failed command is not chosen here: it has the line `command_failed`.
+        """
         self._which = which
         self._second_ends = 0.0
         self._left = MOST_A_SECOND
@@ -27,17 +31,20 @@ class CommandLines:
     def read_level(self) -> None:
         """Read the log's level, which an operator may have changed.
 
-        Not called for each command: binding a logger costs more than the command line it would not write.
+        This is not done for each command, because it costs more than the log line.
         """
         self.is_debug = level_is_on(logging.DEBUG)
         """True if each delivery gets a log line."""
         self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
 
     def share(self, at: float) -> float:
-        """Return the share of the commands ending now that get a log line; 0 means no line for this command.
+        """Decide about one command that has succeeded.
 
         Args:
-            at: when its tool ended, monotonic: the clock is not asked again.
+            at: monotonic time at which the command's tool ended.
+
+        Returns:
+            The share of commands that get a line at this time, for the line of this one; 0 if this one gets none.
         """
         if self._which != "sampled":
             return 1.0 if self._which == "all" else 0.0

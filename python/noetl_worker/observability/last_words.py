@@ -1,4 +1,4 @@
-"""The last log line of a process that ends with another exit code than 0 and 4: the event `worker_failed`."""
+"""The event `worker_failed`: the last log line of a process whose exit code is not 0 or 4."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ EXIT_UNCAUGHT: Final = 1
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
 EXIT_BROKEN: Final = 6
-"""The exit code of a worker that had started. Starting it again may well help, which after EXIT_CANNOT_START it does
-not."""
+"""Exit code of a worker that had started. Starting it again may help; after EXIT_CANNOT_START it does not."""
 EXIT_AT_ONCE: Final = 130
 log = structlog.get_logger("noetl_worker")
 
 
 class FailureReason(NamedTuple):
-    """A value of the field `reason`."""
+    """The exit code and the advice for one value of the field `reason`."""
 
     exit_code: int | None
-    """Exit code, or None for that of a process below this one."""
+    """Exit code of the process; None: the worst of the processes below it."""
     advice: str
 
 
 REASONS: Final[Mapping[str, FailureReason]] = {
-    "uncaught": FailureReason(EXIT_UNCAUGHT, "report it with `exception`, and start it again"),
+    "uncaught": FailureReason(EXIT_UNCAUGHT, "start it again, and report this line with its `exception`"),
     "setting": FailureReason(EXIT_SETTINGS, "correct what `error` names; `noetl-worker config` shows what is in force"),
     "engine": FailureReason(EXIT_SETTINGS, "install the engine that `error` names, or unset NOETL_WORKER_ENGINE"),
     "nats": FailureReason(EXIT_CANNOT_START, "check NATS_URL and the login; `noetl-worker doctor` tries both"),
@@ -48,15 +47,17 @@ REASONS: Final[Mapping[str, FailureReason]] = {
     "credentials": FailureReason(EXIT_CANNOT_START, "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"),
     "control_plane": FailureReason(EXIT_CANNOT_START, "check NOETL_SERVER_URL; `noetl-worker doctor` asks the plane"),
     "nats_closed": FailureReason(EXIT_BROKEN, "start it again; if it ends again, check the NATS login"),
-    "keepalive": FailureReason(EXIT_BROKEN, "start it again, and report the log's keepalive_died"),
+    "keepalive": FailureReason(EXIT_BROKEN, "start it again, and report the line `keepalive_died` of the log"),
     "processes": FailureReason(None, "look at the `worker_failed` lines of its workers, above this one"),
-    "stopped_at_once": FailureReason(EXIT_AT_ONCE, "nothing is lost: what it had comes again; stop it with one signal"),
+    "stopped_at_once": FailureReason(
+        EXIT_AT_ONCE, "nothing is lost: its commands are redelivered; next time send one signal and wait"
+    ),
 }
-"""Every value of `reason` by its name: a closed set, listed in docs/log-events.md."""
+"""All values of `reason`. docs/log-events.md lists them."""
 
 
 def reason_for(error: BaseException) -> str:
-    """Return the reason of a process that ends with this error."""
+    """Return the value of `reason` for a process that ends with this error."""
     if isinstance(error, WorkerBroken):
         return error.reason
     found = {
@@ -81,8 +82,15 @@ def log_failure(error: BaseException) -> int:
 
 
 def log_end(exit_code: int, reason: str, *, error: str = "", exc_info: BaseException | None = None) -> None:
-    """Log the end of a process."""
-    if not structlog.is_configured():  # the settings, which say how, did not parse
+    """Log `worker_failed`. A log that is not set up yet is set up first.
+
+    Args:
+        exit_code: exit code of the process.
+        reason: a key of `REASONS`.
+        error: text of the error.
+        exc_info: exception whose trace is logged.
+    """
+    if not structlog.is_configured():  # the settings, which have the level, did not parse
         _configure_plainly()
     fields = {"exc_info": exc_info} if exc_info is not None else {}
     advice = REASONS[reason].advice
@@ -94,7 +102,7 @@ def _configure_plainly() -> None:
         from noetl_worker.observability.logging import configure_logging
 
         configure_logging("info", "auto")
-    except NoetlWorkerError:  # the engine, which redacts lines, is what is missing
+    except NoetlWorkerError:  # there is no engine, which redacting needs
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
@@ -106,7 +114,7 @@ def _configure_plainly() -> None:
 
 
 def log_errors_of_threads() -> None:
-    """Have an error that ends a thread logged as one line. Python would write a traceback to stderr."""
+    """Log an error that ends a thread as one line, in place of Python's traceback on stderr."""
     threading.excepthook = _log_thread
 
 
@@ -118,5 +126,5 @@ def _log_thread(ended: threading.ExceptHookArgs) -> None:
         thread=ended.thread.name if ended.thread is not None else "",
         error=describe(ended.exc_value),
         exc_info=ended.exc_value,
-        advice="report it with `exception`; the worker goes on without this thread",
+        advice="report this line with its `exception`; the worker goes on without this thread",
     )

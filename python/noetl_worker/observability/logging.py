@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object a line, or colours on a terminal and nowhere else.
+"""Structured logs: one JSON object a line, or coloured text on a terminal.
 
-Every line is redacted last, after the trace of an exception has become text: by the names of its fields, by the shape
-of credentials, and by the secrets of the command that is being worked on (`redaction.known_here`).
+Every line is redacted after the trace of an exception has become text: by the names of its fields, by the shape of
+credentials, and by the secrets of the command that the task works on (`redaction.known_here`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OWN_FIELDS: Final = frozenset({"level", "timestamp"})
 
 
 def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Redact a log line; a structlog processor. In a set-up of your own, put it directly before the renderer."""
+    """Return a log line without secrets. A structlog processor, to be placed directly before the renderer."""
     own = {name: event_dict[name] for name in _OWN_FIELDS & event_dict.keys()}
     # log viewers round numbers above 2**53, so ids are texts
     rest = {
@@ -39,10 +39,17 @@ def redact_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) 
 
 
 class SafeLogger:
-    """A tool's logger: safe from any thread and under any structlog set-up of an application around the worker."""
+    """The logger of a tool. It redacts by itself, so that an application with its own structlog set-up logs no secret.
+    Thread-safe.
+    """
 
     def __init__(self, logger: Callable[[], Any], known: Callable[[], SecretTexts]) -> None:
-        """Create a logger. `logger` is called only when there is something to log, which most commands have not."""
+        """Create the logger of one command.
+
+        Args:
+            logger: returns the structlog logger. It is called for each line, not before: most commands log nothing.
+            known: returns the secrets of the command.
+        """
         self._logger = logger
         self._known = known
 
@@ -68,8 +75,8 @@ class SafeLogger:
 
 
 class _Stream:
-    """The stream of log lines. A line that cannot be written (full disk, closed reader) is lost without an error:
-    logging never fails the work.
+    """The stream of log lines. A line that cannot be written (full disk, closed reader) is dropped without an error, so
+    that logging never fails the work.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -78,7 +85,7 @@ class _Stream:
     def write(self, text: str) -> None:
         try:  # noqa: SIM105 - contextlib would be three calls for each line
             self._write(text)
-        except (OSError, ValueError):  # ValueError: it is closed
+        except (OSError, ValueError):  # ValueError: the stream is closed
             pass
 
     def flush(self) -> None:
@@ -101,7 +108,7 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
     Args:
         level: debug, info, warning or error.
         form: json, console, or auto (console on a terminal).
-        without: events that are not written: what the program shows by itself.
+        without: events that are not written, because the program shows them in another way.
     """
 
     def drop(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -131,11 +138,11 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        # A line is one write, its end too: print() makes two where Python is unbuffered, and processes share stderr.
+        # WriteLogger writes a line and its end at once, since processes share stderr. Unbuffered print() writes twice.
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
-    # A warning of Python's (the engine's fallback, a dependency's) is one log line too, without a source path.
+    # A Python warning (of the engine's fallback, of a dependency) becomes one log line, without a source path.
     warnings.showwarning = _log_warning
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_SafeFormatter(logging.BASIC_FORMAT))
@@ -143,7 +150,7 @@ def configure_logging(level: str, form: str, *, without: Collection[str] = ()) -
 
 
 def _harmless_line(logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Make the texts of a line harmless to a terminal. JSON has its control characters escaped."""
+    """Return a log line whose texts have no control characters, for a terminal. JSON escapes them anyway."""
     return {name: harmless(value) if isinstance(value, str) else value for name, value in event_dict.items()}
 
 
@@ -166,15 +173,17 @@ _repeated: Final = RepeatedLines(lambda: level_is_on(logging.DEBUG))
 
 
 def flush_repeated(*, at_once: bool = False) -> None:
-    """Write what lines that repeat by cause held back for a minute; `at_once`: all of it."""
+    """Write the repeated lines that were held back for a minute; with `at_once`, all that were held back."""
     _repeated.flush(at_once=at_once)
 
 
 def toggle_debug(usual: str) -> None:
-    """Switch the log to debug; if it is at debug, back to `usual`, or to info if `usual` is debug. Log the change."""
+    """Switch the log's level to debug, or from debug back to `usual` (to info if that is debug). Log the change."""
     was_debug = level_is_on(logging.DEBUG)
     now = "debug" if not was_debug else "info" if usual == "debug" else usual
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))  # for the line below
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG)
+    )  # so that the line below is written
     log.info("log_level_changed", now=now)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, now.upper())))
 

@@ -1,7 +1,7 @@
-"""Prometheus metrics. The upstream `noetl_worker_*` names keep their meaning; `execution_id` is never a label.
+"""The Prometheus metrics. Names that upstream has too (`noetl_worker_*`) keep their meaning.
 
-Closed label sets are shown at zero from the start, so that an absent series means "not this version" and never
-"did not happen yet".
+`execution_id` is never a label. A series whose labels are known beforehand is shown at zero from the start, so that an
+absent series means "this version does not have it" and never "it did not happen yet".
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ for _event in _EVENTS:
 
 
 def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
-    """Count one claim in the upstream's four words."""
+    """Count one claim, by one of the four outcomes that upstream's metric has, and its duration."""
     PULL_DURATION.observe(took_s)
     match claim:
         case Claimed():

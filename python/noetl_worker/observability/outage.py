@@ -1,4 +1,4 @@
-"""Log lines of an outage: one when something fails, one a minute while it lasts, one when it is over."""
+"""The log lines of an outage: one when it begins, one a minute while it lasts, one when it is over."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOGGED_EVERY_S: Final = 60.0
 
 
 class Outage:
-    """State of one dependency's outage. Returns the fields of a log line when one is due; thread-safe."""
+    """The failures of one dependency, and which of them are due to be logged. Thread-safe."""
 
     def __init__(self, after: int = 1) -> None:
-        """Create the state. The dependency counts as down from `after` failures in a row."""
+        """Begin without a failure. An outage begins after `after` failures in a row."""
         self._after = after
         self._lock = threading.Lock()
         self._failures = 0
@@ -27,7 +27,12 @@ class Outage:
         return self._failures >= self._after
 
     def note_failure(self, error: str) -> dict[str, object] | None:
-        """Note a failure. Return the fields of a due line: error, start, duration, failures since the last line."""
+        """Note a failure.
+
+        Returns:
+            The fields of a log line if one is due: error, start, duration, number of failures since the last line.
+            None if no line is due.
+        """
         now = time.monotonic()
         with self._lock:
             if self._failures == 0:
@@ -45,16 +50,17 @@ class Outage:
             return {"error": error, "failures": failures, **self._times(now)}
 
     def note_success(self) -> dict[str, object] | None:
-        """Note a success. Return the outage's start and duration, or None if there was no outage."""
+        """Note a success, which ends an outage. Return the outage's start and duration; None if there was no outage."""
         with self._lock:
             line = self._times(time.monotonic()) if self.is_on else None
             self._failures = self._unlogged = 0
             return line
 
     def take_unlogged(self, *, at_once: bool = False) -> int | None:
-        """Return the number of failures since the last line; they count as logged from now on.
+        """Return the number of failures since the last log line, for a line that the caller writes now.
 
-        Return None if the last line is younger than a minute, unless `at_once`.
+        Returns:
+            None if the last line is less than a minute old and `at_once` is False: no line is due yet.
         """
         now = time.monotonic()
         with self._lock:

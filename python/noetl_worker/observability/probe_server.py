@@ -1,6 +1,6 @@
-"""The HTTP server of the probe port: a GET a connection, few connections, and none for long without an answer.
+"""The HTTP server of the probe port. A connection has one request; their number and their time are bounded.
 
-Whoever reaches the port shares the worker's file descriptors: 1,100 idle connections made every tool end in EMFILE.
+The connections take file descriptors that the tools need: 1,100 idle ones made every tool fail with EMFILE.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
-"""Most open connections. Beyond it the oldest is closed, so that a new probe is always answered."""
+"""Most open connections. One more closes the oldest, so that a new probe is always answered."""
 MAX_HEAD_BYTES: Final = 16 * 1024
 log = structlog.get_logger("noetl_worker.probes")
 
 
 Page: TypeAlias = Callable[[], Awaitable[tuple[int, Mapping[str, Any] | bytes]]]
-"""Answers a page: its status and its body, JSON or (as bytes) the text of metrics."""
+"""Function that returns the status and the body of a page: a JSON object, or the text of metrics as bytes."""
 
 
 async def _serves() -> tuple[int, Mapping[str, Any]]:
@@ -35,10 +35,16 @@ async def _serves() -> tuple[int, Mapping[str, Any]]:
 
 
 class ProbeServer:
-    """Serves pages, each by its path. Pages under /debug/ need a loopback client or the token."""
+    """The server of the pages. A page under /debug/ needs a client on loopback, or the token."""
 
     def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
-        """Create a server that closes a connection after `answered_within_s`: probes and scrapes take milliseconds."""
+        """Create a server that does not listen yet.
+
+        Args:
+            pages: the pages by their paths; /healthz is added.
+            debug_token: bearer token for pages under /debug/; "" for none.
+            answered_within_s: seconds after which a connection is closed, answered or not.
+        """
         self.answered_within_s: Final = answered_within_s
         self.connections: Final[dict[asyncio.Transport, None]] = {}
         """Open connections, the oldest first."""
@@ -49,10 +55,10 @@ class ProbeServer:
         self._server: asyncio.Server | None = None
 
     async def open(self, bind: str) -> None:
-        """Listen at `bind`, or on the socket that the supervisor handed down.
+        """Listen at `bind` (HOST:PORT), or on the socket that the supervisor handed down.
 
         Raises:
-            SettingsError: the address is taken.
+            SettingsError: the address cannot be listened at.
         """
         host, _, port = bind.rpartition(":")
         try:
@@ -60,7 +66,7 @@ class ProbeServer:
         except OSError as error:
             advice = f"a free address ({error}); empty switches it off"
             raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
-        # asyncio accepts as many as the backlog in one go, before the first can be dropped
+        # asyncio accepts up to a whole backlog of connections at once, before it can close the oldest
         self._server = await asyncio.get_running_loop().create_server(
             lambda: _ProbeConnection(self), sock=listening, backlog=MAX_CONNECTIONS
         )
@@ -78,7 +84,12 @@ class ProbeServer:
             await self._server.wait_closed()
 
     async def respond(self, head: bytes, peer: str) -> bytes:
-        """Return the whole answer to a request with this head, from this address."""
+        """Return the bytes of the answer to a request.
+
+        Args:
+            head: request line and headers.
+            peer: IP address of the client.
+        """
         request_line, *lines = head.decode("latin-1").split("\r\n")
         method, _, target = request_line.rpartition(" HTTP/1.")[0].partition(" ")
         path = target.partition("?")[0]
@@ -106,10 +117,10 @@ class ProbeServer:
         return answer.encode() + (b"" if method == "HEAD" else content)
 
     def _is_admitted(self, peer: str, headers: Mapping[str, str]) -> bool:
-        """Return True if a request may see /debug/: it has the token, or its peer is on loopback.
+        """Return True if a request may see /debug/: it has the token, or comes from loopback.
 
-        Headers that name a sender are not trusted. A Host that is not this machine's own means a page in a local
-        browser whose name resolves to this machine (DNS rebinding).
+        Headers that name a client are not trusted. A request from loopback is refused if its Host header names another
+        machine: a page in a local browser may use a name that resolves to this machine (DNS rebinding).
         """
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if self._debug_token and hmac.compare_digest(given.encode(), self._debug_token.encode()):
@@ -117,7 +128,9 @@ class ProbeServer:
         address = _address(peer)
         if address is None or not _is_own_name(headers.get("host", "localhost")):
             return False
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # built in from Python 3.12.2 on
+        return (
+            getattr(address, "ipv4_mapped", None) or address
+        ).is_loopback  # before Python 3.12.2, is_loopback is False for ::ffff:127.0.0.1
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -152,13 +165,13 @@ class _ProbeConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        # not `close`: a client that does not read would hold it open
+        # `close` would wait for a client that does not read
         self._deadline = asyncio.get_running_loop().call_later(self._server.answered_within_s, transport.abort)
         connections = self._server.connections
         connections[transport] = None
         if len(connections) > MAX_CONNECTIONS:
             oldest = next(iter(connections))
-            del connections[oldest]  # no longer counted; asyncio closes it in its next turn
+            del connections[oldest]  # not counted any more, although asyncio closes it only in its next turn
             oldest.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -177,9 +190,9 @@ class _ProbeConnection(asyncio.Protocol):
 
     async def _answer(self, head: bytes) -> None:
         try:
-            peer = self._transport.get_extra_info("peername")  # None: it is gone already
+            peer = self._transport.get_extra_info("peername")  # None: the client has gone
             answer = await self._server.respond(head, peer[0] if peer else "")
-            if not self._transport.is_closing():  # uvloop's write to one that is closed raises a RuntimeError
+            if not self._transport.is_closing():  # writing to a closed one raises a RuntimeError in uvloop
                 self._transport.write(answer)
         finally:
             self._transport.close()

@@ -1,8 +1,8 @@
-"""GET /healthz, /livez, /readyz, /metrics, /debug/inflight, served from the keepalive thread: a blocked loop is
-reported, not mute.
+"""The pages /healthz, /livez, /readyz, /metrics and /debug/inflight.
 
-Liveness is progress, not an open port: a worker once hung for 22 hours behind a green TCP probe.
-Readiness is false while draining or disconnected.
+The keepalive thread serves them, so that they answer while the main loop is blocked. /livez fails if the worker makes
+no progress, also if its port is open: a worker once hung for 22 hours behind a green TCP probe. /readyz fails while
+the worker drains or is disconnected.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from noetl_worker.process.threads import POOLS, WORK
 BLOCKED_AFTER_S: Final = 5.0
 """Longest time without a turn of the main loop before it is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""Longest wait for a thread before its pool is reported. Only the pool for our own work fails the probe: a stuck
-resolver blocks the others, and a new process would have the same resolver."""
+"""Longest wait for a thread before the pool of threads is reported. Only the pool for the worker's own work makes
+/livez fail. A stuck resolver blocks the other pools, and a new process would have the same resolver."""
 
 
 @dataclass
 class Health:
-    """State of the main loop. The loop writes it, the keepalive thread reads it."""
+    """The state of the worker for its probes. The main loop writes it, the keepalive thread reads it."""
 
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """Monotonic time by which the main loop should turn again; it lags afterwards."""
+    """Monotonic time by which the main loop should run again. If it runs later, it lags."""
     puller_progress: Callable[[], float] | None = None
+    """Returns the monotonic time of the pull loop's last round; None before the worker pulls."""
     in_flight: Callable[[], Mapping[str, Any]] | None = None
-    """Returns the commands in progress; None before the worker pulls."""
+    """Returns the worker's state for /debug/inflight, with its commands; None before the worker pulls."""
     plane_down: str | None = None
-    """The fault that heartbeats found with the control plane; written in the keepalive thread."""
+    """Fault of the control plane that heartbeats found; None if there is none. The keepalive thread writes it."""
     stands_after_s: float = STANDS_AFTER_S
+    """Longest wait for a thread, see `STANDS_AFTER_S`."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
 
     def readiness(self) -> tuple[bool, str]:
-        """Return readiness and its reason. The worker's own reason comes before the control plane's."""
+        """Return whether the worker is ready, and why. The worker's own reason wins over a fault of the plane."""
         if not self.ready or self.plane_down is None:
             return self.ready, self.reason
         return False, self.plane_down
@@ -51,7 +53,7 @@ class Health:
         return max(0.0, time.monotonic() - self.pulse)
 
     def trouble(self) -> str | None:
-        """Return why the process does no useful work; None if it does."""
+        """Return why the process makes no progress; None if it makes some."""
         lag_s = self.loop_lag_s()
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"

@@ -1,6 +1,7 @@
-"""Log lines that repeat by cause: one when the cause begins and one a minute after that, which says how many it is.
+"""Condensed log lines: of lines with the same cause, the first is written, and then one a minute with their number.
 
-A plane that answers 500 made 6,894 lines a minute, one for each try of each command. The level debug has them all.
+Without this a plane that answers 500 caused 6,894 lines a minute, one for each try of each command. At the level debug
+all lines are written.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ REPEATED: Final = frozenset(
         *("started_not_sent", "started_refused", "tls_files_unreadable"),
     )
 )
-"""Events that repeat until their cause is gone. The outcome of one command is not among them: an operator needs its
-ids."""
+"""Events that repeat until their cause is gone. Events about the outcome of one command are not condensed: an operator
+needs the ids in them."""
 _CAUSE: Final = ("reason", "what", "error", "problem")
 """Fields that describe the cause."""
 _CAUSE_CHARS: Final = 200
 _MOST_CAUSES: Final = 200
-"""Most causes that are counted apart. Beyond that an event has one count for all its causes."""
+"""Most causes that are counted separately. Further causes of an event are counted together."""
 _IDS: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 _OWN: Final = frozenset({"event", "level", "timestamp"})
 _COUNT: Final = "repeats"
@@ -48,11 +49,11 @@ class _Cause:
     outage: Outage = field(default_factory=Outage)
     method: str = ""
     line: Mapping[str, Any] = field(default_factory=dict)
-    """The last line that was not written, redacted."""
+    """The last line that was held back, already redacted."""
 
 
 class RepeatedLines:
-    """A structlog processor that condenses; thread-safe. In its place lines are redacted already."""
+    """A structlog processor that condenses lines. It must come after the redaction. Thread-safe."""
 
     def __init__(self, has_all: Callable[[], bool]) -> None:
         """Make a processor. It condenses nothing while `has_all` returns True."""
@@ -62,7 +63,11 @@ class RepeatedLines:
         """Causes in the order of their last lines. `flush` writes in this order."""
 
     def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        """Return the line if it is due, with the number of lines that it stands for if these are several."""
+        """Return a line that is due, with the number of lines that it stands for if there are several.
+
+        Raises:
+            structlog.DropEvent: the line is held back.
+        """
         event = event_dict["event"]
         if event not in REPEATED or _COUNT in event_dict or self._has_all():
             return event_dict
@@ -79,14 +84,14 @@ class RepeatedLines:
         return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Write a line for each cause whose minute is over, or with `at_once` for every cause with lines held back."""
+        """Write the last line that was held back of each cause whose minute is over; with `at_once`, of each cause."""
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):
                 count = cause.outage.take_unlogged(at_once=at_once)
                 if count:
                     due.append((cause, count))
-                elif count == 0:  # a minute without one: the next one is a beginning
+                elif count == 0:  # no line for a minute: the cause has ended
                     del self._causes[key]
         for cause, count in due:
             fields = {name: value for name, value in cause.line.items() if name not in _OWN}
@@ -94,7 +99,7 @@ class RepeatedLines:
 
 
 def _read_cause(line: Mapping[str, Any]) -> str:
-    """Return the cause, without what differs from command to command."""
+    """Return the cause of a line, without the numbers and ids that differ from command to command."""
     return replace_ids(" ".join(str(line[name])[:_CAUSE_CHARS] for name in _CAUSE if name in line))
 
 

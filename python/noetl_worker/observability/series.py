@@ -1,7 +1,8 @@
-"""Counters, gauges and histograms that cost an addition; prometheus_client reads them when it is scraped.
+"""Counters, gauges and histograms without locks. prometheus_client collects their values at a scrape.
 
-Its own take a lock and a look-up for every event, 1 to 4 us each: a fast command had 43 of them. These belong to
-the main loop; a number that two threads add to at the same moment may lose one.
+The series of prometheus_client take a lock and a look-up for each event, 1 to 4 us, and a fast command has 43 events.
+These take one addition. They belong to the main loop: if two threads add to a series at the same moment, one addition
+may be lost.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Level(Count):
 
 
 class Times:
-    """A histogram: the number of values in each bucket, and their sum."""
+    """A histogram: the number of values in each bucket, and the sum of all values."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -52,7 +53,7 @@ class Times:
 
     def observe(self, value: float) -> None:
         place = 0
-        for bound in self._bounds:  # most values lie in the first few: quicker than a call
+        for bound in self._bounds:  # quicker than bisect, because most values are in the first buckets
             if value <= bound:
                 break
             place += 1
@@ -64,7 +65,7 @@ SeriesT = TypeVar("SeriesT", Count, Level, Times)
 
 
 class MetricFamily(Collector, Generic[SeriesT]):
-    """The series of one name: one without labels, or one for each combination of label values that was used."""
+    """All series of one metric: one for each combination of label values, or a single one if there are no labels."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], made: Callable[[], SeriesT]) -> None:
         self._name, self._text, self._labels = name, text, labels
@@ -77,7 +78,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
 
     @property
     def own(self) -> SeriesT:
-        """Return the only series of a family without labels."""
+        """Return the single series of a metric without labels."""
         return self.labels()
 
     def describe(self) -> Iterable[Metric]:
@@ -85,7 +86,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:
-        return sorted(self.series.items())  # a copy: the scrape comes from another thread
+        return sorted(self.series.items())  # copied, because a scrape is answered in another thread
 
 
 class Counter(MetricFamily[Count]):
@@ -129,6 +130,11 @@ class Histogram(MetricFamily[Times]):
 
 
 def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Return each bucket's upper bound and the number of values below it, as Prometheus wants them."""
+    """Return each bucket's upper bound and the number of values up to it, as Prometheus counts them.
+
+    Args:
+        bounds: upper bounds of the buckets, without the last one, which is infinite.
+        counts: number of values in each bucket alone.
+    """
     names = [*map(str, map(float, bounds)), "+Inf"]
     return list(zip(names, accumulate(list(counts)), strict=True))

@@ -1,4 +1,4 @@
-"""Warnings of a command, once for each playbook and step: a loop of a thousand items has one cause and one line."""
+"""Warnings that are logged once for each playbook and step, so that a loop of a thousand items logs one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """Warnings already logged. Beyond REMEMBERED the oldest is forgotten, and would be logged again."""
+    """The warnings that were logged already. Beyond REMEMBERED the least recent one is forgotten."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[int, None] = OrderedDict()
 
     def is_new(self, *what: str) -> bool:
+        """Return True for a warning that was not logged yet, and remember it."""
         known = hash(what)  # the texts may be long
         if known in self._logged:
             self._logged.move_to_end(known)
@@ -28,9 +29,10 @@ class Warned:
 
 
 class StepLog:
-    """A logger whose warnings are repeated at the level debug only.
+    """The logger of one command. A warning that was logged before is logged at the level debug.
 
-    The playbook is known by its catalog id; where a claim has none, by the execution.
+    A warning is the same one if event, fields, step and playbook are the same. The playbook is known by its catalog id,
+    or if the claim has none, by the execution.
     """
 
     def __init__(self, logger: Any, warned: Warned, command: Command) -> None:

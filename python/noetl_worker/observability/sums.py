@@ -30,7 +30,7 @@ _HIGHEST: Final = frozenset(
         "noetl_worker_plane_down",
     }
 )
-"""Gauges combined by their maximum: workers report the same number, or the worst counts. Never added."""
+"""Gauges combined by their maximum, never added: all workers report the same number, or the highest is the worst."""
 _LOWEST: Final = frozenset(
     {
         "noetl_worker_durable_usable",
@@ -40,6 +40,7 @@ _LOWEST: Final = frozenset(
         "process_max_fds",
     }
 )
+"""Gauges combined by their minimum, never added: the lowest is the worst."""
 _COUNTED: Final = frozenset({"counter", "histogram"})
 
 
@@ -54,7 +55,12 @@ class _Families(Collector):
 
 
 def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
-    """Combine several expositions into one. Counters of `past` are included, its gauges are not."""
+    """Combine the metrics of several processes.
+
+    Args:
+        texts: text of /metrics of each running process.
+        past: last text of each process that has ended. Its counters are added; its gauges are left out.
+    """
     whole: dict[str, Metric] = {}
     found: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
     for text, is_past in (*((text, False) for text in texts), *((text, True) for text in past)):

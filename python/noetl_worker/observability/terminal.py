@@ -1,5 +1,5 @@
-"""Text for a terminal, without control characters from untrusted sources. Such characters could set the clipboard (OSC
-52), a title, or show lines that nobody printed.
+"""Output to a terminal, without control characters from untrusted sources. Such characters could set the clipboard (OSC
+52) or the window's title, or show lines that nobody printed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PLAIN_WIDTH: Final = 120
 
 
 def harmless(text: str) -> str:
-    """Return the text with its control characters written out; ends of lines and tabs stay."""
+    """Return the text with each control character as `\\x..`; line feeds and tabs stay."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
 
 
 def harmless_json(text: str) -> str:
-    """Return JSON of the same value without control characters; a writer of JSON escapes only those of ASCII."""
+    """Return JSON of the same value without control characters. `json.dumps` escapes only those of ASCII."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
@@ -58,7 +58,9 @@ def safe_console(**given: Any) -> Console:
 
 
 def operator_console() -> Console:
-    """Return standard output as a console: no colours unless it is a terminal, and as wide as COLUMNS says."""
+    """Return standard output as a console. It has colours only on a terminal. Its width is that of the terminal, else
+    COLUMNS, else PLAIN_WIDTH.
+    """
     console = safe_console(highlight=False)
     has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if has_width else safe_console(highlight=False, width=PLAIN_WIDTH)

@@ -1,4 +1,4 @@
-"""Durations of tools by kind and outcome: one addition per command, four metrics at a scrape."""
+"""Durations of tools by kind and outcome: one observation for each command, from which a scrape makes four metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUP
 
 
 def ended_by(error: BaseException) -> str:
-    """Return the status of a tool that raised."""
+    """Return the status of a tool that ended by this exception."""
     if isinstance(error, CommandCancelled):
         return CANCELLED
     if isinstance(error, Interrupted | asyncio.CancelledError):
@@ -31,7 +31,10 @@ def ended_by(error: BaseException) -> str:
 
 
 class ToolTimes(MetricFamily[Times]):
-    """`labels(kind, status).observe(seconds)`. The upstream's two names have the sum over all statuses."""
+    """The durations of tools. `labels(kind, status).observe(seconds)` adds one.
+
+    The two metrics that upstream has too contain the sum over all statuses.
+    """
 
     def __init__(self, *, buckets: Sequence[float]) -> None:
         self._bounds = buckets

@@ -1,7 +1,7 @@
 """OpenTelemetry traces, active only if the SDK is installed and its own variables name an exporter.
 
-One span for each delivery (`command.trace`) with one for each stage below it. What runs in a command finds its trace
-here: requests to the control plane, tools, log lines. Without tracing none of this is on the way of a command.
+A trace has one span for each delivery (`command.trace`), and below it one for each stage. Requests to the control
+plane, tools and log lines find the trace of their command here. Without traces a command does none of this work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger("noetl_worker.tracing")
 
 
 class SpanOfCommand(Protocol):
-    """A command's position in its trace."""
+    """The current span of a command."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -38,17 +38,17 @@ class SpanOfCommand(Protocol):
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
-"""Span of the command that the current task runs; the task of its tool inherits the span."""
+"""Span of the command that the current task runs; None without traces. The task of the command's tool inherits it."""
 
 
 def trace_headers() -> Mapping[str, str]:
-    """Return the headers that continue the trace; none without a trace."""
+    """Return the headers that continue the trace of this task's command in another program; empty without a trace."""
     current = CURRENT.get()
     return current.headers if current is not None else _NO_HEADERS
 
 
 def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add `trace_id` and `span_id` to each log line of a command; a structlog processor."""
+    """Add `trace_id` and `span_id` to a log line of a command. A structlog processor."""
     current = CURRENT.get()
     if current is not None and (ids := current.ids) is not None:
         line["trace_id"], line["span_id"] = ids
@@ -59,10 +59,11 @@ def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerPr
     """Return the tracer provider that the standard variables ask for; None if they ask for none.
 
     OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) switches traces on; OTEL_SDK_DISABLED=true and
-    OTEL_TRACES_EXPORTER=none off. The sampler, headers, timeouts and resource attributes are the SDK's own variables.
+    OTEL_TRACES_EXPORTER=none switch them off. The SDK reads its own variables for the sampler, headers, timeouts and
+    resource attributes.
 
     Raises:
-        SettingsError: an exporter that is not otlp, or the extra `otel` is not installed.
+        SettingsError: the variables name an exporter other than otlp, or the extra `otel` is not installed.
     """
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     is_asked_for = exporter not in ("", "none") or any(environment.get(name) for name in _ENDPOINTS)
@@ -78,7 +79,7 @@ def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerPr
     except ModuleNotFoundError as error:
         asked = next(name for name in ("OTEL_TRACES_EXPORTER", *_ENDPOINTS) if environment.get(name))
         raise SettingsError(
-            asked, environment[asked], "unset without traces; with them: pip install noetl-worker[otel]"
+            asked, environment[asked], "pip install noetl-worker[otel], or unset the variable if you want no traces"
         ) from error
     attributes = {"service.version": __version__, "service.instance.id": worker_id}
     if not environment.get("OTEL_SERVICE_NAME"):
@@ -96,5 +97,6 @@ def flush_traces(provider: TracerProvider) -> None:
     sending.join(_END_S)
     if sending.is_alive():
         log.warning(
-            "traces_not_sent", advice="the collector that OTEL_EXPORTER_OTLP_ENDPOINT names did not answer in time"
+            "traces_not_sent",
+            advice="look at the collector that OTEL_EXPORTER_OTLP_ENDPOINT names: it did not answer in time",
         )

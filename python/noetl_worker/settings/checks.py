@@ -1,4 +1,4 @@
-"""Checks for settings that are valid alone but contradict each other: the start is refused, naming the variable."""
+"""The checks for settings that contradict each other. Each raises SettingsError, which ends the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.settings.tools import find_family
 
 
 def check_families(given: Mapping[str, Given]) -> None:
-    """Check the variables with user-chosen names; the others are parsed with the settings."""
+    """Check the texts of variables that belong to a family. All other variables are checked when they are parsed."""
     for variable, found in given.items():
         if (family := find_family(variable)) is not None:
             family.line(variable).value(found.text)
@@ -40,7 +40,7 @@ def check_together(settings: Settings) -> None:
             str(settings.max_ack_pending),
             f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
         )
-    # Path.is_dir and is_file raise for what is in a directory that this user may not search (before Python 3.14)
+    # before Python 3.14, Path.is_dir and is_file raise for a path in a directory that this user may not search
     if settings.secrets_dir and not os.path.isdir(settings.secrets_dir):  # noqa: PTH112
         raise SettingsError("NOETL_SECRETS_DIR", settings.secrets_dir, "the path of a directory")
     for name, path in (
@@ -67,7 +67,7 @@ def _check_pairs(settings: Settings) -> None:
 
 
 def _check_logins(settings: Settings) -> None:
-    """Refuse several logins by key, and a JWT without its own key: the intended login cannot be known."""
+    """Check that there is at most one login by key, and a key for a JWT. Else nobody knows which login is meant."""
     keys = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey, "NATS_SEED": settings.nats_seed}
     named = [name for name, value in keys.items() if value]
     if len(named) > 1:

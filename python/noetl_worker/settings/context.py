@@ -1,4 +1,4 @@
-"""NATS contexts (ADR-21): the connections that the NATS CLI has saved, read by name."""
+"""The reader of NATS contexts (ADR-21), which are connections that the NATS CLI has saved."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ _NOT_USED: Final = (
     *("nsc", "jetstream_domain", "jetstream_api_prefix", "jetstream_event_prefix", "inbox_prefix", "tls_first"),
     *("socks_proxy", "windows_cert_store", "windows_cert_match", "windows_cert_match_by"),
 )
-"""Context keys that change where or how to connect and that a worker does not support. The start is refused."""
+"""Keys of a context that change the connection and that a worker does not support. They end the start."""
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Return the file of a context, and the text of each variable that only the context sets.
 
     Args:
-        name: of a context, or the path of its file.
-        given: what is given otherwise, by its variable; with a login in it the context's login is not used.
+        name: name of the context, or path of its file.
+        environment: texts by variable, for the directory of the contexts.
+        given: texts by variable, of the settings that other sources have. If they have a login, the context's login is
+            not used.
 
     Raises:
-        SettingsError: there is no such context, or it asks for something that a worker does not do.
+        SettingsError: there is no such context, or a worker does not support one of its keys.
     """
     path = _find_path(name, environment)
     context = _read(path, name)
@@ -58,7 +60,7 @@ def _find_path(name: str, environment: Mapping[str, str]) -> Path:
 
 
 def _expanded(path: str) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111 - Path's raises where the user has no home
+    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises if the user has no home
 
 
 def _read(path: Path, name: str) -> Mapping[str, Any]:

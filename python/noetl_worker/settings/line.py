@@ -45,7 +45,7 @@ class SettingLine:
         return f"{self.variable}{FILE_SUFFIX}"
 
     def value(self, text: str) -> Any:
-        """Parse a text. Raises SettingsError for a text that is not allowed."""
+        """Return the value of a text. Raises SettingsError, which hides secrets, for a text that is not allowed."""
         try:
             return self.parse(text)
         except ValueError as error:
@@ -80,5 +80,5 @@ def setting(
 
 
 def setting_lines(settings: Any) -> list[SettingLine]:
-    """Return the setting of each field of a settings class, in the fields' order."""
+    """Return the declarations of the settings of a class, in the order of its fields."""
     return [replace(one.metadata[_LINE], field=one.name) for one in fields(settings) if _LINE in one.metadata]

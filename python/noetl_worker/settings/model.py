@@ -221,7 +221,7 @@ class Settings(ToolSettings, NatsSettings):
     )
     environment_kept: tuple[str, ...] = setting(
         "NOETL_WORKER_ENVIRONMENT_KEPT",
-        parse=values.subjects,
+        parse=values.texts,
         meaning="variables that stay readable in /proc, for code that runs before the worker (a sitecustomize): DD_*",
     )
     process_memory_mb: int | None = setting(
@@ -302,27 +302,27 @@ class Settings(ToolSettings, NatsSettings):
 
     @property
     def nats_tls(self) -> TlsPaths:
-        """Return the TLS files for NATS: its own CA and certificate, else the control plane's."""
+        """Return the TLS files for NATS. A CA or a certificate that NATS has no setting for is the control plane's."""
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
     def pick_tool_settings(self, own_files: Iterable[str]) -> ToolSettings:
-        """Return the settings that tools may see: none of the worker's own logins.
+        """Return the settings that tools may see, which have none of the worker's own logins.
 
         Args:
-            own_files: paths of the worker's own.
+            own_files: the worker's own files and directories, closed to playbooks.
         """
         given = {one.name: getattr(self, one.name) for one in fields(ToolSettings)}
         return ToolSettings(**{**given, "own_files": tuple(own_files)})
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Variables that are set and have no effect without another one."""
+        """The variables that are set and have no effect, because another one is not set."""
         has_user = self.nats_user or any(urlsplit(url).username for url in self.nats_url.reveal().split(","))
         return ("NATS_PASSWORD",) if self.nats_password.reveal() and not has_user else ()
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the worker's own secrets in clear, which it must never send."""
+        """Return the worker's own secrets in clear text, for the redaction of all that leaves."""
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
         own = [

@@ -1,4 +1,4 @@
-"""The settings of NATS, its stream and its durable: the first part of `Settings`."""
+"""The settings of NATS, of the stream and of the durable: the first part of `Settings`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from noetl_worker.settings.line import setting
 from noetl_worker.settings.values import Secret
 
 DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
-"""Subject of the messages that can never run, each with its reason."""
+"""Subject of the dead letters: messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
-"""The Python worker's name for the bare subject, whose notifications name no pool."""
+"""The Python worker's name for the commands of no pool, which are published to the bare subject."""
 SYSTEM_POOL: Final = "system"
 """Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
 and playbooks below `system/` (both planes' source). A worker serves it only if named."""
 
 
 def read_pool(subject: str, base: str) -> str:
-    """Return the token after the base subject: <base>.<pool>.<execution>; "" for a subject not below the base."""
+    """Return the pool in a subject <base>.<pool>.<execution>; "" for a subject of another form."""
     return subject[len(base) + 1 :].partition(".")[0] if subject.startswith(f"{base}.") else ""
 
 
@@ -37,7 +37,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 @dataclass(frozen=True)
 class NatsSettings:
-    """The settings of where commands come from, and of where undeliverable commands are kept."""
+    """The settings of NATS: servers and login, stream and durable."""
 
     nats_url: Secret = setting(
         "NATS_URL",
@@ -82,7 +82,7 @@ class NatsSettings:
     )
     nats_filter_subjects: tuple[str, ...] = setting(
         "NATS_FILTER_SUBJECT",
-        parse=values.subjects,
+        parse=values.texts,
         meaning="filter subjects, comma-separated; empty: those of the pools, else NATS_SUBJECT and NATS_SUBJECT.>",
         source="Rust worker",
     )
@@ -129,14 +129,17 @@ class NatsSettings:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """Return the durable's filter subjects: the configured ones, else the pools', else all below the subject."""
+        """Return the durable's filter subjects: the given ones, else those of the given pools, else all commands."""
         base = self.nats_subject
         pool_filters = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
         return self.nats_filter_subjects or tuple(pool_filters) or (base, f"{base}.>")
 
     @property
     def pools(self) -> frozenset[str] | None:
-        """Return the pools that are served: the filters' literal tokens, else the list; None: all but `system`."""
+        """Return the pools whose commands run here: those that the filters name, else NOETL_WORKER_POOL_SEGMENTS.
+
+        None means every pool except `system`. A filter with a wildcard in place of the pool names none.
+        """
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
         named = {read_pool(subject, self.nats_subject) for subject in filters}
         if named and not named & {"", "*", ">"}:
@@ -153,7 +156,7 @@ class NatsSettings:
 
     @property
     def nats_servers(self) -> list[str]:
-        """Return server URLs without user-info, safe to log."""
+        """Return the URLs of the servers without user and password, safe to log."""
         return [_strip_user_info(server) for server in self.nats_url.reveal().split(",")]
 
 

@@ -1,4 +1,4 @@
-"""Networks and addresses, by name or written out, and which of them an address is in."""
+"""Lists of networks, written as names or addresses, and the search for the network that an address is in."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
 }
 OWN_PORTS: Final[set[int]] = set()
-"""Ports of the probes of this process and its supervisor, at which no tool connects over loopback."""
+"""Ports of the probes of this process and of its supervisor. Tools may not connect to them over loopback."""
 _NONE: Final = "none"
 _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
-"""IPv6 networks whose last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64 (RFC 6052, 8215)."""
+"""IPv6 networks in whose addresses the last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64
+(RFC 6052, 8215)."""
 
 
 def parse_items(text: str) -> tuple[str, ...]:
@@ -43,18 +44,23 @@ def parse_items(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """A list of networks; each keeps the item it was written as."""
+    """A list of networks."""
 
     items: tuple[tuple[str, Network], ...]
+    """Each network with the item of the setting that it comes from: a name or the network as written."""
 
     @classmethod
     def parse(cls, items: Iterable[str]) -> Networks:
-        """Make the list. Raises ValueError for an item that is neither a name nor a network."""
+        """Return the networks of the items. Raises ValueError for an item that is neither a name nor a network."""
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
     def item_with(self, address: str) -> str | None:
-        """Return the item that contains this address, in whichever form it is written; None if there is none."""
+        """Return the item whose network contains an address; None if there is none.
+
+        Raises:
+            ValueError: the text is a host name.
+        """
         for form in _forms(_read(address)):
             for item, network in self.items:
                 if form in network:
@@ -63,7 +69,11 @@ class Networks:
 
 
 def _read(text: str) -> Address:
-    """Read an address as a resolver does: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are equal."""
+    """Parse an address as resolvers do: 2852039166, 0xa9fea9fe, 0251.254.43518 and `169.254.169.254.` are the same.
+
+    Raises:
+        ValueError: the text is a host name.
+    """
     try:
         return ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -74,7 +84,7 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """Return the address, and the IPv4 address that an IPv6 one leads to."""
+    """Yield the address and, if it is an IPv6 address that leads to an IPv4 address, that one too."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return

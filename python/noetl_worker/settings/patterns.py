@@ -1,4 +1,4 @@
-"""Allow-lists: patterns of names (`*`, `?`) below a name each."""
+"""Allow-lists: lists of name patterns (with `*` and `?`), each under a name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KUBERNETES_PARTS: Final = ("namespaces", "service-accounts", "secrets")
 
 
 def patterns_by_name(text: str) -> Patterns | None:
-    """Read `etl/*=pg-*,s3;web=pg-web` as {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}, and an empty text as None."""
+    """Parse `etl/*=pg-*,s3;web=pg-web` as {"etl/*": ("pg-*", "s3"), "web": ("pg-web",)}. An empty text is None."""
     entries = [entry.partition("=") for entry in text.strip().removesuffix(";").split(";")]
-    found = {name.strip(): values.subjects(patterns) for name, _, patterns in entries}
+    found = {name.strip(): values.texts(patterns) for name, _, patterns in entries}
     if not text.strip():
         return None
     if len(found) < len(entries) or not all(found) or not all(found.values()):
@@ -24,8 +24,7 @@ def patterns_by_name(text: str) -> Patterns | None:
 
 
 def kubernetes_names(text: str) -> Patterns | None:
-    """Read `namespaces=jobs,etl-*;secrets=app-*` like `patterns_by_name`; the names must be parts that a step can
-    name."""
+    """Parse `namespaces=jobs,etl-*;secrets=app-*` as `patterns_by_name` does. The names must be of KUBERNETES_PARTS."""
     try:
         found = patterns_by_name(text)
         if found is None or found.keys() <= set(KUBERNETES_PARTS):

@@ -1,7 +1,6 @@
-"""The reading of settings: environment, `.env` and flags become one frozen `Settings`.
+"""The reading of settings: flags, environment, `.env` and a NATS context become one frozen `Settings`.
 
-Nothing falls back silently: a value that does not parse stops the start and names the variable, the value and
-what is allowed. docs/settings.md is made from the same lines.
+A value that does not parse stops the start. The error names the variable, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def is_for_tools(variable: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SettingsReading:
-    """The settings, and the source of each one that is not a default."""
+    """The settings, and the source of each setting that is not a default."""
 
     settings: Settings
     given: Mapping[str, Given]
@@ -48,18 +47,18 @@ def read_settings(
     flags: Mapping[str, str | None] | None = None,
     dotenv: Path | None = None,
 ) -> SettingsReading:
-    """Read the settings: flags win over the environment, the environment over `.env`, all over a NATS context and
-    defaults.
+    """Read the settings. Flags win over the environment, the environment wins over `.env`, then comes a NATS context.
+
+    An empty variable counts as unset, except `WORKER_METRICS_BIND=`, which switches the endpoint off.
 
     Args:
-        environment: variable -> text; default `os.environ`, to which the engine is added, which is chosen there.
-        flags: variable -> text of command-line flags; None entries are not given.
-        dotenv: a `.env` file; default `.env` in the working directory when there is one.
+        environment: texts by variable; default `os.environ`. NOETL_WORKER_ENGINE of another source is then written into
+            `os.environ`, where the engine's import reads it.
+        flags: texts of command-line flags by variable; None for a flag that is not given.
+        dotenv: path of a `.env` file; default `.env` in the working directory. The file may be missing.
 
     Raises:
         SettingsError: a value does not parse, or two settings contradict each other.
-
-    An empty variable counts as unset, but for `WORKER_METRICS_BIND=`, which switches the endpoint off.
     """
     path = dotenv if dotenv is not None else Path(".env")
     variables = os.environ if environment is None else environment
@@ -77,10 +76,13 @@ def read_settings(
 
 
 def environment_for_workers(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the environment for a process that must read the same settings; flags replace their variables.
+    """Return the environment for a process that must read the same settings. Each flag replaces its variable.
+
+    The process reads `.env` and other files itself.
 
     Args:
-        environment: of this process. A worker reads `.env` and other files itself, as they are by then.
+        environment: environment of this process.
+        flags: texts of command-line flags by variable.
     """
     given = {name: text for name, text in flags.items() if text and text.strip()}
     spellings = ({f"{name}{ending}" for name in line.names for ending in ("", FILE_SUFFIX)} for line in SETTINGS)

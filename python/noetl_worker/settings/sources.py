@@ -1,4 +1,4 @@
-"""The sources of a setting's text: flags, the environment, a `.env` file, a NATS context, in this order."""
+"""The sources of settings: flags, the environment, a `.env` file, a NATS context. The first that has a setting wins."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
 """Variables that an empty text switches off. Any other empty variable counts as unset."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
-"""Prefixes that no other program's variables have."""
+"""Prefixes of variables that only this program has."""
 _SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
-"""Other programs read such names too: one is mistyped if it is nearly a setting's."""
-_NEARLY: Final = 0.93
+"""Prefixes of variables that other programs have too. Such a variable counts as mistyped only if it is very similar to
+a setting's."""
+_LEAST_ALIKE: Final = 0.85
+"""Least similarity, from 0 to 1, of a variable with a prefix of our own to the setting that was meant. It is high:
+all these names begin alike."""
+_LEAST_ALIKE_IF_SHARED: Final = 0.93
+"""The same for a variable with a shared prefix."""
 _SERVICE_VARIABLE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""Variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
+"""Pattern of the variables that Kubernetes sets in each pod for a service `noetl-worker` or `noetl-worker-...`."""
 GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_ALLOW_OVERRIDE": "a plug-in replaces no built-in kind; give its tool a kind of its own",
     "NOETL_WORKER_DEAD_LETTER_SUBJECT": "dead letters are kept on noetl.dead_letters; move the old ones to a stream "
@@ -34,20 +39,18 @@ GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_RATE_LIMIT": "bound how many commands run at the same time by WORKER_MAX_CONCURRENT or "
     "NOETL_WORKER_KIND_LIMITS",
 }
-"""Removed settings whose loss changes a worker's behaviour, each with its replacement."""
-_ALIKE: Final = 0.85
-"""Lowest similarity of a suggested name, from 0 to 1. High, since all these names begin alike."""
+"""Advice by variable, for settings that were removed and whose absence changes what a worker does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The text of a setting that was given."""
+    """The text that a source has for a setting."""
 
     text: str
     source: str
-    """Source of the text: flag, environment, .env or a NATS context, with the variable's name if it is an alias."""
+    """Name of the source: flag, environment, .env or a NATS context; with the variable if that is an alias."""
     file: str = ""
-    """Path of the file the text was read from."""
+    """Path of the file that the text was read from; "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,10 @@ class _Source:
     file: str = ""
 
     def find(self, line: SettingLine) -> Given | None:
-        """Find a setting in this source: its variable, else an alias; for a secret also the file it names.
+        """Return the text of a setting in this source, by its variable, an alias, or the file of a secret.
 
         Raises:
-            SettingsError: it names both, or a file that cannot be read.
+            SettingsError: the source has a text and a file for the setting, or the file cannot be read.
         """
         given = next((self._given(line, name) for name in line.names if self._has(name)), None)
         names = [f"{name}{FILE_SUFFIX}" for name in line.names] if line.is_secret else []
@@ -81,10 +84,16 @@ class _Source:
 def given_texts(
     lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
 ) -> dict[str, Given]:
-    """Return the text of each setting that is given, and of each variable of a family (`tools.py`), by variable.
+    """Return the text of each given setting, and of each given variable of a family (`tools.py`), by variable.
+
+    Args:
+        lines: declarations of all settings.
+        environment: texts by variable.
+        flags: texts of command-line flags by variable.
+        dotenv: path of a `.env` file, which may be missing.
 
     Raises:
-        SettingsError: a file that a source names cannot be read, or contradicts another one.
+        SettingsError: a file cannot be read, a source has a text and a file for one setting, or a setting was removed.
     """
     from_file = _dotenv_texts(dotenv)
     explicit = {key: value for key, value in flags.items() if value is not None}
@@ -96,7 +105,7 @@ def given_texts(
     for source in sources:
         for name, instead in GONE.items():
             if name in source.texts:
-                raise SettingsError(name, source.texts[name], f"it is no setting any more: {instead}, and unset it")
+                raise SettingsError(name, source.texts[name], f"it is no setting any more, so unset it: {instead}")
     all_lines = [*lines, *_family_lines(sources)]
     found = {line.variable: given for line in all_lines if (given := _first(line, sources)) is not None}
     if (context := found.get("NATS_CONTEXT")) is not None:
@@ -107,9 +116,10 @@ def given_texts(
 
 
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
-    """Return variables that look like ours but are no settings, each with the most similar setting's name.
+    """Return the variables that are named like our settings but are none, each with the setting that was meant.
 
-    Such a variable is mistyped, another worker's, or of another version.
+    None in place of the setting means that no setting is similar. Such a variable may be mistyped, or belong to another
+    worker or another version.
     """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
@@ -121,7 +131,7 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
     def nearest(name: str) -> str | None:
         first = _OURS if name.startswith(_OURS) else _SHARED
         settings = [one for line in lines for one in line.names if one.startswith(first)]
-        alike = _ALIKE if first is _OURS else _NEARLY
+        alike = _LEAST_ALIKE if first is _OURS else _LEAST_ALIKE_IF_SHARED
         return next(iter(difflib.get_close_matches(name, settings, 1, alike)), None)
 
     found = {name: nearest(name) for name in unknown}
@@ -129,7 +139,7 @@ def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], 
 
 
 def advice_on(unknown: Mapping[str, str | None]) -> str:
-    """Return advice for people about unknown variables."""
+    """Return advice about the variables that `unknown_names` found."""
     meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
     rest = [name for name, nearest in unknown.items() if not nearest]
     known = [f"{', '.join(rest)}: not read; `noetl-worker config` lists the settings"] if rest else []
@@ -148,7 +158,7 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
 
 
 def _family_lines(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """Yield a setting for each variable of a family that a source names."""
+    """Yield a declaration for each variable of a family that any source has."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.match_variable, names))):
@@ -170,7 +180,10 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _add_port(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Use Cloud Run's PORT as the metrics port unless WORKER_METRICS_BIND is set (Rust worker's rule)."""
+    """Use Cloud Run's PORT as the port of WORKER_METRICS_BIND if that variable is not set. Return the environment.
+
+    The Rust worker does the same.
+    """
     if "WORKER_METRICS_BIND" in environment or not environment.get("PORT"):
         return environment
     return {**environment, "WORKER_METRICS_BIND": f"0.0.0.0:{environment['PORT']}"}

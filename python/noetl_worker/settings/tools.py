@@ -1,4 +1,4 @@
-"""The settings of tools, available in a tool's context and checked before anything starts."""
+"""The settings of tools, which a tool finds in its context."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from noetl_worker.settings.patterns import Patterns, kubernetes_names
 
 @dataclass(frozen=True)
 class ToolSettings:
-    """The part of `Settings` that tools see: what they may use of this machine, and values a playbook only names."""
+    """The part of `Settings` that tools see."""
 
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Text by variable: variables of `FAMILIES`, and those listed in `keychain_env_vars`."""
+    """Texts by variable, of the variables of `FAMILIES` and of those that `keychain_env_vars` lists."""
     own_files: tuple[str, ...] = ()
     """The worker's own files and directories, closed to playbooks."""
     file_roots: str = setting(
@@ -60,7 +60,7 @@ class ToolSettings:
     google_hosts: tuple[str, ...] = setting(
         "NOETL_WORKER_GOOGLE_HOSTS",
         "googleapis.com,*.googleapis.com",
-        values.subjects,
+        values.texts,
         meaning="where a token of the worker's own Google identity may be sent, hosts comma-separated; *: anywhere",
     )
     artifact_root: str = setting(
@@ -102,7 +102,7 @@ class ToolSettings:
     )
     keychain_env_vars: tuple[str, ...] = setting(
         "NOETL_KEYCHAIN_ENV_VARS",
-        parse=values.subjects,
+        parse=values.texts,
         meaning="variables that the tool secrets may read by their own name, besides those of NOETL_SECRET_*",
         source="Rust worker",
     )
@@ -123,7 +123,7 @@ class ToolSettings:
     )
     kubernetes_own_secrets: tuple[str, ...] = setting(
         "NOETL_WORKER_KUBERNETES_OWN_SECRETS",
-        parse=values.subjects,
+        parse=values.texts,
         meaning="Secrets with this worker's own settings, comma-separated: no step of kinds container and script gets "
         "them; the chart sets it",
     )
@@ -131,19 +131,21 @@ class ToolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NamedVariables:
-    """A family of variables whose names the user chooses."""
+    """A family of variables: a part of their names is chosen by the user."""
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]
+    """Returns the value of a text, or raises ValueError with what is allowed."""
     is_secret: bool = False
 
     def match_variable(self, name: str) -> str | None:
-        """Return the family's variable that `name` is or names a file for; None for any other name."""
+        """Return the variable of this family that is named `name`, or `name` without `_FILE`; None if there is none."""
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
         return name if self.pattern.fullmatch(name) else None
 
     def line(self, variable: str) -> SettingLine:
+        """Return a declaration for one variable of this family."""
         return SettingLine("", variable, (), "", self.is_secret, self.parse)
 
 
@@ -155,4 +157,5 @@ FAMILIES: Final = (
 
 
 def find_family(variable: str) -> NamedVariables | None:
+    """Return the family of a variable; None if it belongs to none."""
     return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

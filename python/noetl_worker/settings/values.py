@@ -1,4 +1,4 @@
-"""Parsers of settings: each turns text into a value, or raises ValueError with the allowed form."""
+"""The parsers of settings. A parser returns the value of a text, or raises ValueError with what is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WELL_FORMED: Final = (
 
 
 class Secret(str):
-    """A string whose repr hides it; use `reveal()` where it is sent."""
+    """A text that is not shown when it is printed or logged. `reveal()` returns it in clear."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ class Secret(str):
 
 
 class TlsPaths(NamedTuple):
-    """PEM files of one connection; "" where there is none."""
+    """Paths of the PEM files of one connection; "" for a file that is not set."""
 
     ca: str
     cert: str
@@ -49,17 +49,17 @@ def secret(text: str) -> Secret:
     return Secret(text.strip())
 
 
-def subjects(text: str) -> tuple[str, ...]:
+def texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(map(str.lower, subjects(text))))
+    return tuple(dict.fromkeys(map(str.lower, texts(text))))
 
 
 def pool_segments(text: str) -> tuple[str, ...]:
-    """Parse names of pools. Each is one token of a subject, spelled as on the plane."""
-    found = tuple(dict.fromkeys(subjects(text)))
+    """Parse names of pools, comma-separated. A name is one token of a subject, in the plane's spelling."""
+    found = tuple(dict.fromkeys(texts(text)))
     if any(re.search(r"[\s.*>]", pool) for pool in found):
         raise ValueError("names of pools, comma-separated, without blanks, dots and wildcards: shared,python")
     return found
@@ -87,11 +87,11 @@ def seconds(minimum: float) -> Callable[[str], float]:
     return _number(float, f"seconds, a number from {minimum:g}", minimum, 1e9)
 
 
-share: Final = _number(float, "a part, from 0 to 1: 0.5", 0, 1)
+share: Final = _number(float, "a number from 0 to 1, for example 0.5", 0, 1)
 
 
 def processes(text: str) -> int:
-    """Parse a number of processes; `auto` is the number of CPUs that this process may use."""
+    """Parse a number of processes. `auto` means the number of CPUs that this process may use."""
     if text.strip().lower() != "auto":
         return integer(1, 256)(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -105,7 +105,7 @@ def optional_integer(minimum: int, maximum: int | None = None) -> Callable[[str]
 def numbers_by_name(text: str) -> Mapping[str, int]:
     """Parse `postgres=4,container=2` as {"postgres": 4, "container": 2}."""
     numbers: dict[str, int] = {}
-    for part in subjects(text):
+    for part in texts(text):
         name, _, number = (piece.strip() for piece in part.partition("="))
         if not name or not number.isdecimal() or int(number) < 1 or name in numbers:
             raise ValueError("NAME=NUMBER pairs, comma-separated, numbers from 1: postgres=4,container=2")
@@ -127,7 +127,7 @@ def boolean(text: str) -> bool:
 
 
 def strip_login(address: str) -> str:
-    """Return the address without its login. Everything up to the last `@` may be an unencoded password."""
+    """Return an address with *** in place of its login, which ends at the last `@`: a password may contain `@`."""
     *schemes, rest = address.split("://", 1)
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     has_login = ":" in authority or (schemes and "@" in authority)
@@ -139,7 +139,7 @@ def url(*schemes: str) -> Callable[[str], str]:
         try:
             parts = urlsplit(text.strip())
             _ = parts.port
-        except ValueError:  # its text quotes what may be a password
+        except ValueError:  # not chained: its text quotes what may be a password
             raise ValueError(_WELL_FORMED) from None
         if parts.scheme not in schemes or not parts.hostname:
             raise ValueError(f"a URL that starts with {' or '.join(s + '://' for s in schemes)}")
@@ -160,7 +160,7 @@ def duckdb_memory(text: str) -> str:
 
 
 def urls(text: str) -> tuple[str, ...]:
-    return tuple(map(url("http", "https"), subjects(text)))
+    return tuple(map(url("http", "https"), texts(text)))
 
 
 def bind(text: str) -> str:
@@ -173,12 +173,12 @@ def bind(text: str) -> str:
 
 
 def nats_servers(text: str) -> Secret:
-    """Parse comma-separated server URLs; a Secret, since user-info in a URL is a password."""
-    servers = subjects(text)
+    """Parse URLs of servers, comma-separated. The result is a Secret, since a URL may contain a password."""
+    servers = texts(text)
     parse = url("nats", "tls", "ws", "wss")
     for server in servers:
         parse(server)
-        if "@" in "".join(urlsplit(server)[2:]):  # the login ended at the first of these characters in a password
+        if "@" in "".join(urlsplit(server)[2:]):  # an unencoded / ? or # in a password ended the login
             raise ValueError(_WELL_FORMED)
     if not servers:
         raise ValueError("at least one URL that starts with nats://, tls://, ws:// or wss://")
