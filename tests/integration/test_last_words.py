@@ -16,7 +16,7 @@ from noetl_worker import errors
 from noetl_worker.errors import NoetlWorkerError, WorkerBroken
 from noetl_worker.observability.last_words import REASONS, log_errors_of_threads, log_failure, reason_for
 
-BRIDGE_LACKS = "HOST:PORT, or --claim HOST:PORT"
+BRIDGE_LACKS = "--publish HOST:PORT or --claim HOST:PORT"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The engine, in Rust and in Python: notifications, cases, redaction.
+"""The engine, written twice, in Rust and in Python: it decodes notifications, decides cases and redacts results.
 
-Its public names (docs/library.md) are those of `chosen.py`, which loads an engine. A command that needs none does not
-load one.
+The public names (docs/library.md) are those of `chosen.py`, which loads one of the two at the first use of a name. So a
+command line that needs no engine loads none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Return one of the public names, or the list of them, from the chosen engine."""
+    """Return the object of a public name from the chosen engine, or with `__all__` the list of these names."""
     chosen = importlib.import_module("noetl_worker.engine.chosen")
     if name not in ("__all__", *chosen.__all__):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

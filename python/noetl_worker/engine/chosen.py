@@ -1,7 +1,7 @@
-"""The engine that was chosen for this process.
+"""The engine of this process, chosen at the import of this module by NOETL_WORKER_ENGINE.
 
-Only this module chooses the engine. `NOETL_WORKER_ENGINE` is `auto` (default), `rust` (an error if it is not
-installed) or `python`. A whole module is chosen, never single functions, so the two engines cannot mix.
+`auto` (default) takes the Rust engine if it is installed, else the Python engine. `rust` without a Rust engine is an
+error. All functions come from one engine, so that the two cannot mix.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ VARIABLE: Final = "NOETL_WORKER_ENGINE"
 
 
 def load_engine(choice: str) -> tuple[str, Engine]:
-    """Return (name, module) for a choice of `auto`, `rust` or `python`.
+    """Return name and module of the engine for a choice of `auto`, `rust` or `python`.
 
     Raises:
         SettingsError: `choice` is another word.
-        EngineUnavailable: `rust` was chosen and is not installed, or the Rust engine has another version; the latter
-            is an error under `auto` too, because a mixed install is a broken one.
+        EngineUnavailable: `rust` was chosen and is not installed; or the installed Rust engine has another version than
+            the package, also under `auto`, since the installation is broken then.
     """
     if choice not in ("auto", "rust", "python"):
         raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
@@ -75,7 +75,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
 
 def require(choice: str) -> None:
-    """Check that settings read after the import do not ask for the other engine.
+    """Check that a choice in the settings fits the engine that was imported before they were read.
 
     Raises:
         SettingsError: `choice` is the other engine.
@@ -105,7 +105,7 @@ def _fix() -> str:
 _name, _module = load_engine(os.environ.get(VARIABLE, "auto") or "auto")
 
 ENGINE: Final[str] = _name
-"""The engine's name: `rust` or `python`. `--version`, the start log line, a metric and the registration have it too."""
+"""Name of the engine: `rust` or `python`. `--version`, the first log line, a metric and the registration show it."""
 
 SOURCE_HASH: Final[str | None] = getattr(_module, "SOURCE_HASH", None)
 """Hash of the Rust sources that the extension was built from; None on the Python engine."""
@@ -120,5 +120,5 @@ redact_text = _module.redact_text
 
 
 def version_line() -> str:
-    """Return what `--version` prints."""
+    """Return the line of `--version`, with the versions of worker and Python and the name of the engine."""
     return f"noetl-worker {__version__} (engine: {ENGINE}, Python {sys.version.split()[0]})"

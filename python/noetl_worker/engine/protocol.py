@@ -1,7 +1,7 @@
-"""The interface of an engine: the calls that both engines offer, with equal answers and equal errors.
+"""The interface of an engine: the calls that both engines have, with equal results and equal errors.
 
-Calls take bytes or small scalars and return frozen values. No call calls back into Python, and neither engine keeps
-a caller's object after the call. `engine/pure` is the specification; `rust/engine` is its twin, file for file.
+A call takes bytes or small scalars and returns a frozen value. It calls no Python function of the caller, and keeps no
+object of the caller after its end. `engine/pure` is the specification; `rust/engine` has a twin of each of its files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 
 MAX_DEPTH: Final = 512
-"""Largest depth of nested arrays and objects in a document. A deeper one is DocumentError `json_depth`."""
+"""Largest depth of nested arrays and objects in a document. A deeper document is the DocumentError `json_depth`."""
 
 MAX_INTEGER_DIGITS: Final = 4_300
-"""Most digits of an integer (more are `json_number`). It is CPython's default limit; the Rust engine has it too."""
+"""Most digits of an integer. More are the DocumentError `json_number`. This is CPython's default limit."""
 
 TEMPLATES: Final = 1
 """Mark for `{{`, `{%` or `{#` in a text."""
@@ -34,12 +34,12 @@ class CaseMatch(NamedTuple):
     """The first case whose conditions all hold."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a match
-    """Position among the cases that parse, as the planes' own workers report it."""
+    """Position of the case among the cases that parse, as the planes' own workers report it."""
     action: CaseAction
 
 
 class PendingMatch(Protocol):
-    """A match that has reached a side with a template and waits for its value."""
+    """A match that has reached a side of a condition with a template, and needs the rendered value to go on."""
 
     @property
     def case(self) -> int:
@@ -54,7 +54,7 @@ class PendingMatch(Protocol):
 
     @property
     def template(self) -> JsonValue:
-        """The text of a left side, or the whole JSON value of a right side with a template in one of its texts."""
+        """The value to render: the text of a left side, or the JSON value of a right side with a template in a text."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
         """Go on with the rendered value. A pending match may be resumed any number of times.
@@ -76,20 +76,20 @@ class CompiledCases(Protocol):
 
     @property
     def skipped(self) -> tuple[SkippedCase, ...]:
-        """Elements that do not parse, by their position as written."""
+        """The elements of the list that do not parse, each with its position as written."""
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """All names that a left side may look up, sorted. Only these variables have to be encoded."""
+        """The names of all variables that left sides may look up, sorted. `match` needs no others."""
 
     @property
     def reads_result(self) -> bool:
-        """True if a left side starts at the tool's data. Otherwise `data` may be None."""
+        """True if a left side looks into the tool's data. If not, `data` of `match` may be None."""
 
     def __len__(self) -> int: ...
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | PendingMatch | None:
-        """Return the first case that holds, or a pending match at the first side with a template, or None.
+        """Return the first case whose conditions all hold, or None; a pending match if a template is reached before.
 
         Args:
             variables: a JSON object; any other value counts as no variables.

@@ -1,4 +1,4 @@
-"""A bounded cache for keys that playbooks choose: a limited number of them, and no long one."""
+"""A cache for keys that playbooks choose. The number of keys and their length are bounded."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
 _LONGEST: Final = 1_000
-"""Most characters of a key in the cache. The value of a longer key is made each time."""
+"""Most characters of a key in the cache. The value of a longer key is computed each time."""
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 
 
 class ByShortKey(dict[_Key, _Value]):
-    """A cache in which `cache[key]` is `make(key)`. Only short keys are kept, and a full cache is cleared."""
+    """A cache in which `cache[key]` is `make(key)`. It contains only short keys, at most `most`; then it is cleared."""
 
     def __init__(self, make: Callable[[_Key], _Value], most: int) -> None:
         self._make = make
@@ -22,6 +22,6 @@ class ByShortKey(dict[_Key, _Value]):
         value = self._make(key)
         if len(key if isinstance(key, str) else repr(key)) <= _LONGEST:
             if len(self) >= self._most:
-                self.clear()  # one atomic step, because other threads read the cache
+                self.clear()  # one atomic step, since other threads read the cache meanwhile
             self[key] = value
         return value

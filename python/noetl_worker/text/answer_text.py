@@ -8,13 +8,16 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 
 MAX_CHARS: Final = 8_192
-"""Most characters kept of a text: more than is shown, since a secret must not be cut before it is found."""
+"""Most characters of the text: more than is shown, since a secret that is cut would not be found."""
 PRINTED: Final = ("stdout", "stderr")
-"""Names of what a tool printed, in its data."""
+"""Names in a tool's data under which its output is."""
 
 
 def begin_of_answer(data: JsonValue) -> str:
-    """Return the beginning of a failed tool's data: of an answer its body, else the data as JSON."""
+    """Return the beginning of a failed tool's data as text: of the answer's body if there is one, else of the data.
+
+    The tool's output is left out. A value that is not a text is written as JSON.
+    """
     if isinstance(data, dict):
         others = {name: value for name, value in data.items() if name not in PRINTED}
         data = data.get("data") or data.get("body") or others

@@ -49,7 +49,7 @@ _AT_ONCE: Final = 16 << 20
 """Most bytes, of a text or of its values, that are read at once, which takes 20 ms. More are read in pieces, between
 which other threads run."""
 _MOST_GROWTH: Final = 95
-"""Largest memory of a value per byte of its text. `[],` is the worst."""
+"""Largest memory of a value for each byte of its text. `[],` takes the most."""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
 """Most bytes of a text whose memory is not estimated, because it cannot be over `_AT_ONCE`."""
 _LOOKED_AT: Final = 1 << 18
@@ -74,7 +74,7 @@ def loads(data: bytes | str) -> JsonValue:
         DocumentError: `json_syntax`, with the position; `json_size` if the values would take over 512 MiB of memory.
     """
     try:
-        if data[_SHORT : _SHORT + 1]:  # instead of `len`, which would be one more call for each text of each command
+        if data[_SHORT : _SHORT + 1]:  # not `len`, which would be one more call for each text of each command
             return _large(data, _loads)
         return orjson.loads(data) if orjson is not None else _loads_exactly(data)
     except (ValueError, RecursionError) as error:

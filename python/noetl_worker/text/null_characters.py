@@ -1,4 +1,5 @@
-"""U+0000 in JSON, which no control plane can store; half of a surrogate pair becomes one (plain_values.py).
+"""The character U+0000 in JSON, which no control plane can store. `plain_values.py` writes it for half of a surrogate
+pair.
 
 Both planes keep results and variables in Postgres as JSONB, which refuses the character. They answer 500 (recorded with
 the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a passing fault. A value that the Python
@@ -14,16 +15,16 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import members
 
 NULL_MARK: Final = b"\\u0000"
-"""The escape to look for first. After an escaped backslash it is not an escape."""
+"""Escape of the character in JSON. After an escaped backslash the same bytes are ordinary text."""
 _REPLACEMENT: Final = "\ufffd"
 _BACKSLASH: Final = b"\\\\"
 _NO_JSON: Final = b"\x00"
-"""A byte that JSON has nowhere: it stands for a backslash that is a character."""
+"""Byte that JSON never contains. It takes the place of escaped backslashes during the search."""
 _MAX_PLACE_CHARS: Final = 200
 
 
 def has_null(packed: bytes) -> bool:
-    """Return whether a text or a key of this JSON has U+0000."""
+    """Return True if a text or a key in this JSON contains U+0000."""
     return NULL_MARK in packed and NULL_MARK in packed.replace(_BACKSLASH, _NO_JSON)
 
 
@@ -32,12 +33,12 @@ def replace_null(text: str) -> str:
 
 
 class NullCharacters(NamedTuple):
-    """The U+0000 characters of a JSON text."""
+    """The finding of U+0000 in a JSON value."""
 
     place: str
-    """Place of the first one, written as in a template: data.rows[3].name."""
+    """Place of the first U+0000, written as in a template: data.rows[3].name."""
     without: JsonValue
-    """The value with U+FFFD in their place."""
+    """The value with U+FFFD in place of each U+0000."""
 
     @classmethod
     def find(cls, packed: bytes) -> NullCharacters:
@@ -50,7 +51,7 @@ class NullCharacters(NamedTuple):
         return f"U+0000 in {self.place} is U+FFFD here: no control plane can store it"
 
     def refusal(self, what: str) -> str:
-        """Return why a command fails, and what to do."""
+        """Return why `what` (a result, a variable) cannot be stored, and what to do."""
         return (
             f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
             "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text). Half of a "

@@ -1,4 +1,4 @@
-"""Conversion of any value to JSON, for the JSON that the worker writes and the result of a `python` command.
+"""The conversion of any value to values of JSON, for the JSON that the worker writes and for results of `python`.
 
 A command's process, which does not have this package, loads this file by its path (`tools/python/python_command.py`).
 So it uses only the standard library and runs on Python 3.9.
@@ -21,7 +21,7 @@ MAX_DEPTH = 254
 """Largest depth of nested containers: orjson's own limit."""
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
-"""Readers by type, for types that are JSON text already."""
+"""Parsers by type, for types whose values wrap JSON text. `json_text.py` adds its own."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -86,7 +86,7 @@ def key_text(key: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Return a text with halves of surrogate pairs replaced by `?`."""
+    """Return a text with U+0000 in place of each half of a surrogate pair. `null_characters.py` finds it there."""
     try:
         return text.encode().decode()
     except UnicodeEncodeError:

@@ -1,4 +1,5 @@
-"""Reading of YAML, with libyaml if PyYAML has it (its wheels do): ten times as fast as the loader in Python."""
+"""The reading of YAML, by libyaml if PyYAML contains it (its wheels do), which is ten times as fast as the loader in
+Python."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ _LONGEST_WORD: Final = 40
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
-"""Exceptions that reading may raise. A number of too many digits raises ValueError; so does bad text (as
-UnicodeEncodeError)."""
+"""Exceptions that reading may raise. ValueError: a number has too many digits, or (UnicodeEncodeError) a text is not
+UTF-8."""
 
 
 class JsonLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

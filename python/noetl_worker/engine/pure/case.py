@@ -1,4 +1,4 @@
-"""Case tables: parsed once, then searched for the first case that holds (protocol/conditions.md#cases).
+"""Case tables: a list of cases, parsed once, and the search for the first that holds (protocol/conditions.md#cases).
 
 Twin: rust/engine/src/case.rs.
 """
@@ -54,7 +54,7 @@ class CaseTable:
 
 
 _TO_BE_FOUND: Final = object()
-"""Stands for a side whose value is not known yet."""
+"""Marker of a side whose value is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,14 @@ class _Match:
     def go_on(
         self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
     ) -> CaseMatch | NeedsTemplate | None:
-        """Evaluate the cases from the condition `at` of `first_case` on. Its sides may already be rendered."""
+        """Evaluate the cases from one condition on.
+
+        Args:
+            first_case: index of the condition's case.
+            at: index of the condition in its case.
+            left: rendered left side of the condition, if it was rendered already.
+            right: rendered right side of the condition, if it was rendered already.
+        """
         for case_index in range(first_case, len(self.cases)):
             case = self.cases[case_index]
             while at < len(case.when):

@@ -21,7 +21,8 @@ _RUST_FLOAT: Final = re.compile(
 )
 _QUOTED_CHARS: Final = 60
 MAX_KEPT: Final = 256 * (KEPT + 256)
-"""Largest total of characters, instructions and states of the compiled patterns: 256 ordinary or three largest ones."""
+"""Largest total of characters, instructions and states of the compiled patterns: 256 ordinary patterns, or three of the
+largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,15 @@ class Condition:
     op: str
     right: JsonValue
     path: tuple[str, ...] | None
-    """Path into the tool's data; None if the left side does not start there."""
+    """Path into the tool's data; None if the left side does not look into the data."""
     left_has_marks: bool
+    """True if the left side is a template, unless it names a variable."""
     right_has_marks: bool
+    """True if a text of the right side is a template."""
 
 
 class LeftTemplate(NamedTuple):
-    """A left side that has to be rendered first."""
+    """The text of a left side that has to be rendered first."""
 
     text: str
 
@@ -196,5 +199,5 @@ def kind_of(value: JsonValue) -> str:
 
 
 def quoted(text: str) -> str:
-    """Quote a text for a message, whole or not at all: redaction would not recognize half of a secret."""
+    """Quote a text for a message. A long text is not quoted at all: redaction would not recognize a cut secret."""
     return encode(text).decode("utf-8") if len(text) <= _QUOTED_CHARS else f"a text of {len(text)} characters"

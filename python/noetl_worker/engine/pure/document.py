@@ -91,7 +91,7 @@ def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
 
 
 class DocumentReader:
-    """The specification of parsing: one pass, left to right, in which the first mistake decides the error."""
+    """The parser that specifies the errors: it reads from left to right, and the first mistake decides the error."""
 
     def __init__(self, text: str) -> None:
         self._text = text

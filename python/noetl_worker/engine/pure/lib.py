@@ -1,4 +1,4 @@
-"""The engine in Python: the specification, and the engine on platforms without a wheel of the Rust engine."""
+"""The Python engine: the specification of both engines, and the engine of platforms without a Rust wheel."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Marks of what a JSON text may contain, found by a search of its bytes.
+"""Marks of what a JSON text may contain (templates, references, secrets), found by a search of its bytes.
 
-A superfluous mark costs time; a missing one would send a template as text or a secret as data. So each search is for
+A superfluous mark costs time. A missing mark would send a template as text or a secret as data. So each search is for
 the shortest bytes that all forms have in common, and an escape that could hide such bytes sets all marks.
 """
 

@@ -89,7 +89,7 @@ _ASSIGNMENT: Final = re.compile(
 
 
 class Named(Enum):
-    """Statement of a key about its value."""
+    """Conclusion from a key's name about its value."""
 
     NOTHING = "nothing"
     SECRET = "secret"
@@ -134,7 +134,7 @@ _REFERENCE_FIELDS: Final = frozenset({
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Return True if a value only stands for one that is kept elsewhere (protocol/command.md#python-plane).
+    """Return True if a value is only a reference to a value in a store (protocol/command.md#python-plane).
 
     An object that contains a reference together with a value does not count.
     """
@@ -153,7 +153,7 @@ def _is_keychain_entry(value: JsonValue) -> bool:
 
 
 def _is_located(value: JsonValue) -> bool:
-    """Return True for a reference with its address and without any of the stored value."""
+    """Return True for a reference that has an address and no part of the stored value."""
     return (
         isinstance(value, dict)
         and value.get("kind") in _REFERENCE_KINDS
@@ -163,7 +163,7 @@ def _is_located(value: JsonValue) -> bool:
 
 
 class Redactor:
-    """Redaction of one document with one set of known secrets. It counts the replacements."""
+    """The redaction of one document with one set of known secrets. `count` is the number of replacements."""
 
     __slots__ = ("_is_free_text", "_is_in_reference", "_knows_only", "_secrets", "count")
 

@@ -1,4 +1,4 @@
-"""The search for a match: it follows all ways through the code at once, in time linear in the text.
+"""The search of a text for a pattern. It follows all ways through the pattern's code at once, in linear time.
 
 Twin: the `regex` crate's search. A state is the set of places in the code that may be reached after a character, so a
 known state costs one look-up per character. States are made when they are first reached, each in at most one pass over
@@ -58,7 +58,7 @@ class _AutomatonState:
 
 
 class Automaton:
-    """The code of one pattern, ready for searches. Threads may share it: a state that one forgets is made again."""
+    """One compiled pattern. Threads may share it: a state that one thread forgets is made again by another."""
 
     def __init__(self, code: Code, *, kept: int = KEPT) -> None:
         self._code, self._most = code, kept

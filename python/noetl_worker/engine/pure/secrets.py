@@ -13,15 +13,15 @@ MIN_SECRET_CHARS: Final = 4
 """Least characters of a known secret to search for. Replacing every "1" would destroy the result, not protect it."""
 
 LONGEST_HEAD: Final = 1_024
-"""Characters by which a longer secret is found. It is replaced as far as the text continues to match it."""
+"""Characters by which a longer secret is found. It is replaced as far as the text agrees with it."""
 _FEW: Final = 16
 """Most secrets for which one search per secret is fastest."""
 _WORTH_AN_INDEX: Final = 100
-"""Searches per secret that cost as much as building an index. A search of a longer text counts as several."""
+"""Searches for each secret that cost as much as an index. A search of a longer text counts as several."""
 _CHARS_OF_A_SEARCH: Final = 512
 """Characters of a text that count as one search."""
 _STRIDE: Final = 8
-"""Most characters between two samples of a text. A secret is indexed at as many offsets."""
+"""Most characters between two samples of a text. A secret is indexed at this many offsets."""
 _WIDEST: Final = 8
 """Most characters of a sample."""
 
@@ -31,7 +31,7 @@ _ESCAPE: Final = re.compile(
 """Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word."""
 _LONGEST_ESCAPE: Final = 14
 _REFERENCE: Final = "noetl://"
-"""The beginning of a reference to a value that the plane keeps."""
+"""Beginning of a reference to a value in the plane's store."""
 _LONGEST_REFERENCE: Final = 1024
 """Characters before a secret that are searched for the beginning of a reference."""
 _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")

@@ -31,16 +31,19 @@ _MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
 
 
 class _Piece(NamedTuple):
-    """A line's part of an encoded text, and the place in the whole text to replace if the part is secret."""
+    """A line's part of an encoded text."""
 
     digits: str
+    """The encoded characters, without the addresses and blanks of a hex dump."""
     start: int
+    """Place in the text from which it is replaced if the part is secret."""
     end: int
     is_dump: bool = False
+    """True for a line of a hex dump."""
 
 
 def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
-    """Return the secrets together with the lines of `texts` over which a secret is spread."""
+    """Return the secrets, and with them the lines of `texts` over which a secret is spread."""
     if not secrets.are_anywhere:
         return secrets
     lines = {line for text in texts for line in _lines_in(text, secrets)}

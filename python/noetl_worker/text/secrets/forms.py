@@ -1,4 +1,4 @@
-"""The forms in which a secret text may leave: in JSON, SQL, HTML and URLs, quoted by a shell, in base64 and hex.
+"""The forms in which a secret may be written: in JSON, SQL, HTML and URLs, quoted by a shell, in base64 and hex.
 
 A secret has only the forms that its characters cause: with letters and digits alone it is written as it is or encoded
 in base64 or hex; with a quote, a slash or a space it has a dozen more. Other forms are not covered, because there is

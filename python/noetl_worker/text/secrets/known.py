@@ -52,12 +52,11 @@ _MIN_FLOAT_CHARS: Final = 6
 
 
 MOST_OF_A_COMMAND: Final = 1_000
-"""Most different secrets of one command. All forms, up to 80 for each secret, are looked for in everything that leaves.
-"""
+"""Most different secrets of one command. Everything that leaves is searched for all forms of each, up to 80."""
 _TOO_MANY: Final = (
-    "this command has more than {:,} different secrets (its credentials, and what stands under names like `password` "
-    "or `token`), and the worker looks for no more: name fields otherwise that hold no secret, keep the secrets where "
-    "the tool itself reads them (a file, a database), or give each command a part of them"
+    "this command has more than {:,} different secrets (its credentials, and all values under names like `password` or "
+    "`token`), and the worker cannot look for more: give other names to fields that hold no secret, keep the secrets "
+    "where the tool itself reads them (a file, a database), or divide them among several commands"
 )
 
 

@@ -1,7 +1,7 @@
-"""Redaction of everything that leaves except event bodies: exception texts, log lines, values of events.
+"""The redaction of all that leaves the worker except event bodies: exception texts, log lines, values of events.
 
 Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Code that logs or stores values
-while a command runs gets the command's secrets from `known_here()`, in the command's task and all tasks it starts.
+for a command gets its secrets from `known_here()`, in the command's task and all tasks that this task starts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from noetl_worker.text import json_text
 LARGE: Final = 256 * 1024
 """Most characters that are redacted on the event loop; more go to a thread. The pure engine takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
-"""Characters after the cut of an excerpt that are searched too: a key file of 4 kB in hex. Of a longer secret that
-begins in an excerpt only single lines are found."""
+"""Most characters after the end of an excerpt that are searched for secrets too: a key file of 4 kB in hex. If a longer
+secret begins in an excerpt, only its single lines are found."""
 _NONE: Final = SecretTexts()
 _KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
@@ -83,18 +83,18 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def first_chars(text: str, most: int) -> str:
-    """Return the beginning of a text, without a piece of a known secret that the cut left at its end."""
+    """Return the first `most` characters of a text, with a mark in place of a known secret's beginning at the end."""
     return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Return bytes that were cut at their end, without a piece of a known secret that the cut left there."""
+    """Return bytes that were cut at their end, with a mark in place of a beginning of a known secret at the end."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Return bytes that were cut at their start, without a piece of a known secret that the cut left there."""
+    """Return bytes that were cut at their start, with a mark in place of an end of a known secret at the start."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 
@@ -123,14 +123,15 @@ def _least(secret: bytes) -> int:
 
 
 def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return a copy without the known secrets in texts and keys. Keys and shapes are not judged.
+    """Return a copy of a value with a mark in place of each known secret in its texts and keys.
 
-    This is for values that a playbook passes on, where `auth: my_alias` is a name and not a secret.
+    Other texts stay, whatever their keys and shapes are: in values that a playbook passes on, `auth: my_alias` is a
+    name and not a secret.
     """
     return Redactor(_secrets(known.anywhere, known.words, value), known_only=True).value(value)
 
 
 async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return `remove_known`, computed in a thread for a large value."""
+    """Return what `remove_known` returns. A large value is copied in a thread, so that the event loop goes on."""
     work = partial(remove_known, value, known)
     return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()

@@ -16,7 +16,7 @@ from noetl_worker.text.templates.limits import PRINTED, Budget, charge_format, c
 Cost = Callable[..., None]
 """Function that charges a call. It is called with the budget, the value and the arguments."""
 _PIECE: Final = 60
-"""Bytes of a short text and its place in a list."""
+"""Bytes of a short text and of its pointer in a list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
 """Most characters that `urlize` writes into each link. It may look for a tenth as many schemes in each word."""

@@ -135,7 +135,7 @@ def _join(environment: Environment, value: Any, separator: Any = "", attribute: 
     if value is None or isinstance(value, Undefined):
         return to_text(value) if isinstance(value, Undefined) else ""
     items = map(make_attrgetter(environment, attribute), value) if attribute else value
-    texts, between = [to_text(item) for item in _list(items)], to_text(separator)
+    texts, between = [to_text(item) for item in list(items)], to_text(separator)
     return between.join(texts)
 
 
@@ -182,10 +182,6 @@ def _get(environment: Environment, value: Any, key: Any, default: Any = None) ->
 def _format(value: Any, *arguments: Any, **named: Any) -> str:
     """Format by `%`. The value is the format, as in Jinja."""
     return str(to_text(value) % (named or arguments))
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value)
 
 
 @pass_environment
@@ -251,7 +247,6 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "items": _items,
     "get": _get,
     "format": _format,
-    "list": _list,
     "unique": _unique,
     "sum": _sum,
     "safe": to_text,

@@ -61,7 +61,7 @@ _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
 """Types that operators may have. Other types have no cost and are refused."""
 _KEYS: Final = (KeysView, set)
 _SOUGHT_NODES: Final = 80
-"""Nodes for a key that is looked up among others (see `keys.MAX_NUMBERS`)."""
+"""Nodes for the look-up of one key in an object (see `keys.MAX_NUMBERS`)."""
 _NESTED_NODES: Final = 32
 """Nodes for a nested tuple. Hashing recurses, and a deep tuple would overflow the C stack."""
 _NUMBER: Final = re.compile(r"\d{1,18}")

@@ -90,7 +90,7 @@ class MissingSecret(ChainableUndefined):
 
 
 class RequiredSecret(MissingSecret):
-    """A missing entry of a plane whose playbooks do not get null for it. `default` and `is defined` still do."""
+    """A missing keychain entry on a plane that gives no null for one. `default` and `is defined` still work."""
 
     __slots__ = ()
 
@@ -102,8 +102,11 @@ class RequiredSecret(MissingSecret):
 class SecretEntry(dict[str, Any]):
     """A keychain entry, or the whole keychain (`entry` is ""). Reading a missing field raises an error that names it.
 
-    `missing` has the entries that the plane was asked for and does not have; `required` is the class of
-    what stands for one.
+    Args:
+        fields: the fields of the entry, or the entries of the keychain.
+        entry: name of the entry.
+        missing: names of the entries that the plane was asked for and does not have.
+        required: class of the value in place of a missing entry.
     """
 
     __slots__ = ("entry", "missing", "required")
@@ -166,7 +169,7 @@ class TemplateScope(Context):
 
 
 class _Generator(CodeGenerator):
-    """A code generator in which only calls look up methods; all else looks up keys. `~` prints as `to_text` does."""
+    """A code generator in which only calls look up methods. All other attributes are keys. `~` joins by `to_text`."""
 
     def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
         """Write Python code with the code of some expressions in it, each followed by a comma."""
@@ -217,7 +220,7 @@ class _Generator(CodeGenerator):
         self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        """Compute only text while a template is compiled, because there is no budget yet."""
+        """Compute only plain text while a template is compiled, since there is no budget for expressions yet."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
