@@ -20,9 +20,7 @@ def bridge(
     flags: SettingFlags,
     publish: Annotated[
         str | None,
-        typer.Option(
-            "--publish", metavar="HOST:PORT", help="Address at which the server publishes; :9100 is on loopback."
-        ),
+        typer.Option("--publish", metavar="HOST:PORT", help="Where the server publishes; :9100 is on loopback."),
     ] = None,
     forward: Annotated[
         str | None,
@@ -46,11 +44,10 @@ def bridge(
     """Take commands from a control plane that has no NATS (3.60.2 and later), and
     put them into JetStream for workers (docs/todays-server.md).
 
-    With --publish the server publishes here (NOETL_COMMAND_BUS_WRITER_ADDRS);
-    with --claim and --filter commands are taken from upstream's feed. A command is
+    With --publish the server publishes here (NOETL_COMMAND_BUS_WRITER_ADDRS); with
+    --claim and --filter commands are taken from upstream's feed. A command is
     acknowledged once JetStream has it. The port has no login and no TLS: let only
-    the server reach it. Takes every flag of `run` (noetl-worker run --help lists
-    them).
+    the server reach it. Takes every flag of `run`.
 
     Exit codes: 0 drained; 2 a setting is wrong; 3 no NATS or JetStream, or one
     that is too old; 4 records were not stored at the end of the drain, and come

@@ -1,4 +1,4 @@
-"""The engine, written twice, in Rust and in Python: it decodes notifications, decides cases and redacts results.
+"""The engine, in Rust and in Python: notifications, cases, redaction.
 
 The public names (docs/library.md) are those of `chosen.py`, which loads one of the two at the first use of a name. So a
 command line that needs no engine loads none.

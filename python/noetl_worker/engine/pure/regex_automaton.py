@@ -58,7 +58,7 @@ class _AutomatonState:
 
 
 class Automaton:
-    """One compiled pattern. Threads may share it: a state that one thread forgets is made again by another."""
+    """The automaton of a pattern. Threads may share it: a state that one thread forgets is made again by another."""
 
     def __init__(self, code: Code, *, kept: int = KEPT) -> None:
         self._code, self._most = code, kept
