@@ -42,16 +42,13 @@ ACTIONS: Final[Mapping[str, str]] = {
     "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
     "batch_forgotten": "nothing; the events are sent again",
     "batch_rescued": "nothing; if there are many, look why the plane loses batches",
-    "cancellation_unknown": "nothing; it is asked again",
     "child_status": "nothing; it is asked again",
     "child_value_not_shown": "look at what the child playbook returns",
-    "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
     "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
     "deregister_failed": "nothing; this worker's registry row goes stale when its heartbeats stop",
     "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
     "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "
     "`noetl-worker nats ensure --apply`; if this login may not acknowledge, see `acks_refused`",
-    "message_not_answered": "nothing; the message comes again, and its claim says that it is over",
     "nats_unreachable": "check NATS_URL, and that the server is up",
     "outcome_adopted": "nothing; it is being sent",
     "outcome_dropped": "nothing; another worker has the command, or it is over",
@@ -62,8 +59,6 @@ ACTIONS: Final[Mapping[str, str]] = {
     "request_retried": "nothing; if it lasts, look at the control plane",
     "server_not_named": "if it is a control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS",
     "start_not_recorded": "`noetl-worker doctor`: permissions of the bucket of starts",
-    "started_not_sent": "nothing; the end is reported all the same",
-    "started_refused": "nothing; the end is reported all the same",
 }
 """Of lines without `advice`."""
 REASONS_HEAD: Final = "`reason` is one of these, with the exit code:"

@@ -246,7 +246,7 @@ async def test_catalog_id_of_an_author_leads_to_no_other_route() -> None:
 
 async def test_command_without_catalog_says_why_there_is_no_keychain() -> None:
     at, _ = plane(lambda *_: answer(200, TOKEN))
-    with pytest.raises(CredentialError, match="'tok': the command carries no catalog_id"):
+    with pytest.raises(CredentialError, match="'tok': the command has no catalog_id"):
         await CommandCredentials(command(), at).keychain_names({"tok"})
 
 

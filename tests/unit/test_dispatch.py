@@ -419,11 +419,11 @@ async def test_rust_planes_workbook_is_in_the_text_of_the_playbook() -> None:
 @pytest.mark.parametrize(
     ("dialect", "catalog_id", "body", "message"),
     [
-        (Dialect.PYTHON, None, {}, "the command carries no catalog_id: its playbook cannot be looked up"),
-        (Dialect.PYTHON, "7", {"payload": None}, "the catalog's entry 7 has no playbook in it"),
-        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "a: ["}, "the catalog's entry 7"),
-        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "no playbook"}, "the catalog's entry 7"),
-        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": None}, "the catalog's entry 7"),
+        (Dialect.PYTHON, None, {}, "the command has no catalog_id, so its playbook cannot be looked up"),
+        (Dialect.PYTHON, "7", {"payload": None}, "catalog entry 7 has no playbook"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "a: ["}, "catalog entry 7"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": "no playbook"}, "catalog entry 7"),
+        (Dialect.RUST, "7", {"payload": {"n": 1}, "content": None}, "catalog entry 7"),
     ],
 )
 async def test_workbook_without_a_playbook_says_so(

@@ -3,8 +3,8 @@
     bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
 Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
-after the plane has accepted the terminal events, and any failure after the claim gives exactly one set of them. One
-task runs all stages; `stages.py` says how a stop of the worker ends each.
+after the plane has accepted the command's terminal events. A failure after the claim is reported by exactly one set of
+terminal events. One task runs all stages of a delivery; `stages.py` says how a stop of the worker ends each stage.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Executor:
         instead.
 
         Args:
-            progress: the stage of this delivery; the worker reads it and stops the command through it.
+            progress: receives the stage of this delivery. The worker reads the stage there, and stops the command by
+                `progress.stop`.
         """
         progress, in_flight = progress or Progress(delivery), self.services.in_flight
         try:
@@ -67,7 +68,8 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.welcome  # saves a call (make counts)
+            and (notification.pool or delivery.subject)
+            not in pools.welcome  # saves nearly every command the call of `refusal`
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
@@ -84,7 +86,7 @@ class Executor:
         try:
             work = self._claim_and_run(notification, delivery, progress)
             return await (work if share is None else share.counted(notification.execution_id, work))
-        except asyncio.CancelledError as stop:  # the claim was not answered in time
+        except asyncio.CancelledError as stop:  # the worker stops, and the plane has not answered the claim in time
             progress.absorb(stop)
             return acknowledge.returned()
         finally:

@@ -3,12 +3,12 @@
 | stage | when the grace period is over |
 |---|---|
 | receiving, answering | nothing: the stage ends by itself |
-| claiming | the worker waits CLAIM_S for the answer; a command it then holds is returned |
+| claiming | the worker waits CLAIM_S for the plane's answer; a command that the answer grants is returned |
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |
 | deciding | nothing: the stage ends by itself |
 | reporting | one more try within REPORT_S, then the outbox keeps the outcome |
-| reporting, issuing | a request in which the plane issues commands may run until the hard stop |
+| reporting, while the plane issues commands in the request | the request may run until the hard stop |
 
 Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """
@@ -43,7 +43,7 @@ class Stage(enum.Enum):
 
 
 class StageListener(Protocol):
-    """Receives each stage as it begins: the spans of a trace."""
+    """Receives each stage when the stage begins. A recorded trace is one."""
 
     def enter(self, stage: Stage) -> None: ...
 
@@ -53,27 +53,29 @@ class Progress:
     """The stage and the facts of one delivery, for the worker, logs and traces."""
 
     delivery: Delivery | None = None
-    """Absent for a command that came in no message."""
+    """The delivery, or None for a command that came in no message (authoring/local_run.py)."""
     stage: Stage = Stage.RECEIVING
     is_stopping: bool = False
     is_cut: bool = False
-    """True once the task was cancelled."""
+    """True from `cut` until `absorb`: the task was cancelled, and the cancellation is not handled yet."""
     task: asyncio.Task[Any] | None = None
     """The only task that works on the delivery."""
     notification: Envelope | None = None
     command: Command | None = None
-    """The claimed command. Until its context is read, it has only its ids."""
+    """The claimed command. Before the stage preparing is over, it has its ids and kind only."""
     claimed_at: float = 0.0
-    """Monotonic time of the claim. `tool_at` is the tool's start, 0 if it did not run. Only the log reads them."""
+    """Monotonic time of the claim."""
     tool_at: float = 0.0
+    """Monotonic time of the tool's start; 0 if the tool did not run."""
     tool_s: float = 0.0
     failure: str | None = None
+    """Kind of the command's failure."""
     has_line: bool = False
-    """True if the failure has been logged."""
+    """True if the command's failure has a log line."""
     listener: StageListener | None = None
     """Present only when the delivery's trace is recorded."""
     disposition: Disposition | None = None
-    """The answer to JetStream. None also when another delivery of the message is answered instead."""
+    """The answer to JetStream. None if there is none yet, or if another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
@@ -83,7 +85,7 @@ class Progress:
         return known.log_ids() if known is not None else {}
 
     def spent(self) -> dict[str, object]:
-        """Return how often the command was tried, and the seconds spent in each stage so far."""
+        """Return log fields: the command's attempt and deliveries, and the seconds spent in each stage so far."""
         delivery, command, now = self.delivery, self.command, time.monotonic()
         if delivery is None or command is None:
             return {}
@@ -119,7 +121,7 @@ class Progress:
             self.listener.enter(stage)
 
     def stop(self) -> None:
-        """Stop what this stage is doing, since the grace period is over."""
+        """Stop the work of the present stage, because the grace period is over."""
         if not self.is_stopping:
             self.is_stopping = True
             self._act()
@@ -131,7 +133,11 @@ class Progress:
             self.task.cancel()
 
     def absorb(self, stop: BaseException) -> None:
-        """End a cancellation that `cut` made; raise any other again."""
+        """End the cancellation that `cut` made. Raise any other cancellation again.
+
+        Args:
+            stop: the exception that ended the stage; nothing is done for one that is no cancellation.
+        """
         if isinstance(stop, asyncio.CancelledError):
             if not self.is_cut:
                 raise stop
@@ -154,7 +160,7 @@ class Progress:
     def _cut_if_still(self, stage: Stage) -> None:
         if self.stage is not stage:
             return
-        # Cutting the request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
+        # A cut request would lose the commands that the plane is issuing in it (protocol/events.md#rust-plane).
         if self._is_issuing is not None and self._is_issuing():
             asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._cut_if_still, stage)
         else:

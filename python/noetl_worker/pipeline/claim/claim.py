@@ -23,14 +23,14 @@ _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAnswer:
-    """Claim the command of a `command.issued` event once. Errors of a server or network are outcomes, never raised."""
+    """Claim the command of a `command.issued` event. An error of the server or network is returned, never raised."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except AnswerTooLarge as error:
             return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
-            # The plane may have granted this claim, and then refuses all other workers. The same id gets it again.
+            # The plane may have granted this claim. It then refuses all other workers, and grants it to this id again.
             if left == 0:
                 return RetryLater(str(error))
         except TransportError as error:
@@ -54,7 +54,7 @@ def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET5
             return AuthRefusedClaim(text)
         case Meaning.PASSING | Meaning.OVERLOADED:
             return RetryLater(text, retry_after_s(answer), is_server_error=is_server_error(status))
-        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # neither plane sends a redirect, or a 2xx without a command
+        case Meaning.UNCERTAIN | Meaning.ACCEPTED:  # a redirect, or another 2xx: no plane sends these
             return RetryLater(text, retry_after_s(answer), is_server_error=True)
         case Meaning.REFUSED:
             return ClaimRefused(text)

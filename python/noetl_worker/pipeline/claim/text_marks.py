@@ -15,5 +15,5 @@ _BY_SUM: Final = tuple(
 
 
 def read_marks(text: bytes) -> Marks:
-    """Return the marks of a JSON text. Keys and values count alike, and so does JSON inside a text."""
+    """Return the marks of a JSON text. Its keys, its values and JSON inside its texts are searched alike."""
     return _BY_SUM[engine.find_marks(text)]

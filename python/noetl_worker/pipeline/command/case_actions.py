@@ -1,7 +1,7 @@
 """Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
-Cases are evaluated whether the tool succeeded or failed. `results.report` turns the match into events. `set_var` alone
-runs here. It runs before the terminal events, so if it fails, the command fails.
+Cases are evaluated whether the tool succeeded or failed. `results.report` turns the decision into a report. Of the
+actions, only `set_var` runs here. It runs before the terminal events are sent, so if it fails, the command fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.text.templates import template
 
 _NO_CASE: Final = CaseDecision()
-_SKIPPED_ADVICE: Final = "correct this case of the step: it did not parse"
+_SKIPPED_ADVICE: Final = "look at `reason`, and correct this case of the step: it cannot be read, and is not evaluated"
 log = structlog.get_logger("noetl_worker.cases")
 
 

@@ -1,4 +1,4 @@
-"""Deciding: matches the cases of a command on the engine. Templates are rendered here, when a condition reaches them.
+"""Deciding: the engine matches the cases of a command. This module renders the templates that a condition reaches.
 
 differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
 C059); a case that does not parse is reported, not dropped silently.
@@ -23,8 +23,8 @@ __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
 MOST_CACHED_BYTES: Final = 16 * 1024
-"""Largest table that is cached: at most 4 MiB of JSON in all, several times as much compiled. A step sends the same
-cases in every command; a larger table is compiled each time."""
+"""Size of the largest table that is cached; a larger one is compiled each time. Every command of a step has the same
+cases. All cached tables together have at most 4 MiB of JSON, and take several times as much memory."""
 
 
 def match_cases(
@@ -42,9 +42,9 @@ def match_cases(
             a list counts as no cases.
         variables: the names that a bare left side may use; the tool's result is not among them.
         data: the tool's `data` (not its envelope); None when the tool returned none.
-        render: renders a templated side (a text, or a JSON value with such texts) to a JSON value. It is called only
-            for a side that is reached, left before right, and should offer the tool's data as `result`.
-        encoded_data: `data` as JSON, if the caller has it already; saves encoding it again.
+        render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. It is
+            called only for a side that is reached, left before right, and should offer the tool's data as `result`.
+        encoded_data: `data` as JSON, if the caller has it already. It is then not encoded again.
 
     Returns:
         CaseDecision: `index` counts parsable cases only; it and the action are absent when no case holds. `skipped`
@@ -82,9 +82,9 @@ def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -
 
 
 def _encoded(value: JsonValue) -> bytes:
-    """Return compact JSON that keeps every digit of an integer, which `json_text.dumps` alone would quote.
+    """Return compact JSON with every digit of each integer. `json_text.dumps` would write a large integer as a text.
 
-    A value without a JSON form (a date, a Decimal, NaN) gets the form it has in events.
+    A value without a JSON form (a date, a Decimal, NaN) is written as in events.
     """
     if json_text.orjson is not None:
         try:

@@ -47,7 +47,7 @@ CANCELLATION_POLL_S: Final = 5.0
 """Seconds between two questions about cancellation. A thousand running commands then cost the plane and its Postgres a
 twentieth of a core (docs/scale.md)."""
 _MOST_CHARS: Final = 500
-_RAISED_ADVICE: Final = "report it with `exception`: no tool foresaw it"
+_RAISED_ADVICE: Final = "report this error with the text of `exception`: it may be a bug of the worker or of a tool"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -62,11 +62,11 @@ class WorkerServices:
     slots: Slots
     warned: Warned = field(default_factory=Warned)
     machine: Gate = field(default_factory=partial(Gate, 1))
-    """Number of commands this machine has room for. The slots shrink with it."""
+    """Limit on the commands of this worker at one time, from this machine's resources. A shortage lowers it."""
     starts: StartNotes | None = None
-    """Counts the starts of a command across deliveries. None: not counted."""
+    """Counts the starts of a command over all its deliveries. None: starts are not counted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
-    """Seconds between two questions about cancellation; 0: never asked."""
+    """Seconds between two questions about cancellation; 0: the plane is never asked."""
 
     @cached_property
     def limits(self) -> CallLimits:
@@ -88,9 +88,9 @@ class ClaimedCommand:
     services: WorkerServices
     progress: Progress
     worker_id: str
-    """The name that the command was claimed with."""
+    """The worker's name in the claim."""
     claimed_at: float
-    """Monotonic time."""
+    """Monotonic time of the claim."""
 
     def __post_init__(self) -> None:
         plane, services, settings = self.plane, self.services, self.services.settings
@@ -114,18 +114,22 @@ class ClaimedCommand:
             warned=services.warned,
         )
         self._is_copy = plane.rules.copies_have_text_ids and type(self.notification.command_id) is str
-        """True if the Python plane published the command again: a copy has its id as text
-        (protocol/notification.md#message)."""
+        """True if this message is a copy, which the Python plane publishes for a command of a dead worker. A copy has
+        the command's id as text (protocol/notification.md#message)."""
 
     def _is_again(self) -> bool:
         """Return whether the command may have been started before."""
         return self._is_copy or self.delivery.num_delivered > 1
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts can have happened.
+        """Return how many of the noted starts are possible. Anyone who may write to the bucket can forge notes.
 
-        A message's first delivery is noted only if the message is a copy. Starts by other messages show as claims that
-        the plane recorded; the last claim is this command's own.
+        Each earlier delivery of this message may have started the command. The first delivery makes a note only if the
+        message is a copy. Starts by other messages of the command are bounded by the claims that the plane has
+        recorded, without the present one.
+
+        Args:
+            noted: number of notes in the bucket (`StartNotes`).
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:
@@ -144,8 +148,8 @@ class ClaimedCommand:
         return min(noted, max(earlier, claims - 1))
 
     async def run(self) -> Disposition:
-        """Run the tool, match the cases, and report the outcome. If the worker stops first, return the command to the
-        stream."""
+        """Run the tool, match the cases, and report the outcome. Return the answer for JetStream. If the worker stops
+        first, that answer returns the command to the stream."""
         progress = self.progress
         try:
             try:
@@ -154,13 +158,13 @@ class ClaimedCommand:
                 progress.enter(Stage.PREPARING)
                 starts = self.services.starts
                 report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
-            except (Interrupted, asyncio.CancelledError) as stop:  # interrupted is not failed
+            except (Interrupted, asyncio.CancelledError) as stop:  # an interrupted command has not failed
                 progress.absorb(stop)
                 progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
             progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
             return report if isinstance(report, Disposition) else await self._report(report)
-        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the outcome
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has what was not reported
             progress.absorb(stop)
             return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
@@ -171,9 +175,10 @@ class ClaimedCommand:
             return await self._perform(start)
 
     async def _perform(self, start: Start | None = None) -> Report | Disposition:
-        """Run the stages up to reporting.
+        """Run the stages up to reporting. Return the report of the outcome.
 
-        An error becomes the report of a failure, or returns the command before it had an effect.
+        An error becomes the report of a failure. If this machine lacked resources before the command had an effect,
+        return the nak that returns the command instead.
         """
         command, dispatch = self._events.command, None
         try:
@@ -207,13 +212,14 @@ class ClaimedCommand:
         except Interrupted:
             raise
         except Exception as error:  # the task guard: any failure after a claim is reported, never swallowed
-            if isinstance(error, ResourceShortage):  # this machine had no resources left for the command
+            if isinstance(error, ResourceShortage):
                 self.services.machine.refused(self._ownership.claimed_at)
                 identity = self.services.identity
                 disposition = await handover.return_unstarted(self._events, identity, self.delivery, error)
                 if disposition is not None:
                     return disposition
-            # Of other errors only the text is reported, perhaps to another team's plane; the log has the rest.
+            # An unexpected error is reported by its text alone, since the plane may be another team's. The traceback
+            # is in the log.
             if not isinstance(error, (ToolError, ControlPlaneError)):
                 safe_log = SafeLogger(lambda: log, redaction.known_here)
                 safe_log.error("command_raised", **command.log_ids(), exc_info=error, advice=_RAISED_ADVICE)
@@ -231,7 +237,7 @@ class ClaimedCommand:
         return report
 
     def _log_failure(self, command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
-        """Log one line per failed command. The tool's complete message is in the events."""
+        """Log the failure of the command in one line. The events have the complete message."""
         self.progress.has_line = True
         message = result.error.message if result.error is not None else f"it ended with {result.status.value}"
         text = " ".join((report.error or results.fit_text(message, rules)).split())
@@ -249,7 +255,7 @@ class ClaimedCommand:
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
-        try:  # not the context manager `before_any_effect`, which costs each command eight calls
+        try:  # without the context manager `before_any_effect`, which would cost each command eight calls
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)
@@ -259,15 +265,15 @@ class ClaimedCommand:
         return await dispatch.run(prepared)
 
     async def _report(self, report: Report) -> Disposition:
-        """Report the outcome. Events that the plane refuses for good are replaced by a failure, then by a
-        dead letter."""
+        """Report the outcome. If the plane refuses its events for good, report a failure instead. If the plane refuses
+        the failure too, return the term that makes the message a dead letter."""
         try:
             try:
                 await self._events.finish(report, self._ownership)
             except ServerRefused as refused:
                 metrics.EVENT_EMIT_FAILED.inc()
                 await self._events.finish(results.refused_report(report, refused), self._ownership)
-        except ClaimLost as lost:  # late: another worker's outcome counts, or the command is over
+        except ClaimLost as lost:  # another worker has the command, or the command is over
             return acknowledge.answer_to_claim(lost.claim, self.delivery.tries)
         except ServerRefused as again:
             metrics.EVENT_EMIT_FAILED.inc()
@@ -284,9 +290,9 @@ class ClaimedCommand:
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
     """Return whether the plane must be asked about the claim before the outcome is reported.
 
-    Rust plane: the same WORKER_ID is accepted at any time, so on a second delivery an earlier process's outbox may be
-    sending the outcome (seen: two outcomes). This is no method: a command that holds one of its own is a reference
-    cycle, and waits for the garbage collector.
+    The Rust plane accepts a claim of the same WORKER_ID at any time. So at a second delivery, the outbox of an earlier
+    process may be sending an outcome of the command (seen: two outcomes). This is a function and no method: a command
+    that holds its own method is a reference cycle, which only the garbage collector frees.
     """
     is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

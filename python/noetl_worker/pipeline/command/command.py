@@ -30,11 +30,12 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of a reference to a context over 512 kB, and the only key if the Rust plane's own store gave no answer
-(source of server 3.54.0). Unless the reference is resolved, the command would run with no input."""
+"""Key of the reference that the Rust plane sends for a context over 512 kB. If the plane's own store gave no answer,
+the claim's context has this key only (source of server 3.54.0): without the reference the command would run with no
+input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""A reference may point to a reference; a longer chain is taken for a loop."""
+"""Longest chain of references to references that is followed. A longer chain is taken for a loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
@@ -46,7 +47,7 @@ def is_reference(value: JsonValue) -> bool:
 
 
 def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
-    """Return the command without its context. This suffices to report a failure, even if the context is invalid."""
+    """Return the command without its context. Even if the context is invalid, a failure can be reported with it."""
     meta: Mapping[str, JsonValue] = body.get("meta") or {}
     return Command(
         execution_id=envelope.execution_id,
@@ -79,13 +80,13 @@ async def hydrate(
 
     Args:
         body: the claim's answer; claim.py has checked that execution_id, node_name and action are there.
-        bare: the command without its context, if the caller has it.
-        marks: which of templates, references and secrets the claim may contain.
+        bare: the command without its context, if the caller has made it.
+        marks: tells which of templates, references and secrets the claim may contain.
 
     Raises:
         ConfigurationError: a field has a form that no plane sends; the text names the field.
         RedactedValue: the plane has replaced a value in the config or the input by "[REDACTED]".
-        ControlPlaneError: a reference cannot be resolved (may pass).
+        ControlPlaneError: a reference cannot be resolved now.
     """
     redacted: list[str] = []
     command = bare or bare_command(body, envelope, plane)
@@ -105,7 +106,7 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         check_given([config, given, cases])
-    is_list = "tasks" in config  # the tasks of a list are unrendered, as their author wrote them
+    is_list = "tasks" in config  # the plane does not render the tasks of a list
     if marks.templates and not is_list and has_template([config, given]):
         # Template-like texts in results of earlier steps and in the workload, the longest first.
         data = sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
@@ -131,7 +132,12 @@ async def hydrate(
 
 
 async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> JsonValue:
-    """Follow references and parse JSON text. Places where the plane has taken values out are added to `redacted`."""
+    """Return the value with its references followed and its JSON text parsed.
+
+    Args:
+        name: the field's name, for errors.
+        redacted: extended by the paths where the plane has replaced a value by "[REDACTED]".
+    """
     for _ in range(_MAX_HOPS):
         if is_reference(value):
             ref: str = value["ref"]
@@ -193,9 +199,9 @@ async def _step_input(
 
 
 def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
-    """Return the step's input merged with the tool's own input, which is removed from the config.
+    """Return the step's input merged with the tool's own input, and remove the tool's input from the config.
 
-    For each key the tool's input wins; on the Python plane the step's wins (recorded: step-input).
+    If both have a key, the tool's value counts. On the Python plane the step's value counts (recorded: step-input).
     """
     step = {key: item for key, item in step_input.items() if not key.startswith(_LOOP)} if step_input else {}
     own: dict[str, Any] = {}
@@ -211,12 +217,16 @@ def _marked(value: Any, data: Sequence[str]) -> Any:
     """Return a tool's config in which texts that came from data are PlainText, so that they are not rendered.
 
     The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
-    its author wrote it and the plane could not render it.
+    the playbook has it and the plane could not render it.
+
+    Args:
+        data: template-like texts in the command's variables, the longest first.
     """
     return with_scalars(value, lambda item: PlainText(item) if has_template(item) and _is_data(item, data) else item)
 
 
 def _is_data(text: str, data: Sequence[str]) -> bool:
+    """Return whether the template marks of a text came from `data`."""
     left = text
     for item in data:
         if _has_closed_marks(item):
@@ -227,7 +237,7 @@ def _is_data(text: str, data: Sequence[str]) -> bool:
 
 
 def _has_closed_marks(text: str) -> bool:
-    """Return whether a text has an opened and closed template mark. A pattern would take quadratic time."""
+    """Return whether a text has an opened and closed template mark. A regular expression would take quadratic time."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
@@ -244,7 +254,8 @@ def _as_data(value: Any) -> Any:
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """Return the cases: `cases` or `case` of the context, else of the config (as in the recorded playbooks)."""
+    """Return the cases of the context, or else of the config, from which they are removed. Both have them under
+    `cases` or `case`."""
     found: JsonValue = None
     for name in _CASES:
         if name in context and found is None:
@@ -257,7 +268,7 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """Return the command id in the form of the notification, with which the planes compare
+    """Return the command id as the notification has it, a number or a text: the planes compare it in that form
     (protocol/notification.md#message)."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
@@ -269,8 +280,8 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """Return the attempt. The plane sends `attempt`; the published worker reads `attempts`
-    (protocol/command.md#python-plane)."""
+    """Return the number of the attempt, 1 if there is none. The plane sends `attempt`; the published worker reads
+    `attempts` (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
 

@@ -1,11 +1,11 @@
 """Credential aliases and keychain references, resolved just before the tool runs, and the secrets in them.
 
-A secret never enters a stored context. If one does not resolve, the command fails and names it; it never becomes an
-empty text. Every secret given to a tool is remembered and redacted in all that leaves the worker.
+A secret never enters a stored context. A secret that cannot be resolved never becomes an empty text: the command fails
+with an error that names the secret. Every secret given to a tool is redacted in everything that leaves the worker.
 
-The key of a cached secret limits who sees it. A credential is fetched with the execution's id, so the answer belongs to
-that execution. A keychain entry of scope `global` belongs to its catalog entry, one of scope `local` or `shared` to the
-execution (protocol/executions.md#credentials: the plane's own cache keys).
+A cached secret is given only to commands with the same cache key. The key of a credential has the execution's id,
+because the plane answers for that execution. The key of a keychain entry of scope `global` has the catalog entry's id,
+that of scope `local` or `shared` the execution's too (protocol/executions.md#credentials: the plane's own cache keys).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CommandCredentials:
         self.known = KnownSecrets(plane.client.own_secrets, most=MOST_OF_A_COMMAND)
 
     def keep(self, text: str) -> bool:
-        """Remember a secret that a tool fetched itself. Return False if it is too weak to be taken out of results."""
+        """Remember a secret that a tool fetched itself. Return False if the secret is too weak to be redacted."""
         return self.known.add(text)
 
     def forget(self) -> None:
@@ -64,7 +64,7 @@ class CommandCredentials:
                 asked (retryable).
         """
         if not alias.strip():
-            raise CredentialError("the alias of a credential is empty: `auth` must name one")
+            raise CredentialError("the alias of a credential is empty: name a registered credential in `auth`")
         await self._check_allowed(alias)
         command = self._command
 
@@ -98,7 +98,12 @@ class CommandCredentials:
         return value
 
     async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
-        """Return the name `keychain` of templates. A missing entry is undefined, never an empty text."""
+        """Return the value of the variable `keychain` in templates. A missing entry is undefined, never an empty
+        text.
+
+        Args:
+            names: the keychain entries that the templates name.
+        """
         entries = {name: await self._entry(name) for name in sorted(names)}
         there = {name: item for name, item in entries.items() if item is not None}
         return SecretEntry(
@@ -146,20 +151,25 @@ class CommandCredentials:
     async def _referred(self, reference: Mapping[str, Any]) -> JsonValue:
         name, field = str(reference.get("name")), reference.get("field")
         if reference.get("kind") != "keychain":
-            raise CredentialError(f"a secret reference of kind {reference.get('kind')!r}: only keychain is known")
+            kind = reference.get("kind")
+            raise CredentialError(f"a secret reference has the unknown kind {kind!r}: use the kind keychain")
         entry = await self._entry(name)
         if entry is None:
             return None
         return entry if field is None else SecretEntry(entry if isinstance(entry, dict) else {}, name).field(str(field))
 
     async def _entry(self, name: str) -> JsonValue:
-        """Return the entry, never null or empty. If the plane has none of this name, log a warning and return None."""
+        """Return the keychain entry of this name, which is never empty. If the plane has no such entry, log a warning
+        and return None."""
         if self._is_by_credentials:
             return await self._entry_by_credentials(name)
         command = self._command
         catalog_id = command.catalog_id
         if catalog_id is None:
-            raise CredentialError(f"keychain entry {name!r}: the command carries no catalog_id to look it up with")
+            raise CredentialError(
+                f"keychain entry {name!r}: the command has no catalog_id to look it up with: register the playbook, and "
+                "start it from the catalog"
+            )
         status: JsonValue = None
         for scope in _SCOPES:
             owner = None if scope == "global" else command.execution_id
@@ -181,8 +191,8 @@ class CommandCredentials:
     async def _entry_by_credentials(self, name: str) -> JsonValue:
         """Return the credential of this name for `_entry`, if the operator allows it.
 
-        By the execution's id the plane finds its keychain entries of kind `credential`, and also any registered
-        credential of this name.
+        For the execution's id, the plane returns an entry of kind `credential` from the execution's keychain, or any
+        registered credential of this name.
         """
         try:
             return dict(await self.credential(name))
@@ -200,7 +210,7 @@ class CommandCredentials:
         _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
-        """Log a weak secret, once per name and worker: results may show it."""
+        """Log a secret that is too weak to be redacted, once per name and worker. Results may show it."""
         named = self._plane.client.weak_secrets
         if fields and (what, name) not in named:
             named.add((what, name))
@@ -231,17 +241,20 @@ class CommandCredentials:
 
 
 async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
-    """Return the plane's answer; an error that may pass is retried.
+    """Return the plane's answer. A temporary error is retried.
+
+    Args:
+        what: the subject of the error's text.
 
     Raises:
-        CredentialError: the text names `what`; retryable only if the same command may succeed later.
+        CredentialError: the plane gives no answer. It is retryable if the same command may succeed later.
     """
 
     async def once() -> T:
         try:
             return await call()
         except AuthRefused as error:
-            # The plane has just accepted this token for the claim: the refusal concerns the secret and does not pass.
+            # The plane has just accepted this token for the claim, so it refuses this secret, and will again.
             raise CredentialError(
                 f"{what} is refused by the control plane: {error}", code="credential_refused"
             ) from error
@@ -255,9 +268,10 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:
-    """Return the keychain entries that templates in `value` name: `keychain.name`, `keychain["a name"]`.
+    """Return the keychain entries that templates in `value` name, as `keychain.name` or `keychain["a name"]`. Return
+    None if no template mentions the keychain.
 
-    None: no template mentions the keychain. A template that computes the name finds no entry and fails.
+    A computed name is not found here, and its template then fails.
     """
     if next(_templates(value), None) is None:
         return None
@@ -269,11 +283,12 @@ def _templates(value: JsonValue) -> Iterator[str]:
 
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
-    """Return the seconds for which the secret is valid, by the plane or the secret itself, or None if unknown."""
-    ttl_s = record.get("ttl_seconds")  # relative, so that a wrong local clock does not matter
-    planes = float(ttl_s) if isinstance(ttl_s, (int, float)) else _seconds_left(record.get("expires_at"))
-    its_own = _seconds_left(fields_of(data).get("expires_at"))
-    return min((left_s for left_s in (planes, its_own) if left_s is not None), default=None)
+    """Return the seconds for which a secret is still valid, or None if unknown. If the plane's record and the secret's
+    own data both have an end, the earlier one counts."""
+    ttl_s = record.get("ttl_seconds")  # preferred: a wrong local clock does not matter
+    of_record = float(ttl_s) if isinstance(ttl_s, (int, float)) else _seconds_left(record.get("expires_at"))
+    of_secret = _seconds_left(fields_of(data).get("expires_at"))
+    return min((left_s for left_s in (of_record, of_secret) if left_s is not None), default=None)
 
 
 def _seconds_left(moment: JsonValue) -> float | None:

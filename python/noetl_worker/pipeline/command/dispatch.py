@@ -42,7 +42,7 @@ from noetl_worker.tools.registry import PreparedTool, Registry
 from noetl_worker.tools.scope import SHUTDOWN, CallScope
 
 _MOST_PLACES: Final = 10
-_CONFIG_ADVICE: Final = "correct the field of that step which `problem` names"
+_CONFIG_ADVICE: Final = "look at `problem`, and correct the field that it names in this step of the playbook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class CallLimits:
     default_s: float
     """Timeout for a command that sets none."""
     cancellation_poll_s: float
-    """Time between two questions about cancellation; 0: never asked."""
+    """Time between two questions about cancellation; 0: the plane is never asked."""
     undefined_is_error: bool = False
     """True if an undefined variable in a template is an error."""
     hard_s: float = 86_400.0
@@ -75,7 +75,7 @@ class Dispatch:
     slots: _Slots
     warned: Warned = field(default_factory=Warned)
     ran_at: float = field(default=0.0, init=False)
-    """Monotonic time when the tool began; 0: not yet."""
+    """Monotonic time when the tool began; 0 before."""
     ran_s: float = field(default=0.0, init=False)
     credentials: CommandCredentials = field(init=False)
     """The command's credentials. Their secrets are redacted in everything that leaves the worker."""
@@ -87,7 +87,7 @@ class Dispatch:
         self.credentials = CommandCredentials(self.command, self.plane)
 
     def interrupt(self) -> None:
-        """Stop the tool, if it runs, because the worker stops."""
+        """Stop the tool because the worker stops. A tool that has not begun yet ends at its start."""
         self._stop.set(SHUTDOWN)
         if self._scope is not None:
             self._scope.interrupt(SHUTDOWN)
@@ -120,10 +120,10 @@ class Dispatch:
             config = await self.credentials.resolve_references(dict(config))
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.merge(config, given)
-        # A template may have inserted a secret. Otherwise only a config whose text mentions one has secrets.
+        # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # `add_inline` finds every secret in a URL, but may miss one under a key like `password`.
+        # `add_inline` finds each secret in a URL. It may miss a secret under a key like `password`.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )
@@ -137,9 +137,9 @@ class Dispatch:
         prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)
-        # A template that reads a redacted value raises an error; code reads it silently, so this warns.
+        # A template that reads a redacted value raises an error. Code reads it without an error, so a line is logged.
         if command.redacted and (read := places_in_code(command.config, command.redacted)):
-            advice = "see that the code does not read these, or let the earlier step name them otherwise"
+            advice = "rename the variables in `places` in the earlier step, or do not read them in this step's code"
             self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
         return prepared
 
@@ -223,7 +223,8 @@ class Dispatch:
     ) -> ToolResult:
         """Run a tool inside a sequence, within its own timeout.
 
-        The secrets in its config are remembered before it runs, and a refusal drops the cached ones.
+        The secrets in its config are remembered before the tool runs. If the tool is refused with a secret, the cached
+        secrets are dropped.
         """
         await self.registry.load(kind)
         if self.command.redacted:

@@ -1,4 +1,4 @@
-"""Conversion of an exception after the claim into a reported failure."""
+"""Conversion of an exception into the failure to report. Every exception after the claim is reported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Shortest cause that is dropped when an earlier text contains it. A shorter text may be contained by chance."""
+"""Length of the shortest cause that is left out when an earlier text contains it. A shorter text may be contained by
+chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:
-    """Return the failure to report for an exception after the claim: type, message and chain of causes."""
+    """Return the failure to report for an exception. Its message has the exception's text and the chain of causes."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error

@@ -1,6 +1,7 @@
 """Returning commands when the worker stops, and checking that a claim is still ours.
 
-Interrupted is not failed: a stop never adds a second outcome to one that is being sent.
+An interrupted command has not failed: the worker returns it and reports no failure. If its outcome is already being
+sent, the stop adds no second outcome.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ from noetl_worker.remote.plane.identity import Identity
 MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
 _AGE_ADVICE: Final = (
-    "the control plane gives a claim of this age to any worker: the command may run twice. This outcome is reported. "
-    "NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane should be above the longest timeout"
+    "set NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane above the longest timeout of commands. "
+    "It gives a claim of this age to any worker, so the command may run twice. This outcome is reported"
 )
 
 
@@ -55,15 +56,16 @@ class ClaimedOnce:
     log_ids: Callable[[], dict[str, object]]
     """Returns the ids for log lines."""
     claimed_at: float
-    """Monotonic time."""
+    """Monotonic time of the claim."""
     is_expired: Callable[[float], bool]
-    """Returns True if another worker may have the command by then (`_may_belong_to_another`)."""
+    """Returns True if another worker may have the command at the given monotonic time."""
     lease_s: float
     """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
-        """Return the ownership of an outcome that is late from the start: the plane is asked about its claim first."""
+        """Return the ownership of an outcome from an earlier time. The plane is asked about its claim before it is
+        sent."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
@@ -74,11 +76,11 @@ class ClaimedOnce:
         return time.monotonic() - self.claimed_at
 
     async def confirm(self) -> None:
-        """Ask the plane whose the command is, until the answer is clear. Raise ClaimLost when it is not ours.
+        """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another has it.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). Age alone is no reason to stop: the plane takes the first of two outcomes, and if both runs gave up,
-        none would be reported.
+        database). A claim that is lost by its age alone is no ClaimLost: the plane takes the first of two outcomes, and
+        if both workers gave up, no outcome would be reported.
         """
         tries = 0
         while True:
@@ -100,14 +102,20 @@ class ClaimedOnce:
                 case _:
                     assert_never(claim)
             delay_s = backoff.delay_s(tries, 0.5, acknowledge.MAX_DELAY_S, jitter=0.9)
-            log.warning("claim_unknown", **self.log_ids(), reason=claim.reason, next_try_s=round(delay_s, 2))
+            log.warning(
+                "claim_unknown",
+                **self.log_ids(),
+                reason=claim.reason,
+                next_try_s=round(delay_s, 2),
+                advice="look at `reason`, the control plane's answer; the outcome waits until the claim is clear",
+            )
             await asyncio.sleep(delay_s)
 
 
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Disposition | None:
-    """Return the nak for a command that this machine had no resources for, or None if it must be reported as failed."""
+    """Return the nak for a command that this machine lacked resources for, or None if it must be reported as failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     disposition = acknowledge.short_of_resources(
@@ -123,15 +131,15 @@ async def return_unstarted(
         **command.log_ids(),
         error=str(short),
         returned=disposition is not None,
-        advice="fewer slots run for a while; raise the limits of this process (open files, processes, memory), or set "
-        "WORKER_MAX_CONCURRENT lower",
+        advice="raise the limits of this process (open files, processes, memory), or set WORKER_MAX_CONCURRENT lower; "
+        "fewer commands run at a time for a while",
     )
     return disposition
 
 
 async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Disposition:
-    """Return the nak for an unfinished command. If no worker could claim it again on this plane, report it as
-    failed."""
+    """Return the nak for an unfinished command. If no worker could claim the command again on this plane, report it as
+    failed, and return the ack."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
         text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"

@@ -27,17 +27,17 @@ class Inputs:
     credentials: CommandCredentials
     worker_id: str
     fields_of: Callable[[str], frozenset[str]]
-    """Returns the fields of a kind."""
+    """Returns the field names of a tool kind."""
     is_strict: bool
-    """True if an undefined variable is an error."""
+    """True if an undefined variable in a template is an error."""
 
     async def merge(
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
-        """Return the config merged with the command's input and rendered, and the values for further templates."""
+        """Return the config with the command's input merged into it, and the values for rendering the config."""
         has_templates = self.command.marks.templates
         templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
-        # A template in the input sees only the plain values of the input, not its own text.
+        # Templates in the input are not rendered yet, so templates see only the input's other values.
         plain = (
             {name: value for name, value in given.items() if not template.has_template(value)}
             if has_templates
@@ -53,24 +53,23 @@ class Inputs:
             values = await self._values(inputs, templates)
         if inputs:
             config = {**config, "input": inputs}
-            render = values.render  # already rendered: it is data now
+            render = values.render  # the merged input is rendered already: it must not be rendered again
             values.render = lambda value, extra=None: value if value is inputs else render(value, extra)
         return config, values
 
     async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
-        """Return the values for templates.
+        """Return the values for rendering.
 
         Args:
             given: the input that templates see.
-            templates: the fields that may have templates.
+            templates: the config and input, searched for names of keychain entries; None if they have no templates.
         """
         command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
-            # The plane has rendered these: braces still in them are data, or a template that had no value.
+            # The plane has rendered the variables. Braces in them are data, or a template without a value.
             **command.variables,
             **given,
-            # Metadata wins over variables of the same name (protocol/command.md#names). The id is a number on one
-            # plane.
+            # Metadata replaces variables of the same name (protocol/command.md#names). On one plane the id is a number.
             "execution_id": str(command.execution_id) if rules.ids_are_text else command.execution_id,
             "step": command.step,
             "server_url": command.server_url,
@@ -87,7 +86,7 @@ class Inputs:
         return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
     def _drop_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the config, and its `spec`, without the inputs that `_merged` has taken."""
+        """Return the config without the inputs that `_merged` returns. `spec` loses its inputs too."""
         left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
         return {**left, "spec": self._drop_inputs(spec)} if isinstance(spec, Mapping) else left
@@ -97,8 +96,8 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs left in the config: the objects under `spec`, and texts at the top that should give an
-        object."""
+        """Return the inputs that are still in the config: the objects under `spec`, and the texts at the top level,
+        which should render to an object."""
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
         names = self._inputs
@@ -114,8 +113,11 @@ class Inputs:
         given: Mapping[str, JsonValue],
         variables: Mapping[str, JsonValue],
     ) -> dict[str, JsonValue]:
-        """Return all inputs, rendered and merged. Inputs under `spec` lose. Between the step's and the tool's input the
-        plane's rule decides (`command._input`)."""
+        """Return all inputs, rendered and merged.
+
+        Of equal keys, an input under `spec` counts least. The plane's rule says whether the step's or the tool's input
+        counts most (`step_input_wins`).
+        """
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
         merged: dict[str, JsonValue] = {}
@@ -130,7 +132,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Return a rendered input. A missing value is null, on the Python plane an empty text (recorded: view-*)."""
+        """Return an input rendered. An undefined variable becomes null, on the Python plane an empty text (recorded:
+        view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:
@@ -139,7 +142,12 @@ class Inputs:
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:
-    """Return a `render` that raises if a value that the plane has redacted is in the rendered text."""
+    """Return a function that renders as `render` does, and raises RedactedValue if the result has a value that the
+    plane has redacted.
+
+    Args:
+        redacted: paths where the plane put "[REDACTED]" in place of a value.
+    """
 
     def render_and_check(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
         rendered = render(value, extra)

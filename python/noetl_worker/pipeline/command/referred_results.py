@@ -1,9 +1,9 @@
 """Fetches results of earlier steps that a claim contains only as a reference and a preview.
 
-Both planes send large results so (protocol/results.md#store). A template that reads more than the preview would
-silently get nothing, or the first row as if it were all rows. So the results that the command's templates and code read
-beyond the preview are fetched, each once. If that code comes later (`workbook`, a script at an address), all results
-are fetched. A result that cannot be fetched is an error.
+Both planes send large results in this form (protocol/results.md#store). A template that reads more than the preview
+would silently get nothing, or the first row as if it were all rows. So each result that the command's templates and
+code read beyond its preview is fetched once. If the worker does not have the code yet (`workbook`, a script at an
+address), all results are fetched. A result that cannot be fetched is an error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from noetl_worker.text.templates.template import has_template
 
 _MAX_BYTES: Final = MAX_RESULT_BYTES
 """Limit on all results fetched for one command, the same as for one answer."""
-_KEPT_TEXT_BYTES: Final = 500
+_TRUNCATED_FROM_BYTES: Final = 500
 """Length from which a text in a preview may be truncated."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
-"""Fields with the result's address. A template that reads one does not need the result."""
+"""Fields of a preview with the result's address. A template that reads only these does not need the result."""
 _COPIES: Final = ("ctx", "workload")
 """Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Names by which `python` code reads the command's variables. In `rhai` each variable is a name of the script."""
+"""Names by which `python` code reads the command's variables. In `rhai` code each variable is a name of its own."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
-"""Kinds whose `script` may be an address, with code that reads the command's variables."""
+"""Kinds whose `script` may be the address of code that reads the command's variables."""
 
 
 async def fill_referred_results(
@@ -51,12 +51,12 @@ async def fill_referred_results(
     Args:
         variables: from the claim; they are not changed.
         fields: the command's config and input.
-        cases: the command's cases; a bare left side names a variable.
+        cases: the command's cases. A left side without template marks is a variable's name.
         command: gives the tool's kind (tasks of a list have their own) and the ids for the log.
-        redacted: extended by the places where the plane has taken values out of the results.
+        redacted: extended by the paths where the plane has replaced a value in a result by "[REDACTED]".
 
     Raises:
-        ToolError: a result cannot be fetched, or the results are too large together. The text names the step.
+        ToolError: a result cannot be fetched, or all results together are too large. The text names the step.
     """
     referred = plane.rules.names.referred(variables)
     if not referred:
@@ -80,7 +80,11 @@ async def fill_referred_results(
 
 
 def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results that templates and code in a value need. `kind` applies to code outside of a task."""
+    """Return the names of the results that templates and code in a value need.
+
+    Args:
+        kind: the kind of tool that runs code outside of any task.
+    """
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
     while waiting:
@@ -102,9 +106,9 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 
 
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
-    """Return whether a tool fetches its code later, so that its variables are unknown now.
+    """Return whether the tool fetches its code later, so that the variables in it are not known yet.
 
-    That is an entry of the workbook or a script at an address. A script of several lines is not an address.
+    Such code is an entry of the workbook, or a script at an address. A script of several lines is not an address.
     """
     if kind == "workbook":
         return True
@@ -115,7 +119,7 @@ def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
 
 
 def _left_sides(cases: Sequence[JsonValue]) -> Iterator[str]:
-    """Yield the left sides of conditions. A bare one is a variable's name."""
+    """Yield the left sides of conditions. A left side without template marks is a variable's name."""
     for case in cases:
         conditions = fields_of(case).get("when")
         for condition in conditions if isinstance(conditions, list) else []:
@@ -135,7 +139,8 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results that a path needs: all, if the path ends at a name that holds them all."""
+    """Return the names of the results that a path needs. A path that ends at a variable with many results needs them
+    all."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:
@@ -150,7 +155,8 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the results that a variable contains: `ctx` and `workload` have copies, the map of steps has records."""
+    """Return the names of the results that a variable contains. `ctx` and `workload` contain copies of results, and
+    the map of steps contains each step's record."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:
@@ -160,12 +166,12 @@ def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str
 
 
 def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
-    """Return whether a preview has the same value at a path as the full result. Lists, objects and long texts may
-    differ."""
+    """Return whether a preview and the full result certainly have the same value at a path. Lists, objects and long
+    texts may differ."""
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
-        return False  # the result's own field hides the preview's
+        return False  # in the full result, a field of the result's own has this name
     at: JsonValue = summary
     for key in path:
         if isinstance(at, dict) and key in at and "_truncated" not in at:
@@ -175,7 +181,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
         else:
             return False
     if isinstance(at, str):
-        return len(at.encode()) < _KEPT_TEXT_BYTES
+        return len(at.encode()) < _TRUNCATED_FROM_BYTES
     return not isinstance(at, (dict, list))
 
 

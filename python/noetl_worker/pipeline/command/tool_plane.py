@@ -19,8 +19,8 @@ from noetl_worker.text.templates.redacted import mark_stored
 
 _MOST_PLACES: Final = 10
 _STORED_ADVICE: Final = (
-    "the control plane took these for secrets when it stored the result: name the fields otherwise, or keep the result "
-    "in a file or an object store (artifact)"
+    "rename the fields in `places`, or put the result into a file or an object store (artifact): the control plane "
+    "took these fields for secrets when it stored the result"
 )
 
 
@@ -46,14 +46,20 @@ class ToolPlane:
     async def playbook(self) -> Mapping[str, JsonValue]:
         catalog_id = self._command.catalog_id
         if catalog_id is None:
-            raise ToolError("the command carries no catalog_id: its playbook cannot be looked up", kind="parse")
+            raise ToolError(
+                "the command has no catalog_id, so its playbook cannot be looked up: register the playbook, and start "
+                "it from the catalog",
+                kind="parse",
+            )
         entry = await self._plane.catalog_entry(catalog_id)
         try:
             found = await asyncio.to_thread(self._plane.rules.playbook_in, entry)
         except DocumentError as error:
-            raise ToolError(f"the catalog's entry {catalog_id}: {error}", kind="parse") from error
+            raise ToolError(
+                f"catalog entry {catalog_id}: {error}: register the playbook again", kind="parse"
+            ) from error
         if not isinstance(found, Mapping):
-            raise ToolError(f"the catalog's entry {catalog_id} has no playbook in it", kind="parse")
+            raise ToolError(f"catalog entry {catalog_id} has no playbook: register the playbook again", kind="parse")
         return found
 
     async def put_result(self, name: str, data: bytes, *, source_step: str) -> Mapping[str, JsonValue]:
@@ -77,9 +83,9 @@ class ToolPlane:
     async def _safe(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         given = json_text.plain(body)
         safe: Mapping[str, JsonValue] = await redaction.remove_known_off_loop(given, self._known())
-        _require_no_null(json_text.dumps(safe), "what is passed on")
+        _require_no_null(json_text.dumps(safe), "the value to pass on")
         if safe != given:
-            advice = "pass the credential's alias on, not its value"
+            advice = "pass the credential's alias on, not its secret: the secret was replaced in these fields"
             differing = sorted(name for name in safe if name not in given or given[name] != safe[name])
             self._log().warning("secret_not_passed_on", fields=differing, advice=advice)
         return safe

@@ -26,9 +26,9 @@ log = structlog.get_logger("noetl_worker")
 _MOST_FILE_BYTES: Final = 64 << 30
 _MOST_DESCRIPTORS: Final = 16_384
 _MOST_PROCESSES: Final = 8_192
-"""Generous limits that keep one command from exhausting the machine."""
+"""Limits of one command, so that it cannot use up the machine. No ordinary command reaches them."""
 _LEAST_SHARE: Final = 256 << 20
-"""Least memory for DuckDB in bytes; it does little with less."""
+"""Least memory for one DuckDB, in bytes. With less it cannot do much."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
 """Files with the machine's own tokens, at paths that no setting names."""
@@ -43,8 +43,8 @@ _MOVE_PACKAGES_ADVICE: Final = (
 
 
 def make_registry(settings: Settings) -> Registry:
-    """Return the registry of the worker's tools, limited by its settings. The rule for connections then holds for the
-    process.
+    """Return the registry of the worker's tools, limited by its settings. Also apply NOETL_WORKER_EGRESS_DENY to all
+    connections of tools in this process.
 
     Raises:
         SettingsError: a setting names an unknown kind.
@@ -58,14 +58,14 @@ def make_registry(settings: Settings) -> Registry:
         for name in names:
             if not registry.knows(name):
                 guess = fields.nearest(name, registry.kinds()) or ""
-                allowed = f"kinds of this worker{guess}; they are {', '.join(registry.kinds())}"
+                allowed = f"name kinds of this worker, which are {', '.join(registry.kinds())}{guess}"
                 raise SettingsError(variable, ",".join(names), allowed)
     registry.limit(settings.kinds, settings.kinds_deny)
     return registry
 
 
 def make_tool_settings(settings: Settings) -> ToolSettings:
-    """Return the settings that tools may see, with the directory of packages."""
+    """Return the settings that tools may see, with the directory of packages filled in."""
     return replace(settings.pick_tool_settings(_own_files(settings)), packages_dir=str(_packages_directory(settings)))
 
 
@@ -74,8 +74,8 @@ def _packages_directory(settings: Settings) -> Path:
 
 
 def _own_files(settings: Settings) -> list[str]:
-    """Return the files that playbooks may not access: the outbox, files with the worker's secrets, and its secrets
-    directory."""
+    """Return the paths that playbooks may not access: the outbox, files with the worker's secrets, its secrets
+    directory, and the installed packages."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
     places = [str(outbox_directory(settings.outbox_dir))]
@@ -85,7 +85,8 @@ def _own_files(settings: Settings) -> list[str]:
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
-    """Log the missing parts of the isolation level on this system, and a missing cgroup for the limit of processes."""
+    """Log each part of the isolation level that this system lacks, files that commands can still reach, and a missing
+    cgroup for the limit of processes."""
     if settings.isolation == "off":
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
@@ -101,7 +102,7 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages if commands can be kept from changing it, else (). If it is returned, commands
+    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. Commands then
     cannot create files in its parent directories either."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
@@ -110,7 +111,7 @@ def packages_closed(settings: Settings) -> tuple[str, ...]:
 
 
 def _no_group() -> str:
-    """Return why no cgroup can be made for the commands, or "" if one can."""
+    """Return why no cgroup can be made for the commands, or "" if a cgroup can be made."""
     try:
         commands_group(os.getpid())
     except OSError as error:
@@ -138,8 +139,8 @@ def _duckdb_kinds(settings: Settings) -> list[str]:
 
 
 def _duckdb_share(settings: Settings) -> int:
-    """Return the memory for one DuckDB: four fifths of the machine's, divided by the commands that may use it at a
-    time."""
+    """Return the memory for one DuckDB in bytes: four fifths of the machine's memory, divided by the number of commands
+    that may use DuckDB at the same time."""
     slots = settings.max_concurrent
     allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
     at_once = max(min(allowed, slots), 1)

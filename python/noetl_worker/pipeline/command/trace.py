@@ -1,9 +1,9 @@
 """The trace of one delivery: a `process` span, with a child span for each stage that `_SPANS` names.
 
-These are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
+The child spans are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
 OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or in the `trace`
-of the body). Without one, the commands of an execution share a trace. Every worker derives the same trace id from plane
-and execution. A trace derived so has no parent span, since no process would send that span.
+of the body). Without a `traceparent`, the commands of an execution share a trace, because every worker derives the same
+trace id from plane and execution. Such a trace has no common parent span, since no process would send that span.
 """
 
 from __future__ import annotations
@@ -56,15 +56,16 @@ _FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEF
 
 
 class ExecutionTraceIds(RandomIdGenerator):
-    """Ids of traces that begin here. A sampler that decides by the id decides alike in every worker."""
+    """Generator of ids for traces without a parent: the same id in every worker for the commands of one execution. So
+    a sampler that decides by the id decides alike in every worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
         self.notification: Envelope | None = None
-        """The notification whose trace begins next. None: it belongs to no execution."""
+        """The notification whose trace begins next. None: the message cannot be read, and its trace id is random."""
         self._execution: tuple[str, int] | None = None
         self._trace_id = 0
-        """Trace id of the previous execution, mostly the same."""
+        """Trace id of `_execution`. The next command mostly belongs to the same execution."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
@@ -96,15 +97,16 @@ class DeliveryTraces:
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """Begin the trace in the command's own task, so that its code and its tool's task belong to the trace.
+        """Begin the trace of a delivery. Call this in the delivery's own task: its code and the tool's task then belong
+        to the trace.
 
         Args:
-            notification: None if it cannot be read.
+            notification: None if the message cannot be read.
         """
         parent = _NO_PARENT
         if delivery.headers or (notification is not None and notification.trace):
             parent = _W3C.extract(_carrier(delivery.headers, notification))
-        self._trace_ids.notification = notification  # read at once, if there is no parent
+        self._trace_ids.notification = notification  # `start_span` reads it if there is no parent
         span: Span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
         traced: _Recorded | _Unrecorded
         if span.is_recording():
@@ -141,7 +143,7 @@ class DeliveryTraces:
 
 
 class _Unrecorded:
-    """A trace that is sampled out: a span that nothing is written to."""
+    """A trace that the sampler does not record. Only its ids are passed on, in headers and log lines."""
 
     __slots__ = ("_at", "headers")
 
@@ -159,14 +161,14 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The recorded spans: one per stage named in `_SPANS`, below the delivery's own."""
+    """The recorded spans of a delivery: its own span, and below it one for each stage named in `_SPANS`."""
 
     tracer: Tracer
     process: Span | None
     progress: Progress | None
     common: Mapping[str, str]
     stage_attributes: Mapping[str, str]
-    """Attributes of each span."""
+    """Attributes of the span of each stage."""
     stage: Span | None = field(default=None, init=False)
     is_tool_stage: bool = field(default=False, init=False)
 
@@ -198,11 +200,11 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """End the spans after the answer to JetStream. Work still running (a pool's timer) is in no trace from now
-        on."""
+        """End the spans after the answer to JetStream. Work of the delivery that still runs (a pool's timer) belongs to
+        no trace from then on."""
         self._end_stage()
         span, self.process = self.process, None
-        progress, self.progress = self.progress, None  # the task holds this trace: each would keep the other alive
+        progress, self.progress = self.progress, None  # ends a reference cycle: `progress` refers to this trace
         if span is None or progress is None:
             return
         progress.listener = None
@@ -224,7 +226,7 @@ class _Recorded:
     @property
     def ids(self) -> tuple[str, str] | None:
         is_acked = self.progress is not None and self.progress.stage is Stage.ANSWERING
-        span = (None if is_acked else self.stage) or self.process  # log lines at the end concern the whole delivery
+        span = (None if is_acked else self.stage) or self.process  # the last log lines are about the whole delivery
         return _ids(span.get_span_context()) if span is not None else None
 
 
@@ -233,18 +235,20 @@ def _ids(at: SpanContext | None) -> tuple[str, str] | None:
 
 
 def _written(at: SpanContext) -> dict[str, str]:
-    """Return the trace headers like the SDK's propagator, without its look-up of the span. An invalid span has none."""
+    """Return the trace headers that the SDK's propagator would write, without its search for the present span. An
+    invalid span has no headers."""
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
     state = at.trace_state
-    if state is not DEFAULT_TRACE_STATE and state:  # nearly all are empty, and this check is cheaper
+    if state is not DEFAULT_TRACE_STATE and state:  # nearly every state is the default, and `is not` is cheap
         headers["tracestate"] = state.to_header()
     return headers
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
-    """Return the headers in lower case (nats-py keeps the sender's case). A header wins over the body."""
+    """Return the notification's trace fields and the message's headers, with names in lower case (nats-py keeps the
+    sender's case). If both have a name, the header counts."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

@@ -1,7 +1,7 @@
-"""Answering: one table from the outcome of a notification to the answer for JetStream (ack, nak with a delay, or term).
+"""Answering: chooses the answer for JetStream (ack, nak with a delay, or term) by the outcome of a notification.
 
-Most naks have a random delay that grows with the deliveries; only a stopping worker's nak has none. In production, naks
-without a delay made one permanent failure loop a thousand times a second.
+Most naks have a random delay that grows with the number of deliveries; only a stopping worker's nak has no delay. In
+production, naks without a delay made one permanent failure loop a thousand times a second.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ REPORTED: Final = Disposition(DispositionKind.REPORTED)
 """The plane has accepted the terminal events."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
-"""Age at which a message that met only server errors becomes a dead letter, in seconds. The stream forgets it after an
-hour (protocol/notification.md#stream)."""
+"""Age in seconds at which a message that met only server errors becomes a dead letter. The stream deletes a message
+after an hour (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down when it got old."""
+"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down while it waited."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
-    """Return a delay of which nine tenths are random. It is never zero: a failing message would come back at once."""
+    """Return a delay that grows with the number of deliveries. Nine tenths of it are random, and it is never zero: a
+    failing message would come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 
 def _is_old(num_delivered: int, message_age_s: float) -> bool:
-    """Return whether the message was tried for as long as the stream allows."""
+    """Return whether the stream will soon delete the message, and the message was delivered several times."""
     return message_age_s > MAX_SERVER_ERROR_AGE_S and num_delivered >= MIN_SERVER_ERRORS
 
 
 MAX_NOT_FOUND: Final = 6
-"""Deliveries of a command that the plane does not know, before it becomes a dead letter."""
+"""Number of deliveries after which a command that the plane does not know becomes a dead letter."""
 
 
 def answer_to_claim(  # noqa: RET503 - the last row does not return
@@ -62,7 +63,7 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
     """Return the answer for a claim that did not give us the command.
 
     Args:
-        num_delivered: JetStream's count, 1 the first time.
+        num_delivered: the number of deliveries of the message so far, with this one.
         message_age_s: seconds since the message was published.
         at_least_s: shortest delay after a server error (retry_pace.py).
     """
@@ -93,13 +94,12 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
 
 
 def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Disposition:
-    """Return a nak. The holder may die, so the next claim decides; if the command is finished by then, it gets an
-    ack."""
+    """Return a nak, because the holder of the command may die. At the next delivery the command is claimed again."""
     return Disposition(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
 
 
 def no_free_slot() -> Disposition:
-    """Return the nak for a message beyond the free slots (an old pull after a reconnect)."""
+    """Return the nak for a message beyond the free slots. An old pull may bring one after a reconnect."""
     return Disposition(DispositionKind.NO_SLOT, delay_s=1.0)
 
 
@@ -109,14 +109,13 @@ def over_share(delay_s: float) -> Disposition:
 
 
 def internal_error(num_delivered: int, cause: str) -> Disposition:
-    """Return the nak after a bug of ours. Each delay is longer than the last, and the message is never lost
-    silently."""
+    """Return the nak after a bug of this worker. The delay grows with each delivery, and the message is never lost."""
     return Disposition(DispositionKind.INTERNAL_ERROR, cause, _growing_s(num_delivered, 5.0))
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
-    """Return the answer for a command that is known here, or None if the delivery in progress will be answered
-    instead."""
+    """Return the answer for a command that this worker has or had already. Return None if an earlier delivery of the
+    same message is still in progress: its answer counts for both."""
     if seen is Seen.REDELIVERED:
         return None
     if seen is Seen.FINISHED:
@@ -126,7 +125,8 @@ def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
 
 
 def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Disposition:
-    """Return the nak for a command of another pool. Before the stream forgets the message, it becomes a dead letter."""
+    """Return the nak for a command of another pool, or the term that makes an old message a dead letter before the
+    stream deletes it."""
     if _is_old(num_delivered, message_age_s):
         return Disposition(DispositionKind.POOL_NOT_SERVED, cause)
     return Disposition(DispositionKind.FOREIGN_POOL, cause, _growing_s(num_delivered, 1.0))
@@ -135,14 +135,14 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Dispos
 def system_pool(cause: str) -> Disposition:
     """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
 
-    A nak would keep the message in max_ack_pending for an hour; with one per step, 1,000 of them would stop the
-    durable.
+    A message with a nak counts against the durable's max_ack_pending for an hour. There is one message per step, and
+    1,000 of them would stop the durable.
     """
     return Disposition(DispositionKind.SYSTEM_POOL, cause)
 
 
 def not_a_notification(cause: str) -> Disposition:
-    """Return the term for bytes that can never be claimed: they become a dead letter and are not redelivered."""
+    """Return the term for bytes that are no notification. They become a dead letter and are not redelivered."""
     return Disposition(DispositionKind.NOT_A_NOTIFICATION, cause)
 
 
@@ -151,8 +151,8 @@ def outcome_refused(cause: str) -> Disposition:
 
 
 def returned() -> Disposition:
-    """Return the nak of a worker that stops before the claim or before its answer, without a delay: another worker
-    takes the message now."""
+    """Return the nak of a worker that stops before a claim was granted. It has no delay, so that another worker takes
+    the message now."""
     return Disposition(DispositionKind.RETURNED)
 
 
@@ -161,9 +161,9 @@ def short_of_resources(
 ) -> Disposition | None:
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
-    The command has had no effect yet. It is reported if its message is as old as MAX_SERVER_ERROR_AGE_S allows, or if
-    no worker could claim it again: on a Rust plane without WORKER_ID (`can_return` is false), or for 1,800 s
-    after the Python plane has learned of the start.
+    The command has had no effect yet. It is reported as failed if its message is older than MAX_SERVER_ERROR_AGE_S, or
+    if no worker could claim it again. On a Rust plane none could without WORKER_ID (`can_return` is false). On the
+    Python plane none could for 1,800 s after the plane has learned of the start.
     """
     would_be_refused = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:
@@ -172,10 +172,11 @@ def short_of_resources(
 
 
 def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Disposition:
-    """Return the nak for a command that was stopped while it ran, delayed until it can be claimed again.
+    """Return the nak for a command that was stopped while it ran. Its delay lasts until the command can be claimed
+    again.
 
-    Python plane: a claim is given to another worker once it is older than the lease; an earlier try would only be
-    refused. Rust plane: the same worker id is accepted at any time.
+    The Python plane refuses other workers until the claim is older than the lease. The Rust plane accepts a claim of
+    the same worker id at any time.
     """
     rest_s = 0.0 if RULES[dialect].accepts_same_worker else max(0.0, lease_s - claim_age_s)
     return Disposition(DispositionKind.INTERRUPTED, delay_s=rest_s + 1.0 + 2.0 * random.random())

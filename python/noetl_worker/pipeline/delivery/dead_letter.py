@@ -1,7 +1,7 @@
 """Messages that can never run, stored with the reason in a stream of their own.
 
-A `term` alone would lose the message, so its dead letter is stored first. Requeueing publishes the message before it
-removes the dead letter.
+A `term` alone would lose the message, so a dead letter with the message is stored first. A requeue publishes the
+message again before it removes the dead letter.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
 """A dead letter must fit into NATS' default max_payload of 1 MiB."""
-_LOST: Final = "\ufffd"
-"""Replacement character for bytes that are not UTF-8."""
+_REPLACEMENT: Final = "\ufffd"
+"""Character that stands for bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(
     (
         *("kind", "reason", "subject", "stream_sequence", "num_delivered", "worker_id", "kept_at", "headers"),
@@ -40,7 +40,7 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Headers with credentials, which readers of dead letters may not be allowed to use."""
+"""Headers with credentials. Not everyone who may read dead letters may use these."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,10 +52,12 @@ class DeadLetters:
     worker_id: str
 
     async def store(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
-        """Store one message in the form of `pack`. Return False if that failed: the message must not be terminated.
+        """Store one message in the form that `pack` returns. Return False if that failed: the message must then not be
+        terminated.
 
         Args:
-            ids: the command's ids. The kind of its tool goes into the log only, since a dead letter has its own `kind`.
+            ids: the command's ids and the kind of its tool. Only the log has the kind of the tool, since `kind` in a
+                dead letter is the kind of the disposition.
         """
         sequence, reason = delivery.stream_sequence, disposition.reason
         dead_letter = pack(
@@ -78,7 +80,7 @@ class DeadLetters:
                 stream_sequence=sequence,
                 reason=reason,
                 error=str(error),
-                advice="the message is returned for 30 s: check NOETL_DEAD_LETTERS with `noetl-worker doctor`",
+                advice="check the stream NOETL_DEAD_LETTERS with `noetl-worker doctor`; the message returns in 30 s",
                 **ids,
             )
             return False
@@ -88,7 +90,7 @@ class DeadLetters:
             stream_sequence=sequence,
             deliveries=delivery.num_delivered,
             reason=reason,
-            advice="`noetl-worker dead-letters list` names it; then `show`, and `requeue` or `delete`",
+            advice="see it with `noetl-worker dead-letters list` and `show`, then use `requeue` or `delete`",
             **ids,
         )
         return True
@@ -101,9 +103,14 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
     """Return a dead letter as JSON.
 
     {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
-    `notification` is the complete text. Text that is not UTF-8 or has more than 64 KiB is an excerpt there, and
-    `notification_base64` has its bytes, up to 512 KiB. `headers` is left out when empty. A header with a credential is
-    dropped, and its name is listed in `headers_left_out`.
+    `notification` is the complete message as text. If the message is not UTF-8 or has more than 64 KiB, `notification`
+    is only its start, and `notification_base64` has the complete bytes, if they are at most 512 KiB. `headers` is left
+    out when empty. A header with a credential is dropped, and its name is listed in `headers_left_out`.
+
+    Args:
+        data: the message.
+        headers: the message's headers.
+        fields: the other fields of the dead letter.
     """
     text = _exact_text(data)
     dead_letter: dict[str, Any] = {
@@ -123,13 +130,14 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
 
 
 def _exact_text(data: bytes) -> str | None:
+    """Return the text from which the same bytes can be made again, or None if it is too long or there is none."""
     if len(data) > _MAX_TEXT_BYTES:
         return None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return None if _LOST in text else text
+    return None if _REPLACEMENT in text else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,27 +221,28 @@ def _full_data(fields: Mapping[str, Any], text: str) -> bytes | None:
 async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
     """Publish the message again, unchanged and on its old subject, then remove the dead letter.
 
-    JetStream drops a second requeue (a lost answer, two operators) because of its message id.
+    A second requeue of the dead letter (after a lost answer, or by another operator) has the same message id, and
+    JetStream drops it.
 
     Returns:
-        Subject, stream and sequence of the new message, acknowledged by JetStream.
+        Subject, stream and sequence of the new message. JetStream has stored it.
 
     Raises:
-        DocumentError, JetStreamError: the dead letter is still there; the text says what to do.
+        DocumentError, JetStreamError: the dead letter was not removed; the text says what to do.
     """
     dead_letter = DeadLetter.parse(stored.data)
     if dead_letter.data is None:
         raise JetStreamError(
-            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were stored; the whole "
-            f"message is sequence {dead_letter.stream_sequence} of the command stream, if the stream still has it"
+            f"only the first {len(dead_letter.excerpt.encode())} of {dead_letter.size} bytes were stored: publish the "
+            f"complete message again, if the command stream still has it as sequence {dead_letter.stream_sequence}"
         )
-    # The server acts on Nats-* headers: an expected sequence or an old id would make it refuse the message.
+    # The server obeys Nats-* headers: with an expected sequence or an old id it would refuse the message.
     headers = {name: value for name, value in dead_letter.headers.items() if not name.lower().startswith("nats-")}
     message_id = f"noetl-requeue-{stored.sequence}-{stored.stored_at}"
     stream, sequence = await store.put_back(dead_letter.subject, dead_letter.data, headers, message_id)
     try:
         await store.remove(stored.sequence)
     except JetStreamError as error:
-        text = f"published as sequence {sequence} of {stream}, but the dead letter is still there: {error}"
+        text = f"published as sequence {sequence} of {stream}; delete the dead letter, which is still there: {error}"
         raise JetStreamError(text) from error
     return dead_letter.subject, stream, sequence

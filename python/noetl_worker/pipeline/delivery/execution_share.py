@@ -1,7 +1,7 @@
 """Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
-A command over the limit is returned with a delay, so that later messages are pulled. JetStream counts the
-return as a delivery, for every worker; this worker does not count it as a try.
+A command over the limit is returned with a delay, so that messages behind it are pulled. JetStream counts each return
+as a delivery. This worker does not count it as a try.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 OTHERS_S: Final = 2.0
 """Seconds for which a message of another execution is taken as a sign that more of them wait."""
 RETURNED_PER_SLOT: Final = 10
-"""Most messages returned within OTHERS_S, per slot. Each counts against the durable's max_ack_pending until
-redelivered."""
+"""Most messages per slot that are returned within OTHERS_S. A returned message counts against the durable's
+max_ack_pending until it is redelivered."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
@@ -31,7 +31,7 @@ class ExecutionShare:
     slots: int
     share: float
     """Largest fraction of the slots for one execution, above 0 and below 1."""
-    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # late: a simulation replaces it
+    clock: Callable[[], float] = field(default=lambda: time.monotonic())  # a lambda: a simulation replaces the clock
     draw: Callable[[], float] = field(default=lambda: random.random())
 
     def __post_init__(self) -> None:
@@ -44,7 +44,8 @@ class ExecutionShare:
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay with which to return this delivery. None: it is taken, and its `tries` is set."""
+        """Return the delay with which this delivery is to be returned. If this worker is to take the delivery, set its
+        `tries` and return None."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last
@@ -63,7 +64,7 @@ class ExecutionShare:
         return None
 
     def _is_another_execution_waiting(self, now: float, delivery: Delivery) -> bool:
-        """Return whether other executions wait. Undelivered messages may be theirs."""
+        """Return whether other executions may wait: the stream has undelivered messages, or one was just seen."""
         return delivery.undelivered > 0 or now - self._other[1] < OTHERS_S
 
     def _may_return(self, now: float) -> bool:
@@ -73,7 +74,7 @@ class ExecutionShare:
         return self._returned <= self.slots * RETURNED_PER_SLOT
 
     async def counted(self, execution_id: int, work: Awaitable[ResultT]) -> ResultT:
-        """Await the work, and count it as a slot of this execution meanwhile."""
+        """Return the result of the work. Until then, count the work as a slot of this execution."""
         self._running[execution_id] += 1
         try:
             return await work

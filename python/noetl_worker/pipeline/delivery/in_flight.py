@@ -1,6 +1,6 @@
 """Commands in flight or just finished, so that a command that arrives twice runs once.
 
-The executor looks here before it claims: duplicates of running commands once used up all slots.
+The executor looks here before it claims a command. Without that, duplicates of running commands once used up all slots.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from noetl_worker.models.wire import CommandId
 
 NO_MESSAGE: Final = 0
-"""Stands for the stream sequence when the outcome of a dead process is reported."""
+"""Value of `stream_sequence` for a command that is in flight because a dead process's outcome is being reported."""
 
 
 class Seen(Enum):
@@ -21,10 +21,10 @@ class Seen(Enum):
     REDELIVERED = "redelivered"
     """The same message again after ack_wait. One answer settles both deliveries."""
     PUBLISHED_AGAIN = "published_again"
-    """Another message for a command in flight here (a reaper, overlapping consumers)."""
+    """Another message for a command in flight here (the plane published it twice, or two durables overlap)."""
     BEING_REPORTED = "being_reported"
-    """A dead process left this command's outcome, which is being sent. Either that succeeds, or this delivery may run
-    the command."""
+    """A dead process left an outcome of this command, and this worker is sending that outcome. If it is not accepted, a
+    later delivery may run the command."""
     FINISHED = "finished"
 
 
@@ -33,15 +33,15 @@ class InFlight:
     (protocol/notification.md#message).
 
     Args:
-        remember_s: how long a finished command is remembered: two ack_waits, since a lost ack causes a redelivery after
-            one. An older duplicate costs one claim (409).
+        remember_s: seconds for which a finished command is remembered, at least. Two ack_waits are enough: after a lost
+            ack, the message is redelivered within one. A duplicate that comes later costs one claim (409).
     """
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:
         self._remember_s = remember_s
         self._clock = clock or time.monotonic  # looked up here: a simulation replaces the clock
         self._active: dict[CommandId, list[int]] = {}
-        """Stream sequences of the deliveries in progress, by command. An adopted outcome can be among them."""
+        """Stream sequences of the deliveries in progress, by command. NO_MESSAGE can be among them."""
         self._finished: set[CommandId] = set()
         self._finished_before: set[CommandId] = set()
         self._turned_at = self._clock()
@@ -84,13 +84,13 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Start a new period: drop the older set, or both sets when two periods have passed."""
+        """Start a new period of `remember_s`: drop the commands that finished before the last period."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now
 
 
 def _key(command_id: CommandId) -> CommandId:
-    """Return a decimal id as a number: the worker remembers all finished ids, and a text takes twice the memory."""
+    """Return a decimal id as a number: many finished ids are remembered, and a text takes twice the memory."""
     text = str(command_id)
     return int(text) if text.isdecimal() else text

@@ -1,6 +1,7 @@
-"""The worker's present work for operators: GET /debug/inflight, shown by `noetl-worker top`.
+"""The worker's present work for operators: the answer to GET /debug/inflight, shown by `noetl-worker top`.
 
-The keepalive thread reads it even while the main loop is blocked, so it copies and never waits.
+The keepalive thread builds the answer even while the main loop is blocked. So this code copies, and never waits for the
+main loop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class InFlightView:
     """Returns one JSON object when called; times are in seconds."""
 
     progresses: Mapping[Any, Progress]
-    """An entry per delivery. The worker changes this mapping meanwhile."""
+    """State of each delivery. The main loop may change this mapping at any time."""
     worker: Mapping[str, object]
     """The fields of the start-up log line: ids, addresses, version."""
     since: float = field(default_factory=lambda: time.monotonic())
@@ -53,7 +54,7 @@ class InFlightView:
 
 
 def _command(progress: Progress, now: float) -> dict[str, Any]:
-    """Return the fields of one delivery. The ids are missing until its notification is read."""
+    """Return the fields of one delivery. It has no ids before its notification is decoded."""
     command = progress.command
     found: dict[str, Any] = {
         "stage": progress.stage.name.lower(),
@@ -76,5 +77,5 @@ def _most(gauge: Gauge) -> float:
 
 
 def _values_by_label(gauge: Gauge) -> dict[str, float]:
-    """Return the values by their labels, joined with spaces."""
+    """Return the gauge's values. Each key has the value's labels, joined with spaces."""
     return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

@@ -1,8 +1,8 @@
 """A thread with its own event loop and NATS connection, for work that must go on while the main loop is blocked.
 
-It sends `in_progress` for every unsettled delivery, sends the heartbeats of the registry row, and serves the probes.
-Measured: `in_progress` from a blocked loop's own connection gave 3 deliveries of one command; from a second connection
-in a second thread, 1.
+It sends `in_progress` for every unsettled delivery, sends the worker's heartbeats to the plane, and serves the probes.
+Measured with a blocked main loop: with `in_progress` on that loop's own connection a command was delivered 3 times, on
+a second connection in this thread once.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from noetl_worker.settings.settings import Settings
 
 log = structlog.get_logger("noetl_worker.keepalive")
 _NOT_EXTENDED_ADVICE: Final = "check NATS and the network to it: these deliveries may pass to other workers"
-_DIED_ADVICE: Final = "report it with `exception`; the worker ends, and has to be started again"
+_DIED_ADVICE: Final = "report this error with the text of `exception`; the worker ends, so start it again"
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""A plane that never answers must not delay a stop: drain, return and this fit into Kubernetes' 30 s."""
+"""Longest wait for the plane's answer. The drain, the returns and this wait fit into Kubernetes' 30 s for a stop."""
 
 
 @dataclass(slots=True)
@@ -48,17 +48,17 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """True once in_progress was late: the command may have been given away, even if later messages arrived."""
+    """True once an in_progress was late: the command may then belong to another worker, whatever was sent later."""
     deliveries: int = 1
-    """Deliveries with this reply subject. There can be two: a recreated durable counts from 1 again."""
+    """Number of deliveries with this reply subject. Two are possible, since a recreated durable counts from 1 again."""
 
 
 class InProgress:
-    """Deliveries that are not settled. The main loop adds and removes them; the thread extends them."""
+    """The unsettled deliveries. The main loop adds and removes them; the keepalive thread extends them."""
 
     def __init__(self, ack_wait_s: float) -> None:
         self.ack_wait_s = ack_wait_s
-        """The durable's actual ack_wait; it may change while the worker runs."""
+        """The durable's present ack_wait, which an operator may change while the worker runs."""
         self._beats: dict[str, _Beat] = {}
         self._heard_at, self._stale_after_s = 0.0, math.inf
         self._closed, self._not_extended = Outage(), Outage()
@@ -77,12 +77,12 @@ class InProgress:
             del self._beats[reply]
 
     def heard(self, sent_at: float, stale_after_s: float) -> None:
-        """Note when a heartbeat was sent: one that the plane accepted, or the first one, just before it is sent.
+        """Note the time of a heartbeat that the plane accepted, or of the first one just before it is sent.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
-            stale_after_s: seconds without a heartbeat after which the plane gives the claims to others, and then takes
-                an outcome from either worker (protocol/claim.md#races).
+            stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. It
+                then takes an outcome from either worker (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
             for beat in self._beats.copy().values():
@@ -90,7 +90,7 @@ class InProgress:
         self._heard_at, self._stale_after_s = sent_at, stale_after_s
 
     def is_expired(self, reply: str, now: float) -> bool:
-        """Return whether there was no sign of life for so long that another worker may have the command."""
+        """Return whether another worker may have the command by now, because an in_progress or a heartbeat was late."""
         if reply not in self._beats:
             return False
         beat = self._beats[reply]
@@ -99,9 +99,9 @@ class InProgress:
 
     async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
         """Extend each delivery in time, until the event is set."""
-        while not stop.is_set():  # a cancellation that coincides with the answer to a flush is lost (cpython #86296)
+        while not stop.is_set():  # a cancellation that comes together with a flush's answer is lost (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
-            if connection.client.is_closed:  # nats-py closes the connection for good on some errors (an expired login)
+            if connection.client.is_closed:  # nats-py does not reconnect after some errors (an expired login)
                 if (line := self._closed.note_failure(repr(connection.last_error))) is not None:
                     log.warning("keepalive_reconnects", advice="check the NATS login: has it expired?", **line)
                 await connection.reopen(settings)
@@ -129,14 +129,15 @@ class InProgress:
                 log.warning("in_progress_failed", deliveries=len(due), advice=_NOT_EXTENDED_ADVICE, **line)
             return
         self._not_extended.note_success()
-        arrived = time.monotonic()  # the flush may have taken a while, and the server counts until in_progress arrives
+        arrived = time.monotonic()  # the flush may have taken long, and ack_wait goes on until in_progress arrives
         for _, beat in due:
             beat.expired = beat.expired or arrived - beat.last_sent > self.ack_wait_s
             beat.last_sent = now
 
 
 class Keepalive:
-    """The thread. It serves the probes first, and works from before the first pull until after the last ack."""
+    """The keepalive thread. It serves the probes first. It then extends deliveries and sends heartbeats, from before
+    the first pull until after the last ack."""
 
     def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
         self._settings = settings
@@ -156,19 +157,20 @@ class Keepalive:
     # ── called from the main loop ──
 
     async def serve(self) -> None:
-        """Start the thread and its probes. Raise SettingsError when their port is taken."""
+        """Start the thread and its probes. Raise SettingsError when the probes' port is taken."""
         self._thread.start()
         await _awaited(self._serving)
 
     async def start(self) -> None:
-        """Connect to NATS and wait for the connection, then register and extend deliveries."""
+        """Let the thread connect to NATS, and wait for the connection. The thread then registers the worker and extends
+        deliveries."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the thread has ended by itself, and `_up` has the error
                 self._loop.call_soon_threadsafe(self._wanted.set)
         await _awaited(self._up)
 
     def is_alive(self) -> bool:
-        """Return False once the thread has ended by itself: deliveries are no longer extended."""
+        """Return False once the thread has ended. Deliveries are then no longer extended."""
         return self._thread.is_alive()
 
     async def stop(self) -> None:
@@ -179,7 +181,7 @@ class Keepalive:
         if self._loop is not None and self._stop is not None:
             with suppress(RuntimeError):  # the thread is ending by itself, and its loop is closed
                 self._loop.call_soon_threadsafe(self._stop.set)
-        # No `join` on the executor: tools that cannot be stopped may occupy all of its threads.
+        # Not `to_thread(join)`: tools that cannot be stopped may occupy all threads of the executor.
         over, _ = await asyncio.wait({asyncio.wrap_future(self._over)}, timeout=KEEPALIVE_S)
         if over:
             self._thread.join()
@@ -234,7 +236,7 @@ class Keepalive:
         self._up.set_result(None)
         try:
             await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:  # none ends by itself: a bug ends the thread, and the worker notices
+            for task in tasks:  # a task ends only by a bug: its error ends the thread, which the worker notices
                 if task.done():
                     task.result()
         finally:
@@ -274,5 +276,5 @@ async def _deregister(registration: Registration) -> None:
     except asyncio.TimeoutError:
         log.warning(
             "deregister_not_answered",
-            advice="do nothing: this worker's registry row goes stale when its heartbeats stop",
+            advice="do nothing: without heartbeats, the plane takes this worker for gone",
         )

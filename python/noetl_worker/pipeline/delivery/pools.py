@@ -2,8 +2,8 @@
 
 Such a notification arrives when the durable's filters differ from the settings (protocol/notification.md#durable), or
 when two pools share a durable. The pool `system` is different: a filter for all pools brings its commands to every
-durable, but only its own workers can run them. The Rust plane 3.54.0 grants the claim of its `__orchestrate__` to any
-worker, and reports the running execution as FAILED when that command fails; both were run.
+durable, but only workers of that pool can run them. The Rust plane 3.54.0 grants the claim of its command
+`__orchestrate__` to any worker, and reports the running execution as FAILED if that command fails (both were seen).
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ class Pools:
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
         self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
-        """Pool names and the bare subject that need no further check; nearly all commands have one."""
+        """Pool names and the bare subject: a command with one of them is served without a further check."""
         self._settings = settings
         self._warned = Warned()
 
     def refusal(self, named: str | None, subject: str) -> PoolRefusal | None:
-        """Return why a notification is not for this worker, or None if it is or names no pool. Log the reason once per
-        pool.
+        """Return why a notification is not for this worker. Return None if this worker may run it. Log the reason once
+        per pool.
 
         Args:
             named: the notification's `execution_pool`, which only the Rust plane sends.
-            subject: the message's subject, with the pool before the execution's id; a bare subject names no pool.
+            subject: the message's subject, with the pool before the execution's id. A bare subject names no pool, and
+                any worker may run its command.
         """
         pool, own = named or read_pool(subject, self._settings.nats_subject), self._own
         if not pool or (pool != SYSTEM_POOL if own is None else pool in own):
@@ -66,9 +67,10 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="left to the pool's own workers. By default a Rust plane advances executions through such "
-                "commands: it needs a system pool that runs wasm, or NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the "
-                "plane. To run playbooks below system/ here, name the pool in NOETL_WORKER_POOL_SEGMENTS",
+                advice="see that the pool `system` has workers, to which this command is left. By default a Rust plane "
+                "advances executions through such commands: it needs a system pool that runs wasm, or "
+                "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks below system/ here, name the pool "
+                "in NOETL_WORKER_POOL_SEGMENTS",
             )
         return PoolRefusal(f"it is for pool {SYSTEM_POOL!r}, which the settings do not name", is_passed_over=True)
 
@@ -84,8 +86,8 @@ class Pools:
                 pools=ours,
                 subject=subject,
                 filters=self._settings.filters,
-                advice="not run here. To run it, name its pool in NATS_FILTER_SUBJECT or NOETL_WORKER_POOL_SEGMENTS; "
-                "else put the durable's filters back with `noetl-worker nats ensure --apply`, and give each pool a "
-                "durable of its own (NATS_CONSUMER)",
+                advice="to run commands of this pool here, name it in NATS_FILTER_SUBJECT or "
+                "NOETL_WORKER_POOL_SEGMENTS; else restore the durable's filters with `noetl-worker nats ensure "
+                "--apply`, and give each pool its own durable (NATS_CONSUMER)",
             )
         return PoolRefusal(f"it is for pool {shown!r}, this worker serves: {ours}")

@@ -1,4 +1,4 @@
-"""Settling: sends the answer that acknowledge.py chose to JetStream (ack, nak with a delay, or term)."""
+"""Settling: sends JetStream the answer that acknowledge.py chose (ack, nak with a delay, or term)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 log = structlog.get_logger("noetl_worker.settle")
-_NOT_KEPT_DELAY_S: Final = 30.0
+_NOT_STORED_DELAY_S: Final = 30.0
 """Delay of the nak for a message whose dead letter could not be stored."""
+_NOT_ANSWERED_ADVICE: Final = "do nothing: JetStream delivers the message again, and it is then answered"
 
 
 async def settle_delivery(
@@ -30,8 +31,8 @@ async def settle_delivery(
         ids: returns the command's ids; called only when a line is logged.
 
     Returns:
-        The word that the summary line counts (disposition.WORDS), or None when the answer did not get through. Then
-        the message is redelivered, and its claim is answered as finished.
+        The word under which the summary line counts the answer (disposition.WORDS), or None if the answer could not be
+        sent. The message is then redelivered, and the plane says that its command is finished.
     """
     kind, delay_s = disposition.kind, disposition.delay_s
     answer = kind.answer
@@ -39,7 +40,7 @@ async def settle_delivery(
         if await dead_letters.store(delivery, disposition, ids()):
             metrics.DEAD_LETTERS.labels(kind.value).inc()
         else:
-            answer, delay_s = Answer.NAK, _NOT_KEPT_DELAY_S
+            answer, delay_s = Answer.NAK, _NOT_STORED_DELAY_S
     try:
         if answer is Answer.ACK:
             await delivery.ack()
@@ -54,6 +55,7 @@ async def settle_delivery(
             reason=disposition.reason,
             error=str(error),
             stream_sequence=delivery.stream_sequence,
+            advice=_NOT_ANSWERED_ADVICE,
             **ids(),
         )
         return None

@@ -1,6 +1,6 @@
-"""The directory of an outbox, used only if no other user can write to it.
+"""The directory of an outbox, and the check that only the worker's user can write to it.
 
-Its files are reported to the control plane in the worker's name, so no other user may put a file there.
+The worker reports the outcomes in its files to the control plane. So no other user may put a file there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ _OF_THE_MACHINE: Final = Path("/var/lib/noetl-worker")
 
 
 def outbox_directory(outbox_dir: str) -> Path:
-    """Return the directory for the setting NOETL_WORKER_OUTBOX_DIR. The workers of a machine share it.
+    """Return the directory of the outboxes. The workers of a machine share it.
 
-    If the setting is empty, it is in the state directory of the service (systemd's STATE_DIRECTORY), else of the user
-    (XDG_STATE_HOME, ~/.local/state), else, for a user without a writable home, in the temporary directory.
+    Args:
+        outbox_dir: the setting NOETL_WORKER_OUTBOX_DIR. If it is empty, the directory is in `state_directory`.
     """
     return Path(outbox_dir) if outbox_dir else state_directory("outbox")
 
 
 def state_directory(name: str) -> Path:
-    """Return the directory for this user's files that no setting places."""
+    """Return the directory `name` for files of this user that must outlive the process.
+
+    It is in the state directory of the service (systemd's STATE_DIRECTORY), else in that of the user (XDG_STATE_HOME,
+    ~/.local/state). For a user without a writable home it is in the temporary directory.
+    """
     if service := os.environ.get("STATE_DIRECTORY"):
         return Path(service.partition(":")[0], name)
     temporary = Path(tempfile.gettempdir())
@@ -37,10 +41,11 @@ def state_directory(name: str) -> Path:
 
 
 def directory_out_of_reach(name: str) -> Path:
-    """Return the directory for files that no command may change: outside of the home, if this user may write there.
+    """Return the directory `name` for files that no command may change.
 
-    Commands write to the home, so nothing in it can be closed to them (`file_roots.within_reach`). If
-    STATE_DIRECTORY or XDG_STATE_HOME is set, it names the directory instead.
+    It is below /var/lib/noetl-worker if this user may write there, and neither STATE_DIRECTORY nor XDG_STATE_HOME is
+    set. Otherwise it is in the state directory. That may be in the home, where commands may write, so its files cannot
+    be protected from them (`file_roots.within_reach`).
     """
     is_placed = os.environ.get("STATE_DIRECTORY") or os.environ.get("XDG_STATE_HOME")
     nearest = _OF_THE_MACHINE if _OF_THE_MACHINE.exists() else _OF_THE_MACHINE.parent
@@ -64,7 +69,7 @@ def require_own_file(path: Path) -> None:
 
 
 def made_own(path: Path) -> None:
-    """Create an empty file with mode 0600. Raise FileExistsError when the name is taken, even by a link."""
+    """Create an empty file with mode 0600. Raise FileExistsError if the path exists, even as a link."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 

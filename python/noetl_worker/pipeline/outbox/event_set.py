@@ -1,7 +1,8 @@
-"""The terminal events of one command: the report, and how much of it was sent.
+"""The terminal events of one command: the report of its outcome, and how many of the requests were accepted.
 
-An event is rendered only when it is sent, and the outbox row stores this object. A result that is too large for an
-event is sent first, to the result store. The upload is part of the set, so it too is kept on disk and needs no slot.
+An event is written as JSON only when it is sent. The row of the outbox has the report, not the events. A result that is
+too large for an event is first sent to the result store. That request belongs to the set, so the outbox stores it too,
+and it needs no slot.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _SET_NAMES: Final = (
     "rescues",
     "created_at",
 )
-"""Attributes that a row stores unchanged."""
+"""Attributes that a row of the outbox has unchanged."""
 _REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 
 
 def _ids_in(answer: JsonValue) -> tuple[int, ...]:
-    """Return the ids of the posted events, or none if the answer is not a plane's."""
+    """Return the ids of the posted events. An answer that is not a plane's has none."""
     found = answer.get("event_ids") if isinstance(answer, dict) else None
     return tuple(one for one in found if type(one) is int) if isinstance(found, list) else ()
 
@@ -57,10 +58,10 @@ def unstored_text(upload: Upload, reason: str) -> str:
 
 @dataclass(slots=True)
 class EventSet:
-    """Requests that must be accepted in order. `sent` counts the accepted ones."""
+    """The requests with a command's terminal events, sent in order. `sent` counts the accepted requests."""
 
     event_id: int
-    """Id of the `command.issued` event, which a claim names."""
+    """Id of the `command.issued` event, by which the command is claimed."""
     execution_id: int
     command_id: CommandId
     step: str
@@ -76,32 +77,33 @@ class EventSet:
     sent: int = 0
     idempotency_key: str | None = None
     own_id: int = 0
-    """Id of the event that is sent alone (Rust plane); 0 until just before it is sent."""
+    """Id that the worker gives to the event that is sent alone (Rust plane). 0 until just before it is sent."""
     above: int = 0
     """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
-    """Id of the batch that this set replaces (a rescue), which the plane stored and never processed."""
+    """Id of the batch that this set replaces, because the plane stored the batch and never processes it."""
     created_at: float = 0.0
-    """Seconds since 1970; 0 becomes now. The value outlives the process, so it is not monotonic."""
+    """Unix time in seconds; 0 becomes the present time. Monotonic time would not outlive the process."""
     was_tried: bool = False
-    """True if the next request was sent before, perhaps by the process that wrote the row. A duplicate key is then our
-    own event; the store may still be processing a result."""
+    """True if the next request may have been sent before, perhaps by a dead process. An answer that calls it a
+    duplicate then means that the plane has our event. A result store may still be processing it."""
     is_rescue: bool = False
-    """True if the plane has confirmed that the batch is lost and its command free. The set is then sent without a
-    claim. Not stored in the row; whoever reads the row asks the plane."""
+    """True if the plane has confirmed that it never processes the batch `rescues`. The set is then sent without asking
+    for the claim. The row does not have this value: the worker that reads the row asks the plane again."""
     unstored: str = ""
     """Reason why the result store did not take the result."""
     kind: str = ""
-    """Kind of the command's tool, for the log; "" in a row of an earlier version."""
+    """Kind of the command's tool, for the log. It is "" if an earlier version wrote the row."""
     size: int = 0
-    """Bytes of the last request of events."""
+    """Bytes of the request of events that was made last."""
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[Part, ...] = field(init=False)
     part: Part = field(init=False)
-    """The next request of events, after any result to be stored. The last one when all are accepted."""
+    """The next request of events, or the last one if all are accepted. A result is stored before it."""
     is_open: bool = field(init=False)
+    """True if a request is left to be sent."""
     key: str = field(init=False)
-    """Name of the set, one per claim: a failure that replaces a refused outcome has the same key."""
+    """Name of the set, one for each claim. A failure that replaces a refused outcome has the same key."""
 
     def __post_init__(self) -> None:
         self.created_at = self.created_at or time.time()
@@ -118,7 +120,7 @@ class EventSet:
 
     @property
     def last_event(self) -> str:
-        """Name of the last event of the next request, for metrics and messages."""
+        """Name of the last event in the next request, for metrics and messages; "result" if a result is stored next."""
         return self.part.last if self.report.upload is None else "result"
 
     @property
@@ -126,7 +128,7 @@ class EventSet:
         return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
 
     def body(self) -> bytes:
-        """Return the next request of events. Its bytes are the same at every try if the plane compares tries."""
+        """Return the body of the next request of events. For a plane that compares tries, it is the same at each."""
         if self.rescues is None:
             made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
         else:
@@ -136,7 +138,7 @@ class EventSet:
 
     @property
     def has_own_id(self) -> bool:
-        """True if the plane takes the next event's id from the worker."""
+        """True if the worker gives the next event its id (Rust plane)."""
         return self.part.has_own_id and self.report.upload is None
 
     @property
@@ -148,20 +150,21 @@ class EventSet:
         return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
 
     def cut(self, max_bytes: int) -> bool:
-        """Take the result out of the events, to be stored first.
+        """Take the result out of the events, so that it is stored first. If the store has already refused it, make the
+        set a failure of the command.
 
         Args:
-            max_bytes: what the plane takes in one batch.
+            max_bytes: size in bytes of the largest batch that the plane takes.
 
         Returns:
-            True if there was a result. If the store had refused it, the command fails with that reason.
+            True if there was a result to take out.
         """
         if not self.unstored:
             return self.rules.cut(self.report, self.step, max_bytes)
         text, self.unstored = self.unstored, ""
         if self.report.error is None:
             self._fail(text)
-        else:  # a failure's text is what counts
+        else:  # the command has failed anyway: its error is reported without the data
             self.report.response = None
         return True
 
@@ -171,8 +174,8 @@ class EventSet:
         """Note that the next request was accepted.
 
         Args:
-            answer: the plane's answer as JSON. The result store's object goes into the events; of other answers the
-                event ids are kept.
+            answer: the plane's answer as JSON. From the result store's answer the events get their reference; from
+                another answer the highest event id is noted.
         """
         self.was_tried = False
         if self.report.upload is not None:
@@ -191,12 +194,13 @@ class EventSet:
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
-        """Put the result into the event, since the store does not take it. If it does not fit there, the command fails.
+        """Put the result into the event, because the store does not take it. On a plane whose events cannot have it,
+        make the set a failure of the command.
 
-        A preview in place of a result would be a wrong value that nobody notices.
+        A preview in place of the result would be a wrong value that nobody notices.
 
         Args:
-            reason: the store's answer, for the failure's text.
+            reason: the store's answer, for the text of the failure.
         """
         upload, report = self.report.upload, self.report
         if upload is None:
@@ -209,7 +213,7 @@ class EventSet:
             report.response = json_text.embed(self.rules.whole_result(upload.data))
 
     def _fail(self, text: str) -> None:
-        """Turn the report into a failure. None of the terminal events was sent before."""
+        """Turn the report into a failure. No terminal event of the set has been accepted yet."""
         report = self.report
         report.status, report.context = "error", {"status": "error", "error": text}
         report.response = report.context
@@ -218,27 +222,27 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def copy_before_request(self, sent: int) -> EventSet:
-        """Return the set as it was before the plane accepted a request.
+        """Return a copy of the set from which one request and those after it are sent again.
 
         Args:
-            sent: that request's number, from 0.
+            sent: the number of that request, from 0.
         """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 
     def rescue(self, batch: str) -> None:
-        """Replace a batch that the plane stored and never processes by another request.
+        """Make this set the replacement of a batch that the plane stored and never processes.
 
         Args:
             batch: the plane's id of that batch.
         """
-        # the same key in every process: a worker may be killed before it notes that the rescue was accepted
+        # Every process makes the same key: a worker may be killed after the plane has accepted this request.
         self.idempotency_key = f"{self.execution_id}:rescue:{batch}"
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
     # ── its row ──
 
     def packed(self) -> tuple[bytes, bytes | None]:
-        """Return the row for the outbox, and the data for the result store, if any."""
+        """Return the row for the outbox, and the data for the result store or None."""
         report, upload, loop = self.report, self.report.upload, self.loop
         row: dict[str, object] = {"dialect": self.dialect.value, "kind": self.kind}
         row.update((name, getattr(self, name)) for name in _SET_NAMES)
@@ -252,14 +256,14 @@ class EventSet:
 
     @classmethod
     def unpacked(cls, row: bytes, data: bytes | None = None) -> EventSet:
-        """Return the set of a row. Its next request counts as tried, since the process may have sent it.
+        """Return the set that a row has. Its next request counts as tried, because a dead process may have sent it.
 
         Args:
-            row: the output of `packed`. Unknown keys are ignored: a later version may have written them.
-            data: the data for the result store, or None.
+            row: the row that `packed` returned. Unknown keys are ignored: a later version may have written them.
+            data: the data that `packed` returned.
 
         Raises:
-            DocumentError: these bytes are not a row of an outbox, or nothing of it is left to be sent.
+            DocumentError: the bytes are not a row of an outbox, or all its requests were accepted.
         """
         try:
             return cls._from_row(json_text.loads(row), data)
@@ -279,11 +283,11 @@ class EventSet:
         made = cls(
             **{name: row[name] for name in _SET_NAMES},
             dialect=Dialect(row["dialect"]),
-            kind=row.get("kind", ""),  # a version before this one wrote none
+            kind=row.get("kind", ""),  # an earlier version wrote no kind
             report=report,
             loop=LoopPosition(*loop) if loop is not None else None,
             was_tried=True,
         )
         if not made.is_open:
-            raise ValueError("nothing of it is left to be sent")
+            raise ValueError("all its requests were accepted")
         return made

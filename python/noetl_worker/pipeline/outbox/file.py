@@ -1,8 +1,8 @@
-"""A file of the outbox: terminal events in SQLite (WAL), and a lock that ends with its process.
+"""A file of the outbox: a SQLite database (WAL) with terminal events, and a lock that ends with its process.
 
-A process that gets a dead process's lock takes over the file. The rows stay in it and are deleted one by one as they
-are sent. A file that another user could have written is not opened; a file of another version waits for a worker that
-can read it.
+A process that gets the lock of a dead process takes over its file. The rows stay in the file, and each is deleted once
+its events are accepted. A file that another user could have written is not opened. A file of another version is left
+for a worker that can read it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""Version of a file in which an earlier worker kept accepted batches too. They are deleted with the file."""
-# `data` is for the result store. It has its own column, so that reading the row does not parse it.
+"""Version of a file in which an earlier worker also stored accepted batches. They are deleted with the file."""
+# `data` is for the result store. It has its own column, so that reading a row does not parse the data.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
     f" row BLOB NOT NULL, data BLOB) WITHOUT ROWID; PRAGMA user_version={_VERSION}; COMMIT"
@@ -38,27 +38,26 @@ class OutboxRow(NamedTuple):
     key: str
     command_id: str
     place: str
-    """Address of the next request: a plane, or a plane's result store. A row waits for this address only."""
+    """Address of the next request: a plane, or a plane's result store. Other addresses do not hold up the row."""
     size: int
 
 
 class OutboxFile:
-    """An open file, for a single thread. Every method may raise sqlite3.Error or OSError (a full disk, a name that is
-    taken)."""
+    """An open file of the outbox, for a single thread. Every method may raise sqlite3.Error or OSError."""
 
     def __init__(self, directory: Path, name: str, lock: IO[bytes]) -> None:
         self.path: Final = directory / f"{name}.sqlite3"
         self._lock = lock
         self._lock_path = directory / f"{name}.lock"
         self.has_unread = False
-        """True if a row cannot be read. The file is then quarantined, not deleted, after its last row."""
+        """True if a row is damaged. After its last row the file is then renamed to `.unreadable`, not deleted."""
         self.stays = False
-        """True if reading a row failed just now. The file then stays, and is taken over again."""
+        """True if the disk failed while a row was read. The file then stays, and another worker takes it over."""
         self._database = sqlite3.connect(self.path)
         try:
             version = require_version(self._database, self.path)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last rows, and no others
+            self._database.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the newest rows only
             if not version:
                 self._database.executescript(_TABLE)
         except (sqlite3.Error, OSError):
@@ -67,10 +66,11 @@ class OutboxFile:
 
     @classmethod
     def create(cls, directory: Path) -> OutboxFile:
-        """Create a file of this process. It is locked before it gets its name, so a free lock means a dead process.
+        """Create a file of this process. The lock is taken before the file gets its name, so a file with a free lock
+        belongs to a dead process.
 
         Raises:
-            OSError, sqlite3.Error: the file cannot be created; nothing is left behind.
+            OSError, sqlite3.Error: the file cannot be created. Nothing of it is left on disk.
         """
         name = f"outbox-{uuid.uuid4().hex}"
         born, lock_path = directory / f"{name}.born", directory / f"{name}.lock"
@@ -78,7 +78,7 @@ class OutboxFile:
         lock = born.open("wb")
         try:
             if not _is_locked(lock):
-                raise OSError(f"another process holds the lock of {born}: does this file system support flock?")
+                raise OSError(f"another process has the lock of {born}: use a file system that supports flock")
             born.rename(lock_path)
             made_own(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
             return cls(directory, name, lock)
@@ -91,12 +91,12 @@ class OutboxFile:
 
     @classmethod
     def take_over(cls, lock_path: Path) -> OutboxFile | None:
-        """Open the file beside this lock if its process is dead. Return None if it lives, or if another worker was
-        faster.
+        """Open the outbox file of this lock if its process is dead. Return None if the process is alive, or if another
+        worker has taken the file over.
 
         Raises:
-            NotOwn: other users can access one of its files.
-            OSError: the file has another version; it is left unchanged.
+            NotOwn: other users can access the file, or a file that belongs to it.
+            OSError: the file has another version. It is left unchanged.
         """
         try:
             lock = lock_path.open("r+b")  # NFS gives an exclusive lock only on a file open for writing
@@ -140,10 +140,10 @@ class OutboxFile:
         with self._database:
             self._database.execute("DELETE FROM event_sets WHERE key = ?", (key,))
 
-    # ── its end ──
+    # ── closing ──
 
     def close(self, *, is_empty: bool) -> None:
-        """Give up the lock. An empty file is deleted; others wait for the next worker.
+        """Give up the lock. An empty file is deleted; any other file is left for the next worker.
 
         Args:
             is_empty: True if no row is left to be sent.
@@ -167,7 +167,7 @@ class OutboxFile:
 
 
 def require_version(database: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file. 0: the file is empty, because its process died before writing a row.
+    """Return the version of the file, or 0 for an empty file, whose process died before it wrote a row.
 
     Raises:
         OSError: the file has another version; the text says what to do.
@@ -184,7 +184,7 @@ def require_version(database: sqlite3.Connection, path: Path) -> int:
 
 
 def _database_files(path: Path) -> list[Path]:
-    """Return the database file and the side files of SQLite."""
+    """Return the paths of the database file and of SQLite's files beside it."""
     return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
 
 

@@ -1,7 +1,8 @@
 """Terminal events that no plane has accepted yet, on disk, where they outlive the process that made them.
 
-Each process has one file (`file.py`), and takes over those of dead processes. If the disk fails, the sets are held in
-memory, as without an outbox: a delivery is acknowledged only after the plane has accepted its events.
+Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, the sets are held
+in memory only, and the message of each is redelivered if the process dies: it is acknowledged only after the plane has
+accepted the events.
 """
 
 from __future__ import annotations
@@ -22,40 +23,41 @@ from noetl_worker.pipeline.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Limits of one outbox; the first one reached counts. A plane that is back accepts a full outbox in minutes."""
+"""Limits of one outbox. It is full at either of them. A plane that is up again accepts a full outbox in minutes."""
 _ROOM_AGAIN: Final = 0.9
-"""Fraction of the limits below which a full outbox has room again, so that pulling does not flicker."""
+"""Fraction of the limits below which a full outbox has room again. With 1.0, pulling would stop and start often."""
 _MOST_FILES: Final = 32
-"""Most adopted files at a time. Each holds four descriptors, and a worker that keeps crashing leaves many."""
-_FULL_ADVICE: Final = "the worker pulls again when the control plane accepts events: see `events_not_accepted`"
+"""Most adopted files at a time. Each takes four descriptors, and a worker that keeps crashing leaves many files."""
+_FULL_ADVICE: Final = "see `events_not_accepted` for the reason: the worker pulls again once the plane accepts events"
 _UNWRITABLE_ADVICE: Final = (
-    "the results are held in memory; make NOETL_WORKER_OUTBOX_DIR a writable directory with room"
+    "make NOETL_WORKER_OUTBOX_DIR a writable directory with free space; until then outcomes are in memory only"
 )
 _UNREADABLE_ADVICE: Final = (
-    "the row stays on disk as `.unreadable`: `noetl-worker why ID` says whether its command has an outcome"
+    "ask `noetl-worker why ID` whether the command has an outcome: the row is damaged, and stays on disk in a file "
+    "`.unreadable`"
 )
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
 _Trouble = (sqlite3.Error, OSError)
 
 
 class _RowOnDisk(NamedTuple):
-    """File and age of a row."""
+    """A row on disk: its file, size and age."""
 
     file: OutboxFile
     size: int
     since: float
-    """Monotonic time when the row was first written or, for a dead process's row, adopted."""
+    """Monotonic time when this process wrote the row first or, if a dead process wrote it, adopted the row."""
 
 
 class Outbox:
     """The outbox of one worker, for a single thread. A call takes about ten microseconds, longer for a large result.
 
-    A failing disk never makes a method raise.
+    No method raises when the disk fails.
 
     Args:
-        when: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
-        directory: shared by the workers of a machine.
-        max_rows, max_bytes: limits; at either of them `is_full` is True, and no further set is taken.
+        when: when a set is written: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
+        directory: the directory that the workers of a machine share.
+        max_rows, max_bytes: limits. At either of them `is_full` is True, and no further set is written.
     """
 
     def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:
@@ -65,22 +67,22 @@ class Outbox:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._own: OutboxFile | None = None
         self._rows: dict[str, _RowOnDisk] = {}
-        """Rows by the key of their set, oldest first."""
-        self._left: dict[OutboxFile, int] = {}
-        """Adopted files, with the number of their rows still to be sent."""
+        """Rows by the key of their set, the oldest first."""
+        self._rows_left: dict[OutboxFile, int] = {}
+        """Adopted files, with the number of their rows that are still to be sent."""
         self._not_adopted: set[Path] = set()
-        """Locks of files that could not be taken over; each is logged once."""
+        """Locks of files that could not be taken over, so that each is logged once."""
         self._bytes = 0
         self.is_full = False
-        """True if there is no room for more. A further claim could only be held in memory."""
+        """True if a limit is reached. The outcome of a further command would be in memory only."""
         self._full, self._unwritable = Outage(), Outage()
         self.unwritten: set[str] = set()
-        """Keys of the sets in memory only, because the disk refused them."""
+        """Keys of the sets that are in memory only, because the disk failed."""
 
     # ── the sets of this process ──
 
     def oldest_s(self) -> float:
-        """Return the age of the oldest row in seconds, 0 without rows."""
+        """Return the age of the oldest row in seconds, or 0 if there is no row."""
         return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property
@@ -89,7 +91,7 @@ class Outbox:
 
     @property
     def trouble(self) -> str | None:
-        """Reason to pause pulling (a further claim could only be held in memory), or None."""
+        """Reason why the worker must not pull: further outcomes would be in memory only. None if it may pull."""
         if self.unwritten:
             return f"the outbox cannot be written, and {len(self.unwritten)} outcomes are in memory only"
         return "the outbox is full" if self.is_full else None
@@ -98,7 +100,7 @@ class Outbox:
         return event_set.key in self._rows
 
     def write(self, event_set: EventSet) -> bool:
-        """Write the set, or the rest of it. Return False when it is in memory only."""
+        """Write the set with the requests that are not accepted yet. Return False if the set is in memory only."""
         key = event_set.key
         if self._is_off or (self.is_full and key not in self._rows):
             return False
@@ -117,7 +119,7 @@ class Outbox:
         return True
 
     def accepted(self, event_set: EventSet) -> None:
-        """Note that a request of the set was accepted: the row is shortened or deleted."""
+        """Write the rest of a set after one of its requests was accepted. If nothing is left, delete its row."""
         is_written = event_set.key in self._rows
         if event_set.is_open and (is_written or self.writes_first):
             self.write(event_set)
@@ -133,21 +135,22 @@ class Outbox:
             return
         try:
             self._rows[key].file.delete(key)
-        except _Trouble as error:  # the next owner of the file asks for the claim first, and drops the row then
+        except _Trouble as error:  # the row stays: the next worker asks for the claim, and then drops the row
             self._report(error)
-        self._let_go(key)
+        self._forget_row(key)
 
     def close(self) -> None:
-        """Give up the locks. Empty files are deleted; others wait for the next worker."""
+        """Give up the locks of all files. Empty files are deleted; other files are left for the next worker."""
         with_rows = {row.file for row in self._rows.values()}
-        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+        for file in [*self._rows_left, *([self._own] if self._own is not None else [])]:
             self._close(file, is_empty=file not in with_rows)
         self._own = None
 
     # ── the sets of dead processes ──
 
     def adopt(self) -> list[OutboxRow]:
-        """Take over the files of dead processes. Return their rows, which are ours from now on; `load` reads one."""
+        """Take over the files of dead processes. Return their rows, which this process now has to send; `load` reads
+        one."""
         if self._is_off:
             return []
         rows: list[OutboxRow] = []
@@ -159,15 +162,15 @@ class Outbox:
             self._log_failure(error)
             return []
         for lock in sorted(self._directory.glob("outbox-*.lock")):
-            if len(self._left) >= _MOST_FILES:
+            if len(self._rows_left) >= _MOST_FILES:
                 break
-            rows += self._taken(lock)
+            rows += self._take_over(lock)
         return rows
 
     def load(self, key: str) -> EventSet | None:
-        """Return an adopted set, or None if its row is gone or unreadable. An unreadable row stays on disk and is
-        logged."""
-        if key not in self._rows:  # our own run of the same claim was accepted meanwhile
+        """Return an adopted set, or None if its row is gone or cannot be read. A row that cannot be read is logged, and
+        stays on disk."""
+        if key not in self._rows:  # this process ran the same claim, and its outcome was accepted meanwhile
             return None
         file = self._rows[key].file
         try:
@@ -178,13 +181,15 @@ class Outbox:
             )
             file.has_unread = True
         except _Trouble as error:
-            advice = "check the disk of NOETL_WORKER_OUTBOX_DIR; the next worker reads the row again"
+            advice = "check the disk of NOETL_WORKER_OUTBOX_DIR; a later worker reads the row again"
             log.error("outbox_row_not_read", file=str(file.path), key=key, error=repr(error), advice=advice)
             file.stays = True
-        self._let_go(key)
+        self._forget_row(key)
         return None
 
-    def _taken(self, lock: Path) -> list[OutboxRow]:
+    def _take_over(self, lock: Path) -> list[OutboxRow]:
+        """Take over the file of this lock. Return its rows, or none if its process is alive or the file cannot be
+        read."""
         file: OutboxFile | None = None
         try:
             file = OutboxFile.take_over(lock)
@@ -198,13 +203,13 @@ class Outbox:
                     "outbox_not_adopted",
                     file=str(lock),
                     error=repr(error),
-                    advice="this worker cannot send the outcomes in this file: see `error`, correct owner, mode or "
-                    "version",
+                    advice="look at `error`, and correct the file's owner or mode, or start a worker of its version: "
+                    "this worker cannot send the outcomes in this file",
                 )
             if file is not None:
                 self._close(file, is_empty=False)
             return []
-        self._left[file] = len(rows)
+        self._rows_left[file] = len(rows)
         for row in rows:
             self._enter(row.key, file, row.size)
         if not rows:
@@ -213,15 +218,15 @@ class Outbox:
         return rows
 
     def _is_reported_already(self, row: OutboxRow, file: OutboxFile) -> bool:
-        """Delete a row whose claim already has an outcome here: its command must not end twice. Return whether it
-        did."""
+        """Return whether this process already has an outcome for the row's claim. If so, delete the row: a command must
+        not be reported twice."""
         if row.key not in self._rows:
             return False
         log.warning(
             "outbox_row_duplicated",
             file=str(file.path),
             key=row.key,
-            advice="do nothing: the same claim is already reported here",
+            advice="do nothing: this worker already sends an outcome for the same claim",
         )
         file.delete(row.key)
         return True
@@ -236,17 +241,17 @@ class Outbox:
             self._own = OutboxFile.create(self._directory)
         return self._own
 
-    def _let_go(self, key: str) -> None:
-        """Forget a row that is no longer ours, and close an adopted file after its last row."""
+    def _forget_row(self, key: str) -> None:
+        """Forget a row that is not to be sent any more, and close an adopted file after its last row."""
         row = self._rows.pop(key)
         self._count(-row.size)
-        if row.file in self._left:
-            self._left[row.file] -= 1
-            if not self._left[row.file]:
+        if row.file in self._rows_left:
+            self._rows_left[row.file] -= 1
+            if not self._rows_left[row.file]:
                 self._close(row.file, is_empty=True)
 
     def _close(self, file: OutboxFile, *, is_empty: bool) -> None:
-        self._left.pop(file, None)
+        self._rows_left.pop(file, None)
         try:
             file.close(is_empty=is_empty)
         except _Trouble as error:
@@ -275,7 +280,7 @@ class Outbox:
         metrics.OUTBOX_UNWRITTEN.set(len(self.unwritten))
 
     def log_fullness(self) -> None:
-        """Log the fullness: when the outbox gets full, once a minute while it is, and when it has room again."""
+        """Log when the outbox becomes full, then once a minute while it is full, and when it has room again."""
         if not self.is_full:
             if (line := self._full.note_success()) is not None:
                 log.info("outbox_has_room", rows=len(self._rows), bytes=self._bytes, **line)

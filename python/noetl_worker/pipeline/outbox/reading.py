@@ -1,6 +1,6 @@
 """A read-only view of this machine's outboxes, for operators and not for the worker.
 
-It holds no lock, creates or changes no file, and adopts nothing.
+It creates and changes no file, and adopts nothing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row,
 
 @dataclass(frozen=True, slots=True)
 class StoredOutcome:
-    """An outcome that no control plane has accepted yet."""
+    """An outcome on disk that no control plane has accepted yet."""
 
     file: Path
     is_owned: bool
-    """True if the file's process is alive. Otherwise the next worker of this directory takes the file over."""
+    """True if the process of the file is alive. Otherwise the next worker of this directory takes the file over."""
     command_id: str
     place: str
     size: int
@@ -43,7 +43,7 @@ class StoredOutcome:
 class OutboxView:
     outcomes: tuple[StoredOutcome, ...]
     unreadable: tuple[Path, ...]
-    """Files that are quarantined, of another version, or unreadable."""
+    """Files with the name `.unreadable`, files of another version, and files that could not be read now."""
 
     @property
     def bytes(self) -> int:
@@ -51,7 +51,7 @@ class OutboxView:
 
 
 def read_outboxes(directory: Path) -> OutboxView:
-    """Return the contents of this directory; a missing directory is empty.
+    """Return the outcomes in this directory. A missing directory has none.
 
     Raises:
         OSError: other users can access it (`NotOwn`, whose text says what to do), or it cannot be read.
@@ -88,7 +88,8 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Return whether a process holds the lock. This takes the lock briefly; an adopting worker tries again."""
+    """Return whether a process holds the lock. The lock is taken for an instant to find out; a worker that wants it
+    tries again later."""
     if sys.platform == "win32" or not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -1,7 +1,8 @@
 """Reporting: sends a set of terminal events until the plane has accepted it.
 
-The plane's rules say what an answer means (`judge`). A refused set is written to the outbox and leaves its slot, since
-a set on disk needs no slot. A late set is sent only after the plane confirms that the command is still ours.
+The plane's rules say what an answer means (`judge`). If the plane does not accept a set, the set is written to the
+outbox and gives up its slot, because it may wait for long and is safe on disk. After LATE_S without an accepted event a
+set is late: it is sent only after the plane has confirmed that the command is still ours.
 """
 
 from __future__ import annotations
@@ -39,13 +40,12 @@ from noetl_worker.text.secrets import redaction
 
 log = structlog.get_logger("noetl_worker.events")
 LATE_S: Final = 30.0
-"""Time without an accepted event after which the plane may have given the claim away (protocol/claim.md#leases: a stale
-holder)."""
+"""Seconds without an accepted event after which the plane may have given the claim to another worker
+(protocol/claim.md#leases: a stale holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_REPORT_S: Final = 0.5
-"""Time after which a request is slow because the plane issues commands in it. The set then goes to disk, without a
-slot."""
+"""Seconds after which a request counts as slow: the plane issues commands in it. The set then gives up its slot."""
 
 
 class Emitter:
@@ -57,10 +57,10 @@ class Emitter:
         self.stopping: Final = stopping or Stopping()
         self.started: Final = StartedClock()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
-        """Callers waiting for each set that is being sent, by its key."""
+        """Keys of the sets that are being sent. Each has the callers that wait to send a set with the same key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the sets in whose request the plane issues the next commands. True if a delivery waits for the
-        answer; False for an adopted set."""
+        """Keys of the sets whose present request lets the plane issue the next commands. True if a delivery waits for
+        the answer; False for an adopted set."""
 
     async def deliver(
         self,
@@ -72,14 +72,15 @@ class Emitter:
         """Send the set and return when it is accepted.
 
         Args:
-            outside: entered while a refused set is on disk, to free its slot. None: the set has no slot.
+            outside: returns a block in which the command has no slot. None: the command has no slot.
 
         Raises:
             ServerRefused: the plane will never accept this set.
-            ClaimLost: the set was late, and the command is no longer ours. Interrupted, asyncio.CancelledError: the
-                worker stops; the rest of the set is in the outbox.
+            ClaimLost: the set was late, and the command is no longer ours.
+            Interrupted, asyncio.CancelledError: the worker stops. The rest of the set is in the outbox.
         """
-        # On a Rust plane, an adopted outcome and our own run may share a claim: the second waits for the first.
+        # On a Rust plane, an adopted outcome may have the same claim as a command that this process runs. The set that
+        # comes second waits for the first.
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
@@ -144,14 +145,14 @@ class Emitter:
             gate = plane.gate if upload is None else plane.store_gate
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if (is_late or not gate.has_room()) and sending.is_inside:  # the set would wait in memory alone
+            if (is_late or not gate.has_room()) and sending.is_inside:  # the set has to wait, in memory only so far
                 self._write(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
                 if not event_set.is_open:
                     return
                 sending.known_until, known_s = time.monotonic() + LATE_S, LATE_S
-            # The wait at the gate ends when the claim becomes uncertain: then the plane is first asked about the claim.
+            # The wait at the gate ends when the set becomes late: the plane is then asked about the claim first.
             patience_s = None if event_set.is_rescue else known_s
             if upload is None:
                 body, most = event_set.body(), plane.server.batch_bytes or event_set.rules.batch_bytes
@@ -164,7 +165,7 @@ class Emitter:
                 event_set.accepted(answer.json())
                 return
             sending.count(how)
-            # A store that is down is waited for: only its own refusal of this result may fail the command.
+            # Without the store, the command would fail. So a store that is down is waited for longer.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
             is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
             is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
@@ -175,7 +176,7 @@ class Emitter:
                 await self._refused(plane, event_set, answer, sending)
                 return
             if answer is not None and MEANING[answer.status] is Meaning.AUTH:
-                # The plane would refuse the next claim too: pulling more would only fill the outbox.
+                # The plane would refuse the next claim too, so the client has the worker pause its pulling.
                 plane.client.auth_refused(plane.url)
             await self._wait(event_set, sending, answer, reason)
             now = time.monotonic()
@@ -194,14 +195,15 @@ class Emitter:
             tries=sending.tries,
             next_try_s=round(delay_s, 2),
             reason=reason,
-            advice="look at `reason`, the control plane's answer; the outcome is sent until it is accepted",
+            advice="look at `reason`, the control plane's answer; the outcome is sent again until it is accepted",
         )
-        if self.stopping.is_grace_over:  # the set had its last try
+        if self.stopping.is_grace_over:  # this was the last try
             raise Interrupted
         await self.stopping.sleep(delay_s)
 
     async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
-        """Ask the plane whether the command is ours. Raise ClaimLost if not, unless our own events finished it."""
+        """Ask the plane whether the command is still ours. Raise ClaimLost if it is not, except if the events of this
+        set have finished it."""
         try:
             await ownership.confirm()
         except ClaimLost as lost:
@@ -210,14 +212,14 @@ class Emitter:
                 raise
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
-        """Write the set to disk and, if that succeeds, leave its slot."""
-        # A stored row whose result is still to be uploaded is current, and may be large: it is not written again.
+        """Write the set to disk. If that succeeds, give up its slot."""
+        # A row with a result that is still to be stored is up to date, and may be large: it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):
             sending.leave()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
-        """Send the set without its result if the result was too large for the plane. Raise ServerRefused otherwise."""
+        """Take the result out of the events if they were too large for the plane. Otherwise raise ServerRefused."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
             plane.server.batch_bytes = limit
@@ -227,10 +229,11 @@ class Emitter:
 
     @staticmethod
     async def _cut(event_set: EventSet, most: int) -> bool:
-        """Take the result out of the events, to be stored first. Return whether there was one."""
+        """Take the result out of the events, so that it is stored first. Return whether there was a result."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
-        log.info("result_left_out_of_event", **event_set.log_ids(), bytes=event_set.size, limit=most)
+        advice = "do nothing: a success's result is stored first, and a failure keeps its text"
+        log.info("result_left_out_of_event", **event_set.log_ids(), bytes=event_set.size, limit=most, advice=advice)
         event_set.was_tried = False
         return True
 
@@ -259,7 +262,7 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """Try once. Return the answer or None, its meaning, and why it is not an acceptance."""
+        """Send the next request once. Return the answer or None, its meaning, and the reason if it is no acceptance."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:
@@ -290,6 +293,6 @@ class Emitter:
             **event_set.log_ids(),
             reason=reason,
             sent="complete, in the event" if is_inlined else "as a failure of the command",
-            advice="look at `reason`, and at the result store of the control plane",
+            advice="look at `reason`, the store's answer, and correct the result store of the control plane",
         )
         event_set.not_stored(redaction.excerpt(reason, _MAX_REASON_CHARS))

@@ -1,8 +1,8 @@
 """Reporting: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
-command needs one request. The terminal events wait while the start is being sent, and include a start that was not
-accepted. So the start is never sent after the outcome.
+command needs one request only. The terminal events wait while the start is being sent. If the start was not sent or not
+accepted, they include it. So the start is never sent after the outcome.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from noetl_worker.remote.plane.send_status import SendStatus
 
 log = structlog.get_logger("noetl_worker.events")
 _STARTED_TIMEOUT_S: Final = 5.0
+_STARTED_ADVICE: Final = "do nothing: the tool runs on, and the start is sent again with the outcome"
 _MEMORY_ADVICE: Final = (
-    "one server of the control plane has this result in memory only, and loses it at a restart: let the step return "
-    "less, or see in that server's log why its store did not take it (NATS takes 1 MiB, compressed)"
+    "let the step return less, or see in the control plane's log why its store did not take this result (NATS takes 1 "
+    "MiB, compressed): one server of the plane has it in memory only, and loses it at a restart"
 )
 
 
@@ -42,18 +43,19 @@ class CommandEvents:
     """The worker's name in the claim."""
     emitter: Emitter
     hold_s: float
-    """Seconds for which `command.started` waits for the outcome of a fast command."""
+    """Seconds for which `command.started` is held back."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Entered while the terminal events are refused and on disk (Slots.waiting)."""
+    """Returns a block in which the command has no slot (Slots.waiting). It is open while terminal events that the
+    plane has refused wait on disk."""
     warned: Warned = field(default_factory=Warned)
-    """Warnings already logged for a step of a playbook."""
+    """Warnings already logged, for each step of a playbook."""
     _is_held: bool = field(default=False, init=False)
-    """True while the start is not reported."""
+    """True from `start` until the plane has accepted the start, or the terminal events include it."""
     _is_started: bool = field(default=False, init=False)
     _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Report the start once, unless the command is over within `hold_s`. Never wait, never raise."""
+        """Report the start, once, unless the command is over within `hold_s`. This neither waits nor raises."""
         if self._is_started:
             return
         self._is_started = True
@@ -65,17 +67,17 @@ class CommandEvents:
         self._starting = asyncio.create_task(self._send_started())
 
     def is_issuing(self) -> bool:
-        """Return whether the plane is issuing the next commands in the request that ends this command."""
+        """Return whether the plane is issuing the next commands in the request with this command's last event."""
         return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:
-        """Drop a start that is still held."""
+        """Drop a start that was not sent yet."""
         if self._is_held:
-            self.emitter.started.let_go(self)
+            self.emitter.started.forget(self)
 
     async def withdraw(self) -> bool:
-        """Drop a start that is still held. Return whether the plane knows of none."""
-        self.emitter.started.let_go(self)
+        """Drop a start that was not sent yet. Return True if no start was sent: the plane knows of none."""
+        self.emitter.started.forget(self)
         if self._starting is not None:
             await asyncio.wait({self._starting})
         return self._starting is None
@@ -91,18 +93,19 @@ class CommandEvents:
                 timeout_s=_STARTED_TIMEOUT_S,
             )
         except TransportError as error:
-            log.warning("started_not_sent", **self.command.log_ids(), error=str(error))
+            log.warning("started_not_sent", **self.command.log_ids(), error=str(error), advice=_STARTED_ADVICE)
             return
         if self.plane.rules.judge(answer) in (SendStatus.ACCEPTED, SendStatus.DUPLICATE):
             self._is_held = False
         else:
-            log.warning("started_refused", **self.command.log_ids(), error=str(refusal("command.started", answer)))
+            error_text = str(refusal("command.started", answer))
+            log.warning("started_refused", **self.command.log_ids(), error=error_text, advice=_STARTED_ADVICE)
 
     async def _take_held(self) -> bool:
-        """Wait for a start request under way, then return whether the start must still be sent."""
-        self.emitter.started.let_go(self)
+        """Wait while the start is being sent. Return whether the terminal events must include the start."""
+        self.emitter.started.forget(self)
         if self._starting is not None:
-            await asyncio.wait({self._starting})  # cancelling us must not cancel a request that is being sent
+            await asyncio.wait({self._starting})  # a cancellation of this task must not cancel the request
         is_held, self._is_held = self._is_held, False
         return is_held
 
@@ -110,13 +113,13 @@ class CommandEvents:
         """Send the terminal events and return when they are accepted.
 
         Raises:
-            ServerRefused: the plane will never accept them.
-            ClaimLost: they were late, and the command is no longer ours. asyncio.CancelledError: the worker stops; the
-                message was not acknowledged and will be redelivered.
+            ServerRefused: the plane will never accept the events.
+            ClaimLost: the events were late, and the command is no longer ours.
+            asyncio.CancelledError: the worker stops. The message was not acknowledged and will be redelivered.
         """
         try:
             with_start = await self._take_held()
-        except asyncio.CancelledError:  # the start was being sent: the tool has run, and this is its outcome
+        except asyncio.CancelledError:  # the worker stops while the start is being sent: the outbox gets the outcome
             self.emitter.outbox.write(self._make_event_set(report, with_start=self._is_held))
             raise
         event_set = self._make_event_set(report, with_start=with_start)

@@ -12,7 +12,7 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class Outcomes(Protocol):
-    """Handling of terminal events on one plane. Shared by all commands of a worker, and called concurrently."""
+    """Handling of terminal events on one plane. All commands of a worker share it and call it concurrently."""
 
     dialect: Dialect
 
@@ -26,9 +26,9 @@ class Outcomes(Protocol):
         """Note that the plane has accepted the next request of these events."""
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        """Return whether our own events finished the command, although the request had no answer.
+        """Return whether these events have finished the command, although their request had no answer.
 
-        If so, nothing is left to be sent, or only a request that lets the plane go on.
+        If so, the set has nothing left to be sent, or only a request that lets the plane go on.
         """
 
     async def stop(self) -> None: ...

@@ -1,8 +1,8 @@
-"""Reporting: fits a tool's result to the event budget. It is redacted, measured, and stored if it is too large.
+"""Reporting: makes the report of a tool's result. The result is redacted and measured; a large one is to be stored.
 
-Both planes fail on large results (the Python one silently loses the context above 102,400 bytes of compact JSON,
-protocol/results.md#limits). A result over the budget goes to the result store, and the event carries a reference and a
-preview. Storing is the first request of the terminal events (event_set.py), kept on disk and retried like them.
+Both planes fail on events with large results (the Python plane silently loses a context above 102,400 bytes of compact
+JSON, protocol/results.md#limits). A result over this budget goes to the result store, and the event has a reference and
+a preview. The request that stores it is the first one of the terminal events (event_set.py).
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
 _MAX_GROWTH: Final = 6
-"""Largest growth of one byte of JSON when a plane escapes it (`\\u007f` is six bytes)."""
+"""Largest number of bytes that a plane writes for one byte of JSON (`\\u007f`)."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
-"""Characters kept of each output stream. A secret up to this length is never cut in half."""
+"""Most characters of an output stream that are reported. A secret up to this length is never cut in half."""
 _MAX_ANSWER_CHARS: Final = 2_000
 _NULL_KIND: Final = "transform"
 _MAX_SKIPPED: Final = 20
-"""Skipped cases that are listed; a thousand of them would exceed the event budget."""
+"""Most skipped cases that are listed. A thousand would exceed the event budget."""
 
 
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
-    """Return the report of a tool that returned (docs/delivery.md).
+    """Return the report of a tool that returned a result (docs/delivery.md).
 
-    A matched action other than `fail` handles an error. An error that no case handled is reported as the plane's own
-    worker does, because playbooks are written for it: the Python plane gets call.error, the Rust plane a call.done with
-    that status (the playbook goes on; protocol/events.md#rust-plane). A list of tasks that ended because one of them
-    raised gives call.error on both (recorded: error-sql-sequence).
+    A matched action other than `fail` handles the tool's error. An error that no case handled is reported as the
+    plane's own worker reports it, because playbooks are written for that. The Python plane gets call.error. The Rust
+    plane gets call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If a task of
+    a list raised the error, both planes get call.error (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
@@ -77,7 +77,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
 
 async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
-    """Return the report of a command that raised before, in or after its tool: always call.error."""
+    """Return the report of a command that failed by an exception, before, in or after its tool. It gives call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
@@ -85,7 +85,8 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 
 def refused_report(refused: Report, error: ServerRefused) -> Report:
-    """Return the smallest possible failure, to replace events that the plane will never accept."""
+    """Return the report of a failure without any result. It replaces a report whose events the plane will never
+    accept."""
     answer_text = redaction.excerpt(error.body, 500)  # a plane may quote the text it received
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
@@ -93,9 +94,9 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
 
 
 def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Return the report with the end of the printed output as a note, if the plane's own worker reports none.
+    """Return the report with the end of the printed output as a note, if the report has no output otherwise.
 
-    The output is for people: no template can read it there.
+    The note is for people: no template can read it.
     """
     is_told = isinstance(result.data, dict) and "stdout" in result.data
     if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
@@ -107,14 +108,14 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Add notes for people, if they fit: the tries of a task list, or the start of a tool's answer."""
+    """Add a note for people, if it fits: the tries of a task list, or the start of a failed tool's answer."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = begin_of_answer(result.data) if dialect.error_fails_command else ""
         answer = _redacted_start(answer, _MAX_ANSWER_CHARS, rules)
         options: list[dict[str, JsonValue]] = [{"answer": answer}] if answer else []
     elif command.loop is not None and dialect.loop_has_last_events and not any(one.error for one in result.tries):
-        options = []  # later steps are given them all
+        options = []  # the plane would give the notes of all items to later steps, as part of the loop's result
     else:
         tries = [_try_note(one, rules) for one in result.tries]
         options = [{"tasks": tries}, {"tasks": [_drop_texts(one) for one in tries]}]
@@ -147,13 +148,12 @@ def _drop_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _redacted_start(text: str, chars: int, rules: FitRules) -> str:
-    """Return the redacted start of a text. The text is redacted before the cut, because half a secret would not be
-    found."""
+    """Return the redacted start of a text. The text is redacted before it is cut: half a secret would not be found."""
     return _clean(redaction.first_chars(text, 4 * chars), rules)[:chars]
 
 
 def _redacted_end(text: str, rules: FitRules) -> str:
-    """Return the redacted end of a text, as `_redacted_start` returns its start."""
+    """Return the redacted end of a text. The text is redacted before it is cut: half a secret would not be found."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.drop_half_at_start(end).decode("utf-8", "surrogatepass")
@@ -176,8 +176,8 @@ def _notes(decision: CaseDecision, rules: FitRules) -> dict[str, JsonValue]:
 
 
 async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
-    """Return the report with a case's own status and data, redacted. Data that do not fit into the event fail the
-    command."""
+    """Return the report with the status and data of a case's `exit`, redacted. If the data do not fit into the event,
+    the command fails."""
     fitted = await _fit(action.data, rules)
     if has_null(fitted.body):
         refusal = (await _nulls(fitted.body)).refusal("the data of this case's exit")
@@ -192,14 +192,14 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     """Fit one result to the plane's events.
 
     Args:
-        result: any status; a failure's message becomes part of the context.
-        rules: the budget (bytes of compact JSON, inclusive) and the secret values to take out.
+        result: a result of any status. The message of a failure becomes part of the context.
+        rules: the budget (bytes of compact JSON, inclusive) and the secret values to redact.
 
     Returns:
-        A Report. Its error is set only if a success cannot be stored, and the command then fails. Otherwise `report`
-        decides whether the command failed.
+        The report. Its `error` is set only if a success cannot be reported, so that the command fails. In all other
+        cases the caller decides whether the command failed.
     """
-    if result.error is not None:  # free text is redacted more strictly than data: `password=...` goes too
+    if result.error is not None:  # a message is redacted more strictly than data: `password=...` too
         result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
     dialect, nulls = RULES[command.dialect], None
     body = dialect.result_body(result)
@@ -232,9 +232,10 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
 
 
 async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
-    """Return the failure that replaces a success with U+0000, since any other character would be a wrong value.
+    """Return the failure that replaces a success with U+0000 in its data. Without that character later steps would get
+    a wrong value.
 
-    In a failure the character is replaced: people only read it, and a warning says so.
+    In the failure the character is replaced, because only people read that text. A warning says so.
     """
     return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
 
@@ -253,7 +254,8 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
 
 
 async def _drop_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
-    """Return the failure of a success that no later command could read. A failure keeps its text."""
+    """Return the report without the result's data, which no later command could read. A success becomes a failure; a
+    failure keeps its text."""
     bare = replace(result, data=None, stdout=None, stderr=None)
     if result.status is ToolStatus.SUCCESS:
         return await _failed(command, bare, reason, "resource", rules)
@@ -276,9 +278,9 @@ async def _run_off_loop_if_large(size: int, call: Callable[[], T]) -> T:
 
 
 def fit_text(text: str, rules: FitRules) -> str:
-    """Return an error text that may leave the process: redacted, with the middle of a very long one cut out.
+    """Return an error text that may leave the process: redacted, and without its middle if it is very long.
 
-    Only the kept parts of a huge text are searched, because this runs on the event loop.
+    Of a huge text only the parts that stay are searched for secrets, because this runs on the event loop.
     """
     half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
     if len(text) > redaction.LARGE:
@@ -303,5 +305,5 @@ async def _fit(body: JsonValue, rules: FitRules) -> FittedResult:
         if len(packed) > redaction.LARGE:
             return await finished_off_loop(partial(engine.fit_result, packed, rules))
         return engine.fit_result(packed, rules)
-    except DocumentError:  # deeper than the engine's limit: the plain form ends at depth 200
+    except DocumentError:  # the body is nested deeper than the engine takes: `plain` cuts it at depth 200
         return engine.fit_result(json_text.dumps(json_text.plain(body)), rules)

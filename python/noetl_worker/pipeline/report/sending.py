@@ -1,4 +1,4 @@
-"""The state of sending one set of terminal events."""
+"""The state of sending one set of terminal events, and who has the command."""
 
 from __future__ import annotations
 
@@ -12,39 +12,45 @@ from noetl_worker.remote.plane.send_status import SendStatus
 
 
 class Ownership(Protocol):
-    """Knowledge of whether a command with a late outcome is still ours."""
+    """Knowledge of whether a command is still ours when its outcome is sent."""
 
     def is_uncertain(self, now: float) -> bool:
-        """Return whether the delivery or the claim may have passed to another worker."""
+        """Return whether another worker may have got the delivery or the claim.
+
+        Args:
+            now: the present monotonic time.
+        """
 
     async def confirm(self) -> None:
-        """Ask the plane. Raise ClaimLost when another worker has the command, or when it is over."""
+        """Ask the plane which worker has the command. Raise ClaimLost if another has it, or if the command is over."""
 
 
 @dataclass(slots=True)
 class Sending:
-    """Progress of one set: until when its command is ours, its tries, and its slot."""
+    """Progress of sending one set: how long its command is known to be ours, the tries, and the slot."""
 
     known_until: float
     """Monotonic time until which the command is known to be ours."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """Frees the slot while entered. None: the set has no slot, and no delivery waits for its acceptance."""
+    """Returns a block in which the command has no slot. None: the set was adopted and has no slot."""
     left: AbstractContextManager[None] | None = None
-    """The entered `outside`, once the slot is free."""
+    """The open block of `outside`, while the slot is given up."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
     @property
     def is_inside(self) -> bool:
+        """True while the command has its slot."""
         return self.outside is not None and self.left is None
 
     def leave(self) -> None:
-        """Give up the slot, unless the set has left it already."""
+        """Give up the slot, if the command has it."""
         if self.outside is not None and self.left is None:
             self.left = self.outside()
             self.left.__enter__()
 
     def come_back(self) -> None:
+        """Take the slot back, if it was given up."""
         left, self.left = self.left, None
         if left is not None:
             left.__exit__(None, None, None)
@@ -53,10 +59,10 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # a plane that is down says nothing about the set, so this time is not uncertainty
+        else:  # while a plane is down, it does not refuse the set: this time does not count as uncertainty
             self.uncertainty.reset()
 
     def reset(self) -> None:
-        """Start afresh for the next request, since this one was accepted."""
+        """Count the tries from 0 again, because the next request begins."""
         self.tries = 0
         self.uncertainty.reset()

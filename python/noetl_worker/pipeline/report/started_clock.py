@@ -1,4 +1,4 @@
-"""The delayed report of a command's start, which a command of some milliseconds does not need."""
+"""The delayed report of a command's start. A command that takes some milliseconds needs no separate one."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Protocol
 
 
 class Held(Protocol):
-    """A command whose start is not reported yet."""
+    """A command whose start is held back."""
 
     def send_started(self) -> None: ...
 
 
 class StartedClock:
-    """Reports the start of each command that still runs after `hold_s`. One timer serves all commands."""
+    """Reports the start of each command that still runs after `hold_s` seconds. One timer serves all commands."""
 
     def __init__(self) -> None:
         self._held: dict[Held, float] = {}
-        """Due time of each held command, earliest first: all are held for the same time."""
+        """Each held command with the time at which its start is reported, the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
 
     def hold(self, command: Held, hold_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._held[command] = due = loop.time() + hold_s
         if self._timer is None:
-            self._timer = loop.call_at(due, self._ring)
+            self._timer = loop.call_at(due, self._report_due)
 
-    def let_go(self, command: Held) -> None:
-        """Forget a command that is over: its terminal events carry its start."""
+    def forget(self, command: Held) -> None:
+        """Forget a command. Its start is then not reported from here; its terminal events include it."""
         self._held.pop(command, None)
 
-    def _ring(self) -> None:
+    def _report_due(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         for command, due in list(self._held.items()):
             if due > loop.time():
-                self._timer = loop.call_at(due, self._ring)
+                self._timer = loop.call_at(due, self._report_due)
                 return
             del self._held[command]
             command.send_started()

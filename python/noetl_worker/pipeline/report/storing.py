@@ -15,10 +15,10 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """Try once to store a result, and return what `Emitter._try` returns.
+    """Send a result to the store once. Return the answer or None, its meaning, and the reason if it is no acceptance.
 
-    The Python plane may still be processing a PUT without an answer. A second one would delay every client as long
-    again (protocol/results.md#redaction), so it is not sent.
+    The Python plane may still be processing a PUT that got no answer. A second PUT would delay every client for the
+    same time again (protocol/results.md#redaction), so it is not sent.
     """
     execution_id, may_still_run = event_set.execution_id, event_set.rules.may_still_store
     if event_set.was_tried and may_still_run:
@@ -38,8 +38,8 @@ async def try_to_store(
         return answer, SendStatus.REFUSED, str(refusal("PUT result", answer))
     how = judge(answer)
     if how is SendStatus.ACCEPTED and not isinstance(fields_of(answer.json()).get("ref"), str):
-        how = SendStatus.UNCERTAIN  # without a `ref` the store did not answer, and the result is not stored
-    # A 413 is final, even from a proxy. A 404 in the plane's own words means that it has no result store.
+        how = SendStatus.UNCERTAIN  # an answer without a `ref` is not the store's: the result is not stored
+    # A 413 is final, even from a proxy. A 404 of the plane itself means that it has no result store.
     if how is SendStatus.UNCERTAIN and (answer.status == 413 or not_found(answer)):
         how = SendStatus.REFUSED
     return answer, how, str(refusal("PUT result", answer))
