@@ -39,22 +39,15 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of `**name`, or `**name()`, in a call."""
 
 ACTIONS: Final[Mapping[str, str]] = {
-    "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
-    "batch_forgotten": "nothing; the events are sent again",
-    "batch_rescued": "nothing; if there are many, look why the plane loses batches",
     "child_status": "nothing; it is asked again",
     "child_value_not_shown": "look at what the child playbook returns",
-    "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
     "deregister_failed": "nothing; this worker's registry row goes stale when its heartbeats stop",
     "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
     "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "
     "`noetl-worker nats ensure --apply`; if this login may not acknowledge, see `acks_refused`",
     "nats_unreachable": "check NATS_URL, and that the server is up",
-    "outcome_adopted": "nothing; it is being sent",
-    "outcome_dropped": "nothing; another worker has the command, or it is over",
-    "outcomes_adopted": "nothing; a worker before this one left them",
-    "process_died": "see its own lines above",
-    "process_keeps_dying": "see its own lines above",
+    "process_died": "see the worker's own log lines above",
+    "process_keeps_dying": "see the worker's own log lines above",
     "python_warning": "look at `text`; of a plug-in, tell its author",
     "request_retried": "nothing; if it lasts, look at the control plane",
     "server_not_named": "if it is a control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS",

@@ -105,7 +105,7 @@ async def test_worker_that_dies_is_started_again_and_all_end_with_a_supervisor_t
         await until(lambda: bool(worker.logged("process_died")), "the death is told")
         [died] = worker.logged("process_died")
         assert died["exit_code"] == -signal.SIGKILL
-        assert "out of memory" in died["advice"]
+        assert "lack of memory" in died["advice"]
         await home.ran(RawCommand("noop"))
         await pulling(worker, 3)
         await until(Probe(port).is_ready, "both are ready")

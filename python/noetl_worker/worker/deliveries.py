@@ -29,9 +29,9 @@ from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""Time from the end of the grace period until all commands are returned: the tool is interrupted, its command
-reported."""
-_FAILED_ADVICE: Final = "report it with `exception`; the message comes again"
+"""Seconds from the end of the grace period until all commands are returned: for the interrupted tools, and then for the
+reports."""
+_FAILED_ADVICE: Final = "report this error with the text of `exception`: it is a bug of the worker. The message returns"
 _CANCEL_ADVICE: Final = "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
 log = structlog.get_logger("noetl_worker")
 
@@ -43,7 +43,10 @@ class Deliveries:
         """Create an empty set of deliveries.
 
         Args:
+            drain_timeout_s: seconds for which a drain lets commands run.
             emitter: knows the requests in which the plane is issuing commands.
+            batches: the batches that a drain waits for.
+            lines: says which log lines a command has.
         """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping
@@ -55,7 +58,7 @@ class Deliveries:
     async def pull_until_stopped(
         self, puller: Puller, watch: Coroutine[Any, Any, None], keepalive: Keepalive, *, on_drain: Callable[[], None]
     ) -> bool:
-        """Pull until a stop is asked for, or until pulling or `watch` ends, then drain. Return True if a command was
+        """Pull until a stop is asked for, or until pulling or `watch` ends. Then drain. Return True if a command was
         cut off.
 
         Raises:
@@ -73,17 +76,17 @@ class Deliveries:
                 raise broken
             return was_cut_off
         finally:
-            self._stopping.reach(StopLevel.DRAIN)  # also when cancelled: messages that still arrive are returned
+            self._stopping.reach(StopLevel.DRAIN)  # after a cancellation too: messages that still arrive are returned
             await event_loop.end(pulling, watching, stopped)
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
-        """Let running commands finish within the drain time, then stop and return them. Return True if one was cut off.
+        """Let commands finish within the drain time, then stop and return the rest. Return True if one was cut off.
 
-        A request in which the plane issues commands may last until the second signal. Batches that a plane accepted and
-        has not processed are waited for as long as commands.
+        A request in which the plane issues commands may last until the second signal. The drain also waits, for the
+        same time, for batches that a plane has accepted and not processed.
         """
-        puller.pause(True)  # the subscription stays: messages that an open pull still brings are returned at once
+        puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
         deadline = time.monotonic() + self._drain_timeout_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
@@ -109,8 +112,8 @@ class Deliveries:
         return bool(tasks) and (is_cut_off or len(tasks) > sum(issuing))
 
     async def _wait_for_commands(self, most_s: float, *, or_issuing: bool = False) -> None:
-        """Wait until no command runs. With `or_issuing`, requests in which the plane issues commands are not waited
-        for."""
+        """Wait until no command runs, at most `most_s` seconds. With `or_issuing`, do not wait for requests in which
+        the plane issues commands."""
         deadline = time.monotonic() + most_s
         while (left_s := deadline - time.monotonic()) > 0 and (running := self.running()):
             if or_issuing and len(running) <= sum(self._issuing()):
@@ -118,8 +121,7 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """Return one entry per request in which the plane is issuing commands: True if a delivery waits for the
-        request."""
+        """Return a value for each request in which the plane is issuing commands: True if a delivery waits for it."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:
@@ -128,7 +130,8 @@ class Deliveries:
     # ── one delivery ──
 
     def deliver(self, delivery: Delivery, executor: Executor, settle: Settle) -> None:
-        """Start work on a message, or return the message when the worker is stopping or full."""
+        """Start a task that runs the command of a message, or that returns the message if the worker stops or has no
+        free slot."""
         progress, is_draining = Progress(delivery), self._stopping.level >= StopLevel.DRAIN
         if is_draining or self._slots.free() <= 0:
             disposition = acknowledge.returned() if is_draining else acknowledge.no_free_slot()
@@ -145,7 +148,7 @@ class Deliveries:
     async def _handle(self, delivery: Delivery, executor: Executor, settle: Settle, progress: Progress) -> None:
         try:
             disposition = await executor.run(delivery, progress)
-        except Exception as error:  # the last guard: a delivery is always answered
+        except Exception as error:  # a bug: the delivery is answered all the same
             sequence = delivery.stream_sequence
             log.exception("delivery_failed", stream_sequence=sequence, **progress.log_ids(), advice=_FAILED_ADVICE)
             disposition = acknowledge.internal_error(delivery.tries, describe(error))
@@ -194,7 +197,7 @@ def _log_finished(progress: Progress, share: float, reported_at: float) -> None:
     """Log a command whose outcome the plane has accepted."""
     spent, failure = progress.spent(), progress.failure
     report_s = round(reported_at - (progress.tool_at or progress.claimed_at) - progress.tool_s, 3)
-    handled = {"failure": failure} if failure is not None else {}  # handled by a case of the step
+    handled = {"failure": failure} if failure is not None else {}  # a failure that a case of the step handled
     log.info("command_finished", share=share, **progress.log_ids(), **spent, report_s=report_s, **handled)
 
 

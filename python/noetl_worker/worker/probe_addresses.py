@@ -1,7 +1,7 @@
 """Addresses of the probes of this machine's workers, and their answers, for `top` and `why`.
 
-Each worker has an empty file, named by its address, in the outbox directory. Worker and operator both know this
-directory. A killed worker leaves its file; a reader then gets no answer at that address.
+Each worker has an empty file in the outbox directory, which worker and operator both know. The file's name is the
+address of the worker's probes. A killed worker leaves its file behind, and its address then gives no answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _ANY: Final = ("0.0.0.0", "::", "[::]", "")
 
 @contextmanager
 def announced(directory: Path, address: str | None) -> Iterator[None]:
-    """Publish `address` (HOST:PORT) in `directory` while the block is open. A failure to do so is ignored."""
+    """Have a file named `address` (HOST:PORT) in `directory` while the block is open. Without the right to create it,
+    go on without the file."""
     path: Path | None = None
     if address is not None:
         with suppress(OSError, AttributeError):  # AttributeError: files have no owner on Windows
@@ -44,9 +45,12 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
 
 
 def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
-    """Return the setting's HOST:PORT and those of all announced workers, as reached from here.
+    """Return the HOST:PORT of the probes of this machine's workers: the setting's own, and those with a file.
 
-    A directory that others may write to is ignored.
+    A directory that other users may write to is ignored.
+
+    Args:
+        metrics_bind: the setting WORKER_METRICS_BIND, or "".
     """
     names = [metrics_bind] if metrics_bind else []
     with suppress(OSError, AttributeError):  # the directory is missing, or not this user's
@@ -57,9 +61,10 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
 
 
 async def looks_at(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
-    """Return each worker's own description with its `address`. A supervisor answers for all its workers.
+    """Return the state of each worker (GET /debug/inflight) with its `address`. A supervisor answers for all its
+    workers.
 
-    A worker without an answer has an `error` instead, and `is_gone` if nothing listens there.
+    A worker that does not answer has `error` instead, and `is_gone` is true if nothing listens at its address.
     """
     import httpx
 

@@ -1,4 +1,4 @@
-"""Gauges that are set twice a second, so that no command pays for them."""
+"""Gauges that are set twice a second and not by each command, which would take its time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _GATE_METRICS = (metrics.GATE_LIMIT, metrics.GATE_IN_USE, metrics.GATE_WAITING, 
 
 
 class Readings:
-    """Sets the gauges. The main loop calls `take` PULSE_S after its last return, and any delay beyond that is the
-    loop's."""
+    """Sets the gauges. The main loop calls `take` again PULSE_S after it has returned. If that call is late, something
+    has held up the loop."""
 
     def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
         self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
@@ -46,7 +46,7 @@ class Readings:
         self._due_at = time.monotonic() + PULSE_S
 
     def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
-        """Set the gauges of one gate. A plane that was not asked yet counts as an open gate."""
+        """Set the gauges of one gate. Without a gate, the plane was not asked yet and counts as fully open."""
         limit, in_use, waiting, down = self._gates[plane, name]
         limit.set(self._servers.full if gate is None else 1 if gate.is_down else gate.limit())
         in_use.set(gate.inside if gate else 0)

@@ -1,4 +1,4 @@
-"""The start of a worker: waits for NATS, JetStream and the control plane. The probes say which one is missing."""
+"""The start of a worker: waits for NATS, JetStream and the control plane. The probes say which of them is missing."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from noetl_worker.remote.plane.plane_watch import PlaneWatch
 from noetl_worker.settings.settings import Settings
 
 T = TypeVar("T")
-_UNANSWERED_ADVICE: Final = "JetStream is asked again; `noetl-worker doctor` says what this login may not do"
-_UNREACHABLE_ADVICE: Final = "is NOETL_SERVER_URL right? Nothing is pulled until it answers"
+_UNANSWERED_ADVICE: Final = "run `noetl-worker doctor`, which names missing permissions; JetStream is asked again"
+_UNREACHABLE_ADVICE: Final = "check NOETL_SERVER_URL, and that the control plane is up: until then nothing is pulled"
 log = structlog.get_logger("noetl_worker")
 
 
 class Startup:
     """The waits before a worker pulls. With NOETL_WORKER_WAIT=false, each server is tried a few times only.
 
-    A method returns None when a stop comes first.
+    A method returns None if a stop comes before its server answers.
     """
 
     def __init__(self, settings: Settings, health: Health, stopping: Stopping) -> None:
         self._settings, self._health, self._stopping = settings, health, stopping
 
     async def nats(self, name: str) -> Connection | None:
-        """Return a connection to NATS under this name.
+        """Return a connection to NATS, with `name` as the client's name.
 
         Raises:
-            SettingsError: a file of the login or of TLS does not fit its setting.
-            NatsUnavailable: no server takes the login, and waiting is off.
+            SettingsError: a setting names a file for the login or for TLS that cannot be used.
+            NatsUnavailable: no server accepts the connection, and waiting is off.
         """
         attempts = None if self._settings.wait else ATTEMPTS
         connection = await self._stopping.unless_stopped(
@@ -56,11 +56,11 @@ class Startup:
         return connection
 
     async def durable(self, connection: Connection) -> Durable | None:
-        """Return the durable, created if it is missing.
+        """Return the durable. A missing one is created.
 
         Raises:
-            JetStreamError: the durable cannot be used by a worker.
-            WorkerBroken: NATS closed the connection for good meanwhile.
+            JetStreamError: a worker cannot use the durable.
+            WorkerBroken: NATS has closed the connection for good.
         """
 
         async def ensure() -> Durable:
@@ -78,10 +78,10 @@ class Startup:
 
         Args:
             client: asks the plane.
-            has_bridge: returns whether a bridge fills the command stream; called only for a plane without NATS.
+            has_bridge: returns whether a bridge fills the command stream. It is called only for a plane without NATS.
 
         Raises:
-            ControlPlaneError: the server is no control plane, or one that sends no commands over NATS.
+            ControlPlaneError: the server is no control plane, or it sends no commands over NATS and has no bridge.
         """
         url = self._settings.server_url
 

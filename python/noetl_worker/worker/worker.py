@@ -1,7 +1,8 @@
 """The worker's life: connect, register, pull, drain, deregister.
 
-A stop has levels and is never taken back. First: drain (stop pulling, return unclaimed messages, let running commands
-finish). Second: cancel. Third: exit at once. Heartbeat and keepalive outlive the drain.
+A stop has levels, and is never taken back. The first signal drains: the worker stops pulling, returns unclaimed
+messages and lets running commands finish. The second signal cancels them. The third one ends the process at once.
+Heartbeats and deliveries go on until the drain is over.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
-"""Exit code when commands still ran after the drain timeout or a second signal; they were returned."""
+"""Exit code if commands still ran after the drain timeout or a second signal. These commands were returned."""
 _CREDENTIALS_S: Final = 600.0
-"""Interval of checks when credentials expire: their files are replaced while the worker runs."""
-_LAG_ADVICE: Final = "look at `error`: JetStream, or a permission, which `noetl-worker doctor` names"
+"""Seconds between two looks at when credentials expire. Their files are replaced while the worker runs."""
+_LAG_ADVICE: Final = "look at `error`: JetStream failed, or a permission is missing: run `noetl-worker doctor`"
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
 log = structlog.get_logger("noetl_worker")
 
@@ -106,7 +107,8 @@ class Worker:
         self.stopping = Stopping()
         self._stops_asked = 0
         self._machine = Gate(settings.max_concurrent)
-        """Number of commands this machine has room for. It halves when no descriptor or process is left."""
+        """Limit on the commands at one time, from this machine's resources. It halves when no descriptor or process
+        is left."""
         self._servers = Servers(settings)
         self._freed = asyncio.Event()
         self.slots = Slots(
@@ -125,21 +127,22 @@ class Worker:
         self._keepalive: Final = Keepalive(settings, self.health, self.identity)
         self._adoption: Adoption | None = None
         self.connection: Connection | None = None
-        """The NATS connection, and below the puller that uses it. Both are None until the worker has started so far."""
+        """The NATS connection; None before the worker has connected."""
         self.puller: Puller | None = None
+        """The puller; None before the worker pulls."""
         self._credentials = Outage()
         self._pause_left_s = 0.0
         self._durable_trouble: str | None = None
 
     @property
     def settled(self) -> Counter[str]:
-        """Number of notifications by how they ended, for the summary line and tests."""
+        """Number of notifications by how they ended (disposition.WORDS)."""
         return self.deliveries.settled
 
     # ── stopping ──
 
     def request_stop(self) -> None:
-        """Ask for the next level: drain, cancel, exit."""
+        """Ask for the next level of the stop: drain, then cancel, then exit at once."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, in_flight=len(self.deliveries.tasks))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
@@ -169,7 +172,7 @@ class Worker:
             WorkerBroken: the worker cannot go on; it has drained its commands.
         """
         settings, keepalive = self.settings, self._keepalive
-        # A request in which the plane issues commands keeps its connection after its slot is freed.
+        # A request in which the plane issues commands keeps its connection after its command has given up the slot.
         connections = settings.max_concurrent * (1 + WAITING_PER_SLOT) + CONNECTIONS_BESIDE_SLOTS
         transport = open_transport(settings, max_connections=connections)
         client = ControlPlaneClient(
@@ -271,23 +274,24 @@ class Worker:
             "worker_id": self.identity.name_for(plane.dialect),
         }
 
-    # ── around it ──
+    # ── the states of the worker ──
 
     def _ceiling(self) -> int:
         share = min(self._servers.open_share(), self._machine.open_share())
         return math.ceil(self.settings.max_concurrent * share)
 
     def _pulled_at(self) -> float:
-        """Return when the pull loop last turned, or now if there is none."""
+        """Return the monotonic time of the pull loop's last round, or the present time before the worker pulls."""
         return self.puller.last_progress if self.puller is not None else time.monotonic()
 
     async def _has_bridge(self) -> bool:
-        """Return whether a bridge has marked the command stream as its own. Raise JetStreamError."""
+        """Return whether a bridge has marked the command stream as its own. Raise JetStreamError if JetStream does not
+        say."""
         return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:
-        """Pause pulling after a 401 or 403 of the configured plane. `_watch` resumes it when the plane accepts us
-        again."""
+        """Pause pulling after a 401 or 403 of the configured plane. `_watch` resumes pulling once the plane accepts a
+        heartbeat."""
         if self._credentials.is_on or self.puller is None:
             return
         metrics.AUTH_REFUSED.set(1)
@@ -300,17 +304,17 @@ class Worker:
             log.error("auth_refused", server_url=self._servers.configured, advice=_AUTH_ADVICE, **line)
 
     async def _watch(self, connection: Connection, durable: Durable, puller: Puller, plane: Plane) -> None:
-        """Check every few seconds the durable's lag, the NATS connection, and the authorization.
+        """Check the durable's lag, the NATS connection and the authorization every few seconds.
 
         Raises:
-            WorkerBroken: the worker cannot repair itself; it drains and ends, to be restarted by its supervisor.
+            WorkerBroken: the worker cannot repair the fault. It drains and ends, and has to be started again.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
         dead_letters = DeadLetterCounts(DeadLetterStore(connection))
         acks = AckWatch(connection)
         report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
-            happens.append(report_readiness)  # at once: a look at a silent server takes 5 s
+            happens.append(report_readiness)  # not only below: a question to a silent server takes 5 s
         look_again_at, waits_from = 0.0, time.time()
         while self.stopping.level < StopLevel.DRAIN:
             if time.monotonic() >= look_again_at:
@@ -327,7 +331,7 @@ class Worker:
                     reason="keepalive",
                 )
             if self._credentials.is_on and await self._let_in(plane):
-                if self.stopping.level >= StopLevel.DRAIN:  # stopped meanwhile: a draining worker never pulls again
+                if self.stopping.level >= StopLevel.DRAIN:  # a draining worker never pulls again
                     return
                 metrics.AUTH_REFUSED.set(0)
                 puller.pause(False)
@@ -345,7 +349,7 @@ class Worker:
                 continue
             lag_trouble.note_success()
             await dead_letters.look()
-            # `nats ensure --apply` may change it at any time
+            # `nats ensure --apply` may change ack_wait at any time
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
             self._pause_left_s, self._durable_trouble = seen.pause_left_s, seen.trouble
             report_readiness()
@@ -358,7 +362,7 @@ class Worker:
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch, acks: AckWatch) -> None:
         metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
-            return  # these reasons outlast a connection
+            return  # the worker stays not ready, for these reasons, whatever is connected
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or acks.trouble or self._durable_trouble or self.outbox.trouble
         is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
@@ -376,7 +380,7 @@ class Worker:
             self._log_auth_refused(str(error))
             return False
         except ControlPlaneError as error:
-            log.debug("auth_probe_failed", error=str(error))  # plane_down is logged for it
+            log.debug("auth_probe_failed", error=str(error))  # `plane_down` is logged for the same error
             return False
         log.info("auth_accepted", **(self._credentials.note_success() or {}))
         return True

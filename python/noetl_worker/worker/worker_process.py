@@ -1,7 +1,7 @@
-"""A worker's process, from its settings to its exit code: `noetl-worker run` once its flags are read.
+"""A worker's process, from its settings to its exit code: what `noetl-worker run` does after reading its flags.
 
 This module imports nothing of the command line. So a start without flags, as in containers, does not load the library
-that reads flags, which takes a sixth of the memory and a quarter of the time (`__main__.py`).
+that reads flags (`__main__.py`). That library would take a sixth of the memory and a quarter of the start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from noetl_worker.tools.process.own_logins import hide_own_logins
 from noetl_worker.worker.probe_addresses import announced
 
 _M_MMAP_THRESHOLD: Final = -3
-"""The parameter's number in malloc.h."""
+"""Number of the parameter in malloc.h."""
 _LARGE_BYTES: Final = 1024 * 1024
 _EXIT_FUNCTIONS_S: Final = 2.0
 
@@ -41,12 +41,12 @@ def run_process(flags: Mapping[str, str | None]) -> int:
     """Run the worker, or its supervisor if `processes` is above 1. Return the exit code if it cannot start.
 
     Args:
-        flags: variable -> the text of its flag, None if it was not given.
+        flags: the text of each setting's flag by the setting's variable, or None for a flag that was not given.
     """
     try:
         worker_environment = environment_for_workers(os.environ, flags)
         settings = load_settings(flags=flags)
-        if settings.isolation == "off":  # a `.env` file may set it, which the start did not read
+        if settings.isolation == "off":  # set in a `.env` file, which `__main__` does not read
             hide_memory(False)
         from noetl_worker.observability.last_words import log_errors_of_threads
         from noetl_worker.observability.logging import configure_logging
@@ -83,11 +83,11 @@ def _warn_of_unknown_settings() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process at once; the worker has closed everything it had.
+    """End the process at once. The worker must have closed everything before.
 
-    A normal exit waits for the threads of tools that could not be stopped, and may meet a native thread of the HTTP
-    client: a drained worker once ended by an abort ("PyGILState_Release"). Exit functions of libraries can block too:
-    DuckDB's waits for its statements.
+    A normal exit waits for the threads of tools that could not be stopped. It may also abort the process while a native
+    thread of the HTTP client runs (seen: "PyGILState_Release"). An exit function of a library can block: that of DuckDB
+    waits for its statements.
     """
     exiting = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     with suppress(RuntimeError):  # no thread is free
@@ -103,8 +103,8 @@ def _calm_the_collector() -> None:
     """Exclude all loaded objects from garbage collection, and collect less often.
 
     A collection before the freeze would add 40 ms to the start and free half a megabyte. A command makes some hundred
-    containers and no reference cycles. At the interpreter's thresholds (700, 10, 10) the collector took a sixth of a
-    fast command's time. Only the worker's own process may do this, not a library.
+    containers and no reference cycles. With the interpreter's default thresholds (700, 10, 10) the collector took a
+    sixth of the time of a fast command. Only the worker's own process may change this, not a library.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -112,10 +112,10 @@ def _calm_the_collector() -> None:
 
 
 def _give_large_buffers_back() -> None:
-    """Have buffers of 1 MiB or more returned to the system as soon as they are freed.
+    """Set the C library to return each buffer of 1 MiB or more to the system as soon as it is freed.
 
-    Without this, glibc puts ever larger buffers into its heap, where later allocations keep them: a result of 8 MB left
-    the worker 15 MB larger, the next one 30 MB. An operator's own setting wins.
+    Otherwise glibc puts ever larger buffers into its heap, and a later allocation behind one keeps its memory: a result
+    of 8 MB left the worker 15 MB larger, the next one 30 MB. A setting of the operator is not changed.
     """
     if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return
@@ -124,10 +124,8 @@ def _give_large_buffers_back() -> None:
 
 
 def _probe_address(settings: Settings) -> str | None:
-    """Return the address of the probes, or None if there are none or a supervisor answers for this worker.
-
-    None also stands for a random port, which nobody knows.
-    """
+    """Return the address of this worker's probes. Return None without probes, with a random port, which no setting
+    tells, or if a supervisor answers for this worker."""
     bind = settings.metrics_bind
     return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
 

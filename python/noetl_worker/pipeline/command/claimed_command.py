@@ -48,6 +48,7 @@ CANCELLATION_POLL_S: Final = 5.0
 twentieth of a core (docs/scale.md)."""
 _MOST_CHARS: Final = 500
 _RAISED_ADVICE: Final = "report this error with the text of `exception`: it may be a bug of the worker or of a tool"
+_FAILED_ADVICE: Final = "look at `error`: correct the playbook, its data, or a service that the step uses"
 log = structlog.get_logger("noetl_worker")
 
 
@@ -245,6 +246,7 @@ class ClaimedCommand:
             "command_failed",
             **command.log_ids(),
             error=text[:_MOST_CHARS] + ("..." if len(text) > _MOST_CHARS else ""),
+            advice=_FAILED_ADVICE,
             **self.progress.spent(),
         )
 

@@ -167,8 +167,8 @@ class CommandCredentials:
         catalog_id = command.catalog_id
         if catalog_id is None:
             raise CredentialError(
-                f"keychain entry {name!r}: the command has no catalog_id to look it up with: register the playbook, and "
-                "start it from the catalog"
+                f"keychain entry {name!r}: the command has no catalog_id to look it up with: register the playbook, "
+                "and start it from the catalog"
             )
         status: JsonValue = None
         for scope in _SCOPES:

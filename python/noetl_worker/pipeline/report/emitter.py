@@ -48,6 +48,9 @@ SLOW_REPORT_S: Final = 0.5
 """Seconds after which a request counts as slow: the plane issues commands in it. The set then gives up its slot."""
 
 
+_DROPPED_ADVICE: Final = "do nothing: another worker has the command, or it is over"
+
+
 class Emitter:
     """Sends sets of terminal events. A worker has one Emitter and calls `deliver` concurrently."""
 
@@ -103,7 +106,7 @@ class Emitter:
             raise
         except ClaimLost as lost:
             metrics.OUTCOMES_DROPPED.inc()
-            log.warning("outcome_dropped", **event_set.log_ids(), reason=lost.claim.reason)
+            log.warning("outcome_dropped", **event_set.log_ids(), reason=lost.claim.reason, advice=_DROPPED_ADVICE)
             raise
 
     async def stop(self) -> None:

@@ -1,8 +1,9 @@
-"""Reports the outcomes that dead processes of this machine left in their outboxes, under their names.
+"""Reports the outcomes that dead processes of this machine left in their outboxes, in the names of their workers.
 
-The claim is asked for first, with the dead worker's id: if another worker has the command, or it is over, the outcome
-is dropped. Until the outcome is reported, the command counts as in flight, so a delivery of it runs nothing. Outcomes
-that the Python plane accepted and lost are sent again in the same way (worker/recovery/recent_batches.py).
+The plane is first asked for the claim, with the dead worker's id. If another worker has the command, or the command is
+over, the outcome is dropped. Until the outcome is reported, the command counts as in flight, so that a delivery of the
+command does not run it. Outcomes that the Python plane has accepted and lost are sent again in the same way
+(worker/recovery/recent_batches.py).
 """
 
 from __future__ import annotations
@@ -29,17 +30,22 @@ from noetl_worker.worker.recovery.batch_events import BATCH_STATE, ask_about_bat
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
+_ADOPTED_ADVICE: Final = "do nothing: a worker that ended left these on disk, and they are sent now"
 _REFUSED_ADVICE: Final = (
-    "look at `error`: this outcome is dropped. The command runs again only if its message is redelivered; start the "
-    "execution again if it stays RUNNING"
+    "look at `error`, and start the execution again if it stays RUNNING: this outcome is dropped, and the command runs "
+    "again only if its message is redelivered"
 )
 AT_ONCE: Final = 8
-"""Sets for one address that are sent at the same time. Without a limit, ten thousand sets, or the large results of
-several full outboxes, would block the loop for seconds and fill the memory (seen)."""
+"""Most outcomes for one address that are sent at the same time. Without a limit, ten thousand outcomes, or the large
+results of several full outboxes, would block the loop for seconds and fill the memory (both were seen)."""
 
 
 class Adoption:
-    """Adopts and sends outcomes, at the start and on every later look. `batches` names those that a plane lost."""
+    """Adopts outcomes of dead processes and sends them, and sends again the outcomes that a plane lost.
+
+    Args:
+        batches: queues the outcomes that a plane lost.
+    """
 
     def __init__(
         self, client: ControlPlaneClient, emitter: Emitter, in_flight: InFlight, batches: RecentBatches | None = None
@@ -48,25 +54,26 @@ class Adoption:
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
-        """Rows by their next address, so that an address that is down delays no other."""
+        """Rows by the address of their next request. While one address is down, the rows of others are sent."""
         self._senders: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         if batches is not None:
             self._begin(self._resend(batches.lost))
 
     def adopt(self) -> None:
-        """Adopt the outcomes of processes that have died, and start sending them."""
+        """Adopt the outcomes of processes that have died, and start to send them."""
         rows = self._emitter.outbox.adopt()
         for row in rows:
             self._in_flight.enter(row.command_id, NO_MESSAGE)
             self._waiting[row.place].append(row)
         if rows:
-            log.warning("outcomes_adopted", count=len(rows), bytes=sum(row.size for row in rows))
+            size = sum(row.size for row in rows)
+            log.warning("outcomes_adopted", count=len(rows), bytes=size, advice=_ADOPTED_ADVICE)
         for place in self._waiting:
             self._go_on(place)
 
     async def stop(self) -> None:
-        """Stop sending. Outcomes not reported yet stay in the outbox, for the next worker."""
+        """Stop sending. Outcomes that are not reported yet stay in the outbox, for the next worker."""
         for waiting in self._waiting.values():
             for row in waiting:
                 self._in_flight.leave(row.command_id, NO_MESSAGE)
@@ -93,21 +100,23 @@ class Adoption:
                 await asyncio.sleep(0)  # an unreadable row takes no time, and there may be thousands
         finally:
             self._senders[place] -= 1
-            self._go_on(place)  # if a bug on one row ends this task, another takes over
+            self._go_on(place)  # if a bug with one row ends this task, another task goes on
 
     async def _take(self, row: OutboxRow) -> None:
         try:
             event_set = self._emitter.outbox.load(row.key)
             if event_set is not None:
                 OWNER.set(event_set.execution_id)
-                log.warning("outcome_adopted", **event_set.log_ids(), of=event_set.worker_id)
+                log.warning("outcome_adopted", **event_set.log_ids(), of=event_set.worker_id, advice=_ADOPTED_ADVICE)
                 await self._report(event_set)
         finally:
             self._in_flight.leave(row.command_id, NO_MESSAGE)
 
     async def _report(self, event_set: EventSet) -> None:
         try:
-            url = self._client.servers.choose_url(event_set.server_url)  # its writer may have trusted other servers
+            url = self._client.servers.choose_url(
+                event_set.server_url
+            )  # the dead worker may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
             ownership = ClaimedOnce.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
@@ -115,8 +124,8 @@ class Adoption:
         except (ClaimLost, Interrupted):
             pass  # logged by the emitter, or left to the next worker
         except ControlPlaneError as error:
-            # Refused for good. A message that the dead worker had not acknowledged is redelivered, if the stream has
-            # it. That of a batch which the plane has lost was acknowledged: nothing runs its command again.
+            # The plane refused it for good. If the command's message was not acknowledged, it is redelivered. The
+            # message of a batch that the plane has lost was acknowledged, so nothing runs its command again.
             metrics.EVENT_EMIT_FAILED.inc()
             self._emitter.outbox.drop(event_set)
             log.error("adopted_outcome_refused", **event_set.log_ids(), error=str(error), advice=_REFUSED_ADVICE)
@@ -132,11 +141,11 @@ class Adoption:
             work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostOutcome) -> None:
-        """Send a lost outcome again. Its claim is asked for first, unless it is a rescue, whose command nobody else
-        gets."""
+        """Send a lost outcome again. The plane is first asked for the claim, except for a rescue: no other worker can
+        get its command."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
-        self._emitter.outbox.write(end)  # the outbox keeps the outcome until it is accepted, even if this process dies
+        self._emitter.outbox.write(end)  # so that another process sends it if this one dies
         try:
             await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
         except ClaimLost:
@@ -151,7 +160,8 @@ class Adoption:
 
 
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
-    """Ask the plane whether a row's batch was never processed, as the row may claim. If not, its claim is asked for."""
+    """Ask the plane whether it never processes the batch that this set replaces. Only then is the set sent without
+    asking for the claim (`is_rescue`)."""
     if event_set.rescues is None:
         return
     state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, event_set.rescues), event_set)

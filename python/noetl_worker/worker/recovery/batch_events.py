@@ -1,7 +1,7 @@
 """Events about the Python plane's batches, from the event log of one execution.
 
-The events of batches and `command.completed`, with the worker's name, are recorded. `command.failed` is read alike; one
-without a name has no owner, and the claim's answer decides.
+The form of the events of batches and of `command.completed`, with the worker's name, is recorded. `command.failed` is
+read in the same form. If it has no worker's name, it belongs to no worker.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from noetl_worker.remote.plane.patience import retry_while_passing
 T = TypeVar("T")
 _PAGE: Final = 200
 BATCH_STATE: Final = "the state of a batch"
-_UNKNOWN_ADVICE: Final = "do nothing: without the state, the plane's other answers decide whether the outcome is sent"
+_UNKNOWN_ADVICE: Final = "do nothing: without the state, the plane's answer to the claim decides"
 log = structlog.get_logger("noetl_worker.events")
 
 
 async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], event_set: EventSet) -> T | None:
-    """Return the plane's answer, or None if it gives none."""
+    """Return the plane's answer, or None if the plane gives none. Temporary errors are retried.
+
+    Args:
+        what: the subject of the question, for the log.
+        event_set: the outcome that the batch belongs to.
+    """
     try:
         return await retry_while_passing(what, ask, ids=event_set.log_ids)
     except ControlPlaneError as error:
@@ -34,27 +39,28 @@ async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], eve
 
 
 class BatchEvents:
-    """The newest events of one execution. Each type is fetched once, when first needed."""
+    """The newest events of one execution. The events of a type are fetched once, when first needed."""
 
     def __init__(self, plane: Plane, execution_id: int) -> None:
         self._plane, self._execution_id = plane, execution_id
         self._known: dict[str, Mapping[str, Any]] = {}
 
     async def has(self, event_type: str, batch: str) -> bool | None:
-        """Return whether this batch has an event of this type, or None if the answer does not go back far enough."""
+        """Return whether this batch has an event of this type, or None if the fetched events are all newer."""
         events, has_more = await self._newest(event_type)
         if any(context_of(event).get("request_id") == batch for event in events):
             return True
-        # A batch's id is lower than the ids of its events.
+        # The id of a batch is lower than the ids of its events.
         return None if has_more and min(int(event["event_id"]) for event in events) > int(batch) else False
 
     async def batches(self, event_type: str) -> list[str]:
-        """Return the batches of the newest events of this type, from all workers."""
+        """Return the ids of the batches that the newest events of this type name, from all workers."""
         events, _ = await self._newest(event_type)
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def find_batch(self, end: EventSet) -> str | None:
-        """Return the batch with this claim's terminal events, or None if it is missing or too old for the answer."""
+        """Return the id of the batch with the terminal events of this set's claim. Return None if there is none, or
+        none among the fetched events."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
         for event in stored:
@@ -65,7 +71,7 @@ class BatchEvents:
         return None
 
     async def _newest(self, event_type: str) -> tuple[list[dict[str, Any]], bool]:
-        """Return the events of a type, newest first, and whether there are more."""
+        """Return the newest events of a type, the newest first, and whether the plane has older ones."""
         answer = self._known.get(event_type)
         if answer is None:
             answer = self._known[event_type] = await self._plane.list_events(

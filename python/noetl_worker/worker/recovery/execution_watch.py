@@ -1,8 +1,8 @@
 """Detection of executions that stopped because the report of an outcome was cut off.
 
 The Rust plane issues the next commands inside the request that reports an outcome, and drops that work when the request
-is cut off (protocol/events.md#rust-plane). The plane then has the event, the execution is RUNNING for ever, and no
-second try helps. A worker cannot repair the execution, so it logs an error.
+is cut off (protocol/events.md#rust-plane). It then has the event, but the execution stays RUNNING for ever, and another
+request changes nothing. A worker cannot repair the execution, so it logs an error.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class ExecutionWatch:
-    """Watches executions until they end or stand still. A still one gives one log line and one count."""
+    """Watches executions until they end or stand still. An execution that stands still is logged and counted once."""
 
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
 
     def watch(self, plane: Plane, end: EventSet) -> None:
-        """Watch the execution of a command whose outcome the plane has. The plane may have dropped the next
-        commands."""
+        """Watch the execution of a command whose outcome the plane has: the plane may have dropped the next commands.
+
+        Args:
+            end: the command's terminal events.
+        """
         if end.execution_id not in self._watched:
             watching = asyncio.ensure_future(self._watch(plane, end.execution_id, end.log_ids()))
             self._watched[end.execution_id] = watching
@@ -56,7 +59,7 @@ class ExecutionWatch:
                         "execution_check_failed",
                         **log_ids,
                         error=str(error),
-                        advice="the worker no longer watches this execution: look at it if it stays RUNNING",
+                        advice="look at the execution if it stays RUNNING: this worker no longer watches it",
                     )
                     return
                 events_before = None
@@ -74,8 +77,8 @@ class ExecutionWatch:
 
 
 async def is_stored(plane: Plane, end: EventSet) -> bool:
-    """Return whether the event with this set's id is its own terminal event. False also if the plane does not say
-    so."""
+    """Return whether the plane has this set's terminal event under the id that the worker gave it. Return False also if
+    the plane does not show its events."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
         execution = await retry_while_passing("the events of an execution", ask, ids=end.log_ids)
@@ -84,7 +87,8 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
             "execution_check_failed",
             **end.log_ids(),
             error=str(error),
-            advice="the control plane did not show the execution; its command is over, so this outcome is dropped",
+            advice="do nothing: the control plane did not show the execution. Its command is over, so this outcome is "
+            "dropped",
         )
         return False
     ours = {event.get("event_type"): event for event in read_events(execution) if event.get("event_id") == end.own_id}
@@ -92,8 +96,8 @@ async def is_stored(plane: Plane, end: EventSet) -> bool:
 
 
 _ADVICE: Final = (
-    "the control plane has the outcome of this command and issued no next one: the request was cut off while it did "
-    "that. Cancel the execution and start it again"
+    "cancel the execution and start it again: the control plane has the outcome of this command, but the request was "
+    "cut off, and no next command was issued"
 )
 
 

@@ -13,6 +13,11 @@ from noetl_worker.worker.recovery.rust_outcomes import RustOutcomes
 
 
 def outcomes_by_dialect(ids: EventIds, batches: RecentBatches | None = None) -> Mapping[Dialect, Outcomes]:
-    """Return the handling of terminal events by plane. `ids` generates the ids of the Rust plane's events."""
+    """Return the handling of terminal events for each kind of plane.
+
+    Args:
+        ids: makes the ids of the Rust plane's last events.
+        batches: remembers the batches of the Python plane; by default a new one.
+    """
     both: tuple[Outcomes, ...] = (PythonOutcomes(batches or RecentBatches()), RustOutcomes(ids))
     return {ends.dialect: ends for ends in both}

@@ -1,4 +1,4 @@
-"""Terminal events on the Python plane, which stores batches that it may never process (protocol/batches.md#rescue)."""
+"""Terminal events on the Python plane. It may store a batch and never process it (protocol/batches.md#rescue)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class PythonOutcomes:
-    """The Python plane's `pipeline.report.outcomes.Outcomes`."""
+    """Handling of terminal events on the Python plane (`pipeline.report.outcomes.Outcomes`)."""
 
     dialect = Dialect.PYTHON
 
@@ -31,9 +31,10 @@ class PythonOutcomes:
         pass  # the plane makes the ids
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Ask for the state of the batch, because the plane may have stored the events and never process them.
+        """Find out whether the plane has stored the events and will never process them.
 
-        The plane says so with a 503 or, if that answer was lost, with "duplicate" to the same key.
+        The plane says so with a 503. If that answer was lost, the plane answers "duplicate" to the next try with the
+        same key, and the state of the batch tells it.
         """
         body = answer.json()
         if how is SendStatus.DUPLICATE:
@@ -54,7 +55,7 @@ class PythonOutcomes:
             return False
         log.info("outcome_already_stored", **end.log_ids(), batch=batch)
         state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, batch), end)
-        if state is None or not state.was_never_processed:  # RecentBatches finds a later loss
+        if state is None or not state.was_never_processed:  # RecentBatches finds out if the plane loses the batch later
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
         elif rescue(plane, end, batch):
             return True

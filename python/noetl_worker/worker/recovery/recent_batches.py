@@ -1,15 +1,15 @@
 """Batches that the Python plane has accepted (202) and, as far as this worker knows, not yet processed.
 
-The plane answers before it acts, and a restart loses its queue: 40 of 502 commands
+The plane answers before it processes a batch, and a restart of the plane loses its queue: once 40 of 502 commands
 (protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what became of
-them. It asks when they are many, otherwise rarely. It asks about each batch once a request had no answer, or once the
-plane does not know a batch. A batch unknown to the plane is sent again. A batch that the plane stored and never
-processes is rescued, except for a command of a loop, which is named in the log. A drain waits for all batches. A killed
-worker forgets them.
+them. In ordinary times it asks about some batches, every CHECK_S seconds or when many are remembered. After an outage,
+or once the plane does not know a batch, it asks about each batch. A batch that the plane does not know is sent again. A
+batch that the plane has stored and never processes is rescued: another request replaces it. For a command of a loop
+that is impossible, and the batch is logged. A drain waits for all batches. A killed worker forgets its batches.
 
-A batch's state does not show a loss: it is read from the event log and stays `accepted` for ever. The order shows it.
-One engine processes the queue in order. So a batch is lost if it was accepted before an outage and still waits
-although, one check earlier, a later batch was complete.
+The state of a batch does not show that it was lost: the plane reads it from the event log, where it stays `accepted`
+for ever. The order of batches shows it, because one engine processes the queue in order. A batch is lost if it was
+accepted before an outage and still waits although a later batch was complete one check earlier.
 """
 
 from __future__ import annotations
@@ -36,37 +36,40 @@ from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.worker.recovery.batch_events import BatchEvents
 
 CHECK_S: Final = 15.0
-"""Seconds after a batch until the plane is asked about all recent ones."""
+"""Seconds after a batch until the plane is asked about the remembered batches."""
 OVERDUE_S: Final = 600.0
-"""Age at which a waiting batch is overdue; the plane itself warns after 15 s. After an outage it counts as lost, even
-if no later batch is complete; otherwise it is logged."""
+"""Seconds after which a waiting batch is overdue; the plane itself warns after 15 s. An overdue batch from before an
+outage counts as lost, even if no later batch is complete. Any other overdue batch is logged."""
 _BYTES_BESIDE: Final = 4096
-"""Approximate size of a batch's Python objects, not counting its text."""
+"""Approximate size of a batch's Python objects, not counting the text of its events."""
 _BYTES_NAMED: Final = 1024
-"""Approximate size of a batch without its events."""
+"""Approximate size of a batch whose events were dropped."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Room for about 1,500 usual batches; a plane holds at most 1,024 (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
 """New bytes after which the plane is asked at once, so that processed batches take no memory."""
 _UNSEEN: Final = -1
-"""Marks a batch the plane already had: an outage may have happened in between."""
+"""Count of outages for a batch that the plane already had: an outage may have happened since it was accepted."""
 _NOT_RESCUED_ADVICE: Final = (
-    "the control plane has stored the outcome of this command and never processes it. It is not sent again: for an "
-    "item of a loop the plane would issue items again that have run; it ignores one of a list of tasks. Look at the "
-    "execution: items of its loop may be missing. Start it again if it stays RUNNING, or for the missing ones"
+    "look at the execution, and start it again if it stays RUNNING or lacks items of its loop: the control plane has "
+    "stored the outcome of this command and never processes it. The worker does not send it again: for an item of a "
+    "loop the plane would issue items again that have run, and it ignores a second outcome of a list of tasks"
 )
 LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _DRAIN_DELAYS_S: Final = (0.1, 1.0)
 """First and longest pause between two questions during a drain."""
 _FULL_ADVICE: Final = (
-    "more waits for the control plane than can be remembered; if it is restarted now, look for executions that stay "
-    "RUNNING. This one and others are counted in noetl_worker_batches_not_watched_total"
+    "if the control plane is restarted now, look for executions that stay RUNNING: more batches wait for it than this "
+    "worker can remember. The others are counted in noetl_worker_batches_not_watched_total"
 )
+_RESCUED_ADVICE: Final = "do nothing; if there are many, look in the plane's log why it loses batches"
+_FORGOTTEN_ADVICE: Final = "do nothing: the control plane does not know this batch, and its events are sent again"
+_CHECK_ADVICE: Final = "look at `error` if this lasts; the control plane is asked again"
 log = structlog.get_logger("noetl_worker.events")
 
 
 class NamedOutcome(NamedTuple):
-    """An outcome whose events were dropped: only its ids are left."""
+    """The ids of an outcome whose events were dropped for lack of room."""
 
     execution_id: int
     ids: Mapping[str, object]
@@ -77,7 +80,7 @@ class NamedOutcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """A batch, and the events in it."""
+    """An accepted batch, with its events."""
 
     batch: str
     plane: Plane
@@ -85,15 +88,15 @@ class _Accepted:
     bytes: int
     """Approximate size in memory."""
     sent: int
-    """Number of the request in its set, from 0."""
+    """Number of the batch's request in its set, from 0."""
     outages: int
-    """The plane's count of outages when it was last known to have the batch."""
+    """The plane's count of outages when the plane was last known to have the batch."""
     seen_at: float = math.inf
     """Monotonic time when a check first saw the batch."""
     overtaken_at: float = math.inf
     """Monotonic time when a check first found a later batch complete."""
     was_before_outage: bool = False
-    """True if a request had no answer since the acceptance: the plane may have been restarted."""
+    """True if an outage happened after the acceptance: the plane may have been restarted."""
     is_resolved: bool = False
     """True if the plane need not be asked about the batch again."""
 
@@ -105,12 +108,12 @@ class _Accepted:
         return {**self.end.log_ids(), "batch": self.batch}
 
     def forget_events(self) -> None:
-        """Drop the events for lack of room. The batch can then only be named in the log."""
+        """Drop the events for lack of room. The batch can then be logged, but not be sent again."""
         self.end, self.bytes = NamedOutcome(self.end.execution_id, self.end.log_ids()), _BYTES_NAMED
 
 
 class LostOutcome(NamedTuple):
-    """An outcome to be sent again, because the plane lost it or never processes it."""
+    """An outcome to be sent again, because the plane has lost it or will never process it."""
 
     plane: Plane
     end: EventSet
@@ -123,8 +126,8 @@ class RecentBatches:
     `lost` queues the outcomes to be sent again (worker/recovery/adoption.py).
 
     Args:
-        most_bytes: limit on the remembered batches.
-        many_bytes: the plane is asked at once after so many new bytes.
+        most_bytes: limit on the size of the remembered batches.
+        many_bytes: number of new bytes after which the plane is asked at once.
     """
 
     def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
@@ -132,17 +135,22 @@ class RecentBatches:
         self.lost: Final[asyncio.Queue[LostOutcome]] = asyncio.Queue()
         self._recent: deque[_Accepted] = deque()
         self._with_events: deque[_Accepted] = deque()
-        """Batches in `_recent` that still have their events and can be sent again."""
+        """Batches of `_recent` that still have their events and can be sent again."""
         self._bytes = 0
         self._ask_above: float = many_bytes
         self._found_completed: set[str] = set()
-        """Batches found complete on the plane being asked, whichever worker sent them."""
+        """Batches that the plane has completed, as this check found. Other workers may have sent them."""
         self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accepted(self, plane: Plane, end: EventSet, answer: Mapping[str, Any]) -> None:
-        """Remember a batch, after the plane accepted the set's next request. A batch's answer has an id."""
+        """Remember a batch that the plane has accepted.
+
+        Args:
+            end: the set of events, before it notes that its next request was accepted.
+            answer: the plane's answer. Without a `request_id` the request was no batch.
+        """
         if "request_id" not in answer:
             return
         batch = answer["request_id"]
@@ -152,7 +160,7 @@ class RecentBatches:
         self._recent.append(accepted)
         self._with_events.append(accepted)
         self._bytes += taken
-        if is_again:  # an older batch was added late: the plane's order is that of the ids
+        if is_again:  # an older batch was added late: batches are remembered in the order of their ids
             self._remember(sorted(self._recent, key=lambda one: _number(one.batch)))
         while self._bytes > self._most_bytes:
             self._make_room()
@@ -168,7 +176,7 @@ class RecentBatches:
         self._bytes = sum([one.bytes for one in self._recent])
 
     def _make_room(self) -> None:
-        """Drop the events of the oldest batch that has events, or else the oldest batch."""
+        """Drop the events of the oldest batch that has events. If none has events, drop the oldest batch."""
         if self._with_events:
             oldest = self._with_events.popleft()
             self._bytes -= oldest.bytes - _BYTES_NAMED
@@ -184,8 +192,11 @@ class RecentBatches:
     # ── the end of the worker ──
 
     async def drain(self, stopping: Stopping, until: float) -> None:
-        """Ask until the plane has processed all batches, at most until a monotonic time or the end of the grace
-        period."""
+        """Ask until the plane has processed all batches, at most until the end of the grace period.
+
+        Args:
+            until: monotonic time at which to stop asking.
+        """
         asking = asyncio.ensure_future(self._ask_until_none_is_open())
         await stopping.sleep(max(0.0, until - time.monotonic()), asking)
         await event_loop.end(asking)
@@ -203,7 +214,7 @@ class RecentBatches:
                 await asyncio.sleep(backoff.delay_s(tries, *_DRAIN_DELAYS_S, jitter=0.0))
 
     async def stop(self) -> None:
-        """Log each batch that may be unprocessed, since nobody follows it from here on."""
+        """Stop asking. Log each batch that the plane may not have processed, because nobody asks about it any more."""
         await event_loop.end(*self._tasks)
         if self._timer is not None:
             self._timer.cancel()
@@ -248,7 +259,7 @@ class RecentBatches:
         self._found_completed.clear()
         try:
             await self._resolve(plane, batches)
-        except ControlPlaneError as error:  # the other planes' batches are asked about at the next check
+        except ControlPlaneError as error:  # the next plane is asked all the same
             _check_failed(plane, batches, error)
         now, latest = time.monotonic(), max(map(_number, self._found_completed), default=0)
         for accepted in batches:
@@ -257,7 +268,8 @@ class RecentBatches:
         self._remember([accepted for accepted in self._recent if not accepted.is_resolved])
 
     async def _resolve(self, plane: Plane, batches: Sequence[_Accepted]) -> None:
-        """Resolve each batch as soon as its state is known, so that a later error does not cause a second rescue."""
+        """Ask what became of the batches. A batch is resolved as soon as its state is known, so that a later error does
+        not cause a second rescue."""
         outages = plane.gate.outages
         for accepted in batches:
             accepted.was_before_outage |= accepted.outages != outages
@@ -265,7 +277,7 @@ class RecentBatches:
             await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Return whether the state of some batches tells that of all."""
+        """Return whether the states of some batches suffice: no outage, no overdue and no lost batch."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost
@@ -284,17 +296,18 @@ class RecentBatches:
             except ControlPlaneError as error:
                 if is_passing(error):
                     raise
-                _check_failed(plane, of_execution, error)  # an error about one execution concerns that one only
+                _check_failed(plane, of_execution, error)  # the error concerns this execution only
             else:
                 for accepted in of_execution:
                     accepted.outages = outages
 
     async def _has_resolved_by_some(self, batches: Sequence[_Accepted]) -> bool:
-        """Resolve batches by the state of the first, the last and the middle one.
+        """Resolve batches by the states of the first, the middle and the last batch. Return False if these do not
+        suffice: the plane does not know one, or they were not processed in order.
 
-        The plane processes batches in order, so a complete batch means that all earlier ones are complete. Three are
-        asked about, because each process of a plane has a queue (its source): later batches of the others may be
-        complete although one process lost its queue. False: one is unknown, or they were not processed in order.
+        The plane processes batches in order, so before a complete batch all are complete. But each process of a plane
+        has a queue of its own (read in its source): if one process loses its queue, later batches of another process
+        may be complete. So three batches are asked about, not one.
         """
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
@@ -306,14 +319,15 @@ class RecentBatches:
             if state.word == "failed":
                 events = BatchEvents(accepted.plane, accepted.end.execution_id)
                 await self._is_resolved(accepted, events)
-                accepted.is_resolved = True  # at once: the next question may fail, and a rescue is sent only once
+                accepted.is_resolved = True  # before the next question, which may fail: a rescue is sent only once
         for accepted in batches[: at[len(over) - 1] + 1] if over else ():
             accepted.is_resolved = True
         return True
 
     def _is_lost(self, accepted: _Accepted) -> bool:
-        """Return whether no queue has the batch any more although the plane says that it waits (see the module)."""
-        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # not enqueued at the same instant
+        """Return whether no queue of the plane has the batch any more, although its state says that it waits (see the
+        docstring of this module)."""
+        is_overtaken = time.monotonic() - accepted.overtaken_at > CHECK_S / 2  # found by an earlier check
         return accepted.was_before_outage and (is_overtaken or accepted.is_overdue)
 
     async def _is_resolved(self, accepted: _Accepted, events: BatchEvents) -> bool:
@@ -339,7 +353,7 @@ class RecentBatches:
         has_begun = await events.has("batch.processing", accepted.batch)
         if state.was_never_processed or has_begun is False:
             self._lost(accepted, is_stored=True, has_begun=False)
-        else:  # the failure was in the plane's engine, whose progress is unknown
+        else:  # the plane's engine failed while it processed the batch: nobody knows how far it came
             said = {"error_code": state.error_code, "error": state.message}
             _name("batch_failed", accepted.end, accepted.batch, **said, advice=LOOK_ADVICE)
 
@@ -353,8 +367,7 @@ class RecentBatches:
             self._lost(accepted, is_stored=is_stored is True, has_begun=has_begun is True)
 
     def _lost(self, accepted: _Accepted, *, is_stored: bool, has_begun: bool) -> None:
-        """Queue a batch that the plane never processes to be sent again, or name it in the log if that is
-        impossible."""
+        """Queue a batch that the plane will never process, so that it is sent again. If that is impossible, log it."""
         end, batch, plane = accepted.end, accepted.batch, accepted.plane
         if has_begun:
             not_rescued(end, batch, LOOK_ADVICE, _BEGUN)
@@ -363,37 +376,41 @@ class RecentBatches:
         else:
             again = end.copy_before_request(accepted.sent)
             if not is_stored:
-                log.warning("batch_forgotten", **accepted.log_ids(), does="its events are sent again")
+                log.warning("batch_forgotten", **accepted.log_ids(), advice=_FORGOTTEN_ADVICE)
             elif not rescue(plane, again, batch):
                 return
             self.lost.put_nowait(LostOutcome(plane, again, batch))
 
 
-_BEGUN: Final = "the control plane began to process it, and was restarted before the end: it may have issued commands"
+_BEGUN: Final = (
+    "the control plane was restarted while it processed this outcome, and may have issued commands before that"
+)
 _UNKNOWN: Final = "the execution has more events than the control plane shows at once"
 _NO_EVENTS: Final = (
-    "the control plane has lost it, and there was no room to keep its events: too many batches waited at the same time"
+    "the control plane has lost this outcome, and this worker had dropped its events: too many batches waited at once"
 )
-STOPPED: Final = "the control plane was down after it had accepted it and has not processed it; this worker stops"
+STOPPED: Final = (
+    "the control plane was down after it had accepted this outcome, and has not processed it; this worker stops"
+)
 _OPEN_ADVICE: Final = (
-    "this worker stops before the control plane has processed this command's outcome. If the control plane is "
-    "restarted now, look at the execution; give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, "
-    "terminationGracePeriodSeconds"
+    "look at the execution if the control plane is restarted now, and give drains more time "
+    "(NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds): this worker stops before the control plane has "
+    "processed this outcome"
 )
 
 
 def rescue(plane: Plane, end: EventSet, batch: str) -> bool:
-    """Prepare another request in place of a batch that is never processed. Return False if nothing can replace it."""
+    """Make the set the replacement of a batch that the plane never processes. Return False if that is impossible."""
     if not plane.rules.can_rescue(end):
         not_rescued(end, batch, _NOT_RESCUED_ADVICE)
         return False
-    log.warning("batch_rescued", **end.log_ids(), batch=batch)
+    log.warning("batch_rescued", **end.log_ids(), batch=batch, advice=_RESCUED_ADVICE)
     end.rescue(batch)
     return True
 
 
 def not_rescued(end: EventSet | NamedOutcome, batch: str, advice: str, reason: str | None = None) -> None:
-    """Log a command whose outcome the plane has and never processes, and that cannot be repaired here."""
+    """Log a command whose outcome the plane will never process and the worker cannot send again."""
     why = {"reason": reason} if reason is not None else {}
     _name("batch_not_rescued", end, batch, advice=advice, **why)
 
@@ -404,15 +421,16 @@ def _name(event: str, end: EventSet | NamedOutcome, batch: str, **said: str) -> 
 
 
 def _number(batch: str) -> int:
-    """Return a batch's id as a number; ids grow with time (snowflakes)."""
+    """Return a batch's id as a number. Ids grow with time (snowflakes)."""
     return int(batch) if batch.isdecimal() else 0
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """Log an error of the plane. The batches are asked about again, except overdue ones, which are given up."""
+    """Log an error of the plane that is not temporary. Batches that are overdue are given up; the plane is asked again
+    about the others."""
     if is_passing(error):
         return
-    log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error))
+    log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error), advice=_CHECK_ADVICE)
     for accepted in batches:
         if accepted.is_overdue and not accepted.is_resolved:
             _name("batch_overdue", accepted.end, accepted.batch, reason=str(error), advice=LOOK_ADVICE)

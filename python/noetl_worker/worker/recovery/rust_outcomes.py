@@ -1,4 +1,5 @@
-"""Terminal events on the Rust plane: their ids, and the work that the plane drops when a request is cut off."""
+"""Terminal events on the Rust plane. The worker makes the last event's id, and watches an execution after a request was
+cut off."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class RustOutcomes:
-    """The Rust plane's `pipeline.report.outcomes.Outcomes`."""
+    """Handling of terminal events on the Rust plane (`pipeline.report.outcomes.Outcomes`)."""
 
     dialect = Dialect.RUST
 
@@ -29,7 +30,8 @@ class RustOutcomes:
             end.own_id = self._ids.next_above(end.above)
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Check whether a taken id is that of our own event: a proxy may have sent the request twice."""
+        """Find out whether the event that already has this id is our own: a proxy may have sent the request twice. If
+        it is not, choose another id."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED
@@ -37,7 +39,7 @@ class RustOutcomes:
         return SendStatus.UNCERTAIN
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
-        if answer.status >= 300 and end.has_own_id:  # a duplicate: the plane's first request was cut off
+        if answer.status >= 300 and end.has_own_id:  # the plane has the event already: an earlier request was cut off
             self._watch.watch(plane, end)
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:

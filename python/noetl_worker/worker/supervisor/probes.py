@@ -1,4 +1,4 @@
-"""A port with the probes and metrics of all workers of a supervisor."""
+"""The probes and metrics of a supervisor, which sum up those of all its workers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ _TIMEOUT_S: Final = 2.0
 
 @dataclass
 class _LastMetrics:
-    """The last metrics of a worker, and the sums of its earlier lives.
+    """The latest metrics of a worker, and the sums of the counters of its earlier processes.
 
-    Counters must not fall: Prometheus would take that for a new start and count everything again.
+    A counter must not fall when a worker is restarted: Prometheus would count its whole value again.
     """
 
     life: asyncio.subprocess.Process | None = None
+    """The process that gave the latest metrics."""
     text: str = ""
+    """The latest metrics."""
     before: str = ""
+    """Sums of the last metrics of the earlier processes."""
 
     def take(self, life: asyncio.subprocess.Process | None, text: str) -> None:
         if life is not self.life:
@@ -38,12 +41,13 @@ class _LastMetrics:
 def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
     said = {worker.number: _LastMetrics() for worker in supervisor.workers}
     scrapes = asyncio.Lock()
-    """Lock for one scrape at a time, so that later scrapes never show lower counts."""
+    """Lock that makes scrapes come one after another, so that a later scrape never has lower counts."""
 
     async def livez() -> tuple[int, Mapping[str, Any]]:
-        """Answer 503 if a worker fails or hangs. A dead worker is being restarted, so the others need no restart.
+        """Answer 503 if a worker fails or hangs, so that all are restarted.
 
-        A stopping worker serves no probes in the end, so it does not count either.
+        A dead worker does not count: the supervisor restarts it alone. A silent worker does not count during a stop,
+        because a worker closes its probes before it ends.
         """
         answers = await _asked(supervisor, "/livez")
         failing = {
@@ -87,7 +91,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
     """Return each worker's answer, or None if the worker does not run or answer."""
     import httpx
 
-    # without TLS, whose store of certificates takes 25 ms to load for each client
+    # without TLS: its certificates would take 25 ms to load for each client
     async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_S, verify=False) as client:
 
         async def ask(worker: WorkerProcess) -> httpx.Response | None:
@@ -98,7 +102,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
             except httpx.HTTPError:
                 return None
             worker.answered_at = time.monotonic()
-            worker.answered = worker.running or asked  # a worker restarted meanwhile has the same port
+            worker.answered = worker.running or asked  # a process that was started meanwhile has the same port
             return answer
 
         answers = await asyncio.gather(*map(ask, supervisor.workers))
@@ -106,7 +110,7 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
 
 
 def _hangs(worker: WorkerProcess) -> bool:
-    """Return whether a worker that gives no answer now has answered before in this life."""
+    """Return whether the worker's present process has answered a probe before. Without an answer now, it hangs."""
     return worker.running is not None and worker.running is worker.answered
 
 
@@ -119,7 +123,7 @@ def _reason(answer: httpx.Response | None) -> str:
 
 
 def _silent_metrics(seconds: float) -> str:
-    """Return the metrics for a worker that runs and has been silent for some seconds."""
+    """Return the metrics for a worker whose process runs and has given no answer for some seconds."""
     return (
         "# TYPE noetl_worker_ready gauge\nnoetl_worker_ready 0.0\n"
         f"# TYPE noetl_worker_loop_lag_seconds gauge\nnoetl_worker_loop_lag_seconds {seconds}\n"

@@ -1,7 +1,7 @@
 """`run --processes N`: one process that starts N workers, restarts dead ones, and stops them all.
 
-Each worker is a separate `run`, with its own claim id, connections and outbox file. It also has its own session, so a
-terminal's Ctrl-C reaches only the supervisor, which passes it on.
+Each worker is a separate `noetl-worker run`, with its own claim id, connections and outbox file. Each is also in a
+session of its own, so that Ctrl-C in a terminal reaches the supervisor only. The supervisor passes it on.
 """
 
 from __future__ import annotations
@@ -33,31 +33,33 @@ _AT_ONCE: Final = 130
 _FIRST_DELAY_S: Final = 0.5
 _MOST_DELAY_S: Final = 30.0
 _LASTED_S: Final = 60.0
-"""Age from which a worker's death is not blamed on its start."""
+"""Seconds after its start from which a worker's death counts as the first in a row."""
 _KEEPS_DYING: Final = 3
 _KILLED: Final = (
-    "it was killed from outside (SIGKILL), as a system or a container does when out of memory: see dmesg, or the "
-    "last state of the container; give it more memory, or fewer slots or processes"
+    "see dmesg, or the last state of the container: the worker was killed (SIGKILL), mostly for lack of memory. Give "
+    "it more memory, or fewer slots or processes"
 )
-"""Advice for a killed worker, which could not log its end."""
+"""Advice for a worker that was killed and could not log its end."""
+_DIED: Final = "see the worker's own log lines above"
 log = structlog.get_logger("noetl_worker.worker.supervisor")
 
 
 @dataclass
 class WorkerProcess:
-    """A worker, over all its lives."""
+    """A worker and its present process. A dead process is replaced by a new one."""
 
     number: int
     probes: socket.socket | None
-    """Socket of its probes; all its lives have the same port."""
+    """Socket of the worker's probes. All its processes have the same port."""
     running: asyncio.subprocess.Process | None = None
+    """The present process, or None while there is none."""
     answered: asyncio.subprocess.Process | None = None
-    """The last life that answered a probe. A life that has not answered may be starting."""
+    """The process that last answered a probe. A process that has not answered may still be starting."""
     answered_at: float = 0.0
     """Monotonic time of that answer."""
     starts: int = 0
     deaths: int = 0
-    """Deaths in a row, each soon after the start."""
+    """Number of deaths in a row, each within _LASTED_S after the start."""
 
     @property
     def port(self) -> int | None:
@@ -84,7 +86,7 @@ class Supervisor:
         variables: Mapping[str, str],
         *,
         worker: Sequence[str] = (sys.executable, "-m", "noetl_worker", "run"),
-        clock: Callable[[], float] = lambda: time.monotonic(),  # late: a simulation replaces it
+        clock: Callable[[], float] = lambda: time.monotonic(),  # a lambda: a simulation replaces the clock
         delay_s: Callable[[int], float] = start_delay_s,
     ) -> None:
         self._settings = settings
@@ -100,7 +102,8 @@ class Supervisor:
         """The exit code of a worker that cannot start with these settings."""
 
     def request_stop(self) -> None:
-        """Pass the signal on: the first drains, the second cancels, the third ends at once."""
+        """Pass a stop signal on to the workers: the first drains them, the second cancels commands, the third ends all
+        at once."""
         self._stops += 1
         self._stopping.set()
         log.info("stop_requested", signals=self._stops, processes=self.running)
@@ -139,7 +142,7 @@ class Supervisor:
                 worker.probes.close()
 
     async def _restart_until_stopped(self, worker: WorkerProcess) -> int:
-        """Run a worker, restarting it when it dies. Return the exit code of its last life."""
+        """Run a worker, and restart it when it dies. Return the exit code of its last process."""
         while not self._stopping.is_set():
             started_at = self._clock()
             code = await self._life(worker)
@@ -159,12 +162,12 @@ class Supervisor:
         return 0  # no process is left to drain
 
     async def _life(self, worker: WorkerProcess) -> int:
-        """Start a worker and wait for its end. Return the exit code."""
+        """Start a process of the worker and wait for its end. Return its exit code."""
         variables = self.variables(worker)
         try:
             worker.running, channel = await self._start(worker, variables)
         except OSError as error:  # no process, memory or descriptor is free now
-            advice = "look at `error`: memory, descriptors or processes of the machine; it is tried again"
+            advice = "look at `error`, and free memory, descriptors or processes of the machine; it is tried again"
             log.error("process_not_started", process=worker.number, error=str(error), advice=advice)
             return os.EX_OSERR
         with channel:
@@ -185,16 +188,15 @@ class Supervisor:
             "starts_again_s": round(delay_s, 1),
         }
         if worker.deaths < _KEEPS_DYING:
-            log.warning("process_died", **died, **({"advice": _KILLED} if is_killed else {}))
+            log.warning("process_died", **died, advice=_KILLED if is_killed else _DIED)
             return
-        why = _KILLED if is_killed else "see its own log lines above"
-        advice = f"{why}; the worker is restarted, at most every {_MOST_DELAY_S:g} s"
+        advice = f"{_KILLED if is_killed else _DIED}; the worker is restarted, at most every {_MOST_DELAY_S:g} s"
         log.error("process_keeps_dying", **died, advice=advice)
 
     def variables(self, worker: WorkerProcess) -> dict[str, str]:
         variables = {**self._given, "NOETL_WORKER_PROCESSES": "1"}
         variables[handed_down.PARENT] = str(os.getpid())
-        variables["PYTHONSAFEPATH"] = "1"  # workers must not import a json.py of the working directory (Python 3.11)
+        variables["PYTHONSAFEPATH"] = "1"  # workers must not import a json.py from the working directory (Python 3.11)
         if self._settings.worker_id:
             variables["WORKER_ID"] = f"{self._settings.worker_id}-{worker.number}"
         variables["WORKER_METRICS_BIND"] = ""
@@ -205,15 +207,15 @@ class Supervisor:
         return variables
 
     def _probe_ports(self) -> list[int]:
-        """Return the ports of all probes, the supervisor's and its workers': tools may not connect to them."""
+        """Return the ports of the probes of the supervisor and its workers. Tools may not connect to these."""
         own = int(self._settings.metrics_bind.rpartition(":")[2])
         return [own, *(worker.port for worker in self.workers if worker.port is not None)]
 
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]
     ) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        """Start a process. Return it with the socket on which it asks for variables that its environment block
-        lacks."""
+        """Start a process. Return the process, and the socket on which it asks for the variables that are not in its
+        environment block."""
         worker.starts += 1
         block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
         mine, theirs = socket.socketpair()
@@ -251,7 +253,8 @@ class Supervisor:
 
 
 async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
-    """Send the variables to a worker that hides its memory, if it asks. It may end before it does."""
+    """Send the variables to a worker once it asks for them, which it does after hiding its memory. A worker may end
+    without asking."""
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):
@@ -265,9 +268,10 @@ def _probe_socket() -> socket.socket:
 
 
 def _worst(codes: list[int]) -> int:
-    """Return the common exit code: 130 over 4 over anything unexpected over 0.
+    """Return the common exit code: 130 if a worker has 130, else 4 if a worker has 4, else 6 if a worker has any other
+    code than 0, else 0.
 
-    A worker that a signal ended before it could drain counts as 0, since it had done nothing yet.
+    A worker that a signal ended before it could drain counts as 0, because it had done nothing yet.
     """
     known = [0 if code == -signal.SIGTERM else code for code in codes]
     for code in (_AT_ONCE, _CUT_OFF):
