@@ -59,8 +59,8 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
 ]
 
 SHELL: list[tuple[dict[str, Any], str]] = [
-    ({"command": ""}, "'command' is empty"),
-    ({"command": "a\0b"}, "'command' has a NUL character in it"),
+    ({"command": ""}, "'command' is empty; write one"),
+    ({"command": "a\0b"}, "'command' has a NUL character; leave it out"),
     ({"command": "true", "env": {"A=B": "1"}}, f"env: 'A=B' {NO_VARIABLE}"),
     ({"command": "true", "env": {"A": "\0"}}, f"env: 'A' {NO_VARIABLE}"),
     ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
@@ -164,7 +164,7 @@ DUCKDB: list[tuple[dict[str, Any], str]] = [
         {"auth": {"type": "ftp", "user": "u"}},
         "auth 'noetl' is of type 'ftp'; DuckDB has secrets for gcs, http, huggingface, mysql, postgres, r2, s3",
     ),
-    ({"auth": {"type": "http"}}, "auth 'noetl' has no field of a http credential: token, scope"),
+    ({"auth": {"type": "http"}}, "auth 'noetl' has no field of a http credential: give token, scope"),
     ({"extensions": ["a-b"]}, "extension 'a-b' is no name; write `name` or `name from repository`"),
 ]
 
@@ -174,8 +174,11 @@ DUCKLAKE: list[tuple[dict[str, Any], str]] = [
     ({**LAKE, "catalog": "f", "catalog_name": 'a"b'}, "'catalog_name' is 'a\"b': give a name of letters, digits and _"),
     ({**LAKE, "catalog": "f", "max_rows": -1}, "'max_rows' is -1: give 1 or more"),
     ({**LAKE, "catalog": "ducklake:"}, "no catalog; give 'catalog_connection', or 'auth' of type postgres or mysql"),
-    ({**LAKE, "catalog": "postgresql://h:port/d"}, "the port of 'catalog_connection' is no number"),
-    ({**LAKE, "catalog": "postgres:host=h sslmode=x"}, "'catalog_connection' has sslmode: DuckDB cannot pass it on"),
+    ({**LAKE, "catalog": "postgresql://h:port/d"}, "the port of 'catalog_connection' is no number: give one like 5432"),
+    (
+        {**LAKE, "catalog": "postgres:host=h sslmode=x"},
+        "'catalog_connection' has sslmode: DuckDB cannot pass it on; leave it out",
+    ),
     ({**LAKE, "catalog": "f", "extensions": [""]}, "extension '' is no name; write `name` or `name from repository`"),
 ]
 
@@ -286,9 +289,9 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
 ]
 
 SCRIPT: list[tuple[dict[str, Any], str]] = [
-    ({"script": {"content": " "}}, "script: the script is empty"),
+    ({"script": {"content": " "}}, "script: the script is empty; write one"),
     ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
-    ({"job": {"image": ""}}, "script: job: 'image' is empty"),
+    ({"job": {"image": ""}}, "script: job: 'image' is empty; name one"),
     ({"job": {"timeout": -5}}, "script: job: 'timeout' must be above 0 seconds, not -5"),
     ({"job": {"backoffLimit": -1}}, "script: job: 'backoff_limit' must be 0 or more, not -1"),
     ({"job": {"resources": {"memory": "1Gi"}}}, "script: job: resources: 'memory' is none of requests, limits, claims"),
@@ -323,7 +326,7 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"operation": "js_stream_info", "stream": "a.b"},
-        "stream 'a.b' has a character that no stream may have",
+        "stream 'a.b' has a character that no stream may have: leave out . * > / \\ and blanks",
     ),
     ({"operation": "js_publish", "subject": "a b"}, "subject 'a b' is not allowed: write words with dots between them"),
     (
@@ -363,7 +366,10 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
         "unsupported ack 'later'. Supported: on_success, auto, true, manual, defer, none, false",
     ),
     ({"source": "nats"}, "[nats] requires 'stream'"),
-    ({**POLL, "stream": "S.x"}, "stream 'S.x' has a character that no stream may have"),
+    (
+        {**POLL, "stream": "S.x"},
+        "stream 'S.x' has a character that no stream may have: leave out . * > / \\ and blanks",
+    ),
     ({**POLL, "batch": 0}, "'batch' and 'timeout_ms' must be 1 or more"),
     (
         {"source": "nats", "operation": "ack"},
@@ -386,7 +392,7 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
 
 MCP: list[tuple[dict[str, Any], str]] = [
     ({"endpoint": "http://mcp.test/mcp"}, "tools/call requires 'tool'"),
-    ({"tool": "t", "arguments": "[1]"}, "arguments must be an object"),
+    ({"tool": "t", "arguments": "[1]"}, "arguments must be an object, or its JSON text"),
     ({"tool": "t", "arguments": [1]}, "field 'arguments' must be an object or text, not list"),
     ({"tool": "t", "request_id": "a"}, "field 'request_id' must be a whole number, not 'a' (str)"),
     (

@@ -153,7 +153,10 @@ def test_the_digest_a_plane_told_is_compared() -> None:
     for tool, config in ((ResultFetchTool(), {"ref": reference}), (ArtifactTool(), {"uri": reference})):
         with pytest.raises(ToolError) as caught:
             run_tool(tool, {**config, "sha256": "0" * 64}, control_plane=plane)
-        assert str(caught.value) == f"the content of {reference} is not the one with SHA-256 {'0' * 64}"
+        assert (
+            str(caught.value)
+            == f"the content of {reference} is not the one with SHA-256 {'0' * 64}: store it again, or correct 'sha256'"
+        )
         assert caught.value.kind == "parse"
 
 
@@ -181,9 +184,9 @@ def test_a_put_that_the_plane_does_not_take_is_a_failure() -> None:
 def test_a_stored_result_above_the_limit_is_refused() -> None:
     plane, reference = stored("x" * 20)
     error = refused({"uri": reference, "max_bytes": 10}, control_plane=plane)
-    assert (str(error), error.kind) == (f"{reference} has 22 bytes, more than 10 (max_bytes)", "resource")
+    assert (str(error), error.kind) == (f"{reference} has 22 bytes, more than 10: raise 'max_bytes'", "resource")
     error = refused({"action": "put", "data": "x" * 20, "max_bytes": 10})
-    assert str(error) == "the data has 22 bytes, more than 10 (max_bytes)"
+    assert str(error) == "the data has 22 bytes, more than 10: raise 'max_bytes'"
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +231,7 @@ def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
     assert str(refused({"uri": f"{tmp_path}/pipe"})) == f"{tmp_path}/pipe cannot be read: it is no regular file"
     (tmp_path / "large").write_bytes(b"x" * 11)
     large = refused({"uri": f"{tmp_path}/large", "max_bytes": 10})
-    assert str(large) == f"{tmp_path}/large has more than 10 bytes (max_bytes)"
+    assert str(large) == f"{tmp_path}/large has more than 10 bytes: raise 'max_bytes'"
     other = refused({"uri": f"{tmp_path}/large", "sha256": "00"})
     assert other.kind == "parse"
     under_a_file = refused({"action": "put", "uri": f"{tmp_path}/large/x", "data": 1})
@@ -238,7 +241,7 @@ def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
 def test_gzip_is_unpacked_within_the_limit(tmp_path: Path) -> None:
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"0" * 1_000_000))
     error = refused({"uri": f"{tmp_path}/bomb.gz", "max_bytes": 10_000})
-    assert str(error) == f"{tmp_path}/bomb.gz unpacks to more than 10000 bytes (max_bytes)"
+    assert str(error) == f"{tmp_path}/bomb.gz unpacks to more than 10000 bytes: raise 'max_bytes'"
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"0" * 1_000)[:-6])
     error = refused({"uri": f"{tmp_path}/cut.gz"})
     assert error.kind == "parse"
@@ -296,7 +299,7 @@ def test_http_failures_are_told_without_the_query() -> None:
         error = refused(config, lambda request, status=status: httpx.Response(status))
         assert (str(error), error.kind, error.retryable) == (f"GET https://store/x: HTTP {status}", kind, retryable)
     large = refused({**config, "max_bytes": 10}, lambda request: httpx.Response(200, content=b"x" * 11))
-    assert str(large) == "https://store/x has more than 10 bytes (max_bytes)"
+    assert str(large) == "https://store/x has more than 10 bytes: raise 'max_bytes'"
 
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")

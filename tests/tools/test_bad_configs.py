@@ -23,7 +23,7 @@ def action(**then: Any) -> dict[str, Any]:
 
 SEQUENCES: list[tuple[Any, str]] = [
     ({}, "field 'tasks' (or tool_config, tool) is missing"),
-    ([], "there are no tasks"),
+    ([], "there are no tasks; give one"),
     ({"tasks": {"a": {"kind": "noop"}}}, "field 'tasks' must be a list, not dict"),
     (["noop"], "task[0] must be an object"),
     ([{"a": {"kind": "noop"}, "b": {}}], "task[0] must have exactly one labeled entry (got 2)"),

@@ -181,7 +181,7 @@ def test_secret_of_one_execution_is_never_kept_for_the_next() -> None:
 
 
 def test_query_of_a_comment_alone_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^'query' has no statement$"):
+    with pytest.raises(ConfigurationError, match=r"^'query' has no statement; write one$"):
         query("-- nothing\n")
 
 

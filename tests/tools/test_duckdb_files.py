@@ -64,7 +64,7 @@ def test_data_directory_keeps_the_tables_of_each_execution_apart(scoped: ToolSet
         "duckdb_7.duckdb",
         "duckdb_8.duckdb",
     ]
-    message = r"duckdb: '.*duckdb_7\.duckdb' belongs to execution 7, not to 8"
+    message = r"duckdb: '.*duckdb_7\.duckdb' belongs to execution 7: name another file"
     with pytest.raises(ConfigurationError, match=message):
         in_execution(scoped, 8, "select v from t", database=str(Path(scoped.data_dir) / "noetldb" / "duckdb_7.duckdb"))
     assert in_execution(scoped, 7, "select 1 as a", database=":memory:") == [{"a": 1}]
@@ -104,13 +104,13 @@ async def test_readers_of_a_file_have_it_together(file: str, registry: Registry)
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"database": "DIR"}, "duckdb: 'database': 'DIR' is no regular file"),
-        ({"database": "DIR", "read_only": True}, "duckdb: 'database': 'DIR' is no regular file"),
+        ({"database": "DIR"}, "duckdb: 'database': 'DIR' is no regular file: name one"),
+        ({"database": "DIR", "read_only": True}, "duckdb: 'database': 'DIR' is no regular file: name one"),
         (
             {"database": "DIR/none.duckdb", "read_only": True},
             "duckdb: there is no database file 'DIR/none.duckdb' to read",
         ),
-        ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file, and none is named"),
+        ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file: name one"),
     ],
 )
 def test_database_that_cannot_be_is_a_mistake_of_the_config(tmp_path: Path, config: Any, message: str) -> None:

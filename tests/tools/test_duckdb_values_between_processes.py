@@ -64,7 +64,7 @@ def test_what_is_no_number_stays_none() -> None:
     "value", [{}, {"date": "x"}, {"date": 1}, {"eval": "1"}, {"a": 1, "b": 2}, {"object": [1]}, {"decimal": []}]
 )
 def test_what_no_duckdb_gives_is_refused(value: Any) -> None:
-    with pytest.raises(ToolError, match="no known form"):
+    with pytest.raises(ToolError, match="an unknown form"):
         typed_values.read(value)
 
 

@@ -319,7 +319,7 @@ def test_a_stream_without_the_answer_is_a_lost_connection() -> None:
 
 def test_an_endless_answer_is_cut_off() -> None:
     most = 16 * 1024 * 1024
-    expected = f"the MCP server at {ENDPOINT} answers with more than {most} bytes"
+    expected = f"the MCP server at {ENDPOINT} answers with more than {most} bytes: ask for less"
     assert str(refused(stream(*[": keep alive" + " " * 2000] * (most // 2000)))) == expected
     assert str(refused(lambda request: httpx.Response(200, json={"x": "y" * most}))) == expected
 

@@ -181,11 +181,11 @@ async def test_an_object_above_the_limit_is_not_read(session: Session) -> None:
     most = 16 * 1024 * 1024
     bucket = await session.store()
     too_large = await session.refused("object_put", bucket=bucket, object="o", data="x" * (most + 1))
-    assert str(too_large) == f"the data of object 'o' has {most + 1} bytes; one call carries at most {most}"
+    assert str(too_large) == f"the data of object 'o' has {most + 1} bytes; one call carries at most {most}: split it"
     store = await session.connection.jetstream().object_store(bucket)
     await store.put("o", b"x" * (most + 1))
     too_large = await session.refused("object_get", bucket=bucket, object="o")
-    assert str(too_large) == f"object 'o' has {most + 1} bytes; one call carries at most {most}"
+    assert str(too_large) == f"object 'o' has {most + 1} bytes; one call carries at most {most}: split it"
 
 
 async def test_the_tasks_label_is_not_taken_for_the_objects_name(session: Session) -> None:

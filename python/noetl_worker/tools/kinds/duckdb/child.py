@@ -1,8 +1,8 @@
-"""The process of one DuckDB command. It holds the command's only connection, and ends with the command.
+"""The process that runs one DuckDB command. It has the command's only connection, and ends with the command.
 
-The worker's side is `session.py`. A request is one frame, its answer one line of JSON; the first request says which
-database to open. The template process (`python_template.py`) has DuckDB loaded and an instance open, without
-threads.
+`session.py` is the worker's side. A request is one frame, and its answer is one line of JSON. The first request says
+which database to open. The process is forked from a template (`python_template.py`), in which DuckDB is loaded and
+an instance is open, without threads.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ _PIECE_BYTES: Final = 8 << 20
 """Maximum bytes of rows, as text, in one answer; the next answer has the next rows."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
-"""Fields of a `sql.Batch` in the answer to a script."""
+"""Fields of a `sql.Batch` that the answer to a script has."""
 
 
 _PREPARED: Final = PreparedInstance()
 
 
 def prepare() -> None:
-    """Load DuckDB and open an instance, in the template process. If that fails, a command reports the reason itself."""
+    """Load DuckDB and open an instance in the template process. If that fails, each command tries it again, and reports
+    the failure."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):
         _PREPARED.open(importlib.import_module("duckdb"))
 
 
 def run_command(channel: int) -> NoReturn:
-    """Answer the worker until it asks for no more, and end the process."""
+    """Answer the worker's requests until the last one, then end this process."""
     status = 1
     faulthandler.unregister(signal.SIGTERM)  # a traceback of our code does not help an author of SQL
     quiet = os.open(os.devnull, os.O_RDWR)
@@ -62,7 +63,7 @@ def run_command(channel: int) -> NoReturn:
 
 
 def _serve(channel: int) -> None:
-    """Serve requests until the command's one request is answered, or the worker closes its end."""
+    """Answer one request with `op: run`, or the steps of a transfer until the worker closes the channel."""
     child: Child | None = None
     try:
         while True:
@@ -74,7 +75,7 @@ def _serve(channel: int) -> None:
                 child = child or Child(FirstRequest.from_request(request))
                 answer = child.answer(request)
             except BaseException as error:
-                answer = _told(error)
+                answer = _error_answer(error)
             send_text(channel, answer + "\n")
     except EOFError:
         if child is not None:
@@ -82,7 +83,10 @@ def _serve(channel: int) -> None:
 
 
 def _answer_to_one(request: Mapping[str, Any]) -> str:
-    """Return the answer after closing the connection: once it is sent, another process may open the file."""
+    """Run the script of a request, close the database and return the answer.
+
+    The database is closed first, because another process may open its file once the worker has the answer.
+    """
     try:
         child = Child(FirstRequest.from_request(request))
         try:
@@ -90,20 +94,21 @@ def _answer_to_one(request: Mapping[str, Any]) -> str:
         finally:
             child.close()
     except BaseException as error:
-        return _told(error)
+        return _error_answer(error)
 
 
-def _told(error: BaseException) -> str:
+def _error_answer(error: BaseException) -> str:
+    """Return the answer that reports an exception."""
     if isinstance(error, MemoryError):
-        error = ToolError(f"no memory left for it ({describe(error)})", kind="resource")
+        error = ToolError(f"DuckDB has no memory left ({describe(error)}): select less", kind="resource")
     if not isinstance(error, ToolError):
         error = ToolError(describe(error), code=type(error).__name__)
-    told = {"message": str(error), "kind": error.kind, "retryable": error.retryable, "code": error.code}
-    return encode({"error": {**told, "is_shortage": isinstance(error, ResourceShortage)}})
+    report = {"message": str(error), "kind": error.kind, "retryable": error.retryable, "code": error.code}
+    return encode({"error": {**report, "is_shortage": isinstance(error, ResourceShortage)}})
 
 
 class Child:
-    """The one connection of this process, and the requests on it."""
+    """The process's only DuckDB connection, with a method for each kind of request."""
 
     def __init__(self, start: FirstRequest) -> None:
         _surround(start)
@@ -119,8 +124,10 @@ class Child:
         return steps[request["op"]](request)
 
     def close(self) -> None:
-        """Close the databases, so that files are complete and unlocked. One in memory is left to the process's end,
-        which is 8 ms faster."""
+        """Close the databases, so that their files are complete and unlocked.
+
+        A database in memory stays open until the process ends, which is 8 ms faster.
+        """
         with suppress(self._duckdb.Error):  # a cursor, as the connection's own transaction may have failed
             if not self._connection.cursor().execute(_ATTACHED).fetchall():
                 return
@@ -156,7 +163,7 @@ class Child:
         return encode({"columns": [[name, str(column[1])] for name, column in zip(names, columns, strict=False)]})
 
     def _fetch(self, request: Mapping[str, Any]) -> str:
-        """Return the requested number of rows, or as many as fit into one answer. `more` says that some are left."""
+        """Return the requested number of rows, or as many as fit into one answer. `more` is true if rows are left."""
         try:
             rows = self._unsent or self._connection.fetchmany(request["count"])
         except (self._duckdb.Error, OverflowError) as error:

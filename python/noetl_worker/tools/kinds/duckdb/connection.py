@@ -1,4 +1,4 @@
-"""Opening and setting up a DuckDB in its command's process, for a command's SQL or for an end of a transfer."""
+"""Opening and setting up a DuckDB connection in the process of a command, for SQL or for one end of a transfer."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = "lock"
 """Word in DuckDB's error for a file that another process has open."""
 _BESIDE_BYTES: Final = 512 << 20
-"""Memory of the process besides what DuckDB counts: Python, libraries, a result, the stacks of threads."""
+"""Bytes of memory that the process needs besides what DuckDB counts: for Python, libraries, a result and the stacks of
+threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
     """Return a connection with everything set up, after waiting for a file that another process has locked.
 
     Raises:
-        ToolError: connection, or db_lock (both retryable).
+        ToolError: kind connection or db_lock, both retryable.
         ConfigurationError: an impossible database, or a refused setting, extension or secret.
         ResourceShortage: this machine is out of file descriptors.
     """
@@ -45,7 +46,7 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
     if is_out_of_descriptors():  # checked here, as DuckDB 1.5 ends the process when it has none
         raise ResourceShortage(f"{opening.kind}: no file descriptor is free to open {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
-        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file, and none is named")
+        raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file: name one")
     connection = _connected(duckdb, prepared, start)
     try:
         _load_and_log_in(duckdb, connection, opening)
@@ -66,7 +67,10 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
 
 
 def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return an instance in memory. A file is attached later, because an address needs extensions and secrets first."""
+    """Return a connection to a database in memory, with the settings of `start`.
+
+    A database file is attached later, because a remote address needs extensions and secrets first.
+    """
     opening, around = start.opening, start.surroundings
     share = f"{around.share_bytes}B" if around.share_bytes else None
     allowed = around.settings.get(MEMORY_LIMIT) or share
@@ -124,7 +128,7 @@ def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> Non
     """Load an extension (`spatial`, or `h3 from community`), installing it first if it is missing.
 
     Raises:
-        ConfigurationError: not a name, or the extension is not installed and cannot be fetched.
+        ConfigurationError: `wanted` is not a name, or the extension is not installed and cannot be fetched.
         ResourceShortage: this machine is out of file descriptors.
     """
     name, source = parse_extension(kind, wanted)
@@ -154,7 +158,7 @@ def _check_room(what: str, error: Exception) -> None:
 
 
 def _attach_patiently(duckdb: Any, connection: Any, opening: Opening) -> None:
-    bridge = f"noetl_{uuid.uuid4().hex}"  # a random name, so that the name of any file is free
+    bridge = f"noetl_{uuid.uuid4().hex}"  # a random name, which no attached file has
     connection.execute(f"ATTACH ':memory:' AS {bridge}; USE {bridge}; DETACH memory")
     waited_s, tries = 0.0, 1
     while True:
@@ -166,7 +170,7 @@ def _attach_patiently(duckdb: Any, connection: Any, opening: Opening) -> None:
             if is_shortage_text(str(error)):
                 raise ResourceShortage(text) from error
             if opening.read_only and opening.database.startswith("/") and not Path(opening.database).exists():
-                missing = f"{opening.kind}: there is no database file {opening.database!r} to read"
+                missing = f"{opening.kind}: there is no database file {opening.database!r} to read: name another one"
                 raise ConfigurationError(missing) from error
             if _LOCKED not in str(error).lower():
                 raise ToolError(text, kind="connection", retryable=True) from error

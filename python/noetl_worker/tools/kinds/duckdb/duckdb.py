@@ -114,9 +114,9 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data of a result, on the Python plane also under its worker's names for each statement.
+    """Return a result's data. On the Python plane add each statement's rows under the names that its worker uses.
 
-    Recorded: duckdb-multi; JSON is text in those values (duckdb-json).
+    In these added values JSON is text (recorded: duckdb-multi, duckdb-json).
     """
     data = batch.data(form)
     if form.numbers_statements:

@@ -1,8 +1,8 @@
-"""The database file that a `duckdb` command opens, and the commands that may have it open at the same time.
+"""The choice of the database file that a `duckdb` command opens, and the turns of commands with the same file.
 
-DuckDB lets one process write a file. Within this worker the commands of one file take turns (readers together), so
-that whatever one of them attaches or sets is gone before the next. If another process has the file open, the opening
-is tried again.
+DuckDB lets only one process write a file. Within this worker the commands of one file take turns (readers together),
+so that whatever one command attaches or sets is gone before the next begins. If another process has the file open,
+opening is tried again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
 
 DATA_DIR: Final = "NOETL_DATA_DIR"
-"""Variable: the directory of the executions' database files."""
+"""Environment variable with the directory of the executions' database files."""
 _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
@@ -28,7 +28,7 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
     """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
 
     Raises:
-        ConfigurationError: the file of another execution, or a data directory that cannot be made.
+        ConfigurationError: `given` is the file of another execution, or the data directory cannot be made.
     """
     data_dir = settings.data_dir
     directory = (Path(data_dir) / "noetldb").resolve() if data_dir else None
@@ -37,14 +37,16 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
         path = Path(database)
         owner = _OWNER.fullmatch(path.name)
         if path.parent == directory and owner is not None and owner[1] != str(execution_id):
-            raise ConfigurationError(f"duckdb: {database!r} belongs to execution {owner[1]}, not to {execution_id}")
+            raise ConfigurationError(f"duckdb: {database!r} belongs to execution {owner[1]}: name another file")
         return database
     if directory is None:
         return MEMORY
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"duckdb: {DATA_DIR}={data_dir!r} cannot be used: {error}") from error
+        raise ConfigurationError(
+            f"duckdb: {DATA_DIR}={data_dir!r} cannot be used: {error}: name a directory that the worker may write to"
+        ) from error
     return str(directory / f"duckdb_{execution_id}.duckdb")
 
 
@@ -52,7 +54,7 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
 
 
 class _Turns:
-    """The users of one file: one writer, or readers."""
+    """Counts the commands that have one database file open: one writer, or any number of readers."""
 
     def __init__(self) -> None:
         self.readers = 0
@@ -61,12 +63,12 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
-"""(event loop, file) -> its turns, as long as a command has or awaits one."""
+"""(id of an event loop, file) -> its turns. An entry exists while a command uses the file or waits for it."""
 
 
 @asynccontextmanager
 async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait until this command may have the file open. A database in memory is never shared.
+    """Wait until this command may open the file, and hold the turn during the block. In memory there is no wait.
 
     Args:
         database: its name, as returned by `canonical`.

@@ -1,4 +1,4 @@
-"""Limits on a DuckDB that its SQL cannot lift: the files it may open, and the memory it may use."""
+"""Limits of a DuckDB connection that its SQL cannot lift: the files and the memory that it may use."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _FIXED: Final = frozenset(
         "temp_directory",
     }
 )
-"""Settings about files and extensions, which SQL may not change. Log settings are fixed too, as logs are files."""
+"""Settings about files and extensions, which SQL may not change. Those of `_LOGS` are fixed too, as logs are files."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 
 def limit_bytes(connection: Any) -> int:
-    """Return the memory that a connection may use now, which DuckDB shows with one decimal: `819.2 MiB`."""
+    """Return the bytes of memory that a connection may use. DuckDB shows them with one decimal, as `819.2 MiB`."""
     [(shown,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     match = _SHOWN.fullmatch(str(shown))
     if match is None:
-        raise RuntimeError(f"DuckDB shows its memory limit as {shown!r}")
+        raise RuntimeError(f"DuckDB shows its memory limit as {shown!r}: report this")
     return round(float(match["number"]) * float(1024 ** _UNITS.index(match["unit"])))
 
 
@@ -62,7 +62,7 @@ def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str])
     try:
         connection.execute("SET allowed_configs = ?", [free])
     except duckdb.Error as error:  # versions before 1.5 also follow links out of the directories
-        text = f"{kind}: {FILE_ROOTS} needs DuckDB 1.5 or later, and {duckdb.__version__} is installed"
+        text = f"{kind}: {FILE_ROOTS} needs DuckDB 1.5 or later, not {duckdb.__version__}: install a newer one"
         raise ConfigurationError(text) from error
     connection.execute("SET allowed_directories = ?", [list(roots)])
     connection.execute("SET enable_external_access = false")

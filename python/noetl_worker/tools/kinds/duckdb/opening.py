@@ -1,4 +1,4 @@
-"""The database to open and its surroundings, sent by the worker to DuckDB's process as one JSON object."""
+"""The database to open and the setup of its process, which the worker sends to that process as one JSON object."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret
 
 MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
-"""Variable: maximum memory of one command, like 2GB; absent: its share, without isolation 80 % of the machine each."""
+"""Environment variable with the maximum memory of one command, like 2GB. Absent: the command's share of the machine;
+without isolation, 80 % of the machine for each command."""
 EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
-"""Variable: directory in which extensions are looked for and installed; absent: ~/.duckdb/extensions."""
+"""Environment variable with the directory of extensions. Absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
-"""Variable: URL or directory from which extensions are installed, for a mirror; absent: extensions.duckdb.org."""
+"""Environment variable with the URL or directory from which extensions are installed. Absent: extensions.duckdb.org."""
 SETTINGS: Final = (MEMORY_LIMIT, EXTENSION_DIRECTORY, EXTENSION_REPOSITORY)
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A DuckLake catalog, attached before SQL is limited to the file roots, because these allow no server."""
+    """A DuckLake catalog to attach. It is attached before SQL is limited to the file roots, which allow no server."""
 
     text: str
-    """The ATTACH statement; the credentials are in the secrets."""
+    """The ATTACH statement. Credentials are not in it, but in `Opening.secrets`."""
     name: str
     is_used: bool
-    """True if the catalog is in use when the first statement runs."""
+    """True to run `USE name` before the first statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ class Surroundings:
     cwd: str
     environment: Mapping[str, str]
     settings: Mapping[str, str]
-    """The worker's variables for DuckDB that are set."""
+    """Name -> value of the operator's environment variables for DuckDB."""
     roots: tuple[str, ...]
     is_restricted: bool
-    """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside them."""
+    """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside the roots."""
     hidden: tuple[str, ...]
     share_bytes: int
     """Maximum memory that the command may set if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
@@ -72,8 +73,10 @@ class FirstRequest:
 
     @property
     def spill(self) -> str:
-        """Return the directory for temporary files, which DuckDB creates and removes. For a file that is written it
-        lies beside the file, whose disk has room for it."""
+        """Return the directory for temporary files, which DuckDB creates and removes.
+
+        If a database file is written, the directory is beside that file, whose disk has room.
+        """
         is_beside = self.opening.database.startswith("/") and not self.opening.read_only
         own = Path(self.surroundings.directory)
         return f"{self.opening.database}.{own.name}.tmp" if is_beside else str(own / "duckdb")
@@ -82,7 +85,7 @@ class FirstRequest:
         return {"opening": asdict(self.opening), "surroundings": asdict(self.surroundings)}
 
     def reached(self) -> tuple[str, ...]:
-        """Return the directories that this process needs if file roots are set; (): everything that is not hidden."""
+        """Return the directories that the process may reach if file roots are set, else (): all that are not hidden."""
         around = self.surroundings
         if not around.roots:
             return ()

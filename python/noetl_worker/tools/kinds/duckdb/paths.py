@@ -1,6 +1,7 @@
-"""Checks of file names in SQL text, for kernels without Landlock: files that no playbook may read are refused.
+"""Checks of file names in a step's fields and, for kernels without Landlock, in SQL text.
 
-A file name that SQL concatenates is not seen here; with `NOETL_WORKER_FILE_ROOTS` DuckDB itself refuses it.
+Files that no playbook may read are refused. A file name that SQL builds from parts is not found here; with
+`NOETL_WORKER_FILE_ROOTS` DuckDB itself refuses such a file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
 """Prefix of a path with a scheme or database kind: file:///proc, sqlite:/proc."""
 _SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
-"""Names that DuckDB expands, or that begin with a kind of database (`sqlite:x`)."""
+"""Beginning of a name that is no plain path: DuckDB expands it, or it names a kind of database (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
@@ -33,14 +34,14 @@ _LONGEST: Final = 4096
 
 
 def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: bool = False) -> str:
-    """Return a single name for all spellings of a place that a step names outside of SQL and that DuckDB takes as the
-    same.
+    """Return the same name for every spelling of one database or directory in a step's fields.
 
     The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that are
     special to DuckDB.
 
     Raises:
-        ConfigurationError: another form, a forbidden file, or outside of the file roots, as every address is.
+        ConfigurationError: `given` is no path or address, is a forbidden file, or lies outside of the file roots, as
+            every address does.
     """
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY
@@ -52,26 +53,27 @@ def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: b
     if _NO_PATH.match(path) or "\0" in path:
         raise ConfigurationError(
             f"{field}: {given!r} is no path and no address that is read here; write /a/path, file:///a/path, or an "
-            f"address like s3://bucket/name{'' if is_directory else ' (what is of another kind: ATTACH it in SQL)'}"
+            f"address like s3://bucket/name{'' if is_directory else ' (ATTACH a database of another kind in SQL)'}"
         )
     real = checked(field, given, Path(path), settings)
     is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
     with suppress(OSError):  # if it does not exist yet, or cannot be read, DuckDB says so
         if not is_there(real.stat().st_mode):
-            raise ConfigurationError(f"{field}: {given!r} is no {'directory' if is_directory else 'regular file'}")
+            wanted = "directory" if is_directory else "regular file"
+            raise ConfigurationError(f"{field}: {given!r} is no {wanted}: name one")
     return str(real)
 
 
 def _in_home(path: str) -> str:
-    """Expand `~/`, as DuckDB does."""
+    """Expand `~/` at the beginning of a path, as DuckDB does."""
     return str(Path(path).expanduser()) if path.startswith("~/") else path
 
 
 def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-    """Check the names in SQL and its parameters. With file roots DuckDB itself does this.
+    """Check the file names in SQL and its parameters. With file roots do nothing, because DuckDB checks them.
 
     Raises:
-        ConfigurationError: a forbidden file.
+        ConfigurationError: a name of a file that playbooks may not read.
     """
     if roots(settings):
         return

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 PREPARED_SETTINGS: Final = {"python_enable_replacements": "false", "allow_persistent_secrets": "false"}
-"""Settings of every DuckDB of ours. A name that is no table must not become a Python variable, nor its error show our
-code. A persistent secret would be a file in our home directory, which every later execution could use."""
+"""Settings of every DuckDB connection. With replacements, SQL could read our Python variables as tables, and an error
+would show our code. A persistent secret would be a file in our home directory, for every later execution."""
 _WITHOUT_THREADS: Final = ({"threads": 1, "async_threads": 0}, {"threads": 1})
 """Settings with which DuckDB starts no thread; versions before 2.0 have no `async_threads`."""
 _READ_WHEN_OPENED: Final = ("HOME", "TZ")
@@ -20,8 +20,8 @@ class PreparedInstance:
     """An empty instance in memory, opened before a fork and taken once after it.
 
     Opening an instance takes 20 ms, mostly for its catalog of functions. Only a process without threads can be
-    forked, so the instance starts none; its user sets the threads. A process forked from the template has a copy of
-    its own, which ends with the process.
+    forked, so the instance starts none; a command sets the number of threads after the fork. Each forked process has
+    its own copy of the instance.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class PreparedInstance:
         self._environment: dict[str, str | None] = {}
 
     def open(self, duckdb: Any) -> None:
-        """Open the instance. Without memory for it, or if DuckDB starts a thread, each command opens its own."""
+        """Open the instance. If that fails or starts a thread, keep none: each command then opens its own."""
         for settings in _WITHOUT_THREADS:
             with suppress(Exception):
                 connection = duckdb.connect(config={**PREPARED_SETTINGS, **settings})
@@ -39,10 +39,9 @@ class PreparedInstance:
                 connection.close()
 
     def take(self) -> Any:
-        """Return a connection to the instance, with DuckDB's own number of threads, or None.
+        """Return a new connection to the instance, with DuckDB's default number of threads, or None without one.
 
-        Each connection is new: before 2.0, a connection opened before the fork gives all processes the same random
-        numbers.
+        A connection that was opened before the fork gives all processes the same random numbers (DuckDB before 2.0).
         """
         if self._connection is None or self._environment != _environment():
             return None
@@ -53,7 +52,7 @@ class PreparedInstance:
         return connection
 
     def close(self) -> None:
-        """Close the instance. It closes its files once no other connection is open."""
+        """Close the instance's first connection. DuckDB closes the files when the last connection is closed."""
         if self._connection is not None:
             self._connection.close()
 

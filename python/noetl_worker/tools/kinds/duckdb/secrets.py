@@ -25,7 +25,7 @@ class DuckdbSecret:
     values: Mapping[str, str] = field(repr=False)
 
     def statement(self) -> str:
-        """Return CREATE SECRET with the values in it: run it, never show it."""
+        """Return the CREATE SECRET statement. The secret values are in it, so it is never shown."""
         options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
@@ -78,7 +78,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError, ValueError: as `fetch_secrets`, and for several credentials under one name.
+        ConfigurationError: as `fetch_secrets`, and for several credentials under one name.
     """
     for name, given in _named(kind, auth).items():
         written = written_data(given)
@@ -140,7 +140,7 @@ def _made(kind: str, name: str, data: Mapping[str, Any]) -> DuckdbSecret:
     values = {option: _text(value) for option, value in found.items() if value is not None}
     if not values:
         wanted = ", ".join(fields[0] for fields in options.values())
-        raise ConfigurationError(f"{kind}: auth {name!r} has no field of a {word} credential: {wanted}")
+        raise ConfigurationError(f"{kind}: auth {name!r} has no field of a {word} credential: give {wanted}")
     return DuckdbSecret(re.sub(r"\W", "_", name), duckdb_type, extension, values)
 
 
@@ -151,7 +151,7 @@ def _text(value: Any) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return the value as a SQL string."""
+    """Return the value as a quoted SQL string."""
     return "'" + value.replace("'", "''") + "'"
 
 

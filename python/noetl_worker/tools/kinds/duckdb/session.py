@@ -1,6 +1,6 @@
-"""The worker's side of a DuckDB: a process for each command, used for one script or step by step (`child.py`).
+"""The worker's side of DuckDB: each command has a process (`child.py`), which runs one script or single steps.
 
-The worker loads nothing of DuckDB, and takes nothing but JSON from the process.
+The worker does not load DuckDB, and reads only JSON from the process.
 """
 
 from __future__ import annotations
@@ -77,13 +77,15 @@ class Duckdb:
         params: Any,
         context: ToolContext,
     ) -> ToolResult | None:
-        """Run every statement of `text` into `batch`, `params` with the last one, after waiting for `ours`.
+        """Run every statement of `text`, the last one with `params`, and record the results in `batch`.
+
+        `ours`: the command's turn for its database file, which is awaited first.
 
         Returns:
-            A timeout, whose time includes the wait; None if the statements ran.
+            None if the statements ran; a timeout if they and the wait took too long.
 
         Raises:
-            ToolError: the statement that failed, and DuckDB's report.
+            ToolError: a statement failed; the text has the statement and DuckDB's report.
         """
         step: dict[str, JsonValue] = {"op": "run", "text": text, "params": params}
         step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
@@ -149,7 +151,7 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """Provide a directory for one process, and remove afterwards what a killed process leaves behind."""
+        """Provide the first request of a process, and remove afterwards the files that a killed process left."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))
@@ -160,7 +162,7 @@ class Duckdb:
 
 
 class Session:
-    """A DuckDB that runs one step at a time."""
+    """A DuckDB process that runs one step of a transfer at a time."""
 
     def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind
@@ -219,7 +221,7 @@ class Session:
 
 
 def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the answer. Raises the error that it reports."""
+    """Return the answer, or raise the error that it reports."""
     error = answer.get("error")
     if not isinstance(error, Mapping):
         return answer
@@ -235,26 +237,26 @@ def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 def _death(kind: str, run: process.Finished) -> ToolError:
     said = f"{kind}: the process of DuckDB {process.exit_text(run.exit_code)}"
     if run.has_met_oom or run.exit_code in _OUT_OF_MEMORY:
-        return ToolError(f"{said}: it may need more memory than it has here ({MEMORY_LIMIT})", kind="resource")
-    return ToolError(f"{said} before it had an answer", kind="process")
+        return ToolError(f"{said}: it may need more memory; raise {MEMORY_LIMIT}, or select less", kind="resource")
+    return ToolError(f"{said} before it had an answer: run it again, and report a crash that repeats", kind="process")
 
 
 def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
-    """Return a list of lists from an answer. Raises ToolError if it is missing."""
+    """Return the field `name` of an answer, a list of lists. Raises ToolError for anything else."""
     found = answer.get(name)
     if isinstance(found, list) and all(isinstance(row, list) for row in found):
         return found
-    raise ToolError(f"the process of DuckDB answers without {name!r}", kind="process")
+    raise ToolError(f"the DuckDB process answers without {name!r}: report it", kind="process")
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Copy the answer's data into `batch`. Raises ToolError for an answer to something other than a script."""
+    """Copy the answer's data into `batch`. Raises ToolError if the answer is not that to a script."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):
-        raise ToolError("the process of DuckDB answers without the data of a script", kind="process")
+        raise ToolError("the DuckDB process answers without the data of a script: report it", kind="process")
     for statement in statements:
         if not isinstance(statement, dict) or not {"statement", "row_count", "affected_rows"} <= statement.keys():
-            raise ToolError("the process of DuckDB answers with a statement of no known form", kind="process")
+            raise ToolError("the DuckDB process sent a statement of an unknown form: report it", kind="process")
     batch.statements, batch.columns, batch.rows = statements, [str(column) for column in columns], rows
     batch.truncated, batch.samples = answer.get("truncated") is True, samples

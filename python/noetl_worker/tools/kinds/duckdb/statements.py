@@ -1,4 +1,4 @@
-"""The statements of a script, run one after the other in their command's process."""
+"""Running the statements of a SQL script one after the other, in the process of their command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS: Final = (
     ("HTTPException", "connection"),
     ("ProgrammingError", "db_syntax"),
 )
-"""A class of DuckDB's errors, or a base class of it -> kind; any other error is db_error."""
+"""Name of a DuckDB error class or of its base class -> kind of failure. Any other error is db_error."""
 _MISPLACED: Final = ("no transaction is active", "start a transaction within a transaction")
 _COUNTED_AT_A_TIME: Final = 10_000
 _WITH_RETURNING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE_INTO")
@@ -25,17 +25,18 @@ _RETURNING_OR_BRACKET: Final = re.compile(r"[()]|\breturning\b", re.IGNORECASE)
 
 
 def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params: Any) -> None:
-    """Run every statement of `text` into `batch`, `params` with the last one.
+    """Run every statement of `text`, the last one with `params`, and record the results in `batch`.
 
     Raises:
-        ToolError: the statement that failed, and DuckDB's report.
+        ConfigurationError: `text` has no statement.
+        ToolError: a statement failed; the text has the statement and DuckDB's report.
     """
     try:
         statements = connection.extract_statements(text)
     except duckdb.Error as error:
         raise ToolError(f"SQL does not parse: {error}", kind="db_syntax") from error
     if not statements:
-        raise ConfigurationError("'query' has no statement")
+        raise ConfigurationError("'query' has no statement; write one")
     for number, statement in enumerate(statements, start=1):
         shown = sql.preview(statement.query)
         try:

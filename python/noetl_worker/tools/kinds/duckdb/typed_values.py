@@ -1,6 +1,6 @@
 """A lossless JSON form for the values of DuckDB's rows, between the process of a DuckDB and the worker.
 
-A list stands for itself; a value without a JSON form is an object with one field, named after its type.
+A list is written as a list. A value without a JSON form is written as an object with one field, named like its type.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WRITERS: Final[tuple[tuple[type | tuple[type, ...], str, Callable[[Any], Any]],
     (tuple, "tuple", lambda value: [written(item) for item in value]),
     (dict, "object", lambda value: [[written(key), written(item)] for key, item in value.items()]),
 )
-"""Type or types, their name, their JSON form. A datetime is also a date, so it comes first."""
+"""(Python type or types, their name, function that makes the JSON form). A datetime is a date too: it comes first."""
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "int": int,
     "float": float,
@@ -64,7 +64,7 @@ def read(value: Any) -> Any:
     """Return the value that `written` was given.
 
     Raises:
-        ToolError: `value` is not from `written`. The process of a DuckDB is not trusted.
+        ToolError: `value` was not made by `written`. A DuckDB process is not trusted.
     """
     if isinstance(value, list):
         return [read(item) for item in value]
@@ -74,4 +74,4 @@ def read(value: Any) -> Any:
         [(name, form)] = value.items()
         return _READERS[name](form)
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-        raise ToolError("the process of DuckDB answers with a value of no known form", kind="process") from error
+        raise ToolError("the DuckDB process sent a value of an unknown form: report it", kind="process") from error

@@ -1,7 +1,7 @@
 """Values of a SELECT that DuckDB's Python library cannot hold, read as DuckDB's text.
 
 The library turns `infinity` and `-infinity` into Python's last and first day, which a table may also hold, and it
-cuts nanoseconds. So a SELECT with such columns is extended by their texts.
+cuts nanoseconds. So a SELECT with such columns is extended: it also selects the texts of these columns.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class SelectReading:
     text: str
     names: Sequence[str]
     beside: Sequence[int]
-    """Numbers of the columns whose texts come after the last column, in this order."""
+    """Indexes of the columns whose texts were added after the last column, in the order of the texts."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Return the rows of the author's SELECT from the rows of the extended one."""
         count = len(self.names)
         rows = []
         for row in fetched:
@@ -46,7 +47,7 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return how to read the rows of an extracted statement, or None to use them as they are."""
+    """Return the extended SELECT for a parsed statement, or None if its rows are exact without."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
@@ -90,7 +91,7 @@ def with_json(
     alone: Callable[[str], Any] = json.loads,
     in_list: Callable[[str], Any] = json.loads,
 ) -> Sequence[Sequence[Any]]:
-    """Return rows with the texts of JSON columns read by `alone`, and of columns with lists of JSON by `in_list`."""
+    """Return rows in which `alone` has read the texts of JSON columns, and `in_list` those in lists of JSON."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows

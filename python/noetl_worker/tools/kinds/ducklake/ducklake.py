@@ -185,7 +185,9 @@ def _address(address: str, pairs: str) -> dict[str, str]:
             port = url.port
         except ValueError:
             raise ConfigurationError(
-                "the port of 'catalog_connection' is no number", field="catalog_connection", tool="ducklake"
+                "the port of 'catalog_connection' is no number: give one like 5432",
+                field="catalog_connection",
+                tool="ducklake",
             ) from None
         found = {"HOST": url.hostname, "PORT": port, "DATABASE": url.path.lstrip("/")}
         found.update(USER=url.username, PASSWORD=url.password)
@@ -196,7 +198,7 @@ def _address(address: str, pairs: str) -> dict[str, str]:
     unknown = sorted(key.lower() for key in found_pairs if key not in names)
     if unknown:
         raise ConfigurationError(
-            f"'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on",
+            f"'catalog_connection' has {', '.join(unknown)}: DuckDB cannot pass it on; leave it out",
             field="catalog_connection",
             tool="ducklake",
         )
