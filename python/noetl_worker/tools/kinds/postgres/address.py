@@ -1,6 +1,6 @@
 """The address of a Postgres made from a playbook's fields and a credential, as one conninfo text.
 
-The text holds the password, so a pool uses only its hash as a key, and no message contains it.
+The text holds the password. So a pool uses only a hash of the text as its key, and no message contains the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keepalives_count": 3,
 }
 """Settings of a connection unless its `connection_string` has others; times in seconds."""
-_OF_FIELDS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
+_ADDRESS_DEFAULTS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
 """Defaults of an address without a `connection_string`. libpq's own would be the user of the worker's process, and a
 database of that name."""
 _FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
@@ -40,11 +40,11 @@ PGSSLKEY, `~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook na
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
 """Settings naming files that libpq opens on the event loop, where a pipe would block all commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""A value that is not a file: the authorities that the machine trusts."""
-_OF_A_SERVICE: Final = "it reads a login from a file of the worker's machine: give host, user and password"
+"""A setting and its value that names no file: it means the authorities that the machine trusts."""
+_READS_LOGIN: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
-    "service": _OF_A_SERVICE,
-    "servicefile": _OF_A_SERVICE,
+    "service": _READS_LOGIN,
+    "servicefile": _READS_LOGIN,
     "sslcrldir": "it reads a directory of the worker's machine: give the list as 'sslcrl'",
     "sslkeylogfile": "it writes to a file of the worker's machine",
 }
@@ -86,10 +86,10 @@ class PostgresLogin:
 
 
 def check_connection(fields: PostgresLogin) -> None:
-    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
+    """Check a connection's fields as far as possible without fetching a credential, for a model's `__post_init__`.
 
     Raises:
-        ConfigurationError: no connection can come of these fields.
+        ConfigurationError: these fields can give no connection.
     """
     written = written_data(fields.auth)
     if fields.port is not None and not 0 < fields.port < 65536:
@@ -115,7 +115,7 @@ def check_connection(fields: PostgresLogin) -> None:
 def parse_schemas(text: str) -> list[str]:
     """Return the names in a `schema`, read as in SQL: capitals count only in double quotes (seen live: pg-schema).
 
-    A text that is not SQL, such as a name with a blank, is one name as it stands.
+    A text that is not SQL, such as a name with a blank, is returned unchanged as one name.
     """
     if _SCHEMAS.fullmatch(text) is None:
         return [text]
@@ -123,7 +123,7 @@ def parse_schemas(text: str) -> list[str]:
     return [quoted.replace('""', '"') if quoted else bare.encode().lower().decode() for quoted, bare in found]
 
 
-def _is_read(address: str) -> bool:
+def _can_parse(address: str) -> bool:
     """Return True if libpq can parse the address, or is not installed (the run reports that). Cached: it takes
     0.1 ms."""
     try:
@@ -137,7 +137,7 @@ def _is_read(address: str) -> bool:
     return True
 
 
-_parses: Final = ByShortKey(_is_read, most=64).__getitem__
+_parses: Final = ByShortKey(_can_parse, most=64).__getitem__
 
 
 async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> str:
@@ -169,13 +169,14 @@ async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> st
 
 
 def _assemble(fields: tuple[str, tuple[tuple[str, Any], ...]]) -> tuple[str, str, tuple[str, ...]]:
-    """Return the conninfo, its password and its files. Cached: libpq's parser takes 0.1 ms, twice a small query's time.
+    """Return the conninfo, its password and the files it names. Cached: libpq's parser takes 0.1 ms, twice a small
+    query's time.
 
     Raises:
         ConfigurationError: the address has a setting that playbooks may not use.
     """
     address, given = fields
-    parts = {**({} if address else _OF_FIELDS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
+    parts = {**({} if address else _ADDRESS_DEFAULTS), **library().conninfo.conninfo_to_dict(address), **dict(given)}
     for name, reason in _REFUSED.items():
         if parts.get(name):
             raise ConfigurationError(f"postgres: {name!r} is not for playbooks: {reason}")
@@ -191,12 +192,12 @@ def _check_files(kind: str, files: tuple[str, ...], settings: ToolSettings) -> N
     for file in files:
         real = file_roots.checked(kind, file, Path(file), settings)
         if real.exists() and not real.is_file():
-            raise ConfigurationError(f"{kind}: {file!r} is no regular file")
+            raise ConfigurationError(f"{kind}: {file!r} is no regular file: name one")
 
 
 _assembled: Final = ByShortKey(_assemble, most=64).__getitem__
 
 
 def library() -> Any:
-    """Return psycopg. Raises the errors of `requirements.library`."""
+    """Return the library psycopg. Raises ConfigurationError if it is not installed."""
     return requirements.library("psycopg", "postgres")

@@ -31,7 +31,7 @@ _NO_SOCKET: Final = "could not create socket"
 
 
 async def connect(conninfo: str) -> Any:
-    """Return a new connection: autocommit, our readers of values, nothing prepared on the server.
+    """Return a new connection with autocommit and our readers of values, which prepares no statements on the server.
 
     Raises:
         ResourceShortage: this machine is out of file descriptors.
@@ -92,7 +92,7 @@ def _too_much() -> ToolError:
 
 
 def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
-    """Drive one of psycopg's generators, and call `count` with what it waited for, before it reads."""
+    """Drive a psycopg generator. Before each of its reads, call `count` with what the generator waited for."""
     try:
         wanted = next(exchange)
         while True:
@@ -104,7 +104,7 @@ def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any,
         return end.value
 
 
-def _come(descriptor: int) -> int:
+def _received_bytes(descriptor: int) -> int:
     """Return the bytes received on a TCP connection (Linux's `tcpi_bytes_received`), or 0 for any other connection."""
     try:
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
@@ -120,8 +120,11 @@ def _come(descriptor: int) -> int:
 
 
 class _ReadWatch:
-    """A thread that cuts connections off while libpq reads. libpq reads as long as data arrives, which from a fast
-    server means up to the end of a value of 1 GB. The thread ends after 5 s without work."""
+    """A thread that cuts off each connection that receives more bytes than it may while libpq reads from it.
+
+    libpq reads as long as data arrives, so a fast server could send it a value of 1 GB in one read. The thread ends
+    after 5 s without work.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -140,6 +143,7 @@ class _ReadWatch:
             return False
 
     def end(self, descriptor: int) -> bool:
+        """Stop watching a connection. Return True if the connection was cut off."""
         with self._changed:
             return self._most.pop(descriptor, 0) < 0
 
@@ -158,7 +162,7 @@ class _ReadWatch:
         with ended, self._changed:
             while self._most or self._changed.wait(_LINGER_S):
                 for descriptor, most in self._most.items():
-                    if 0 <= most < _come(descriptor):
+                    if 0 <= most < _received_bytes(descriptor):
                         os.dup2(ended.fileno(), descriptor, inheritable=False)
                         self._most[descriptor] = -1
                 self._changed.wait(_LOOK_S)
@@ -169,13 +173,13 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """An exchange with the server: a text and its answers, or a part of it."""
+    """Counts the bytes that the server sends in one exchange: a text of SQL with its answers, or a part of it."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 
     def __init__(self, descriptor: int) -> None:
         self.received = 0
-        """Bytes received since the first read. Code that drops rows subtracts them again."""
+        """Bytes received since the first read. Code that drops rows subtracts the bytes of these rows."""
         self._descriptor = descriptor
         self._seen = 0
         self._reads = 0
@@ -185,11 +189,11 @@ class _Exchange:
         self._reads += 1
         if self._reads == 1:  # libpq reads no more than its buffer holds before it knows of a long message
             return
-        come = _come(self._descriptor)
+        received = _received_bytes(self._descriptor)
         if self._reads > 2:
-            self.received += come - self._seen
-        self._seen, left = come, _MOST_BYTES - self.received
-        if left < 0 or _watch.set(self._descriptor, come + left):
+            self.received += received - self._seen
+        self._seen, left = received, _MOST_BYTES - self.received
+        if left < 0 or _watch.set(self._descriptor, received + left):
             raise _too_much()
 
     def end(self) -> bool:
@@ -199,7 +203,7 @@ class _Exchange:
 
 
 def _count_of_connecting(wanted: Any) -> None:
-    if _come(wanted[0]) > _MOST_BYTES:
+    if _received_bytes(wanted[0]) > _MOST_BYTES:
         raise _too_much()
 
 
@@ -211,8 +215,7 @@ def _bounded_class() -> Any:
     library_class: Any = psycopg.AsyncConnection
 
     class Bounded(library_class):  # type: ignore[misc]
-        """A connection that counts the bytes it receives: libpq keeps a value, a row or a notice whole, whatever its
-        size."""
+        """A connection that limits the bytes it receives: libpq keeps all of a value, a row or a notice in memory."""
 
         exchange: _Exchange
 
@@ -225,8 +228,7 @@ def _bounded_class() -> Any:
             return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
-            """Wait for an exchange as `wait` does, but on a cancellation stop at once, without cancelling on the
-            server."""
+            """Wait for an exchange as `wait` does, but do not ask the server to cancel it if this task is cancelled."""
             return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
 
         async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:

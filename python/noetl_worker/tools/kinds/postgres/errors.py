@@ -36,7 +36,7 @@ _WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
 
 
 def connection_failure(error: Exception) -> ToolError:
-    """Return why no connection was made. Only the server's text shows it: libpq gives no SQLSTATE here."""
+    """Return the ToolError for a failed connection. Its kind is read from the text: libpq gives no SQLSTATE here."""
     message = str(error)
     if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
         own = "; give 'auth' or 'password': PGPASSWORD and ~/.pgpass of the worker are not for playbooks"
@@ -54,15 +54,16 @@ def is_statement_timeout(error: Any) -> bool:
 
 
 def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
-    """Return why a statement of `text` failed, with the kind from the SQLSTATE. `done` statements before it succeeded.
+    """Return the ToolError for a failed statement of `text`, with the kind that its SQLSTATE means.
 
-    With parameters the server saw a different text, so its position is left out.
+    `done`: number of statements before it, which succeeded. `has_params`: leave out the position that the server
+    gives, because with parameters the server saw another text.
     """
     psycopg = library()
     state = error.sqlstate or ""
     if not state:
         if isinstance(error, psycopg.OperationalError):
-            lost = "the connection was lost; whether the statement took effect is not known"
+            lost = "the connection was lost; look whether the statement took effect before you repeat it"
             return ToolError(f"{sql.preview(text)}: {lost}: {error}", kind="connection")
         return ToolError(f"{sql.preview(text)}: {error}{_remedy(str(error))}", kind="db_error")
     which = f"statement {done + 1}: " if done else ""
@@ -95,7 +96,7 @@ def _remedy(message: str) -> str:
 
 
 def _place(position: str | None, text: str) -> str:
-    """Return ` at line 2, column 8`, counted in the playbook's text."""
+    """Return a place like ` at line 2, column 8` in the playbook's text, or an empty text without a position."""
     if position is None or not position.isdigit() or not 0 < int(position) <= len(text) + 1:
         return ""
     before = text[: int(position) - 1]

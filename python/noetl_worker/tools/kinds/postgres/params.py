@@ -19,7 +19,7 @@ from noetl_worker.tools.sql import split as sql_split
 _PLACE: Final = re.compile(r"%(?:%|(?:\((?P<name>[^()]+)\))?[sbt])")
 _NUMBER: Final = re.compile(r"(?<![\w$])\$(\d+)")
 _EXACT: Final = 2**53
-"""Limit up to which a float holds every whole number exactly."""
+"""Number up to which a float can hold every whole number exactly."""
 _SAVEPOINT: Final = "noetl_parameters"
 
 
@@ -118,8 +118,7 @@ def _has_object(value: Any) -> bool:
 
 
 def unify_numbers(value: list[Any]) -> list[Any]:
-    """Return the list with numbers of one type, as an array needs: fractions, or exact decimals if a float is not
-    exact."""
+    """Return the list with all numbers of one type, as an array needs: float, or Decimal if a float is not exact."""
     numbers = _leaves(value)
     if {type(element) for element in numbers} - {type(None)} != {int, float}:
         return value

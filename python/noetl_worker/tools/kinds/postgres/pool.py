@@ -34,11 +34,11 @@ _RESET: Final = (
 
 @dataclass(kw_only=True, eq=False)
 class ConnectionPools:
-    """The pools of one worker."""
+    """The connection pools of one worker, one for each address."""
 
     max_size: int = 8
     """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer,
-    limit the kind."""
+    limit how many commands of the kind run at a time."""
     max_idle_s: float = 60.0
     """Seconds after which an unused connection is closed."""
     max_age_s: float = 1800.0
@@ -113,7 +113,7 @@ class _Member:
 
 
 class _Pool:
-    """The connections to one address: at most `max_size`, recently used ones first."""
+    """The connections to one address: at most `max_size`. The most recently used one is taken first."""
 
     def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
@@ -180,13 +180,13 @@ class _Pool:
         self._places.release()
 
     async def _ready(self, member: _Member, session: str) -> bool:
-        """Return True if an idle connection is alive, reset and set up; close it otherwise."""
+        """Check, reset and set up an idle connection. Return False if that fails; the connection is then closed."""
         psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False
         try:
             if idle_s < self._limits.max_idle_s and await _reset_answer(psycopg, member):
-                if idle_s > self._limits.ping_after_s or _has_news(member.connection.pgconn.socket):
+                if idle_s > self._limits.ping_after_s or _has_data(member.connection.pgconn.socket):
                     # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives with the answer
                     with anyio.fail_after(_ANSWER_S):
                         await member.connection.execute("")
@@ -239,7 +239,7 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
         went_through = went_through and result.status in statuses
 
 
-def _has_news(descriptor: int) -> bool:
+def _has_data(descriptor: int) -> bool:
     """Return True if data arrived on an idle connection: most likely the server's goodbye."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)

@@ -148,10 +148,10 @@ class PostgresTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data of a result, on the Python plane with a `status` and for a write a `message`, as in its worker.
+    """Return a result's data. On the Python plane add a `status`, and for a write a `message`, as its worker does.
 
-    A statement that changes no rows by itself (DDL) has the row count -1 there; on the Rust plane it has changed 0
-    (recorded: pg-writes).
+    For a statement that changes no rows by itself (DDL), `row_count` is -1 on the Python plane, and `affected_rows` is
+    0 on the Rust plane (recorded: pg-writes).
     """
     data = batch.data(form)
     if not form.sql_has_message:
@@ -169,8 +169,8 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
 def session_settings(schema: str | None, timeout_s: float | None) -> str:
     """Return the SET statements that a command starts with.
 
-    The server's own timeout is for a worker that is gone. It is the next power of two seconds above ours, so that
-    commands with nearly the same remaining time find a connection with that setting.
+    `statement_timeout` ends the statement of a worker that is gone. It is a power of two seconds above the command's
+    time, so that commands with nearly the same time left can use a connection with the same setting.
     """
     settings = []
     if timeout_s is not None:

@@ -29,13 +29,13 @@ UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
 
 
 async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
-    """Run every statement of `text` into `batch`.
+    """Run every statement of `text`, and record the results in `batch`.
 
     Args:
         connection: from the pool.
         text: one or more statements.
         batch: receives their results.
-        owner: charged for the memory of the values.
+        owner: the command to which the memory of the values is charged.
 
     Raises:
         psycopg.Error: of the first statement that failed; `batch` has the statements before it.
@@ -98,7 +98,7 @@ def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any
 
 
 class _Results:
-    """The results of a text, taken one by one."""
+    """Collects the results of a text one by one, and makes the values of their rows at the end."""
 
     def __init__(self, connection: Any, batch: Batch) -> None:
         self.error: Exception | None = None
@@ -159,7 +159,7 @@ class _Results:
         """Make the values of all results. Raises ToolError if they take more memory than a command may have."""
         work, self._work = self._work, []
         results = [result for one in work if one.func == self._put for result in one.args[2]]
-        size = self._connection.exchange.received or self._size_of_local(results)
+        size = self._connection.exchange.received or self._local_size(results)
         if size > LARGE or self._values > _MANY_VALUES:
             json_size = await off_loop(size, partial(self._memory_of_json, results))
             await room.take(size + json_size + self._values * _VALUE_BYTES, owner)
@@ -168,8 +168,8 @@ class _Results:
             for one in work:
                 one()
 
-    def _size_of_local(self, parts: list[tuple[Any, int]]) -> int:
-        """Return the bytes of the values on a Unix socket, where received bytes are not counted."""
+    def _local_size(self, parts: list[tuple[Any, int]]) -> int:
+        """Return the bytes of the values, from a Unix socket alone: there received bytes are not counted."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(

@@ -31,8 +31,8 @@ _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")
 
 
 def register(psycopg: Any, connection: Any) -> None:
-    """Register readers: dates and times as ISO 8601 text, intervals as ISO 8601 durations, ranges and addresses as
-    text.
+    """Register our readers of values at a connection: dates and times become ISO 8601 text, intervals ISO 8601
+    durations, ranges and addresses text.
 
     Arrays and records are parsed up to 256 kB, and JSON if its values fit into memory; otherwise they stay text.
     Values that Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stay the server's text: psycopg

@@ -42,7 +42,7 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "file": frozenset({"path", "format", "auth"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
-"""Type of an end, or "source" or "target" -> the fields it reads."""
+"""Type of an end -> names of the fields that such an end reads. "source" and "target" have those of every type."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
@@ -157,15 +157,17 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
 
 
 def end_type(name: str, given: Mapping[str, Any]) -> str | None:
-    """Return the type of an end, as in `_READ`, or None if it is a template.
+    """Return the type of an end, as in `_READ`, or None if the type is a template.
 
     Raises:
-        ConfigurationError: there is no type.
+        ConfigurationError: no type is given.
     """
     # The worker reads `kind` as its own field everywhere else; here it is the end's type.
     kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
     if kind is None:
-        raise ConfigurationError("field 'type' is missing", field=name, tool=f"transfer: {name}")
+        raise ConfigurationError(
+            "field 'type' is missing; give postgres or another", field=name, tool=f"transfer: {name}"
+        )
     return None if fields.has_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
 
 
@@ -191,10 +193,10 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[Configuration
 
 
 def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
-    """Return `given`, with its templates rendered, as the model of an end.
+    """Return the fields of an end, whose templates are rendered already, as an instance of `model`.
 
     Raises:
-        ConfigurationError: no type, a field that is missing or of the wrong type.
+        ConfigurationError: no type is given, or a field is missing or of the wrong type.
     """
     where, model_class = f"transfer: {name}", cast("Any", model)
     known, _ = fields.canonical(where, given, model_class, _SPELLINGS)

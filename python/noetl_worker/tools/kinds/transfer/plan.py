@@ -13,7 +13,7 @@ from noetl_worker.tools.sql import sql
 
 
 class JsonText(str):
-    """JSON text as the source's database returns it. Parsing it would lose digits, equal keys and its null."""
+    """JSON text as the source's database returned it. Parsing would lose digits, repeated keys and JSON's null."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ class TransferPlan:
 
 
 def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) -> None:
-    """Raise ToolError if `row`, as it is written, has NULL in a key column, because NULL equals no NULL."""
+    """Raise ToolError if `row` has NULL in a key column: an upsert never finds such a row, as NULL equals nothing."""
     for key in keys:
         if row[columns.index(key)] is None:
             raise ToolError(
@@ -69,11 +69,11 @@ def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) 
 
 
 class Writer:
-    """An opened target, and the code that the targets share.
+    """Base of the classes that write rows to an opened target.
 
-    `begin(columns, types, sample)` finds the table and starts the transaction; without columns there will be no
-    rows. `types` are DuckDB's names and `sample` is rows, for a table to be created. `write(rows)` takes a chunk.
-    `commit()` returns what is reported besides the number of rows.
+    `begin(columns, types, sample)` finds the table and starts the transaction. Empty `columns` mean that no rows will
+    come. `types` (DuckDB's names) and `sample` (some rows) are for a table that has to be created. `write(rows)`
+    writes one chunk. `commit()` returns the result's fields besides the number of rows.
     """
 
     def __init__(self, plan: TransferPlan) -> None:
@@ -83,7 +83,7 @@ class Writer:
         self._keys: list[str] = []
 
     def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
-        """Match the rows' columns to the table's, `actual`. Raises ConfigurationError if they do not fit."""
+        """Match the rows' `columns` to `actual`, the table's. Raises ConfigurationError if a column does not fit."""
         self._columns = matched(self._plan.target.table, columns, actual)
         self._keys = self._plan.upsert_keys(primary_key, self._columns, actual) if columns else []
 
@@ -100,10 +100,10 @@ class Writer:
 
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
-    """Return `columns` as the table spells them: exactly, or else ignoring case.
+    """Return `columns` in the spelling of `actual`, the table's columns: the same name, or else one in another case.
 
     Raises:
-        ConfigurationError: the table has no such column, or two of them.
+        ConfigurationError: the table has no such column or several, or two of `columns` are the same column of it.
     """
     found = []
     for name in columns:
@@ -175,7 +175,8 @@ def without_json(value: Any) -> Any:
 
 
 def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
-    """Return the value at `path` of a JSON text: a JSON text, a list of them for an array, or None if it is absent."""
+    """Return the value at `path` in a JSON text, as JSON text, or None if there is none. Without `path`, an array is
+    returned as a list of JSON texts."""
     found = json.loads(value, parse_int=JsonText, parse_float=JsonText)
     for name in path:
         if not isinstance(found, dict) or name not in found:

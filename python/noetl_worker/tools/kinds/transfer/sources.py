@@ -63,8 +63,9 @@ class SourceReader:
     types: Mapping[str, str]
     """Column -> DuckDB's name of its type, if the source knows the type."""
     fetch: Callable[[], Awaitable[Sequence[Row]]]
+    """Function that returns the next chunk of rows; empty after the last one."""
     all_rows: Sequence[Row] = ()
-    """All rows of a source that has them at once, whose types are inferred from the values."""
+    """All rows, from a source that gets them at once. Their values decide the types of a new table's columns."""
     session: PostgresSession | None = None
     """Session of a Postgres source."""
 
@@ -77,7 +78,7 @@ class SourceReader:
         return self.picked(self.all_rows, list(chosen.values()))
 
     def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
-        """Return the values at `paths`: a column, or a dotted path into the objects of a column."""
+        """Return each row's values at `paths`: names of columns, or dotted paths into the objects of a column."""
         if list(paths) == self.columns:
             return [list(row) for row in rows]
         places = [(self.columns.index(path), []) if path in self.columns else self._split_path(path) for path in paths]
@@ -100,7 +101,7 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
 async def _postgres(
     source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    """Open a cursor on the server, which sends one chunk at a time."""
+    """Open a Postgres source, with a cursor on the server, which sends one chunk at a time."""
     del duckdb
     psycopg = library()
     query = str(source.query)
@@ -223,8 +224,8 @@ async def _http(
     yield SourceReader(columns, {}, fetch, rows)
 
 
-def inert(context: ToolContext) -> ToolContext:
-    """Return a context without rendering, for a source that a template returned as a whole."""
+def without_rendering(context: ToolContext) -> ToolContext:
+    """Return a context that renders nothing, for a source that was made by a template: its values are data."""
     return context.with_render(lambda value, extra=None: value)
 
 

@@ -48,7 +48,7 @@ _KEY: Final = (
 
 @asynccontextmanager
 async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[DuckdbWriter]:
-    """Open the file for this transfer alone. Closing it rolls back what is not committed."""
+    """Open the target's file for this transfer alone. Closing it rolls back a transfer that is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database), context.settings)
     secrets = tuple(await fetch_secrets(kind, target.auth, context))
@@ -75,7 +75,7 @@ class DuckdbWriter(Writer):
         where = [self._schema, self._name]
         known = dict(await self._run(_COLUMNS, where))
         if not known:
-            known = await self._made(columns, types, sample)
+            known = await self._created(columns, types, sample)
         primary = await self._run(_KEY, where)
         self._match(columns, list(known), primary[0][0] if primary else [])
         own, keys = self._columns, self._keys
@@ -112,17 +112,17 @@ class DuckdbWriter(Writer):
         await self._run("COMMIT")
         return counts
 
-    async def _made(
+    async def _created(
         self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]
     ) -> dict[str, str]:
-        """Create the table, with a primary key for an upsert."""
+        """Create the table, with a primary key for an upsert. Return its columns with their types."""
         found = {
             name: kind or _inferred([row[number] for row in sample])
             for number, (name, kind) in enumerate(zip(columns, types, strict=True))
         }
         if not found:
             missing = f"transfer: target table {self._plan.target.table!r} does not exist"
-            raise ConfigurationError(f"{missing}, and no row says which columns it has")
+            raise ConfigurationError(f"{missing}, and no row says which columns it has: create it first")
         lines = [f"{identifier(name)} {kind}" for name, kind in found.items()]
         if self._plan.mode == "upsert":
             keys = matched(self._plan.target.table, self._plan.keys, columns)
@@ -217,7 +217,7 @@ def _integer_text(value: Any, kind: str) -> str:
     elif isinstance(value, decimal.Decimal):
         is_integral = value.is_finite() and value == value.to_integral_value()
     if not is_integral:
-        raise ToolError(f"{excerpt(str(value), 80)!r} is no {kind}", kind="transform")
+        raise ToolError(f"{excerpt(str(value), 80)!r} is no {kind}: CAST it in the source", kind="transform")
     return value if isinstance(value, str) else str(int(value))
 
 

@@ -57,7 +57,7 @@ reads."""
 
 @asynccontextmanager
 async def postgres_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[PostgresWriter]:
-    """Open a connection for this transfer alone. Closing it rolls back what is not committed."""
+    """Open the target's connection for this transfer alone. Closing it rolls back a transfer that is not committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))
     try:
@@ -85,7 +85,7 @@ class PostgresWriter(Writer):
         name = self._plan.target.table
         found = await self._rows("SELECT to_regclass(%s)::text", (name,))
         if found[0][0] is None:
-            raise ConfigurationError(f"transfer: target table {name!r} does not exist")
+            raise ConfigurationError(f"transfer: target table {name!r} does not exist; create it first")
         self._table = found[0][0]
         known = await self._rows(_COLUMNS, (self._table,))
         kinds = {column: kind for column, kind, _, _ in known}
@@ -163,7 +163,7 @@ class PostgresWriter(Writer):
 
 
 def _place(columns: Sequence[str]) -> str:
-    """Return a name that no column has, for the order of the rows."""
+    """Return a name that no column has. It is for the column that keeps the order of the rows."""
     name = "noetl_place"
     while name in columns:
         name += "_"
@@ -188,8 +188,8 @@ def _adapted(value: Any, kind: str) -> Any:
 
 
 def _element(value: Any, kind: str) -> Any:
-    """Return an element of an array, like `_adapted`. A list in it is a further dimension, but JSON in an array of
-    JSON."""
+    """Return an element of an array that psycopg writes as `kind`, the array's type. A list in the array is a further
+    dimension, but in an array of JSON a JSON value."""
     if value is not None and (kind.startswith("json") or isinstance(value, dict)):
         return json_text(value)
     if isinstance(value, list):
@@ -201,7 +201,7 @@ def _element(value: Any, kind: str) -> Any:
 
 
 def _single(value: Any, kind: str) -> Any:
-    """Return a value for a text column in the server's own form: psycopg's has UUIDs without dashes, `t` and `1E-7`."""
+    """Return a value in the server's own text form: psycopg would write UUIDs without dashes, `t` and `1E-7`."""
     value = without_json(value)
     if isinstance(value, uuid.UUID):
         return str(value)

@@ -26,7 +26,7 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 @asynccontextmanager
 async def snowflake_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[SnowflakeWriter]:
-    """Open a session for this transfer alone. Closing it rolls back what is not committed."""
+    """Open the target's session for this transfer alone. Closing it rolls back a transfer that is not committed."""
     settings = await snowflake.connection_settings("transfer: target", plan.target, context, context.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:
         yield SnowflakeWriter(plan, session)

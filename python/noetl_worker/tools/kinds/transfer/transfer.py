@@ -107,10 +107,10 @@ class TransferConfig:
         return decode_end("source", given, TransferSource)
 
     def source_now(self, context: ToolContext) -> TransferSource:
-        """Return the source with its templates rendered now, because those of an http source see its answers.
+        """Return the source, with its templates rendered except those that kind http itself renders.
 
         Raises:
-            ConfigurationError: `__post_init__` would have refused the source.
+            ConfigurationError: the rendered source is none that `__post_init__` accepts.
         """
         if self.ends[0] is not None:
             return self.ends[0]
@@ -153,8 +153,8 @@ def _check_files(source: TransferSource, target: TransferTarget, settings: ToolS
 
 
 class TransferTool:
-    """Tool of kind `transfer`, with connections of its own for both ends. They are closed after each transfer, which
-    rolls back an interrupted one."""
+    """Tool of kind `transfer`. Each transfer has its own connections to both ends. Closing them rolls back a transfer
+    that was interrupted."""
 
     kind: ClassVar[str] = "transfer"
     aliases: ClassVar[tuple[str, ...]] = ("snowflake_transfer",)
@@ -180,7 +180,7 @@ class TransferTool:
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def check(self, config: TransferConfig, context: ToolContext) -> None:
-        """Refuse one DuckDB file for both ends, where the source is known by now."""
+        """Refuse one DuckDB file for both ends, if the source is known before its templates are rendered."""
         source, target = config.ends
         if source is not None:
             _check_files(source, target, context.settings)
@@ -202,14 +202,14 @@ class TransferTool:
         async with AsyncExitStack() as stack:
             for database, read_only in sorted(_files(source, target, context.settings).items()):
                 await stack.enter_async_context(turn(database, read_only=read_only))
-            inner = context if isinstance(config.source, dict) else transfer_sources.inert(context)
+            inner = context if isinstance(config.source, dict) else transfer_sources.without_rendering(context)
             opening = transfer_sources.READERS[source.type](source, config.chunk_size, inner, self._duckdb)
             rows = await stack.enter_async_context(opening)
             plan = TransferPlan(config.mode, config.keys(), target, rows.session)
             chosen = _chosen(config.columns(), rows.columns) if rows.columns else {}
             try:
                 sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._duckdb))
-            except ResourceShortage as short:  # the source's query has run, and may have changed something
+            except ResourceShortage as short:  # the source's query has run, and may have changed data
                 if source.type == "file":
                     raise
                 raise short.after_an_effect() from short
@@ -234,8 +234,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """Return DuckDB file -> True if it is only read. Every transfer locks files in the same order, so that none
-    deadlocks."""
+    """Return name of a DuckDB file -> True if the file is only read. Transfers lock files in the order of their names,
+    so that they never wait for each other."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True
@@ -245,7 +245,7 @@ def _files(source: TransferSource, target: TransferTarget, settings: ToolSetting
 
 
 def _chosen(mapping: Mapping[str, str], columns: list[str]) -> dict[str, str]:
-    """Return target column -> path in the source."""
+    """Return target column -> path in the source, after checking that the source has each path's column."""
     paths = list(mapping.values()) or columns
     wanted = {path if path in columns else path.split(".", 1)[0] for path in paths}
     several = sorted(name for name in wanted if columns.count(name) > 1)
