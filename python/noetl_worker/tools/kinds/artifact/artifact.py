@@ -213,7 +213,7 @@ class ArtifactTool(OverHttp):
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
     ) -> bytes:
-        """Return the answer's body. Raises ToolError if there is no answer, or if it is not a success."""
+        """Send a request and return the answer's body. Raises ToolError without an answer, or if it is no success."""
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
         headers = {name: text_or_json(value) for name, value in config.headers.items() if value is not None}
@@ -242,13 +242,13 @@ class ArtifactTool(OverHttp):
         if not response.is_success:
             raise http_failure(f"{method} {place}: HTTP {response.status_code}", response.status_code)
         if answer.is_cut and method == "GET":
-            raise ToolError(f"{place} has more than {config.max_bytes} bytes (max_bytes)", kind="resource")
+            raise ToolError(f"{place} has more than {config.max_bytes} bytes: raise 'max_bytes'", kind="resource")
         return answer.take()
 
 
 def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
-    """Return the content without gzip, and the description of the stored content. Raises ToolError for another
-    digest."""
+    """Return the content without gzip, and the description of the stored content. Raises ToolError if its digest is not
+    `config.sha256`."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
     digest = described["sha256"]
@@ -294,7 +294,7 @@ def _described(uri: str | None, content: bytes, *, is_packed: bool = False) -> d
 def _bounded(config: ArtifactConfig, size: int) -> None:
     if size > config.max_bytes:
         place = _place(config.uri) if config.uri else "the data"
-        raise ToolError(f"{place} has {size} bytes, more than {config.max_bytes} (max_bytes)", kind="resource")
+        raise ToolError(f"{place} has {size} bytes, more than {config.max_bytes}: raise 'max_bytes'", kind="resource")
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
@@ -306,7 +306,7 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise ToolError(f"{place} is not a complete gzip file: {error}", kind="parse") from error
     if len(content) > config.max_bytes:
-        raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes (max_bytes)", kind="resource")
+        raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes: raise 'max_bytes'", kind="resource")
     return content
 
 

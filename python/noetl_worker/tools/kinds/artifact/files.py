@@ -46,7 +46,7 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
     path = checked("artifact", uri, Path(absolute(uri)), settings)
     root = settings.artifact_root
     if root and not path.is_relative_to(Path(root).resolve()):
-        raise ConfigurationError(f"artifact: {uri!r} is outside {_ROOT}={root}")
+        raise ConfigurationError(f"artifact: {uri!r} is outside {_ROOT}={root}: name a file in it")
     return path
 
 
@@ -59,14 +59,17 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         raise _failure("read", path, error) from error
     if len(content) > max_bytes:
-        raise ToolError(f"{path} has more than {max_bytes} bytes (max_bytes)", kind="resource")
+        raise ToolError(f"{path} has more than {max_bytes} bytes: raise 'max_bytes'", kind="resource")
     return content
 
 
 def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
-    """Write a temporary file beside `path` and rename it: a reader sees the old content or the new. Raises ToolError.
+    """Write a temporary file beside `path` and rename it, so that a reader sees the old content or the new.
 
-    After `stopped` is set nothing is renamed, because a caller that gave up may have written newer content.
+    After `stopped` is set nothing is renamed: the caller has given up, and may have written newer content.
+
+    Raises:
+        ToolError: auth, not_found or client_error.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:

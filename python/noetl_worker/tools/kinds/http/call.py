@@ -61,8 +61,8 @@ class HttpCall:
         self._received = 0
         self._exchanges = 0
         self._has_connected = False
-        """True if a server may know of this call. Then a shortage of this machine's resources is not reported as
-        one."""
+        """True if a server may know of this call. A shortage on this machine is then a failure, and does not return the
+        command."""
 
     async def run(self) -> ToolResult:
         self._first_headers = self._headers = await self._rendered_headers()
@@ -80,7 +80,10 @@ class HttpCall:
     # ── tries ──
 
     async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """Return the result of the last try, and the facts that rules see. Raises the last try's ToolError."""
+        """Repeat the exchange until no rule asks for another try.
+
+        Return the last result, and the facts that rules see. Raises the ToolError of the last try.
+        """
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
@@ -175,10 +178,9 @@ class HttpCall:
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
-        """Raise an error rather than send credentials to another place, if the answer has named the next page's place.
+        """Check that the next page, whose place an answer may have named, gets no credentials for another place.
 
-        A redirect is followed without credentials, but without credentials another place would hardly return the right
-        page.
+        It is not sent without its credentials, as a redirect is: another place would hardly return the right page.
 
         Raises:
             CredentialError: the next page is at another place, and the request has credentials.
@@ -243,7 +245,7 @@ class HttpCall:
                     content = await read(response, limit, self._context.stop)
                 except httpx.TimeoutException as error:
                     self._has_connected = True
-                    return _silent(error, config), None
+                    return _unanswered(error, config), None
                 except (httpx.HTTPError, ssl.SSLError) as error:  # TLS 1.3 refuses a client after the handshake
                     is_first_hop = isinstance(error, httpx.ConnectError) and error.request is request
                     if is_first_hop and not self._has_connected and is_shortage(error):
@@ -330,7 +332,8 @@ def _page_failure(message: str) -> ToolResult:
 
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
-    """Return `gathered` with the page's part added. Raises ValueError if the page lacks it, or for a wrong type."""
+    """Return `gathered` with the page's part added. Raises ValueError if the page lacks the part,
+    or the part has the wrong type."""
     try:
         part = part_at(payload, pages.path)
     except LookupError:
@@ -351,8 +354,8 @@ def _timed_out(seconds: float, url: str) -> ToolResult:
     return ToolResult.timed_out(round(seconds, 3), data={"url": without_user(url), "status_code": None})
 
 
-def _silent(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
-    """Return the failure for an expired connect or read timeout (not the call's total)."""
+def _unanswered(error: httpx.TimeoutException, config: HttpFields) -> ToolResult:
+    """Return the failure for an expired `connect_timeout` or `read_timeout`."""
     connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
     name, limit = ("connect", config.connect_timeout) if connecting else ("read", config.read_timeout)
     text = f"no connection after {limit:g} seconds" if connecting else f"nothing came for {limit:g} seconds"
@@ -371,7 +374,7 @@ def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
 
 
 def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
-    """Return the result for an unusable answer. Raises ToolError if there was no answer, or no request.
+    """Return the result for an answer that cannot be used. Raises ToolError without an answer, or without a request.
 
     A missing answer is raised, as in the Rust worker: on that plane a returned failure completes the step, and an
     unreachable host would pass silently. A task sequence's rules see both.

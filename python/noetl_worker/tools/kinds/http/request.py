@@ -49,7 +49,7 @@ def parse_method(text: str) -> str:
 
 
 def check_address(url: str) -> httpx.URL:
-    """Return the address of a request. Raises ConfigurationError."""
+    """Return the parsed address of a request. Raises ConfigurationError if it is no http:// or https:// address."""
     try:
         return http_address(url)
     except ValueError as error:

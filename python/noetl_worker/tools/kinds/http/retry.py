@@ -40,9 +40,10 @@ _MAX_PAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts that a rule sees: one exchange's outcome, and the names its templates may use."""
+    """The facts that a rule sees: the failure of one exchange, and the names that the rule's templates may use."""
 
     failure: ToolFailure | None
+    """Failure of the exchange; None after a success."""
     names: Mapping[str, JsonValue]
 
 
@@ -65,8 +66,8 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Rules for reading a list page by page: `next_call` overrides fields of the request, `path` names the page's
-    part."""
+    """Rules for reading a list page by page. `next_call` overrides fields of the request for the next page. `path` is
+    the dotted path to the part of each page that is collected."""
 
     condition: JsonValue
     next_call: Mapping[str, JsonValue]
@@ -78,6 +79,8 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
+    """A parsed `retry` field."""
+
     rules: tuple[RetryRule, ...] = ()
     pages: Pages | None = None
 
@@ -257,7 +260,7 @@ def _time(
 
 
 def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
-    """Return True if this rule asks for another try after this outcome."""
+    """Return True if the rule asks for another try after the exchange that `facts` describe."""
     if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
         return False
     if rule.when is not None:
@@ -270,7 +273,7 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Return True if a condition holds. The value's own truth counts, so a cursor means another page.
+    """Return True if a condition holds, as policies see it: a cursor holds, and null or an empty text does not.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """

@@ -44,7 +44,7 @@ class McpConfig:
     server: str | None = None
     """Name of the server, for the worker's settings and the result; kubernetes when absent."""
     name: str | None = None
-    """Name of the server when `server` is absent; one plane puts the task's label here."""
+    """Name of the server when `server` is absent. Use `server` on a plane that puts the task's label here."""
     method: str = "tools/call"
     """tools/call, tools/list, resources/read, ...; or health, which asks the server's /healthz."""
     tool: str | None = None
@@ -192,7 +192,7 @@ class McpTool(OverHttp):
 
 
 def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
-    """Return the server and its endpoint. Raises ConfigurationError that names the variables to set."""
+    """Return the server's name and endpoint. Raises ConfigurationError with the variables to set if none is known."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
@@ -226,7 +226,7 @@ def _object(text: str) -> dict[str, JsonValue]:
     except DocumentError:
         value = None
     if not isinstance(value, dict):
-        raise ConfigurationError("arguments must be an object", field="arguments")
+        raise ConfigurationError("arguments must be an object, or its JSON text", field="arguments")
     return value
 
 
@@ -245,10 +245,10 @@ async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonVal
 
 
 async def _closed(session: McpSession, context: ToolContext) -> None:
-    """Close the session. A failure is only logged: an open session costs the server something, but not us."""
+    """Close the session. A failure is only logged: an open session costs the server something, not this worker."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
-    except Exception as error:  # TLS, a client closed meanwhile: none of it decides the call's outcome
+    except Exception as error:  # whatever it is, it does not change the call's outcome
         context.logger.debug("mcp_session_not_closed", problem=f"{type(error).__name__}: {error}")
 
 

@@ -24,7 +24,7 @@ _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class RpcError(Exception):
-    """An `error` object from the server."""
+    """An `error` object that the server answered (JSON-RPC)."""
 
     def __init__(self, error: Mapping[str, JsonValue]) -> None:
         super().__init__(str(error.get("message") or "no message"))
@@ -33,7 +33,7 @@ class RpcError(Exception):
 
 
 class McpSession:
-    """A session: call `initialize`, then `request` any number of times, then `close`."""
+    """A session with one server: call `initialize`, then `request` any number of times, then `close`."""
 
     def __init__(
         self, client: httpx.AsyncClient, endpoint: httpx.URL, headers: Mapping[str, str], first_id: int, owner: object
@@ -120,7 +120,9 @@ class McpSession:
                 if message.get("id") == request_id and "method" not in message:
                     return message
                 await self._refuse(message)
-            raise ToolError(f"the MCP server at {place} ended its stream without the answer", kind="connection")
+            raise ToolError(
+                f"the MCP server at {place} ended its stream without the answer: look at its log", kind="connection"
+            )
         body = await self._body(response, place)
         try:
             document = await loads_in_room(body, self._owner)
@@ -172,7 +174,7 @@ class McpSession:
         return value if isinstance(value, Mapping) else {}
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Refuse a request of the server, except ping: we offer no model. Notifications need no answer."""
+        """Refuse a request of the server, except a ping: this client offers nothing. A notification gets no answer."""
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}
@@ -213,4 +215,6 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _too_long(place: str) -> ToolError:
-    return ToolError(f"the MCP server at {place} answers with more than {MAX_ANSWER_BYTES} bytes", kind="resource")
+    return ToolError(
+        f"the MCP server at {place} answers with more than {MAX_ANSWER_BYTES} bytes: ask for less", kind="resource"
+    )

@@ -68,7 +68,7 @@ class ResultFetchTool:
 
 
 def parse_reference(value: JsonValue) -> str:
-    """Return the text of a reference, given as text or in an object. Raises ValueError for anything else."""
+    """Return the text of a reference, given as text or in an object. Raises ConfigurationError for anything else."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
         # the Python plane would echo such a text (protocol/results.md#store)
@@ -98,7 +98,10 @@ def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
     if expected is None:
         return
     if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
-        raise ToolError(f"the content of {what} is not the one with SHA-256 {expected}", kind="parse")
+        raise ToolError(
+            f"the content of {what} is not the one with SHA-256 {expected}: store it again, or correct 'sha256'",
+            kind="parse",
+        )
 
 
 def _texts(data: JsonValue) -> Iterator[bytes]:
