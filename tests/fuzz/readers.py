@@ -35,7 +35,7 @@ from noetl_worker.tools.http.client import ClientOptions, Clients  # noqa: E402
 from noetl_worker.tools.http.tokens import Tokens  # noqa: E402
 from noetl_worker.tools.kinds.artifact.artifact import ArtifactTool  # noqa: E402
 from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterAddress  # noqa: E402
-from noetl_worker.tools.kinds.container.container_job import finished, pod_state  # noqa: E402
+from noetl_worker.tools.kinds.container.container_job import job_end, pod_state  # noqa: E402
 from noetl_worker.tools.kinds.http.http import HttpTool  # noqa: E402
 from noetl_worker.tools.kinds.mcp.mcp import McpTool  # noqa: E402
 from noetl_worker.tools.kinds.transfer.ends import TransferSource  # noqa: E402
@@ -95,7 +95,7 @@ async def read_cluster(given: Document) -> None:
 
     pod_state(await cluster().pods("j"))
     await cluster().log("p", "main", 1 << 20)
-    finished(await cluster().job("j"))
+    job_end(await cluster().job("j"))
 
 
 async def read_token(given: Document) -> None:

@@ -16,7 +16,7 @@ from noetl_worker.testing import MemoryControlPlane, arun_tool, tool_context
 from noetl_worker.text import yaml_text
 from noetl_worker.tools.http.client import ClientOptions, Clients
 from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterAddress
-from noetl_worker.tools.kinds.container.container_job import finished, pod_state
+from noetl_worker.tools.kinds.container.container_job import job_end, pod_state
 from noetl_worker.tools.kinds.transfer.ends import TransferSource
 from noetl_worker.tools.kinds.transfer.sources import READERS
 from noetl_worker.tools.process.confinement import UNCONFINED
@@ -112,7 +112,7 @@ async def test_large_answer_of_a_cluster_is_parsed_off_the_loop() -> None:
 async def test_answer_of_a_cluster_in_another_form_says_nothing(odd: Any) -> None:
     """A Job or pods in a form that no Kubernetes API has."""
     job = await cluster({"metadata": {"name": "j", "uid": "u"}, "status": odd}).job("j")
-    assert finished(job) is None
+    assert job_end(job) is None
     for pods in (odd, [odd], [{"metadata": odd, "status": odd}], [{"status": {"containerStatuses": odd}}]):
         assert pod_state(await cluster({"items": pods}).pods("j")).exit_code is None
 

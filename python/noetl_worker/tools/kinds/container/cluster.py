@@ -1,4 +1,4 @@
-"""Calls to the Kubernetes HTTP API for the `container` tool."""
+"""Calls to the Kubernetes HTTP API, for the tools that make Jobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError: it leads to no cluster.
+        ConfigurationError: `auth` leads to no cluster.
     """
     written = written_data(auth)
     if auth is not None and written is not None and not _url(written):
@@ -137,7 +137,7 @@ class ClusterTool:
 
 
 class Cluster:
-    """A namespace of a cluster."""
+    """Calls to the Kubernetes API about one namespace of a cluster."""
 
     def __init__(self, clients: Clients, place: ClusterAddress, namespace: str) -> None:
         self._clients = clients
@@ -149,12 +149,12 @@ class Cluster:
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Create the Job and return it as the cluster has it. Return the existing Job if it was created before."""
         with before_any_effect("no room for a connection to the cluster"):
-            made = await _but_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
+            made = await _none_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
         """Create a `configmaps` or `secrets` object, unless it exists."""
-        await _but_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
+        await _none_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
         return _job(await self._object("GET", self._jobs + url_path(name)))
@@ -174,7 +174,7 @@ class Cluster:
 
     async def delete(self, name: str) -> None:
         """Delete the Job and its pods. A Job that is already gone is not an error."""
-        await _but_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
+        await _none_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
         """Delete the Job even while this task is being cancelled. Return why it is not deleted, or None if it is.
@@ -196,7 +196,9 @@ class Cluster:
         got = await self._send(method, path, body, _MAX_ANSWER)
         answer = await off_loop(len(got), partial(object_in, got))
         if answer is None:
-            raise ToolError(f"the Kubernetes API answers {method} {path} with no JSON object", kind="parse")
+            raise ToolError(
+                f"the Kubernetes API answers {method} {path} with no JSON object: is a proxy in between?", kind="parse"
+            )
         return answer
 
     async def _send(self, method: str, path: str, body: JsonValue, limit: int) -> bytes:
@@ -228,8 +230,8 @@ class Cluster:
         return got
 
 
-async def _but_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the answer, or None if it is a failure with this code."""
+async def _none_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the awaited answer, or None if it fails with this code."""
     try:
         return await answer
     except ToolError as error:

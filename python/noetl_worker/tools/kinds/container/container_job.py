@@ -42,7 +42,7 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
 
-# ── what no Job can have: each raises ConfigurationError, for a `__post_init__` ───────────
+# ── checks for a `__post_init__`: each raises ConfigurationError for what no Job can have ─────
 
 
 def check_counts(**counts: int) -> None:
@@ -167,8 +167,8 @@ def job_name(context: ToolContext) -> str:
 
 
 def own_letters(context: ToolContext, count: int) -> str:
-    """Return letters for a Job's name: the same for each delivery of one attempt of a command, new for each run of a
-    task."""
+    """Return letters for the name of a Job: the same for each delivery of one attempt of a command, but new ones for
+    each run of a task in a sequence."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
@@ -288,7 +288,7 @@ class JobEnd(NamedTuple):
     message: str | None
 
 
-def finished(job: Mapping[str, Any]) -> JobEnd | None:
+def job_end(job: Mapping[str, Any]) -> JobEnd | None:
     """Return the end of an ended Job, or None while it runs."""
     for condition in objects_in(fields_of(job.get("status")).get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):

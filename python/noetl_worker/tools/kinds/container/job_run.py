@@ -1,4 +1,4 @@
-"""A Job of ours in a cluster, from its creation to its end, for both kinds that make one."""
+"""A Kubernetes Job of this worker, from its creation to its end, for the kinds `container` and `script`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noetl_worker.tools.kinds.container.container_job import (
     CONTAINER_NAME,
     JobEnd,
     PodState,
-    finished,
+    job_end,
     pod_state,
     with_owner,
 )
@@ -26,7 +26,7 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 
 class JobRun:
-    """A Job, created and watched. `kind` is the tool's, for log events."""
+    """Creates one Job, and watches it until its end. `kind` is the tool's; log events and errors name it."""
 
     def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
         self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
@@ -36,12 +36,14 @@ class JobRun:
     async def create(
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
-        """Create the Job, or find it, and then the objects its pod waits for (`beside`, by resource). Return the Job.
+        """Create the Job, or find the existing one, and then the objects for which its pod waits. Return the Job.
+
+        `beside`: resource -> manifest of such an object.
 
         If one of the objects cannot be created, the Job is deleted.
 
         Raises:
-            ConfigurationError: the worker's operator does not allow a name in it.
+            ConfigurationError: the worker's operator does not allow a name that the Job uses.
         """
         allowance.check(self._kind, job, beside, self._context.settings)
         created: Mapping[str, Any] = {}
@@ -63,8 +65,10 @@ class JobRun:
     async def ended(
         self, timeout_s: float, first_poll_s: float, most_poll_s: float, max_log_bytes: int
     ) -> tuple[JobEnd, str | None]:
-        """Wait for the Job's end, and return it with the first bytes of the output. At the timeout the Job is
-        deleted."""
+        """Wait for the Job's end, and return it with the first `max_log_bytes` of the output.
+
+        A Job that has not ended after `timeout_s` is deleted.
+        """
         try:
             # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives at the end
             with self._context.worker.waiting(), anyio.fail_after(timeout_s):
@@ -89,13 +93,16 @@ class JobRun:
                 self.pod = pod_state(await self._cluster.pods(self.name))
             except ToolError as error:
                 if error.code == GONE:
-                    raise ToolError(f"Job {self.name} was deleted from outside", kind="process") from error
+                    raise ToolError(
+                        f"Job {self.name} was deleted from outside: run the step again", kind="process"
+                    ) from error
                 if not error.retryable:
                     raise
-                self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error))
+                advice = "if this goes on, look at the Kubernetes API; the worker asks again"
+                self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error), advice=advice)
             else:
                 self.status = fields_of(job.get("status"))
-                if (ended := finished(job)) is not None:
+                if (ended := job_end(job)) is not None:
                     return ended
                 if self.pod.never_starts:
                     return JobEnd("failed", self.pod.reason, self.pod.message)
@@ -109,7 +116,8 @@ class JobRun:
         try:
             return await self._cluster.log(self.pod.name, CONTAINER_NAME, max_bytes)
         except ToolError as error:
-            self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error))
+            advice = f"read it in the Job's namespace: `kubectl logs {self.pod.name}`"
+            self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error), advice=advice)
             return None
 
     def failure_text(self, end: JobEnd) -> str:
@@ -126,4 +134,5 @@ class JobRun:
 
     async def delete(self) -> None:
         if (problem := await self._cluster.delete_whatever_comes(self.name)) is not None:
-            self._context.logger.warning(f"{self._kind}_not_deleted", job=self.name, problem=problem)
+            advice = f"delete it in its namespace: `kubectl delete job {self.name}`"
+            self._context.logger.warning(f"{self._kind}_not_deleted", job=self.name, problem=problem, advice=advice)

@@ -31,7 +31,7 @@ class JobConfig(JobFields):
 
     def __post_init__(self) -> None:
         if not self.image.strip():
-            raise ConfigurationError("'image' is empty", field="image")
+            raise ConfigurationError("'image' is empty; name one", field="image")
         if not self.timeout > 0:
             raise ConfigurationError(f"'timeout' must be above 0 seconds, not {self.timeout:g}", field="timeout")
         check_job(self)
@@ -65,9 +65,11 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the Job, and resource -> the object that belongs to it, before the Job is set as owner."""
+    """Return the manifest of the Job, and resource -> manifest of an object that belongs to it but has no owner yet."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
-        raise ConfigurationError(f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold")
+        raise ConfigurationError(
+            f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: fetch parts in it"
+        )
     metadata = object_metadata("script", name, job.namespace, context)
     config_map: dict[str, JsonValue] = {
         "apiVersion": "v1",

@@ -76,7 +76,7 @@ def check_login(kind: str, fields: NatsLogin) -> None:
 
 
 async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) -> Address:
-    """Return the address: the tool's own fields, or else those of the credential that `auth` names.
+    """Return the address and login. The tool's own fields win over those of the credential that `auth` names.
 
     Raises:
         ConfigurationError: neither has an address.
@@ -122,7 +122,7 @@ def _without_login(server: str) -> str:
 
 
 class _Entry:
-    """An address: its connection, once made, and the number of its users."""
+    """The connection to one address, once it is made, and the number of commands that use it."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

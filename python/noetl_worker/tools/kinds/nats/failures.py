@@ -12,7 +12,7 @@ from noetl_worker.tools.kinds.nats.connections import COMMAND_BYTES, Address, Co
 
 
 @asynccontextmanager
-async def spoken(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
+async def leased_client(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
     """Provide a connected client. An error of the library inside the block becomes a ToolError that names the
     operation."""
     import nats.errors
@@ -26,7 +26,9 @@ async def spoken(connections: Connections, address: Address, operation: str) -> 
                 raise ToolError(text, kind="resource") from error
             raise library_failure(operation, error, connections.refusal(address)) from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library trusts the answer's form
-            text = f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}"
+            text = (
+                f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}; report it"
+            )
             raise ToolError(text, kind="parse") from error
 
 

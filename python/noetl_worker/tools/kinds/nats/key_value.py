@@ -86,10 +86,9 @@ async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenera
 
 
 async def _has_messages(client: Any, config: NatsFields) -> bool:
-    """Return True if the bucket has keys, whatever nats-py's mark for the end of the present entries says.
+    """Return True if the bucket has keys. nats-py's mark for the end of the present entries does not tell.
 
-    nats-py sets the mark when nothing is pending and nothing has arrived, which is also true while all is on its
-    way.
+    nats-py sets the mark when no entry is pending and none has arrived, which is also true while all are on the way.
     """
     info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
     return bool(info.state.subjects)
@@ -97,8 +96,10 @@ async def _has_messages(client: Any, config: NatsFields) -> bool:
 
 @asynccontextmanager
 async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
-    """Provide a watcher, and stop it at the end. nats-py keeps a watcher whose opening is cancelled, so it would run as
-    long as the connection, which others share."""
+    """Provide a watcher, and stop it at the end.
+
+    nats-py does not stop a watcher whose opening was cancelled: it would run as long as the shared connection.
+    """
     opened = asyncio.ensure_future(opening)
     try:
         watcher = await asyncio.shield(opened)
@@ -184,7 +185,9 @@ def _described(info: Any) -> dict[str, JsonValue]:
 
 def _bounded(what: str, size: int) -> None:
     if size > MAX_RESULT_BYTES:
-        raise ToolError(f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}", kind="resource")
+        raise ToolError(
+            f"{what} has {size} bytes; one call carries at most {MAX_RESULT_BYTES}: split it", kind="resource"
+        )
 
 
 KEY_VALUE: Final[Mapping[str, Operation]] = {

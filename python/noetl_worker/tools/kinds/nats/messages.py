@@ -33,7 +33,9 @@ def check_names(**names: str | None) -> None:
     """Check the names of a bucket, stream or consumer. Raises ConfigurationError for an invalid name."""
     for name, value in names.items():
         if value is not None and any(mark in ".*>/\\" or mark.isspace() for mark in value):
-            raise ConfigurationError(f"{name} {value!r} has a character that no {name} may have", field=name)
+            raise ConfigurationError(
+                f"{name} {value!r} has a character that no {name} may have: leave out . * > / \\ and blanks", field=name
+            )
 
 
 async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
@@ -47,7 +49,7 @@ async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _consume(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """Return at most `batch` messages within `timeout_ms`; these are acked, unless `ack` is false."""
+    """Return at most `batch` messages, after at most `timeout_ms`. Ack them, unless `ack` is false."""
     assert config.stream is not None
     assert config.consumer is not None
     pulled = await pull(client, "js_consume", config.stream, config.consumer, config.batch, config.timeout_ms / 1000)
@@ -217,7 +219,7 @@ class Inbox:
 
 
 async def _return(messages: list[Any], inbox: Inbox) -> None:
-    """Nak the messages of an ended call, so that others get them at once: in hand, arrived, or still on the way.
+    """Nak all messages of an interrupted pull, so that others get them at once: those taken, arrived, or on the way.
 
     The inbox ends first: a message that is returned while its pull still waits is delivered to it again, and has no
     owner until the consumer's ack wait is over.
@@ -243,7 +245,7 @@ async def _nak(messages: Sequence[Any]) -> None:
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
-    """Return True if a pull's status is its ordinary end. Raises ToolError for another one; 100 is a heartbeat."""
+    """Return True if the status ends a pull without an error, False for a heartbeat (100). Raises ToolError else."""
     if status == "100":
         return False
     text = description.lower().replace(" ", "")
@@ -251,7 +253,10 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
         if status == of_status and word in text:
             raise ToolError(f"{what} {problem}", kind=kind, retryable=kind == "rate_limit")
     if status == "409" and "sizeexceeds" in text and not has_messages:
-        raise ToolError(f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes", kind="resource")
+        raise ToolError(
+            f"{what}: the next message is larger than {MAX_RESULT_BYTES} bytes; read it with another client",
+            kind="resource",
+        )
     if status == "409" and "maxrequest" in text:
         less = f"raise it to {MAX_RESULT_BYTES}" if "maxbytes" in text else "give a smaller 'batch' or 'timeout_ms'"
         raise ToolError(

@@ -14,7 +14,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
-from noetl_worker.tools.kinds.nats.failures import not_permitted, spoken
+from noetl_worker.tools.kinds.nats.failures import leased_client, not_permitted
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
 from noetl_worker.tools.kinds.nats.messages import MESSAGES, check_names
 from noetl_worker.tools.kinds.nats.nats_fields import NatsFields
@@ -136,6 +136,6 @@ class NatsTool(NatsConnectionTool):
         operation = _OPERATIONS[config.operation]
         if "headers" in operation.optional:
             config = replace(config, headers=context.worker.with_trace(config.headers))
-        async with spoken(self._connections, address, config.operation) as client:
+        async with leased_client(self._connections, address, config.operation) as client:
             found = await with_values(await operation.call(client, config), context.stop)
         return {"status": "success", **found}

@@ -11,7 +11,7 @@ from noetl_worker.tools.payload import parse_payloads
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
-    """Replace the payloads in an operation's result by their values, in place: off the loop, charged to `owner`."""
+    """Parse the payloads in an operation's result in place, off the loop. Their memory is charged to `owner`."""
     places = [
         (part, name)
         for part in (found, *found.get("messages", ()), *found.get("entries", ()))
@@ -28,6 +28,7 @@ class Operation(NamedTuple):
     """An operation, and the fields that it reads besides those of the connection."""
 
     call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
-    """Function of a connected client. Payloads in its result are bytes, which `with_values` replaces by values."""
+    """Function that runs the operation with a connected client. Payloads in its result are bytes, which `with_values`
+    parses."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

@@ -26,15 +26,15 @@ _ENDS: Final = ("call.done", "call.error", "loop.done")
 
 
 class NoSuchResult(Exception):
-    """The child completed without a result of the wanted step. The text lists the steps with a result."""
+    """The child completed without a result of the wanted step. The text lists the steps that have one."""
 
 
 class NotShown(Exception):
-    """The step ran, but the control plane does not show its result."""
+    """The wanted step ran, but the control plane does not show its result."""
 
 
 def child_state(status: Mapping[str, JsonValue]) -> str | None:
-    """Return completed, failed or cancelled, or None while the child runs. The planes use different fields for it."""
+    """Return completed, failed or cancelled, or None while the child runs, from the fields of either plane."""
     if status.get("is_cancelled") or status.get("cancelled"):
         return "cancelled"
     if status.get("failed"):
@@ -45,7 +45,7 @@ def child_state(status: Mapping[str, JsonValue]) -> str | None:
 
 
 def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
-    """Return True if a status answer says that the child has ended.
+    """Return True if a status answer says that the child has ended. `before`: the answer before this one.
 
     `completion_inferred` is the Python plane's guess, and it may be wrong between two steps. Then the wanted step
     must have run; if no step is wanted, the previous answer must have been the same.
@@ -90,7 +90,7 @@ def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
     if step is None or step in found:
         return False
     if step not in ran:
-        raise NoSuchResult(_there({*found, *ran}))
+        raise NoSuchResult(_listed({*found, *ran}))
     return True
 
 
@@ -100,10 +100,13 @@ def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
 
 
 def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
-    """Return the reference of a large result on the Python plane, from the step's last end among the newest events.
+    """Return the reference of a large result on the Python plane, from the newest event that ended the step.
 
-    A loop is refused, because its last item is not the whole result. A list of tasks has another name, and its
-    result is not the step's (protocol/command.md#loops). Raises NotShown if there is no reference.
+    A loop has no such reference, because its last item is not its result. Nor has a list of tasks, whose events have
+    another name (protocol/command.md#loops).
+
+    Raises:
+        NotShown: there is no reference.
     """
     ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
     last = next(ends, {})
@@ -126,11 +129,11 @@ def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
 
 
 def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str, JsonValue]:
-    """Return the step's last `call.done`; without a step, the last one with a value, or else the last one."""
+    """Return the newest `call.done` of the step; without a step, the newest one with a value, or else the newest."""
     calls = [event for event in _events(detail) if event.get("event_type") == "call.done"]
     fitting = [call for call in calls if step is None or str(call.get("node_name")) == step]
     if not fitting:
-        raise NoSuchResult(_there({str(call.get("node_name")) for call in calls}))
+        raise NoSuchResult(_listed({str(call.get("node_name")) for call in calls}))
     with_value = (call for call in fitting if step is None and _result(call).get("data") is not None)
     return next(with_value, fitting[0])
 
@@ -146,7 +149,7 @@ def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
-    """Return the events, newest first, ordered by id: the plane lists events of one moment in any order."""
+    """Return the events, newest first. They are sorted by id: the plane lists events of one moment in any order."""
     events = detail.get("events")
     listed = [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
     return sorted(listed, key=lambda event: int(event.get("event_id") or 0), reverse=True)
@@ -156,10 +159,10 @@ async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> Json
     try:
         stored: JsonValue = await ask(lambda: context.worker.control_plane.resolve_result(ref))
     except ToolError as error:  # the event has only a preview, not the result
-        text = f"the result of the child's step {step!r} cannot be had from {ref}: {error}"
+        text = f"the result of the child's step {step!r} cannot be fetched from {ref}: {error}"
         raise ToolError(text, kind=error.kind, retryable=error.retryable, code=error.code) from error
     return stored
 
 
-def _there(names: set[str]) -> str:
+def _listed(names: set[str]) -> str:
     return ", ".join(sorted(map(str, names))) or "nothing"

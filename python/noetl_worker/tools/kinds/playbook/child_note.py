@@ -1,7 +1,7 @@
 """The child that a waiting command has started, noted at the control plane for the command's next attempt.
 
 Neither plane lists the children of an execution, or keeps which command started one (protocol/executions.md#children).
-So the worker keeps it: in a variable of the parent's execution, from the start of the child to the end of the wait.
+So the worker notes it in a variable of the parent's execution, from the start of the child to the end of the wait.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _ADVICE: Final = "if this worker stops while the step waits, the command's next 
 
 
 class ChildNote:
-    """The note of one command. A list of tasks has one at a time: its tasks wait one after another."""
+    """The note about one command's child. A list of tasks has one note, because its tasks wait one after another."""
 
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self._name: Final = f"__child_of_{_NOT_IN_NAMES.sub('_', str(context.command.command_id))}"
 
     async def read(self) -> int | None:
-        """Return the child that an earlier attempt waited for; None: there is none."""
+        """Return the id of the child that an earlier attempt waited for, or None if none is noted."""
         try:
             noted = await self._context.worker.control_plane.get_var(self._name)
         except ControlPlaneError as error:
@@ -33,7 +33,7 @@ class ChildNote:
         return int(noted) if isinstance(noted, str) and noted.isdecimal() else None
 
     async def write(self, execution_id: int | None) -> None:
-        """Note the child; None: the wait for it is over."""
+        """Note the child's id, or None when the wait for it is over."""
         noted = str(execution_id) if execution_id is not None else ""
         try:
             await self._context.worker.control_plane.set_vars({self._name: noted})

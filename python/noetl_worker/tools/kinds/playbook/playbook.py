@@ -194,7 +194,8 @@ class _ChildRun:
             try:
                 return await question()
             except ControlPlaneError as error:
-                self.context.logger.warning("child_status", problem=str(error))
+                advice = "if this goes on, look at the control plane; the worker asks again"
+                self.context.logger.warning("child_status", problem=str(error), advice=advice)
                 if not error.is_retryable:
                     raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
             await asyncio.sleep(self.config.pause_s)
@@ -215,15 +216,17 @@ class _ChildRun:
         With only the name of a step, the Python plane's own worker waits and returns the status document, whatever
         the step's result is: playbooks do this with a last step that has no result.
         """
-        text = (
+        problem = (
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
-            f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks. `set` "
-            "in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
-            "`return_result` and names no step of the child"
+            f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks"
+        )
+        advice = (
+            "`set` in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which "
+            "has `return_result` and names no step of the child"
         )
         if self.config.return_result:
-            return self._failure(text, "not_found", status)
-        self.context.logger.warning("child_value_not_shown", problem=text)
+            return self._failure(f"{problem}. {advice}", "not_found", status)
+        self.context.logger.warning("child_value_not_shown", problem=problem, advice=advice)
         return ToolResult.success(self._shown(status))
 
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

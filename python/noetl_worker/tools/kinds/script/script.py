@@ -51,17 +51,18 @@ class ScriptConfig:
     """Values for the script; they win over the step's own input."""
     timeout: float | None = None
     """Seconds; absent: the shorter of `job.timeout` and the command's remaining time."""
-    made_after: JobConfig = field(init=False, repr=False, compare=False)
+    decoded_job: JobConfig = field(init=False, repr=False, compare=False)
+    """The config that `job` decodes to."""
     unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """Unknown names in `job`."""
 
     def __post_init__(self) -> None:
-        made_after, unknown = job_config(self.job)
-        object.__setattr__(self, "made_after", made_after)
+        decoded_job, unknown = job_config(self.job)
+        object.__setattr__(self, "decoded_job", decoded_job)
         object.__setattr__(self, "unknown", tuple(unknown))
         code = check_script(_as_python_script(self.script))
         if code is not None and not code.strip():
-            raise ConfigurationError("the script is empty", field="script")
+            raise ConfigurationError("the script is empty; write one", field="script")
         check_auth(self.auth)
 
 
@@ -86,12 +87,12 @@ class ScriptTool(ClusterTool):
         return [warning.within("", field="job") for warning in unknown]
 
     async def run(self, config: ScriptConfig, context: ToolContext) -> ToolResult:
-        job = config.made_after
+        job = config.decoded_job
         with before_any_effect("no room to fetch what the script needs"):
             code = await self._sources.of_script(_as_python_script(config.script), context)
             place = await cluster_address(config.auth, context, self._service_account)
         if not code.strip():
-            raise ConfigurationError("script: the script is empty")
+            raise ConfigurationError("script: the script is empty; write one")
         given = {**context.values.input, **config.input}
         name, started = job_name(context), time.monotonic()
         run = JobRun(self.kind, Cluster(self._clients, place, job.namespace), name, context)

@@ -15,7 +15,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
-from noetl_worker.tools.kinds.nats.failures import spoken
+from noetl_worker.tools.kinds.nats.failures import leased_client
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
 from noetl_worker.tools.kinds.nats.nats import MAX_BATCH, MAX_WAIT_MS
 from noetl_worker.tools.kinds.nats.nats_fields import NatsLogin
@@ -129,12 +129,12 @@ class SubscriptionTool(NatsConnectionTool):
 
     def ignored(self, config: SubscriptionConfig) -> list[ConfigurationError]:
         """Return warnings about fields that this operation does not read."""
-        of_others = {
+        unread = {
             "ack_ids": bool(config.ack_ids) and config.operation == "poll",
             "nack_delay_ms": config.nack_delay_ms is not None and config.operation != "nack",
         }
         why = f"{config.operation} does not read it"
-        return [ignored_field(self.kind, name, why) for name, is_given in of_others.items() if is_given]
+        return [ignored_field(self.kind, name, why) for name, is_given in unread.items() if is_given]
 
     async def run(self, config: SubscriptionConfig, context: ToolContext) -> ToolResult:
         address = await resolve_address("subscription", config, context)
@@ -143,7 +143,7 @@ class SubscriptionTool(NatsConnectionTool):
     async def _call(self, address: Address, config: SubscriptionConfig, owner: object) -> dict[str, JsonValue]:
         started = time.monotonic()
         operate = _poll if config.operation == "poll" else _settle
-        async with spoken(self._connections, address, config.operation) as client:
+        async with leased_client(self._connections, address, config.operation) as client:
             data = await with_values(await operate(client, config), owner)
         data["metrics"] = {**data.get("metrics", {}), "duration_ms": round((time.monotonic() - started) * 1000)}
         return {"status": "success", "source": "nats", "operation": config.operation, **data}
