@@ -356,7 +356,7 @@ result = os.path.getsize(os.path.join(os.path.dirname(one.__file__), "data.txt")
     assert (await run(worker, {"code": "import two"}, "two")).error is None
     third = await run(worker, {"code": "import three"}, "three")
     assert ("info", "packages_removed", {"environments": 1}) in third.log
-    kept = {one.requirements for one in PackageStore(stage.packages).kept()}
+    kept = {one.requirements for one in PackageStore(stage.packages).environments()}
     assert kept == {("one",), ("three",)}
     await asyncio.to_thread(seen.write_text, "")
     assert (await using).data == 700_000

@@ -17,7 +17,7 @@ from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from noetl_worker.tools.kinds.python.packages.store import KeptEnvironment, PackageStore
+    from noetl_worker.tools.kinds.python.packages.store import PackageStore, StoredEnvironment
 
 _SHOWN: Final = ("python_packages", "packages_dir", "packages_mb", "uv_config", "pythons")
 _READ: Final = ("code", "code_b64", "script", "deps", "python")
@@ -58,7 +58,7 @@ def list_(
 ) -> None:
     """List the environments with packages, the last used first."""
     require_posix()
-    kept = _store(load_settings(flags=flags)).kept()[::-1]
+    kept = _store(load_settings(flags=flags)).environments()[::-1]
     if as_json:
         say_json([_as_json(one) for one in kept])
         return
@@ -86,7 +86,7 @@ async def _clean(store: PackageStore) -> None:
         store.forget_locks()
         removed = store.make_room(0)
     say(f"removed: {_sum(removed)}")
-    if in_use := store.kept():
+    if in_use := store.environments():
         say(f"in use, not removed: {_sum(in_use)}")
 
 
@@ -147,7 +147,7 @@ def _store(settings: Settings) -> PackageStore:
     return PackageStore(Path(make_tool_settings(settings).packages_dir))
 
 
-def _as_json(one: KeptEnvironment) -> dict[str, Any]:
+def _as_json(one: StoredEnvironment) -> dict[str, Any]:
     return {
         "path": str(one.path),
         "requirements": list(one.requirements),
@@ -158,7 +158,7 @@ def _as_json(one: KeptEnvironment) -> dict[str, Any]:
     }
 
 
-def _sum(environments: Sequence[KeptEnvironment]) -> str:
+def _sum(environments: Sequence[StoredEnvironment]) -> str:
     number = len(environments)
     size = _mib(sum(one.size for one in environments))
     return f"{number} environment{'' if number == 1 else 's'}, {size} MiB"

@@ -140,7 +140,7 @@ class PythonConfig:
             self.packages(written or "")
 
     def packages(self, code: str) -> WantedPackages | None:
-        """Return the packages that `deps` or this code asks for. Raises ConfigurationError if they do not parse."""
+        """Return the packages that `deps` or `code` asks for, or None. Raises ConfigurationError if one is wrong."""
         if _BLOCK in code or {"packages", "python"} & (self.deps or {}).keys():
             from noetl_worker.tools.kinds.python.packages.wanted import wanted_packages
 
@@ -194,7 +194,7 @@ class PythonTool:
             scratch = await directories.enter_async_context(self._runner.scratch.directory())
             request = self._request(config, context, code, scratch, rights)
             try:
-                run = await self._runs_in(interpreter)(
+                run = await self._run_in(interpreter)(
                     request, timeout_s=timeout_s, max_output_bytes=config.max_output_bytes
                 )
             except AnswerTooLong as error:
@@ -220,8 +220,8 @@ class PythonTool:
         await self._runner.aclose()
         await self._sources.aclose()
 
-    def _runs_in(self, interpreter: str) -> Callable[..., Awaitable[process.Finished]]:
-        """Return what runs code in an interpreter."""
+    def _run_in(self, interpreter: str) -> Callable[..., Awaitable[process.Finished]]:
+        """Return the function that runs code in this interpreter."""
         if interpreter == sys.executable:
             return self._runner.run
         if self._interpreters is None:
@@ -283,7 +283,9 @@ def _interpreter(config: PythonConfig, settings: ToolSettings, *, is_confined: b
     if environment and not interpreter:
         interpreter = str(Path(str(environment), "bin", "python"))
         if not os.access(interpreter, os.X_OK):
-            raise ConfigurationError(f"python: deps: {environment!r} is no virtual environment of this worker")
+            raise ConfigurationError(
+                f"python: deps: {environment!r} is no virtual environment of this worker: name one"
+            )
     return allowed(interpreter, settings, is_confined=is_confined) if interpreter else sys.executable
 
 

@@ -169,7 +169,7 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
 
 
 def _without_half(output: str) -> str:
-    """Return the output without the last line's cut end, which may lie inside a secret."""
+    """Return the output without the cut end of its last line, which may be a part of a secret."""
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output
@@ -177,8 +177,8 @@ def _without_half(output: str) -> str:
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
-    """Return the names that a script sees. Later ones win: variables, arguments, variables that hide arguments,
-    maps."""
+    """Return the names that a script sees, with their values. Later ones replace earlier ones: variables, arguments,
+    variables that hide arguments, maps."""
     variables = dict(context.values.variables)
     names: dict[str, JsonValue] = {**variables, **config.input}
     form = context.command.form

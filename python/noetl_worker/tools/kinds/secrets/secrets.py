@@ -52,7 +52,7 @@ class SecretsConfig:
     """
 
     name: str | None = None
-    """Name of the secret; one plane may put the task's label here, then use `secret_name`."""
+    """Name of the secret. Use `secret_name` on a plane that puts the task's label here."""
     secret_name: str | None = None
     """Name of the secret; wins over `name`. For google also projects/<project>/secrets/<name>, with
     /versions/<version>."""
@@ -194,7 +194,7 @@ def _from_file(name: str, directory: str) -> bytes:
     root = Path(directory).resolve()
     path = (root / name).resolve()  # mounted secrets are links into a sibling directory below the root
     if not path.is_relative_to(root):
-        raise ConfigurationError(f"secrets: {name!r} is outside {DIRECTORY_VARIABLE}")
+        raise ConfigurationError(f"secrets: {name!r} is outside {DIRECTORY_VARIABLE}: name a file in it")
     try:
         with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
@@ -202,7 +202,7 @@ def _from_file(name: str, directory: str) -> bytes:
         kind = "auth" if isinstance(error, PermissionError) else "not_found"
         raise ToolError(f"Secret {name!r} not found in {directory}: {error.strerror}", kind=kind) from error
     if len(content) > _MAX_BYTES:
-        raise ToolError(f"Secret {name!r} has more than {_MAX_BYTES} bytes", kind="resource")
+        raise ToolError(f"Secret {name!r} has more than {_MAX_BYTES} bytes: store a shorter one", kind="resource")
     return content.removesuffix(b"\n").removesuffix(b"\r")
 
 

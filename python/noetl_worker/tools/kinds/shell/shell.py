@@ -65,9 +65,9 @@ class ShellConfig:
                 f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
             )
         if not self.commands or not all(command.strip() for command in self.commands):
-            raise ConfigurationError("'command' is empty", field="command")
+            raise ConfigurationError("'command' is empty; write one", field="command")
         if any("\0" in command for command in self.commands):
-            raise ConfigurationError("'command' has a NUL character in it", field="command")
+            raise ConfigurationError("'command' has a NUL character; leave it out", field="command")
         process.environment_text(self.env)
 
     @property

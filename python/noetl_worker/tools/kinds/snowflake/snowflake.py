@@ -71,7 +71,7 @@ _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
-"""Approximate size of a value in a row, its text aside."""
+"""Approximate memory of one value in a row, besides its text."""
 _MOST_BYTES: Final = 256 << 20
 """Maximum memory of the rows of one `fetch`, in bytes."""
 
@@ -201,7 +201,7 @@ def check_connection(fields: Any) -> None:
     """Check as much of the account as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ValueError: the fields cannot give a login.
+        ConfigurationError: the fields cannot give a login.
     """
     written = written_data(fields.auth)
     if written is not None:
@@ -330,7 +330,7 @@ class SnowflakeSession:
         return await self._statement(statement, run)
 
     async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run one INSERT for every row; the connector sends them together."""
+        """Run an INSERT for every row. The connector sends the rows together."""
         await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
 
     async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
@@ -382,7 +382,7 @@ def _json_memory(text: str) -> int:
 
 
 def _fetch_rows(cursor: Any, size: int) -> list[list[Any]]:
-    """Return at most `size` rows, within a bound of memory."""
+    """Return at most `size` rows. Raises ToolError if they take more memory than `_MOST_BYTES`."""
     json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
     rows: list[list[Any]] = []
     left = _MOST_BYTES
@@ -427,5 +427,5 @@ def duckdb_type(column: Any) -> str:
 
 
 def library() -> Any:
-    """Return the connector. Raises the errors of `requirements.library`."""
+    """Return Snowflake's connector. Raises ConfigurationError if it is not installed."""
     return requirements.library("snowflake.connector", "snowflake")

@@ -3,7 +3,7 @@
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
 A failure of any kind, an exception too, reaches the task's rules as `output`. A result with `{{` in it stays data.
 
-The result's data is a neutral object (`SequenceProgress.data`), converted by `python_form` or `rust_form`.
+The result's data has one form for both planes (`SequenceProgress.data`). `python_form` or `rust_form` converts it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
         ConfigurationError: an entry of another form, without kind, or with an impossible rule.
     """
     if not entries:
-        raise ConfigurationError("task_sequence: there are no tasks")
+        raise ConfigurationError("task_sequence: there are no tasks; give one")
     return tuple(_parse_task(index, entry) for index, entry in enumerate(entries))
 
 
@@ -177,7 +177,7 @@ class SequenceProgress:
     """End of the sequence: ok, break, failed or timeout; None while it runs."""
     results: dict[str, JsonValue] = field(default_factory=dict)
     updates: dict[str, JsonValue] = field(default_factory=dict)
-    """Values for later steps: scoped name as written -> value, in the order set."""
+    """Values for later steps: name with its scope, as written -> value, in the order in which they were set."""
     executions: dict[str, int] = field(default_factory=dict)
     """Task -> number of its runs since it last succeeded."""
     error: ToolFailure | None = None
@@ -257,7 +257,7 @@ class SequenceProgress:
         return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:
-        """Apply the `set` values of an inner sequence here, and return its tasks' data by label, on both planes."""
+        """Return a task's result. Of an inner sequence, apply the `set` values here, and return its data by label."""
         if not isinstance(result.data, SequenceData):
             return result
         for name, value in result.data["updates"].items():
@@ -266,7 +266,7 @@ class SequenceProgress:
 
     def expose(self, task: Task, result: ToolResult) -> None:
         """Show the task's data to later tasks. Data of a failed task is shown only on the Rust plane
-        (policy-continue)."""
+        (recorded: policy-continue)."""
         self.last, self.last_position, data = result, self.position, result.data
         is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
@@ -391,7 +391,7 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """Return an update for the plane, which replaces whole names: `ctx.w.b` is reported as all of `ctx.w`."""
+        """Return an update for the plane, which replaces whole values: `ctx.w.b` is reported as all of `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -435,7 +435,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
 
 
 def _task_timeout_s(task: Task) -> float:
-    """Return the seconds that a task may take by its own timeouts; infinite if a template sets one."""
+    """Return the seconds that a task may take by its own timeouts, 0 without any, infinite if one is a template."""
     spec = task.config.get("spec")
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
     if has_template(times):

@@ -1,4 +1,4 @@
-"""The tries of a running list, as its report names them."""
+"""The tries of the tasks of a running sequence, for the report of its outcome."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from noetl_worker.models.wire import fields_of
 from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, begin_of_answer
 
 _MOST: Final = 100
-"""Most tries that a report names: the first and the newest of them."""
+"""Maximum number of tries in a report: the first ones and the newest ones."""
 
 
 @dataclass(slots=True)
 class Tries:
+    """Collects the tries of one sequence."""
+
     entries: list[TaskTry] = field(default_factory=list)
     _started: float = field(default_factory=lambda: time.monotonic())
 
     def append(
         self, began: float, ended: float, task: str, kind: str, attempt: int, result: ToolResult, then: str
     ) -> None:
-        """Add a try. Its times are monotonic."""
+        """Add a try of a task. `began` and `ended` are times of `time.monotonic`, `then` is the action after it."""
         at, took = (int(1000 * seconds) for seconds in (began - self._started, ended - began))
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools.contract import ToolContext, ToolSettings
-from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, key_of, size_of
+from noetl_worker.tools.kinds.python.packages.store import PACKAGES_DIR, PackageStore, disk_size, hashed_key
 from noetl_worker.tools.kinds.python.packages.uv import Uv
 from noetl_worker.tools.kinds.python.packages.wanted import WantedPackages, strip_login
 from noetl_worker.tools.process import process
@@ -42,11 +42,11 @@ class Interpreter:
     path: str
     version: str
     identity: str
-    """Text that differs where an environment of one does not run in another."""
+    """Text that two interpreters have in common if each can run the environments of the other."""
 
 
 class PackageEnvironments:
-    """The environments that one worker uses."""
+    """Finds or builds the environments with packages that the commands of one worker use."""
 
     def __init__(self, runner: PythonRunner, confinement: Confinement) -> None:
         self._runner = runner
@@ -57,22 +57,24 @@ class PackageEnvironments:
     async def environment(
         self, wanted: WantedPackages, given: str | None, context: ToolContext, deadline: float | None
     ) -> AsyncIterator[str]:
-        """Provide an environment with these packages. Give its interpreter.
+        """Provide the path of an interpreter that has these packages. Its environment is not removed during the block.
 
         Args:
-            given: the interpreter that the step names.
-            deadline: when the command's time is over, by `time.monotonic`.
+            wanted: the packages.
+            given: the interpreter that the step names, or None.
+            context: the command's context.
+            deadline: end of the command's time, by `time.monotonic`, or None.
 
         Raises:
-            ConfigurationError: packages are off, no interpreter fits, or they cannot be resolved or installed.
-            ToolError: kind `connection`; the index does not answer. Kind `timeout`; the time was over.
+            ConfigurationError: packages are off, no interpreter fits, or the packages cannot be resolved or installed.
+            ToolError: kind `connection` if the index does not answer, `timeout` if the command's time is over.
         """
         settings = context.settings
         _check_mode(wanted, settings)
         interpreter = await self._interpreter(wanted, given, settings)
         store = PackageStore(Path(settings.packages_dir))
         store.check()
-        recipe = key_of(settings.python_packages, interpreter.identity, *wanted.requirements)
+        recipe = hashed_key(settings.python_packages, interpreter.identity, *wanted.requirements)
         lock = store.lock_text(recipe)
         with store.in_use(_key(lock, recipe, interpreter, settings)) as path:
             if path is not None:
@@ -81,7 +83,8 @@ class PackageEnvironments:
         key = await self._build(store, recipe, wanted, interpreter, context, deadline)
         with store.in_use(key) as path:
             if path is None:
-                raise ToolError("the packages were removed while they were installed", kind="process", retryable=True)
+                text = "the packages were removed while they were installed: run the step again"
+                raise ToolError(text, kind="process", retryable=True)
             yield str(path / "bin/python")
 
     async def _build(
@@ -93,7 +96,7 @@ class PackageEnvironments:
         context: ToolContext,
         deadline: float | None,
     ) -> str:
-        """Build the environment, unless another worker has done so meanwhile. Return its key."""
+        """Build the environment, unless another worker has built it meanwhile. Return its key in the store."""
         settings = context.settings
         _keep_logins(settings.uv_config, context)
         async with AsyncExitStack() as turn:
@@ -112,7 +115,7 @@ class PackageEnvironments:
             say("packages", f"installing {number} package{'' if number == 1 else 's'}")
             context.logger.info("packages_installing", packages=number, requirements=list(wanted.shown))
             built = await uv.install(lock or "", interpreter.path)
-            size = await finished_off_loop(partial(size_of, built))
+            size = await finished_off_loop(partial(disk_size, built))
             store.put(key, built, wanted.shown, interpreter.version, number, size)
             removed = await finished_off_loop(partial(store.make_room, settings.packages_mb << 20, key))
             if removed:
@@ -121,7 +124,7 @@ class PackageEnvironments:
 
     @asynccontextmanager
     async def _builder(self, store: PackageStore) -> AsyncIterator[PythonRunner]:
-        """Provide what runs uv: it may write where it builds, and no more of the store than any command."""
+        """Provide the runner for uv. uv may write into its build directory, but not into the rest of the store."""
         if not self._confinement.closed:
             yield self._runner
             return
@@ -139,7 +142,7 @@ class PackageEnvironments:
         else:
             candidates = _candidates(settings, is_confined=self._confinement.is_on)
         for path in candidates:
-            found = self._known.get(path) or await self._asked(path)
+            found = self._known.get(path) or await self._inspected(path)
             if found is not None and wanted.is_for(found.version):
                 return found
         version = f"python {wanted.python or 3}"
@@ -149,8 +152,8 @@ class PackageEnvironments:
             text = f"no interpreter of this worker is {version}; NOETL_WORKER_PYTHONS names those besides its own"
         raise ConfigurationError(text, field="deps.python", tool="python")
 
-    async def _asked(self, path: str) -> Interpreter | None:
-        """Return what an interpreter says about itself, or None if it is none."""
+    async def _inspected(self, path: str) -> Interpreter | None:
+        """Run a program to learn which interpreter it is. Return None if it is no Python interpreter."""
         env = process.base_environment()
         with watched(None):
             run = await self._runner.run_program(path, [path, "-I", "-c", _ASK], env=env, cwd="/", timeout_s=_ASK_S)
@@ -176,8 +179,11 @@ def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
 
 
 def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: ToolSettings) -> str:
-    """Return the key of an environment: its lock decides, with the interpreter. Nothing has that of no lock."""
-    return recipe if lock is None else key_of(lock, interpreter.identity, settings.python_packages)
+    """Return the key of an environment in the store, which its lock and interpreter decide.
+
+    Without a lock return `recipe`, a key that no environment has.
+    """
+    return recipe if lock is None else hashed_key(lock, interpreter.identity, settings.python_packages)
 
 
 def _candidates(settings: ToolSettings, *, is_confined: bool) -> Iterator[str]:
@@ -190,12 +196,14 @@ def _candidates(settings: ToolSettings, *, is_confined: bool) -> Iterator[str]:
 
 
 def _keep_logins(config: str, context: ToolContext) -> None:
-    """Register the passwords in the addresses of uv's settings as secrets."""
+    """Register the passwords in the addresses of uv's settings file `config` as secrets."""
     if config:
         try:
             text = Path(config).read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
-            raise ConfigurationError(f"UV_CONFIG_FILE={config!r} cannot be read: {error}", tool="python") from error
+            raise ConfigurationError(
+                f"UV_CONFIG_FILE={config!r} cannot be read: {error}; correct it", tool="python"
+            ) from error
         for password in _PASSWORD.findall(text):
             context.secrets.keep(password)
             context.secrets.keep(unquote(password))

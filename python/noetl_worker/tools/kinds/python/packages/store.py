@@ -1,7 +1,8 @@
-"""The environments of packages on disk, shared by the workers of a machine. An environment is complete or not there.
+"""The environments with packages on disk, shared by all workers of a machine. Each environment there is complete.
 
-A worker that uses one has a shared lock on its directory, whose time of change is that of its last use. What builds
-or removes one has the lock on `turn`, an empty file; the kernel ends both locks with their process.
+A worker that uses an environment holds a shared lock on its directory, whose modification time is the time of its
+last use. A worker that builds or removes environments holds the lock on `turn`, an empty file. The kernel releases
+both locks when the process ends.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _LOOK_AGAIN_S: Final = 0.1
 _ABOUT: Final = "noetl.json"
 
 
-def key_of(*parts: str) -> str:
-    """Return the name under which something is kept that these texts decide."""
+def hashed_key(*parts: str) -> str:
+    """Return a hash of these texts, as the name of a file or directory in the store."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
-class KeptEnvironment:
-    """A complete environment, and what it was built for."""
+class StoredEnvironment:
+    """A complete environment in the store, and what it was built for."""
 
     path: Path
     requirements: tuple[str, ...]
@@ -48,6 +49,8 @@ class KeptEnvironment:
 
 
 class PackageStore:
+    """A directory with environments, with locks (what requirements were resolved to), and with builds under way."""
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._environments = directory / "environments"
@@ -56,7 +59,7 @@ class PackageStore:
 
     @property
     def complete(self) -> tuple[str, ...]:
-        """The directories in which nothing changes once it is there."""
+        """The directories whose entries never change once they are there."""
         return str(self._environments.resolve()), str(self._locks.resolve())
 
     def check(self) -> None:
@@ -74,14 +77,14 @@ class PackageStore:
     # ── use ──
 
     def lock_text(self, recipe: str) -> str | None:
-        """Return what was resolved for a recipe; None if nothing was."""
+        """Return the lock that a recipe was resolved to, or None if it was not resolved yet."""
         with suppress(FileNotFoundError):
             return (self._locks / recipe).read_text(encoding="utf-8")
         return None
 
     @contextmanager
     def in_use(self, key: str) -> Iterator[Path | None]:
-        """Keep an environment from being removed. Give its path, or None if it is not there."""
+        """Keep an environment from being removed during the block. Give its path, or None if it is not in the store."""
         path = self._environments / key
         descriptor = _opened(path)
         try:
@@ -94,25 +97,25 @@ class PackageStore:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def kept(self) -> list[KeptEnvironment]:
+    def environments(self) -> list[StoredEnvironment]:
         """Return every environment, the least recently used first."""
         found = []
         for path in self._environments.glob("*"):
             with suppress(FileNotFoundError):  # another worker has removed it
                 about: dict[str, Any] = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
                 about["requirements"] = tuple(about["requirements"])
-                found.append(KeptEnvironment(**{**about, "path": path, "used_at": path.stat().st_mtime}))
+                found.append(StoredEnvironment(**{**about, "path": path, "used_at": path.stat().st_mtime}))
         return sorted(found, key=lambda one: one.used_at)
 
     # ── change, in a turn ──
 
     @asynccontextmanager
     async def turn(self, deadline: float | None = None) -> AsyncIterator[Path]:
-        """Wait until nobody else builds on this machine. Give a new directory to build in, which is removed.
+        """Wait until nobody else builds on this machine. Give a new directory for the build, and remove it at the end.
 
         Raises:
             ConfigurationError: the directory cannot be written.
-            ToolError: kind `timeout`; another build goes on at the deadline, by `time.monotonic`.
+            ToolError: kind `timeout`, if another build still runs at the `deadline` (by `time.monotonic`).
         """
         try:
             for directory in (self._environments, self._building, self._locks):
@@ -140,28 +143,31 @@ class PackageStore:
         file.rename(self._locks / recipe)
 
     def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int, size: int) -> None:
-        """Keep an environment that is complete. This is not interrupted: from here on workers find it."""
-        about = asdict(KeptEnvironment(built, requirements, python, packages, size, time.time()))
+        """Store the complete environment in `built` under `key`. From then on all workers find it."""
+        about = asdict(StoredEnvironment(built, requirements, python, packages, size, time.time()))
         del about["path"], about["used_at"]
         (built / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         built.rename(self._environments / key)
 
-    def make_room(self, most_bytes: int, but: str = "") -> list[KeptEnvironment]:
-        """Remove the least recently used environments above this size, except those in use. Return the removed."""
-        kept = self.kept()
-        left, removed = sum(one.size for one in kept), []
-        for one in kept:
+    def make_room(self, most_bytes: int, but: str = "") -> list[StoredEnvironment]:
+        """Remove the least recently used environments until the others have at most `most_bytes`. Return the removed.
+
+        Environments in use and the one with the key `but` stay.
+        """
+        stored = self.environments()
+        left, removed = sum(one.size for one in stored), []
+        for one in stored:
             if left > most_bytes and one.path.name != but and self._remove(one):
                 left -= one.size
                 removed.append(one)
         return removed
 
     def forget_locks(self) -> None:
-        """Have the next use of each recipe resolve it anew."""
+        """Delete all locks, so that the next use of a recipe resolves it anew."""
         for file in self._locks.glob("*"):
             file.unlink(missing_ok=True)
 
-    def _remove(self, one: KeptEnvironment) -> bool:
+    def _remove(self, one: StoredEnvironment) -> bool:
         descriptor = _opened(one.path)
         if descriptor is None:
             return True
@@ -181,7 +187,7 @@ def _remove_all(directories: list[Path]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def size_of(directory: Path) -> int:
+def disk_size(directory: Path) -> int:
     """Return the bytes on disk below a directory."""
     return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*"))
 

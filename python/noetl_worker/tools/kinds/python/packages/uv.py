@@ -1,4 +1,4 @@
-"""uv, run as a command is: confined, without the worker's secrets, in a directory of its own."""
+"""Running uv as commands are run: confined, without the worker's secrets, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _CAUSE: Final = re.compile(r"\n\s*cause: ")
 _OUT_OF_REACH: Final = re.compile(
     r"Request failed after|error sending request|HTTP status server error|operation timed out"
 )
-"""uv's words for an index that does not answer; it has no code for it."""
+"""Texts by which uv reports an index that does not answer; uv has no exit code for this."""
 
 
 def uv_program() -> str | None:
-    """Return the path of uv: that of the extra `packages`, else the one on PATH; None if there is none."""
+    """Return the path of uv, from the extra `packages` or else from PATH, or None if uv is not installed."""
     own = str(Path(sys.executable).parent)
     return shutil.which("uv", path=os.pathsep.join((own, process.base_environment()["PATH"])))
 
 
 class Uv:
-    """uv for one build.
+    """Runs uv for one build.
 
     Args:
         run: starts a program.
-        directory: where it works, and keeps all that it fetches.
-        config: path of its settings; empty: those of the user and the machine.
+        directory: the directory in which uv works, and which holds all that it fetches.
+        config: path of uv's settings; empty: those of the user and the machine.
         mode: `wheels` or `any`.
-        deadline: when the command's time is over; None: never.
+        deadline: end of the command's time, by `time.monotonic`; None: no end.
     """
 
     def __init__(self, run: Run, directory: Path, config: str, mode: str, deadline: float | None) -> None:
@@ -65,14 +65,14 @@ class Uv:
         }
 
     async def resolve(self, requirements: tuple[str, ...], interpreter: str) -> Path:
-        """Return the file with every package that these requirements need, with version and hashes."""
+        """Return the lock: a file with every package that these requirements need, with version and hashes."""
         (self._directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
         words = ("requirements.txt", "-o", "lock.txt", "--python", interpreter, *self._mode)
         await self._uv("resolved", "pip", "compile", *words, "--generate-hashes", "--no-header", "--no-annotate")
         return self._directory / "lock.txt"
 
     async def install(self, lock: str, interpreter: str) -> Path:
-        """Return a new environment with the packages of a lock."""
+        """Return the directory of a new environment with the packages of a lock."""
         (self._directory / "wanted.txt").write_text(lock, encoding="utf-8")
         built = self._directory / "environment"
         await self._uv("installed", "venv", "--no-project", "--relocatable", "--python", interpreter, str(built))
@@ -82,7 +82,7 @@ class Uv:
 
     async def _uv(self, done: str, *words: str) -> None:
         left_s = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        with watched(None):  # what it says is in the error
+        with watched(None):  # the error has what uv prints
             run = await self._run(
                 self._program,
                 ["uv", "--quiet", *words],

@@ -18,24 +18,26 @@ from noetl_worker.errors import ConfigurationError
 
 _tomllib: Final = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _BLOCK: Final = re.compile(r"^# /// script$\s((?:^#(?:| .*)$\s)+)^# ///$", re.MULTILINE)
-"""A block of PEP 723; the group is its content as comments."""
+"""A PEP 723 block in code. The group is the block's content, still as comments."""
 _LOGIN: Final = re.compile(r"(://)[^/@\s]+@")
 _VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
 
 
 def strip_login(text: str) -> str:
-    """Return a text for people, without the logins of addresses in it."""
+    """Return the text without the logins in its addresses, so that it can be shown."""
     return _LOGIN.sub(r"\1***@", text)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedPackages:
+    """The packages that a step asks for, and the interpreter that they need."""
+
     requirements: tuple[str, ...]
     """Requirements in one spelling, sorted."""
     python: str = ""
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
-    """Requirements with an address of their own (`name @ https://...`), which pass by the operator's index."""
+    """Requirements with an address of their own (`name @ https://...`), which are not from the operator's index."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ class WantedPackages:
         return tuple(map(strip_login, self.requirements))
 
     def is_for(self, version: str) -> bool:
-        """Return True if an interpreter of this version will do."""
+        """Return True if `python` allows an interpreter of this version."""
         return SpecifierSet(self.python).contains(version, prereleases=True)
 
 
@@ -64,12 +66,13 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
             "'python' is the version that 'packages' need; give 'packages', or the field `python`", "deps.python"
         )
     if block:
-        return _of_block(block)
+        return _from_block(block)
     return None if given is None else _checked(_listed(given), _specifier(python, "deps.python"), "deps.packages")
 
 
 def _listed(given: Any) -> list[tuple[str, Any]]:
-    """Return each requirement with the end of its path. The Python plane's worker has lists by a name."""
+    """Return (place below `packages`, requirement) pairs. `packages` is a list or, as for the Python plane's worker, an
+    object of lists."""
     lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
     for name, one in lists:
         if not isinstance(one, list):
@@ -78,14 +81,14 @@ def _listed(given: Any) -> list[tuple[str, Any]]:
     return [(f"{name}[{index}]", text) for name, one in lists for index, text in enumerate(one)]
 
 
-def _of_block(blocks: list[str]) -> WantedPackages | None:
+def _from_block(blocks: list[str]) -> WantedPackages | None:
     if len(blocks) > 1:
-        raise _wrong("two blocks; keep one", "code")
+        raise _wrong("there are two; keep one", "code")
     text = "".join(line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines(keepends=True))
     try:
         found = _tomllib.loads(text)
     except ValueError as error:
-        raise _wrong(f"no TOML: {error}", "code") from None
+        raise _wrong(f"it is no TOML: {error}", "code") from None
     given = found.get("dependencies", [])
     if not isinstance(given, list):
         raise _wrong("'dependencies' must be a list", "code")
