@@ -18,7 +18,7 @@ JOBS ?= 5
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SUITE := not soak and not steady and not gates and not as_nobody and not pages
 # What depends on the speed of the machine is recorded by `make test`, and decides where this is set.
-HOLD_TIMES := NOETL_WORKER_HOLD_TIMES=1
+HOLD_TIMES := TESTS_HOLD_TIMES=1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint types quick anywhere test sweeps pages test-nobody test-pure test-pythons faults steady soak demo docs picture values counts bench performance scale wheels test-wheels image-test fuzz fuzz-readers simulate upgrade-test compat compat-values verdicts supply-chain locks check clean
@@ -95,7 +95,7 @@ test-pythons: $(STAMP) ## unit tests on the other interpreters of this machine (
 
 # faults and soak write docs/reliability.md and its figures, when nothing fails.
 faults: $(STAMP) ## the fault suite and a minute of steady load, then all other tests: times decide (a quiet machine)
-	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
+	$(HOLD_TIMES) TESTS_FAULTS_WRITE=1 $(BIN)/pytest tests/faults -m 'not soak' --ignore=tests/faults/test_figures.py
 	$(BIN)/pytest tests/faults/test_figures.py
 	$(HOLD_TIMES) $(BIN)/pytest tests -m '$(SUITE)' --ignore=tests/faults
 
@@ -105,13 +105,13 @@ steady: $(STAMP) ## 10,000 commands, a minute of steady load (memory, descriptor
 UPGRADE_FROM ?= 2ec6f6826a59
 upgrade-test: $(STAMP) ## the version before, this one, and back again, on one durable and one outbox: UPGRADE_FROM=commit
 	git worktree prune && git worktree add -f --detach target/upgrade $(UPGRADE_FROM)
-	NOETL_WORKER_UPGRADE_FROM=$(CURDIR)/target/upgrade/python $(BIN)/pytest tests/faults/test_upgrade.py; \
+	TESTS_UPGRADE_FROM=$(CURDIR)/target/upgrade/python $(BIN)/pytest tests/faults/test_upgrade.py; \
 	  status=$$?; git worktree remove --force target/upgrade; exit $$status
 
 # What was done of a commit is not done again: a run that was stopped goes on.
 SOAK_DONE ?= $(CURDIR)/target/soak/$(shell git rev-parse --short HEAD)
 soak: $(STAMP) ## the long forms: kills, 100,000 commands, real waits (an hour), mixed kinds (two hours); goes on where it was stopped
-	$(HOLD_TIMES) NOETL_WORKER_FAULTS_WRITE=1 NOETL_WORKER_SOAK_DONE=$(SOAK_DONE) $(BIN)/pytest tests/faults -m soak
+	$(HOLD_TIMES) TESTS_FAULTS_WRITE=1 TESTS_SOAK_DONE=$(SOAK_DONE) $(BIN)/pytest tests/faults -m soak
 
 # The demo needs no compiler: without a .venv it takes a light one of its own, in seconds.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)

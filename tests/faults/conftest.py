@@ -25,9 +25,9 @@ _FOUND: Final[dict[str, list[figures.Figure]]] = {}
 """By the test that measured them."""
 TIMES: Final = frozenset({"s", "ms", "/s", "x"})
 """Units of what depends on the machine's speed; `x` is one time in terms of another."""
-WRITE: Final = "NOETL_WORKER_FAULTS_WRITE"
+WRITE: Final = "TESTS_FAULTS_WRITE"
 """Set by `make faults` and `make soak`: a run without a failure writes figures.json and the two pages."""
-DONE: Final = "NOETL_WORKER_SOAK_DONE"
+DONE: Final = "TESTS_SOAK_DONE"
 """A folder, one for each commit: what `make soak` has done, and its figures. Remove it to begin anew."""
 
 

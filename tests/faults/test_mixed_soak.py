@@ -24,7 +24,7 @@ from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 PARTS: Final = 12
-PART_S: Final = float(os.environ.get("NOETL_WORKER_SOAK_PART_S", "600"))
+PART_S: Final = float(os.environ.get("TESTS_SOAK_PART_S", "600"))
 """Shorter to try the script itself."""
 TURNS: Final = 20
 

@@ -17,9 +17,9 @@ from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
-BEFORE = os.environ.get("NOETL_WORKER_UPGRADE_FROM", "")
+BEFORE = os.environ.get("TESTS_UPGRADE_FROM", "")
 """The folder `python` of the version before."""
-LOAD_S = float(os.environ.get("NOETL_WORKER_UPGRADE_LOAD_S", "20"))
+LOAD_S = float(os.environ.get("TESTS_UPGRADE_LOAD_S", "20"))
 """How long both versions work side by side: 20 s in `.ci/run`, ten minutes at night."""
 AT_ONCE = 40
 """Commands that are not ended yet, of both workers together."""

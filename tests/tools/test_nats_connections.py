@@ -116,8 +116,8 @@ async def test_a_lost_connection_is_made_anew() -> None:
 
 async def test_wrong_password_is_an_auth_failure_that_does_not_show_it(session: Session) -> None:
     error = await session.refused("kv_keys", bucket="none", auth="nats_wrong")
-    assert (error.kind, error.retryable) == ("auth", False)
-    assert str(error) == f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
+    reason = f"cannot connect to {session.server.url}: nats: 'Authorization Violation'"
+    assert (str(error), error.kind, error.retryable) == (reason, "auth", False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from noetl_worker.process import event_loop
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-@pytest.mark.timeout(30)
 def test_task_that_misses_its_first_cancellation_ends_with_the_loop(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C while a session ends leaves the reconnection of nats-py, which has no last attempt."""
     if loop == "uvloop":
