@@ -13,7 +13,7 @@ import holds
 from integration.processes import Ended, typed
 from lint.head import HEAD
 from noetl_worker.cli import app_for
-from noetl_worker.cli.local_worker import settings_beside
+from noetl_worker.cli.local_worker import local_settings
 from noetl_worker.models.wire import Dialect
 
 yaml = pytest.importorskip("yaml")
@@ -274,7 +274,7 @@ def test_dev_refuses_to_set_what_the_workload_has_not(given: str, said: str, tmp
 
 def test_dev_reads_how_strict_its_worker_is(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = {"NOETL_WORKER_UNDEFINED": "error"}
-    settings = settings_beside("nats://127.0.0.1:1", "http://127.0.0.1:1", Dialect.PYTHON, machine=machine).settings
+    settings = local_settings("nats://127.0.0.1:1", "http://127.0.0.1:1", Dialect.PYTHON, machine=machine).settings
     assert settings.undefined == "error"
 
 
