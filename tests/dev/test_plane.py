@@ -49,27 +49,6 @@ async def test_error_of_a_route_is_logged_whatever_it_is(caplog: pytest.LogCaptu
     assert (answer.status_code, "GET /api/executions/{execution_id}" in caplog.text) == (500, True)
 
 
-async def test_only_the_last_actionable_event_of_a_batch_acts() -> None:
-    async with serving() as (plane, client):
-        first, second = await plane.create_commands([RawCommand()] * 2)
-        await report(client, first, *done(first), *done(second))
-        await plane.finish_work()
-        execution = plane.execution(first.execution_id)
-        assert set(execution.open_commands) == {str(first.command_id)}
-        assert not execution.is_over
-
-
-async def test_known_key_is_a_duplicate_whatever_its_body() -> None:
-    async with serving() as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        started = event("start", "command.started", {"command_id": issued.command_id})
-        one = (await report(client, issued, started, key="k")).json()
-        two = (await report(client, issued, *done(issued), key="k")).json()
-        assert (one["duplicate"], two["duplicate"]) == (False, True)
-        assert two["request_id"] == one["request_id"]
-        assert plane.events(issued.execution_id, "call.done") == []
-
-
 @pytest.mark.parametrize(("letter", "chars"), [("x", 1), ("\x7f", 6), ("я", 6), ("\U0001f600", 12)])
 async def test_context_is_kept_up_to_its_limit_in_escaped_json(letter: str, chars: int) -> None:
     async with serving() as (plane, client):
@@ -146,23 +125,6 @@ async def test_single_events_in_either_order_end_the_execution() -> None:
                 body = {"execution_id": issued.execution_id, "step": "start", "event_type": name}
                 await client.post("/api/events", json={**body, "context": {"command_id": issued.command_id}})
             assert await plane.wait_ended(issued.execution_id) == "COMPLETED"
-
-
-async def test_failure_is_the_end_with_its_text() -> None:
-    async with serving() as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        payload = {"command_id": issued.command_id, "error": "boom"}
-        await report(
-            client,
-            issued,
-            event("start", "call.error", payload, is_actionable=True),
-            event("start", "command.failed", payload),
-        )
-        assert await plane.wait_ended(issued.execution_id) == "FAILED"
-        assert plane.execution(issued.execution_id).error == "boom"
-        assert plane.command(issued.event_id).status == "FAILED"
-        (ended,) = plane.events(issued.execution_id, "playbook.failed")
-        assert ended.error == "boom"
 
 
 async def test_plane_ends_while_what_it_publishes_is_under_way() -> None:

@@ -14,40 +14,6 @@ from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 
 
-async def test_claim_of_a_silent_holder_is_its_own_within_the_lease() -> None:
-    async with serving(claims_cache_ttl_s=0.01) as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        await claim(client, issued, "ghost")
-        answer = await claim(client, issued, "b")
-        assert (answer.status_code, answer.headers["retry-after"]) == (409, "2")
-
-
-async def test_claim_of_a_silent_holder_is_given_away_after_the_lease() -> None:
-    async with serving(claim_lease_s=0.05, claims_cache_ttl_s=0.01) as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        await claim(client, issued, "ghost")
-        while (answer := await claim(client, issued, "b")).status_code == 409:
-            pass
-        assert answer.status_code == 200
-        meta = plane.events_of_command(issued.event_id, "command.claimed")[-1].meta
-        assert meta == {
-            "worker_id": "b",
-            "reclaimed": True,
-            "reclaimed_from_worker": "ghost",
-            "reclaimed_reason": "worker_missing",
-        }
-
-
-async def test_claim_lock_of_somebody_else_has_no_owner() -> None:
-    async with serving() as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        plane.claims.hold(issued.event_id)
-        answer = await claim(client, issued)
-        assert answer.json() == {"detail": {"code": "active_claim", "message": "Command is being claimed"}}
-        plane.claims.release(issued.event_id)
-        assert (await claim(client, issued)).status_code == 200
-
-
 async def next_message(subscription: Any) -> dict[str, Any]:
     message = await subscription.next_msg(timeout=PATIENCE_S)
     found = json.loads(message.data)

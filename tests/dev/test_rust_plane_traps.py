@@ -10,9 +10,10 @@ from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.models import Dialect
 
 
-def rust_event(issued: Issued, name: str, event_id: int | None, **meta: Any) -> dict[str, Any]:
+def rust_event(issued: Issued, name: str, event_id: int, **meta: Any) -> dict[str, Any]:
     result = {"status": "success", "context": {"data": {"n": 1}}}
-    body = {
+    return {
+        "event_id": event_id,
         "execution_id": issued.execution_id,
         "event_type": name,
         "step": issued.node,
@@ -20,34 +21,6 @@ def rust_event(issued: Issued, name: str, event_id: int | None, **meta: Any) -> 
         "context": {"command_id": issued.command_id, "result": result},
         "meta": meta,
     }
-    return body if event_id is None else {**body, "event_id": event_id}
-
-
-async def test_ids_below_the_planes_own_leave_the_execution_running() -> None:
-    async with serving(dialect=Dialect.RUST) as (plane, client):
-        (issued,) = await plane.create_commands([RawCommand()])
-        await claim(client, issued)
-        behind = issued.event_id - (60_000 << 22)
-        for number, name in enumerate(("call.done", "command.completed")):
-            answer = await client.post("/api/events", json=rust_event(issued, name, behind + number))
-            assert answer.status_code == 200
-        assert plane.execution(issued.execution_id).status == "RUNNING"
-        for name in ("call.done", "command.completed"):
-            await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next()))
-        assert plane.execution(issued.execution_id).status == "COMPLETED"
-
-
-async def test_finished_command_without_meta_lets_the_same_worker_in_again() -> None:
-    async with serving(dialect=Dialect.RUST) as (plane, client):
-        one, two = await plane.create_commands([RawCommand()] * 2, one_execution=False)
-        for issued, meta in ((one, {"attempts": 0}), (two, {"command_id": two.command_id})):
-            await claim(client, issued)
-            for name in ("call.done", "command.completed"):
-                await client.post("/api/events", json=rust_event(issued, name, plane.log.ids.next(), **meta))
-            assert plane.execution(issued.execution_id).status == "COMPLETED"
-        assert (await claim(client, one)).status_code == 200
-        assert (await claim(client, one, "other")).status_code == 409
-        assert (await claim(client, two)).json()["error"] == "Command already reached terminal state"
 
 
 async def test_single_completed_must_be_above_the_ids_of_the_batch_before() -> None:

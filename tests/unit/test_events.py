@@ -11,7 +11,7 @@ import pytest
 
 import virtual_time
 from json_libraries import without_orjson
-from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, LoopPosition, Report, ToolResult
+from noetl_worker.models import CaseDecision, Dialect, Exit, FitRules, Report, ToolResult
 from noetl_worker.pipeline.report import results
 from noetl_worker.pipeline.report.events import CommandEvents
 from noetl_worker.remote.transport.transport import Response
@@ -27,17 +27,6 @@ anyio_backend = virtual_time.anyio_backend
 
 
 # ── the Python plane ──
-
-
-async def test_fast_command_on_the_python_plane_is_one_batch_of_five() -> None:
-    transport = await tell(OK)
-    assert len(transport.sent) == 1
-    body = transport.bodies("/api/events/batch")[0]
-    assert names(body) == ["command.started", "step.enter", "call.done", "step.exit", "command.completed"]
-    assert body["execution_id"] == str(command().execution_id)
-    assert [event["actionable"] for event in body["events"]] == [False, False, True, False, False]
-    assert body["events"][2]["payload"]["response"] == {"ok": True}
-    assert transport.sent[0][3]["idempotency-key"].startswith(f"{command().execution_id}:")
 
 
 async def test_no_header_has_the_name_of_the_worker() -> None:
@@ -71,14 +60,6 @@ async def test_start_that_was_not_accepted_travels_with_the_end_and_never_after_
     assert names(transport.bodies("/api/events/batch")[-1])[0] == "command.started"
 
 
-async def test_failure_on_the_python_plane_is_error_exit_failed_with_a_string_error() -> None:
-    body = (await tell(FAILED)).bodies("/api/events/batch")[0]
-    assert names(body)[2:] == ["call.error", "step.exit", "command.failed"]
-    for event in body["events"][2:]:
-        assert event["payload"]["error"] == "boom"
-        assert event["payload"].get("result", {}).get("status") == "FAILED"
-
-
 async def test_what_a_failed_tool_printed_is_told_once_on_the_python_plane() -> None:
     """Of a failure its own worker says status and text in each event; three copies of a trace were 45 % more bytes."""
     told = {"status": "error", "error": "boom", "stderr": "Traceback ...", "code": "ValueError"}
@@ -87,15 +68,6 @@ async def test_what_a_failed_tool_printed_is_told_once_on_the_python_plane() -> 
     ]
     contexts = [event["payload"]["result"]["context"] for event in body["events"][2:]]
     assert contexts == [told, {"status": "error", "error": "boom"}, {"status": "error", "error": "boom"}]
-
-
-async def test_loop_position_is_echoed_in_payload_and_meta() -> None:
-    loop = LoopPosition(event_id="loop_1", iteration_index=2, epoch_id="loop_1")
-    body = (await tell(OK, loop=loop)).bodies("/api/events/batch")[0]
-    done, leave, end = body["events"][2:]
-    assert (done["payload"]["loop_event_id"], done["payload"]["loop_iteration_index"]) == ("loop_1", 2)
-    assert (done["meta"]["__loop_epoch_id"], leave["meta"]["loop_iteration_index"]) == ("loop_1", 2)
-    assert "loop_iteration_index" not in end["meta"]
 
 
 async def test_command_id_is_echoed_in_the_form_received_in_payload_and_meta() -> None:
@@ -118,27 +90,11 @@ async def test_notes_are_an_event_of_their_own_which_no_caller_of_the_execution_
 # ── the Rust plane ──
 
 
-async def test_fast_command_on_the_rust_plane_is_a_batch_and_one_single_completed() -> None:
-    transport = await tell(OK, dialect=Dialect.RUST)
-    batch, single = [body for _, _, body, _ in transport.sent]
-    assert names(batch) == ["command.started", "call.done"]
-    assert (single["event_type"], single["status"]) == ("command.completed", "success")
-    assert single["meta"]["command_id"] == "7:start:9"
-    assert isinstance(batch["execution_id"], int)
-
-
 async def test_rust_event_ids_are_above_the_commands_own() -> None:
     slow = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
     ids = [body["event_id"] for body in slow.bodies("/api/events")]
     assert ids == sorted(set(ids))
     assert ids[0] > command(Dialect.RUST).event_id
-
-
-async def test_slow_command_on_the_rust_plane_sends_done_before_completed() -> None:
-    transport = await tell(OK, dialect=Dialect.RUST, hold_s=0.0, wait_for_started=True)
-    started, done = transport.bodies("/api/events/batch")
-    assert (names(started), names(done)) == (["command.started"], ["call.done"])
-    assert [body["event_type"] for body in transport.bodies("/api/events")] == ["command.completed"]
 
 
 @pytest.mark.parametrize("hold_s", [0.0, 60.0])
@@ -155,12 +111,6 @@ async def test_end_on_the_rust_plane_has_an_id_after_its_result_and_no_time_of_o
     [end] = transport.bodies("/api/events")
     assert end["event_id"] >> 22 == (high >> 22) + 1
     assert "created_at" not in end
-
-
-async def test_failure_on_the_rust_plane_is_call_error_then_command_failed() -> None:
-    transport = await tell(FAILED, dialect=Dialect.RUST)
-    assert names(transport.bodies("/api/events/batch")[0]) == ["command.started", "call.error"]
-    assert transport.bodies("/api/events")[0]["event_type"] == "command.failed"
 
 
 async def test_tool_status_word_travels_in_the_rust_completed_event() -> None:
