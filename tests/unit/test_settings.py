@@ -150,7 +150,7 @@ def test_password_in_an_address_that_is_not_usable_is_not_shown(url: str) -> Non
 
 
 def test_settings_that_contradict_each_other_stop_the_start() -> None:
-    assert "NOETL_TLS_CLIENT_KEY" in refusal({"NOETL_TLS_CLIENT_CERT": "/x"})
+    assert "NOETL_TLS_CLIENT_KEY" in refusal({"NOETL_TLS_CLIENT_CERT": __file__})
     assert "WORKER_MAX_CONCURRENT" in refusal({"NOETL_WORKER_MAX_ACK_PENDING": "4"})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from noetl_worker.errors import SettingsError
@@ -40,21 +39,6 @@ def check_together(settings: Settings) -> None:
             str(settings.max_ack_pending),
             f"at least WORKER_MAX_CONCURRENT ({settings.max_concurrent}), else slots stay empty",
         )
-    # before Python 3.14, Path.is_dir and is_file raise for a path in a directory that this user may not search
-    if settings.secrets_dir and not os.path.isdir(settings.secrets_dir):  # noqa: PTH112
-        raise SettingsError("NOETL_SECRETS_DIR", settings.secrets_dir, "the path of a directory")
-    for name, path in (
-        ("NOETL_TLS_CA", settings.tls_ca),
-        ("NOETL_TLS_CLIENT_CERT", settings.tls_client_cert),
-        ("NOETL_TLS_CLIENT_KEY", settings.tls_client_key),
-        ("NATS_CA", settings.nats_ca),
-        ("NATS_CERT", settings.nats_cert),
-        ("NATS_KEY", settings.nats_key),
-        ("NATS_CREDS", settings.nats_creds),
-        ("NATS_NKEY", settings.nats_nkey),
-    ):
-        if path and not os.path.isfile(path):  # noqa: PTH113
-            raise SettingsError(name, path, "the path of a file that can be read")
 
 
 def _check_pairs(settings: Settings) -> None:

@@ -51,12 +51,20 @@ class Settings(ToolSettings, NatsSettings):
         parse=values.urls,
         meaning="other control planes that notifications may name, comma-separated; they get the bearer token too",
     )
-    tls_ca: str = setting("NOETL_TLS_CA", meaning="CA bundle (PEM) of the control plane", source="Rust worker")
+    tls_ca: str = setting(
+        "NOETL_TLS_CA", parse=values.file, meaning="CA bundle (PEM) of the control plane", source="Rust worker"
+    )
     tls_client_cert: str = setting(
-        "NOETL_TLS_CLIENT_CERT", meaning="client certificate (PEM) for the control plane", source="Rust worker"
+        "NOETL_TLS_CLIENT_CERT",
+        parse=values.file,
+        meaning="client certificate (PEM) for the control plane",
+        source="Rust worker",
     )
     tls_client_key: str = setting(
-        "NOETL_TLS_CLIENT_KEY", meaning="client key (PEM) for the control plane", source="Rust worker"
+        "NOETL_TLS_CLIENT_KEY",
+        parse=values.file,
+        meaning="client key (PEM) for the control plane",
+        source="Rust worker",
     )
     internal_api_token: Secret = setting(
         "NOETL_INTERNAL_API_TOKEN",

@@ -49,8 +49,10 @@ class NatsSettings:
     nats_user: str = setting("NATS_USER", meaning="NATS user; wins over the URL's", source="Rust worker")
     nats_password: Secret = setting("NATS_PASSWORD", parse=values.secret, meaning="NATS password", source="Rust worker")
     nats_token: Secret = setting("NATS_TOKEN", parse=values.secret, meaning="NATS token", source="NATS CLI")
-    nats_creds: str = setting("NATS_CREDS", meaning="path of a .creds file", source="NATS CLI")
-    nats_nkey: str = setting("NATS_NKEY", meaning="path of a file with an NKEY seed", source="NATS CLI")
+    nats_creds: str = setting("NATS_CREDS", parse=values.file, meaning="path of a .creds file", source="NATS CLI")
+    nats_nkey: str = setting(
+        "NATS_NKEY", parse=values.file, meaning="path of a file with an NKEY seed", source="NATS CLI"
+    )
     nats_seed: Secret = setting("NATS_SEED", parse=values.secret, meaning="NKEY seed itself", source="NATS CLI")
     nats_jwt: Secret = setting(
         "NATS_JWT", parse=values.secret, meaning="user JWT; NATS_SEED or NATS_NKEY has its key", source="NATS CLI"
@@ -61,11 +63,16 @@ class NatsSettings:
         "set otherwise",
         source="NATS CLI",
     )
-    nats_ca: str = setting("NATS_CA", meaning="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA", source="NATS CLI")
-    nats_cert: str = setting(
-        "NATS_CERT", meaning="client certificate (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT", source="NATS CLI"
+    nats_ca: str = setting(
+        "NATS_CA", parse=values.file, meaning="CA bundle (PEM) of NATS; empty: NOETL_TLS_CA", source="NATS CLI"
     )
-    nats_key: str = setting("NATS_KEY", meaning="client key (PEM) for NATS", source="NATS CLI")
+    nats_cert: str = setting(
+        "NATS_CERT",
+        parse=values.file,
+        meaning="client certificate (PEM) for NATS; empty: NOETL_TLS_CLIENT_CERT",
+        source="NATS CLI",
+    )
+    nats_key: str = setting("NATS_KEY", parse=values.file, meaning="client key (PEM) for NATS", source="NATS CLI")
     nats_stream: str = setting(
         "NATS_STREAM",
         meaning="stream; empty: the stream that has NATS_SUBJECT, created if there is none",

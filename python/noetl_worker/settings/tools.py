@@ -98,7 +98,9 @@ class ToolSettings:
         source="Rust worker",
     )
     secrets_dir: str = setting(
-        "NOETL_SECRETS_DIR", meaning="directory of mounted secrets, for the provider file of the tool secrets"
+        "NOETL_SECRETS_DIR",
+        parse=values.directory,
+        meaning="directory of mounted secrets, for the provider file of the tool secrets",
     )
     keychain_env_vars: tuple[str, ...] = setting(
         "NOETL_KEYCHAIN_ENV_VARS",

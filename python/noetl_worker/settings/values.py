@@ -45,6 +45,23 @@ def text(given: str) -> str:
     return given.strip()
 
 
+def file(text: str) -> str:
+    """Parse the path of an existing file; "" is allowed."""
+    path = text.strip()
+    # before Python 3.14, Path.is_file and is_dir raise for a path in a directory that this user may not search
+    if path and not os.path.isfile(path):  # noqa: PTH113
+        raise ValueError("the path of a file that can be read")
+    return path
+
+
+def directory(text: str) -> str:
+    """Parse the path of an existing directory; "" is allowed."""
+    path = text.strip()
+    if path and not os.path.isdir(path):  # noqa: PTH112
+        raise ValueError("the path of a directory")
+    return path
+
+
 def secret(text: str) -> Secret:
     return Secret(text.strip())
 
