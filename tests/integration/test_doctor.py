@@ -93,23 +93,25 @@ def event_set() -> EventSet:
 
 def test_outbox_directory_of_another_is_wrong(tmp_path: Path) -> None:
     ours = settings(tmp_path)
-    assert outbox.directory(ours).state is State.FINE
+    assert outbox.check_directory(ours).state is State.FINE
     (tmp_path / "outbox").mkdir()
     (tmp_path / "outbox").chmod(0o777)
-    found = outbox.directory(ours)
+    found = outbox.check_directory(ours)
     assert found.state is State.WRONG
     assert "chmod go-rwx" in found.found
-    assert outbox.contents(ours).state is State.UNKNOWN
+    assert outbox.check_contents(ours).state is State.UNKNOWN
     (tmp_path / "file").touch()
-    assert outbox.directory(load_settings({"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "file")})).state is State.WRONG
-    assert outbox.directory(settings(tmp_path, NOETL_WORKER_OUTBOX="off")).state is State.WARNING
+    assert (
+        outbox.check_directory(load_settings({"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "file")})).state is State.WRONG
+    )
+    assert outbox.check_directory(settings(tmp_path, NOETL_WORKER_OUTBOX="off")).state is State.WARNING
 
 
 def test_outbox_directory_that_cannot_be_looked_at_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "parent").mkdir()
     ours = load_settings({"NOETL_WORKER_OUTBOX_DIR": str(tmp_path / "parent" / "outbox")})
     with unsearchable(tmp_path / "parent"):
-        found = [outbox.directory(ours), outbox.contents(ours), outbox.disk(ours)]
+        found = [outbox.check_directory(ours), outbox.check_contents(ours), outbox.check_disk(ours)]
     assert [one.state for one in found] == [State.WRONG, State.UNKNOWN, State.UNKNOWN]
     assert all("Permission denied" in one.found for one in found)
 
@@ -118,24 +120,24 @@ def test_outbox_with_rows_of_a_dead_process_and_a_full_one(tmp_path: Path) -> No
     ours = settings(tmp_path)
     kept = Outbox("always", tmp_path / "outbox", max_rows=10, max_bytes=10**6)
     kept.write(event_set())
-    assert outbox.contents(ours).found.startswith("1 event sets")
-    assert "0 of dead processes" in outbox.contents(ours).found
+    assert outbox.check_contents(ours).found.startswith("1 event sets")
+    assert "0 of dead processes" in outbox.check_contents(ours).found
     kept.close()
-    found = outbox.contents(ours)
+    found = outbox.check_contents(ours)
     assert found.state is State.WARNING
     assert "1 of dead processes" in found.found
-    full = outbox.contents(ours, size=64)
+    full = outbox.check_contents(ours, size=64)
     assert (full.state, full.found.startswith("full: ")) == (State.WRONG, True)
     again = Outbox("always", tmp_path / "outbox", max_rows=10, max_bytes=10**6)
     assert len(again.adopt()) == 1  # looking at it has taken nothing away
     again.close()
     (tmp_path / "outbox" / "outbox-1.unreadable").touch()
-    assert "1 files that cannot be read" in outbox.contents(ours).found
+    assert "1 files that cannot be read" in outbox.check_contents(ours).found
 
 
 def test_disk_without_the_room_that_the_outbox_may_take(tmp_path: Path) -> None:
-    assert outbox.disk(settings(tmp_path), size=1 << 60).state is State.WARNING
-    assert outbox.disk(settings(tmp_path)).state is State.FINE
+    assert outbox.check_disk(settings(tmp_path), size=1 << 60).state is State.WARNING
+    assert outbox.check_disk(settings(tmp_path)).state is State.FINE
 
 
 def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> None:
@@ -144,26 +146,26 @@ def test_open_files_and_memory_are_held_against_the_slots(tmp_path: Path) -> Non
         return settings(tmp_path, WORKER_MAX_CONCURRENT=str(number), **rules)
 
     few, many = slots(4), slots(400)
-    enough = machine.memory(few, 1 << 30)
+    enough = machine.check_memory(few, 1 << 30)
     assert (enough.state, enough.found) == (
         State.FINE,
         "1074 MB; 249.7 MB are left for what the code of each slot holds",
     )
-    assert machine.descriptors(few, 1024).state is State.FINE
-    assert machine.memory(many, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=188,")
-    assert machine.descriptors(many, 1024).state is State.WRONG
+    assert machine.check_descriptors(few, 1024).state is State.FINE
+    assert machine.check_memory(many, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=188,")
+    assert machine.check_descriptors(many, 1024).state is State.WRONG
     hungry = slots(4, NOETL_WORKER_PROCESS_MEMORY_MB="512")
-    assert machine.memory(hungry, 1 << 30).wanted.startswith("2212 MB")
+    assert machine.check_memory(hungry, 1 << 30).wanted.startswith("2212 MB")
     several = slots(4, NOETL_WORKER_PROCESSES="8")
-    assert machine.memory(several, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=1,")
+    assert machine.check_memory(several, 1 << 29).fix.startswith("WORKER_MAX_CONCURRENT=1,")
     in_the_worker = slots(400, NOETL_WORKER_KINDS_DENY="duckdb,python,shell")
-    assert machine.memory(in_the_worker, 1 << 27).state is State.FINE
+    assert machine.check_memory(in_the_worker, 1 << 27).state is State.FINE
 
 
 def test_memory_is_counted_for_duckdb_where_it_is_there_and_allowed(tmp_path: Path) -> None:
     """It takes most of all kinds."""
     pytest.importorskip("duckdb")
-    found = machine.memory(settings(tmp_path, WORKER_MAX_CONCURRENT="64"), 512 << 20)
+    found = machine.check_memory(settings(tmp_path, WORKER_MAX_CONCURRENT="64"), 512 << 20)
     assert found.wanted.startswith("654 MB: 110 and 8.5 for each of 64 slots, as duckdb takes")
     assert found.fix == (
         "WORKER_MAX_CONCURRENT=50, or a container with more memory, or NOETL_WORKER_KINDS_DENY=duckdb where nobody "
@@ -184,27 +186,27 @@ def test_lowest_limit_of_the_cgroups_above_a_worker_counts(tmp_path: Path, monke
 
 
 def test_packages_that_nothing_can_install_are_wrong_and_those_within_reach_a_warning(tmp_path: Path) -> None:
-    assert machine.packages(settings(tmp_path), None, ()).state is State.FINE
+    assert machine.check_packages(settings(tmp_path), None, ()).state is State.FINE
     wheels = settings(tmp_path, NOETL_WORKER_PYTHON_PACKAGES="wheels")
-    assert machine.packages(wheels, "/bin/uv", ("/p",)).found == "wheels, by /bin/uv, in /p"
-    assert machine.packages(wheels, "/bin/uv", ()).state is State.WARNING
-    assert "noetl-worker[packages]" in machine.packages(wheels, None, ("/p",)).fix
+    assert machine.check_packages(wheels, "/bin/uv", ("/p",)).found == "wheels, by /bin/uv, in /p"
+    assert machine.check_packages(wheels, "/bin/uv", ()).state is State.WARNING
+    assert "noetl-worker[packages]" in machine.check_packages(wheels, None, ("/p",)).fix
 
 
 def test_isolation_that_is_off_or_partial_is_a_warning(tmp_path: Path) -> None:
-    assert machine.isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off"), []).state is State.WARNING
-    partial = machine.isolation(settings(tmp_path), ["processes that leave their session"])
+    assert machine.check_isolation(settings(tmp_path, NOETL_WORKER_ISOLATION="off"), []).state is State.WARNING
+    partial = machine.check_isolation(settings(tmp_path), ["processes that leave their session"])
     assert partial.state is State.WARNING
     assert "processes that leave their session" in partial.found
-    assert machine.isolation(settings(tmp_path), []).state is State.FINE
+    assert machine.check_isolation(settings(tmp_path), []).state is State.FINE
 
 
 def test_python_engine_says_why_it_is_not_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(engine.VARIABLE, "python")
-    assert machine.engine_in_use("python").found == "python, because NOETL_WORKER_ENGINE=python"
+    assert machine.check_engine("python").found == "python, because NOETL_WORKER_ENGINE=python"
     monkeypatch.setenv(engine.VARIABLE, "auto")
     monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
-    assert "cannot be imported" in machine.engine_in_use("python").found
+    assert "cannot be imported" in machine.check_engine("python").found
 
 
 @pytest.mark.parametrize("width", [80, 120, 150])
@@ -230,7 +232,7 @@ def test_read_only_file_system_is_no_matter_of_modes(
         (tmp_path / "outbox").mkdir(mode=0o700)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    found = outbox.directory(settings(tmp_path))
+    found = outbox.check_directory(settings(tmp_path))
     assert found.state is State.WRONG
     assert "read-only file system" in found.found
     assert "chmod" not in found.fix
@@ -239,10 +241,10 @@ def test_read_only_file_system_is_no_matter_of_modes(
 
 def test_mistyped_variable_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
     given = {"NOETL_WORKER_PROCESES": "2", "NOETL_WORKER_PORT": "tcp://10.0.0.1:9090"}
-    found = variables.names(given, tmp_path, settings(tmp_path))
+    found = variables.check_names(given, tmp_path, settings(tmp_path))
     assert (found.state, found.found) == (State.WARNING, "no settings: NOETL_WORKER_PROCESES")
     assert "did you mean NOETL_WORKER_PROCESSES?" in found.fix
-    unused = variables.names({}, tmp_path, settings(tmp_path, NATS_PASSWORD="p"))
+    unused = variables.check_names({}, tmp_path, settings(tmp_path, NATS_PASSWORD="p"))
     assert (unused.state, unused.fix) == (State.WARNING, "set NATS_USER beside it")
     shown = typed("config", NOETL_WORKER_PROCESES="2")
     assert shown.code == 0

@@ -105,9 +105,9 @@ async def test_plane_that_takes_seconds_is_a_warning_with_its_time(tmp_path: Pat
 
 
 def test_clock_is_judged_by_what_is_surely_off() -> None:
-    assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=2.5).state is State.FINE
-    assert clock.skew("c", theirs=100.0, ours=107.0, uncertain_s=1.0).state is State.WARNING
-    assert clock.skew("c", theirs=100.0, ours=0.0, uncertain_s=1.0).state is State.WRONG
+    assert clock.check_skew("c", theirs=100.0, ours=107.0, uncertain_s=2.5).state is State.FINE
+    assert clock.check_skew("c", theirs=100.0, ours=107.0, uncertain_s=1.0).state is State.WARNING
+    assert clock.check_skew("c", theirs=100.0, ours=0.0, uncertain_s=1.0).state is State.WRONG
     assert moment("2026-11-26T20:37:20.123456789Z") == pytest.approx(1795725440.123456)
 
 

@@ -35,12 +35,12 @@ async def examine(client: ControlPlaneClient, settings: Settings) -> list[Findin
     cannot_be_seen = "what it is set to cannot be seen from here"
     return [
         fine("bridge", f"version {mark.version}", _MARKED),
-        await _health(client, mark),
+        await _check_health(client, mark),
         warning("settings of the server", cannot_be_seen, _SERVER_SETTINGS, _PAGE),
     ]
 
 
-async def _health(client: ControlPlaneClient, mark: BridgeMark) -> Finding:
+async def _check_health(client: ControlPlaneClient, mark: BridgeMark) -> Finding:
     check, wanted = "bridge is ready", "200 at /readyz of the bridge"
     if not mark.health_url:
         return unknown(check, "its stream does not say where it answers", wanted, "NOETL_BRIDGE_HEALTH of the bridge")

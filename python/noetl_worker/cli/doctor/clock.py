@@ -13,7 +13,7 @@ _FAR_S: Final = 60.0
 WANTED: Final = f"within {_MOST_S:g} s"
 
 
-def skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
+def check_skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
     """Compare two clocks, read at the same moment within `uncertain_s`. `theirs` and `ours`: seconds since 1970."""
     ahead_s = ours - theirs
     off_s = max(0.0, abs(ahead_s) - uncertain_s)

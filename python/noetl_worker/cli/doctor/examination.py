@@ -21,16 +21,16 @@ from noetl_worker.tools.process.machine import memory_bytes
 async def examine(settings: Settings) -> list[Finding]:
     """Return every finding. A failed check is a finding and raises nothing."""
     here = [
-        variables.names(os.environ, Path(".env"), settings),
-        machine.engine_in_use(),
-        machine.isolation(settings, machine.lacking()),
-        machine.packages(settings, uv_program(), packages_closed(settings)),
-        machine.descriptors(settings, raise_open_files_limit()),
-        machine.memory(settings, memory_bytes()),
+        variables.check_names(os.environ, Path(".env"), settings),
+        machine.check_engine(),
+        machine.check_isolation(settings, machine.missing_isolation()),
+        machine.check_packages(settings, uv_program(), packages_closed(settings)),
+        machine.check_descriptors(settings, raise_open_files_limit()),
+        machine.check_memory(settings, memory_bytes()),
         *tls.examine_own_files(settings),
-        outbox.directory(settings),
-        outbox.contents(settings),
-        outbox.disk(settings),
+        outbox.check_directory(settings),
+        outbox.check_contents(settings),
+        outbox.check_disk(settings),
     ]
     there: Sequence[list[Finding]] = await asyncio.gather(
         tls.examine_nats(settings), _nats(settings), tls.examine_plane(settings), plane.examine(settings)

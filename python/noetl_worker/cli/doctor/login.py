@@ -34,15 +34,15 @@ _NOBODY: Final = Secret("")
 
 async def examine(connection: Connection, settings: Settings) -> list[Finding]:
     """Return findings about a client without a login and, if the settings have a login, about this login."""
-    found = [await _without_login(settings)]
+    found = [await _check_without_login(settings)]
     if _has_login(settings):
-        more = await _allowed(connection)
+        more = await _list_allowed(connection)
         check, wanted = "NATS: this login", "no more than a worker does"
         found.append(warning(check, f"it may {', '.join(more)}", wanted, _FIX) if more else fine(check, wanted, wanted))
     return found
 
 
-async def _without_login(settings: Settings) -> Finding:
+async def _check_without_login(settings: Settings) -> Finding:
     check, wanted = "NATS: without a login", "it may nothing"
     servers = Secret(",".join(settings.nats_servers))
     logins = {"nats_user": "", "nats_creds": "", "nats_nkey": "", "nats_cert": "", "tls_client_cert": ""}
@@ -50,7 +50,7 @@ async def _without_login(settings: Settings) -> Finding:
     anybody = replace(settings, nats_url=servers, **logins, **secrets)  # type: ignore[arg-type]
     try:
         async with connected(anybody, "noetl-worker doctor") as connection:
-            more = await _allowed(connection)
+            more = await _list_allowed(connection)
     except (JetStreamError, OSError):  # this login was taken a moment ago: the server wants one
         return fine(check, "refused", wanted)
     if not more:
@@ -63,5 +63,5 @@ def _has_login(settings: Settings) -> bool:
     return bool(nats_login(settings) or settings.nats_tls.cert)
 
 
-async def _allowed(connection: Connection) -> list[str]:
+async def _list_allowed(connection: Connection) -> list[str]:
     return [what for what, subject in _MORE.items() if await refused_publish(connection, subject) is None]

@@ -27,7 +27,7 @@ _MB_PER_OTHER_SLOT: Final = 0.2
 _MB: Final = 1_000_000
 
 
-def engine_in_use(name: str = engine.ENGINE) -> Finding:
+def check_engine(name: str = engine.ENGINE) -> Finding:
     wanted = "the Rust engine"
     if name == "rust":
         return fine("engine", "rust", wanted)
@@ -43,12 +43,12 @@ def engine_in_use(name: str = engine.ENGINE) -> Finding:
     return warning("engine", "python", wanted, f"{engine.VARIABLE}=rust says at the start why it cannot be used")
 
 
-def lacking() -> list[str]:
+def missing_isolation() -> list[str]:
     """Return what this system lacks for the isolation of commands."""
     return [*confinement.missing(), *landlock.missing()]
 
 
-def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
+def check_isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
     wanted = "basic, all of it"
     if settings.isolation == "off":
         found = "off: commands may read the worker's secrets"
@@ -60,7 +60,7 @@ def isolation(settings: Settings, lacking: Sequence[str]) -> Finding:
     return fine("isolation", settings.isolation, wanted)
 
 
-def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
+def check_packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Finding:
     """Check the installation of packages for python steps.
 
     Args:
@@ -80,7 +80,7 @@ def packages(settings: Settings, uv: str | None, closed: Sequence[str]) -> Findi
     return fine("packages of python steps", f"{mode}, by {uv}, in {closed[0]}", "uv")
 
 
-def descriptors(settings: Settings, limit: int | None) -> Finding:
+def check_descriptors(settings: Settings, limit: int | None) -> Finding:
     """Check the limit on open files. `limit`: the soft limit, raised to the hard one as `run` raises it."""
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
@@ -100,7 +100,7 @@ def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
     return _OWN_MB + template_mb + slots * (slot_mb + data_mb)
 
 
-def memory(settings: Settings, there_bytes: int) -> Finding:
+def check_memory(settings: Settings, there_bytes: int) -> Finding:
     """Check that there is memory for the worker with all slots in use.
 
     Args:

@@ -90,19 +90,19 @@ async def _examine_jetstream(
     owner = await owning_stream(client, subject, f"{subject}.>") if found.stream_info is None else None
     has = {"has_stream": found.stream_info is not None, "has_durable": found.durable_info is not None}
     return [
-        *(permissions.fatal_at_start(finding, **has) for finding in allowed),
-        *_stream(found, settings, owner, is_made_bare=is_made_bare),
-        *_durable(found, settings),
-        *_dead_letters(found, settings),
+        *(permissions.mark_if_fatal(finding, **has) for finding in allowed),
+        *_check_stream(found, settings, owner, is_made_bare=is_made_bare),
+        *_check_durable(found, settings),
+        *_check_dead_letters(found, settings),
         *await _check_other_durables(connection, found, settings),
-        await _clock(connection, found, now),
+        await _check_clock(connection, found, now),
     ]
 
 
 # ── stream and durable, field by field ──────────────────────────────────────────────────────────
 
 
-def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
+def _check_stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
     """Check the stream. `owner`: if the stream of the settings does not exist, the stream that has its subject."""
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
@@ -113,24 +113,24 @@ def _stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare
     return [fine("stream", found.stream, wanted), *(_row_finding("stream", row) for row in rows)]
 
 
-def _durable(found: Found, settings: Settings) -> list[Finding]:
+def _check_durable(found: Found, settings: Settings) -> list[Finding]:
     wanted = "the pool's durable (a worker's start makes it)"
     if found.durable_info is None:
         return [warning("durable", f"there is no durable {found.durable}", wanted, ENSURE)]
     fixes = {"filters": _OTHER_POOL} if _is_of_others(found.durable_info, settings) else {}
     rows = durable_rows(found.durable_info, settings)
     shown = [_row_finding("durable", row, fixes.get(row.field, "")) for row in rows]
-    return [fine("durable", found.durable, wanted), *shown, *_paused(found)]
+    return [fine("durable", found.durable, wanted), *shown, *_check_pause(found)]
 
 
-def _paused(found: Found) -> list[Finding]:
+def _check_pause(found: Found) -> list[Finding]:
     if not (left_s := pause_left_s(found.durable_info)):
         return []
     text = f"by an operator, for {pause.shown(left_s)} more: no worker of the pool gets a command"
     return [warning("durable: paused", text, "a durable that delivers", "wait, or noetl-worker nats resume")]
 
 
-def _dead_letters(found: Found, settings: Settings) -> list[Finding]:
+def _check_dead_letters(found: Found, settings: Settings) -> list[Finding]:
     wanted = "a stream that loses no dead letter (the first one makes it)"
     if found.dead_letters_unknown:
         return [unknown("dead letters", found.dead_letters_unknown, wanted)]
@@ -168,7 +168,7 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
         return []
     findings = []
     if found.durable_info is not None:
-        findings.append(await _pulled_by(found.durable_info, settings))
+        findings.append(await _check_pullers(found.durable_info, settings))
     check, wanted = "stream: other durables", "none for the same subjects"
     try:
         consumers = await _consumers(connection, found.stream)
@@ -184,7 +184,7 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
     return [*findings, warning(check, found_text, wanted, fix)]
 
 
-async def _pulled_by(info: Mapping[str, Any], settings: Settings) -> Finding:
+async def _check_pullers(info: Mapping[str, Any], settings: Settings) -> Finding:
     """Check that only the pool's workers pull from the durable.
 
     JetStream does not tell who pulls. More waiting pull requests than the registered workers can have come from
@@ -223,7 +223,7 @@ def _shown(consumer: Mapping[str, Any]) -> str:
     return f"{consumer.get('name')} ({consumer.get('num_waiting', 0)} pull requests wait)"
 
 
-async def _clock(connection: Connection, found: Found, now: Callable[[], float]) -> Finding:
+async def _check_clock(connection: Connection, found: Found, now: Callable[[], float]) -> Finding:
     check = "clock against NATS"
     if found.stream_info is None:
         return unknown(check, "NATS tells its time with a stream, and there is no stream yet", clock.WANTED)
@@ -232,4 +232,4 @@ async def _clock(connection: Connection, found: Found, now: Callable[[], float])
     after = now()
     if not isinstance(timestamp, str):
         return unknown(check, "this server does not report its time (before 2.10)", clock.WANTED)
-    return clock.skew(check, moment(timestamp), (before + after) / 2, (after - before) / 2)
+    return clock.check_skew(check, moment(timestamp), (before + after) / 2, (after - before) / 2)

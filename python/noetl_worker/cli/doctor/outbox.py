@@ -19,7 +19,7 @@ _MOUNT: Final = "mount a volume there that may be written to, or name a director
 _MIB: Final = 1 << 20
 
 
-def directory(settings: Settings) -> Finding:
+def check_directory(settings: Settings) -> Finding:
     check, wanted = "outbox directory", "this user's alone, and writable"
     if settings.outbox == "off":
         fix = "NOETL_WORKER_OUTBOX=on_failure"
@@ -41,7 +41,7 @@ def directory(settings: Settings) -> Finding:
     return wrong(check, f"{cannot}{place} is not writable", wanted, fix)
 
 
-def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
+def check_contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
     """Check how full the outboxes of this machine are. `size`: bytes at which a worker stops pulling."""
     check, wanted = "outbox contents", f"empty in quiet times, below {MAX_ROWS} event sets and {size // _MIB} MiB"
     try:
@@ -65,7 +65,7 @@ def contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
     return fine(check, "empty", wanted)
 
 
-def disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
+def check_disk(settings: Settings, size: int = MAX_BYTES) -> Finding:
     check, wanted = "outbox disk", f"{size // _MIB} MiB free, as much as the outbox may take"
     try:
         place = _nearest_existing(outbox_directory(settings.outbox_dir))

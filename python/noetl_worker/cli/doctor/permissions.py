@@ -132,7 +132,7 @@ async def try_rest(connection: Connection, settings: Settings, stream: str, kept
     return [await _try(connection, need, names) for need in _REST]
 
 
-def fatal_at_start(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
+def mark_if_fatal(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
     """Return the finding, as wrong if a worker would not start: the stream or durable is missing, and this login may
     not create it.
     """

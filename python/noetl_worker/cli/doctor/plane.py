@@ -57,18 +57,20 @@ async def _examine_reached(client: ControlPlaneClient, settings: Settings) -> li
         return [wrong("control plane", str(error), _REACHED, "start it, or set NOETL_SERVER_URL")]
     took_s = time.monotonic() - began
     left_s = max(_TIMEOUT_S - took_s, 1.0)
-    registry, clock_skew = await asyncio.gather(_registry(client, url, settings, left_s), _clock(client, url, left_s))
+    registry, clock_skew = await asyncio.gather(
+        _check_registry(client, url, settings, left_s), _check_clock(client, url, left_s)
+    )
     return [
         fine("control plane", url, _REACHED),
-        _latency(took_s),
-        _version(health, settings),
+        _check_latency(took_s),
+        _check_version(health, settings),
         *(await bridge.examine(client, settings) if health.has_no_nats else ()),
         *registry,
         clock_skew,
     ]
 
 
-def _latency(took_s: float) -> Finding:
+def _check_latency(took_s: float) -> Finding:
     """Rate the time that the plane took for one answer of /api/health, which is little work."""
     check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
     if took_s < _SLOW_S:
@@ -77,7 +79,7 @@ def _latency(took_s: float) -> Finding:
     return warning(check, found, wanted, fix)
 
 
-def _version(health: PlaneHealth, settings: Settings) -> Finding:
+def _check_version(health: PlaneHealth, settings: Settings) -> Finding:
     check, wanted = "control plane version", f"one whose commands reach NATS: {SERVED}"
     found = f"{health.dialect.value} {health.version or '(it does not report its version)'}"
     if health.has_no_nats:
@@ -91,7 +93,7 @@ def _version(health: PlaneHealth, settings: Settings) -> Finding:
     return fine(check, found, wanted)
 
 
-async def _registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
+async def _check_registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
     """Check that the plane takes the worker's token and certificate, by reading its registry. Check the registry too.
 
     Args:
@@ -109,10 +111,10 @@ async def _registry(client: ControlPlaneClient, url: str, settings: Settings, le
     rows = _rows(answer)
     if answer.status != 200 or rows is None:
         return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
-    return [fine(check, "yes", wanted), _workers(_ready(rows), settings)]
+    return [fine(check, "yes", wanted), _check_workers(_ready(rows), settings)]
 
 
-def _workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
+def _check_workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
     """Check that no registered worker of another program uses our durable: it would recreate the durable
     (protocol/notification.md#durable).
     """
@@ -163,7 +165,7 @@ def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return fields_of(row.get("labels"))
 
 
-async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
+async def _check_clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:
     """Compare this machine's clock with the Date header of the plane's answer, which has whole seconds."""
     check, before = "clock against the plane", time.time()
     try:
@@ -175,4 +177,4 @@ async def _clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding
         server_time = email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         return unknown(check, "the plane's answers have no Date header", clock.WANTED)
-    return clock.skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)
+    return clock.check_skew(check, server_time + 0.5, (before + after) / 2, (after - before) / 2 + 0.5)

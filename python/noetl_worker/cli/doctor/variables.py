@@ -10,7 +10,7 @@ from noetl_worker.settings.settings import SETTINGS, Settings
 from noetl_worker.settings.sources import advice_on, unknown_names
 
 
-def names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
+def check_names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
     """Check for variables without effect. A start accepts them, so that a roll-back to an older version works."""
     check, wanted = "variables", "each NOETL_WORKER_... is a setting"
     unknown = unknown_names(SETTINGS, environment, dotenv)
