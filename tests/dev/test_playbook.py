@@ -26,11 +26,17 @@ UNREADABLE = [
     ("\na: !!timestamp x", "not YAML at line 2, column 4: !!timestamp is no value of JSON: write text or a list"),
     ("\na: !!binary aGk=", "not YAML at line 2, column 4: !!binary is no value of JSON: write text or a list"),
     ("\na: !!set {b}", "not YAML at line 2, column 4: !!set is no value of JSON: write text or a list"),
-    ("\nworkload: {v: &a [*a]}", "not YAML at line 2, column 15: an alias holds itself"),
-    ("\na: &a\n  b: [{c: *a}]", "not YAML at line 2, column 4: an alias holds itself"),
+    (
+        "\nworkload: {v: &a [*a]}",
+        "not YAML at line 2, column 15: an alias contains itself: write its value out",
+    ),
+    (
+        "\na: &a\n  b: [{c: *a}]",
+        "not YAML at line 2, column 4: an alias contains itself: write its value out",
+    ),
     (
         "\n" + "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else '1')}]" for n in range(9)),
-        "not YAML at line 2, column 1: aliases make too many values",
+        "not YAML at line 2, column 1: aliases make too many values: write fewer aliases of aliases",
     ),
 ]
 

@@ -22,7 +22,7 @@ from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import SettingsError
 from noetl_worker.models import Dialect
-from noetl_worker.observability.sums import summed
+from noetl_worker.observability.sums import combine_metrics
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.worker.supervisor.probes import make_common_pages
 from noetl_worker.worker.supervisor.supervisor import Supervisor, start_delay_s
@@ -368,9 +368,9 @@ def test_counters_are_added_and_what_is_the_pool_s_is_not() -> None:
         "noetl_worker_x_seconds_count 3.0\nnoetl_worker_x_seconds_sum 2.5\n"
     )
     other = text.replace("noetl_worker_ready 1.0", "noetl_worker_ready 0.0").replace("} 7.0", "} 6.0")
-    whole = summed([text, other])
-    assert summed([text]) == text
-    rest = summed([], [text, text])
+    whole = combine_metrics([text, other])
+    assert combine_metrics([text]) == text
+    rest = combine_metrics([], [text, text])
     assert 'claimed"} 4.0' in rest
     assert "noetl_worker_x_seconds_sum 5.0" in rest
     assert not {"noetl_worker_ready", "noetl_worker_nats_consumer_pending"} & set(rest.replace("{", " ").split())

@@ -69,17 +69,17 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 )  # fmt: skip
 def test_metadata_and_link_local_addresses_are_denied_by_default(address: str) -> None:
     assert load_settings({}).egress_deny == ("link-local", "metadata")
-    assert Networks.parse(load_settings({}).egress_deny).item_with(address) in ("link-local", "metadata")
+    assert Networks.parse(load_settings({}).egress_deny).find_item(address) in ("link-local", "metadata")
 
 
 def test_addresses_that_nothing_denies_are_free() -> None:
     default = Networks.parse(load_settings({}).egress_deny)
     free = ("127.0.0.1", "::1", "10.0.0.1", "1.1.1.1", "2606:4700::1111")
-    assert [default.item_with(one) for one in free] == [None] * 5
+    assert [default.find_item(one) for one in free] == [None] * 5
     nothing_denied = Networks.parse(load_settings({"NOETL_WORKER_EGRESS_DENY": "none"}).egress_deny)
-    assert nothing_denied.item_with("169.254.169.254") is None
+    assert nothing_denied.find_item("169.254.169.254") is None
     own = Networks.parse(load_settings({"NOETL_WORKER_EGRESS_DENY": "private, 1.1.1.1,2606:4700::/32"}).egress_deny)
-    assert [own.item_with(one) for one in ("10.1.2.3", "1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111", "1.1.1.2")] == [
+    assert [own.find_item(one) for one in ("10.1.2.3", "1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1111", "1.1.1.2")] == [
         "private", "1.1.1.1", "1.1.1.1", "2606:4700::/32", None,
     ]  # fmt: skip
 

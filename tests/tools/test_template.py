@@ -303,7 +303,7 @@ def test_excerpt_of_a_long_template_is_bounded() -> None:
         ("{{ n > '5' }}", "'>' not supported between"),
         ("{{ missing > 3 }}", "'missing' is undefined"),
         ("{{ n | nofilter }}", "No filter named 'nofilter'"),
-        ("{{ namespace(a=1) }}", "JSON cannot say"),
+        ("{{ namespace(a=1) }}", "no value of JSON"),
     ],
 )
 def test_an_expression_that_cannot_be_evaluated_is_an_error(template: str, said: str) -> None:

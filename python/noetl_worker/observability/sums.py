@@ -54,7 +54,7 @@ class _Families(Collector):
         return self.families
 
 
-def summed(texts: Iterable[str], past: Iterable[str] = ()) -> str:
+def combine_metrics(texts: Iterable[str], past: Iterable[str] = ()) -> str:
     """Combine the metrics of several processes.
 
     Args:

@@ -20,7 +20,7 @@ INTERRUPTED: Final = "interrupted"
 STATUSES: Final = (*(status.value for status in ToolStatus), CANCELLED, INTERRUPTED)
 
 
-def ended_by(error: BaseException) -> str:
+def status_after(error: BaseException) -> str:
     """Return the status of a tool that ended by this exception."""
     if isinstance(error, CommandCancelled):
         return CANCELLED

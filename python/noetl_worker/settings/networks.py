@@ -55,7 +55,7 @@ class Networks:
         written = ((item, NAMED.get(item, (item,))) for item in items if item != _NONE)
         return cls(tuple((item, ipaddress.ip_network(network)) for item, networks in written for network in networks))
 
-    def item_with(self, address: str) -> str | None:
+    def find_item(self, address: str) -> str | None:
         """Return the item whose network contains an address; None if there is none.
 
         Raises:

@@ -13,7 +13,7 @@ PRINTED: Final = ("stdout", "stderr")
 """Names in a tool's data under which its output is."""
 
 
-def begin_of_answer(data: JsonValue) -> str:
+def answer_beginning(data: JsonValue) -> str:
     """Return the beginning of a failed tool's data as text: of the answer's body if there is one, else of the data.
 
     The tool's output is left out. A value that is not a text is written as JSON.

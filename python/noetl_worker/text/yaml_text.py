@@ -24,7 +24,7 @@ _MOST_NESTED: Final = 100
 _LONGEST_NUMBER: Final = 1_000
 """Most characters of a number. Reading `1:1:1`, a number of base 60, takes the square of its length."""
 _LONGEST_WORD: Final = 40
-"""Most characters of a value that is checked by `read_otherwise`."""
+"""Most characters of a value that is checked by `misleading_values`."""
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
@@ -55,7 +55,12 @@ for _name in _NO_JSON:
 
 def _read_number(loader: Any, node: yaml.ScalarNode) -> int | float:
     if len(node.value) > _LONGEST_NUMBER:
-        raise ConstructorError(None, None, f"a number of more than {_LONGEST_NUMBER:,} signs", node.start_mark)
+        raise ConstructorError(
+            None,
+            None,
+            f"a number of more than {_LONGEST_NUMBER:,} signs: write it as a text, in quotes",
+            node.start_mark,
+        )
     read = loader.construct_yaml_int if node.tag.endswith("int") else loader.construct_yaml_float
     number: int | float = read(node)
     return number
@@ -72,7 +77,7 @@ def _check_nodes(text: str) -> None:
         ConstructorError: the document is too large.
     """
     if len(text) > _MOST_CHARACTERS:
-        raise ConstructorError(None, None, f"a document of more than {_MOST_CHARACTERS:,} characters")
+        raise ConstructorError(None, None, f"a document of more than {_MOST_CHARACTERS:,} characters: divide it")
     if sum(map(text.count, "[{,:-?")) <= _MOST_NODES // 2:  # each sign makes two nodes at most
         return
     nodes = depth = 0
@@ -82,7 +87,7 @@ def _check_nodes(text: str) -> None:
         nodes += isinstance(event, yaml.NodeEvent)
         if nodes > _MOST_NODES or depth > _MOST_NESTED:
             limit = f"more than {_MOST_NODES:,} values, or nested more than {_MOST_NESTED} times"
-            raise ConstructorError(None, None, f"a document of {limit}", event.start_mark)
+            raise ConstructorError(None, None, f"a document of {limit}: divide it", event.start_mark)
 
 
 def _check_aliases(root: yaml.Node) -> None:
@@ -104,9 +109,11 @@ def _check_aliases(root: yaml.Node) -> None:
             sizes[id(node)] = 0
             waiting += [(node, True), *((one, False) for one in below)]
         elif not sizes[id(node)]:
-            raise ConstructorError(None, None, "an alias holds itself", node.start_mark)
+            raise ConstructorError(None, None, "an alias contains itself: write its value out", node.start_mark)
     if sizes[id(root)] - len(sizes) > _MOST_BY_ALIASES:
-        raise ConstructorError(None, None, "aliases make too many values", root.start_mark)
+        raise ConstructorError(
+            None, None, "aliases make too many values: write fewer aliases of aliases", root.start_mark
+        )
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -139,16 +146,16 @@ def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, ya
                         yield key, first
 
 
-def read_otherwise(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+def misleading_values(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
     """Yield values that YAML 1.1 reads differently from how they look: `12:30` is 750, `01234` 668, `no` false."""
     for found in nodes_below(node):
         if isinstance(found, yaml.MappingNode):
-            yield from (value for _, value in found.value if _is_read_otherwise(value))
+            yield from (value for _, value in found.value if _is_misleading(value))
         elif isinstance(found, yaml.SequenceNode):
-            yield from filter(_is_read_otherwise, found.value)
+            yield from filter(_is_misleading, found.value)
 
 
-def _is_read_otherwise(node: yaml.Node) -> bool:
+def _is_misleading(node: yaml.Node) -> bool:
     kind = node.tag.removeprefix(_TAG)
     if not isinstance(node, yaml.ScalarNode) or node.style or len(node.value) > _LONGEST_WORD:
         return False

@@ -77,7 +77,7 @@ class PlaybookText:
 
     def read_otherwise(self, path: Path) -> Iterator[tuple[str, JsonValue, Place]]:
         """Yield text, value and place of each value below a path that YAML reads unlike its text (`no` is false)."""
-        for node in yaml_text.read_otherwise(self._nodes.get(path)):
+        for node in yaml_text.misleading_values(self._nodes.get(path)):
             yield node.value, yaml_text.loads(node.value), _place(node.start_mark)
 
     def find_below(self, path: Path, word: str) -> Place | None:

@@ -50,5 +50,7 @@ async def _check_health(client: ControlPlaneClient, mark: BridgeMark) -> Finding
     except ControlPlaneError as error:
         return wrong(check, f"{url}: {error}", wanted, "start the bridge, or look at the way to it")
     if answer.status != 200:
-        return wrong(check, f"{url} answers {answer.status} {answer.body[:200]!r}", wanted, "see its log")
+        return wrong(
+            check, f"{url} answers {answer.status} {answer.body[:200]!r}", wanted, "look at the log of the bridge"
+        )
     return fine(check, url, wanted)

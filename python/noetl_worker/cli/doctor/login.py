@@ -43,7 +43,7 @@ async def examine(connection: Connection, settings: Settings) -> list[Finding]:
 
 
 async def _check_without_login(settings: Settings) -> Finding:
-    check, wanted = "NATS: without a login", "it may nothing"
+    check, wanted = "NATS: without a login", "no permission at all"
     servers = Secret(",".join(settings.nats_servers))
     logins = {"nats_user": "", "nats_creds": "", "nats_nkey": "", "nats_cert": "", "tls_client_cert": ""}
     secrets = {"nats_password": _NOBODY, "nats_token": _NOBODY, "nats_seed": _NOBODY, "nats_jwt": _NOBODY}

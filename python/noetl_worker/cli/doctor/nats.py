@@ -213,7 +213,7 @@ async def _consumers(connection: Connection, stream: str) -> Sequence[Mapping[st
 
 
 def _overlaps(consumer: Mapping[str, Any], settings: Settings) -> bool:
-    if not settings.has_system_pool and system_pool.is_for_it_alone(consumer, settings.nats_subject):
+    if not settings.has_system_pool and system_pool.serves_system_pool_alone(consumer, settings.nats_subject):
         return False  # it gets what is passed over here
     theirs = config_filters(consumer.get("config") or {})
     return not theirs or any(covers(a, b) or covers(b, a) for a in theirs for b in settings.filters)

@@ -36,7 +36,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
             return fine(check, f"{found}; the settings name it, so it runs here", wanted)
         fix = f"{_OF_THE_PLANE}, or take the pool {SYSTEM_POOL} out of the settings"
         return warning(check, f"{found}; the settings name it, and here its wasm fails the execution", wanted, fix)
-    served = ", ".join(str(other.get("name")) for other in others if is_for_it_alone(other, base))
+    served = ", ".join(str(other.get("name")) for other in others if serves_system_pool_alone(other, base))
     if served:
         return fine(check, f"{found}; it is left to durable {served}", wanted)
     if is_drive:
@@ -51,7 +51,7 @@ async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any
     return warning(check, f"{found}; no durable is for this pool alone", wanted, fix)
 
 
-def is_for_it_alone(consumer: Mapping[str, Any], base: str) -> bool:
+def serves_system_pool_alone(consumer: Mapping[str, Any], base: str) -> bool:
     """Return True if a durable gets commands of the `system` pool and of no other."""
     filters = config_filters(consumer.get("config") or {})
     return {read_pool(subject, base) for subject in filters} == {SYSTEM_POOL}

@@ -22,7 +22,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.observability import metrics
 from noetl_worker.observability.logging import SafeLogger
 from noetl_worker.observability.step_log import StepLog, Warned
-from noetl_worker.observability.tool_times import ended_by
+from noetl_worker.observability.tool_times import status_after
 from noetl_worker.observability.tracing import trace_headers
 from noetl_worker.pipeline.claim.text_marks import read_marks
 from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
@@ -164,7 +164,7 @@ class Dispatch:
             if isinstance(error, ToolError):
                 self._forget_if_refused(error)
             self.ran_s = time.monotonic() - started
-            metrics.TOOLS.labels(kind, ended_by(error)).observe(self.ran_s)
+            metrics.TOOLS.labels(kind, status_after(error)).observe(self.ran_s)
             raise
         took_s = self.ran_s = time.monotonic() - started
         metrics.TOOLS.series[kind, result.status].observe(took_s)

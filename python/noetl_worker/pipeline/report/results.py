@@ -25,7 +25,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text import json_text
-from noetl_worker.text.answer_text import begin_of_answer
+from noetl_worker.text.answer_text import answer_beginning
 from noetl_worker.text.null_characters import NULL_MARK, NullCharacters, has_null, replace_null
 from noetl_worker.text.secrets import redaction
 
@@ -111,7 +111,7 @@ def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitR
     """Add a note for people, if it fits: the tries of a task list, or the start of a failed tool's answer."""
     dialect = RULES[command.dialect]
     if not result.tries:
-        answer = begin_of_answer(result.data) if dialect.error_fails_command else ""
+        answer = answer_beginning(result.data) if dialect.error_fails_command else ""
         answer = _redacted_start(answer, _MAX_ANSWER_CHARS, rules)
         options: list[dict[str, JsonValue]] = [{"answer": answer}] if answer else []
     elif command.loop is not None and dialect.loop_has_last_events and not any(one.error for one in result.tries):

@@ -55,11 +55,11 @@ def charge_call(
         return arguments
     if isinstance(function, LoopContext):
         if named or len(arguments) != 1:
-            raise SecurityError("loop(...) takes the elements and nothing else")
+            raise SecurityError("loop(...) takes the elements and nothing else: write loop(item.children)")
         budget.charge_round(CALL_NODES)
         return (counted(context, arguments[0], budget.heaviest_round),)
     budget.charge(1 + given)
-    arguments = tuple(map(budget.listed, arguments))
+    arguments = tuple(map(budget.as_list, arguments))
     budget.charge_tuples((*arguments, *named.values()))
     if isinstance(function, Format):
         budget.charge(_STEP_NODES * (function.text.count(".") + function.text.count("[")))
@@ -86,7 +86,7 @@ def _charge_other(context: Context, function: Any, arguments: tuple[Any, ...], n
     is_offered = isinstance(owner, _OWNERS) or isinstance(function, _FUNCTIONS) or not callable(function)
     if not is_offered and not any(function is offered for offered in context.environment.globals.values()):
         kind = owner if isinstance(owner, type) else type(function if owner is None else owner)
-        raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates")
+        raise SecurityError(f"method {name!r} of {kind.__name__!r} is not open to templates: call it in a python step")
 
 
 _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
@@ -114,9 +114,9 @@ def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None =
     def charging(context: Context, value: Any = "", *arguments: Any, **named: Any) -> Any:
         budget = current_budget(context)
         if cost is lazily and isinstance(value, Iterator):
-            value = budget.charging(value, LAZY_NODES)
+            value = budget.charge_each(value, LAZY_NODES)
         else:
-            value = budget.listed(value)
+            value = budget.as_list(value)
         budget.charge(_OWN_NODES + len(arguments) + len(named))
         budget.charge_tuples((value, *arguments, *named.values()))
         if attribute_at is not None:

@@ -19,14 +19,15 @@ _PIECE: Final = 60
 """Bytes of a short text and of its pointer in a list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
-"""Most characters that `urlize` writes into each link. It may look for a tenth as many schemes in each word."""
+"""Most characters of an argument of `urlize`, which writes the argument into each link. A list of schemes may have a
+tenth as many elements."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
 )
-"""Encodings whose time is linear in any text. Others need not be: punycode takes two minutes for 900 kB."""
+"""Encodings that take linear time for any text. Other encodings may take longer: punycode two minutes for 900 kB."""
 _ERRORS: Final = ("strict", "ignore", "replace")
-"""Error handlers that are offered. Others write up to 90 characters for one."""
+"""Error handlers that are offered. Other handlers write up to 90 characters in place of one."""
 LAZY_NODES: Final = 12
 
 
@@ -38,7 +39,7 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """Charge a text from which texts of `size` times its bytes are made. A list or object becomes a text first."""
+    """Charge a filter that makes texts of `size` times the bytes of a text. A list or object becomes a text first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -238,7 +239,7 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
     """Charge the writing of JSON, where a control character becomes six. An indent costs once per level and element."""
     step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
-        raise SecurityError(f"an indent of over {_MAX_DIGITS}")
+        raise SecurityError(f"an indent of over {_MAX_DIGITS}; give a smaller one")
     budget.charge_value(value, PRINTED + step, 7)
     if step:
         budget.charge(size=step * _levels(value))
@@ -275,7 +276,7 @@ def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any) -> None:
     if isinstance(precision, int) and abs(precision) > _MAX_DIGITS:
-        raise SecurityError(f"round: a precision of over {_MAX_DIGITS}")
+        raise SecurityError(f"round: a precision of over {_MAX_DIGITS}; give a smaller one")
     budget.charge_printed(value)
 
 
@@ -310,7 +311,7 @@ def _absolute(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _wrapped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge `wordwrap`. A line may be one character long, and `wrapstring` (an argument) stands between lines."""
+    """Charge `wordwrap`. A line may be one character long, and the argument `wrapstring` is put between all lines."""
     _text(8, per_sign=20)(budget, value, *arguments, **named)
     between = named.get("wrapstring", arguments[2] if len(arguments) > 2 else None)
     if isinstance(between, str):
@@ -321,7 +322,7 @@ def _linked(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
     for part in (*arguments, *named.values()):
         most = _MAX_OF_LINK if isinstance(part, str) else _MAX_OF_LINK // 10
         if isinstance(part, Iterable) and not (isinstance(part, Sized) and len(part) <= most):
-            raise SecurityError(f"urlize: an argument of over {most}")
+            raise SecurityError(f"urlize: an argument of over {most} characters or schemes; shorten it")
     _SLOW_TEXT(budget, value, *arguments, **named)
 
 

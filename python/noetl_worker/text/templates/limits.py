@@ -102,12 +102,12 @@ class Budget:
         """
         self.charge(count)
         if time.monotonic() > self._ends_at:
-            raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s")
+            raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s: do it in a python step")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
         """Charge a value and everything in it: `weight` nodes for each element, and the bytes of texts `size` times.
 
-        A value that is in it twice costs twice. A list of only numbers or texts costs a quarter, because it is visited
+        A value that occurs twice in it costs twice. A list of only numbers or texts costs a quarter: it is visited
         without Python code.
         """
         if isinstance(value, str):
@@ -181,13 +181,13 @@ class Budget:
             if isinstance(value, tuple):
                 self.charge_value(value, 1, 0)
 
-    def listed(self, value: Any) -> Any:
+    def as_list(self, value: Any) -> Any:
         """Return an iterator as a list, with each element charged; return any other value as it is."""
         if type(value) in _NO_ITERATORS or not isinstance(value, Iterator):
             return value
-        return list(self.charging(value))
+        return list(self.charge_each(value))
 
-    def charging(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
+    def charge_each(self, items: Iterable[Any], weight: int = 1) -> Iterator[Any]:
         """Yield the items, each charged before it is yielded."""
         for item in items:
             self.charge(weight, _POINTER)
@@ -273,7 +273,7 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
     elif operator == "+" and isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
         budget.charge(1, joined_size((left, right)) if isinstance(left, str) else _POINTER * (len(left) + len(right)))
     elif operator == "**" and isinstance(right, (int, float)) and abs(right) > MAX_BITS:
-        raise SecurityError(f"exponent {right} is over {MAX_BITS:,}")
+        raise SecurityError(f"exponent {right} is over {MAX_BITS:,}: do it in a python step")
     else:
         budget.charge(1)
 
@@ -292,7 +292,7 @@ def charge_numbers(budget: Budget, operator: str, left: int, right: int) -> None
     if operator == "**" and right > 0:
         made = max(bits[0], 1) * right
     if made > MAX_BITS:
-        raise SecurityError(f"it makes a number of over {MAX_BITS:,} bits")
+        raise SecurityError(f"it makes a number of over {MAX_BITS:,} bits: do it in a python step")
     budget.charge(1 + (made * made >> 18))
 
 

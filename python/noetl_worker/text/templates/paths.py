@@ -32,14 +32,14 @@ def paths_in(text: str) -> set[Path]:
     waiting: list[nodes.Node] = [tree]
     while waiting:
         node = waiting.pop()
-        root, keys, computed = looked_up(node)
+        root, keys, computed = split_lookup(node)
         if isinstance(root, nodes.Name):
             found.add((root.name, *keys))
         waiting += [*computed, *([] if root is None else root.iter_child_nodes())]
     return found
 
 
-def looked_up(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str | int], list[nodes.Node]]:
+def split_lookup(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str | int], list[nodes.Node]]:
     """Split a look-up into root, literal keys and computed keys: `a.b[0][c].d` gives `a`, `[b, 0]` and `[c]`.
 
     The literal keys end before the first computed key.

@@ -290,7 +290,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if not isinstance(argument, KEY_TYPES):  # hashing or printing a container visits everything in it
-            raise SecurityError(f"a key is a text or a number, no {type(argument).__name__}")
+            raise SecurityError(f"a key is a text or a number, no {type(argument).__name__}; make it a text")
         if isinstance(obj, SecretEntry):
             return obj.field(str(argument))
         if isinstance(argument, str) and isinstance(obj, (str, dict, list, tuple)):
@@ -306,7 +306,9 @@ class Environment(ImmutableSandboxedEnvironment):
         return None if wrapped is None else Format(value.__self__, wrapped)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        raise SecurityError(f"attribute {attribute!r} of {type(obj).__name__!r} is not open to templates")
+        raise SecurityError(
+            f"attribute {attribute!r} of {type(obj).__name__!r} is not open to templates: read it in a python step"
+        )
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         charge_operation(current_budget(context), operator, left, right)
@@ -321,7 +323,7 @@ class Environment(ImmutableSandboxedEnvironment):
             if isinstance(found, nodes.EvalContextModifier):
                 raise SecurityError("autoescape is not open to templates: use the filter escape")
             if isinstance(found, nodes.Filter) and found.name == template_limits.COUNTED:
-                raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates")
+                raise SecurityError(f"filter {template_limits.COUNTED!r} is not open to templates: leave it out")
         template_limits.count_loops(tree)
         return tree
 

@@ -29,7 +29,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.secrets.redaction import excerpt
 from noetl_worker.text.templates.filters import truthy
 from noetl_worker.text.templates.limits import CONTAINER_NODES, Budget, charge_source, text_size
-from noetl_worker.text.templates.paths import looked_up
+from noetl_worker.text.templates.paths import split_lookup
 from noetl_worker.text.templates.redacted import RedactedValue
 from noetl_worker.text.templates.sandbox import LENIENT, STRICT, MissingSecret, TemplateScope, WithFallback
 
@@ -121,7 +121,7 @@ def _render(
 
 
 def _strip_comments(text: str) -> str:
-    """Return a text that has no other template without its `{# ... #}`; `${#` is the length of a shell's list."""
+    """Return a text, which has no other template, without its comments `{# ... #}`. `${#` in it is shell code."""
     kept, at = [], 0
     while (start := text.find("{#", at)) >= 0:
         end = text.find("#}", start + 2)
@@ -184,7 +184,7 @@ class _Compiled:
         result = context.vars["result"]
         if isinstance(result, MissingSecret) and template.environment is LENIENT:
             return result.alone()  # not `undefined`, which may be an empty text
-        value = native(result, budget)  # in strict mode this raises for undefined and names the variable
+        value = to_json(result, budget)  # in strict mode this raises for undefined and names the variable
         return undefined if isinstance(result, Undefined) else value
 
 
@@ -240,13 +240,13 @@ def only_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 
 def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
-    root, keys, computed = looked_up(expression)
+    root, keys, computed = split_lookup(expression)
     if not isinstance(root, nodes.Name) or computed or not all(isinstance(key, str) for key in keys):
         return None
     return (root.name, *map(str, keys))
 
 
-def native(value: Any, budget: Budget) -> JsonValue:
+def to_json(value: Any, budget: Budget) -> JsonValue:
     """Convert a Jinja result to a JSON value: undefined -> None, tuples and iterators -> lists.
 
     A value that is in it several times is charged each time, because JSON repeats it. Lists and objects of scalars are
@@ -260,7 +260,7 @@ def native(value: Any, budget: Budget) -> JsonValue:
             budget.charge_number(value)
         return value
     if kind is list or kind is dict:
-        return _native_container(value, budget)
+        return _container_to_json(value, budget)
     if isinstance(value, Undefined):
         str(value)  # in strict mode this raises and names the variable
         return None
@@ -268,27 +268,29 @@ def native(value: Any, budget: Budget) -> JsonValue:
         budget.charge(1, len(value))
         return str.__str__(value)
     if isinstance(value, Mapping):
-        return _native_container(dict(value), budget)
+        return _container_to_json(dict(value), budget)
     if isinstance(value, _SEQUENCES):
-        return _native_container(list(budget.charging(value, CONTAINER_NODES)), budget)
+        return _container_to_json(list(budget.charge_each(value, CONTAINER_NODES)), budget)
     if isinstance(value, (int, float)):
         return value
-    raise TypeError(f"the expression gives {type(value).__name__!r}, which JSON cannot say; call it or pick a field")
+    raise TypeError(
+        f"the expression gives {type(value).__name__!r}, which is no value of JSON; call it or pick a field"
+    )
 
 
-def _native_container(value: Any, budget: Budget) -> JsonValue:
+def _container_to_json(value: Any, budget: Budget) -> JsonValue:
     count = len(value)
     if isinstance(value, list):
         budget.charge(CONTAINER_NODES + count // 4, _ITEM_BYTES * count)
         if _is_flat(value, budget):
             return value
         budget.charge(CONTAINER_NODES * count)
-        return [native(item, budget) for item in value]
+        return [to_json(item, budget) for item in value]
     budget.charge(CONTAINER_NODES + count // 2, _ENTRY_BYTES * count)
     if _is_flat(value.values(), budget) and {str}.issuperset(map(type, value)):
         return value
     budget.charge(CONTAINER_NODES * count)
-    return {str(key): native(item, budget) for key, item in value.items()}
+    return {str(key): to_json(item, budget) for key, item in value.items()}
 
 
 def _is_flat(items: Collection[Any], budget: Budget) -> bool:

@@ -59,8 +59,8 @@ def refusal(host: str, address: str, port: int | None) -> str | None:
 
 def check(host: str, address: str, port: int | None = None) -> None:
     """Check an address. Raises EgressDenied; ValueError for a text that is no address."""
-    item = _denied.item_with(address)
+    item = _denied.find_item(address)
     if item is not None:
         raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
-    if port in OWN_PORTS and _LOOPBACK.item_with(address) is not None:  # probes answer anybody on the same machine
+    if port in OWN_PORTS and _LOOPBACK.find_item(address) is not None:  # probes answer anybody on the same machine
         raise EgressDenied(host, address, f"port {port} is the worker's own probe port: use another address")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from noetl_worker.observability.probe_server import Page
-from noetl_worker.observability.sums import summed
+from noetl_worker.observability.sums import combine_metrics
 from noetl_worker.worker.supervisor.supervisor import Supervisor, WorkerProcess
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _LastMetrics:
 
     def take(self, life: asyncio.subprocess.Process | None, text: str) -> None:
         if life is not self.life:
-            self.before = summed([], [self.before, self.text])
+            self.before = combine_metrics([], [self.before, self.text])
         self.life, self.text = life, text
 
 
@@ -78,7 +78,7 @@ def make_common_pages(supervisor: Supervisor) -> dict[str, Page]:
             silent = [worker for worker, answer in answers if answer is None and _hangs(worker)]
             if silent and not supervisor.is_stopping:
                 now.append(_silent_metrics(max(time.monotonic() - worker.answered_at for worker in silent)))
-            return 200, summed([*now, _own(supervisor)], past).encode()
+            return 200, combine_metrics([*now, _own(supervisor)], past).encode()
 
     async def inflight() -> tuple[int, Mapping[str, Any]]:
         answers = await _asked(supervisor, "/debug/inflight")

@@ -31,7 +31,7 @@ from noetl_worker.models.wire import Dialect, JsonValue, with_scalars
 from noetl_worker.text.templates.filters import to_text
 from noetl_worker.text.templates.limits import Budget
 from noetl_worker.text.templates.sandbox import LENIENT, Environment
-from noetl_worker.text.templates.template import native
+from noetl_worker.text.templates.template import to_json
 
 log = logging.getLogger(__name__)
 _KEYCHAIN: Final = re.compile(r"\{\{\s*keychain\.(\w+)\.(\w+)\s*(\|[^{}]*)?\}\}")
@@ -112,7 +112,7 @@ def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
     try:
         template = compiled(_ENGINE, text)
         if isinstance(template, TemplateExpression):
-            return native(template(**scope), Budget())
+            return to_json(template(**scope), Budget())
         return template.render(dict(scope))
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error

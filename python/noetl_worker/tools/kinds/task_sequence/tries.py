@@ -9,7 +9,7 @@ from typing import Final
 from noetl_worker.models.task_try import TaskTry
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import fields_of
-from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, begin_of_answer
+from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, answer_beginning
 
 _MOST: Final = 100
 """Maximum number of tries in a report: the first ones and the newest ones."""
@@ -30,7 +30,7 @@ class Tries:
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:
             error = result.error.message if result.error is not None else f"ended with {result.status.value}"
-            answer = begin_of_answer(result.data)
+            answer = answer_beginning(result.data)
         printed = [(getattr(result, name) or fields_of(result.data).get(name) or "") for name in PRINTED]
         ends = [text[-MAX_CHARS:] if isinstance(text, str) else "" for text in printed]
         self.entries.append(TaskTry(task, kind, attempt, at, took, then, error, answer, *ends))
