@@ -72,16 +72,16 @@ async def test_frames_come_in_any_pieces_and_many_at_once(server: NatsServer) ->
     assert await event_ids(server) == [record["global_sequence"] for record in records]
 
 
-def test_frame_that_is_cut_at_any_byte_is_read_whole() -> None:
+async def test_frame_that_is_cut_at_any_byte_is_read_whole() -> None:
     body = body_of(command(1))
     whole = framed(body) * 2
     for cut in range(len(whole) + 1):
-        reader, found = frames.FrameReader(), []
-        for piece in (whole[:cut], whole[cut:]):
-            reader.feed(piece)
-            while (one := reader.next()) is not None:
-                found.append(one)
-        assert found == [body, body]
+        reader = asyncio.StreamReader()
+        reader.feed_data(whole[:cut])
+        reading = asyncio.ensure_future(frames.read_frame(reader))
+        await asyncio.sleep(0)
+        reader.feed_data(whole[cut:])
+        assert [await reading, await frames.read_frame(reader)] == [body, body]
 
 
 def without(record: dict[str, Any], name: str) -> dict[str, Any]:

@@ -72,6 +72,6 @@ def test_command_loads_no_more_than_it_needs(command: str, tmp_path: Path) -> No
 
 
 def test_bridge_loads_no_engine_and_nothing_of_a_plane() -> None:
-    code = "import sys; from noetl_worker.bridge import bridge_process; print(*sys.modules)"
+    code = "import sys; from noetl_worker.bridge import bridge; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True)
     assert sorted(set(answer.stdout.split()) & set(_NOT_IN_A_BRIDGE)) == []

@@ -1,4 +1,4 @@
-"""The bridge's life: connect, mark the stream, take records, drain."""
+"""A bridge's process: connect, mark the stream, take records, drain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,14 +18,16 @@ from noetl_worker.bridge.address import FeedAddress
 from noetl_worker.bridge.feed_claims import FeedClaims
 from noetl_worker.bridge.feed_lag import FeedLag
 from noetl_worker.bridge.feed_server import FeedServer
+from noetl_worker.bridge.frames import framed
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
+from noetl_worker.bridge.ordered_requests import OrderedRequests
+from noetl_worker.bridge.peer import Peer
 from noetl_worker.bridge.record import FeedRecord
 from noetl_worker.bridge.stream_publisher import StreamPublisher
-from noetl_worker.bridge.writer_link import WriterLink
 from noetl_worker.errors import WorkerBroken
 from noetl_worker.models.stopping import StopLevel, Stopping
-from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
-from noetl_worker.observability.logging import toggle_debug
+from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end, log_errors_of_threads, log_failure
+from noetl_worker.observability.logging import configure_logging, toggle_debug
 from noetl_worker.observability.probe_server import Page, ProbeServer
 from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
@@ -36,21 +39,40 @@ EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
 """Exit code when records were still held after the drain. They are unacknowledged, so the server sends them again."""
 _PULSE_S: Final = 0.5
+_ACK_BYTES: Final = 8
 log = structlog.get_logger("noetl_worker.bridge")
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
-    """The values of the flags."""
+    """Values of the flags of `noetl-worker bridge`."""
 
     publish: FeedAddress | None = None
     """Address on which control planes publish."""
     forward: FeedAddress | None = None
-    """Address of upstream's writer, which gets the system pool's records. None: they go to JetStream too."""
+    """Address of upstream's writer, which gets the records of the system pool, or None if JetStream gets them."""
     claims: tuple[FeedAddress, ...] = ()
-    """Coordinators that are asked for commands, one per shard."""
+    """Coordinators that are asked for commands, one for each shard."""
     filters: tuple[str, ...] = ()
+    """Filters of the feed with which each coordinator is asked."""
     feed_metrics: str = ""
+    """URL of the metrics of upstream's writer, or "" if they are not read."""
+
+
+def run_bridge(settings: Settings, options: BridgeOptions) -> int:
+    """Run a bridge as this process until it is stopped. Return its exit code."""
+
+    async def run() -> int:
+        bridge = Bridge(settings, options)
+        bridge.handle_signals()
+        return await bridge.run()
+
+    configure_logging(settings.log_level, "auto")
+    log_errors_of_threads()
+    try:
+        return event_loop.run(run())
+    except (Exception, KeyboardInterrupt) as error:
+        return log_failure(error)
 
 
 class Bridge:
@@ -67,14 +89,12 @@ class Bridge:
         self.probes_port = 0
         self._stops_asked = 0
         self._claims: list[FeedClaims] = []
-        self._link = WriterLink(options.forward, self.held) if options.forward is not None else None
-        self._emptied = asyncio.Event()
-        self.held.on_empty.append(self._emptied.set)
+        self._writer = OrderedRequests(Peer("writer", options.forward), _read_ack) if options.forward else None
 
     # ── stopping ──
 
     def request_stop(self) -> None:
-        """Ask for the next level of a stop: drain, end with records held, exit."""
+        """Go to the next level of a stop: drain; end although records are held; exit at once."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
@@ -130,8 +150,9 @@ class Bridge:
         await publisher.open()
 
         def deliver(held: HeldRecord) -> None:
-            if self._link is not None and held.record.is_for_system_pool:
-                self._link.put(held)
+            if self._writer is not None and held.record.is_for_system_pool:
+                passed_on = partial(self.held.note_passed_on, held, metrics.FORWARDED)
+                self._writer.put(framed(held.record.body), passed_on)
             else:
                 publisher.put(held)
 
@@ -140,8 +161,8 @@ class Bridge:
             return f"a notification of {size:,} bytes; NATS takes at most {most:,}" if size > most else None
 
         tasks.append(asyncio.ensure_future(publisher.run()))
-        if self._link is not None:
-            tasks.append(asyncio.ensure_future(self._link.run()))
+        if self._writer is not None:
+            tasks.append(asyncio.ensure_future(self._writer.run()))
         tasks.append(asyncio.ensure_future(self._watch(connection)))
         tasks.append(asyncio.ensure_future(FeedLag(self.settings, connection, self.options.feed_metrics, stream).run()))
         self._claims = [
@@ -171,7 +192,7 @@ class Bridge:
         }
 
     async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
-        """Wait for the stop. Raise the error of a task that ends before it."""
+        """Wait until a stop is asked for. If a task ends before, raise its error."""
         stop = asyncio.ensure_future(self.stopping.reached(StopLevel.DRAIN))
         try:
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,7 +202,7 @@ class Bridge:
             ended.result()
 
     async def _drain(self, server: FeedServer) -> int:
-        """Take no more records, and wait until all held ones are passed on and acknowledged."""
+        """Take no more records, and wait until all held ones are passed on and acknowledged. Return the exit code."""
         self.health.set_ready(False, "draining")
         server.stop()
         log.info("draining", held=len(self.held))
@@ -193,7 +214,7 @@ class Bridge:
         log.warning(
             "bridge_not_drained",
             held=len(self.held),
-            advice="nothing is lost: records without an acknowledgement are sent again. See why JetStream refuses them",
+            advice="see why JetStream refuses the records. Nothing is lost: unacknowledged records are sent again",
         )
         return EXIT_NOT_DRAINED
 
@@ -201,9 +222,7 @@ class Bridge:
         """Wait for the records that coordinators have assigned, then until every held record is passed on and
         acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
-        while len(self.held):
-            self._emptied.clear()
-            await self._emptied.wait()
+        await self.held.wait_until_empty()
         await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
 
     # ── around it ──
@@ -238,3 +257,8 @@ class Bridge:
 
         pages = {path: page for path, page in make_pages(self.health).items() if path in ("/livez", "/readyz")}
         return {**pages, "/metrics": metrics_text}
+
+
+async def _read_ack(reader: asyncio.StreamReader) -> None:
+    """Read the answer of upstream's writer to a record, which is a number of the writer's own."""
+    await reader.readexactly(_ACK_BYTES)

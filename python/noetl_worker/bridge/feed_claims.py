@@ -1,8 +1,9 @@
-"""The claim interface of upstream's feed, at one coordinator: one connection per filter for asking, one for
-acknowledging.
+"""Client of the claim interface of upstream's feed, at one coordinator.
 
-A coordinator is one shard. It assigns the next command to a waiting connection, and to no other until its ack_wait is
-over. So a connection that asks is half-closed, and records that still arrive are taken (protocol/feed.md#claim-face).
+It has a connection for each filter, on which it asks for commands, and a connection on which it acknowledges. A
+coordinator serves one shard. It assigns the next command to a connection that waits, and to no other connection until
+the command's ack_wait is over. So at a stop, the connections that ask are only half-closed, and records that still
+arrive are taken (protocol/feed.md#claim-face).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import os
 import socket
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -19,25 +19,25 @@ import structlog
 
 from noetl_worker.bridge import metrics
 from noetl_worker.bridge.address import FeedAddress
-from noetl_worker.bridge.frames import MOST_BYTES, framed
+from noetl_worker.bridge.frames import framed, read_frame
 from noetl_worker.bridge.held_records import HeldRecord, HeldRecords
-from noetl_worker.bridge.peer import Peer, PeerSilent
-from noetl_worker.bridge.record import FeedRecord, NotARecord, record_of
-from noetl_worker.errors import DocumentError, SettingsError
+from noetl_worker.bridge.ordered_requests import OrderedRequests
+from noetl_worker.bridge.peer import Peer
+from noetl_worker.bridge.record import FeedRecord, NotARecord, parse_object, parse_record
+from noetl_worker.errors import SettingsError
 from noetl_worker.observability.outage import Outage
 from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.text import json_text
 
 HEARTBEAT_MS: Final = 5000
 MISSED_HEARTBEATS: Final = 3
-_HEAD: Final = 4
-_KEPT: Final = b"1"
-_ANSWER_S: Final = 10.0
+_SILENT_S: Final = MISSED_HEARTBEATS * HEARTBEAT_MS / 1000
+_ACKNOWLEDGED: Final = b"1"
 log = structlog.get_logger("noetl_worker.bridge")
 
 
 def check_filter(text: str, *, with_system: bool) -> str:
-    """Return a filter of the feed: dotted, with `*` and `>`. Raise SettingsError if it is invalid.
+    """Return a filter of the feed, which has tokens with dots between, `*` and `>`. Raise SettingsError if invalid.
 
     Args:
         with_system: allow a filter that takes the system pool's commands.
@@ -73,25 +73,22 @@ class FeedClaims:
         refusal: Callable[[FeedRecord], str | None],
     ) -> None:
         self.address = address
-        self._held, self._deliver, self._refusal = held, deliver, refusal
+        self.held, self._deliver, self._refusal = held, deliver, refusal
         self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address)) for one in filters]
-        self._acks = _Acks(Peer("coordinator, acknowledgements", address))
+        self._acks = OrderedRequests(Peer("coordinator, acknowledgements", address), _read_ack_answer)
         self._in_hand: dict[tuple[int, str], HeldRecord] = {}
-        """Held records by sort key and event id; a record that is assigned again meanwhile is the same one. The key is
-        not enough: a coordinator that was killed gives the keys of the records that it lost to others."""
-        self._room = asyncio.Event()
+        """Held records by sort key and event id, to know a record that is assigned again meanwhile. The sort key is not
+        enough: a coordinator that was killed gives the keys of records that it lost to other records."""
         self._refused = Outage()
         self.is_stopping = False
-        held.on_room.append(self._room.set)
 
     async def run(self) -> None:
         """Ask and acknowledge until cancelled."""
         await asyncio.gather(self._acks.run(), *(ask.run() for ask in self._asks))
 
     async def stop(self) -> None:
-        """Ask no more, and wait for the records already assigned to the asking connections."""
+        """Ask no more, and wait for the records that are already assigned to the connections that ask."""
         self.is_stopping = True
-        self._room.set()
         await asyncio.gather(*(ask.stop() for ask in self._asks))
 
     @property
@@ -103,19 +100,13 @@ class FeedClaims:
         """Wait until the coordinator has answered each acknowledgement."""
         await self._acks.answered()
 
-    async def room(self) -> None:
-        """Wait until another record may be held."""
-        while self._held.is_full and not self.is_stopping:
-            self._room.clear()
-            await self._room.wait()
-
     def take(self, answer: dict[str, Any]) -> None:
         """Hold a record that was assigned."""
         key = answer.get("sort_key")
         try:
             if type(key) is not int:
                 raise NotARecord("the answer has no sort_key")
-            record = record_of(answer.get("record"), b"")  # the body is not passed on
+            record = parse_record(answer.get("record"), b"")  # the body is not passed on
             if (reason := self._refusal(record)) is not None:
                 raise NotARecord(reason)
         except NotARecord as error:
@@ -126,17 +117,18 @@ class FeedClaims:
                     address=str(self.address),
                     sort_key=key,
                     **line,
-                    advice="it stays unacknowledged and is assigned again and again: see the writer's log for this key",
+                    advice="look for the sort key in the log of upstream's writer: the coordinator assigns the record "
+                    "again and again, as it stays unacknowledged",
                 )
             return
         identity = (key, record.event_id)
         if identity not in self._in_hand:
-            self._in_hand[identity] = held = self._held.take(record, lambda: self._kept(identity))
+            self._in_hand[identity] = held = self.held.take(record, lambda: self._passed_on(identity))
             self._deliver(held)
 
-    def _kept(self, identity: tuple[int, str]) -> None:
+    def _passed_on(self, identity: tuple[int, str]) -> None:
         self._in_hand.pop(identity, None)
-        self._acks.put(identity[0])
+        self._acks.put(framed(json_text.dumps({"Ack": {"sort_key": identity[0]}})))
 
 
 class _Ask:
@@ -162,12 +154,15 @@ class _Ask:
         self._writer, has_heartbeats = writer, False
         metrics.ASKING.own.inc()
         try:
-            while not self._claims.is_stopping:
-                await self._claims.room()
+            while True:
+                await self._claims.held.wait_for_room()
+                if self._claims.is_stopping:
+                    break
                 writer.write(self._request)
                 self._is_waiting, is_answered = True, False
                 while not is_answered:
-                    answer = _object(await _frame(reader, _SILENT_S if has_heartbeats else None))
+                    body = await read_frame(reader, _SILENT_S if has_heartbeats else None)
+                    answer = parse_object(body, "answer of the coordinator")
                     self._peer.works()
                     is_answered = "heartbeat" not in answer
                     has_heartbeats = has_heartbeats or not is_answered
@@ -182,78 +177,9 @@ class _Ask:
                 self._ended.set()
 
 
-class _Acks:
-    """The connection that acknowledges. Many acknowledgements are in flight, answered in order."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-        self._unanswered: deque[int] = deque()
-        self._writer: asyncio.StreamWriter | None = None
-        self._wanted, self._answered = asyncio.Event(), asyncio.Event()
-
-    async def answered(self) -> None:
-        while self._unanswered:
-            self._answered.clear()
-            await self._answered.wait()
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._unanswered)
-
-    def put(self, key: int) -> None:
-        self._unanswered.append(key)
-        self._wanted.set()
-        if self._writer is not None:
-            self._send(key, self._writer)
-
-    async def run(self) -> None:
-        await self._peer.serve(self._session)
-
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for key in self._unanswered:
-            self._send(key, writer)
-        self._writer = writer
-        try:
-            while True:
-                while not self._unanswered:
-                    self._wanted.clear()
-                    await self._wanted.wait()
-                if await _frame(reader, _ANSWER_S) != _KEPT:
-                    raise PeerSilent("an acknowledgement is answered with something else")
-                self._unanswered.popleft()
-                self._answered.set()
-                self._peer.works()
-        finally:
-            self._writer = None
-
-    def _send(self, key: int, writer: asyncio.StreamWriter) -> None:
-        if not writer.transport.is_closing():
-            writer.write(framed(json_text.dumps({"Ack": {"sort_key": key}})))
-
-
-_SILENT_S: Final = MISSED_HEARTBEATS * HEARTBEAT_MS / 1000
-
-
-async def _frame(reader: asyncio.StreamReader, most_s: float | None) -> bytes:
-    """Read one frame. Raise PeerSilent if that takes too long."""
-    try:
-        head = await asyncio.wait_for(reader.readexactly(_HEAD), most_s)
-    except asyncio.TimeoutError:
-        raise PeerSilent(f"nothing for {most_s:g} s") from None
-    size = int.from_bytes(head, "big")
-    if size > MOST_BYTES:
-        raise PeerSilent(f"a frame of {size:,} bytes: no coordinator of the feed")
-    return await reader.readexactly(size)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json_text.loads(body)
-    except DocumentError as error:
-        raise PeerSilent(f"no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise PeerSilent("no JSON object: no coordinator of the feed")
-    return found
+async def _read_ack_answer(reader: asyncio.StreamReader) -> None:
+    if await read_frame(reader) != _ACKNOWLEDGED:
+        raise NotARecord("an acknowledgement is answered with something else")
 
 
 def _member() -> int:

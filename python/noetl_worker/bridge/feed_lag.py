@@ -1,4 +1,4 @@
-"""The lag of upstream's feed and of JetStream."""
+"""Measurement of how many commands wait in upstream's feed and in JetStream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedLag:
-    """Measures both lags every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
+    """Measures both numbers every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
 
     Args:
         url: metrics of upstream's writer; "" if they are not read.
@@ -79,5 +79,5 @@ class FeedLag:
                 "bridge_lag_unknown",
                 url=self._url,
                 **line,
-                advice="commands go on; check --feed-metrics, and that this login may read NATS_CONSUMER",
+                advice="check --feed-metrics, and that this login may read NATS_CONSUMER; commands go on meanwhile",
             )

@@ -1,19 +1,17 @@
-"""Frames of upstream's feed: the length in four bytes, big-endian, then so many bytes of JSON
+"""Frames of upstream's feed: the length of the body in four bytes, big-endian, then the body, which is JSON
 (protocol/feed.md#frames)."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
-from noetl_worker.errors import NoetlWorkerError
+from noetl_worker.bridge.peer import PeerSilent
+from noetl_worker.bridge.record import NotARecord
 
 MOST_BYTES: Final = 1024 * 1024
-"""Largest frame that is read. The recorded ones have 400 bytes."""
+"""Largest body of a frame that is read. The recorded bodies have 400 bytes."""
 _HEAD: Final = 4
-
-
-class FrameTooLarge(NoetlWorkerError):
-    """A frame whose length is above MOST_BYTES."""
 
 
 def framed(body: bytes) -> bytes:
@@ -21,30 +19,22 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(_HEAD, "big") + body
 
 
-class FrameReader:
-    """Cuts the bytes of one connection into frames."""
+async def read_frame(reader: asyncio.StreamReader, most_s: float | None = None) -> bytes:
+    """Read the next frame and return its body.
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._at = 0
-        """Start of the next frame."""
+    Args:
+        most_s: seconds within which the frame has to begin, or None without a limit.
 
-    def feed(self, data: bytes) -> None:
-        """Add received bytes."""
-        if self._at:
-            del self._buffer[: self._at]
-            self._at = 0
-        self._buffer += data
-
-    def next(self) -> bytes | None:
-        """Return the body of the next frame, or None until it is complete. Raise FrameTooLarge."""
-        begin = self._at + _HEAD
-        if len(self._buffer) < begin:
-            return None
-        size = int.from_bytes(self._buffer[self._at : begin], "big")
-        if size > MOST_BYTES:
-            raise FrameTooLarge(f"a frame of {size:,} bytes; at most {MOST_BYTES:,} are taken")
-        if len(self._buffer) < begin + size:
-            return None
-        self._at = begin + size
-        return bytes(self._buffer[begin : self._at])
+    Raises:
+        NotARecord: the body is larger than MOST_BYTES.
+        PeerSilent: the frame does not begin in time.
+        OSError, asyncio.IncompleteReadError: the connection has ended.
+    """
+    try:
+        head = await asyncio.wait_for(reader.readexactly(_HEAD), most_s)
+    except asyncio.TimeoutError:
+        raise PeerSilent(f"no data for {most_s:g} s") from None
+    size = int.from_bytes(head, "big")
+    if size > MOST_BYTES:
+        raise NotARecord(f"a frame of {size:,} bytes; at most {MOST_BYTES:,} are taken")
+    return await reader.readexactly(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,13 +18,13 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 class HeldRecord:
     """A record, from its last byte to its acknowledgement."""
 
-    __slots__ = ("is_kept", "number", "on_kept", "record", "sent_s", "since_s")
+    __slots__ = ("is_passed_on", "number", "on_passed_on", "record", "sent_s", "since_s")
 
-    def __init__(self, number: int, record: FeedRecord, on_kept: Callable[[], None], since_s: float) -> None:
-        self.number, self.record, self.on_kept = number, record, on_kept
+    def __init__(self, number: int, record: FeedRecord, on_passed_on: Callable[[], None], since_s: float) -> None:
+        self.number, self.record, self.on_passed_on = number, record, on_passed_on
         self.since_s, self.sent_s = since_s, 0.0
-        self.is_kept = False
-        """True if the record was passed on, and may be acknowledged."""
+        self.is_passed_on = False
+        """True if JetStream or upstream's writer has the record, so that it may be acknowledged."""
 
 
 class HeldRecords:
@@ -32,41 +33,48 @@ class HeldRecords:
         self._held: dict[int, HeldRecord] = {}
         self._bytes = 0
         self._last = 0
-        self.on_room: list[Callable[[], None]] = []
-        """Called when there is room again after `is_full`."""
-        self.on_empty: list[Callable[[], None]] = []
+        self._fewer = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._held)
 
-    @property
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         return len(self._held) >= self._most_records or self._bytes >= self._most_bytes
 
-    def take(self, record: FeedRecord, on_kept: Callable[[], None]) -> HeldRecord:
-        """Hold a record. `on_kept` is called once the record may be acknowledged."""
+    async def wait_for_room(self) -> None:
+        """Wait until another record may be held."""
+        while self._is_full():
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until no record is held."""
+        while self._held:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    def take(self, record: FeedRecord, on_passed_on: Callable[[], None]) -> HeldRecord:
+        """Hold a record. `on_passed_on` is called once the record may be acknowledged."""
         self._last += 1
-        held = self._held[self._last] = HeldRecord(self._last, record, on_kept, time.monotonic())
+        held = self._held[self._last] = HeldRecord(self._last, record, on_passed_on, time.monotonic())
         self._bytes += len(record.body) + len(record.payload)
         return held
 
-    def keep(self, held: HeldRecord, way: Count) -> None:
-        """Note that the record was passed on. Further calls have no effect."""
-        if held.is_kept:
+    def note_passed_on(self, held: HeldRecord, way: Count) -> None:
+        """Note that JetStream or upstream's writer has the record. Further calls have no effect.
+
+        Args:
+            way: counter of the records that went there.
+        """
+        if held.is_passed_on:
             return
-        was_full = self.is_full
-        held.is_kept = True
+        held.is_passed_on = True
         del self._held[held.number]
         self._bytes -= len(held.record.body) + len(held.record.payload)
         way.inc()
         metrics.LATENCY.observe(time.monotonic() - held.since_s)
-        held.on_kept()
-        if was_full and not self.is_full:
-            for notify in self.on_room:
-                notify()
-        if not self._held:
-            for notify in self.on_empty:
-                notify()
+        held.on_passed_on()
+        self._fewer.set()
 
     def measure(self) -> None:
         """Set the gauges."""

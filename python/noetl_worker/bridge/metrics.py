@@ -16,13 +16,13 @@ _OWN: Final = ("noetl_bridge_", "process_")
 RECORDS: Final = Counter("noetl_bridge_records", "Records that were acknowledged, by where they went", ["way"])
 LATENCY: Final = Histogram(
     "noetl_bridge_record_duration_seconds",
-    "From a whole record to its acknowledgement",
+    "Time from a complete record to its acknowledgement",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 REFUSED: Final = Counter("noetl_bridge_refused", "Connections closed for what they sent, or for want of room")
 RESENT: Final = Counter("noetl_bridge_resent", "Publishes to JetStream that were repeated")
 HELD: Final = Gauge("noetl_bridge_held_records", "Records in memory that are not acknowledged yet")
-HELD_BYTES: Final = Gauge("noetl_bridge_held_bytes", "Bytes of these records")
+HELD_BYTES: Final = Gauge("noetl_bridge_held_bytes", "Bytes of the records in memory that are not acknowledged yet")
 OLDEST: Final = Gauge("noetl_bridge_oldest_seconds", "Age of the oldest unacknowledged record; 0: there is none")
 CONNECTIONS: Final = Gauge("noetl_bridge_connections", "Connections of publishers")
 ASKING: Final = Gauge("noetl_bridge_asking", "Connections to coordinators of the feed that ask for commands")
@@ -34,7 +34,7 @@ JETSTREAM_LAG: Final = Gauge(
 )
 NATS_CONNECTED: Final = Gauge("noetl_bridge_nats_connected", "1 while NATS is connected")
 READY: Final = Gauge("noetl_bridge_ready", "1 while the bridge takes records")
-BUILD_INFO: Final = Gauge("noetl_bridge_build_info", "Always 1; what is running", ["version"])
+BUILD_INFO: Final = Gauge("noetl_bridge_build_info", "Always 1; the label is the version that runs", ["version"])
 
 STORED: Final = RECORDS.labels("jetstream")
 DUPLICATE: Final = RECORDS.labels("duplicate")
@@ -43,7 +43,7 @@ FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):
-    """The metric families of a bridge, among all of this process."""
+    """Collector of a bridge's own metric families, without those of a worker."""
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in REGISTRY.collect() if family.name.startswith(_OWN))

@@ -1,41 +1,51 @@
-"""Connections to a server of upstream's feed, one after another. Each looks its name up again."""
+"""Connection to a server of upstream's feed, which is opened again whenever it ends.
+
+The server's name is looked up for each connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from noetl_worker.bridge.address import FeedAddress
+from noetl_worker.bridge.record import NotARecord
 from noetl_worker.errors import describe
 from noetl_worker.models import backoff
 from noetl_worker.observability.outage import Outage
 from noetl_worker.process.lookups import OWN
+from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 
 _CONNECT_S: Final = 5.0
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Keepalive values with which a vanished peer is noticed after a minute."""
+_ENDS: Final = (
+    OSError,
+    UnicodeError,
+    RuntimeError,
+    asyncio.IncompleteReadError,
+    asyncio.TimeoutError,
+    NotARecord,
+)
+"""Errors after which the connection is opened again. The look-up of a name raises UnicodeError and RuntimeError."""
 log = structlog.get_logger("noetl_worker.bridge")
 
 
 class PeerSilent(OSError):
-    """A peer that has not answered in time."""
+    """A peer that has not answered in time, or that sends what nobody has asked for."""
 
 
 class Peer:
     """A server that the bridge connects to.
 
     Args:
-        what: the server's part, for the log.
+        what: role of the server, for the log.
     """
 
     def __init__(self, what: str, address: FeedAddress) -> None:
         self.what, self.address = what, address
-        self.is_connected = False
         self._failures = 0
         self._outage = Outage()
 
@@ -44,7 +54,7 @@ class Peer:
         while True:
             try:
                 await self._once(session)
-            except (OSError, UnicodeError, asyncio.IncompleteReadError, asyncio.TimeoutError, RuntimeError) as error:
+            except _ENDS as error:
                 self._lost(describe(error))
             await asyncio.sleep(backoff.delay_s(self._failures, 0.25, 5.0, jitter=0.5))
 
@@ -56,12 +66,10 @@ class Peer:
             return await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_S)
 
         reader, writer = await OWN.connected(host, port, opened)
-        keep_alive(writer.get_extra_info("socket"))
-        self.is_connected = True
+        keep_alive(writer)
         try:
             await session(reader, writer)
         finally:
-            self.is_connected = False
             writer.transport.abort()
 
     def works(self) -> None:
@@ -82,16 +90,8 @@ class Peer:
             )
 
 
-def keep_alive(connection: Any) -> None:
-    """Have the system probe a silent peer.
-
-    Args:
-        connection: the socket of a transport, or None.
-    """
-    if connection is None:
-        return
+def keep_alive(writer: asyncio.StreamWriter) -> None:
+    """Have the system probe a silent peer, so that one that has vanished is noticed."""
     with suppress(OSError):  # the connection is closed already
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # Linux
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for option in SOCKET_OPTIONS:
+            writer.get_extra_info("socket").setsockopt(*option)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from noetl_worker.errors import DocumentError, NoetlWorkerError
 from noetl_worker.settings.nats import SYSTEM_POOL
@@ -18,7 +18,7 @@ _MOST_SHOWN: Final = 80
 
 
 class NotARecord(NoetlWorkerError):
-    """Bytes that are not a record of a command. The text says why, for the log."""
+    """Data that are not a record of a command, or nothing of the feed at all. The text says why, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class FeedRecord:
     payload: bytes
     """The notification, byte for byte."""
     body: bytes
-    """The frame without its length."""
+    """The body of the frame, without its length."""
 
     @property
     def is_for_system_pool(self) -> bool:
@@ -43,12 +43,12 @@ class FeedRecord:
 
 
 def read_record(body: bytes) -> FeedRecord:
-    """Read the JSON of one frame. Raise NotARecord."""
-    return record_of(_object(body, "frame"), body)
+    """Read a record from the body of a frame. Raise NotARecord if it is none."""
+    return parse_record(parse_object(body, "frame"), body)
 
 
-def record_of(fields: object, body: bytes) -> FeedRecord:
-    """Return the record with these fields. Raise NotARecord.
+def parse_record(fields: object, body: bytes) -> FeedRecord:
+    """Return the record with these fields. Raise NotARecord if the fields are not those of a record.
 
     Args:
         body: the JSON of the record, to be passed on unchanged.
@@ -60,7 +60,7 @@ def record_of(fields: object, body: bytes) -> FeedRecord:
         raise NotARecord("global_sequence is no whole number of 64 bits")
     if not isinstance(execution_id, str) or not execution_id or not isinstance(payload, str):
         raise NotARecord("execution_id and payload have to be texts")
-    notification = _object(payload, "payload")
+    notification = parse_object(payload, "payload")
     if "command_id" not in notification or "event_id" not in notification:
         raise NotARecord("the payload is no notification of a command: command_id or event_id is missing")
     pool = notification.get("execution_pool")
@@ -74,7 +74,8 @@ def record_of(fields: object, body: bytes) -> FeedRecord:
     )
 
 
-def _object(text: str | bytes, what: str) -> dict[str, object]:
+def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """Return a JSON object. Raise NotARecord, with the name `what`, for any other text."""
     try:
         found = json_text.loads(text)
     except DocumentError as error:
@@ -85,5 +86,5 @@ def _object(text: str | bytes, what: str) -> dict[str, object]:
 
 
 def _token(text: str) -> str:
-    """Return the text as one token of a subject. The notification's own name is not changed."""
+    """Replace the characters of a text that a token of a NATS subject must not have. The notification keeps them."""
     return _NOT_IN_A_TOKEN.sub("_", text)

@@ -22,7 +22,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.text import json_text
 
 _TURN_S: Final = 1.0
-"""Interval of looking for publishes without an answer."""
+"""Seconds between two looks for publishes without an answer."""
 _HEADERS_BYTES: Final = 256
 _NO_STREAM: Final = "no stream takes the subject"
 log = structlog.get_logger("noetl_worker.bridge")
@@ -32,7 +32,7 @@ class StreamPublisher:
     """The only publisher of one bridge.
 
     Args:
-        ensure: creates the stream again if it is gone.
+        ensure: makes the stream again if it is gone.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StreamPublisher:
         return oldest is not None and time.monotonic() - oldest.sent_s > TIMEOUT_S
 
     def _send_all_again(self) -> None:
-        """Publish the unanswered records again: the answer may be lost with a server."""
+        """Publish the unanswered records again: their answers may be lost with a server."""
         self._to_send.extendleft(reversed(self._sent.values()))
         metrics.RESENT.inc(len(self._sent))
         self._sent.clear()
@@ -156,7 +156,7 @@ class StreamPublisher:
             self._wanted.set()
         if (line := self._outage.note_success()) is not None:
             log.info("bridge_publishes_again", **line)
-        self._held.keep(held, metrics.DUPLICATE if is_duplicate else metrics.STORED)
+        self._held.note_passed_on(held, metrics.DUPLICATE if is_duplicate else metrics.STORED)
 
 
 def _read_answer(message: Msg) -> tuple[str, bool]:

@@ -55,8 +55,7 @@ def bridge(
     """
     require_posix()
     from noetl_worker.bridge.address import read_address
-    from noetl_worker.bridge.bridge import BridgeOptions
-    from noetl_worker.bridge.bridge_process import run_bridge
+    from noetl_worker.bridge.bridge import BridgeOptions, run_bridge
     from noetl_worker.bridge.feed_claims import check_filter
 
     if not publish and not claim:

@@ -64,7 +64,7 @@ async def pause(client: Client, found: Found, for_s: float) -> Paused:
 
 
 async def resume(client: Client, found: Found) -> Paused:
-    """End the pause now.
+    """Resume the deliveries now by ending the pause.
 
     Raises:
         JetStreamError: as in `pause`.

@@ -1,0 +1,80 @@
+"""Requests to a peer that answers in their order, such as acknowledgements, or records for upstream's writer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from noetl_worker.bridge.peer import Peer, PeerSilent
+
+ANSWER_S: Final = 10.0
+"""Seconds without an answer after which the connection is opened again."""
+
+
+class OrderedRequests:
+    """Requests on one connection, many at a time. Unanswered requests are sent again on the next connection.
+
+    Args:
+        read_answer: reads one answer. It raises NotARecord for anything else.
+    """
+
+    def __init__(self, peer: Peer, read_answer: Callable[[asyncio.StreamReader], Awaitable[object]]) -> None:
+        self._peer, self._read_answer = peer, read_answer
+        self._unanswered: deque[tuple[bytes, Callable[[], None]]] = deque()
+        self._waits_since = 0.0
+        """Monotonic time of the last answer, or of the first request after it."""
+        self._writer: asyncio.StreamWriter | None = None
+        self._answered = asyncio.Event()
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._unanswered)
+
+    def put(self, request: bytes, on_answered: Callable[[], None] = lambda: None) -> None:
+        """Send a request until the peer answers, and then call `on_answered`."""
+        if not self._unanswered:
+            self._waits_since = time.monotonic()
+        self._unanswered.append((request, on_answered))
+        if self._writer is not None and not self._writer.transport.is_closing():
+            self._writer.write(request)
+
+    async def answered(self) -> None:
+        """Wait until the peer has answered every request."""
+        while self._unanswered:
+            self._answered.clear()
+            await self._answered.wait()
+
+    async def run(self) -> None:
+        """Keep the connection open until cancelled."""
+        await self._peer.serve(self._session)
+
+    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for request, _ in self._unanswered:
+            writer.write(request)
+        self._writer, self._waits_since = writer, time.monotonic()
+        try:
+            while True:
+                await self._take_answer(reader)
+        finally:
+            self._writer = None
+
+    async def _take_answer(self, reader: asyncio.StreamReader) -> None:
+        reading = asyncio.ensure_future(self._read_answer(reader))
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=ANSWER_S / 4)
+                if not reading.done() and self._unanswered and time.monotonic() - self._waits_since > ANSWER_S:
+                    raise PeerSilent(f"no answer for {ANSWER_S:g} s")
+            reading.result()
+        finally:
+            reading.cancel()
+        if not self._unanswered:
+            raise PeerSilent("an answer without a request")
+        _, on_answered = self._unanswered.popleft()
+        self._waits_since = time.monotonic()
+        self._answered.set()
+        on_answered()
+        self._peer.works()
