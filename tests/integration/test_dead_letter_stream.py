@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 from integration.desk import DEAD_LETTERS, STREAM, Desk, desk
 from noetl_worker.errors import JetStreamError
 from noetl_worker.remote.jetstream.consumer import ensure_durable
-from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM
 from noetl_worker.settings.settings import load_settings
 
@@ -109,7 +108,7 @@ async def test_dead_letters_that_may_not_be_counted_are_told_in_the_log() -> Non
     async with desk(MAY_NOT_LOOK) as there:
         await there.keep()
         with capture_logs() as logs:
-            await DeadLetterCounts(there.store).look()
+            await there.store.measure()
         [told] = [line for line in logs if line["event"] == "dead_letters_not_counted"]
         assert told["log_level"] == "warning"
         assert "noetl-worker doctor" in told["advice"]

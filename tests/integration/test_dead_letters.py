@@ -17,7 +17,7 @@ from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import JetStreamError
 from noetl_worker.observability import metrics
 from noetl_worker.pipeline.delivery.dead_letter import pack, requeue
-from noetl_worker.remote.jetstream import dead_letter_counts
+from noetl_worker.remote.jetstream import dead_letter_store
 from noetl_worker.remote.jetstream.dead_letter_store import DEAD_LETTER_STREAM, DeadLetterStore
 
 POISON = {"kind": "not_a_notification", "reason": "not a notification: json_syntax"}
@@ -184,11 +184,10 @@ async def test_empty_reason_is_refused_and_chooses_none(command: tuple[str, ...]
 
 async def test_metric_of_kept_dead_letters_follows_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     async with desk() as there:
-        monkeypatch.setattr(dead_letter_counts, "LOOKED_EVERY_S", 0.0)
-        counts = dead_letter_counts.DeadLetterCounts(there.store)
+        monkeypatch.setattr(dead_letter_store, "COUNTED_EVERY_S", 0.0)
 
         async def kept() -> float:
-            await counts.look()
+            await there.store.measure()
             return metrics.DEAD_LETTERS_KEPT.own.value
 
         assert await kept() == 0

@@ -85,7 +85,7 @@ class Bridge:
         self.stopping: Final = Stopping()
         self.ready: Final = asyncio.Event()
         self.port = 0
-        """Port for publishers, once the bridge is ready."""
+        """Port on which publishers connect. 0 until the bridge listens."""
         self.probes_port = 0
         self._stops_asked = 0
         self._claims: list[FeedClaims] = []
@@ -219,7 +219,7 @@ class Bridge:
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait for the records that coordinators have assigned, then until every held record is passed on and
+        """Wait until the records that coordinators have assigned have come, and all held records are passed on and
         acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         await self.held.wait_until_empty()

@@ -101,7 +101,7 @@ class FeedClaims:
         await self._acks.answered()
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Hold a record that was assigned."""
+        """Hold and deliver the record in a coordinator's answer. Log a record that cannot be taken."""
         key = answer.get("sort_key")
         try:
             if type(key) is not int:

@@ -89,7 +89,7 @@ class StreamPublisher:
         return oldest is not None and time.monotonic() - oldest.sent_s > TIMEOUT_S
 
     def _send_all_again(self) -> None:
-        """Publish the unanswered records again: their answers may be lost with a server."""
+        """Publish the unanswered records again: a server that ended may have lost them or their answers."""
         self._to_send.extendleft(reversed(self._sent.values()))
         metrics.RESENT.inc(len(self._sent))
         self._sent.clear()

@@ -47,17 +47,16 @@ from noetl_worker.remote.jetstream.ack_watch import AckWatch
 from noetl_worker.remote.jetstream.bridge_mark import find_mark
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
-from noetl_worker.remote.jetstream.dead_letter_counts import DeadLetterCounts
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
 from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.remote.jetstream.start_notes import StartNotes
-from noetl_worker.remote.plane.client import CONNECTIONS_BESIDE_SLOTS, ControlPlaneClient, Plane
+from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.identity import Identity
 from noetl_worker.remote.plane.plane_watch import PlaneWatch
 from noetl_worker.remote.plane.rust.event_ids import make_event_ids
-from noetl_worker.remote.plane.servers import Servers
+from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
 from noetl_worker.remote.transport.credential_ends import CREDENTIALS, credential_ends
 from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.remote.transport.traced_transport import TracedTransport
@@ -310,7 +309,7 @@ class Worker:
             WorkerBroken: the worker cannot repair the fault. It drains and ends, and has to be started again.
         """
         plane_watch, lag_trouble = PlaneWatch(plane.client, self._has_bridge), Outage()
-        dead_letters = DeadLetterCounts(DeadLetterStore(connection))
+        dead_letters = DeadLetterStore(connection)
         acks = AckWatch(connection)
         report_readiness = partial(self._report_readiness, connection, plane_watch, acks)
         for happens in (connection.on_disconnected, connection.on_reconnected):
@@ -348,7 +347,7 @@ class Worker:
                     log.warning("lag_unknown", advice=_LAG_ADVICE, **line)
                 continue
             lag_trouble.note_success()
-            await dead_letters.look()
+            await dead_letters.measure()
             # `nats ensure --apply` may change ack_wait at any time
             self._keepalive.in_progress.ack_wait_s = seen.durable.ack_wait_s
             self._pause_left_s, self._durable_trouble = seen.pause_left_s, seen.trouble

@@ -18,7 +18,7 @@ from noetl_worker.remote.jetstream.comparison import (
     dead_letter_rows,
     durable_rows,
     pause_left_s,
-    rows_of_stream,
+    stream_rows,
 )
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.consumer import (
@@ -109,7 +109,7 @@ def _check_stream(found: Found, settings: Settings, owner: str | None, *, is_mad
         return [wrong("stream", other_owner_text(found.stream, owner, settings), wanted, use_stream_text(owner))]
     if found.stream_info is None:
         return [warning("stream", f"there is no stream {found.stream}", wanted, ENSURE)]
-    rows = rows_of_stream(found.stream_info["config"], settings, is_made_bare=is_made_bare)
+    rows = stream_rows(found.stream_info["config"], settings, is_made_bare=is_made_bare)
     return [fine("stream", found.stream, wanted), *(_row_finding("stream", row) for row in rows)]
 
 
@@ -136,9 +136,9 @@ def _check_dead_letters(found: Found, settings: Settings) -> list[Finding]:
         return [unknown("dead letters", found.dead_letters_unknown, wanted)]
     if found.dead_letters is None:
         return [fine("dead letters", "no dead letter was ever kept", wanted)]
-    rows = dead_letter_rows(found.dead_letters.config)
+    rows = dead_letter_rows(found.dead_letters)
     return [
-        fine("dead letters", found.dead_letters.stream, wanted),
+        fine("dead letters", found.dead_letters["name"], wanted),
         *(_row_finding("dead letters", row) for row in rows),
     ]
 

@@ -57,8 +57,7 @@ class ComparisonView:
             _Part("durable", found.durable, found.durable_info is not None, durable),
         ]
         if (letters := found.dead_letters) is not None:
-            rows = dead_letter_rows(letters.config)
-            parts.append(_Part("dead letters", letters.stream, True, rows))
+            parts.append(_Part("dead letters", letters["name"], True, dead_letter_rows(letters)))
         return parts
 
     @property

@@ -28,7 +28,7 @@ class AckWatch:
         return _REASON if self._outage.is_on else None
 
     async def look(self, durable: Durable) -> None:
-        """Try an acknowledgement without effect if an earlier one was refused, and log a change.
+        """Try an acknowledgement without effect if an earlier one was refused. Log when refusals begin and end.
 
         Raises:
             JetStreamError: there is no connection.

@@ -32,7 +32,7 @@ _AS_MADE: Final = "as a worker makes it"
 _FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
-"""Configuration that all streams made by a worker share."""
+"""Fields that are the same in the configuration of every stream that a worker makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,35 +171,31 @@ def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
     )
 
 
-def stream_rows(config: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """Return rows for the fields of a stream that matter to a worker. `config` is None if the stream does not exist."""
+def stream_rows(
+    config: Mapping[str, Any] | None, settings: Settings, *, is_made_bare: bool = False
+) -> list[ComparedField]:
+    """Return rows for the fields of a stream that matter to a worker.
+
+    Args:
+        config: configuration of the stream, or None if the stream does not exist.
+        is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
+    """
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
     missing = [pattern for pattern in settings.filters if not any(covers(subject, pattern) for subject in subjects)]
     # A stream's subjects may not overlap, so subjects that a wider missing filter covers are dropped.
     remaining = [subject for subject in subjects if not any(covers(pattern, subject) for pattern in missing)]
-    rows = [
-        ComparedField(
-            "subjects",
-            ", ".join(subjects) or SHOWN_NONE,
-            ", ".join(settings.filters),
-            not missing,
-            "a command published to a subject that no stream has is lost",
-            patch={"subjects": remaining + missing},
-        ),
-        _other_fields(have, _STREAM_RULES),
-    ]
+    subject_row = ComparedField(
+        "subjects",
+        ", ".join(subjects) or SHOWN_NONE,
+        ", ".join(settings.filters),
+        not missing,
+        "a command published to a subject that no stream has is lost",
+        patch={"subjects": remaining + missing},
+    )
+    is_as_made = is_made_bare and subjects == [settings.nats_subject]
+    rows = [*([] if is_as_made else [subject_row]), _other_fields(have, _STREAM_RULES)]
     return rows if config is not None else [_absent(row) for row in rows]
-
-
-def rows_of_stream(config: Mapping[str, Any], settings: Settings, *, is_made_bare: bool) -> list[ComparedField]:
-    """Return the rows of an existing stream.
-
-    Args:
-        is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
-    """
-    is_as_made = is_made_bare and config.get("subjects") == [settings.nats_subject]
-    return [row for row in stream_rows(config, settings) if not (is_as_made and row.field == "subjects")]
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
@@ -270,7 +266,7 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """Return the row as it is for a stream or durable that does not exist yet."""
+    """Return the row for a stream or durable that does not exist: without a server's value, and not agreeing."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

@@ -229,12 +229,10 @@ async def connect(
 def _require_files(settings: Settings) -> None:
     """Raise SettingsError for a login or TLS file that no server could accept."""
     tls = settings.nats_tls
-    login = next((name for name in ("NATS_CREDS", "NATS_NKEY") if getattr(settings, name.lower())), "NATS_SEED")
     try:
         require_key(nats_login(settings))
     except (OSError, UnusableKey) as error:
-        shown = settings.nats_creds or settings.nats_nkey or "***"
-        raise SettingsError(login, shown, str(error)) from error
+        raise SettingsError(*_key_setting(settings), str(error)) from error
     try:
         _tls(settings)
     except OSError as error:  # ssl.SSLError too
@@ -307,12 +305,16 @@ def nats_login(settings: Settings) -> dict[str, Any]:
     return {}
 
 
+def _key_setting(settings: Settings) -> tuple[str, str]:
+    """Return the name and the shown value of the setting that has the login's key."""
+    named = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey}
+    return next(((name, path) for name, path in named.items() if path), ("NATS_SEED", "***"))
+
+
 def _login_by_key(settings: Settings) -> dict[str, Any]:
     if importlib.util.find_spec("nkeys") is None:
-        named = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey}
-        variable, shown = next(((name, path) for name, path in named.items() if path), ("NATS_SEED", "***"))
         lacks = "the package nkeys, which reads it, is missing: pip install 'noetl-worker[nkeys]'"
-        raise SettingsError(variable, shown, lacks)
+        raise SettingsError(*_key_setting(settings), lacks)
     if settings.nats_creds:
         return {"user_credentials": settings.nats_creds}
     if not settings.nats_jwt:

@@ -65,14 +65,8 @@ class Durable:
         """
         if self.stream_config is None:
             return
-        rows = comparison.rows_of_stream(self.stream_config, settings, is_made_bare=is_made_bare)
+        rows = comparison.stream_rows(self.stream_config, settings, is_made_bare=is_made_bare)
         _warn("stream_differs", self.stream, rows)
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterStream:
-    stream: str
-    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +77,8 @@ class Found:
     durable: str
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
-    dead_letters: DeadLetterStream | None = None
-    """Stream of dead letters. None if it could not be read, or does not exist because there was no dead letter yet."""
+    dead_letters: Mapping[str, Any] | None = None
+    """Configuration of the stream of dead letters. None if it could not be read, or if there was no dead letter yet."""
     dead_letters_unknown: str = ""
     """Reason why the stream of dead letters could not be read."""
 
@@ -94,7 +88,7 @@ class Look:
     """State of a durable at one check."""
 
     pending: int
-    """Messages that no worker has received yet."""
+    """Messages of the durable that no worker has received yet."""
     ack_pending: int
     """Messages of the whole pool that were delivered, or returned with a delay, and are not acknowledged."""
     durable: Durable
@@ -181,8 +175,8 @@ def _warn_of_dead_letters(found: Found) -> None:
             "lose dead letters",
         )
     elif found.dead_letters is not None:
-        rows = comparison.dead_letter_rows(found.dead_letters.config)
-        _warn("dead_letter_stream_differs", found.dead_letters.stream, rows)
+        rows = comparison.dead_letter_rows(found.dead_letters)
+        _warn("dead_letter_stream_differs", found.dead_letters["name"], rows)
 
 
 async def find(client: Client, settings: Settings) -> Found:
@@ -198,7 +192,7 @@ async def _with_dead_letters(client: Client, found: Found) -> Found:
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
     except JetStreamError as error:
         return replace(found, dead_letters_unknown=str(error))
-    return found if info is None else replace(found, dead_letters=DeadLetterStream(str(stream), info["config"]))
+    return found if info is None else replace(found, dead_letters=info["config"])
 
 
 async def find_stream(client: Client, settings: Settings) -> tuple[str, dict[str, Any] | None]:

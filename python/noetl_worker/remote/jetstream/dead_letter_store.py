@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import nats
 import structlog
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.observability import metrics
 from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, owning_stream
 from noetl_worker.remote.jetstream.comparison import SHARED_CONFIG
 from noetl_worker.remote.jetstream.connection import Connection
@@ -25,6 +27,12 @@ _NEW_STREAM: Final = {
     **SHARED_CONFIG,
 }
 _PUBLISH_TIMEOUT_S: Final = 5
+COUNTED_EVERY_S: Final = 60.0
+AFTER_A_FAILURE_S: Final = 900.0
+"""Seconds to wait after a failed count. A login without permission would otherwise log a warning each minute."""
+_NOT_COUNTED_ADVICE: Final = (
+    "run `noetl-worker doctor`, which checks the permission: the metric of dead letters is out of date"
+)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
@@ -35,6 +43,7 @@ class DeadLetterStore:
         self._connection = connection
         self._made = False
         self._lock = asyncio.Lock()
+        self._count_due_at = 0.0
 
     async def publish(self, subject: str, data: bytes, message_id: str) -> None:
         """Store one dead letter, and return when the server has it.
@@ -69,6 +78,18 @@ class DeadLetterStore:
                 if refused.err_code not in ALREADY_THERE or await owning_stream(client, DEAD_LETTER_SUBJECT) is None:
                     raise
         self._made = True
+
+    async def measure(self) -> None:
+        """Set the gauge of stored dead letters, at most once a minute."""
+        if time.monotonic() < self._count_due_at:
+            return
+        self._count_due_at = time.monotonic() + COUNTED_EVERY_S
+        try:
+            stream = await self.stream()
+            metrics.DEAD_LETTERS_KEPT.set(0 if stream is None else await self.count(stream))
+        except JetStreamError as error:
+            self._count_due_at = time.monotonic() + AFTER_A_FAILURE_S
+            log.warning("dead_letters_not_counted", error=str(error), advice=_NOT_COUNTED_ADVICE)
 
     # ── for an operator ──
 
@@ -127,7 +148,7 @@ class DeadLetterStore:
         return stored.stream, stored.seq
 
     async def remove(self, sequence: int) -> None:
-        """Delete a dead letter. One that is already gone is no error.
+        """Delete a dead letter. A dead letter that is already gone is no error.
 
         Raises:
             JetStreamError: the dead letter is still there.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from noetl_worker.remote.jetstream.api import ask, ask_if_there
+from noetl_worker.remote.jetstream.api import TIMEOUT_S, ask, ask_if_there
 from noetl_worker.remote.jetstream.client import Client
 
 _AT_ONCE: Final = 64
@@ -79,8 +79,11 @@ async def last_message(client: Client, stream: str, subject: str) -> StoredMessa
     return await get(client, stream, {"last_by_subj": subject})
 
 
-async def get(client: Client, stream: str, body: Mapping[str, Any]) -> StoredMessage | None:
-    answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body)
+async def get(
+    client: Client, stream: str, body: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S
+) -> StoredMessage | None:
+    """Return the message that `body` asks JetStream for, or None if it does not exist. Raises JetStreamError."""
+    answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body, timeout_s=timeout_s)
     if answer is None:
         return None
     message = answer["message"]

@@ -27,7 +27,7 @@ class PassedOver:
     first: int
     """Oldest sequence of the stream."""
     unwanted: int = 0
-    """Messages that waited for the old filters and do not match the new ones."""
+    """Messages that wait, match the old filters and do not match the new ones."""
 
 
 async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import JetStreamError
-from noetl_worker.remote.jetstream.api import ask, ask_if_there, moment
+from noetl_worker.remote.jetstream.api import ask, moment
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import NANOSECONDS
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
+from noetl_worker.remote.jetstream.message_search import get
 
 LEFT_S: Final = 15 * 60
 """Seconds that every command must still have in the stream when a pause ends."""
@@ -92,7 +93,7 @@ async def _longest_s(client: Client, found: Found) -> float | None:
     oldest_s = 0.0
     if info.get("num_pending") or info.get("num_ack_pending"):
         first = int(info["ack_floor"]["stream_seq"]) + 1
-        held = await ask_if_there(client, f"STREAM.MSG.GET.{found.stream}", {"seq": first, "next_by_subj": ">"})
-        if held is not None:
-            oldest_s = max(0.0, time.time() - moment(held["message"]["time"]))
+        oldest = await get(client, found.stream, {"seq": first, "next_by_subj": ">"})
+        if oldest is not None:
+            oldest_s = max(0.0, time.time() - moment(oldest.stored_at))
     return max_age / NANOSECONDS - LEFT_S - oldest_s

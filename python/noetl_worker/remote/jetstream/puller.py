@@ -67,9 +67,9 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`. A cancellation still waits for it, _END_S at most.
+    """Await `work`, the drain of a subscription. A cancellation still waits for `work`, for at most _END_S seconds.
 
-    nats-py's reader fails (InvalidStateError, and its data is lost) when the answer to a cancelled flush comes.
+    A cancelled drain would leave messages under way, which then wait for ack_wait.
     """
     task = asyncio.ensure_future(work)
     try:

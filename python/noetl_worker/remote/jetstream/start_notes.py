@@ -14,7 +14,6 @@ Anyone who may write to the bucket can forge notes, so at most as many notes cou
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
@@ -29,15 +28,16 @@ from noetl_worker.errors import DocumentError, JetStreamError, ToolError
 from noetl_worker.models.command import Command
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability import metrics
-from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, ask_if_there, owning_stream
+from noetl_worker.remote.jetstream.api import ALREADY_THERE, ApiRefused, ask, owning_stream
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import NANOSECONDS, SHARED_CONFIG
 from noetl_worker.remote.jetstream.connection import Connection
+from noetl_worker.remote.jetstream.message_search import get
 from noetl_worker.text import json_text
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
-"""Number of starts without an end after which a command is reported as failed and not started again."""
+"""Number of starts that ended with their worker, after which a command is reported as failed and not started again."""
 _STREAM: Final = f"KV_{BUCKET}"
 _SUBJECTS: Final = f"$KV.{BUCKET}.>"
 _CONFIG: Final = {
@@ -182,10 +182,9 @@ class StartNotes:
 
     async def _read(self, key: str) -> _Notes:
         asked = {"last_by_subj": f"$KV.{BUCKET}.{key}"}
-        answer = await ask_if_there(self._connection.client, f"STREAM.MSG.GET.{_STREAM}", asked, timeout_s=_TRY_S)
-        data = base64.b64decode(answer["message"].get("data") or "") if answer is not None else b""
+        message = await get(self._connection.client, _STREAM, asked, timeout_s=_TRY_S)
         try:
-            return _parse_notes(data)
+            return _parse_notes(message.data) if message is not None else []
         except (DocumentError, ValueError) as error:
             log.warning("start_notes_unreadable", bucket=BUCKET, key=key, error=str(error), advice=_WHO_WRITES)
             return []

@@ -33,7 +33,7 @@ from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.health import PlaneHealth, read_health
 from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.remote.plane.rules import stored_name
-from noetl_worker.remote.plane.servers import CONNECTIONS_BESIDE_SLOTS, Servers
+from noetl_worker.remote.plane.servers import Servers
 from noetl_worker.remote.plane.store_route import missing_result_note
 from noetl_worker.remote.transport.transport import Body, Response, Transport, body_size
 from noetl_worker.remote.transport.url_path import url_path
@@ -41,8 +41,6 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.text import json_text
 from noetl_worker.text.secrets import redaction
 from noetl_worker.text.secrets.credential_cache import CredentialCache
-
-__all__ = ["CONNECTIONS_BESIDE_SLOTS", "ControlPlaneClient", "Plane", "if_there", "refusal"]
 
 T = TypeVar("T")
 _JSON: Final = "application/json"
@@ -92,7 +90,7 @@ class ControlPlaneClient:
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache()
-        """Cache of credentials. Which of them a plane gives depends on this client's identity."""
+        """Cache of the credentials that the planes gave to this client."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
         """Weak secrets of which a warning was logged (`credentials.py`)."""
 
@@ -170,8 +168,7 @@ class ControlPlaneClient:
             headers: headers that replace the usual ones for this URL.
             gate: gate of the plane, at which the request waits, and which notes its answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
-            on_sent: called when the gate lets the request pass. The request then waits for the work of the plane,
-                without a time limit and without a place at the gate.
+            on_sent: called when the gate lets the request pass. It then waits with no time limit and no place held.
             times: histogram of the route, for answers that pass a gate.
             is_stored: returns whether a server error says that the plane has stored the request before.
 
@@ -271,17 +268,12 @@ class Plane:
         return BatchState.read(await self._object("GET", url_path("api", "events", "batch", request_id, "status")))
 
     async def is_cancelled(self, execution_id: int) -> bool:
-        """Return whether an execution is cancelled. The other fields of the answer are not reliable
-        (protocol/executions.md#cancellation)."""
+        """Return whether an execution is cancelled (protocol/executions.md#cancellation)."""
         answer = await self._object("GET", url_path("api", "executions", execution_id, "cancellation-check"))
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Start an execution, and return the answer (protocol/executions.md#children).
-
-        Args:
-            body: {path or catalog_id, payload, parent_execution_id}.
-        """
+        """Start an execution of {path or catalog_id, payload, parent_execution_id}, and return the answer."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
@@ -321,10 +313,7 @@ class Plane:
     async def set_vars(
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
-        """Set variables of an execution, in the form of its plane.
-
-        Both planes refuse the bare object that the published Rust worker sends (422).
-        """
+        """Set variables of an execution, in the form that its plane accepts."""
         path = url_path("api", "vars", execution_id)
         _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
 
@@ -351,11 +340,7 @@ class Plane:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
-        """Return the value that a `noetl://...` reference names, and its JSON.
-
-        Args:
-            said: the reference as the claim has it, for the text of an error.
-        """
+        """Return the value that a `noetl://...` reference names, and its JSON. `said` is the reference in the claim."""
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
         if self.rules.has_expired(answer):
@@ -430,10 +415,8 @@ class Plane:
         return _expect(what, await answer)
 
     async def deregister(self, name: str) -> None:
-        """Remove a worker's row: by a DELETE with a body, or by a POST if the plane does not allow DELETE.
-
-        The planes answer 422 to `kind` beside `component_type`.
-        """
+        """Remove a worker's row: by a DELETE with a body, or by a POST if the plane does not allow DELETE."""
+        # With `kind` beside `component_type` the planes answer 422.
         body = {"name": name, "component_type": "worker_pool"}
         answer = await self._send("DELETE", "/api/worker/pool/deregister", body)
         if answer.status == 405:

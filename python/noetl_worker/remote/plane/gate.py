@@ -83,8 +83,6 @@ class Gate:
 
         Without `patience_s` the wait has no limit.
         """
-        if self.try_enter():
-            return True
         give_up_at = math.inf if patience_s is None else time.monotonic() + patience_s
         while not self.has_room():
             left_s = give_up_at - time.monotonic()
@@ -162,7 +160,7 @@ class Gate:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
     def failed(self, sent_at: float, execution: Hashable) -> None:
-        """Note a server error that a request of an execution got. It is a refusal once DOWN_AFTER executions got one.
+        """Note a server error that a request of an execution got. Errors of DOWN_AFTER executions are a refusal.
 
         Args:
             sent_at: monotonic time at which the request was sent.

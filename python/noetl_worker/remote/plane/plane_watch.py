@@ -24,7 +24,7 @@ MISSED_BEATS: Final = 2
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
-"""Time limit: a plane that hangs must not hold up the worker's other checks."""
+"""Seconds allowed for the answer, since a plane that hangs must not hold up the worker's other checks."""
 _DOWN_ADVICE: Final = (
     "nothing is lost: commands wait in the stream, outcomes in the outbox; check the control plane, and the way to it "
     "with `noetl-worker doctor`"

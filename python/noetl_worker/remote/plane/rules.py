@@ -57,15 +57,14 @@ class Part(NamedTuple):
     path: str
     events: tuple[str, ...]
     """Names of the events, in order."""
-    last: str
-    has_own_id: bool
+    has_own_id: bool = False
     """True for a terminal event that is posted alone (Rust plane). The worker makes the id of this event. The plane
     issues the next commands inside the request, and drops that work when the request is cut off
     (protocol/events.md#rust-plane)."""
 
-    @classmethod
-    def create(cls, path: str, *events: str, has_own_id: bool = False) -> Part:
-        return cls(path, events, events[-1], has_own_id)
+    @property
+    def last(self) -> str:
+        return self.events[-1]
 
 
 class Subject(Protocol):
@@ -278,4 +277,4 @@ class DialectRules(Protocol):
         return False
 
     def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
-        """Return the request body that replaces a batch which was never processed."""
+        """Return the request body that replaces a batch which was never processed, if `can_rescue` allows it."""

@@ -23,9 +23,9 @@ class SendStatus(Enum):
     NEW_ID = "new_id"
     """Refused because another event has this id: try again with a new id (Rust plane)."""
     LOST = "lost"
-    """Events stored, but never to be processed (Python plane)."""
+    """The plane has stored the events but will never process them (Python plane)."""
     DUPLICATE = "duplicate"
-    """Events stored before under the same key, but perhaps not processed (Python plane)."""
+    """The plane had stored the events before under the same key, but perhaps not processed them (Python plane)."""
 
     __hash__ = object.__hash__
 

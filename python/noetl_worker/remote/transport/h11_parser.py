@@ -70,7 +70,7 @@ class H11Parser:
                 return
 
     def feed_eof(self) -> None:
-        """Record the end of the input, which the next `feed_data(b"")` evaluates."""
+        """Note that the server has closed its side. The next `feed_data(b"")` ends the answer, or raises an error."""
         if self._state.their_state is h11.SEND_RESPONSE:
             raise h11.RemoteProtocolError("Server disconnected without sending a response.")
         self._state.receive_data(b"")

@@ -55,7 +55,7 @@ _CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 
 
 class Headers(Mapping[str, str]):
-    """Headers of an answer, names in lower case. Decoded on first use: most answers are judged by status."""
+    """Headers of an answer, with names in lower case. They are decoded on first use, which most answers never see."""
 
     __slots__ = ("_pairs", "_read")
 

@@ -46,7 +46,7 @@ _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
 """Mark of a preview, or of a shortened list of tasks: the result store has the rest."""
 _MAX_RESPONSE_BYTES: Final = 500_000
-"""Largest result sent beside its reference: a larger one keeps the plane from answering for over a second."""
+"""Most bytes of a result that is sent beside its reference. A larger one keeps the plane busy for over a second."""
 _COPIES: Final = 6
 """Number of copies of a stored result that the plane puts into a later command (run on NoETL 4.0.0)."""
 _FAILURE_FIELDS: Final = ("status", "error")
@@ -57,10 +57,10 @@ _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
 _PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
-    (False, False): (Part.create(BATCH, *_SUCCESS),),
-    (False, True): (Part.create(BATCH, *_FAILURE),),
-    (True, False): (Part.create(BATCH, *_START, *_SUCCESS),),
-    (True, True): (Part.create(BATCH, *_START, *_FAILURE),),
+    (False, False): (Part(BATCH, _SUCCESS),),
+    (False, True): (Part(BATCH, _FAILURE),),
+    (True, False): (Part(BATCH, _START + _SUCCESS),),
+    (True, True): (Part(BATCH, _START + _FAILURE),),
 }
 """Parts by two flags: whether they include the start, and whether the command failed."""
 

@@ -32,13 +32,13 @@ _LOST_UPDATES: Final = (
     f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
 )
 _STARTED: Final = "command.started"
-_COMPLETED: Final = Part.create(SINGLE, "command.completed", has_own_id=True)
-_FAILED: Final = Part.create(SINGLE, "command.failed", has_own_id=True)
+_COMPLETED: Final = Part(SINGLE, ("command.completed",), has_own_id=True)
+_FAILED: Final = Part(SINGLE, ("command.failed",), has_own_id=True)
 
 
 def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
     """Return the parts without the start (False) and with it (True)."""
-    return {False: (Part.create(BATCH, *before), last), True: (Part.create(BATCH, _STARTED, *before), last)}
+    return {False: (Part(BATCH, before), last), True: (Part(BATCH, (_STARTED, *before)), last)}
 
 
 _SUCCESS: Final = _parts(_COMPLETED, "call.done")
