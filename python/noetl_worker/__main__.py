@@ -25,13 +25,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_EXIT_INTERRUPTED)
     finally:
-        gc.freeze()  # else the interpreter's end looks for garbage, twice, among all that was loaded: 0.1 s of `dev`
+        gc.freeze()  # else the interpreter searches all loaded objects for garbage at its end: 0.1 s for `dev`
 
 
 def _main() -> None:
-    """Run the command line, or a worker alone.
+    """Run the command line, or a worker without loading the command line.
 
-    Only the module that hides the memory is imported before the environment is complete, because others read it.
+    Before the environment is complete, only the module that hides the memory is imported, because other modules read
+    the environment.
     """
     completes = _ASKS_FOR_COMPLETION in os.environ
     if sealed_environment.is_handed_over():
@@ -44,15 +45,16 @@ def _main() -> None:
             sealed_environment.begin(sys.argv[1:])
         except OSError as error:
             sys.stderr.write(
-                f"noetl-worker: commands may read the worker's variables: they cannot be sealed: {error}\n"
+                f"noetl-worker: commands may read the worker's variables, which cannot be sealed: {error}: see "
+                "docs/security.md\n"
             )
     if sys.argv[1:] in ([], ["run"]) and os.name == "posix" and not completes:
-        gc.disable()  # saves a tenth of the start: imports leave no garbage; `worker_process.py` enables it again
+        gc.disable()  # saves a tenth of the start: imports leave no garbage. `worker_process.py` enables it again
         sys.exit(worker_alone()({}))
     if sys.argv[1:] in (["--version"], ["-V"]) and _has_shown_version():
         return
-    gc.set_threshold(_OBJECTS_TO_COLLECT)  # of a command: its imports leave no garbage
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # its command line, which loads rich and click
+    gc.set_threshold(_OBJECTS_TO_COLLECT)  # the imports of a CLI command leave no garbage
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # the command line of httpx, which loads rich and click
     if sys.argv[1:2] != ["check"] and not completes:
         _load_structlog()
     from noetl_worker import cli
@@ -61,7 +63,7 @@ def _main() -> None:
 
 
 def _has_shown_version() -> bool:
-    """Print the version with nothing loaded but the engine. False: something is wrong, and the command line says it."""
+    """Print the version, with only the engine loaded. Return False if that fails: the command line then says why."""
     from noetl_worker.errors import NoetlWorkerError
 
     try:
@@ -75,7 +77,7 @@ def _has_shown_version() -> bool:
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """Return `worker_process.run_process`, without loading the command line and its tables, which take 15 MB."""
+    """Return `worker_process.run_process`. The command line, which takes 15 MB, is not loaded."""
     _load_structlog()
     from noetl_worker.worker.worker_process import run_process
 
@@ -83,7 +85,7 @@ def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
 
 
 def _load_structlog() -> None:
-    """Import structlog without rich and greenlet. It loads what is installed, for coloured tracebacks and greenlets."""
+    """Import structlog without rich and greenlet. By itself structlog loads both if they are installed."""
     for name in _NOT_FOR_STRUCTLOG:
         sys.modules[name] = None  # type: ignore[assignment]
     try:

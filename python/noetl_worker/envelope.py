@@ -15,11 +15,12 @@ def decode_notification(data: bytes) -> Envelope:
         data: the message's payload, UTF-8 JSON (protocol/notification.md#message). Unknown fields are ignored.
 
     Returns:
-        Envelope: ids are exact to 64 bits, `command_id` is in the form received, `server_url` is "" when absent.
+        Envelope: the notification. Ids are exact to 64 bits, `command_id` is a number or a text as it was received, and
+            `server_url` is "" if the notification has none.
 
     Raises:
-        NotificationError: the message can never be claimed. `code` is stable (`not_an_object`, `missing_field`,
-            `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError). The text names the field and has a
-            bounded excerpt of the value found.
+        NotificationError: the message is no notification, and its command can never be claimed. `code` is stable
+            (`not_an_object`, `missing_field`, `wrong_type`, `empty_field`, `out_of_range`, or a code of DocumentError).
+            The text names the field, and has the start of its value.
     """
     return engine.decode_notification(data)

@@ -1,8 +1,7 @@
 """All exceptions of this package.
 
-Both engines raise these classes; the Rust engine imports them from here. `is_retryable` is True if the same call may
-succeed later. Ids and codes are attributes, not only text. A message says what failed, with which value, and what to
-do.
+Both engines raise these classes. `is_retryable` is True if the same call may succeed later. Ids and codes are
+attributes, not only in the text. A message says what failed, with which value, and what to do.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def describe(error: BaseException) -> str:
     """Return `TypeName: text`, or the type's name alone for an exception without a text.
 
     Args:
-        error: any exception; several of the libraries' exceptions have no text.
+        error: any exception. Some exceptions of libraries have no text.
     """
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -73,7 +72,7 @@ class NotificationError(EngineError):
 
 
 class CaseError(EngineError):
-    """A case that does not parse. It is reported for the one case, never raised for a whole table."""
+    """A case that does not parse. It is reported for that case, and never raised for a list of cases."""
 
 
 class ConditionError(EngineError):
@@ -82,7 +81,7 @@ class ConditionError(EngineError):
     Args:
         code: the error's code, stable and equal in both engines.
         message: a text for people; it may change.
-        case: index of the condition's case, not counting cases that do not parse; None outside a case table.
+        case: index of the condition's case, not counting cases that do not parse. None outside of a list of cases.
         condition: index of the condition in its case.
     """
 
@@ -93,11 +92,11 @@ class ConditionError(EngineError):
 
 
 class EngineUnavailable(NoetlWorkerError):
-    """An engine, chosen by NOETL_WORKER_ENGINE, that is not installed or has another version."""
+    """An engine that NOETL_WORKER_ENGINE names and that is not installed or has another version."""
 
 
 class EnginePanic(NoetlWorkerError):
-    """A bug in the Rust engine. The process goes on; please report the text."""
+    """A bug in the Rust engine. The process goes on. Report the text."""
 
 
 # ── tools ───────────────────────────────────────────────────────────────────────────────────────
@@ -107,10 +106,10 @@ class ToolError(NoetlWorkerError):
     """A failure of a tool. It is reported as `call.error` and `command.failed`.
 
     Args:
-        message: says what failed, with which value, and what to do.
+        message: what failed, with which value, and what to do.
         kind: a word of protocol/tasks.md#results: `configuration`, `connection`, `timeout`, `auth`, ...
         retryable: True if the same call may succeed later.
-        code: the tool's own code, for rules: an HTTP status, a SQLSTATE.
+        code: the tool's own code, which rules can read: an HTTP status, a SQLSTATE.
     """
 
     default_kind: ClassVar[str] = "unknown"
@@ -125,9 +124,9 @@ class ToolError(NoetlWorkerError):
 
 
 class ResourceShortage(ToolError):
-    """A lack of descriptors, processes or memory on this machine before the tool had any effect.
+    """A lack of descriptors, processes or memory on this machine, before the tool had any effect.
 
-    The command can be returned. After an effect, a `ToolError` of kind `resource` is raised instead.
+    The worker returns the command. After an effect, a `ToolError` of kind `resource` is raised instead.
 
     Args:
         message: what was missing, and for what.
@@ -142,19 +141,20 @@ class ResourceShortage(ToolError):
 
 
 class ConfigurationError(ToolError):
-    """The tool's config is wrong or incomplete; found before `command.started`.
+    """A wrong or incomplete config of a tool, found before `command.started`.
 
-    What a worker only ignores in a config is one too, in `PreparedTool.warnings`, and is never raised.
+    A field that the worker ignores is one too. It is in `PreparedTool.warnings` and never raised.
 
     Args:
-        problem: what is wrong, with which value, and what to do; the whole text where there is no `tool`.
-        field: its path from the top of the config, as `url` or `retry[0].then.delay`; empty for no single field.
+        problem: what is wrong, with which value, and what to do.
+        field: path of the wrong field from the top of the config, such as `url` or `retry[0].then.delay`; "" if no
+            single field is wrong.
         suggestion: the name that was probably meant.
-        tool: the kind, at the front of the text; the worker adds it to an error that has a field.
-        reason: `missing`, `unknown` (no such field), `ignored` (nothing reads it), else `invalid`.
-        kind: as of ToolError.
-        retryable: as of ToolError.
-        code: as of ToolError.
+        tool: kind of the tool, with which the text then begins. The worker adds it to an error that has a field.
+        reason: `missing`, `unknown` (the kind has no such field), `ignored` (nothing reads the field), else `invalid`.
+        kind: the same as for ToolError.
+        retryable: the same as for ToolError.
+        code: the same as for ToolError.
     """
 
     default_kind = "configuration"
@@ -180,12 +180,12 @@ class ConfigurationError(ToolError):
         self.reason: Final = reason
 
     def within(self, tool: str, *, field: str = "", because: str = "") -> ConfigurationError:
-        """Return the same error as one of the config that holds the one which was checked.
+        """Return this error of an inner config as an error of the config around it.
 
         Args:
-            tool: its kind, for an error that names none.
-            field: the field which holds it.
-            because: what else is wrong, and may be the reason.
+            tool: kind of the outer tool, for an error that names no kind.
+            field: the field of the outer config that has the inner config.
+            because: another problem, which may be the cause.
         """
         return ConfigurationError(
             f"{self.problem} ({because})" if because else self.problem,
@@ -200,19 +200,19 @@ class ConfigurationError(ToolError):
 
 
 def did_you_mean(suggestion: str) -> str:
-    """Return the end of a sentence that offers another name; nothing without one.
+    """Return `; did you mean 'NAME'?` for the end of an error's text, or "" without a name.
 
     Args:
-        suggestion: a known name.
+        suggestion: the known name, or "".
     """
     return f"; did you mean {suggestion!r}?" if suggestion else ""
 
 
 class CommandCancelled(ToolError):
-    """A cancellation of the execution while its tool ran.
+    """An execution that was cancelled while a tool of it ran.
 
     Args:
-        message: the reason, for the command's terminal events.
+        message: the reason, which the command's terminal events have.
     """
 
     def __init__(self, message: str) -> None:
@@ -220,7 +220,7 @@ class CommandCancelled(ToolError):
 
 
 class Interrupted(NoetlWorkerError):
-    """A tool that was ended because the worker stops. The command is returned."""
+    """A command that was stopped because the worker stops. The command is returned."""
 
 
 class UnknownTool(ConfigurationError):
@@ -261,7 +261,7 @@ class MaybeProcessed(TransportError):
 
 
 class AnswerTooLarge(MaybeProcessed):
-    """The answer has more bytes than are read of one, and has them at every try."""
+    """An answer with more bytes than the worker reads. A further try would give the same."""
 
     is_retryable = False
 
@@ -273,8 +273,8 @@ class ServerRefused(ControlPlaneError):
         message: the request and the answer, for people.
         status: the HTTP status.
         body: the first 2,000 characters of the answer's body.
-        retry_after_s: seconds from the header Retry-After; None without one.
-        is_page: True for a 404 page of a proxy in between, which says nothing about the plane's answer.
+        retry_after_s: seconds from the header Retry-After, or None without that header.
+        is_page: True for a 404 page of a proxy in between. The plane may not have got the request.
     """
 
     def __init__(
@@ -292,18 +292,18 @@ class ServerRefused(ControlPlaneError):
 
 
 class AuthRefused(ServerRefused):
-    """An answer 401 or 403. No command will succeed until the credential setting is corrected."""
+    """An answer 401 or 403. No command will succeed until the setting with the credential is corrected."""
 
 
 class PlaneWithoutNats(ControlPlaneError):
-    """A control plane that does not send commands over NATS. This worker would never get one."""
+    """A control plane that does not send commands over NATS. The worker would never get a command."""
 
 
 # ── JetStream and playbooks ─────────────────────────────────────────────────────────────────────
 
 
 class ClaimLost(ControlPlaneError):
-    """A command that belongs to another worker or is over, found when its outcome was to be reported.
+    """A command that another worker has or that is over, as the plane says before its outcome is reported.
 
     Args:
         claim: the plane's answer to a second claim of the command.
@@ -319,7 +319,7 @@ class JetStreamError(NoetlWorkerError):
 
 
 class NatsUnavailable(JetStreamError):
-    """NATS or its JetStream does not answer, or refuses the login: that may pass, without a change here."""
+    """A NATS server or JetStream that does not answer or refuses the login. A later try may succeed."""
 
     is_retryable = True
 
@@ -328,8 +328,8 @@ class WorkerBroken(NoetlWorkerError):
     """A failure that a running worker cannot repair by itself. The worker has drained and must be started again.
 
     Args:
-        message: what is gone, and what to do.
-        reason: the same as a word of `worker_failed` (observability/last_words.py).
+        message: what has failed, and what to do.
+        reason: word for the log event `worker_failed` (observability/last_words.py).
     """
 
     def __init__(self, message: str, *, reason: BrokenReason = "nats_closed") -> None:

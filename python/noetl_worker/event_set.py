@@ -1,4 +1,4 @@
-"""Public name of a command's terminal events, in `noetl_worker.pipeline.outbox.event_set`."""
+"""Public name of a command's terminal events (docs/library.md)."""
 
 from noetl_worker.pipeline.outbox.event_set import EventSet
 

@@ -1,4 +1,4 @@
-"""Public name of the templates (docs/library.md), in `noetl_worker.text.templates.template`."""
+"""Public name of the functions for templates (docs/library.md)."""
 
 from noetl_worker.text.templates.template import PlainText, WithFallback, has_template, render, truthy
 

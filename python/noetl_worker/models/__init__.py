@@ -1,9 +1,9 @@
 """Frozen values that cross rooms.
 
-Ids are Python ints (64-bit, exact). `command_id` keeps the form in which it was received and is echoed unchanged:
-the Rust plane compares strings, the Python plane parses both forms.
+Ids are Python ints (64-bit, exact). `command_id` is sent back in the form in which it was received, as a number or a
+text: the Rust plane compares texts, and the Python plane reads both forms.
 
-Code outside the package imports values from here; the package imports them from the modules that define them.
+Code outside the package imports the values from here. The package imports them from the modules that define them.
 """
 
 from noetl_worker.models.case import CaseAction, CaseDecision, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase

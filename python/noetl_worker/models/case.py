@@ -45,18 +45,19 @@ CaseAction: TypeAlias = Continue | Exit | SetVar | Goto | Retry | Fail
 
 @dataclass(frozen=True, slots=True)
 class SkippedCase:
-    """A case that did not parse. The planes' own workers drop it silently; this worker counts and reports it."""
+    """A case that does not parse. The planes' own workers drop it silently; this worker counts and reports it."""
 
     index: int
-    """Position in the list as written (not in the filtered one)."""
+    """Position in the list of cases as the playbook has it."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaseDecision:
-    """Result of evaluating the cases: the first that holds, if any, and the skipped ones."""
+    """Result of evaluating the cases: the first case that holds, if any, and the skipped cases."""
 
     index: int | None = None
-    """Position among the cases that parse, as the planes' own workers report it; None when no case holds."""
+    """Position of the case that holds, counting only cases that parse, as the planes' own workers do. None if no case
+    holds."""
     action: CaseAction | None = None
     skipped: tuple[SkippedCase, ...] = ()

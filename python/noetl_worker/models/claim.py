@@ -1,4 +1,4 @@
-"""Possible outcomes of a claim (`pipeline/claim/claim.py` maps the plane's answers to them)."""
+"""Possible meanings of a plane's answer to a claim (`pipeline/claim/claim.py` reads the answers)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from noetl_worker.models.wire import JsonValue
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class Claimed:
-    """A command that is now ours."""
+    """A command that this worker now has."""
 
     body: Mapping[str, JsonValue]
-    """The plane's answer."""
+    """The plane's answer, with the command."""
     marks: Marks = ALL
+    """Marks of what the answer may contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class AlreadyFinished:
 
 @dataclass(frozen=True, slots=True)
 class HeldByOther:
-    """A command that another worker has. That worker may die, so the message stays in the queue."""
+    """A command that another worker has. That worker may die, so the message stays in the stream."""
 
     reason: str
     retry_after_s: float | None
@@ -36,7 +37,7 @@ class HeldByOther:
 
 @dataclass(frozen=True, slots=True)
 class HeldByThisWorker:
-    """A command already started under this worker's id: in flight here, or lost in a crash or with an answer."""
+    """A command that was already claimed with this worker's id. It runs here, or an earlier process claimed it."""
 
     reason: str
     retry_after_s: float | None
@@ -44,7 +45,7 @@ class HeldByThisWorker:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """A temporary failure: a lock, a busy plane or an unreachable one."""
+    """A temporary failure: the command is locked, or the plane is busy or unreachable."""
 
     reason: str
     retry_after_s: float | None = None
@@ -53,21 +54,21 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class AuthRefusedClaim:
-    """An answer 401 or 403: no claim will succeed until the credential setting is corrected."""
+    """An answer 401 or 403. No claim will succeed until the setting with the credential is corrected."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A command that the plane does not know, or not yet: a restored database, a lagging replica, or a bad message."""
+    """A command that the plane does not know, or does not know yet, as after a restored database."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefused:
-    """A refusal that no further try can change: the notification becomes a dead letter with the plane's answer."""
+    """A refusal for good. The notification becomes a dead letter with the plane's answer."""
 
     reason: str
 

@@ -11,7 +11,7 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:
-    """A command's position in a loop. The Python plane expects it back in the events (protocol/command.md#loops)."""
+    """A command's position in a loop. On the Python plane the command's events have it (protocol/command.md#loops)."""
 
     event_id: JsonValue = None
     iteration_index: JsonValue = None
@@ -27,12 +27,12 @@ class Command:
     command_id: CommandId
     step: str
     kind: str
-    """Tool kind, the plane's `action`."""
+    """Kind of the tool. The plane calls it `action`."""
     config: Mapping[str, JsonValue]
-    """The tool's own fields; a task sequence has {"tasks": [...]}."""
+    """The tool's own fields. The config of a task sequence is {"tasks": [...]}."""
     input: Mapping[str, JsonValue]
     variables: Mapping[str, JsonValue]
-    """The plane's `render_context` plus `action` and `node_name`."""
+    """The plane's `render_context`, with `action` and `node_name` added."""
     cases: Sequence[JsonValue]
     meta: Mapping[str, JsonValue]
     server_url: str
@@ -41,7 +41,7 @@ class Command:
     loop: LoopPosition | None = None
     catalog_id: str | None = None
     marks: Marks = ALL
-    """Templates, references and secrets that `config`, `input` and `variables` may contain."""
+    """Marks of templates, references and secrets that `config`, `input` and `variables` may contain."""
     redacted: Sequence[str] = ()
     """Paths in `variables` where the plane put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 

@@ -1,7 +1,7 @@
 """The ways in which a notification can end, each with the answer that JetStream gets.
 
-Code decides by the kind alone. Texts are for people, and nothing parses them. The values of the kinds are the words
-of logs, metrics and dead letters.
+Code decides by the kind alone. Texts are for people, and nothing parses them. A kind's value is its word in logs,
+metrics and dead letters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Final, NoReturn
 
 
 def assert_never(value: NoReturn) -> NoReturn:
-    """Raise at the end of a table. Mypy refuses the call if a row is missing (`typing` has it from Python 3.11 on).
+    """Raise at the end of a `match`. Mypy refuses the call if a case is missing (`typing` has this function from Python
+    3.11 on).
 
     Raises:
         AssertionError: always.
@@ -27,13 +28,13 @@ class Answer(Enum):
     ACK = "ack"
     NAK = "nak"
     TERM = "term"
-    """Sent only once the message's dead letter is stored."""
+    """Answer that is sent only once the message's dead letter is stored."""
 
-    __hash__ = object.__hash__  # the tables are read for every command, and Enum.__hash__ is a slow Python function
+    __hash__ = object.__hash__  # Enum.__hash__ is a slow Python function, and every command looks up answers
 
 
 class DispositionKind(Enum):
-    """Ways in which a notification can end: the word for logs and metrics, and the answer to JetStream."""
+    """Ways in which a notification can end. Each has its word for logs and metrics, and the answer to JetStream."""
 
     REPORTED = "reported", Answer.ACK
     FINISHED_BEFORE = "already_finished", Answer.ACK
@@ -43,9 +44,9 @@ class DispositionKind(Enum):
     BUSY = "retry_later", Answer.NAK
     AUTH_REFUSED = "auth_refused", Answer.NAK
     NOT_FOUND = "not_found", Answer.NAK
-    """A command that the plane does not know yet; if that stays so, UNKNOWN_COMMAND."""
+    """A command that the plane does not know yet. After some deliveries it becomes UNKNOWN_COMMAND."""
     FOREIGN_POOL = "foreign_pool", Answer.NAK
-    """A command of another pool, whose workers may still get it; if none does for too long, POOL_NOT_SERVED."""
+    """A command of another pool, whose workers may still get it. Once the message is old it becomes POOL_NOT_SERVED."""
     SYSTEM_POOL = "system_pool", Answer.ACK
     """A command of the pool `system`, matched by a filter for all pools. Workers of that pool get it from their own
     durable."""
@@ -82,12 +83,14 @@ _REASONS: Final[Mapping[DispositionKind, str]] = {
     DispositionKind.OUTCOME_REFUSED: "the control plane refuses the outcome",
     DispositionKind.POOL_NOT_SERVED: "another pool's command",
 }
-"""First words of a dead letter's reason. A refused claim has only the plane's answer, which begins with "claim"."""
+"""First words of the reason in a dead letter. The reason of a refused claim is the plane's answer alone, which begins
+with "claim"."""
 _NAMES: Final = {**_REASONS, DispositionKind.CLAIM_REFUSED: "claim"}
 WORDS: Final[Mapping[tuple[DispositionKind, Answer], str]] = {
     (kind, answer): f"{answer.value}:{_NAMES.get(kind, kind.value)}" for kind in DispositionKind for answer in Answer
 }
-"""Words of the summary line, by the answer that was really given: a dead letter that could not be stored is a nak."""
+"""Words of the summary line, by kind and by the answer that was really given: it is a nak if the dead letter could not
+be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,9 @@ class Disposition:
 
     kind: DispositionKind
     text: str = ""
-    """The reason, for people."""
+    """Cause, for people."""
     delay_s: float = 0.0
-    """Delay of a nak. It is zero only at shutdown."""
+    """Delay of a nak in seconds. It is zero only while the worker stops."""
 
     @property
     def answer(self) -> Answer:
@@ -110,7 +113,7 @@ class Disposition:
 
     @property
     def reason(self) -> str:
-        """The reason for the log: a word, or the complete text if there is a dead letter."""
+        """Reason for the log: the kind's word or, for a dead letter, the complete text."""
         if not self.dead_letter:
             return self.kind.value
         begins = _REASONS.get(self.kind)

@@ -1,4 +1,4 @@
-"""The standard library's JSON decoder, made strict. The engine's documents and `json_text` use it."""
+"""The standard library's JSON decoder, made strict, for the pure engine and `json_text`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from noetl_worker.models.wire import JsonValue
 
 
 def read_float(text: str) -> float:
-    """Return a JSON number as a double.
+    """Return a JSON number as a float (64 bits).
 
     Raises:
-        ValueError: the double is infinite.
+        ValueError: the float is infinite.
     """
     value = float(text)
     if math.isinf(value):
@@ -22,7 +22,7 @@ def read_float(text: str) -> float:
 
 
 def refuse_constant(text: str) -> JsonValue:
-    """Refuse NaN and Infinity, which the standard library accepts although they are not JSON.
+    """Refuse NaN and Infinity. The standard library accepts both, although they are not JSON.
 
     Raises:
         ValueError: always.

@@ -36,9 +36,9 @@ LESS_ADVICE: Final = (
 )
 """Advice on a result that no later command can be given."""
 MAX_RESULT_BYTES: Final = 64 << 20
-"""Size of the largest result: a command reads it in one answer."""
+"""Size of the largest result in bytes. A later command reads the result in one answer."""
 _ENVELOPE_BYTES: Final = 512
-"""Bytes reserved for the parts of the event around the fitted result: the wrapper object and the command id."""
+"""Bytes reserved for what an event has around the fitted result: an object and the command id."""
 
 
 @dataclass(slots=True)  # not frozen, as ToolResult
@@ -56,16 +56,16 @@ class FitRules:
     message_words: tuple[str, ...] = ()
     """Known secret values, replaced only in messages for people (errors, reasons). `fit_result` ignores them."""
     most_bytes: int = MAX_RESULT_BYTES
-    """Size of the largest result that may be stored; more fails its step."""
+    """Size in bytes of the largest result that may be stored. A larger result fails its step."""
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
         """Return the rules for a command's secrets.
 
         Args:
-            known: the secrets, grouped by where they are taken out.
-            max_bytes: limit on the result in its event, including the envelope.
-            most_bytes: limit on the result wherever it is stored.
+            known: the secrets, grouped by where they are replaced.
+            max_bytes: limit on a result in an event, with the event's parts around it.
+            most_bytes: limit on a result in the result store.
         """
         return cls(
             max_bytes - _ENVELOPE_BYTES,
@@ -82,6 +82,8 @@ class FittedResult(NamedTuple):
     body: bytes
     """Compact JSON, redacted."""
     size: int
+    """Bytes of `body`."""
     redactions: int
+    """Number of secrets that were replaced."""
     preview: bytes | None
-    """A bounded summary when `size` is over the budget, else None."""
+    """Short JSON summary of the result if `size` is over the budget, else None."""

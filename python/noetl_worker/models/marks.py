@@ -1,4 +1,4 @@
-"""Marks of what a claim may contain. A command without templates, references and secrets is not searched for them."""
+"""Marks of what a claim may contain. What a claim certainly lacks is not searched for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Final, NamedTuple
 
 
 class Marks(NamedTuple):
-    """Things that a claim may contain. True means perhaps, False means certainly not."""
+    """Marks of what a claim may contain. True means perhaps, False means certainly not."""
 
     templates: bool = True
     """A text with `{{`, `{%` or `{#`."""
     references: bool = True
-    """A field in the result store, or a keychain entry."""
+    """A reference to a field in the result store, or to a keychain entry."""
     secrets: bool = True
-    """A key that names a secret (`secrets`), or a URL, which may contain a password."""
+    """A key that is named like a secret, or a URL, which may contain a password."""
 
 
 ALL: Final = Marks()

@@ -9,10 +9,7 @@ from noetl_worker.models.wire import CommandId, JsonValue, ids_of
 
 
 class Envelope(NamedTuple):
-    """A decoded command notification (protocol/notification.md#message).
-
-    It is a NamedTuple because one is made per message on the hot path.
-    """
+    """A decoded command notification (protocol/notification.md#message)."""
 
     execution_id: int
     event_id: int
@@ -20,9 +17,12 @@ class Envelope(NamedTuple):
     command_id: CommandId
     step: str
     server_url: str
-    """URL of the plane to claim from and report to; "" if the notification has none (the configured URL applies)."""
+    """URL of the plane to claim from and report to. It is "" if the notification has none: the setting's URL is then
+    used."""
     pool: str | None
+    """Pool that is to run the command (`execution_pool`), or None if the notification names none."""
     trace: Mapping[str, JsonValue] | None
+    """Trace headers of the command, or None."""
 
     def log_ids(self) -> dict[str, object]:
         """Return the ids and step of the command for a log line."""

@@ -1,4 +1,4 @@
-"""The report of a command: the outcome that the worker tells the plane."""
+"""The report of a command: its outcome, as the worker tells it to the plane."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Upload:
     source_step: str
     preview: JsonValue
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Keys that the event's context has in addition to the reference (on the Rust plane the command id)."""
+    """Keys that the event's context has beside the reference. On the Rust plane it has the command id."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the reference that stands for the result in an event (protocol/results.md#store).
+        """Return the reference that an event has in place of the result (protocol/results.md#store).
 
         Args:
             answer: the store's answer to the PUT: `ref`, `store`, `scope`, `bytes`, `sha256`, `expires_at`.
@@ -48,23 +48,24 @@ class Upload:
 
 @dataclass(slots=True)  # not frozen, as ToolResult
 class Report:
-    """The outcome of a command, fitted and redacted: everything a dialect needs to write the terminal events."""
+    """The outcome of a command, fitted and redacted. The terminal events of either plane are written from it."""
 
     status: str
-    """Tool status word (success, error, timeout), also when a case or the worker itself failed the command."""
+    """Status of the tool (success, error, timeout), even if a case or the worker itself failed the command."""
     context: JsonValue
-    """`result.context` of the events: an object within the budget, or None."""
+    """Value of `result.context` in the events: an object within the event budget, or None."""
     response: JsonValue = None
     """The tool's own data. None if there is a reference, except for some results on the Python plane."""
     reference: Mapping[str, JsonValue] | None = None
-    """The reference to the stored result, once the store has it."""
+    """The reference to the stored result. None before the result store has the result."""
     upload: Upload | None = None
-    """The result to store before the events are sent. It is freed once the store has answered, because the events may
-    still wait for hours."""
+    """The result to store before the events are sent. None once the store has answered: the events may wait for hours,
+    and the result would take memory."""
     error: str | None = None
-    """Reason of the failure; None if the command succeeded."""
+    """Reason of the failure, or None if the command succeeded."""
     error_kind: str | None = None
-    """Kind of a failure that the worker found (timeout, cancelled, configuration, ...: protocol/tasks.md#results)."""
+    """Kind of the failure (timeout, cancelled, configuration, ...: protocol/tasks.md#results), if it has one."""
     exit: Exit | None = None
+    """The `exit` action of a matched case."""
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Extra keys of the terminal event: `case` {index, action}, `cases_skipped`, `warnings`."""
+    """Extra keys of the terminal event for people, such as `case` {index, action}, `cases_skipped`, `warnings`."""

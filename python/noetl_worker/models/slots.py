@@ -1,8 +1,8 @@
-"""Slots, which bound how many commands run at the same time, and the limits for each kind.
+"""Slots: the limit on the commands that run at the same time, and the limits for single tool kinds.
 
-A command that waits holds no slot: a parent that waits for its child, an event set that waits for its plane, a claimed
-command whose kind is full or that has to run alone. `window` bounds the pulling; `free` and the kinds' limits bound
-the running.
+A waiting command holds no slot. It may wait for a child execution, for the plane to accept its outcome, for room in its
+kind, or to run alone. `window` limits how many messages are pulled. `free` and the limits of the kinds limit how many
+commands run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class _Waiter:
     """A command that waits for room in its kind or to run alone, or that runs after such a wait."""
 
     kind: str = ""
+    """Kind of the command's tool; "" for a command that has to run alone."""
     admitted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     task: asyncio.Task[Any] | None = field(default_factory=lambda: asyncio.current_task())
 
@@ -33,13 +34,16 @@ class Slots:
 
     size: int
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Largest number of commands at the same time, by kind."""
+    """Largest number of commands at the same time, for each limited kind."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
-    """Function that returns how many slots the control plane's gate lets us fill. Less than one counts as one."""
+    """Function that returns how many slots may be filled now, as the control plane and the machine allow. A value below
+    one counts as one."""
     on_free: Callable[[], object] = field(default=lambda: None)
-    """Called when a slot is free again."""
+    """Function that is called when a slot is free again."""
     used: int = field(default=0, init=False)
+    """Number of slots that are taken."""
     parked_elsewhere: int = field(default=0, init=False)
+    """Number of commands that wait without a slot, not counting those that wait for room in their kind."""
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
@@ -47,6 +51,7 @@ class Slots:
 
     @property
     def parked_for_kind(self) -> int:
+        """Number of commands that wait for room in their kind."""
         return len(self._queue)
 
     @property
@@ -57,12 +62,13 @@ class Slots:
     def free(self) -> int:
         """Return the number of free slots.
 
-        The number is negative while a command that waited runs again beside the one that took its slot.
+        It is negative while a command runs again after a wait, and the command that took its slot still runs too.
         """
         return 0 if self._alone else self.size - self.used
 
     def window(self) -> int:
-        """Return how many more notifications may be pulled: 0 if too many wait for a kind or one has to run alone."""
+        """Return how many more messages may be pulled. Return 0 if too many commands wait for their kind, or if one has
+        to run alone."""
         if self._alone or len(self._queue) >= self.size:
             return 0
         return min(self.size, max(1, self.ceiling())) - self.used
@@ -80,13 +86,13 @@ class Slots:
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
-        """Give up the command's slot, and its place within `kind`, inside the block.
+        """Give up the command's slot, and its place in the limit of `kind`, until the end of the block.
 
-        After the block the command has both back at once, even above the limits: a command that has begun must be able
-        to end. Once WAITING_PER_SLOT commands per slot wait so, a further one keeps its slot and place.
+        At the end the command gets both back at once, even above the limits, so that it can always finish. If
+        WAITING_PER_SLOT commands per slot already wait in this way, the command keeps both.
 
         Args:
-            kind: the kind whose limit the command counts against; None if it counts against none.
+            kind: the kind in whose limit the command counts, or None.
         """
         if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
@@ -109,9 +115,9 @@ class Slots:
                 self._running[kind] += 1
 
     async def enter_alone(self) -> None:
-        """Wait, without a slot, until no other command holds one. Then no other is let in until `leave_alone`.
+        """Wait, without a slot, until no other command holds a slot. Then let no other command run until `leave_alone`.
 
-        A command inside `waiting` may still go on beside this one, because it may be waiting for this very command.
+        A command inside `waiting` may still go on at the same time, because it may be waiting for this very command.
         """
         place = _Waiter()
         self._alone.append(place)
@@ -123,11 +129,12 @@ class Slots:
             raise
 
     def leave_alone(self) -> None:
+        """Let other commands run again, after `enter_alone`."""
         self._leave_alone(self._alone[0])
 
     def _leave_alone(self, place: _Waiter) -> None:
         self._alone.remove(place)
-        self.release(0)  # the command keeps its slot; others may run now
+        self.release(0)  # frees no slot, but lets other commands run
 
     def _admit_alone(self) -> None:
         first = self._alone[0].admitted
@@ -140,7 +147,8 @@ class Slots:
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
-        """Wait without a slot until the kind has room, and count the command against its limit inside the block."""
+        """Wait, without a slot, until the kind has room. Count the command in the kind's limit until the end of the
+        block."""
         if not self.is_limited(kind):
             yield
             return
@@ -161,7 +169,7 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Admit waiting commands in order while slots are free and their kind has room, and no other runs alone."""
+        """Let waiting commands run, in order, while slots are free, their kind has room, and no other runs alone."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
@@ -175,11 +183,11 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """End the wait or the run of a command, which then has the slot of its delivery again."""
+        """End the wait of a command, or its place in the limit of its kind. The command has its slot afterwards."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1
             self._admit()
             return
         self._running[place.kind] -= 1
-        self.release(0)  # the command keeps its slot; another one of its kind may run now
+        self.release(0)  # frees no slot, but lets another command of this kind run

@@ -6,7 +6,7 @@ from collections.abc import Container
 from typing import Final
 
 INPUTS: Final = ("args", "input")
-"""Field names for an input. If both fields have the same key, the value in `input` counts."""
+"""Names of the field with an input. If both fields have a key, the value in `input` counts."""
 SEQUENCES: Final = ("task_sequence", "pipeline")
 """Kinds for a list of tasks."""
 STEP_OF_TASKS: Final = ":task_sequence"
@@ -14,5 +14,10 @@ STEP_OF_TASKS: Final = ":task_sequence"
 
 
 def input_names(fields: Container[str]) -> tuple[str, ...]:
-    """Return the input names of a kind with these fields: without `args` where that is a field of the kind itself."""
+    """Return the names of the field with the input of a tool kind. `args` is left out if the kind has its own field of
+    that name.
+
+    Args:
+        fields: the field names of the kind.
+    """
     return INPUTS[1:] if "args" in fields else INPUTS

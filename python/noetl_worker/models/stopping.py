@@ -1,10 +1,10 @@
-"""The stop of a worker: its levels, waits that end when a level is reached, and the time left for each task.
+"""The stop of a worker: its levels, waits that end when a level is reached, and the time left for each part of it.
 
-A level once reached is never left. The levels are:
+The level only rises. The levels are:
 
 drain       nothing more is pulled; running commands go on, for NOETL_WORKER_DRAIN_TIMEOUT_S
 grace over  tools are interrupted, waits end, each report gets one more try; then all commands are returned
-hard        everything still under way is cut off
+hard        everything that still runs is cut off
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
-"""Time for a claim under way once the grace is over."""
+"""Seconds for the answer to a claim once the grace period is over."""
 REPORT_S: Final = 3.0
-"""Time for the terminal events of a command once the grace is over; then the outbox keeps them."""
+"""Seconds for the terminal events of a command once the grace period is over. After that the outbox has them."""
 TOOL_S: Final = 5.0
-"""Time for an interrupted tool to give its partial output; then it is left behind."""
+"""Seconds for an interrupted tool to give its partial output. After that it is no longer waited for."""
 KEEPALIVE_S: Final = 5.0
-"""Time for the keepalive to deregister and close its connection, after everything else has ended."""
+"""Seconds for the keepalive thread to deregister and close its connection, after everything else has ended."""
 
 
 class StopLevel(IntEnum):
@@ -40,7 +40,7 @@ class Stopping:
         self._reached = {level: asyncio.Event() for level in StopLevel if level}
 
     def reach(self, level: StopLevel) -> None:
-        """Go to this level. A level below the present one changes nothing."""
+        """Raise the level to this one. A level below the present one changes nothing."""
         for reached, event in self._reached.items():
             if reached <= level:
                 event.set()
@@ -65,7 +65,7 @@ class Stopping:
     async def sleep(
         self, seconds: float, *awaited: asyncio.Future[Any], until: StopLevel = StopLevel.GRACE_OVER
     ) -> None:
-        """Sleep for `seconds`, or until one of the futures is done or the stop reaches the level `until`."""
+        """Sleep for `seconds`, but only until one of the futures is done or the stop reaches the level `until`."""
         stopped = asyncio.ensure_future(self._reached[until].wait())
         try:
             await asyncio.wait({stopped, *awaited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -73,9 +73,9 @@ class Stopping:
             stopped.cancel()
 
     async def unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
-        """Return the coroutine's result, or None if a stop comes first.
+        """Return the coroutine's result, or None if a drain begins first. The coroutine is then cancelled.
 
-        A start that waits for a server must not outlast a SIGTERM.
+        So a worker that waits for a server at its start ends at a SIGTERM.
         """
         task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(StopLevel.DRAIN))
         try:
@@ -86,5 +86,5 @@ class Stopping:
             task.cancel()
             stopped.cancel()
             await asyncio.gather(task, stopped, return_exceptions=True)
-        # A result that came in the same loop step as the stop belongs to the caller, who has to close it.
+        # A result that came in the same step of the loop as the stop goes to the caller, who has to close it.
         return None if task.cancelled() or task.exception() is not None else task.result()

@@ -1,4 +1,4 @@
-"""A try of a task of a list, for people who look at the command."""
+"""A try of a task in a list of tasks, for people who look at the command."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ class TaskTry:
     kind: str
     attempt: int
     at_ms: int
-    """Milliseconds from the start of the list."""
+    """Time of the try in milliseconds since the start of the list."""
     duration_ms: int
     then: str
-    """Action that follows: continue, retry, jump, break or fail."""
+    """Action that followed the try: continue, retry, jump, break or fail."""
     error: str = ""
-    """Reason of a failed try; empty for a success."""
+    """Reason of a failed try; "" for a success."""
     answer: str = ""
-    """Beginning of a failed try's data, not redacted yet, as stdout and stderr."""
+    """Start of a failed try's data. Like stdout and stderr it is not redacted yet."""
     stdout: str = ""
+    """End of the output that the task printed."""
     stderr: str = ""
-    """End of what it printed."""
+    """End of the errors that the task printed."""

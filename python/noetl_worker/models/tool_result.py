@@ -1,4 +1,4 @@
-"""Results of tools, and the form in which each plane expects them."""
+"""Results of tools, and how the results of each plane's own worker differ."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ToolFailure:
 
 @dataclass(frozen=True, slots=True)
 class RaisedFailure(ToolFailure):
-    """A failure that a task of a list raised. It fails the command on both planes unless a rule continues."""
+    """A failure that a task of a list raised. It fails the command on both planes, unless a rule continues the list."""
 
 
 @dataclass(slots=True)  # not frozen: two are made per command, and freezing costs time; nothing changes one
 class ToolResult:
-    """The result of a tool: a success, or a failure that it returned."""
+    """The result that a tool returned: a success or a failure."""
 
     status: ToolStatus
     data: JsonValue = None
@@ -44,7 +44,7 @@ class ToolResult:
     exit_code: int | None = None
     duration_ms: int | None = None
     tries: Sequence[TaskTry] = ()
-    """Tries of the tasks, if the tool was a list."""
+    """Tries of the tasks, if the tool was a list of tasks."""
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
@@ -69,10 +69,10 @@ class ToolResult:
         """Return a failure that the playbook may handle, such as an exit code or an HTTP status.
 
         Args:
-            message: says what failed, with which value, and what to do.
+            message: what failed, with which value, and what to do.
             kind: a word of protocol/tasks.md#results: `auth`, `connection`, `timeout`, ...
             retryable: True if the same call may succeed later.
-            code: the tool's own code, for rules: an HTTP status, a SQLSTATE.
+            code: the tool's own code, which rules can read: an HTTP status, a SQLSTATE.
             fields: `data`, `stdout`, `stderr`, `exit_code`, `duration_ms`.
         """
         error = ToolFailure(message=message, kind=kind, retryable=retryable, code=code)
@@ -126,41 +126,42 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolForm:
-    """The form of tool results on one plane. It follows the plane's own worker, because playbooks rely on it."""
+    """The form of tool results on one plane: that of the plane's own worker, because playbooks rely on it."""
 
     success_word: str
-    """The text of a success status in a rule of a policy."""
+    """Word for a successful status that the rules of a policy read."""
     missing_value: JsonValue = None
-    """The value of an undefined variable in a template of an input or a task."""
+    """Value of an undefined variable in a template of an input or a task."""
     error_has_status_code: bool = False
-    """True if `output.error` of an HTTP answer has the status code too."""
+    """True if `output.error` of an HTTP answer also has the status code."""
     not_of_http: frozenset[str]
-    """Fields of an HTTP answer that this plane's worker does not give."""
+    """Fields that the result of an HTTP request lacks on this plane."""
     field_list_is_json: bool = False
     """True if a list in `params` or `form` (kind http) is sent as one JSON text, not as one field per item."""
     main_first: bool = False
     """True if a function `main` takes precedence over a variable `result` (kind python)."""
     reads_input_again: bool = False
-    """True if code (kind python) gets an input text that prints an object or list as that value, and any other text
-    without its last line break."""
+    """True if code (kind python) gets an input text with the JSON of an object or list as that value, and any other
+    text without its last line break."""
     variables_hide_arguments: bool = False
-    """True if a variable of the command hides an argument of the same name from a script (kind rhai)."""
+    """True if a script (kind rhai) sees the command's variable, not its argument, where both have the same name."""
     says_no_result: bool = False
-    """True if code that leaves no result (kind python) is reported with a status and a message."""
+    """True if code without a result (kind python) is reported with a status and a message."""
     has_return_code: bool = False
-    """True if a shell's exit code is named `returncode`, and all commands with their times are given too."""
+    """True if a shell's exit code is named `returncode`, and the result also has all commands with their times."""
     sql_has_message: bool = False
     """True if SQL answers with a status and a message, and counts the rows changed by a write in `row_count`."""
     numbers_statements: bool = False
-    """True if DuckDB gives the rows of each statement under a number."""
+    """True if a result of DuckDB has the rows of each statement under the statement's number."""
     noop_names_step: bool = False
+    """True if the result of kind noop has the step's name."""
     child_is_its_status: bool = False
-    """True if the result of a child execution is its status document, not the value it left."""
+    """True if the result of a child execution is its status document, not its result value."""
     start_takes_trace: bool = False
-    """True if the start of a child takes a field `trace`, which the notifications of its commands carry
-    (protocol/notification.md#message)."""
+    """True if the request that starts a child takes a field `trace`. The notifications of the child's commands then
+    have it (protocol/notification.md#message)."""
     sequence_is_flat: bool = False
-    """True if the results of a sequence stand under the labels of its tasks alone, including failed tasks."""
+    """True if the result of a sequence has the labels of its tasks as its only keys, failed tasks too."""
     bare_rule_holds: bool = False
-    """True if a policy rule with an action and neither `when` nor `else` always holds; False if it never does
+    """True if a policy rule with an action, and without `when` and `else`, always holds. False if it never holds
     (protocol/tasks.md#policies)."""

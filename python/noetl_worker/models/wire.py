@@ -1,4 +1,4 @@
-"""Types and small readers of wire values that all rooms use."""
+"""Types of values on the wire, and small readers of them that all rooms use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def fields_of(value: object) -> dict[str, Any]:
 
 
 def ids_of(known: Any) -> dict[str, object]:
-    """Return the ids and step of a command or its notification, for an operator to search the log by."""
+    """Return the ids and step of a command or its notification, by which operators search the log.
+
+    Args:
+        known: an object with these attributes.
+    """
     return {
         "execution_id": known.execution_id,
         "command_id": known.command_id,
@@ -35,17 +39,17 @@ def ids_of(known: Any) -> dict[str, object]:
 
 
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `result.context` of a plane's event, where both planes keep the values that a worker sent."""
+    """Return `result.context` of a plane's event. It has the values that a worker sent, on both planes."""
     return fields_of(fields_of(event.get("result")).get("context"))
 
 
 def read_events(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the events of an execution or of a page of them."""
+    """Return the events in a plane's answer about an execution, or in a page of its event log."""
     return [event for event in answer.get("events") or () if isinstance(event, dict)]
 
 
 def has_next_page(answer: Mapping[str, Any]) -> bool:
-    """Return whether a plane has more than this page of events."""
+    """Return whether a plane has a further page of events after this answer."""
     return fields_of(answer.get("pagination")).get("has_next") is True
 
 

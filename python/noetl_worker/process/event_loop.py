@@ -1,4 +1,4 @@
-"""The event loop (uvloop if it is installed, else the standard one), and the cancellation of tasks."""
+"""The event loop (uvloop if it is installed, else the standard loop), and the cancellation of tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from noetl_worker.process.threads import WORK, WORK_THREADS, Threads
 
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
-"""Seconds until a task is cancelled again. This is longer than a task needs to clean up."""
+"""Seconds after which a task that has not ended is cancelled again. A task needs less to clean up."""
 
 
 def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
-    """Give `value` to the first future that still waits. Return False if none does."""
+    """Set the result of the first future that is not done. Return False if all are done."""
     while waiting:
         place = waiting.popleft()
         if not place.done():
@@ -26,7 +26,8 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end, then end the tasks that it left. One owner has at most a quarter of the loop's threads."""
+    """Run `main` to its end, then end the tasks that it left. One execution gets at most a quarter of the loop's
+    threads."""
     try:
         import uvloop
     except ImportError:
@@ -39,15 +40,15 @@ async def _run_and_end(main: Coroutine[Any, Any, T]) -> T:
     asyncio.get_running_loop().set_default_executor(Threads(WORK, WORK_THREADS))
     try:
         return await main
-    finally:  # the runner would cancel them once
+    finally:  # the runner alone would cancel the tasks only once
         await end(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks until they have ended. Their results and exceptions stay in them.
+    """Cancel tasks until all have ended. Their results and exceptions are not raised here.
 
-    One cancellation is not enough: before Python 3.12 asyncio.wait_for, which nats-py uses, swallows a cancellation
-    that arrives together with the awaited result (cpython #86296), and a loop in nats-py would go on for ever.
+    One cancellation is not enough. Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with
+    the awaited result (cpython #86296), and a loop of nats-py, which uses it, would go on for ever.
     """
     left = set(tasks)
     while left:
@@ -57,16 +58,19 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
-    """Run a session until SIGTERM or Ctrl-C cancels it; it then ends the worker, nats-server and the rest in order.
+    """Return the result of a session. SIGTERM and Ctrl-C cancel only the session, which then ends its own tasks in
+    order.
 
-    By itself Ctrl-C cancels every task of the loop once. One in nats-py that has just got an answer goes on, and would
-    be waited for without end (`end`).
+    Without this, Ctrl-C would cancel every task of the loop once. A task of nats-py that has just got an answer would
+    go on, and would be waited for without end (see `end`).
 
     Args:
-        signals: what came is added to it: a session with more to do looks at it, for it may miss being cancelled too.
+        session: the coroutine that is run.
+        signals: extended by each signal that comes. A session may look here, because it can miss its cancellation too.
 
     Raises:
-        KeyboardInterrupt, asyncio.CancelledError: it was asked to end so. A second Ctrl-C does not wait for that.
+        KeyboardInterrupt: Ctrl-C has ended the session. A second Ctrl-C ends the process without waiting.
+        asyncio.CancelledError: SIGTERM has ended the session.
     """
     running, loop = asyncio.ensure_future(session), asyncio.get_running_loop()
     came: list[signal.Signals] = [] if signals is None else signals

@@ -9,7 +9,8 @@ import sys
 from typing import Final
 
 SOCKET: Final = "NOETL_WORKER_PROBES_SOCKET"
-"""Variable with the descriptor of the probes' socket. Its port is known before the worker runs, and outlives it."""
+"""Variable with the descriptor of the probes' socket. So the supervisor knows the port before the worker runs, and a
+restarted worker has the same port."""
 PORTS: Final = "NOETL_WORKER_PROBES_PORTS"
 """Variable with the ports of the probes of the supervisor and all its workers, separated by commas."""
 PARENT: Final = "NOETL_WORKER_SUPERVISOR"
@@ -18,7 +19,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def listening_socket() -> socket.socket | None:
-    """Return the socket from the supervisor, or None if there is none. Commands do not inherit it."""
+    """Return the listening socket from the supervisor, or None without a supervisor. Commands do not inherit it."""
     descriptor = os.environ.pop(SOCKET, None)
     if descriptor is None:
         return None
@@ -27,17 +28,18 @@ def listening_socket() -> socket.socket | None:
 
 
 def probe_ports() -> tuple[int, ...]:
-    """Return the ports of the probes of the supervisor and all its workers; none without a supervisor."""
+    """Return the ports of the probes of the supervisor and all its workers. Without a supervisor there are none."""
     return tuple(int(port) for port in os.environ.pop(PORTS, "").split(",") if port)
 
 
 def end_with_parent() -> bool:
-    """Drain when the supervisor is gone, however it ended (on Linux). Return True if there is a supervisor."""
+    """Have the kernel send this process SIGTERM when its supervisor ends (on Linux), so that it drains. Return True if
+    there is a supervisor."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return False
     if sys.platform == "linux":
-        import ctypes  # late: of the processes that bind probes, only this kind needs it
+        import ctypes  # not at the top: only the worker of a supervisor needs it
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):  # the supervisor ended before the prctl call

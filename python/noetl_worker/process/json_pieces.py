@@ -1,7 +1,8 @@
-"""A reader of JSON piece by piece. A parser holds the interpreter's lock until its end: 4 s for 12 MB of `[],`.
+"""A reader of JSON piece by piece, so that other threads run meanwhile. A parser that reads the whole text holds the
+interpreter's lock until its end: 4 s for 12 MB of `[],`.
 
-Only the boundaries of the pieces are found here. The given reader makes the values, from at most 64 kB at a time, so
-the values are the same as when the whole text is read at once.
+This module only finds where a piece ends. A function of the caller parses each piece, at most 64 kB. So the values are
+the same as those of the whole text parsed at once.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from noetl_worker.process.threads import take_turns
 __all__ = ["loads_in_pieces"]
 
 _WINDOW: Final = 1 << 16
-"""Bytes read at a time."""
+"""Bytes of one piece."""
 _MOST_NESTED: Final = 32
-"""Largest depth at which values longer than a window are read."""
+"""Largest depth of values that are longer than a piece."""
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
 _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)
-"""Pattern of complete characters and escapes. An escaped surrogate pair counts as one character."""
+"""Pattern of complete characters and escapes, with an escaped surrogate pair as one character."""
 _STEPS: Final = {0x5B: -1, 0x7B: -1, 0x5D: 1, 0x7D: 1}
-"""Change of depth at each bracket and brace when a text is read backwards."""
+"""Change of depth at each bracket and brace, for a text that is read backwards."""
 _skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
-"""Function that finds the end of a value in bytes decoded as Latin-1, where each byte is one character."""
+"""Function that finds the end of a value. It is given bytes decoded as Latin-1, where each byte is one character."""
 
 
 def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WINDOW) -> Any:
@@ -35,12 +36,12 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
 
     Args:
         data: JSON in UTF-8.
-        read: parses one piece; raises ValueError.
-        window: bytes read at a time.
+        read: parses a JSON text. It raises ValueError for a text that is not JSON.
+        window: bytes of one piece.
 
     Raises:
         ValueError: the text is not JSON, or large values are nested too deeply.
-        TimeoutError: from `take_turns`.
+        TimeoutError: the command that the text is for has ended (`take_turns`).
     """
     reader = _PieceReader(data, read, window)
     value, end = reader.value(reader.skip_space(0), 0)
@@ -50,7 +51,11 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
 
 
 def _last_comma(window: bytes) -> int:
-    """Return the end of the last complete member in a window that begins with a member, or 0 if none is complete."""
+    """Return the place of the comma after the last complete member, or 0 if no member is complete.
+
+    Args:
+        window: bytes that begin with a member of a list or object.
+    """
     parts = window.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
     at = len(window)
     if len(parts) % 2 == 0:  # the window ends within a text
@@ -83,7 +88,7 @@ class _PieceReader:
         return _end(_SPACE, self._data, at)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
-        """Return the value that begins at `at`, and its end."""
+        """Return the value that begins at byte `at`, and the byte after its end."""
         sign = self._data[at : at + 1]
         if sign in (b"[", b"{"):
             if depth == _MOST_NESTED:
@@ -119,7 +124,7 @@ class _PieceReader:
                     add(members)
                     return made, at + end
             except (StopIteration, ValueError):
-                if is_unreadable:  # member by member, each of them would cost a whole window
+                if is_unreadable:  # the text is damaged: reading each member alone would take a whole window for each
                     raise ValueError(f"a value between byte {at} and byte {at + comma} is not JSON") from None
             except RecursionError:
                 pass
@@ -134,7 +139,8 @@ class _PieceReader:
                 raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """Return the member at `at`, as a tuple or dict to add to its container, and its end."""
+        """Return the member at byte `at`, and the byte after its end. The member is a tuple or dict of one item, which
+        can be added to its container."""
         at = self.skip_space(at)
         if not is_object:
             value, end = self.value(at, depth)

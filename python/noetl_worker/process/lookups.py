@@ -1,7 +1,7 @@
 """Name look-ups in threads of their own, so that a resolver that does not answer delays no other look-up.
 
-The event loop's look-ups are not used: uvloop has four threads for them, and the standard loop shares them with all
-file work. Four names whose resolver is silent would take all of uvloop's threads.
+The event loop's own look-ups are not used. uvloop has four threads for look-ups, and four names with a silent resolver
+would take them all. The standard loop looks names up in the threads of its file work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from noetl_worker.process.threads import OWN_NAMES, OWNER, TOOL_NAMES, Threads
 
 T = TypeVar("T")
 _CACHED_S: Final = 30.0
-"""Seconds for which addresses are believed. `getaddrinfo` does not tell a record's time to live."""
+"""Seconds for which addresses are used again. `getaddrinfo` does not tell the time to live of a name."""
 _MOST_CACHED: Final = 64
 
 
@@ -28,7 +28,7 @@ class Lookups:
         self._threads = Threads(pool, threads)
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of `host`, the preferred one first. An address is returned as it is.
+        """Return the addresses of `host`, the preferred address first. If `host` is an address, return only that.
 
         Raises:
             OSError, UnicodeError: the name has no address, or the look-up failed.
@@ -44,10 +44,10 @@ class Lookups:
         """Forget the addresses of `host`, so that the next connection looks it up again."""
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Try the addresses of `host` in order. Return the result of the first `connect` without an OSError.
+        """Call `connect` with the addresses of `host`, in order, until a call raises no OSError. Return its result.
 
         Raises:
-            OSError, UnicodeError, RuntimeError: see `addresses`, or the first error of `connect`.
+            OSError, UnicodeError, RuntimeError: as from `addresses`, or the first error of `connect`.
         """
         failure: OSError | None = None
         for address in await self.addresses(host, port):
@@ -59,12 +59,13 @@ class Lookups:
 
 
 class OwnLookups(Lookups):
-    """Look-ups of names from the settings. A name takes at most a quarter of the threads and is kept for 30 seconds."""
+    """Look-ups of names from the settings. One name takes at most a quarter of the threads. Its addresses are used for
+    30 seconds."""
 
     def __init__(self, pool: str, threads: int) -> None:
         super().__init__(pool, threads)
         self._known: dict[str, tuple[list[str], float]] = {}
-        """Addresses of each name, and the time until which they are believed."""
+        """Addresses of each name, and the monotonic time until which they are used."""
 
     async def _looked_up(self, host: str, port: int) -> list[str]:
         if (known := self._believed(host)) is not None:
@@ -72,7 +73,7 @@ class OwnLookups(Lookups):
         return await asyncio.wrap_future(self._threads.submit_for(host, partial(self._look_up, host, port)))
 
     def _look_up(self, host: str, port: int) -> list[str]:
-        found = self._believed(host)  # an earlier look-up of the name may have answered while this one waited
+        found = self._believed(host)  # another look-up of the name may have answered while this one waited
         if found is None:
             found = _look_up(host, port)
             self._known[host] = (found, time.monotonic() + _CACHED_S)
@@ -85,10 +86,10 @@ class OwnLookups(Lookups):
         return addresses if time.monotonic() < until_s else None
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Connect as `Lookups.connected` does. After a failure the next attempt looks the name up again."""
+        """Connect as `Lookups.connected` does. After a failure, the next call looks the name up again."""
         try:
             return await super().connected(host, port, connect)
-        except BaseException:  # a deadline too
+        except BaseException:  # also a cancellation by a deadline
             self.forget(host)
             raise
 

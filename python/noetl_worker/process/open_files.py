@@ -9,14 +9,15 @@ if sys.platform != "win32":  # Windows has no such limit
     import resource
 
 _ENOUGH: Final = 1_048_576
-"""Limit to ask for when there is no hard limit, as on macOS, whose kernel has its own limit."""
+"""Limit to ask for where there is no hard limit, as on macOS. The kernel there has a limit of its own."""
 _MACOS_MOST: Final = 10_240
 
 
 def raise_open_files_limit() -> int | None:
-    """Raise the soft limit of open files to the hard one. Return the limit in force, or None if there is none.
+    """Raise the soft limit of open files to the hard limit. Return the soft limit that now holds, or None on Windows,
+    which has no limit.
 
-    The soft limit is 1024 nearly everywhere, for programs that use select(). A worker with many slots needs more, and
+    The soft limit is 1024 nearly everywhere, for programs that use select(). A worker with many slots needs more:
     without free descriptors every command fails.
     """
     if sys.platform == "win32":
@@ -27,7 +28,7 @@ def raise_open_files_limit() -> int | None:
             return soft
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):  # the kernel gives a process less than the hard limit says
+        except (OSError, ValueError):  # the kernel's own limit is below the hard limit
             continue
         return wanted
     return soft

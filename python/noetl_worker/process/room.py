@@ -1,7 +1,8 @@
-"""The memory budget for data from servers, shared by all commands. Data is charged before anything is built from it.
+"""The memory budget for data from servers, which all commands share. Memory is taken from the budget before values are
+made of the data.
 
-A command that finds no room waits within its deadline, and its server waits with it. The owner that came first never
-waits, so two owners that each have half of what they need cannot block each other.
+A command waits, at most until its deadline, while the budget has no room. The command that came first never waits. So
+two commands that each have half of what they need cannot block each other.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Most bytes of one owner. With the shares of the other owners it stays below the container image's 1 GiB."""
+"""Most bytes of one owner. Together with _MOST for the others it stays below the 1 GiB of the container image."""
 _MOST: Final = 256 << 20
-"""Bytes of all owners together, above which only the first owner goes on."""
+"""Bytes of all owners together above which only the owner that came first gets more."""
 _FREE: Final = 1 << 20
-"""Bytes that any owner may have without waiting. An ordinary answer never waits for a large one."""
+"""Bytes that any owner may have without waiting, so that an ordinary answer does not wait for a large one."""
 
 
 class Room:
-    """The owners' shares of the memory budget. They are taken on an event loop and given back by any thread."""
+    """The owners' shares of the memory budget. A share is taken on an event loop, and given back in any thread."""
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}
-        """Bytes of each owner, the oldest owner first."""
+        """Bytes of each owner, the owner that came first in front."""
         self._waiting: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
 
     @property
@@ -35,12 +36,13 @@ class Room:
         return sum(self._shares.copy().values())
 
     async def take(self, size: int, owner: object) -> None:
-        """Charge `size` bytes to `owner` until `owner` is gone or `give_back` is called; wait while there is no room.
+        """Add `size` bytes to the share of `owner`, until `owner` is deleted or `give_back` is called. Wait while the
+        budget has no room.
 
         Args:
-            size: bytes, known or estimated.
-            owner: the `stop` of a tool's context, which lasts as long as the tool's result; or any other weakly
-                referable object that lives as long as the bytes.
+            size: number of bytes, known or estimated.
+            owner: an object that lives as long as the bytes, such as the `stop` of a tool's context. It must allow weak
+                references.
 
         Raises:
             ToolError: kind `resource`, if `owner` would have over 512 MiB.
@@ -60,7 +62,7 @@ class Room:
         self._shares[key] = self._shares.get(key, 0) + size
 
     def give_back(self, size: int, owner: object) -> None:
-        """Take `size` bytes off the share of `owner`."""
+        """Remove `size` bytes from the share of `owner`."""
         key = weakref.ref(owner)
         if size and (share := self._shares.get(key, 0)):
             self._shares[key] = share - size

@@ -1,15 +1,15 @@
 """Removal of the worker's variables from its environment block, which all processes of its user may read.
 
-`noetl-worker run` writes its variables to a sealed file in memory and starts itself again with only the variables that
-the interpreter needs. The new start reads that file first and closes it. From then on the variables are in `os.environ`
-as usual: in the worker's memory, which no other process may read, not in /proc/PID/environ. A process that the worker
-starts gets only the variables it is given.
+`noetl-worker run` writes its variables to a sealed file in memory, and starts itself again with only the variables that
+the interpreter needs. The restarted process first reads that file and closes it. From then on the variables are in
+`os.environ` as usual. They are in the worker's memory, which no other process may read, and not in /proc/PID/environ. A
+process that the worker starts gets only the variables that the worker passes to it.
 
 A supervisor gives its workers a socket instead of a file, because other processes may read the file of a process that
 has not yet hidden its memory. It sends the variables once a worker says that its memory is hidden.
 
-This happens before any other import, so the second start costs no more than a bare interpreter. Therefore this module
-imports nothing that the interpreter has not loaded by itself (json and typing alone cost as much as the interpreter).
+The restart comes before any other import, so it costs no more than the start of a bare interpreter. Therefore this
+module imports only what the interpreter has loaded by itself (json and typing would double the cost).
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
-"""Variable that tells the restarted process which descriptor has its variables; removed when they are read."""
+"""Variable with the descriptor from which the restarted process reads its variables. It is removed when it is read."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
+"""Setting with the names of further variables that stay in the environment block."""
 _VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
 _END: Final = b"\0\0"
-"""Marks the end of the variables. Without it some are missing."""
+"""End of the variables. If it is missing, some variables are missing too."""
 
 
 def is_handed_over() -> bool:
-    """Return True in the new start, which has to hide its memory and then `take` its variables."""
+    """Return True in a restarted process, which has to hide its memory and then `take` its variables."""
     return VARIABLE in os.environ
 
 
 def take() -> None:
-    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent all."""
+    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent them all."""
     descriptor = int(os.environ.pop(VARIABLE))
     content = b""
     try:
@@ -64,7 +65,7 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """Start the command line again without its variables, if it runs a worker on Linux and isolation is on.
+    """Start this process again without its variables, if it is to run a worker on Linux and isolation is on.
 
     Args:
         arguments: the command line's arguments.
@@ -98,7 +99,11 @@ def _renew(environment: Mapping[str, str]) -> NoReturn:
 
 
 def _stays(name: str, more: str) -> bool:
-    """Return True if a variable stays. `more` lists further names, separated by commas; `*` ends a prefix."""
+    """Return True if a variable stays in the environment block.
+
+    Args:
+        more: further names, separated by commas. A name that ends with `*` is a prefix.
+    """
     if name in _VISIBLE or name.startswith(_VISIBLE_PREFIXES):
         return True
     patterns = [pattern.strip() for pattern in more.split(",") if pattern.strip()]

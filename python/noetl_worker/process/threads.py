@@ -1,4 +1,5 @@
-"""Work in threads. No execution can fill a pool, and work is done even if no thread can be started."""
+"""Work in threads. One execution cannot take all threads of a pool. If no thread can be started, work on a result is
+done on the event loop."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 LARGE: Final = 1 << 16
-"""Most bytes that are converted on the event loop. That takes less than a millisecond."""
+"""Most bytes that are converted on the event loop, which takes less than a millisecond."""
 _is_given_up: Final[contextvars.ContextVar[threading.Event | None]] = contextvars.ContextVar("given_up", default=None)
 
 OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
-"""The execution that work is done for. None is the worker itself, which may have every thread."""
+"""The execution for which work is done. None is the worker itself, which may have every thread."""
 _PART: Final = 4
 """Divisor of a pool: one owner has at most a quarter of its threads."""
 OWN_NAMES: Final = "own_names"
@@ -41,9 +42,9 @@ class _Call:
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool of threads for one kind of work. One owner has at most a quarter of them.
+    """A pool of threads for one kind of work. One owner has at most a quarter of the threads.
 
-    A call counts until it has ended, even if nobody waits for it any more: most calls cannot be stopped.
+    A call counts for its owner until it has ended, even if nobody waits for it: most calls cannot be stopped.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -99,7 +100,7 @@ class Threads(ThreadPoolExecutor):
                 _finish(call.future, call.run)
         finally:
             self._release(call)
-            with suppress(RuntimeError):  # no other thread can be started: this one takes the next call from the queue
+            with suppress(RuntimeError):  # no other thread can be started: this thread takes the next call
                 self._start()
 
     def _release(self, call: _Call) -> None:
@@ -108,12 +109,13 @@ class Threads(ThreadPoolExecutor):
             self._ended_s = time.monotonic()
 
     def waiting_s(self) -> float:
-        """Return the seconds that the longest-waiting call has waited, for a thread or for its owner's share."""
+        """Return the seconds for which the longest-waiting call has waited, for a thread or for others of its owner."""
         with self._lock:
             return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
 
     def stands_s(self) -> float:
-        """Return the seconds for which no call has ended while one waited only for a thread."""
+        """Return the seconds for which no call has ended, while all threads are taken and a call waits for one of
+        them. Otherwise return 0."""
         with self._lock:
             if len(self._running) < self._most:
                 return 0.0
@@ -140,11 +142,11 @@ def _finish(future: Future[T], call: Callable[[], T]) -> None:
 
 
 def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[], T]) -> Future[T]:
-    """Submit `call` by `submit`, a method of an executor or event loop. Return the future of its result.
+    """Pass `call` to `submit`, a method of an executor or event loop. Return the future of its result.
 
     Raises:
-        RuntimeError: no thread can be started, and the call never runs. A bare executor would leave the call in its
-            queue, where an existing thread may still take it later.
+        RuntimeError: no thread can be started, and the call never runs. An executor alone would raise too, but leave
+            the call in its queue, and might run it later.
     """
     future: Future[T] = Future()
 
@@ -161,9 +163,9 @@ def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[],
 
 
 async def finished_off_loop(call: Callable[[], T]) -> T:
-    """Run `call` in a thread, for work on a result that must not be lost.
+    """Return the result of `call`, which runs in a thread. This is for work on a result that must not be lost.
 
-    If no thread can be started, the call runs at once on the event loop, which stands still meanwhile.
+    If no thread can be started, the call runs at once on the event loop, which does nothing else meanwhile.
     """
     submit = partial(asyncio.get_running_loop().run_in_executor, None)
     within = partial(contextvars.copy_context().run, call)
@@ -175,9 +177,9 @@ async def finished_off_loop(call: Callable[[], T]) -> T:
 
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """Return the result of `work`, which runs in a thread if `size` bytes would hold up the event loop.
+    """Return the result of `work`, which runs in a thread if `size` bytes are too many for the event loop.
 
-    A call of `take_turns` in `work` ends it when nobody waits for its result any more.
+    `work` should call `take_turns`, which ends it when nobody waits for its result any more.
     """
     if size <= LARGE:
         return work()
