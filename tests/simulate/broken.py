@@ -14,7 +14,7 @@ from noetl_worker.errors import ClaimLost
 from noetl_worker.models import HeldByOther, Report
 from noetl_worker.models.disposition import Disposition, DispositionKind
 from noetl_worker.pipeline.command.claimed_command import ClaimedCommand
-from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.handover import ClaimOwnership
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
 from noetl_worker.pipeline.delivery.in_flight import InFlight, Seen
@@ -113,12 +113,12 @@ def _row_without_result(event_set: EventSet) -> tuple[bytes, bytes | None]:
 _packed: Final = EventSet.packed
 
 
-async def _ask_and_tell_all_the_same(ownership: ClaimedOnce) -> None:
+async def _ask_and_tell_all_the_same(ownership: ClaimOwnership) -> None:
     with suppress(ClaimLost):
         await _confirm(ownership)
 
 
-_confirm: Final = ClaimedOnce.confirm
+_confirm: Final = ClaimOwnership.confirm
 
 
 async def _within_the_limit(client: ControlPlaneClient, *args: Any, on_sent: Any = None, **options: Any) -> Any:
@@ -140,7 +140,7 @@ BUGS: Final[dict[str, Callable[[], Any]]] = {
     "dead_letter_not_stored": lambda: mock.patch.object(DeadLetters, "store", _not_kept),
     "expired_and_told_unasked": lambda: mock.patch.object(InProgress, "is_expired", _never_expired),
     "result_not_in_the_outbox": lambda: mock.patch.object(EventSet, "packed", _row_without_result),
-    "told_although_another_has_it": lambda: mock.patch.object(ClaimedOnce, "confirm", _ask_and_tell_all_the_same),
+    "told_although_another_has_it": lambda: mock.patch.object(ClaimOwnership, "confirm", _ask_and_tell_all_the_same),
     "an_end_is_cut_off": lambda: mock.patch.object(ControlPlaneClient, "send", _within_the_limit),
     "accepted_batches_are_not_remembered": lambda: mock.patch.object(RecentBatches, "accepted", _take_no_note),
     "open_batches_are_not_named": lambda: mock.patch.object(RecentBatches, "stop", _say_nothing),

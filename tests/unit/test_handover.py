@@ -21,7 +21,7 @@ from noetl_worker.models.disposition import Answer, Disposition
 from noetl_worker.models.slots import Slots
 from noetl_worker.models.stopping import StopLevel
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
-from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.handover import ClaimOwnership
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.executor import Executor
 from noetl_worker.pipeline.report.emitter import Emitter
@@ -351,7 +351,7 @@ async def test_claim_that_another_has_for_its_age_alone_is_ours_as_well(
     """Where each run takes longer than a claim of the Python plane lasts, no outcome would be reported."""
     at, _ = plane(lambda *_: answer(409, {"detail": {"code": "active_claim", "worker_id": "w-2"}}))
     claimed_at = time.monotonic() - age_s
-    ownership = ClaimedOnce(
+    ownership = ClaimOwnership(
         at, 7, "w-1", log_ids=dict, claimed_at=claimed_at, is_expired=lambda _: is_expired, lease_s=120.0
     )
     with contextlib.nullcontext() if is_ours else pytest.raises(ClaimLost):

@@ -23,7 +23,7 @@ from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
 from noetl_worker.pipeline.command.case_actions import act
 from noetl_worker.pipeline.command.command import hydrate
 from noetl_worker.pipeline.command.credentials import CommandCredentials
-from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.handover import ClaimOwnership
 from noetl_worker.pipeline.command.referred_results import fill_referred_results
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
@@ -179,7 +179,9 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_and_kind_of_its_com
 
 async def test_line_of_a_claim_that_is_not_known_has_the_ids_of_its_command() -> None:
     at, _ = plane(lambda *_: answer(503, {"error": "no"}), Dialect.RUST)
-    asked = ClaimedOnce(at, 7, "w", log_ids=notification().log_ids, claimed_at=0, is_expired=lambda _: True, lease_s=1)
+    asked = ClaimOwnership(
+        at, 7, "w", log_ids=notification().log_ids, claimed_at=0, is_expired=lambda _: True, lease_s=1
+    )
     with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asked.confirm(), 60)
     line = next(line for line in found if line["event"] == "claim_unknown")

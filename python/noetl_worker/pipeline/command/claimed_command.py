@@ -25,7 +25,7 @@ from noetl_worker.pipeline.command import case_actions, handover
 from noetl_worker.pipeline.command.command import bare_command, hydrate
 from noetl_worker.pipeline.command.dispatch import CallLimits, Dispatch
 from noetl_worker.pipeline.command.failure import make_failure
-from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.handover import ClaimOwnership
 from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.pipeline.delivery.in_flight import InFlight
 from noetl_worker.pipeline.delivery.keepalive import InProgress
@@ -96,7 +96,7 @@ class ClaimedCommand:
     def __post_init__(self) -> None:
         plane, services, settings = self.plane, self.services, self.services.settings
         self.progress.command = command = bare_command(self.claim.body, self.notification, plane)
-        self._ownership = ClaimedOnce(
+        self._ownership = ClaimOwnership(
             plane,
             self.notification.event_id,
             self.worker_id,

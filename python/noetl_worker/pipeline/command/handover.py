@@ -47,7 +47,7 @@ _AGE_ADVICE: Final = (
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class ClaimedOnce:
+class ClaimOwnership:
     """The claim of a command by this process, and whether it is still ours (report/sending.py, Ownership)."""
 
     plane: Plane
@@ -63,7 +63,7 @@ class ClaimedOnce:
     """Seconds for which a claim stays with its holder, even a dead one."""
 
     @classmethod
-    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimedOnce:
+    def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
         """Return the ownership of an outcome from an earlier time. The plane is asked about its claim before it is
         sent."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
@@ -137,7 +137,7 @@ async def return_unstarted(
     return disposition
 
 
-async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimedOnce) -> Disposition:
+async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimOwnership) -> Disposition:
     """Return the nak for an unfinished command. If no worker could claim the command again on this plane, report it as
     failed, and return the ack."""
     dialect = events.command.dialect

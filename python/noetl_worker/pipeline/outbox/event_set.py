@@ -18,7 +18,7 @@ from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
 from noetl_worker.remote.plane.dialects import RULES
-from noetl_worker.remote.plane.rules import DialectRules, Part
+from noetl_worker.remote.plane.rules import DialectRules, EventRequest
 from noetl_worker.text import json_text
 
 __all__ = ["EventSet"]
@@ -97,8 +97,8 @@ class EventSet:
     size: int = 0
     """Bytes of the request of events that was made last."""
     rules: DialectRules = field(init=False, repr=False)
-    parts: tuple[Part, ...] = field(init=False)
-    part: Part = field(init=False)
+    parts: tuple[EventRequest, ...] = field(init=False)
+    part: EventRequest = field(init=False)
     """The next request of events, or the last one if all are accepted. A result is stored before it."""
     is_open: bool = field(init=False)
     """True if a request is left to be sent."""

@@ -118,7 +118,7 @@ class Emitter:
         self, plane: Plane, event_set: EventSet, ownership: Ownership, sending: Sending, now: float
     ) -> None:
         outcomes = self.outcomes[event_set.dialect]
-        outcomes.arm(event_set)
+        outcomes.assign_event_id(event_set)
         if self.outbox.writes_first:
             self.outbox.write(event_set)
         try:
@@ -132,7 +132,7 @@ class Emitter:
                 if sending.tries:
                     sending.reset()
                 if event_set.is_open:
-                    outcomes.arm(event_set)
+                    outcomes.assign_event_id(event_set)
                 self.outbox.accepted(event_set)
         except Interrupted:
             raise

@@ -16,7 +16,7 @@ class Outcomes(Protocol):
 
     dialect: Dialect
 
-    def arm(self, end: EventSet) -> None:
+    def assign_event_id(self, end: EventSet) -> None:
         """Give the next event its id, if the plane takes the id from the worker."""
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:

@@ -51,7 +51,7 @@ def read_preview(fitted: FittedResult) -> JsonValue:
     return json_text.loads(fitted.preview) if fitted.preview else {"_truncated": True}
 
 
-class Part(NamedTuple):
+class EventRequest(NamedTuple):
     """Request with terminal events of a command, before its body is written."""
 
     path: str
@@ -67,7 +67,7 @@ class Part(NamedTuple):
         return self.events[-1]
 
 
-class Subject(Protocol):
+class CommandFields(Protocol):
     """Fields of a command that its events carry."""
 
     execution_id: int
@@ -243,10 +243,10 @@ class DialectRules(Protocol):
 
     # ── events ──
 
-    def started(self, command: Subject, worker_id: str) -> Post:
+    def started(self, command: CommandFields, worker_id: str) -> Post:
         """Return the request that reports only the start of a command."""
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         """Return the requests of the terminal events, in the order in which they must be accepted."""
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
@@ -269,12 +269,14 @@ class DialectRules(Protocol):
         """Return an Idempotency-Key for one request and all its tries, or None if the plane does not use such keys."""
         return None
 
-    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+    def body(
+        self, command: CommandFields, worker_id: str, report: Report, part: EventRequest, own_id: int = 0
+    ) -> bytes:
         """Return the JSON of one request. `own_id` is the id of its event if `part.has_own_id`."""
 
-    def can_rescue(self, command: Subject) -> bool:
+    def can_rescue(self, command: CommandFields) -> bool:
         """Return whether `rescue` can replace a batch that the plane stored but never processed."""
         return False
 
-    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
+    def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
         """Return the request body that replaces a batch which was never processed, if `can_rescue` allows it."""

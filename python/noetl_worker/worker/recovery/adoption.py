@@ -18,7 +18,7 @@ import structlog
 
 from noetl_worker.errors import ClaimLost, ControlPlaneError, Interrupted
 from noetl_worker.observability import metrics
-from noetl_worker.pipeline.command.handover import ClaimedOnce
+from noetl_worker.pipeline.command.handover import ClaimOwnership
 from noetl_worker.pipeline.delivery.in_flight import NO_MESSAGE, InFlight
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxRow
@@ -118,7 +118,7 @@ class Adoption:
                 event_set.server_url
             )  # the dead worker may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
-            ownership = ClaimedOnce.unconfirmed(plane, event_set)
+            ownership = ClaimOwnership.unconfirmed(plane, event_set)
             await _confirm_rescue(plane, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
@@ -147,7 +147,7 @@ class Adoption:
         OWNER.set(end.execution_id)
         self._emitter.outbox.write(end)  # so that another process sends it if this one dies
         try:
-            await self._emitter.deliver(plane, end, ClaimedOnce.unconfirmed(plane, end))
+            await self._emitter.deliver(plane, end, ClaimOwnership.unconfirmed(plane, end))
         except ClaimLost:
             pass  # logged by the emitter
         except (Interrupted, asyncio.CancelledError) as stopped:

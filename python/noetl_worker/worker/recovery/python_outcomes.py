@@ -27,7 +27,7 @@ class PythonOutcomes:
     def __init__(self, batches: RecentBatches) -> None:
         self._batches: Final = batches
 
-    def arm(self, end: EventSet) -> None:
+    def assign_event_id(self, end: EventSet) -> None:
         pass  # the plane makes the ids
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:

@@ -25,7 +25,7 @@ class RustOutcomes:
         self._ids = ids
         self._watch = ExecutionWatch()
 
-    def arm(self, end: EventSet) -> None:
+    def assign_event_id(self, end: EventSet) -> None:
         if end.has_own_id and not end.own_id:
             end.own_id = self._ids.next_above(end.above)
 

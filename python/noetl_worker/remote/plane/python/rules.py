@@ -21,7 +21,16 @@ from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.python import store
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.python.names import PythonNames
-from noetl_worker.remote.plane.rules import BATCH, NOTED, DialectRules, Part, Post, Subject, read_preview, unique
+from noetl_worker.remote.plane.rules import (
+    BATCH,
+    NOTED,
+    CommandFields,
+    DialectRules,
+    EventRequest,
+    Post,
+    read_preview,
+    unique,
+)
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
@@ -56,11 +65,11 @@ _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
 _FAILURE: Final = ("call.error", "step.exit", "command.failed")
-_PARTS: Final[Mapping[tuple[bool, bool], tuple[Part, ...]]] = {
-    (False, False): (Part(BATCH, _SUCCESS),),
-    (False, True): (Part(BATCH, _FAILURE),),
-    (True, False): (Part(BATCH, _START + _SUCCESS),),
-    (True, True): (Part(BATCH, _START + _FAILURE),),
+_PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
+    (False, False): (EventRequest(BATCH, _SUCCESS),),
+    (False, True): (EventRequest(BATCH, _FAILURE),),
+    (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
+    (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
 """Parts by two flags: whether they include the start, and whether the command failed."""
 
@@ -202,11 +211,11 @@ class PythonRules(DialectRules):
     is_stored_alone = staticmethod(store.is_over_budget)
     storing_s = staticmethod(store.scrubbing_s)
 
-    def started(self, command: Subject, worker_id: str) -> Post:
+    def started(self, command: CommandFields, worker_id: str) -> Post:
         headers = {"idempotency-key": self.new_key(command.execution_id)}
         return Post(BATCH, headers, _batch(command, worker_id, _start(command, worker_id)))
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         return _PARTS[with_start, report.error is not None]
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
@@ -226,7 +235,9 @@ class PythonRules(DialectRules):
         # One key per set and all its tries: the same key with another body stores nothing (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
-    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+    def body(
+        self, command: CommandFields, worker_id: str, report: Report, part: EventRequest, own_id: int = 0
+    ) -> bytes:
         command_id, step, failed = command.command_id, command.step, report.error is not None
         word = "FAILED" if failed else "COMPLETED"
         result, meta = _result(word, report), _meta(command, report)
@@ -247,12 +258,12 @@ class PythonRules(DialectRules):
         )
         return _batch(command, worker_id, events)
 
-    def can_rescue(self, command: Subject) -> bool:
+    def can_rescue(self, command: CommandFields) -> bool:
         """Return False in a loop, where a rescue would repeat items that have run (protocol/batches.md#rescue), and for
         a list of tasks, whose `step.exit` the plane ignores."""
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
-    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
+    def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
         """Return a request with an actionable `step.exit` alone, to be sent under a new key. No other form works
         (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
@@ -366,7 +377,7 @@ def _brief_tasks(whole: bytes, room: int) -> JsonValue:
     return {**data, _CUT: True}
 
 
-def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
+def _start(command: CommandFields, worker_id: str) -> list[dict[str, Any]]:
     step, started, entered = command.step, *_START
     payload = {"command_id": command.command_id, "worker_id": worker_id}
     of_step = {"status": "started"}
@@ -376,7 +387,7 @@ def _start(command: Subject, worker_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+def _batch(command: CommandFields, worker_id: str, events: list[dict[str, Any]]) -> bytes:
     # execution_id: an int is 422 on this route
     return json_text.dumps({"execution_id": str(command.execution_id), "worker_id": worker_id, "events": events})
 
@@ -398,7 +409,7 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {**result, "context": {name: context[name] for name in _FAILURE_FIELDS if name in context}}
 
 
-def _noted(command: Subject, report: Report) -> dict[str, Any]:
+def _noted(command: CommandFields, report: Report) -> dict[str, Any]:
     """Return an event of its own for the notes for people, which is sent before the terminal events.
 
     A caller is given the context of a terminal event: the kind `agent` takes the context of a child's last event. An
@@ -412,7 +423,7 @@ def _has_response(report: Report) -> bool:
     return report.reference is None or report.response is not None
 
 
-def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, JsonValue]:
+def _call(command: CommandFields, report: Report, result: JsonValue) -> dict[str, JsonValue]:
     loop = command.loop
     payload: dict[str, JsonValue] = {
         "command_id": command.command_id,
@@ -430,7 +441,7 @@ def _call(command: Subject, report: Report, result: JsonValue) -> dict[str, Json
     return payload
 
 
-def _exit(command: Subject, report: Report, word: str, result: JsonValue) -> dict[str, JsonValue]:
+def _exit(command: CommandFields, report: Report, word: str, result: JsonValue) -> dict[str, JsonValue]:
     payload: dict[str, JsonValue] = {
         "status": word,
         "result": result,
@@ -442,7 +453,7 @@ def _exit(command: Subject, report: Report, word: str, result: JsonValue) -> dic
     return payload
 
 
-def _meta(command: Subject, report: Report) -> dict[str, JsonValue]:
+def _meta(command: CommandFields, report: Report) -> dict[str, JsonValue]:
     meta: dict[str, JsonValue] = {"command_id": command.command_id}
     if report.reference is not None:
         meta["state_ref"] = report.reference.get("ref")

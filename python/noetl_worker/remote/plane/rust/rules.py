@@ -17,7 +17,7 @@ from noetl_worker.models.report import Report, Upload
 from noetl_worker.models.tool_result import ToolForm, ToolResult, ToolStatus
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
-from noetl_worker.remote.plane.rules import BATCH, SINGLE, DialectRules, Part, Post, Subject, read_preview
+from noetl_worker.remote.plane.rules import BATCH, SINGLE, CommandFields, DialectRules, EventRequest, Post, read_preview
 from noetl_worker.remote.plane.rust.names import RustNames
 from noetl_worker.remote.plane.send_status import SendStatus, judge
 from noetl_worker.remote.transport.transport import Response
@@ -32,13 +32,13 @@ _LOST_UPDATES: Final = (
     f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
 )
 _STARTED: Final = "command.started"
-_COMPLETED: Final = Part(SINGLE, ("command.completed",), has_own_id=True)
-_FAILED: Final = Part(SINGLE, ("command.failed",), has_own_id=True)
+_COMPLETED: Final = EventRequest(SINGLE, ("command.completed",), has_own_id=True)
+_FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 
 
-def _parts(last: Part, *before: str) -> Mapping[bool, tuple[Part, Part]]:
+def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
     """Return the parts without the start (False) and with it (True)."""
-    return {False: (Part(BATCH, before), last), True: (Part(BATCH, (_STARTED, *before)), last)}
+    return {False: (EventRequest(BATCH, before), last), True: (EventRequest(BATCH, (_STARTED, *before)), last)}
 
 
 _SUCCESS: Final = _parts(_COMPLETED, "call.done")
@@ -121,7 +121,7 @@ class RustRules(DialectRules):
         upload = Upload(command.step, fitted.body, command.step, preview, beside)
         return Report(result.status.value, None, upload=upload, notes=notes)
 
-    def started(self, command: Subject, worker_id: str) -> Post:
+    def started(self, command: CommandFields, worker_id: str) -> Post:
         """Return the request that reports the start, as a batch: the plane makes the ids of a batch and returns them.
 
         An id that a worker with a slow clock makes could lie below the id of the plane's `command.claimed`, which no
@@ -130,7 +130,7 @@ class RustRules(DialectRules):
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
-    def parts(self, report: Report, *, with_start: bool) -> tuple[Part, ...]:
+    def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
         """Return two requests: a batch with all events but the last, whose ids the plane makes, and the last event
         alone, with its `meta` and with an id that the worker makes, so that it cannot be stored twice.
 
@@ -155,7 +155,9 @@ class RustRules(DialectRules):
     def names_result(self, report: Report) -> bool:
         return report.error is None  # a failure has only its text
 
-    def body(self, command: Subject, worker_id: str, report: Report, part: Part, own_id: int = 0) -> bytes:
+    def body(
+        self, command: CommandFields, worker_id: str, report: Report, part: EventRequest, own_id: int = 0
+    ) -> bytes:
         if not part.has_own_id:
             events = [_item(command, name, _context(command, report, name)) for name in part.events]
             return _batch(command, worker_id, events)
@@ -174,15 +176,15 @@ class RustRules(DialectRules):
             }
         )
 
-    def rescue(self, command: Subject, worker_id: str, report: Report) -> bytes:
+    def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
         raise NotImplementedError("this plane processes a batch inside of its request")
 
 
-def _batch(command: Subject, worker_id: str, events: list[dict[str, Any]]) -> bytes:
+def _batch(command: CommandFields, worker_id: str, events: list[dict[str, Any]]) -> bytes:
     return json_text.dumps({"execution_id": command.execution_id, "worker_id": worker_id, "events": events})
 
 
-def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict[str, Any]:
+def _item(command: CommandFields, name: str, payload: Mapping[str, JsonValue]) -> dict[str, Any]:
     # `name` and `payload` only: together with their aliases they are a duplicate field, 422
     # (protocol/events.md#rust-plane).
     return {
@@ -195,12 +197,12 @@ def _item(command: Subject, name: str, payload: Mapping[str, JsonValue]) -> dict
     }
 
 
-def _meta(command: Subject) -> dict[str, JsonValue]:
+def _meta(command: CommandFields) -> dict[str, JsonValue]:
     # command_id always: without it a finished command is accepted again (protocol/claim.md#rust-plane).
     return {"command_id": str(command.command_id), "attempts": command.attempt}
 
 
-def _context(command: Subject, report: Report, name: str) -> dict[str, JsonValue]:
+def _context(command: CommandFields, report: Report, name: str) -> dict[str, JsonValue]:
     context: dict[str, JsonValue] = {"command_id": str(command.command_id)}
     if name == "call.done":
         context.update(call_index=0, result=_result(report))
