@@ -203,7 +203,7 @@ async def test_worker_that_keeps_dying_is_started_ever_later_until_one_lasts(tmp
     keeps = [(line["event"] == "process_keeps_dying", line["log_level"]) for line in lines]
     assert keeps == [(number >= 3, "error" if number >= 3 else "warning") for number in (*range(1, 9), 1, 2, 3)]
     assert {line["exit_code"] for line in lines} == {7}
-    assert "see its own log lines above" in lines[2]["advice"]
+    assert "see the worker's own log lines above" in lines[2]["advice"]
 
 
 @pytest.mark.parametrize("code", [2, 3])
@@ -244,7 +244,7 @@ async def test_worker_that_is_killed_is_told_to_need_memory(tmp_path: Path) -> N
     """It has no lines of its own about its end."""
     lines = await Deaths(tmp_path, "kill -9 $$", [1.0] * 3).logged()
     assert [line["event"] for line in lines] == ["process_died", "process_died", "process_keeps_dying"]
-    assert all("out of memory" in line["advice"] and "own lines" not in line["advice"] for line in lines)
+    assert all("lack of memory" in line["advice"] and "own log lines" not in line["advice"] for line in lines)
 
 
 PROBED = """

@@ -177,7 +177,7 @@ async def test_reference_is_replaced_at_any_depth() -> None:
         ("text", {"field": "token"}, "'tok': field 'token' does not exist"),
         ({}, {}, "'tok' is empty"),
         (None, {}, "'tok' is empty"),
-        ({"token": "x"}, {"kind": "vault"}, "of kind 'vault'"),
+        ({"token": "x"}, {"kind": "vault"}, "kind 'vault'"),
     ],
 )
 async def test_reference_that_leads_to_nothing_fails_and_names_it(token_data: Any, reference: Any, says: str) -> None:

@@ -88,8 +88,8 @@ async def test_batch_is_rescued_once_though_the_plane_goes_away_at_the_next_one(
 @pytest.mark.parametrize(
     ("said", "loop", "reason"),
     [
-        (Restarted("batch.accepted"), LOOP, "items of its loop may be missing"),
-        (Restarted("batch.accepted", "batch.processing"), None, "began to process"),
+        (Restarted("batch.accepted"), LOOP, "lacks items of its loop"),
+        (Restarted("batch.accepted", "batch.processing"), None, "while it processed this outcome"),
         (Restarted(has_next=True), None, "more events"),
     ],
     ids=["an item of a loop", "begun", "too far back in the events"],
@@ -246,7 +246,7 @@ async def test_batch_whose_events_had_no_room_in_memory_is_named() -> None:
     said = Restarted()
     with capture_logs() as lines:
         await checked(said, commands=2, most_bytes=6_500)
-    assert ["no room to keep its events" in reason for reason in not_rescued(lines)] == [True]
+    assert ["had dropped its events" in reason for reason in not_rescued(lines)] == [True]
     assert said.sent_again(2) == [WHOLE], "the second one had room"
 
 

@@ -68,7 +68,7 @@ async def test_item_of_a_loop_that_a_restart_has_lost_is_counted_and_named() -> 
     [line] = [line for line in lines if line["event"].startswith("batch_")]
     assert (line["event"], line["log_level"], line["batch"]) == ("batch_not_rescued", "error", str(FIRST))
     assert line["command_id"] == command().command_id
-    assert "items of its loop may be missing" in line["advice"]
+    assert "lacks items of its loop" in line["advice"]
     assert metrics.BATCHES_NOT_RESCUED.own.value - before == 1
 
 
@@ -77,7 +77,7 @@ async def test_batch_that_a_restart_has_met_half_way_is_named() -> None:
     with capture_logs() as lines:
         await checked(said, checks=3)
     assert said.sent_again(1) == []
-    assert ["began to process" in reason for reason in not_rescued(lines)] == [True]
+    assert ["while it processed this outcome" in reason for reason in not_rescued(lines)] == [True]
 
 
 @pytest.mark.parametrize(("was_away", "name"), [(True, "batch_not_rescued"), (False, "batch_left_open")])
