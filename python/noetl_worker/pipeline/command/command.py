@@ -159,31 +159,32 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
                 raise ConfigurationError(text) from error
         else:
             return value
-    raise ConfigurationError(f"the command's {name} is a reference to a reference, more than {_MAX_HOPS} deep")
+    raise ConfigurationError(
+        f"the command's {name} is a chain of more than {_MAX_HOPS} references: let the earlier step return the value"
+    )
 
 
 async def _object(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     if type(value) is dict and "ref" not in value:
         return dict(value)
-    resolved = await _resolved(value, name, command, plane, redacted)
-    if resolved is None:
-        return {}
-    if not isinstance(resolved, dict):
-        raise ConfigurationError(f"the command's {name} is {type(resolved).__name__}, expected an object")
-    return dict(resolved)
+    return _require_object(await _resolved(value, name, command, plane, redacted), name, "an object")
+
+
+def _require_object(value: JsonValue, name: str, expected: str) -> dict[str, Any]:
+    """Return a copy of an object, which is empty for None. Raise ConfigurationError for another value."""
+    if value is not None and not isinstance(value, dict):
+        text = f"the command's {name} is {type(value).__name__}, expected {expected}: correct the step or report it"
+        raise ConfigurationError(text)
+    return dict(value or {})
 
 
 async def _config(value: JsonValue, command: Command, plane: Plane, redacted: list[str]) -> dict[str, Any]:
     config = value
     if type(value) is not dict or "ref" in value:
         config = await _resolved(value, "tool_config", command, plane, redacted)
-        if config is None:
-            return {}
         if isinstance(config, list):
             return {"tasks": config}
-        if not isinstance(config, dict):
-            text = f"the command's tool_config is {type(config).__name__}, expected an object or a list"
-            raise ConfigurationError(text)
+        config = _require_object(config, "tool_config", "an object or a list")
     # The Python plane sends nulls as place holders (`spec`, `output`).
     return {key: config[key] for key in config if config[key] is not None}
 

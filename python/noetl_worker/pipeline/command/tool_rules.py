@@ -57,7 +57,7 @@ def make_registry(settings: Settings) -> Registry:
     ):
         for name in names:
             if not registry.knows(name):
-                guess = fields.nearest(name, registry.kinds()) or ""
+                guess = fields.nearest(name, registry.kinds())
                 allowed = f"name kinds of this worker, which are {', '.join(registry.kinds())}{guess}"
                 raise SettingsError(variable, ",".join(names), allowed)
     registry.limit(settings.kinds, settings.kinds_deny)

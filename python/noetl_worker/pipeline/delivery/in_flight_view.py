@@ -32,9 +32,9 @@ class InFlightView:
         shown = {
             "worker": {**self.worker, "up_s": round(now - self.since, 1)},
             "slots": {
-                "size": _level(metrics.SLOTS),
-                "used": _level(metrics.SLOTS_IN_USE),
-                "limit": _level(metrics.SLOTS_LIMIT),
+                "size": metrics.SLOTS.own.value,
+                "used": metrics.SLOTS_IN_USE.own.value,
+                "limit": metrics.SLOTS_LIMIT.own.value,
             },
             "lag": {"waiting": _most(metrics.PENDING), "in_flight": _most(metrics.ACK_PENDING)},
             "gate": {
@@ -43,9 +43,9 @@ class InFlightView:
                 "down": _values_by_label(metrics.GATE_DOWN),
             },
             "outbox": {
-                "rows": _level(metrics.OUTBOX_ROWS),
-                "bytes": _level(metrics.OUTBOX_BYTES),
-                "oldest_s": _level(metrics.OUTBOX_OLDEST),
+                "rows": metrics.OUTBOX_ROWS.own.value,
+                "bytes": metrics.OUTBOX_BYTES.own.value,
+                "oldest_s": metrics.OUTBOX_OLDEST.own.value,
             },
             "commands": [_command(progress, now) for progress in list(self.progresses.values())],
         }
@@ -66,10 +66,6 @@ def _command(progress: Progress, now: float) -> dict[str, Any]:
         found["seconds"] = round(now - delivery.received_at, 3)
         found["deliveries"] = delivery.num_delivered
     return found
-
-
-def _level(gauge: Gauge) -> float:
-    return gauge.own.value
 
 
 def _most(gauge: Gauge) -> float:

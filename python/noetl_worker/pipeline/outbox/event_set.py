@@ -49,13 +49,6 @@ def _ids_in(answer: JsonValue) -> tuple[int, ...]:
     return tuple(one for one in found if type(one) is int) if isinstance(found, list) else ()
 
 
-def unstored_text(upload: Upload, reason: str) -> str:
-    return (
-        f"the result of {len(upload.data)} bytes is too large for an event, and the result store of the control plane "
-        f"does not take it: {reason}"
-    )
-
-
 @dataclass(slots=True)
 class EventSet:
     """The requests with a command's terminal events, sent in order. `sent` counts the accepted requests."""
@@ -206,10 +199,14 @@ class EventSet:
         if upload is None:
             return
         self.was_tried, report.upload = False, None
+        text = (
+            f"the result of {len(upload.data)} bytes is too large for an event, and the result store of the control "
+            f"plane does not take it: {reason}: let the step return less, or correct the store"
+        )
         if not self.rules.inlines_unstored_results:
-            self._fail(unstored_text(upload, reason))
+            self._fail(text)
         elif report.response is None:
-            self.unstored = unstored_text(upload, reason)
+            self.unstored = text
             report.response = json_text.embed(self.rules.whole_result(upload.data))
 
     def _fail(self, text: str) -> None:

@@ -77,7 +77,7 @@ class OutboxFile:
         made_own(born)
         lock = born.open("wb")
         try:
-            if not _is_locked(lock):
+            if not take_lock(lock):
                 raise OSError(f"another process has the lock of {born}: use a file system that supports flock")
             born.rename(lock_path)
             made_own(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
@@ -103,7 +103,7 @@ class OutboxFile:
         except FileNotFoundError:
             return None
         try:
-            if _is_locked(lock) and lock_path.exists():
+            if take_lock(lock) and lock_path.exists():
                 for path in (lock_path, *_database_files(lock_path.with_suffix(".sqlite3"))):
                     with suppress(FileNotFoundError):
                         require_own_file(path)
@@ -124,16 +124,9 @@ class OutboxFile:
             self._database.execute("INSERT OR REPLACE INTO event_sets VALUES (?, ?, ?, ?, ?)", row)
 
     def get(self, key: str) -> tuple[bytes, bytes | None]:
-        """Return the contents of a row and its data.
-
-        Raises:
-            KeyError: the row does not exist.
-        """
+        """Return the contents and the data of a row, which must exist."""
         query = "SELECT row, data FROM event_sets WHERE key = ?"
-        found = self._database.execute(query, (key,)).fetchone()
-        if found is None:
-            raise KeyError(key)
-        row, data = found
+        row, data = self._database.execute(query, (key,)).fetchone()
         return row, data
 
     def delete(self, key: str) -> None:
@@ -188,9 +181,10 @@ def _database_files(path: Path) -> list[Path]:
     return [path.with_name(f"{path.name}{ending}") for ending in ("", "-wal", "-shm")]
 
 
-def _is_locked(lock: IO[bytes]) -> bool:
+def take_lock(lock: IO[bytes], *, is_shared: bool = False) -> bool:
+    """Take the lock until the file is closed. Return False if another process has it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

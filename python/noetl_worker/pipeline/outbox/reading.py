@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,10 +16,7 @@ from urllib.parse import quote
 from noetl_worker.errors import DocumentError
 from noetl_worker.pipeline.outbox.directory import require_own_directory, require_own_file
 from noetl_worker.pipeline.outbox.event_set import EventSet
-from noetl_worker.pipeline.outbox.file import require_version
-
-if sys.platform != "win32":  # Windows has no outbox
-    import fcntl
+from noetl_worker.pipeline.outbox.file import HAS_LOCKS, require_version, take_lock
 
 _ROWS = "SELECT command_id, place, length(row) + coalesce(length(data), 0), row, data FROM event_sets"
 
@@ -90,11 +86,7 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 def _is_owned(lock: Path) -> bool:
     """Return whether a process holds the lock. The lock is taken for an instant to find out; a worker that wants it
     tries again later."""
-    if sys.platform == "win32" or not lock.exists():
+    if not HAS_LOCKS or not lock.exists():
         return False
     with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not take_lock(file, is_shared=True)

@@ -60,7 +60,7 @@ class CommandEvents:
             return
         self._is_started = True
         self._is_held = True
-        self.emitter.started.hold(self, self.hold_s)
+        self.emitter.started.hold(self.send_started, self.hold_s)
 
     def send_started(self) -> None:
         """Report the start now, while the command runs."""
@@ -73,11 +73,11 @@ class CommandEvents:
     def abandon(self) -> None:
         """Drop a start that was not sent yet."""
         if self._is_held:
-            self.emitter.started.forget(self)
+            self.emitter.started.forget(self.send_started)
 
     async def withdraw(self) -> bool:
         """Drop a start that was not sent yet. Return True if no start was sent: the plane knows of none."""
-        self.emitter.started.forget(self)
+        self.emitter.started.forget(self.send_started)
         if self._starting is not None:
             await asyncio.wait({self._starting})
         return self._starting is None
@@ -103,7 +103,7 @@ class CommandEvents:
 
     async def _take_held(self) -> bool:
         """Wait while the start is being sent. Return whether the terminal events must include the start."""
-        self.emitter.started.forget(self)
+        self.emitter.started.forget(self.send_started)
         if self._starting is not None:
             await asyncio.wait({self._starting})  # a cancellation of this task must not cancel the request
         is_held, self._is_held = self._is_held, False
@@ -126,10 +126,8 @@ class CommandEvents:
         await self.emitter.deliver(self.plane, event_set, ownership, self.outside)
         reference = event_set.report.reference
         if reference is not None and event_set.rules.is_in_memory(reference) and event_set.report.response is None:
-            self._warn("result_stored_in_memory", _MEMORY_ADVICE)
-
-    def _warn(self, event: str, advice: str) -> None:
-        StepLog(log.bind(**self.command.log_ids()), self.warned, self.command).warning(event, advice=advice)
+            step_log = StepLog(log.bind(**self.command.log_ids()), self.warned, self.command)
+            step_log.warning("result_stored_in_memory", advice=_MEMORY_ADVICE)
 
     def _make_event_set(self, report: Report, *, with_start: bool) -> EventSet:
         command = self.command

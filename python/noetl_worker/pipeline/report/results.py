@@ -209,7 +209,9 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if NULL_MARK in fitted.body and has_null(fitted.body):
         nulls = await _nulls(fitted.body)
         if result.status is ToolStatus.SUCCESS:
-            return await _refused_success(command, result, nulls, rules)
+            # Any other character would be a wrong value for later steps. In a failure, which people read, it is
+            # replaced, and a warning says so.
+            return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
     is_small = fitted.size <= rules.max_bytes and (
@@ -229,15 +231,6 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if nulls is not None:
         return _add_warning(made, fit_text(nulls.warning, rules))
     return made
-
-
-async def _refused_success(command: Command, result: ToolResult, nulls: NullCharacters, rules: FitRules) -> Report:
-    """Return the failure that replaces a success with U+0000 in its data. Without that character later steps would get
-    a wrong value.
-
-    In the failure the character is replaced, because only people read that text. A warning says so.
-    """
-    return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
 
 
 async def _failed(command: Command, result: ToolResult, error: str, kind: str, rules: FitRules) -> Report:

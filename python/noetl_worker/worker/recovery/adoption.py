@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -26,7 +25,7 @@ from noetl_worker.pipeline.report.emitter import Emitter
 from noetl_worker.process import event_loop
 from noetl_worker.process.threads import OWNER
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
-from noetl_worker.worker.recovery.batch_events import BATCH_STATE, ask_about_batch
+from noetl_worker.worker.recovery.batch_events import was_never_processed
 from noetl_worker.worker.recovery.recent_batches import LOOK_ADVICE, STOPPED, LostOutcome, RecentBatches, not_rescued
 
 log = structlog.get_logger("noetl_worker.pipeline.outbox")
@@ -162,7 +161,5 @@ class Adoption:
 async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
     """Ask the plane whether it never processes the batch that this set replaces. Only then is the set sent without
     asking for the claim (`is_rescue`)."""
-    if event_set.rescues is None:
-        return
-    state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, event_set.rescues), event_set)
-    event_set.is_rescue = state is not None and state.was_never_processed
+    if event_set.rescues is not None:
+        event_set.is_rescue = await was_never_processed(plane, event_set.rescues, event_set)

@@ -7,6 +7,7 @@ read in the same form. If it has no worker's name, it belongs to no worker.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -19,7 +20,6 @@ from noetl_worker.remote.plane.patience import retry_while_passing
 
 T = TypeVar("T")
 _PAGE: Final = 200
-BATCH_STATE: Final = "the state of a batch"
 _UNKNOWN_ADVICE: Final = "do nothing: without the state, the plane's answer to the claim decides"
 log = structlog.get_logger("noetl_worker.events")
 
@@ -36,6 +36,16 @@ async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], eve
     except ControlPlaneError as error:
         log.warning("batch_state_unknown", **event_set.log_ids(), error=str(error), advice=_UNKNOWN_ADVICE)
         return None
+
+
+async def was_never_processed(plane: Plane, batch: str, event_set: EventSet) -> bool:
+    """Return whether the plane says that it will never process a batch.
+
+    Args:
+        event_set: the outcome that the batch belongs to.
+    """
+    state = await ask_about_batch("the state of a batch", partial(plane.batch_state, batch), event_set)
+    return state is not None and state.was_never_processed
 
 
 class BatchEvents:

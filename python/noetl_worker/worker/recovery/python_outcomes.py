@@ -13,7 +13,7 @@ from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.python.batch_state import unqueued_batch
 from noetl_worker.remote.plane.send_status import SendStatus
 from noetl_worker.remote.transport.transport import Response
-from noetl_worker.worker.recovery.batch_events import BATCH_STATE, BatchEvents, ask_about_batch
+from noetl_worker.worker.recovery.batch_events import BatchEvents, ask_about_batch, was_never_processed
 from noetl_worker.worker.recovery.recent_batches import RecentBatches, rescue
 
 log = structlog.get_logger("noetl_worker.events")
@@ -37,13 +37,10 @@ class PythonOutcomes:
         same key, and the state of the batch tells it.
         """
         body = answer.json()
-        if how is SendStatus.DUPLICATE:
-            state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, str(body.get("request_id"))), end)
-            if state is None or not state.was_never_processed:
-                return SendStatus.ACCEPTED
-        if not rescue(plane, end, unqueued_batch(body) or str(body.get("request_id"))):
+        batch = unqueued_batch(body) or str(body.get("request_id"))
+        if how is SendStatus.DUPLICATE and not await was_never_processed(plane, batch, end):
             return SendStatus.ACCEPTED
-        return SendStatus.PASSING
+        return SendStatus.PASSING if rescue(plane, end, batch) else SendStatus.ACCEPTED
 
     def accepted(self, plane: Plane, end: EventSet, answer: Response) -> None:
         self._batches.accepted(plane, end, answer.json())
@@ -54,8 +51,7 @@ class PythonOutcomes:
         if batch is None:
             return False
         log.info("outcome_already_stored", **end.log_ids(), batch=batch)
-        state = await ask_about_batch(BATCH_STATE, partial(plane.batch_state, batch), end)
-        if state is None or not state.was_never_processed:  # RecentBatches finds out if the plane loses the batch later
+        if not await was_never_processed(plane, batch, end):  # RecentBatches finds out if the plane loses it later
             self._batches.accepted(plane, end, {"request_id": batch, "duplicate": True})
         elif rescue(plane, end, batch):
             return True
