@@ -135,7 +135,7 @@ async def test_half_of_a_pair_in_an_error_is_told_with_another_character(dialect
 async def test_value_that_no_plane_can_store_is_not_passed_on_to_a_child(dialect: Dialect) -> None:
     at, transport = plane(lambda *_: pytest.fail("nothing is sent"), dialect)
     tool_plane = ToolPlane(at, command(dialect), SecretTexts, lambda: None)
-    with pytest.raises(ToolError, match=r"what is passed on has the character U\+0000 in payload\.t, "):
+    with pytest.raises(ToolError, match=r"the value to pass on has the character U\+0000 in payload\.t, "):
         await tool_plane.execute_playbook({"path": "c", "payload": {"t": "\ud800"}})
     with pytest.raises(ToolError, match=r"the value to store has the character U\+0000 in its text, "):
         await tool_plane.put_result("r", json_text.dumps("\0"), source_step="start")
