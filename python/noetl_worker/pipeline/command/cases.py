@@ -40,7 +40,7 @@ def match_cases(
     Args:
         cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON. Anything but
             a list counts as no cases.
-        variables: the names that a bare left side may use; the tool's result is not among them.
+        variables: the variables that a left side without template marks may name. The tool's result is not among them.
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. It is
             called only for a side that is reached, left before right, and should offer the tool's data as `result`.
@@ -100,7 +100,7 @@ def _encoded(value: JsonValue) -> bytes:
 
 
 def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
-    """Return the table of a list of cases, compiled once for equal bytes.
+    """Return the compiled table of a list of cases. A table of equal JSON is compiled only once, if it is not large.
 
     Args:
         cases: as in `match_cases`.

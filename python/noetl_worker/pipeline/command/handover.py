@@ -64,7 +64,7 @@ class ClaimOwnership:
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
-        """Return the ownership of an outcome from an earlier time. The plane is asked about its claim before it is
+        """Return the ownership for an outcome from an earlier time: the plane is asked about its claim before it is
         sent."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
@@ -79,8 +79,8 @@ class ClaimOwnership:
         """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another has it.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). A claim that is lost by its age alone is no ClaimLost: the plane takes the first of two outcomes, and
-        if both workers gave up, no outcome would be reported.
+        database). It is not raised when the plane gave the claim to another worker only because of the claim's age. The
+        plane takes the first of two outcomes, and if both workers gave up, there would be no outcome.
         """
         tries = 0
         while True:

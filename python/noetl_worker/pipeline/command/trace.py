@@ -90,7 +90,7 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # names the spans: subjects are many
+            "messaging.destination.template": settings.nats_subject,  # names the spans: each execution has its subject
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,

@@ -29,7 +29,7 @@ from noetl_worker.remote.plane.dialects import RULES
 
 AUTH_DELAY_S: Final = 30.0
 REPORTED: Final = Disposition(DispositionKind.REPORTED)
-"""The plane has accepted the terminal events."""
+"""Disposition of a command whose terminal events the plane has accepted."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """Age in seconds at which a message that met only server errors becomes a dead letter. The stream deletes a message
@@ -162,8 +162,8 @@ def short_of_resources(
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
     The command has had no effect yet. It is reported as failed if its message is older than MAX_SERVER_ERROR_AGE_S, or
-    if no worker could claim it again. On a Rust plane none could without WORKER_ID (`can_return` is false). On the
-    Python plane none could for 1,800 s after the plane has learned of the start.
+    if no worker could claim it again. That is so on a Rust plane without WORKER_ID (`can_return` is false), and on the
+    Python plane for 1,800 s after the plane has learned of the start.
     """
     would_be_refused = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:

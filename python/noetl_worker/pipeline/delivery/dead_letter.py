@@ -29,7 +29,7 @@ log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
-"""A dead letter must fit into NATS' default max_payload of 1 MiB."""
+"""Size of the largest message that a dead letter has as base64. It must fit into NATS' default max_payload of 1 MiB."""
 _REPLACEMENT: Final = "\ufffd"
 """Character that stands for bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from noetl_worker.remote.jetstream.delivery import Delivery
 
 OTHERS_S: Final = 2.0
-"""Seconds for which a message of another execution is taken as a sign that more of them wait."""
+"""Seconds for which a message of another execution is taken as a sign that other executions wait."""
 RETURNED_PER_SLOT: Final = 10
 """Most messages per slot that are returned within OTHERS_S. A returned message counts against the durable's
 max_ack_pending until it is redelivered."""

@@ -76,7 +76,7 @@ class InProgress:
         if beat.deliveries == 0:
             del self._beats[reply]
 
-    def heard(self, sent_at: float, stale_after_s: float) -> None:
+    def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
         """Note the time of a heartbeat that the plane accepted, or of the first one just before it is sent.
 
         Args:
@@ -263,7 +263,7 @@ class Keepalive:
                 log.debug("not_registered_yet", error=str(error))
                 await asyncio.sleep(REGISTER_AGAIN_S)
         name = self._identity.name_for(plane.dialect)
-        return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.heard)
+        return Registration(plane, settings, name, watch, on_heartbeat=self.in_progress.note_heartbeat)
 
 
 async def _awaited(future: Future[None]) -> None:

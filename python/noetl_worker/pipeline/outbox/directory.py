@@ -57,14 +57,14 @@ class NotOwn(PermissionError):
 
 
 def require_own_directory(path: Path) -> None:
-    """Raise NotOwn unless the path is a directory of this user that no other user may write to, OSError if it is
-    missing."""
+    """Raise NotOwn unless the path is a directory of this user that no other user may write to. Raise FileNotFoundError
+    if it is missing."""
     _require(path, "directory", stat.S_ISDIR, forbidden=0o022)
 
 
 def require_own_file(path: Path) -> None:
-    """Raise NotOwn unless the path is a regular file that only this user may read and write, OSError if it is
-    missing."""
+    """Raise NotOwn unless the path is a regular file that only this user may read and write. Raise FileNotFoundError if
+    it is missing."""
     _require(path, "regular file", stat.S_ISREG, forbidden=0o077)
 
 

@@ -92,7 +92,8 @@ class EventSet:
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[EventRequest, ...] = field(init=False)
     part: EventRequest = field(init=False)
-    """The next request of events, or the last one if all are accepted. A result is stored before it."""
+    """The next request of events, or the last one if all are accepted. If there is a result to store, it is sent
+    first."""
     is_open: bool = field(init=False)
     """True if a request is left to be sent."""
     key: str = field(init=False)

@@ -142,7 +142,7 @@ class OutboxFile:
             is_empty: True if no row is left to be sent.
         """
         try:
-            if is_empty and self.has_unread:  # deleting the WAL would lose the rows that are only there
+            if is_empty and self.has_unread:  # else the rows that are in the WAL only would be deleted with it
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.close()
             if is_empty and not self.stays:

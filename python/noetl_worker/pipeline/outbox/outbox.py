@@ -1,8 +1,8 @@
 """Terminal events that no plane has accepted yet, on disk, where they outlive the process that made them.
 
-Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, the sets are held
-in memory only, and the message of each is redelivered if the process dies: it is acknowledged only after the plane has
-accepted the events.
+Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, the sets are in
+memory only. If the process then dies, their messages are redelivered, because a message is acknowledged only after the
+plane has accepted the events.
 """
 
 from __future__ import annotations

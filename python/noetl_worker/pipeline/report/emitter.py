@@ -45,7 +45,7 @@ LATE_S: Final = 30.0
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_REPORT_S: Final = 0.5
-"""Seconds after which a request counts as slow: the plane issues commands in it. The set then gives up its slot."""
+"""Seconds after which a request in which the plane issues commands no longer needs the slot of its command."""
 
 
 _DROPPED_ADVICE: Final = "do nothing: another worker has the command, or it is over"
@@ -148,7 +148,7 @@ class Emitter:
             gate = plane.gate if upload is None else plane.store_gate
             known_s = sending.known_until - now
             is_late = known_s < 0 and not event_set.is_rescue
-            if (is_late or not gate.has_room()) and sending.is_inside:  # the set has to wait, in memory only so far
+            if (is_late or not gate.has_room()) and sending.is_inside:  # the set has to wait, so it goes to disk
                 self._write(event_set, sending)
             if is_late:
                 await self._confirm(plane, event_set, ownership)
@@ -265,7 +265,7 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """Send the next request once. Return the answer or None, its meaning, and the reason if it is no acceptance."""
+        """Send the next request once. Return the answer or None, what it means, and why the request is not accepted."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:

@@ -31,7 +31,7 @@ from noetl_worker.text.secrets import redaction
 
 T = TypeVar("T")
 _MAX_GROWTH: Final = 6
-"""Largest number of bytes that a plane writes for one byte of JSON (`\\u007f`)."""
+"""Largest number of bytes that a plane writes for one byte of JSON (six for `\\u007f`)."""
 _MAX_ERROR_CHARS: Final = 8_000
 _MAX_REASON_CHARS: Final = 500
 _MAX_OUTPUT_CHARS: Final = 8_192
@@ -77,7 +77,7 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
 
 async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
-    """Return the report of a command that failed by an exception, before, in or after its tool. It gives call.error."""
+    """Return the report of a command that raised an exception, before, in or after its tool. It becomes call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
@@ -209,8 +209,8 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
     if NULL_MARK in fitted.body and has_null(fitted.body):
         nulls = await _nulls(fitted.body)
         if result.status is ToolStatus.SUCCESS:
-            # Any other character would be a wrong value for later steps. In a failure, which people read, it is
-            # replaced, and a warning says so.
+            # No plane can store U+0000, and another character would be a wrong value for later steps. In a failure,
+            # which only people read, it is replaced, and a warning says so.
             return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)

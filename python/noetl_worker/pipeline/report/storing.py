@@ -15,7 +15,7 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """Send a result to the store once. Return the answer or None, its meaning, and the reason if it is no acceptance.
+    """Send a result to the store once. Return the answer or None, what it means, and why the result is not stored.
 
     The Python plane may still be processing a PUT that got no answer. A second PUT would delay every client for the
     same time again (protocol/results.md#redaction), so it is not sent.
