@@ -50,8 +50,8 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
         "auth: 's' needs 'key': the alias of a credential",
     ),
     ({"code": "1", "env": {"A=": 1}}, f"env: 'A=' {NO_VARIABLE}"),
-    ({"code": "1", "memory_mb": 1}, "'memory_mb' must be from 32, not 1"),
-    ({"code": "1", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
+    ({"code": "1", "memory_mb": 1}, "'memory_mb' is 1: give 32 or more"),
+    ({"code": "1", "max_output_bytes": 0}, "'max_output_bytes' is 0: give 1 or more"),
     (
         {"code": "1", "auth": {"a": {"source": "env", "key": "PATH"}}},
         "auth: 'a': source 'env' is not supported; use credential",
@@ -63,24 +63,24 @@ SHELL: list[tuple[dict[str, Any], str]] = [
     ({"command": "a\0b"}, "'command' has a NUL character; leave it out"),
     ({"command": "true", "env": {"A=B": "1"}}, f"env: 'A=B' {NO_VARIABLE}"),
     ({"command": "true", "env": {"A": "\0"}}, f"env: 'A' {NO_VARIABLE}"),
-    ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' must be above 0, not 0"),
+    ({"command": "true", "max_output_bytes": 0}, "'max_output_bytes' is 0: give 1 or more"),
 ]
 
 URL = {"url": "http://h/"}
 HTTP: list[tuple[dict[str, Any], str]] = [
     (
         {"url": "{{ base }}/x"},
-        "the request to 'h:80/x' cannot be built: an address starts with http:// or https:// and a host",
+        "url 'h:80/x' is no address: an address starts with http:// or https:// and a host",
     ),
     (
         {"url": "ftp://u:p@h/?key=k"},
-        "the request to 'ftp://h/' cannot be built: an address starts with http:// or https:// and a host",
+        "url 'ftp://h/' is no address: an address starts with http:// or https:// and a host",
     ),
     ({**URL, "timeout": 0}, "timeout=0 is not a time: give seconds above 0, or a text like 30s or 2m"),
     ({**URL, "connect_timeout": 0}, "'connect_timeout' must be above 0 seconds, not 0"),
     ({**URL, "read_timeout": -1}, "'read_timeout' must be above 0 seconds, not -1"),
     ({**URL, "response_type": "xml"}, "field 'response_type' must be one of 'json', 'text', 'binary', not 'xml' (str)"),
-    ({**URL, "max_response_bytes": 0}, "'max_response_bytes' must be from 1 to 268435456, not 0"),
+    ({**URL, "max_response_bytes": 0}, "'max_response_bytes' is 0: give 1 to 268435456"),
     ({**URL, "method": 5}, "method '5' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
     ({**URL, "files": {"a": {"name": "x"}}}, "files: 'a' needs one of 'path', 'content', 'content_b64'"),
     ({**URL, "method": "FETCH"}, "method 'FETCH' is none of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
@@ -234,7 +234,10 @@ JOB = {"image": "i"}
 VOLUME_FORM = "each of volumes needs 'name' and one of empty_dir, persistent_volume_claim, config_map, secret"
 CONTAINER: list[tuple[dict[str, Any], str]] = [
     ({}, "image is required"),
-    ({"runtime": {"image": "i", "command": "echo hi"}}, "command must be a list of text"),
+    (
+        {"runtime": {"image": "i", "command": "echo hi"}},
+        "runtime: field 'command' must be a list of text, not 'echo hi' (str)",
+    ),
     (
         {"runtime": {"image": "i", "files": []}},
         "runtime.files is not supported; supported: image, namespace, command, args, env, "
@@ -263,15 +266,15 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"image": "i", "runtime": {"env": [1]}},
-        "runtime.env must be an object, or a list of objects with 'name'",
+        "runtime: field 'env' must be a list of an object or an object, not list",
     ),
     ({"image": "i", "env": [{"value": 1}]}, "each of env needs 'name'"),
     (
         {**JOB, "namespace": "My Space"},
         "'namespace' 'My Space' is not allowed: use small letters, digits and -, at most 63",
     ),
-    ({**JOB, "backoff_limit": -1}, "'backoff_limit' must be 0 or more, not -1"),
-    ({**JOB, "ttl_seconds_after_finished": -1}, "'ttl_seconds_after_finished' must be 0 or more, not -1"),
+    ({**JOB, "backoff_limit": -1}, "'backoff_limit' is -1: give 0 or more"),
+    ({**JOB, "ttl_seconds_after_finished": -1}, "'ttl_seconds_after_finished' is -1: give 0 or more"),
     ({**JOB, "resources": {"cpu": 1}}, "resources: 'cpu' is none of requests, limits, claims"),
     ({**JOB, "resources": {"limits": "1Gi"}}, "resources: 'limits' must be an object like {cpu: 500m, memory: 1Gi}"),
     ({**JOB, "env": {"A=B": "c"}}, "env: 'A=B' cannot be a variable: no '=' and no control character may be in it"),
@@ -284,8 +287,8 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
         "volume_mounts: there is no volume 'w'; there are: v",
     ),
     ({**JOB, "auth": {"token": "t"}}, "the credential needs 'url', the address of the Kubernetes API"),
-    ({"runtime": {"image": 5}}, "runtime.image must be text"),
-    ({"runtime": {"image": "i", "resources": []}}, "runtime.resources must be an object"),
+    ({"runtime": {"image": []}}, "runtime: field 'image' must be text, not list"),
+    ({"runtime": {"image": "i", "resources": []}}, "runtime: field 'resources' must be an object, not list"),
 ]
 
 SCRIPT: list[tuple[dict[str, Any], str]] = [
@@ -293,7 +296,7 @@ SCRIPT: list[tuple[dict[str, Any], str]] = [
     ({"script": {"type": "inline"}}, "python: 'script' needs 'uri', or 'source' with 'code'"),
     ({"job": {"image": ""}}, "script: job: 'image' is empty; name one"),
     ({"job": {"timeout": -5}}, "script: job: 'timeout' must be above 0 seconds, not -5"),
-    ({"job": {"backoffLimit": -1}}, "script: job: 'backoff_limit' must be 0 or more, not -1"),
+    ({"job": {"backoffLimit": -1}}, "script: job: 'backoff_limit' is -1: give 0 or more"),
     ({"job": {"resources": {"memory": "1Gi"}}}, "script: job: resources: 'memory' is none of requests, limits, claims"),
     ({"job": {"env": ["A"]}}, "script: job: field 'env' must be an object, not list"),
     (
@@ -322,7 +325,7 @@ NATS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"operation": "js_consume", "stream": "s", "consumer": "c", "batch": 0},
-        "'batch' and 'timeout_ms' must be 1 or more",
+        "'batch' is 0: give 1 or more",
     ),
     (
         {"operation": "js_stream_info", "stream": "a.b"},
@@ -370,7 +373,7 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
         {**POLL, "stream": "S.x"},
         "stream 'S.x' has a character that no stream may have: leave out . * > / \\ and blanks",
     ),
-    ({**POLL, "batch": 0}, "'batch' and 'timeout_ms' must be 1 or more"),
+    ({**POLL, "batch": 0}, "'batch' is 0: give 1 or more"),
     (
         {"source": "nats", "operation": "ack"},
         "ack requires 'ack_ids', as a poll with ack: defer gave them",
@@ -386,7 +389,7 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
     (POLL, NO_NATS),
     (
         {"source": "nats", "operation": "nack", "ack_ids": ["$JS.ACK.x"], "nack_delay_ms": -1, "url": "nats://h"},
-        "'nack_delay_ms' must be 0 or more, not -1",
+        "'nack_delay_ms' is -1: give 0 or more",
     ),
 ]
 
@@ -418,7 +421,7 @@ ARTIFACT: list[tuple[dict[str, Any], str]] = [
     ),
     ({"input": {"uri": 5}}, "'uri' under 'input' must be text"),
     ({"result_ref": "x"}, "ref 'x' is no reference: it starts with noetl://"),
-    ({"uri": "/x", "max_bytes": 0}, "'max_bytes' must be between 1 and 268435456"),
+    ({"uri": "/x", "max_bytes": 0}, "'max_bytes' is 0: give 1 to 268435456"),
     (
         {"action": "put", "data": 1, "compress": True},
         "'compress' is for files and http; the control plane packs its results by itself",

@@ -263,7 +263,7 @@ def test_files_stay_inside_the_root_when_one_is_set(tmp_path: Path) -> None:
     for uri in (f"{tmp_path}/outside", f"{inside}/../outside", f"{inside}/link"):
         assert (
             str(refused({"uri": uri}, settings=settings))
-            == f"artifact: {uri!r} is outside NOETL_ARTIFACT_ROOT={inside}"
+            == f"artifact: {uri!r} is outside NOETL_ARTIFACT_ROOT={inside}: name a file in it"
         )
 
 

@@ -190,7 +190,7 @@ def test_a_cluster_out_of_reach_is_a_connection_failure() -> None:
 
 def test_a_job_deleted_from_outside_is_a_failure() -> None:
     error = refused(FakeCluster({}, before=refusing(404, "not found", method="GET")))
-    assert str(error).endswith("was deleted from outside")
+    assert str(error).endswith("was deleted from outside: run the step again")
     assert error.kind == "process"
 
 

@@ -108,7 +108,7 @@ async def test_readers_of_a_file_have_it_together(file: str, registry: Registry)
         ({"database": "DIR", "read_only": True}, "duckdb: 'database': 'DIR' is no regular file: name one"),
         (
             {"database": "DIR/none.duckdb", "read_only": True},
-            "duckdb: there is no database file 'DIR/none.duckdb' to read",
+            "duckdb: there is no database file 'DIR/none.duckdb' to read: name another one",
         ),
         ({"read_only": True}, "duckdb: 'read_only' is for a 'database' file: name one"),
     ],

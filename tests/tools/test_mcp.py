@@ -313,7 +313,7 @@ def test_an_answer_that_is_no_json_rpc_is_told_with_its_beginning() -> None:
 def test_a_stream_without_the_answer_is_a_lost_connection() -> None:
     error = refused(stream('data: {"jsonrpc": "2.0", "method": "notifications/message"}'))
     assert (str(error), error.kind, error.retryable) == (
-        f"the MCP server at {ENDPOINT} ended its stream without the answer", "connection", False,
+        f"the MCP server at {ENDPOINT} ended its stream without the answer: look at its log", "connection", False,
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
     settings = tool_settings(NOETL_SECRETS_DIR=str(tmp_path / "in"))
     for name in ("../out", str(tmp_path / "out")):
         error = refused({"name": name, "provider": "file"}, settings=settings)
-        assert str(error) == f"secrets: {name!r} is outside NOETL_SECRETS_DIR"
+        assert str(error) == f"secrets: {name!r} is outside NOETL_SECRETS_DIR: name a file in it"
     missing = refused({"name": "db", "provider": "file"}, settings=settings)
     assert (str(missing), missing.kind) == (
         f"Secret 'db' not found in {tmp_path}/in: No such file or directory", "not_found",

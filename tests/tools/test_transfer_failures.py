@@ -92,7 +92,7 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
 @pytest.mark.parametrize(
     ("query", "table", "config", "message"),
     [
-        ("select 1 as id", "none", {}, "target table 'move.none' does not exist"),
+        ("select 1 as id", "none", {}, "target table 'move.none' does not exist; create it first"),
         (
             "select 1 as nope",
             "to_t",

@@ -97,7 +97,7 @@ def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
         (
             {"type": "{{ 'http' }}", "url": "ftp://h"},
             ConfigurationError,
-            "http: the request to 'ftp://h' cannot be built",
+            "http: url 'ftp://h' is no address",
         ),
         (
             {"type": "duckdb", "database": "{{ file }}", "query": "select 1"},

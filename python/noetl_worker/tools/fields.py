@@ -364,6 +364,18 @@ def text_of_base64(field: str, encoded: str) -> str:
         raise ConfigurationError(f"{field!r} is not base64 of UTF-8 text: {error}", field=field) from error
 
 
+def check_numbers(least: int, most: int | None = None, **given: int | None) -> None:
+    """Check numbers of a config's fields, for its `__post_init__`. Null is allowed.
+
+    Raises:
+        ConfigurationError: a number is below `least` or above `most`.
+    """
+    for name, value in given.items():
+        if value is not None and not least <= value <= (value if most is None else most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise ConfigurationError(f"{name!r} is {value}: give {allowed}", field=name)
+
+
 def with_misspelt(error: ConfigurationError, warnings: Sequence[ConfigurationError]) -> ConfigurationError:
     """Return the error, with the warnings about misspelt fields, which are often its cause."""
     misspelt = "; ".join(str(warning) for warning in warnings if warning.suggestion)

@@ -268,15 +268,16 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
     return str(Path("/dev/fd", str(file.fileno())))
 
 
-def http_address(text: str) -> httpx.URL:
-    """Return an address with http:// or https:// and a host. Raises ValueError."""
+def http_address(text: str, field: str, tool: str) -> httpx.URL:
+    """Return a field's address. Raises ConfigurationError if it lacks http:// or https://, or a host."""
+    problem = "an address starts with http:// or https:// and a host"
     try:
         address = httpx.URL(text)
+        if address.scheme in ("http", "https") and address.host:
+            return address
     except (httpx.InvalidURL, TypeError) as error:
-        raise ValueError(str(error)) from error
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError("an address starts with http:// or https:// and a host")
-    return address
+        problem = str(error)
+    raise ConfigurationError(f"{field} {shown_text(text)!r} is no address: {problem}", field=field, tool=tool)
 
 
 def shown_text(address: str) -> str:

@@ -115,13 +115,6 @@ def _unique(names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def check_above_zero(**given: int | None) -> None:
-    """Check numbers in a config's fields. Raises ValueError for one below 1."""
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name!r} is {value}: give 1 or more", field=name)
-
-
 # ── the text ────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -23,7 +23,7 @@ from noetl_worker.text.json_text import dumps, loads_in_room
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import http_failure
-from noetl_worker.tools.fields import excerpt, ignored_field
+from noetl_worker.tools.fields import check_numbers, excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import http_address, send, shown
@@ -92,8 +92,7 @@ class ArtifactConfig:
             raise ConfigurationError("'uri' under 'input' must be text", field="uri")
         if self.result_ref is not None:
             object.__setattr__(self, "uri", self.uri or parse_reference(self.result_ref))
-        if not 0 < self.max_bytes <= LARGEST_MAX_BYTES:
-            raise ConfigurationError(f"'max_bytes' must be between 1 and {LARGEST_MAX_BYTES}", field="max_bytes")
+        check_numbers(1, LARGEST_MAX_BYTES, max_bytes=self.max_bytes)
         if self.action == "get" and self.uri is None:
             raise ConfigurationError(
                 "get requires 'uri' or 'result_ref' (or either of them under 'input')", field="uri", reason="missing"
@@ -126,15 +125,8 @@ class ArtifactConfig:
         if scheme == "file":
             absolute(str(self.uri))
         if scheme in ("http", "https"):
-            self._check_address()
-
-    def _check_address(self) -> None:
-        try:
-            http_address(str(self.uri))
-        except ValueError as error:
-            problem = f"uri {excerpt(str(self.uri).partition('?')[0], 160)!r} is no address: {error}"
-            raise ConfigurationError(problem, field="uri") from error
-        check_auth(self.auth)
+            http_address(str(self.uri), "uri", "artifact")
+            check_auth(self.auth)
 
     @property
     def scheme(self) -> str:
@@ -298,7 +290,7 @@ def _bounded(config: ArtifactConfig, size: int) -> None:
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
-    """Unpack gzip, up to `max_bytes`: a kilobyte of packed content can unpack to a gigabyte."""
+    """Unpack gzip. Raises ToolError for more than `max_bytes`: a packed kilobyte can unpack to a gigabyte."""
     place = _place(config.uri)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
+from noetl_worker.tools import fields
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.kinds.container.cluster import Cluster, ClusterTool, check_auth, cluster_address
 from noetl_worker.tools.kinds.container.container_job import (
-    check_counts,
     check_job,
-    check_variables,
     check_volumes,
+    job_variable,
     manifest,
 )
 from noetl_worker.tools.kinds.container.job_fields import ContainerFields
@@ -23,7 +23,7 @@ from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 900.0
-"""Timeout of a call that has no limit: a Job needs one."""
+"""Timeout of a Job if neither the step nor the command has one."""
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
 _IN_RUNTIME: Final = (
@@ -46,41 +46,27 @@ class ContainerConfig(ContainerFields):
     """
 
     def __post_init__(self) -> None:
-        for key, value in self.runtime.items():
+        for key in self.runtime:
             if key not in _IN_RUNTIME:
                 raise ConfigurationError(
                     f"runtime.{key} is not supported; supported: {', '.join(_IN_RUNTIME)}", field=f"runtime.{key}"
                 )
-            if value is not None:
-                field_name = "service_account" if key == "serviceAccountName" else key
-                object.__setattr__(self, field_name, _check_runtime_value(key, value))
+        where, spellings = "container: runtime", {"serviceAccountName": "service_account"}
+        given, _ = fields.canonical(where, self.runtime, ContainerFields, spellings)
+        try:
+            inner: ContainerFields = fields.decode(where, ContainerFields, given, self.runtime)
+        except ConfigurationError as error:
+            raise error.within(where, field="runtime") from error.__cause__
+        for name in given:
+            object.__setattr__(self, name, getattr(inner, name))
         if not (self.image or "").strip():
             raise ConfigurationError("image is required", field="image", reason="missing")
-        check_variables(self.variables)
+        for entry in self.variables:
+            job_variable(entry)
         check_job(self)
-        check_counts(max_log_bytes=self.max_log_bytes)
+        fields.check_numbers(0, max_log_bytes=self.max_log_bytes)
         check_volumes(self.volumes, self.volume_mounts)
         check_auth(self.auth)
-
-
-def _check_runtime_value(key: str, value: Any) -> Any:
-    """Check one value of `runtime`, and return it in the type of the field with that name."""
-    if key in ("command", "args"):
-        if not isinstance(value, list) or any(isinstance(item, (Mapping, list, type(None))) for item in value):
-            raise ConfigurationError(f"{key} must be a list of text", field=f"runtime.{key}")
-        return [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
-    if key == "env":
-        is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
-        if not is_list and not isinstance(value, Mapping):
-            raise ConfigurationError(
-                "runtime.env must be an object, or a list of objects with 'name'", field="runtime.env"
-            )
-    elif key == "resources":
-        if not isinstance(value, Mapping):
-            raise ConfigurationError("runtime.resources must be an object", field="runtime.resources")
-    elif not isinstance(value, str):
-        raise ConfigurationError(f"runtime.{key} must be text", field=f"runtime.{key}")
-    return value
 
 
 class ContainerTool(ClusterTool):
@@ -88,8 +74,8 @@ class ContainerTool(ClusterTool):
     created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
     result are the container's.
 
-    A command that is redelivered after a crash of its worker finds the Job that it made, and waits for that one. A
-    worker that shuts down leaves the Job running for this. Errors: process (it failed), auth, client_error
+    A command that is redelivered after a crash of its worker waits for the Job that it made before. For this, a
+    worker that shuts down leaves the Job running. Errors: process (the container failed), auth, client_error
     (Kubernetes refuses the Job), not_found (no such namespace), connection.
 
     differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only

@@ -13,12 +13,13 @@ from uuid import uuid4
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.kinds.container.job_fields import ContainerFields, JobFields
 from noetl_worker.tools.process import process
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
-"""Seconds after the worker's own timeout when the cluster ends the Job, in case the worker is gone."""
+"""Seconds between the worker's timeout and the Job's own deadline, which ends the Job of a worker that is gone."""
 _NEVER_STARTS: Final = frozenset(
     {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerFieldsError", "CreateContainerError"}
 )
@@ -45,12 +46,6 @@ _RESOURCES: Final = ("requests", "limits", "claims")
 # ── checks for a `__post_init__`: each raises ConfigurationError for what no Job can have ─────
 
 
-def check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 0:
-            raise ConfigurationError(f"{name!r} must be 0 or more, not {count}", field=name)
-
-
 def check_variable_name(name: str) -> None:
     if not _VARIABLE.fullmatch(name):
         raise ConfigurationError(
@@ -58,14 +53,9 @@ def check_variable_name(name: str) -> None:
         )
 
 
-def check_variables(entries: Sequence[Mapping[str, Any]]) -> None:
-    for entry in entries:
-        _variable(entry)
-
-
 def check_job(config: ContainerFields | JobFields) -> None:
     """Check the fields that all configs of a Job have."""
-    check_counts(backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
+    check_numbers(0, backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
         raise ConfigurationError(
             f"'namespace' {config.namespace!r} is not allowed: use small letters, digits and -, at most 63",
@@ -106,7 +96,7 @@ def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) ->
     container: dict[str, JsonValue] = {
         "command": config.command,
         "args": config.args,
-        "env": [variable for variable in map(_variable, config.variables) if variable is not None] or None,
+        "env": [variable for variable in map(job_variable, config.variables) if variable is not None] or None,
         "volumeMounts": [_camel(mount) for mount in config.volume_mounts] or None,
     }
     pod: dict[str, JsonValue] = {
@@ -191,11 +181,11 @@ def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) 
     return {"name": name, "namespace": namespace, "labels": labels}
 
 
-def _variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
+def job_variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     """Return a variable as Kubernetes writes it, or None if its value is null, which counts as absent.
 
     Raises:
-        ConfigurationError: without a name, or without one source of its value that is known here.
+        ConfigurationError: the variable has no name, or not exactly one known source of its value.
     """
     if not entry.get("name"):
         raise ConfigurationError("each of env needs 'name'", field="env")
@@ -238,8 +228,8 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return a volume as Kubernetes writes it. Raise ConfigurationError if it lacks a name or exactly one known
-    source."""
+    """Return a volume as Kubernetes writes it. Raises ConfigurationError if the volume has no name, or not exactly one
+    known source."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ConfigurationError(
@@ -289,7 +279,7 @@ class JobEnd(NamedTuple):
 
 
 def job_end(job: Mapping[str, Any]) -> JobEnd | None:
-    """Return the end of an ended Job, or None while it runs."""
+    """Return the end that the Job's status reports, or None while the Job runs."""
     for condition in objects_in(fields_of(job.get("status")).get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = "succeeded" if condition["type"] == "Complete" else "failed"
@@ -304,7 +294,7 @@ class PodState:
     name: str | None = None
     exit_code: int | None = None
     reason: str | None = None
-    """OOMKilled, Error, ImagePullBackOff, Unschedulable, Evicted, ..."""
+    """Reason that Kubernetes gives, such as OOMKilled, Error, ImagePullBackOff, Unschedulable or Evicted."""
     message: str | None = None
     started_at: str | None = None
     finished_at: str | None = None

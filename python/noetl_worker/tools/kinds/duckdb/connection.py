@@ -35,7 +35,7 @@ threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a connection with everything set up, after waiting for a file that another process has locked.
+    """Return a connection that is set up as `start` says. Wait for a database file that another process has locked.
 
     Raises:
         ToolError: kind connection or db_lock, both retryable.
@@ -86,21 +86,14 @@ def _connected(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> 
     for name, value, origin in settings:
         if value:
             _set(duckdb, connection, opening.kind, name, value, origin)
+    limit = around.share_bytes if allowed == share else limit_bytes(connection)
     if share:
-        limit = around.share_bytes if allowed == share else limit_bytes(connection)
         limit_memory(limit * 5 // 4 + _BESIDE_BYTES)
-        _set_memory_within(duckdb, connection, opening, limit, str(allowed))
-    elif opening.memory_limit:
-        _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
-    return connection
-
-
-def _set_memory_within(duckdb: Any, connection: Any, opening: Opening, limit: int, allowed: str) -> None:
-    """Set the memory limit that a step asks for, but at most the command's limit."""
     if opening.memory_limit:
         _set(duckdb, connection, opening.kind, "memory_limit", opening.memory_limit, "memory_limit")
-        if limit_bytes(connection) > limit:
+        if share and limit_bytes(connection) > limit:  # a step gets at most the command's limit
             _set(duckdb, connection, opening.kind, "memory_limit", allowed, MEMORY_LIMIT)
+    return connection
 
 
 def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.kinds.duckdb.files import command_database, turn
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.secrets import check_secrets, fetch_secrets, parse_extension
@@ -68,7 +69,7 @@ class DuckdbConfig(sql.SqlFields):
 
     def __post_init__(self) -> None:
         check_sql("duckdb", self)
-        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
+        check_numbers(1, max_rows=self.max_rows, threads=self.threads)
         check_secrets("duckdb", self.auth)
         for wanted in self.extensions:
             parse_extension("duckdb", wanted)

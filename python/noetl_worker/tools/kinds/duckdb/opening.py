@@ -18,7 +18,6 @@ EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
 """Environment variable with the directory of extensions. Absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 """Environment variable with the URL or directory from which extensions are installed. Absent: extensions.duckdb.org."""
-SETTINGS: Final = (MEMORY_LIMIT, EXTENSION_DIRECTORY, EXTENSION_REPOSITORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,12 @@ class Surroundings:
     """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside the roots."""
     hidden: tuple[str, ...]
     share_bytes: int
-    """Maximum memory that the command may set if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
+    """Maximum bytes of memory for the command if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstRequest:
-    """The first request to a DuckDB process, without the work it is to do."""
+    """The part of a DuckDB process's first request that sets up the process. The other part is the work to do."""
 
     opening: Opening
     surroundings: Surroundings

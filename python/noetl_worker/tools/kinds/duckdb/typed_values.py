@@ -10,7 +10,7 @@ import datetime
 import decimal
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from noetl_worker.errors import ToolError
@@ -18,33 +18,29 @@ from noetl_worker.errors import ToolError
 _AS_IT_IS: Final = frozenset({str, bool, type(None)})
 _MAX_INT64: Final = 2**63 - 1
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
-_WRITERS: Final[tuple[tuple[type | tuple[type, ...], str, Callable[[Any], Any]], ...]] = (
-    (int, "int", str),
-    (float, "float", str),
-    (decimal.Decimal, "decimal", str),
-    (datetime.datetime, "datetime", lambda value: value.isoformat()),
-    (datetime.date, "date", lambda value: value.isoformat()),
-    (datetime.time, "time", lambda value: value.isoformat()),
-    (datetime.timedelta, "span", lambda value: value // _MICROSECOND),
-    (uuid.UUID, "uuid", str),
-    ((bytes, bytearray, memoryview), "bytes", lambda value: base64.b64encode(value).decode()),
-    (tuple, "tuple", lambda value: [written(item) for item in value]),
-    (dict, "object", lambda value: [[written(key), written(item)] for key, item in value.items()]),
+_FORMS: Final[tuple[tuple[type | tuple[type, ...], str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
+    (int, "int", str, int),
+    (float, "float", str, float),
+    (decimal.Decimal, "decimal", str, decimal.Decimal),
+    (datetime.datetime, "datetime", datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    (datetime.date, "date", datetime.date.isoformat, datetime.date.fromisoformat),
+    (datetime.time, "time", datetime.time.isoformat, datetime.time.fromisoformat),
+    (datetime.timedelta, "span", lambda value: value // _MICROSECOND, lambda value: value * _MICROSECOND),
+    (uuid.UUID, "uuid", str, uuid.UUID),
+    ((bytes, bytearray, memoryview), "bytes", lambda value: base64.b64encode(value).decode(), base64.b64decode),
+    (tuple, "tuple", lambda value: [written(item) for item in value], lambda value: tuple(map(read, value))),
+    (
+        dict,
+        "object",
+        lambda value: [[written(key), written(item)] for key, item in value.items()],
+        lambda value: {read(key): read(item) for key, item in value},
+    ),
 )
-"""(Python type or types, their name, function that makes the JSON form). A datetime is a date too: it comes first."""
-_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "int": int,
-    "float": float,
-    "decimal": decimal.Decimal,
-    "datetime": datetime.datetime.fromisoformat,
-    "date": datetime.date.fromisoformat,
-    "time": datetime.time.fromisoformat,
-    "span": lambda value: value * _MICROSECOND,
-    "uuid": uuid.UUID,
-    "bytes": base64.b64decode,
-    "tuple": lambda value: tuple(map(read, value)),
-    "object": lambda value: {read(key): read(item) for key, item in value},
-}
+"""Python type or types, their name, function that makes the JSON form, function that reads it.
+
+A datetime is a date too, so it comes first.
+"""
+_READERS: Final = {name: reader for _, name, _, reader in _FORMS}
 
 
 def written(value: Any) -> Any:
@@ -54,14 +50,14 @@ def written(value: Any) -> Any:
         return value
     if kind is list:
         return [written(item) for item in value]
-    for known, name, form in _WRITERS:
+    for known, name, form, _ in _FORMS:
         if isinstance(value, known):
             return {name: form(value)}
     raise TypeError(f"a value of DuckDB's is of type {kind.__name__}")
 
 
 def read(value: Any) -> Any:
-    """Return the value that `written` was given.
+    """Return the value whose JSON form, made by `written`, is `value`.
 
     Raises:
         ToolError: `value` was not made by `written`. A DuckDB process is not trusted.

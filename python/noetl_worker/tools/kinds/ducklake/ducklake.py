@@ -12,6 +12,7 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.kinds.duckdb.files import turn
 from noetl_worker.tools.kinds.duckdb.opening import Attached, Opening
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
@@ -81,7 +82,7 @@ class DucklakeConfig(sql.SqlFields):
             raise ConfigurationError(
                 f"'catalog_name' is {self.catalog_name!r}: give a name of letters, digits and _", field="catalog_name"
             )
-        sql.check_above_zero(max_rows=self.max_rows, threads=self.threads)
+        check_numbers(1, max_rows=self.max_rows, threads=self.threads)
         check_secrets("ducklake", self.auth)
         _parse_server(self.catalog())
         for wanted in self.extensions:
@@ -148,7 +149,7 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
 def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
-    """Return the metadata path as ATTACH takes it, and the secret that holds the rest of a server's address."""
+    """Return the path of the catalog as ATTACH takes it, and for a catalog on a server the secret with its address."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
     server = _parse_server(given)

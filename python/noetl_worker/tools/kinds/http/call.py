@@ -40,10 +40,10 @@ _NO_AUTHORIZATION: Final = Authorization()
 
 
 class HttpCall:
-    """The state of one call.
+    """A call of the tool.
 
-    `run` returns the last exchange's result. `data.attempts` is there if there was more than one exchange,
-    `data.pages` if pages were asked for.
+    `run` returns the result of the last exchange. Its data has `attempts` if there was more than one exchange, and
+    `pages` if pages were asked for.
     """
 
     def __init__(self, config: HttpFields, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
@@ -72,9 +72,8 @@ class HttpCall:
             result, _ = await self._tried(self._config, {})
         else:
             return await self._exchange(self._config)
-        return self._counted(result) if self._exchanges > 1 else result
-
-    def _counted(self, result: ToolResult) -> ToolResult:
+        if self._exchanges == 1:
+            return result
         return dataclasses.replace(result, data={**fields_of(result.data), "attempts": self._exchanges})
 
     # ── tries ──
@@ -180,7 +179,7 @@ class HttpCall:
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
         """Check that the next page, whose place an answer may have named, gets no credentials for another place.
 
-        It is not sent without its credentials, as a redirect is: another place would hardly return the right page.
+        A redirect is followed without credentials, but without them another place would hardly return the right page.
 
         Raises:
             CredentialError: the next page is at another place, and the request has credentials.

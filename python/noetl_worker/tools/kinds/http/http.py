@@ -9,13 +9,14 @@ from typing import ClassVar, Final
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.http.answer import in_plane_form
 from noetl_worker.tools.http.auth import OverHttp, check_auth
-from noetl_worker.tools.http.client import ClientOptions, check_options
+from noetl_worker.tools.http.client import ClientOptions, check_options, http_address
 from noetl_worker.tools.kinds.http import retry as http_retry
 from noetl_worker.tools.kinds.http.call import HttpCall
 from noetl_worker.tools.kinds.http.http_fields import HttpFields
-from noetl_worker.tools.kinds.http.request import check_address, check_request
+from noetl_worker.tools.kinds.http.request import check_request
 
 _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 
@@ -37,16 +38,12 @@ class HttpConfig(HttpFields):
     """
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_response_bytes <= _LARGEST_LIMIT:
-            raise ConfigurationError(
-                f"'max_response_bytes' must be from 1 to {_LARGEST_LIMIT}, not {self.max_response_bytes}",
-                field="max_response_bytes",
-            )
+        check_numbers(1, _LARGEST_LIMIT, max_response_bytes=self.max_response_bytes)
         for name in ("attempt_timeout", "connect_timeout", "read_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name!r} must be above 0 seconds, not {value:g}", field=name)
-        object.__setattr__(self, "address", check_address(self.url))
+        object.__setattr__(self, "address", http_address(self.url, "url", "http"))
         check_request(self)
         options = ClientOptions(self.verify, self.ca_file, self.client_cert, self.client_key, self.proxy)
         object.__setattr__(self, "options", options)

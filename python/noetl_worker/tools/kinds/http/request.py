@@ -18,7 +18,7 @@ from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.file_roots import opened
 from noetl_worker.tools.http.auth import Authorization
-from noetl_worker.tools.http.client import HEADERS, http_address, shown_text
+from noetl_worker.tools.http.client import HEADERS, shown_text
 from noetl_worker.tools.kinds.http.http_fields import HttpFields
 from noetl_worker.tools.payload import text_or_json
 
@@ -48,14 +48,6 @@ def parse_method(text: str) -> str:
     return method
 
 
-def check_address(url: str) -> httpx.URL:
-    """Return the parsed address of a request. Raises ConfigurationError if it is no http:// or https:// address."""
-    try:
-        return http_address(url)
-    except ValueError as error:
-        raise _not_built(url, error) from error
-
-
 def check_request(config: HttpFields) -> None:
     """Check the method and the form of the body, before headers are rendered and files are opened.
 
@@ -78,10 +70,6 @@ def check_request(config: HttpFields) -> None:
         )
 
 
-def _not_built(url: str, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"the request to {shown_text(url)!r} cannot be built: {error}", field="url", tool="http")
-
-
 def build(
     config: HttpFields,
     headers: Mapping[str, JsonValue],
@@ -94,7 +82,7 @@ def build(
 
     Args:
         headers: `config.headers`, rendered.
-        files: closes the files of a multipart body; the caller leaves it when the exchange is over.
+        files: opens the files of a multipart body, and closes them when the caller ends its stack.
         lists_are_json: True to send a list in `params` or `form` as one text, False to repeat its field.
 
     Raises:
@@ -123,7 +111,8 @@ def build(
             sent, body = [*before, *sent, *after], {"stream": stream}
         request = httpx.Request(method, url, headers=sent, extensions={"timeout": timeouts}, **body)
     except (httpx.InvalidURL, TypeError, ValueError) as error:  # UnicodeError too: a header that is not ASCII
-        raise _not_built(config.url, error) from error
+        text = f"the request to {shown_text(config.url)!r} cannot be built: {error}"
+        raise ConfigurationError(text, field="url", tool="http") from error
     request.headers.encoding = "ascii"  # httpx would detect this slowly; a header that is not ASCII was refused above
     if "files" in body:
         request.stream = _OffLoop(request.stream)
@@ -215,7 +204,7 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FilePar
 
 
 def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
-    """Return (file name, content, content type) of one file."""
+    """Return (file name, content, content type) of one file, as httpx takes a part."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)

@@ -78,7 +78,7 @@ class McpConfig:
         if self.method == "tools/call" and not self.tool:
             raise ConfigurationError("tools/call requires 'tool'", field="tool", reason="missing")
         if self.endpoint is not None:
-            _address(self.endpoint)
+            http_address(self.endpoint, "endpoint", "mcp")
         check_auth(self.auth)
 
     def parameters(self) -> dict[str, JsonValue]:
@@ -205,15 +205,7 @@ def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL
             f"mcp: nothing says where the server {server!r} is: give 'endpoint', or set "
             f"NOETL_MCP_{_slug(server)}_ENDPOINT or NOETL_MCP_URL for the worker"
         )
-    return server, _address(address)
-
-
-def _address(text: str) -> httpx.URL:
-    try:
-        return http_address(text)
-    except ValueError as error:
-        problem = f"endpoint {excerpt(text, 160)!r} is no address: {error}"
-        raise ConfigurationError(problem, field="endpoint", tool="mcp") from error
+    return server, http_address(address, "endpoint", "mcp")
 
 
 def _slug(server: str) -> str:

@@ -12,7 +12,7 @@ from noetl_worker.models.tool_result import ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.fields import ignored_field
+from noetl_worker.tools.fields import check_numbers, ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import leased_client, not_permitted
 from noetl_worker.tools.kinds.nats.key_value import KEY_VALUE, OBJECTS
@@ -52,10 +52,7 @@ class NatsConfig(NatsFields):
                 raise ConfigurationError(f"{operation} requires '{shown}'", field=name, reason="missing")
         if operation == "js_get_msg" and (self.seq, self.subject, self.last) == (None, None, False):
             raise ValueError("js_get_msg requires 'seq', 'subject' or 'last: true'")
-        if self.batch < 1 or self.timeout_ms < 1:
-            raise ConfigurationError(
-                "'batch' and 'timeout_ms' must be 1 or more", field="batch" if self.batch < 1 else "timeout_ms"
-            )
+        check_numbers(1, batch=self.batch, timeout_ms=self.timeout_ms)
         self._check_names()
         object.__setattr__(self, "operation", operation)
         object.__setattr__(self, "batch", min(self.batch, MAX_BATCH))

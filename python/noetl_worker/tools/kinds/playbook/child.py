@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from noetl_worker.errors import ToolError
 from noetl_worker.models.spellings import STEP_OF_TASKS
-from noetl_worker.models.wire import JsonValue, context_of, fields_of
+from noetl_worker.models.wire import JsonValue, context_of, fields_of, read_events
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -150,9 +150,7 @@ def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
     """Return the events, newest first. They are sorted by id: the plane lists events of one moment in any order."""
-    events = detail.get("events")
-    listed = [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
-    return sorted(listed, key=lambda event: int(event.get("event_id") or 0), reverse=True)
+    return sorted(read_events(detail), key=lambda event: int(event.get("event_id") or 0), reverse=True)
 
 
 async def _resolved(step: str, ref: str, context: ToolContext, ask: Ask) -> JsonValue:

@@ -17,6 +17,7 @@ from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.tools import file_roots, requirements
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, first_given, given_values, written_data
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.process.own_logins import NO_FILE
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -92,8 +93,7 @@ def check_connection(fields: PostgresLogin) -> None:
         ConfigurationError: these fields can give no connection.
     """
     written = written_data(fields.auth)
-    if fields.port is not None and not 0 < fields.port < 65536:
-        raise ConfigurationError(f"'port' is {fields.port}: give 1 to 65535", field="port")
+    check_numbers(1, 65535, port=fields.port)
     if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
         raise ConfigurationError(
             f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}", field="sslmode"
@@ -124,8 +124,10 @@ def parse_schemas(text: str) -> list[str]:
 
 
 def _can_parse(address: str) -> bool:
-    """Return True if libpq can parse the address, or is not installed (the run reports that). Cached: it takes
-    0.1 ms."""
+    """Return True if libpq can parse the address, or if libpq is not installed, which is reported when the step runs.
+
+    Cached, because parsing takes 0.1 ms.
+    """
     try:
         psycopg = library()
     except ConfigurationError:

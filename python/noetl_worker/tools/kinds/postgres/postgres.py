@@ -14,6 +14,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
 from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.kinds.postgres.address import PostgresLogin, check_connection, conninfo, library, parse_schemas
 from noetl_worker.tools.kinds.postgres.errors import is_statement_timeout, statement_failure
 from noetl_worker.tools.kinds.postgres.params import adapted, unused_values
@@ -79,7 +80,7 @@ class PostgresConfig(PostgresLogin):
 
     def __post_init__(self) -> None:
         text = check_sql("postgres", self)
-        sql.check_above_zero(max_rows=self.max_rows)
+        check_numbers(1, max_rows=self.max_rows)
         check_connection(self)
         if text is not None:
             _check_params(text, self.params)
@@ -209,7 +210,7 @@ async def _execute(
 
 
 def _check_params(text: str, params: Any) -> None:
-    """Raise ConfigurationError for place holders of two kinds in the last statement, or a value without one."""
+    """Raise ConfigurationError if the last statement has placeholders of two kinds, or a value has no placeholder."""
     if not params or "$" not in text:
         return
     last = (sql_split.statements(text) or [text])[-1]
@@ -225,7 +226,7 @@ def _is_numbered(text: str, params: Any) -> bool:
     """Return True if the placeholders are `$1, $2`. A `%s` within a string is then only text.
 
     Raises:
-        ConfigurationError: `%s` place holders too.
+        ConfigurationError: there are `%s` placeholders too.
     """
     code = sql_split.bare(text) if isinstance(params, list) and "$" in text else ""
     if _NUMBERED.search(code) is None:

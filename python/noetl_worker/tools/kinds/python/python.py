@@ -20,7 +20,7 @@ from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential_variables import Granted, check_auth, granted
-from noetl_worker.tools.fields import text_of_base64
+from noetl_worker.tools.fields import check_numbers, text_of_base64
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.own_frames import without_own_frames
@@ -110,14 +110,8 @@ class PythonConfig:
     """Maximum bytes kept of stdout and of stderr each (4 MiB): the first and the last half."""
 
     def __post_init__(self) -> None:
-        if self.memory_mb is not None and self.memory_mb < _LEAST_MEMORY_MB:
-            raise ConfigurationError(
-                f"'memory_mb' must be from {_LEAST_MEMORY_MB}, not {self.memory_mb}", field="memory_mb"
-            )
-        if self.max_output_bytes < 1:
-            raise ConfigurationError(
-                f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
-            )
+        check_numbers(_LEAST_MEMORY_MB, memory_mb=self.memory_mb)
+        check_numbers(1, max_output_bytes=self.max_output_bytes)
         process.environment_text(self.env)
         written = check_script(self.source)
         if written is not None and not written.strip():
@@ -203,7 +197,7 @@ class PythonTool:
         return _result(run, config, context)
 
     async def prefetch(self, config: PythonConfig, context: ToolContext) -> tuple[str, ...]:
-        """Install the packages of a step without running it. Return its requirements, which may be none."""
+        """Install the packages of a step without running the step. Return its requirements; () if there are none."""
         wanted = config.packages(await self._sources.of_script(config.source, context))
         if wanted is None:
             return ()
@@ -262,7 +256,7 @@ class PythonTool:
 
 
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
-    """Return global name -> [module] or [module, attribute]."""
+    """Return `libs` as global name -> [module] or [module, attribute]. Raises ConfigurationError for another form."""
     named: dict[str, JsonValue] = {}
     for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
         if isinstance(module, str) and module:

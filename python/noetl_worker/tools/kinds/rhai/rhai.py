@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.tool_result import ToolResult
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 from noetl_worker.tools.contract import ToolContext
@@ -39,15 +39,15 @@ _INSTALL: Final = (
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
 _MAX_OUTPUT_BYTES: Final = 65_536
-"""`MAX_OUTPUT_BYTES` of rust/rhai, which cuts the first line that does not fit, between two characters, and drops the
-rest."""
+"""Maximum bytes of a script's output, as in rust/rhai. There the first line that does not fit is cut between two
+characters, and the rest is dropped."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
 """Maximum number of characters of a script's output in its failure."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
 _MEMORY_MB: Final = 512
 _GRACE_S: Final = 1.0
-"""Seconds from a script's timeout until it is killed. A script checks the clock only between two calls."""
+"""Seconds from a script's timeout until the script is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
 """Variables that Rust's HTTP client reads, in capitals too."""
@@ -183,7 +183,7 @@ def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
     names: dict[str, JsonValue] = {**variables, **config.input}
     form = context.command.form
     if form.variables_hide_arguments and "_task" not in variables:  # a task's input is a variable itself
-        names |= _without_arguments(variables)
+        names |= fields_of(variables.get("ctx"))  # on the Rust plane `ctx` has the variables without the arguments
     return {
         **{name: value for name, value in names.items() if _IDENTIFIER.fullmatch(name)},
         "execution_id": context.command.execution_id,
@@ -193,9 +193,3 @@ def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
         "vars": variables,
         "args": dict(config.input),
     }
-
-
-def _without_arguments(variables: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the command's variables without its arguments: on the Rust plane `ctx` is a copy of all of them."""
-    own = variables.get("ctx")
-    return own if isinstance(own, Mapping) else {}

@@ -15,7 +15,7 @@ from noetl_worker.errors import ConfigurationError, ResourceShortage
 from noetl_worker.models.tool_result import ToolFailure, ToolResult, ToolStatus
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolForm
-from noetl_worker.tools.fields import excerpt
+from noetl_worker.tools.fields import check_numbers, excerpt
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_runner import PythonRunner
@@ -60,10 +60,7 @@ class ShellConfig:
     half."""
 
     def __post_init__(self) -> None:
-        if self.max_output_bytes < 1:
-            raise ConfigurationError(
-                f"'max_output_bytes' must be above 0, not {self.max_output_bytes}", field="max_output_bytes"
-            )
+        check_numbers(1, max_output_bytes=self.max_output_bytes)
         if not self.commands or not all(command.strip() for command in self.commands):
             raise ConfigurationError("'command' is empty; write one", field="command")
         if any("\0" in command for command in self.commands):

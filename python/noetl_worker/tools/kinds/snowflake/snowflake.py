@@ -22,6 +22,7 @@ from noetl_worker.tools import requirements
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.credential import credential_data, given_values, written_data
 from noetl_worker.tools.deadline import in_time
+from noetl_worker.tools.fields import check_numbers
 from noetl_worker.tools.process.shortage import (
     before_any_effect,
     is_out_of_descriptors,
@@ -120,7 +121,7 @@ class SnowflakeConfig(sql.SqlFields):
 
     def __post_init__(self) -> None:
         sql.sql_text(self.query, self.query_b64)
-        sql.check_above_zero(max_rows=self.max_rows)
+        check_numbers(1, max_rows=self.max_rows)
         check_connection(self)
 
 
@@ -183,7 +184,7 @@ def _without_files(statement: str) -> str:
     """Return the statement without its leading comments: a parameter in a comment could end it, and inject SQL.
 
     Raises:
-        ConfigurationError: for PUT or GET the connector would open files, which the account's server chooses.
+        ConfigurationError: the statement is PUT or GET, for which the connector would open files that a server names.
     """
     begin = 0
     while (match := _COMMENT.match(statement, begin)) is not None:
@@ -287,7 +288,7 @@ class SnowflakeSession:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snowflake")
 
     async def open(self, settings: Mapping[str, Any]) -> None:
-        """Sign in.
+        """Sign in to Snowflake.
 
         Raises:
             ResourceShortage: this machine is out of file descriptors or threads.

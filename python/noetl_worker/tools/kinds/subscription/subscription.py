@@ -13,7 +13,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.fields import excerpt, ignored_field
+from noetl_worker.tools.fields import check_numbers, excerpt, ignored_field
 from noetl_worker.tools.kinds.nats.connections import Address, NatsConnectionTool, check_login, resolve_address
 from noetl_worker.tools.kinds.nats.failures import leased_client
 from noetl_worker.tools.kinds.nats.messages import ACK, acknowledge, check_names, confirmed_acks, described, pull
@@ -88,15 +88,9 @@ class SubscriptionConfig(NatsLogin):
                 if not getattr(self, name):
                     raise ConfigurationError(f"[nats] requires {name!r}", field=name, reason="missing")
             check_names(stream=self.stream, consumer=self.consumer)
-            if self.batch < 1 or self.timeout_ms < 1:
-                raise ConfigurationError(
-                    "'batch' and 'timeout_ms' must be 1 or more", field="batch" if self.batch < 1 else "timeout_ms"
-                )
+            check_numbers(1, batch=self.batch, timeout_ms=self.timeout_ms)
             return
-        if self.nack_delay_ms is not None and self.nack_delay_ms < 0:
-            raise ConfigurationError(
-                f"'nack_delay_ms' must be 0 or more, not {self.nack_delay_ms}", field="nack_delay_ms"
-            )
+        check_numbers(0, nack_delay_ms=self.nack_delay_ms)
         if not self.ack_ids:
             raise ConfigurationError(
                 f"{operation} requires 'ack_ids', as a poll with ack: defer gave them",

@@ -37,7 +37,7 @@ _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An entry of the list, parsed."""
+    """A task of the list, parsed."""
 
     label: str
     kind: str
@@ -45,7 +45,7 @@ class Task:
     input: JsonValue
     """An object, or a text that is rendered to an object."""
     args: JsonValue
-    """Another spelling of `input`; for a kind that has a field of this name, that field."""
+    """Another spelling of `input`; if the task's kind has a field named `args`, the value of that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
@@ -56,7 +56,7 @@ def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
     """Parse tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
 
     Raises:
-        ConfigurationError: an entry of another form, without kind, or with an impossible rule.
+        ConfigurationError: an entry has another form, no kind, or an impossible rule.
     """
     if not entries:
         raise ConfigurationError("task_sequence: there are no tasks; give one")
@@ -203,7 +203,8 @@ class SequenceProgress:
     async def step(self) -> None:
         """Run the task at `position` once and decide what comes next."""
         if self.time_left() == 0 or self.steps >= self.context.settings.task_sequence_max_iterations:
-            self.stop("timeout" if self.time_left() == 0 else "failed", _too_many(self.steps))
+            text = f"max_iterations_exceeded: {self.steps} task executions; is there a jump without an end?"
+            self.stop("timeout" if self.time_left() == 0 else "failed", ToolFailure(text, kind="policy"))
             return
         self.steps += 1
         task = self.tasks[self.position]
@@ -265,8 +266,8 @@ class SequenceProgress:
         return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
     def expose(self, task: Task, result: ToolResult) -> None:
-        """Show the task's data to later tasks. Data of a failed task is shown only on the Rust plane
-        (recorded: policy-continue)."""
+        """Make the task's data visible to later tasks; that of a failed task only on the Rust plane (recorded:
+        policy-continue)."""
         self.last, self.last_position, data = result, self.position, result.data
         is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
@@ -279,7 +280,7 @@ class SequenceProgress:
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's `set`. A template in it that fails is the task's failure, for the rules to see."""
+        """Apply the task's own `set`. If its template fails, return that as the task's failure, which the rules see."""
         outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -375,8 +376,8 @@ class SequenceProgress:
         return ToolResult(status, self.data(self.error), self.error, tries=self.tries.entries, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
-        """Return the neutral form: {status, results, updates, _prev}, and on failure {failed_task, failed_index,
-        error}."""
+        """Return what `python_form` and `rust_form` convert: {status, results, updates, _prev}, and after a failure
+        {failed_task, failed_index, error}."""
         results, label = self.results, self.tasks[self.position].label
         if error is not None and self.last is not None and self.last_position == self.position and label not in results:
             results = {**results, label: self.last.data}
@@ -414,7 +415,7 @@ class SequenceProgress:
 
 
 class SequenceData(dict[str, JsonValue]):
-    """A sequence's result in the neutral form (`SequenceProgress.data`), recognised by its type."""
+    """The data of a sequence's result (`SequenceProgress.data`), before it is converted to a plane's form."""
 
 
 def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
@@ -422,7 +423,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
 
     Raises:
         UnknownTool: no such kind.
-        ConfigurationError: `args` that are neither a field of the tool nor an input.
+        ConfigurationError: `args` is neither a field of the tool nor an object of input values.
     """
     if task.args is None:
         return task.config, [("input", task.input)] if task.input else []
@@ -461,11 +462,6 @@ def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
         target[name] = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: an argument is never changed
         target = target[name]
     target[path[-1]] = value
-
-
-def _too_many(steps: int) -> ToolFailure:
-    text = f"max_iterations_exceeded: {steps} task executions; is there a jump without an end?"
-    return ToolFailure(text, kind="policy")
 
 
 # ── the planes' forms ───────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, cast
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools import fields
 from noetl_worker.tools.http import auth as http_auth
+from noetl_worker.tools.http.client import http_address
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import check_secrets
 from noetl_worker.tools.kinds.http import request as http_request
@@ -42,7 +43,7 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "file": frozenset({"path", "format", "auth"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
-"""Type of an end -> names of the fields that such an end reads. "source" and "target" have those of every type."""
+"""Type of an end -> fields that it reads; "source" or "target" -> fields that each source or target reads."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
 
 
@@ -107,7 +108,7 @@ class TransferSource(_EndConnection):
                 f"'format' of {self.path!r} is not known; give csv, json or parquet", field="format"
             )
         if self.type == "http":
-            http_request.check_address(str(self.url))
+            http_address(str(self.url), "url", "http")
             http_request.parse_method(self.method)
             http_retry.parse(self.retry)
             http_auth.check_auth(self.auth)

@@ -51,7 +51,7 @@ _DUCKDB_TYPES: Final[Mapping[str, str]] = {
     "json": "JSON",
     "jsonb": "JSON",
 }
-"""Type of Postgres -> DuckDB's; any other type is VARCHAR."""
+"""Type of a Postgres column -> DuckDB's type. Any other type is VARCHAR."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,6 @@ class SourceReader:
     """All rows, from a source that gets them at once. Their values decide the types of a new table's columns."""
     session: PostgresSession | None = None
     """Session of a Postgres source."""
-
-    async def chunks(self) -> AsyncIterator[Sequence[Row]]:
-        while rows := await self.fetch():
-            yield rows
-
-    def sample(self, chosen: Mapping[str, str]) -> list[list[Any]]:
-        """Return the rows that are known before reading begins."""
-        return self.picked(self.all_rows, list(chosen.values()))
 
     def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
         """Return each row's values at `paths`: names of columns, or dotted paths into the objects of a column."""

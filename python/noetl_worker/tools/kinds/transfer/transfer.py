@@ -13,7 +13,7 @@ from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.deadline import in_time
-from noetl_worker.tools.fields import has_template, rendered
+from noetl_worker.tools.fields import check_numbers, has_template, rendered
 from noetl_worker.tools.kinds.duckdb.files import turn
 from noetl_worker.tools.kinds.duckdb.paths import canonical
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
@@ -87,8 +87,7 @@ class TransferConfig:
         kind = None if isinstance(self.source, str) else end_type("source", self.source)
         if kind is not None:
             _check_direction(kind, target)
-        if not 1 <= self.chunk_size <= 100_000:
-            raise ConfigurationError(f"'chunk_size' is {self.chunk_size}: give 1 to 100000", field="chunk_size")
+        check_numbers(1, 100_000, chunk_size=self.chunk_size)
         object.__setattr__(self, "ends", (None, target))
         if self.keys() and self.mode != "upsert":
             raise ConfigurationError(f"'key' belongs to mode 'upsert', not {self.mode!r}", field="key")
@@ -213,11 +212,12 @@ class TransferTool:
                 if source.type == "file":
                     raise
                 raise short.after_an_effect() from short
-            types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in chosen.values()]
-            await sink.begin(list(chosen), types, rows.sample(chosen))
+            paths = list(chosen.values())
+            types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in paths]
+            await sink.begin(list(chosen), types, rows.picked(rows.all_rows, paths))
             moved = chunks = 0
-            async for chunk in rows.chunks():
-                await sink.write(rows.picked(chunk, list(chosen.values())))
+            while chunk := await rows.fetch():
+                await sink.write(rows.picked(chunk, paths))
                 moved, chunks = moved + len(chunk), chunks + 1
             counts = await sink.commit()
         return {
