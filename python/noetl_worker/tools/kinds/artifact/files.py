@@ -41,7 +41,7 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
     """Return the file at `absolute(uri)`, with its links followed.
 
     Raises:
-        ConfigurationError: as `absolute`, and for a place that playbooks may not name.
+        ConfigurationError: as `absolute`, or playbooks may not name this file.
     """
     path = checked("artifact", uri, Path(absolute(uri)), settings)
     root = settings.artifact_root
@@ -51,8 +51,8 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Read at most `max_bytes`. Raises ToolError: not_found, auth, resource (too large), client_error (no regular
-    file)."""
+    """Return the content of a file. Raises ToolError: not_found, auth, resource (over `max_bytes`), or client_error (no
+    regular file)."""
     try:
         with open_regular(path) as file:
             content = file.read(max_bytes + 1)

@@ -15,15 +15,17 @@ from noetl_worker.tools.contract import ToolSettings
 _SETTING = "NOETL_WORKER_KUBERNETES_ALLOW"
 _OWN = "NOETL_WORKER_KUBERNETES_OWN_SECRETS"
 _DEFAULT_ACCOUNT = "default"
-"""Service account that Kubernetes gives a pod that names none."""
+"""Service account of a pod that names none."""
 _REFERENCES = frozenset({"secretKeyRef", "secretRef"})
 
 
 def check(
     kind: str, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]], settings: ToolSettings
 ) -> None:
-    """Raise ConfigurationError for a Job that uses a name which is not allowed. `beside`: objects created with
-    the Job."""
+    """Raise ConfigurationError if the Job uses a namespace, service account or Secret that is not allowed.
+
+    `beside`: resource -> manifest of an object that is created with the Job.
+    """
     pod = job["spec"]["template"]["spec"]
     made = {manifest["metadata"]["name"] for manifest in beside.values()}
     secrets = sorted(set(_secrets_in(pod)) - made)

@@ -35,8 +35,7 @@ _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 GONE: Final = "404"
-"""Failure code of an object that is gone. A refusal by the API has its HTTP status as code; no other code is a
-number."""
+"""Code of the failure for an object that is gone: the HTTP status. A failure without a status has a word as code."""
 _THERE_ALREADY: Final = "409"
 
 
@@ -64,8 +63,8 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 async def cluster_address(
     auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
-    """Return the address in a credential ({"url", "token", "ca_file", "verify"}), or else that of the worker's own
-    cluster.
+    """Return the address of the cluster in the credential `auth` ({"url", "token", "ca_file", "verify"}), or of the
+    worker's own cluster without `auth`.
 
     Raises:
         CredentialError: the credential has no url.
@@ -116,10 +115,10 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class ClusterTool:
-    """Base of a tool that makes a Job: its connections, and the place of the worker's own service account."""
+    """Base of the tools that make Jobs. It has their connections, and the path of the worker's own service account."""
 
     first_poll_s: ClassVar[float]
-    """Seconds until a Job is first looked at."""
+    """Seconds before the state of a new Job is asked for."""
 
     def __init__(
         self,
@@ -177,9 +176,9 @@ class Cluster:
         await _none_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
-        """Delete the Job even while this task is being cancelled. Return why it is not deleted, or None if it is.
+        """Delete the Job, even while this task is being cancelled. Return why the Job is not deleted, or None.
 
-        This takes a few seconds at most: activeDeadlineSeconds ends a Job that cannot be deleted.
+        Wait a few seconds at most: activeDeadlineSeconds ends a Job that cannot be deleted.
         """
         deleting = asyncio.ensure_future(self.delete(name))
         ends = time.monotonic() + _CLEAN_UP_S

@@ -110,7 +110,7 @@ class JobRun:
             await asyncio.sleep(backoff.delay_s(tries, first_poll_s, most_poll_s, jitter=0.0))
 
     async def _output(self, max_bytes: int) -> str | None:
-        """Return the log of the newest pod, or None, with a warning, if it cannot be read: the outcome matters more."""
+        """Return the log of the newest pod. If the log cannot be read, warn and return None."""
         if self.pod.name is None or self.pod.never_starts:
             return None
         try:

@@ -65,7 +65,7 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the manifest of the Job, and resource -> manifest of an object that belongs to it but has no owner yet."""
+    """Return the manifest of the Job, and resource -> manifest of its ConfigMap and Secret, without their owner."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(
             f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: fetch parts in it"

@@ -28,7 +28,7 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
     """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
 
     Raises:
-        ConfigurationError: `given` is the file of another execution, or the data directory cannot be made.
+        ConfigurationError: `given` is the file of another execution, or the data directory cannot be created.
     """
     data_dir = settings.data_dir
     directory = (Path(data_dir) / "noetldb").resolve() if data_dir else None

@@ -50,7 +50,7 @@ def limit_bytes(connection: Any) -> int:
 
 
 def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str]) -> None:
-    """Let the connection open only files in `roots`, and load no more extensions. Without roots, change nothing.
+    """Limit the connection to files in `roots`, and to the extensions that are loaded. Without roots change nothing.
 
     Raises:
         ConfigurationError: this version of DuckDB cannot be limited.

@@ -116,7 +116,7 @@ class Duckdb:
         """Open a DuckDB that is used step by step.
 
         Raises:
-            ToolError: the database cannot be opened, as `child.py` reports.
+            ToolError: the database cannot be opened. ConfigurationError is one such error.
         """
         async with self._start(opening, settings) as start:
             session = Session(opening.kind, self._runner, start)
@@ -172,7 +172,7 @@ class Session:
         self._is_asked = True
 
     async def execute(self, what: str, text: str, params: Sequence[Any] | None = None) -> list[Any]:
-        """Return the rows of a statement of our own, as JSON values. `what` names the statement in errors."""
+        """Run a statement and return its rows as JSON values. `what` names the statement in errors."""
         answer = await self._ask({"op": "execute", "what": what, "text": text, "params": params})
         return _listed(answer, "rows")
 
@@ -204,7 +204,7 @@ class Session:
         return _checked(answer)
 
     async def end(self) -> None:
-        """End the process: at once if a step was interrupted."""
+        """End the process. A process whose step was interrupted is killed, any other closes its database first."""
         if self._is_asked:
             self._run.cancel()
         else:

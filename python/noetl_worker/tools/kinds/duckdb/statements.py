@@ -56,7 +56,7 @@ def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
 
 
 def statement_failure(error: Any, what: str) -> ToolError:
-    """Return DuckDB's error about `what` as a ToolError. An OverflowError means that Python cannot hold a value."""
+    """Return the ToolError for an error of DuckDB in `what`, or for a value that Python cannot hold (OverflowError)."""
     if isinstance(error, OverflowError):
         return ToolError(f"{what}: a value is too large for Python: {error}: CAST it to VARCHAR", kind="db_error")
     names = {base.__name__ for base in type(error).__mro__}

@@ -21,13 +21,13 @@ _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
 _ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""mysql_query() and similar functions: describing such a SELECT may make its database run the query."""
+"""Call of mysql_query() or a similar function. Describing such a SELECT may make the other database run the query."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
 class SelectReading:
-    """An extended SELECT, and how to make its rows from the fetched ones."""
+    """An extended SELECT. `rows` makes the rows of the author's SELECT from its rows."""
 
     text: str
     names: Sequence[str]
@@ -47,7 +47,7 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return the extended SELECT for a parsed statement, or None if its rows are exact without."""
+    """Return the extended SELECT for a parsed statement, or None for a statement that needs no extension."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
@@ -91,7 +91,7 @@ def with_json(
     alone: Callable[[str], Any] = json.loads,
     in_list: Callable[[str], Any] = json.loads,
 ) -> Sequence[Sequence[Any]]:
-    """Return rows in which `alone` has read the texts of JSON columns, and `in_list` those in lists of JSON."""
+    """Return the rows with their JSON texts parsed: by `alone`, or by `in_list` in a column with lists of JSON."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows

@@ -22,14 +22,14 @@ class HttpFields:
     """GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS, in any spelling."""
     headers: dict[str, Any] = field(default_factory=dict)
     """Header -> value; numbers and booleans become text, nulls are left out. `{{ token(alias) }}` in a value is the
-    bearer token of that credential; on the Rust plane in a list of tasks alone."""
+    bearer token of that credential; on the Rust plane only in a list of tasks."""
     params: dict[str, Any] = field(default_factory=dict)
     """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
     its parameter on the Python plane. Lists in `form` are sent in the same way."""
     json: Any = None
     """Body: any value, as JSON."""
     form: dict[str, Any] | None = None
-    """Body: fields, URL-encoded; with `files`, or a Content-Type of multipart/form-data, the fields of a multipart."""
+    """Body: a URL-encoded form; with `files` or a Content-Type of multipart/form-data, the fields of a multipart."""
     files: dict[str, Any] | None = None
     """Body: multipart. Field -> path on the worker, or {path | content | content_b64, filename, content_type}, or a
     list of these; files are sent from disk."""
@@ -45,7 +45,7 @@ class HttpFields:
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object with `type` bearer, basic, api_key, header, headers,
     oauth2_client_credentials, gcp_adc or service_account and its values (or `credential`: alias, or `source: secret`
-    and the `key` of one of the worker's own)."""
+    and the `key` of one of the worker's own secrets)."""
     timeout: float | None = None
     """Seconds for the call, its retries and pages included; absent: the command's remaining time."""
     attempt_timeout: float | None = None

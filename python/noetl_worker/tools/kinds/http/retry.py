@@ -52,7 +52,7 @@ class RetryRule:
     """A rule for trying again. `attempts` counts every exchange, the first one included; times are seconds."""
 
     when: JsonValue = None
-    """A condition. None: the failure may pass, or matches `statuses` or `kinds` if there are any."""
+    """A condition. None: try again after a retryable failure or, with `statuses` or `kinds`, after one of these."""
     stop_when: JsonValue = None
     statuses: frozenset[int] = frozenset()
     kinds: frozenset[str] = frozenset()

@@ -29,9 +29,9 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
-"""Maximum bytes from a server for one command: its result in base64, with its envelope."""
+"""Maximum bytes that a server may send for one command: a result in base64, with its envelope."""
 _IDLE_BYTES: Final = 64 * 1024
-"""Maximum bytes from a server while no command runs: pings, and late answers."""
+"""Maximum bytes that a server may send while no command runs: pings and late answers."""
 _RESETS: Final = 3
 """Retries of a connection that is reset while it is made, before an error is reported."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -183,10 +183,10 @@ class Connections:
             await _close(entry)
 
     async def _connect(self, address: Address, entry: _Entry) -> Any:
-        """Return a new connection. A connection that is reset is tried again.
+        """Return a new connection. Repeat an attempt that ends in a reset.
 
-        A server that refuses a login closes so soon that its reason is often lost (10 of 100 on a busy machine), and
-        a wrong password would look like a network failure.
+        A server that refuses a login closes the connection so soon that its reason is often lost (10 of 100 on a busy
+        machine). Without a repetition a wrong password would look like a network failure.
         """
         for _ in range(_RESETS):
             try:

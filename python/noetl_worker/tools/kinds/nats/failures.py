@@ -13,8 +13,7 @@ from noetl_worker.tools.kinds.nats.connections import COMMAND_BYTES, Address, Co
 
 @asynccontextmanager
 async def leased_client(connections: Connections, address: Address, operation: str) -> AsyncIterator[Any]:
-    """Provide a connected client. An error of the library inside the block becomes a ToolError that names the
-    operation."""
+    """Provide a connected client. An error of nats-py inside the block becomes a ToolError that names the operation."""
     import nats.errors
 
     async with connections.lease(address) as client:
@@ -33,7 +32,7 @@ async def leased_client(connections: Connections, address: Address, operation: s
 
 
 def library_failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
-    """Return the ToolError for an error of the library.
+    """Return the ToolError for an error of nats-py.
 
     `refusal`: the permission violation that the server reported. The server never answers such a request, so the
     library raises only a timeout.

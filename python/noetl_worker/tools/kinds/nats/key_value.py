@@ -72,7 +72,7 @@ async def _keys(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenerator[Any, None]:
-    """Yield the entries present when the watch begins, up to the last one, after which none is pending."""
+    """Yield the entries that are in the bucket when the watch begins, up to the last one."""
     has_begun = False
     while True:
         entry = await watcher.updates()
@@ -130,7 +130,7 @@ async def _object_put(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _object_get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    """Return the content. nats-py compares its SHA-256 with the object's digest."""
+    """Return the content of an object. nats-py compares the content's SHA-256 with the object's digest."""
     store = await client.jetstream().object_store(config.bucket)
     info = await store.get_info(config.object_name)
     if info.is_link():  # the size of a link is not the size of its target

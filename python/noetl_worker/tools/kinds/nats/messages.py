@@ -26,7 +26,8 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""Status, a word of its description (in lower case, without spaces) -> the problem with the consumer."""
+"""(status, word in its description, text about the consumer, kind of failure). Descriptions are compared in lower case
+and without spaces."""
 
 
 def check_names(**names: str | None) -> None:
@@ -167,11 +168,11 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
 
 
 class Inbox:
-    """The messages of a subscription. None is lost when the waiting caller is cancelled.
+    """The messages of a subscription. No message is lost when the waiting caller is cancelled.
 
-    nats-py's `next_msg` takes a message before it returns it: if cancelled in between, it drops the message, and
-    nobody sees the message before the consumer's ack wait is over. So `next_msg` is never cancelled; the next caller
-    waits for the same call.
+    nats-py's `next_msg` takes a message from the subscription before it returns the message. A call that is cancelled
+    in between drops the message, and nobody sees the message before the consumer's ack wait is over. So a call of
+    `next_msg` is never cancelled; the next caller waits for the same call.
     """
 
     def __init__(self, subscription: Any) -> None:

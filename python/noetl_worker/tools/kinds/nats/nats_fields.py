@@ -47,7 +47,7 @@ class NatsFields(NatsLogin):
     data: Any = None
     """Content of object_put and js_publish: text as it is, anything else as JSON."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    """Form in which `value` and `data` are given, and an object's content is returned: text or base64."""
+    """Form of the given `value` or `data`, and of the returned content of an object: text or base64."""
     description: str | None = None
     """Description of a stored object."""
     stream: str | None = None

@@ -194,10 +194,10 @@ class _ChildRun:
             try:
                 return await question()
             except ControlPlaneError as error:
-                advice = "if this goes on, look at the control plane; the worker asks again"
-                self.context.logger.warning("child_status", problem=str(error), advice=advice)
                 if not error.is_retryable:
                     raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
+                advice = "if this goes on, look at the control plane; the worker asks again"
+                self.context.logger.warning("child_status", problem=str(error), advice=advice)
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
@@ -237,8 +237,8 @@ class _ChildRun:
     def _child_fields(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the status document and the fields that name the child.
 
-        On the Python plane the document's fields are the step's, as in its worker; on the Rust plane they are under
-        `status`.
+        On the Python plane the document's fields are fields of the result, as in its worker. On the Rust plane the
+        document is under `status`.
         """
         data = {**self.started, "async": False}
         if not self.context.command.form.child_is_its_status:

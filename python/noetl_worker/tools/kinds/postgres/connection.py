@@ -197,7 +197,7 @@ class _Exchange:
             raise _too_much()
 
     def end(self) -> bool:
-        """Return True if the connection was cut off. Call this before it is closed: its descriptor may then be
+        """Return True if the connection was cut off. Call this before the connection is closed and its descriptor
         reused."""
         return self._reads > 1 and _watch.end(self._descriptor)
 

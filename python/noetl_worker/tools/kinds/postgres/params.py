@@ -34,8 +34,7 @@ async def adapted(connection: Any, text: str, params: Any, *, is_numbered: bool)
 
 
 def unused_values(text: str, params: Sequence[Any]) -> list[int]:
-    """Return the numbers of values for which a statement with `$1, $2` has no placeholder. The server would drop
-    them."""
+    """Return the numbers (from 1) of the values for which a statement with `$1, $2` has no placeholder."""
     used = {int(number) for number in _NUMBER.findall(sql_split.bare(text))}
     return [number for number in range(1, len(params) + 1) if number not in used]
 

@@ -21,11 +21,11 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Maximum number of values that are made on the loop, which takes 5 ms."""
+"""Maximum number of values that are made on the event loop. It takes 5 ms to make them."""
 _VALUE_BYTES: Final = 64
 """Approximate memory of one value in a row, besides its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
-"""Commands whose count is the number of rows they return."""
+"""Commands whose count is the number of rows that they return, not of rows that they changed."""
 
 
 async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
@@ -70,14 +70,13 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
 
 
 def encoded(connection: Any, text: str) -> bytes:
-    """Return a text in the encoding of the session; SQL_ASCII takes any bytes."""
+    """Return a text in the encoding of the session, or in UTF-8 if that is SQL_ASCII, which takes any bytes."""
     encoding = connection.info.encoding
     return text.encode("utf-8" if encoding == "ascii" else encoding)
 
 
 def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
-    """Send the text and receive the results. psycopg drives this, and cancels the statement if the task is
-    cancelled."""
+    """Send the text and receive the results. psycopg drives this generator, and cancels the statement with the task."""
     psycopg = library()
     from psycopg import generators
 

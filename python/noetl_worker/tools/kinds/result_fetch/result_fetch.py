@@ -79,8 +79,8 @@ def parse_reference(value: JsonValue) -> str:
 
 
 async def resolve(reference: str, context: ToolContext, sha256: str | None = None) -> JsonValue:
-    """Return the stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse for another
-    digest."""
+    """Return the stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse if the digest
+    is not `sha256`."""
     try:
         data = await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
@@ -94,7 +94,7 @@ async def resolve(reference: str, context: ToolContext, sha256: str | None = Non
 
 
 def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
-    """Compare `data` with a SHA-256 of a plane's answer, if one is given. Raises ToolError (parse) if it differs."""
+    """Compare `data` with the digest `expected`, unless that is None. Raises ToolError (parse) if they differ."""
     if expected is None:
         return
     if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:

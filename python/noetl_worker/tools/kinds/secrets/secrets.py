@@ -132,7 +132,7 @@ class SecretsTool(OverHttp):
         return {**data, "version": version} if version else data
 
     async def _from_google(self, config: SecretsConfig, context: ToolContext) -> tuple[bytes, str]:
-        """Return the content and the version."""
+        """Return the content and the version of a secret in Google's Secret Manager."""
         auth: str | Mapping[str, Any] = {"type": "gcp_adc"} if config.auth is None else config.auth
         permit = await self._authorizer.authorize(auth, context, Destination(SECRET_MANAGER))
         path = await _google_path(config, context)
@@ -210,7 +210,7 @@ def _from_file(name: str, directory: str) -> bytes:
 
 
 async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
-    """Return projects/<p>/secrets/<s>/versions/<v>."""
+    """Return the full name of a Google secret: projects/<project>/secrets/<name>/versions/<version>."""
     name = config.secret
     if not name.startswith("projects/"):
         found = {} if config.project else await credential_data("secrets", config.auth, context)

@@ -20,8 +20,8 @@ class JsonText(str):
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """A session of a Postgres server: the server (identified by its start, in seconds) and the process that
-    serves it."""
+    """A session of a Postgres server: the time at which the server started, which identifies it, and the session's
+    process."""
 
     server_started: str
     pid: int

@@ -198,8 +198,7 @@ def _text(value: Any, kind: str) -> str | None:
 
 
 def _with_bytes(value: Any) -> Any:
-    """Return a value with its bytes as hexadecimal escapes, from which DuckDB reads a BLOB within JSON, not from
-    base64."""
+    """Return a value with bytes as hexadecimal escapes (`\\xFF`), which DuckDB reads as a BLOB inside JSON."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "".join(f"\\x{byte:02X}" for byte in bytes(value))
     if isinstance(value, dict):
@@ -222,7 +221,7 @@ def _integer_text(value: Any, kind: str) -> str:
 
 
 def _inferred(values: Sequence[Any]) -> str:
-    """Return a type that holds every value."""
+    """Return a type of DuckDB that can hold every value."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return "BOOLEAN"

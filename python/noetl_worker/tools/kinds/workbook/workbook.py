@@ -15,7 +15,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.error_kinds import plane_failure
 
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
-"""Fields of an entry that are not its tool's, when `tool` is only a name."""
+"""Fields of an entry that do not belong to its tool, if `tool` is only the name of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
 
 
 def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
-    """Return the entry of this name. Raises ConfigurationError that lists the entries."""
+    """Return the entry of this name. Raises ConfigurationError with the existing names if there is none."""
     given = playbook.get("workbook")
     entries = [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
     found = next((entry for entry in entries if entry.get("name") == name), None)

@@ -49,7 +49,7 @@ class StoredEnvironment:
 
 
 class PackageStore:
-    """A directory with environments, with locks (what requirements were resolved to), and with builds under way."""
+    """A directory with environments, builds under way, and locks: the versions to which requirements were resolved."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,11 +59,11 @@ class PackageStore:
 
     @property
     def complete(self) -> tuple[str, ...]:
-        """The directories whose entries never change once they are there."""
+        """Directories whose entries are never changed after they were created."""
         return str(self._environments.resolve()), str(self._locks.resolve())
 
     def check(self) -> None:
-        """Raise ConfigurationError if another user may write to the directory. Code in it is run by commands."""
+        """Raise ConfigurationError if another user may write to the directory, because commands run code from there."""
         try:
             found = self._directory.stat()
         except FileNotFoundError:

@@ -33,7 +33,7 @@ class WantedPackages:
     """The packages that a step asks for, and the interpreter that they need."""
 
     requirements: tuple[str, ...]
-    """Requirements in one spelling, sorted."""
+    """Requirements in a normal spelling, sorted."""
     python: str = ""
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ def _checked(given: list[tuple[str, Any]], python: str, field: str) -> WantedPac
 
 
 def _specifier(given: Any, field: str) -> str:
-    """Return the specifier of a version: "3.12" is `==3.12.*`."""
+    """Return a Python version as a specifier: `==3.12.*` for "3.12". Raises ConfigurationError for anything else."""
     if given is None:
         return ""
     try:
