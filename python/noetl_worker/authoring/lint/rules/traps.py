@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +21,6 @@ _MOST_ARCS: Final = 1_000
 """Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Path, arc, the step that it leads to."""
-_BRACES: Final = re.compile(r"^\s*\{\{-?\s*(.*?)\s*-?\}\}\s*$", re.DOTALL)
 
 
 def check_traps(inspection: Inspected) -> None:
@@ -51,8 +49,14 @@ def _check_none_holds(inspection: Inspected, step: StepPart, arcs: Arcs) -> None
 
 def _are_opposites(conditions: list[Any]) -> bool:
     """Return whether two conditions are written as opposites, so that one of them holds."""
-    texts = {found[1] if (found := _BRACES.match(when)) else when.strip() for when in conditions}
+    texts = {_without_braces(when.strip()) for when in conditions}
     return any(other in texts for text in texts for other in _opposites(text))
+
+
+def _without_braces(text: str) -> str:
+    if not (text.startswith("{{") and text.endswith("}}")):
+        return text
+    return text[2:-2].removeprefix("-").removesuffix("-").strip()
 
 
 def _opposites(text: str) -> list[str]:
