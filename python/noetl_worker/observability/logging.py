@@ -189,4 +189,7 @@ def toggle_debug(usual: str) -> None:
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_place: object, **_file: object) -> None:
-    structlog.get_logger("noetl_worker").warning("python_warning", category=category.__name__, text=str(message))
+    advice = "look at `text`; if it is about a plug-in, tell its author"
+    structlog.get_logger("noetl_worker").warning(
+        "python_warning", category=category.__name__, text=str(message), advice=advice
+    )

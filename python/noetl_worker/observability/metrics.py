@@ -76,6 +76,7 @@ GATE_DOWN: Final = Gauge(
     "noetl_worker_gate_down",
     "1 while it counts as down: several requests in a row were refused or not answered",
     ["plane", "gate"],
+    combine=max,
 )
 EVENT_EMIT_DURATION: Final = Histogram(
     "noetl_worker_event_emit_duration_seconds",
@@ -89,7 +90,7 @@ DISPOSITIONS: Final = Counter("noetl_worker_dispositions", "Notifications by how
 ANSWERS: Final = Counter("noetl_worker_answers", "Answers to JetStream", ["answer"])
 DEAD_LETTERS: Final = Counter("noetl_worker_dead_letters", "Messages stored as dead letters", ["reason"])
 DEAD_LETTERS_KEPT: Final = Gauge(
-    "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers, counted once a minute"
+    "noetl_worker_dead_letters_kept", "Dead letters in the stream of all workers, counted once a minute", combine=max
 )
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
@@ -102,7 +103,7 @@ EXECUTIONS_STANDING_STILL: Final = Counter(
 OUTBOX_ROWS: Final = Gauge("noetl_worker_outbox_rows", "Event sets on disk")
 OUTBOX_BYTES: Final = Gauge("noetl_worker_outbox_bytes", "Bytes of the event sets on disk")
 OUTBOX_OLDEST: Final = Gauge(
-    "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none"
+    "noetl_worker_outbox_oldest_seconds", "Age of the oldest event set on disk; 0: there is none", combine=max
 )
 OUTBOX_ADOPTED: Final = Counter("noetl_worker_outbox_adopted", "Event sets taken over from dead workers")
 OUTBOX_UNWRITTEN: Final = Gauge(
@@ -137,31 +138,38 @@ FOREIGN_POOL: Final = Counter(
     "Deliveries of commands of another pool, returned: the durable's filters let them through",
 )
 CASES_SKIPPED: Final = Counter("noetl_worker_cases_skipped", "Cases that did not parse")
-PENDING: Final = Gauge("noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"])
+PENDING: Final = Gauge(
+    "noetl_worker_nats_consumer_pending", "num_pending of the durable", ["stream", "consumer"], combine=max
+)
 OLDEST_WAITING: Final = Gauge(
     "noetl_worker_nats_consumer_oldest_waiting_seconds",
     "Upper bound of the longest wait of a message, as this worker sees it; a pool's is the minimum of its workers",
     ["stream", "consumer"],
+    combine=min,
 )
 ACK_PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending",
     "num_ack_pending of the durable",
     ["stream", "consumer"],
+    combine=max,
 )
 MAX_ACK_PENDING: Final = Gauge(
     "noetl_worker_nats_consumer_max_ack_pending",
     "Limit of num_ack_pending over the whole pool",
     ["stream", "consumer"],
+    combine=max,
 )
 ACK_PENDING_FULL: Final = Gauge(
     "noetl_worker_nats_consumer_ack_pending_full",
     "1 while max_ack_pending is reached: no worker of the pool gets a command",
     ["stream", "consumer"],
+    combine=max,
 )
 PAUSED: Final = Gauge(
     "noetl_worker_nats_consumer_pause_seconds",
     "Seconds left of an operator's pause of the durable; 0: it is not paused",
     ["stream", "consumer"],
+    combine=max,
 )
 PERMISSION_VIOLATIONS: Final = Counter(
     "noetl_worker_nats_permission_violations",
@@ -172,17 +180,21 @@ DURABLE_USABLE: Final = Gauge(
     "noetl_worker_durable_usable",
     "0 while a change of the durable keeps this pool's commands away, or lets another pool's through",
     ["stream", "consumer"],
+    combine=min,
 )
-NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected")
-AUTH_REFUSED: Final = Gauge("noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials")
+NATS_CONNECTED: Final = Gauge("noetl_worker_nats_connected", "1 while NATS is connected", combine=min)
+AUTH_REFUSED: Final = Gauge(
+    "noetl_worker_auth_refused", "1 while the control plane refuses the worker's credentials", combine=max
+)
 CREDENTIAL_ENDS: Final = Gauge(
     "noetl_worker_credential_ends_timestamp_seconds",
     "Unix time at which the certificate or token of a setting expires; 0: it is not set, or has no end",
     ["credential"],
+    combine=max,
 )
-READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls")
+READY: Final = Gauge("noetl_worker_ready", "1 while this worker pulls", combine=min)
 PLANE_DOWN: Final = Gauge(
-    "noetl_worker_plane_down", "1 while NOETL_SERVER_URL does not answer this worker's heartbeats"
+    "noetl_worker_plane_down", "1 while NOETL_SERVER_URL does not answer this worker's heartbeats", combine=max
 )
 KEEPALIVE_FAILURES: Final = Counter(
     "noetl_worker_keepalive_failures",
@@ -199,9 +211,12 @@ POOL_WAITING: Final = Gauge(
     "Longest time that a call waits for a thread: look-ups of names for planes and NATS, look-ups for tools, all other "
     "work",
     ["pool"],
+    combine=max,
 )
-LOOP_LAG: Final = Gauge("noetl_worker_loop_lag_seconds", "Seconds for which the main event loop has not run")
-BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"])
+LOOP_LAG: Final = Gauge(
+    "noetl_worker_loop_lag_seconds", "Seconds for which the main event loop has not run", combine=max
+)
+BUILD_INFO: Final = Gauge("noetl_worker_build_info", "Always 1; what is running", ["version", "engine"], combine=max)
 
 ENDED: Final = {kind: DISPOSITIONS.labels(kind.value) for kind in DispositionKind}
 ANSWERED: Final = {answer: ANSWERS.labels(answer.value) for answer in Answer}

@@ -18,6 +18,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 REGISTRY: Final = CollectorRegistry()
+COMBINED_GAUGES: Final[dict[str, Callable[[Iterable[float]], float]]] = {
+    "process_start_time_seconds": max,
+    "process_max_fds": min,
+}
+"""Functions by gauge that combine the values of the workers below one supervisor (`sums.py`). The values of any other
+gauge are added. The gauges named here are those of prometheus_client."""
 
 
 class Count:
@@ -103,8 +109,25 @@ class Counter(MetricFamily[Count]):
 
 
 class Gauge(MetricFamily[Level]):
-    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str] = (),
+        *,
+        combine: Callable[[Iterable[float]], float] = sum,
+    ) -> None:
+        """Define a gauge.
+
+        Args:
+            name: name of the metric.
+            text: help text of the metric.
+            labels: names of its labels.
+            combine: makes one value of those of several workers. `max` or `min`: all workers report the same number, or
+                the highest or lowest is the worst. `sum`: each worker reports a part.
+        """
         super().__init__(name, text, labels, Level)
+        COMBINED_GAUGES[name] = combine
         if not labels:
             self.set: Final = self.own.set
 

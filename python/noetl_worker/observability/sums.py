@@ -11,36 +11,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-_HIGHEST: Final = frozenset(
-    {
-        "noetl_worker_auth_refused",
-        "noetl_worker_build_info",
-        "noetl_worker_credential_ends_timestamp_seconds",
-        "noetl_worker_dead_letters_kept",
-        "noetl_worker_gate_down",
-        "noetl_worker_loop_lag_seconds",
-        "noetl_worker_nats_consumer_ack_pending",
-        "noetl_worker_nats_consumer_ack_pending_full",
-        "noetl_worker_nats_consumer_max_ack_pending",
-        "noetl_worker_nats_consumer_pause_seconds",
-        "noetl_worker_nats_consumer_pending",
-        "noetl_worker_outbox_oldest_seconds",
-        "noetl_worker_pool_waiting_seconds",
-        "process_start_time_seconds",
-        "noetl_worker_plane_down",
-    }
-)
-"""Gauges combined by their maximum, never added: all workers report the same number, or the highest is the worst."""
-_LOWEST: Final = frozenset(
-    {
-        "noetl_worker_durable_usable",
-        "noetl_worker_nats_connected",
-        "noetl_worker_nats_consumer_oldest_waiting_seconds",
-        "noetl_worker_ready",
-        "process_max_fds",
-    }
-)
-"""Gauges combined by their minimum, never added: the lowest is the worst."""
+from noetl_worker.observability import metrics  # noqa: F401 - declares the gauges
+from noetl_worker.observability.series import COMBINED_GAUGES
+
 _COUNTED: Final = frozenset({"counter", "histogram"})
 
 
@@ -72,7 +45,7 @@ def combine_metrics(texts: Iterable[str], past: Iterable[str] = ()) -> str:
             for sample in family.samples:
                 rows.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
     for name, metric in whole.items():
-        together = max if name in _HIGHEST else min if name in _LOWEST else sum
+        together = COMBINED_GAUGES.get(name, sum)
         for (sample_name, labels), values in found[name].items():
             metric.add_sample(sample_name, dict(labels), together(values))
     return generate_latest(_Families(whole.values())).decode()
