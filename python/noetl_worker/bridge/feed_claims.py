@@ -169,7 +169,7 @@ class _Ask:
                 self._is_waiting = False
                 self._claims.take(answer)
             self._ended.set()
-            await asyncio.Event().wait()  # nothing is asked for any more
+            await asyncio.Event().wait()  # the connection stays open, without a further request
         finally:
             metrics.ASKING.own.inc(-1)
             self._writer, self._is_waiting = None, False

@@ -32,7 +32,10 @@ class ApiRefused(JetStreamError):
         self.code: Final = int(error.get("code") or 0)
         self.err_code: Final = int(error.get("err_code") or 0)
         self.text: Final = str(error.get("description") or "no description")
-        super().__init__(f"JetStream refuses {subject}: {self.text} (code {self.code}, err_code {self.err_code})")
+        super().__init__(
+            f"JetStream refuses {subject}: {self.text} (code {self.code}, err_code {self.err_code}); `noetl-worker "
+            "doctor` checks the stream, the durable and the permissions"
+        )
 
 
 def moment(text: str) -> float:

@@ -35,6 +35,7 @@ _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
 """Most values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has 100,000."""
+_IS_NATS: Final = "check that NATS_URL names a NATS server"
 _NO_SEED: Final = "NATS_SEED, or the file of NATS_NKEY, is not an NKEY seed; a seed begins with SU"
 _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a complete .creds file?"
 
@@ -61,9 +62,9 @@ class _Json:
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise UnreadableAnswer(f"the server's answer is not JSON: {error}") from error
+            raise UnreadableAnswer(f"the server's answer is not JSON ({error}): {_IS_NATS}") from error
         if not isinstance(found, dict):
-            raise UnreadableAnswer("the server's answer is JSON, but not an object")
+            raise UnreadableAnswer(f"the server's answer is JSON, but not an object: {_IS_NATS}")
         return found
 
 
@@ -100,7 +101,8 @@ class _Parser(Parser):
         if is_too_much:
             self.nc.has_had_too_much = True
             self.reset()
-            raise ProtocolError("the server sends more than the worker's limits allow")  # this ends the connection
+            # this ends the connection
+            raise ProtocolError(f"the server sends more than the worker's limits allow: {_IS_NATS}")
 
     async def _parse(self, data: bytes) -> None:
         try:
@@ -108,7 +110,7 @@ class _Parser(Parser):
         except (ProtocolError, OSError):
             raise
         except Exception as error:  # otherwise nats-py stops reading, and the connection only seems alive
-            raise ProtocolError(f"the server sends unreadable data: {error}") from error
+            raise ProtocolError(f"the server sends unreadable data ({error}): {_IS_NATS}") from error
 
 
 class _Transport(TcpTransport):
@@ -189,7 +191,7 @@ class Client(LibraryClient):
         except (OSError, asyncio.TimeoutError, Error):
             raise
         except Exception as error:
-            raise Error(f"greeting or login failed: {type(error).__name__}: {error}") from error
+            raise Error(f"greeting or login failed ({type(error).__name__}: {error}): {_IS_NATS}") from error
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         text = creds.data.encode() if isinstance(creds, UserString) else Path(creds).read_bytes()
@@ -321,7 +323,7 @@ class Client(LibraryClient):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
-            self._transport.writelines(self._pending)  # as the flusher would; it then finds nothing
+            self._transport.writelines(self._pending)  # as nats-py's flusher would, which then finds nothing
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
 

@@ -118,7 +118,7 @@ class Connection:
         """Read the TLS files again for the next attempt, since certificates can be replaced while the worker runs."""
         try:
             self.client.options.update(self._read_tls())
-        except OSError as error:  # or an ssl.SSLError: a file is half written, and a later attempt reads it
+        except OSError as error:  # also ssl.SSLError: a file is half written, and a later attempt reads it
             advice = "look at the files of NATS_CA, NATS_CERT and NATS_KEY; they are read again at the next attempt"
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error), advice=advice)
 
@@ -156,7 +156,7 @@ class Connection:
 
     def why_closed(self) -> str:
         """Return why nats-py stopped reconnecting, for example because a login expired or was refused twice."""
-        error = self.client.last_error or self.last_error  # the server's last error is not reported to us
+        error = self.client.last_error or self.last_error  # nats-py does not report the server's last error
         return f"NATS closed the connection for good ({describe(error) if error else 'no reason given'})"
 
     async def close(self) -> None:
@@ -266,7 +266,7 @@ def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "ping_interval": PING_INTERVAL_S,
         "max_outstanding_pings": 1,
-        # Jittered per process, so that a restarted server is not met by the whole pool at one instant.
+        # Random for each process, so that the whole pool does not connect to a restarted server at one instant.
         "reconnect_time_wait": random.uniform(0.2, 1.0),
         "pending_size": _PENDING_BYTES,
         "disconnected_cb": connection._disconnected,

@@ -223,7 +223,7 @@ async def _make_stream(client: Client, name: str, settings: Settings) -> dict[st
     try:
         made = await ask(client, f"STREAM.CREATE.{name}", config)
     except ApiRefused as refused:
-        if refused.err_code in ALREADY_THERE:  # the plane was faster, with its own configuration
+        if refused.err_code in ALREADY_THERE:  # the plane has just made it, with its own configuration
             return await ask(client, f"STREAM.INFO.{name}")
         owner = await owning_stream(client, settings.nats_subject, f"{settings.nats_subject}.>")
         if owner is None:
@@ -237,7 +237,7 @@ async def _make_durable(client: Client, found: Found, settings: Settings, first:
     try:
         made = await _put_durable(client, found, comparison.new_durable(settings, first), "create")
     except ApiRefused as refused:
-        if refused.err_code not in ALREADY_THERE:  # else another worker was faster, with other settings
+        if refused.err_code not in ALREADY_THERE:  # else another worker has just made it, with other settings
             raise
         return await ask(client, f"CONSUMER.INFO.{found.stream}.{found.durable}")
     log.info("durable_made", stream=found.stream, durable=found.durable, filters=settings.filters)

@@ -144,7 +144,9 @@ class DeadLetterStore:
                 "command stream exists"
             ) from error
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            raise JetStreamError(f"not published to {subject}: {error!r}; try again, it is stored only once") from error
+            raise JetStreamError(
+                f"not published to {subject} ({error!r}): try again, the message is stored only once"
+            ) from error
         return stored.stream, stored.seq
 
     async def remove(self, sequence: int) -> None:

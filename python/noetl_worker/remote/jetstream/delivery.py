@@ -27,6 +27,7 @@ class Delivery:
 
     __slots__ = (
         "_client",
+        "_fields",
         "data",
         "headers",
         "num_delivered",
@@ -48,7 +49,18 @@ class Delivery:
         self.subject: str = message.subject
         self.reply: str = message.reply
         self.received_at = received_at
-        self.num_delivered, self.stream_sequence, self.published_at = _metadata(message.reply)
+        tokens = message.reply.split(".")
+        self._fields = fields = tokens[2:] if len(tokens) == 9 else tokens[4:]
+        """Tokens of the ack subject from the stream's name on.
+
+        The subject is $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>,
+        or a longer one with <domain>.<account hash> after ACK.
+        """
+        try:
+            self.num_delivered, self.stream_sequence = int(fields[2]), int(fields[3])
+            self.published_at = int(fields[5]) / 1e9
+        except (IndexError, ValueError):
+            raise JetStreamError(f"not a JetStream delivery (reply subject {message.reply!r})") from None
         self.tries = self.num_delivered
         """Number of deliveries, without those returned because the execution had its share of the slots."""
 
@@ -67,15 +79,12 @@ class Delivery:
     @property
     def undelivered(self) -> int:
         """Number of messages of the durable that no worker had received when this message was sent."""
-        tokens = self.reply.split(".")
-        return int(tokens[8 if len(tokens) == 9 else 10])
+        return int(self._fields[6])
 
     @property
     def message_id(self) -> str:
         """Unique id of the message: the same at each delivery, and never reused, even if the stream is made again."""
-        tokens = self.reply.split(".")
-        at = 2 if len(tokens) == 9 else 4
-        return f"{tokens[at]}-{self.stream_sequence}-{tokens[at + 5]}"
+        return f"{self._fields[0]}-{self.stream_sequence}-{self._fields[5]}"
 
     async def ack(self) -> None:
         """Acknowledge the message, without a confirmation.
@@ -121,18 +130,3 @@ class Delivery:
             raise JetStreamError(
                 f"answer to stream sequence {self.stream_sequence} not sent ({error!r}): the message is delivered again"
             ) from error
-
-
-def _metadata(reply: str) -> tuple[int, int, float]:
-    """Return (num_delivered, stream_sequence, published_at in epoch seconds) of an ack subject.
-
-    The subject has 9 tokens,
-    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or 11 and more, with
-    <domain>.<account hash> after ACK.
-    """
-    tokens = reply.split(".")
-    at = 4 if len(tokens) == 9 else 6
-    try:
-        return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 3]) / 1e9
-    except (IndexError, ValueError):
-        raise JetStreamError(f"not a JetStream delivery (reply subject {reply!r})") from None

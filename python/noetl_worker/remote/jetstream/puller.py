@@ -276,7 +276,7 @@ class Puller:
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
-        if base_s < most_s or not is_fresh:  # when no longer fresh, it grows on from there
+        if base_s < most_s or not is_fresh:  # at its limit, a fresh connection's back-off stays
             self._mendings += 1
         await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
         if self._broken == CHECK_DURABLE and self.connection.is_connected:

@@ -104,7 +104,7 @@ class Start:
             starts = ", ".join(f"{note['worker']} at {note['at']}" for note in self._notes)
             raise ToolError(
                 f"{len(self._notes)} workers in a row ended while they had this command ({starts}): it is not started "
-                "again",
+                "again. See in the logs of these workers why they ended",
                 kind="worker_lost",
             )
 

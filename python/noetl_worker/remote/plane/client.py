@@ -201,7 +201,7 @@ class ControlPlaneClient:
             if on_sent is None:
                 gate.leave()
         took_s = time.monotonic() - sent_at if on_sent is None else None
-        if took_s is not None:  # without a call, as every request comes here
+        if took_s is not None:  # written out, since a call would cost time for each request
             times.counts[0 if took_s <= _SHORTEST_S else bisect_left(metrics.PLANE_TIME_BUCKETS, took_s)] += 1
             times.sum += took_s
         if answer.status < 400 and not gate.failing:

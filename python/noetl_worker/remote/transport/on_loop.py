@@ -125,7 +125,7 @@ class _PlaneConnection(HttpConnection[Response]):
             self.on_message_complete()
         super().connection_lost(error)
         self._server.lost(self)
-        del self._parser  # it refers to this object: without the cycle both are freed now, not by the collector
+        del self._parser  # the parser refers to this object; without the cycle both are freed at once
 
     def _ends_with_the_connection(self) -> bool:
         if not self._has_head or self.waiter is None:
@@ -285,7 +285,7 @@ class OnLoopTransport:
             head, later = _head(method, path, server, headers, body)
             connection = await server.connection(now + connect_s, now)
         except TimeoutError as error:
-            raise NotSent(f"{method} {url}: no connection in {connect_s:g} s") from error
+            raise NotSent(f"{method} {url}: no connection in {connect_s:g} s; check that this server is up") from error
         except (OSError, ValueError, RuntimeError) as error:  # SSLError is an OSError; RuntimeError: no thread
             raise NotSent(f"{method} {url}: {type(error).__name__}: {error}") from error
         deadline = now + (NO_LIMIT_S if timeout_s is None else timeout_s)

@@ -32,7 +32,9 @@ def url_path(*segments: str | int, **query: str | int | None) -> str:
             path += f"/{text}"
             continue
         if not text or _LEADS_ELSEWHERE.search(text):
-            raise ConfigurationError(f"{text[:200]!r} cannot be a part of an address: it is empty or has '.' or '..'")
+            raise ConfigurationError(
+                f"{text[:200]!r} cannot be a part of an address, since it is empty or has '.' or '..': use another name"
+            )
         path += f"/{quote(text, safe='')}"
     if query and (given := {name: value for name, value in query.items() if value is not None}):
         path += f"?{urlencode(given, quote_via=quote, safe='')}"

@@ -434,7 +434,7 @@ def _call(command: CommandFields, report: Report, result: JsonValue) -> dict[str
     if _has_response(report):
         payload["response"] = report.response  # templates of later steps see this (protocol/events.md#python-plane)
         if isinstance(report.response, dict) and _CUT in report.response:
-            payload["response"] = {**report.response, "reference": report.reference}  # where they find the rest
+            payload["response"] = {**report.response, "reference": report.reference}  # leads templates to the rest
     if report.error is not None:
         # must be text: an object is a 500 after the row is stored (protocol/events.md#python-plane)
         payload["error"] = report.error

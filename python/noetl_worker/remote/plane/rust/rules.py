@@ -109,7 +109,7 @@ class RustRules(DialectRules):
         return Report(result.status.value, json_text.embed(context))
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
-        beside = {"command_id": str(command.command_id)}  # as above
+        beside = {"command_id": str(command.command_id)}  # as in `inline`
         preview, notes = fields_of(read_preview(fitted)), {}
         if isinstance(result.data, dict) and _UPDATES in result.data:
             # The plane takes variables from the event alone, not from its store (protocol/results.md#store).
