@@ -51,14 +51,12 @@ async def passed_over(client: Client, before: Found, after: Found) -> PassedOver
     old = config_filters(before.durable_info["config"])
     if set(old) == set(new):
         return None
-    place, both = int(after.durable_info["delivered"]["stream_seq"]), _brought_by_both(old, new)
-    behind, unwanted = (
-        await _count_before(client, after.stream, new, place),
-        await _count(client, after.stream, old, place + 1),
-    )
-    if both:
-        behind -= await _count_before(client, after.stream, both, place)
-        unwanted -= await _count(client, after.stream, both, place + 1)
+    place = int(after.durable_info["delivered"]["stream_seq"])
+    either = [*old, *new] if old and new else []
+    behind = await _count_before(client, after.stream, either, place)
+    behind -= await _count_before(client, after.stream, old, place)
+    unwanted = await _count(client, after.stream, either, place + 1)
+    unwanted -= await _count(client, after.stream, new, place + 1)
     return PassedOver(behind, place, first, unwanted) if behind or unwanted else None
 
 
@@ -80,17 +78,6 @@ async def _count(client: Client, stream: str, filters: Sequence[str], first: int
     made = await ask(client, f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": whole})
     await ask(client, f"CONSUMER.DELETE.{stream}.{made['name']}")
     return int(made.get("num_pending") or 0)
-
-
-def _brought_by_both(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Return filters for the messages that both lists match: the narrower of each pair in which one covers the other.
-
-    An empty list matches every message.
-    """
-    if not old or not new:
-        return list(old or new)
-    pairs = [(a, b) for a in old for b in new]
-    return [b for a, b in pairs if covers(a, b)] + [a for a, b in pairs if covers(b, a) and a != b]
 
 
 def _without_covered(filters: Sequence[str]) -> list[str]:
