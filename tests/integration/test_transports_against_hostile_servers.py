@@ -416,3 +416,38 @@ async def test_name_and_password_of_an_address_are_sent_as_basic_credentials() -
     async with serving(noting(heads)) as url, transport() as wire:
         assert (await post(wire, url.replace("http://", "http://me:p%40ss@"))).status == 200
     assert b"authorization: basic bwu6cebzcw==\r\n" in heads[0].lower()
+
+
+async def test_place_of_a_request_that_is_given_up_goes_to_the_next_one() -> None:
+    """The connection is lost and a waiting request cancelled in the same step: the one behind it waited for ever."""
+    is_asked, is_cut = asyncio.Event(), asyncio.Event()
+
+    async def cut_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        if not is_cut.is_set():
+            is_asked.set()
+            await is_cut.wait()
+            return
+        writer.write(OK)
+        await writer.drain()
+        await always_ok(reader, writer)
+
+    async with serving(cut_once) as url, transport(max_connections=1) as wire:
+
+        async def first() -> None:
+            try:
+                await wire.send("GET", url, {}, None, PATIENCE_S)
+            except MaybeProcessed:
+                given_up.cancel()  # its turn has come, and it has not run yet
+
+        asked = asyncio.ensure_future(first())
+        await is_asked.wait()
+        given_up = asyncio.ensure_future(wire.send("GET", url, {}, None, PATIENCE_S))
+        behind = asyncio.ensure_future(wire.send("GET", url, {}, None, 2.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        is_cut.set()
+        answer = await behind
+        await asyncio.gather(asked, given_up, return_exceptions=True)
+    assert answer.status == 200
+    assert given_up.cancelled()

@@ -231,8 +231,12 @@ class _Origin:
             with anyio.fail_after(deadline - self.loop.time()):
                 given = await place
         except BaseException:
-            if place.done() and not place.cancelled() and (late := place.result()) is not None:
-                self.release(late)
+            if place.done() and not place.cancelled():  # the next request gets what came for this one
+                late = place.result()
+                if late is None:
+                    event_loop.give(self._waiting, None)
+                else:
+                    self.release(late)
             raise
         finally:
             if place in self._waiting:
