@@ -17,7 +17,7 @@ def read_float(text: str) -> float:
     """
     value = float(text)
     if math.isinf(value):
-        raise ValueError("a number is infinite when read as a double")
+        raise ValueError(f"the number {text[:40]} is too large for a float: write it as a text")
     return value
 
 
@@ -27,7 +27,7 @@ def refuse_constant(text: str) -> JsonValue:
     Raises:
         ValueError: always.
     """
-    raise ValueError(f"{text} is not JSON")
+    raise ValueError(f"{text} is not JSON: write null or a text")
 
 
 exact_decoder: Final = json.JSONDecoder(parse_float=read_float, parse_constant=refuse_constant)

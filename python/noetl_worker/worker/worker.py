@@ -326,7 +326,8 @@ class Worker:
                 raise WorkerBroken(connection.why_closed())
             if not self._keepalive.is_alive():
                 raise WorkerBroken(
-                    "the keepalive thread has ended: deliveries would pass to other workers while they run here",
+                    "the keepalive thread has ended, so other workers would get the commands that run here: start the "
+                    "worker again, and report `keepalive_died`",
                     reason="keepalive",
                 )
             if self._credentials.is_on and await self._let_in(plane):

@@ -82,7 +82,8 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
         )
     except ControlPlaneError as error:
         raise ToolError(
-            f"case {decision.index}: set_var {action.name!r} was not taken by the control plane: {error}",
+            f"case {decision.index}: the control plane did not take set_var {action.name!r}: {error}: see its log, "
+            "then run the step again",
             kind="set_var",
             retryable=error.is_retryable,
         ) from error

@@ -185,7 +185,8 @@ class CommandCredentials:
             self._warn_of_missing(name, "define it in the playbook's keychain section")
             return None
         raise CredentialError(
-            f"keychain entry {name!r} is {status}: define it in the playbook's keychain section", code="keychain_entry"
+            f"keychain entry {name!r} is {status}: define it anew in the playbook's section keychain",
+            code="keychain_entry",
         )
 
     async def _entry_by_credentials(self, name: str) -> JsonValue:
@@ -255,16 +256,14 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
             return await call()
         except AuthRefused as error:
             # The plane has just accepted this token for the claim, so it refuses this secret, and will again.
-            raise CredentialError(
-                f"{what} is refused by the control plane: {error}", code="credential_refused"
-            ) from error
+            text = f"{what} is refused by the control plane: {error}: give the worker's token the right to read it"
+            raise CredentialError(text, code="credential_refused") from error
 
     try:
         return await retry_while_passing(what, once, max_tries=COMMAND_TRIES, ids=command.log_ids)
     except ControlPlaneError as error:
-        raise CredentialError(
-            f"{what} cannot be fetched: {error}", retryable=is_passing(error), code="credential_unavailable"
-        ) from error
+        text = f"{what} cannot be fetched: {error}: see the control plane's log, then run the step again"
+        raise CredentialError(text, retryable=is_passing(error), code="credential_unavailable") from error
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:

@@ -211,6 +211,7 @@ async def _resolved(earlier: Referred, command: Command, plane: Plane) -> tuple[
         kind = "client_error" if isinstance(error, ServerRefused) and error.status < 500 else "connection"
         text = (
             f"{what} cannot be fetched from the result store ({earlier.ref}), and the claim has a preview only: {error}"
+            ": see the control plane's log, then run the step again"
         )
         raise ToolError(text, kind=kind, retryable=error.is_retryable) from error
     if found is None:

@@ -181,7 +181,8 @@ class DeadLetter:
         fields = json_text.loads(body)
         if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in _REQUIRED):
             names = ", ".join(_REQUIRED)
-            raise DocumentError("json_syntax", f"not a dead letter of noetl-worker: it needs the texts {names}")
+            text = f"not a dead letter of noetl-worker, which has the texts {names}: look at it, then delete it"
+            raise DocumentError("json_syntax", text)
         text = str(fields.get("notification") or "")
         headers, left_out = fields.get("headers"), fields.get("headers_left_out")
         return cls(
@@ -210,7 +211,10 @@ def _full_data(fields: Mapping[str, Any], text: str) -> bytes | None:
         try:
             return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise DocumentError("json_syntax", f"notification_base64 is not base64: {error}") from error
+            text = (
+                f"notification_base64 is not base64 ({error}): the dead letter is damaged; look at it, then delete it"
+            )
+            raise DocumentError("json_syntax", text) from error
     data = text.encode("utf-8", "replace")
     return data if len(data) == fields.get("notification_bytes") else None  # otherwise an excerpt
 
