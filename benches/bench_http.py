@@ -20,6 +20,7 @@ import performance_page
 from bench_worker import where_and_when
 from counts import count_parts
 from noetl_worker.testing import tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.client import HEADERS, Clients, send
 from noetl_worker.tools.kinds.http.http_fields import MAX_RESPONSE_BYTES
@@ -49,7 +50,7 @@ async def _sides(url: str, stack: AsyncExitStack) -> dict[str, Request]:
 
     async def bare() -> None:
         with anyio.fail_after(_DEADLINE_S):
-            async with clients.lease(to=url) as client:
+            async with clients.lease(to=url, settings=ToolSettings()) as client:
                 request = httpx.Request("GET", url, headers=HEADERS)
                 response = await send(client, request, follow_redirects=True)
                 (await read(response, MAX_RESPONSE_BYTES)).take()

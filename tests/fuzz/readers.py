@@ -100,11 +100,12 @@ async def read_cluster(given: Document) -> None:
 
 async def read_token(given: Document) -> None:
     tokens = Tokens(Clients(served(given, "application/json")))
-    await tokens.client_credentials({"token_url": ADDRESS, "client_id": "a", "client_secret": "b"})
+    await tokens.client_credentials({"token_url": ADDRESS, "client_id": "a", "client_secret": "b"}, ToolSettings())
 
 
 async def read_key_file(given: Document) -> None:
-    await Tokens(Clients()).google({"service_account_json": given.data.decode(errors="replace")})
+    account = {"service_account_json": given.data.decode(errors="replace")}
+    await Tokens(Clients()).google(account, ToolSettings())
 
 
 async def read_rows(given: Document) -> None:

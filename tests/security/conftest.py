@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 import loops
-from noetl_worker.settings.networks import DEFAULT_DENIED, parse_items
-from noetl_worker.tools.http import egress
 from tools.http_server import ToolServer, as_json
 from tools.one_template import ended_afterwards
 
@@ -32,14 +30,6 @@ def no_worker_stays() -> Iterator[None]:
 def one_template_a_file() -> Iterator[None]:
     with ended_afterwards():
         yield
-
-
-@pytest.fixture(autouse=True)
-def rules_of_no_worker() -> Iterator[None]:
-    """A worker that a test has run in this process leaves its denied addresses to no other test."""
-    egress.deny(parse_items(DEFAULT_DENIED))
-    yield
-    egress.deny(parse_items(DEFAULT_DENIED))
 
 
 @pytest.fixture

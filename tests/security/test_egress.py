@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from noetl_worker.errors import SettingsError, ToolError
-from noetl_worker.observability.probe_server import ProbeServer
-from noetl_worker.observability.probes import Health, make_pages
+from noetl_worker.observability.probes import Health
+from noetl_worker.pipeline.command.tool_rules import make_registry
+from noetl_worker.pipeline.delivery.keepalive import Keepalive
 from noetl_worker.process import handed_down
-from noetl_worker.settings.networks import OWN_PORTS, Networks
+from noetl_worker.remote.plane.identity import Identity
+from noetl_worker.settings.networks import EgressRule, Networks
 from noetl_worker.settings.settings import load_settings
 from noetl_worker.testing import arun_tool, run_tool
 from noetl_worker.tools.built_in import BUILT_IN
-from noetl_worker.tools.http import egress
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.http.client import Clients
+from noetl_worker.tools.http.client_transport import ClientTransport
+from noetl_worker.tools.http.egress_backend import connected, guard
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.worker.supervisor.supervisor import Supervisor
 from tools.http_server import Answer, ToolServer
@@ -90,6 +98,12 @@ def test_rule_that_cannot_be_read_stops_the_start(text: str) -> None:
         load_settings({"NOETL_WORKER_EGRESS_DENY": text})
 
 
+async def test_worker_gives_its_tools_the_addresses_that_its_settings_deny() -> None:
+    registry = make_registry(load_settings({"NOETL_WORKER_EGRESS_DENY": "127.0.0.2"}))
+    with pytest.raises(ToolError, match=r"127\.0\.0\.2: its NOETL_WORKER_EGRESS_DENY has 127\.0\.0\.2"):
+        await arun_tool("http", {"url": "http://127.0.0.2:9/"}, registry=registry)
+
+
 # ── every tool that opens connections by URL ────────────────────────────────────────────────────
 
 OAUTH2 = {"type": "oauth2", "client_id": "c", "client_secret": "s"}
@@ -133,7 +147,13 @@ NO_URL = {
     "ducklake": "DuckDB's extensions make its connections",
 }
 """Kinds to which NOETL_WORKER_EGRESS_DENY does not apply, and what they connect to instead (docs/security.md)."""
+NOTHING_SET = ToolSettings()
 IDS = [f"{index}-{kind}" for index, (kind, _) in enumerate(CALLS)]
+
+
+def denying(*items: str) -> ToolSettings:
+    """Settings of a worker with these items in NOETL_WORKER_EGRESS_DENY."""
+    return ToolSettings(egress=EgressRule(Networks.parse(items)))
 
 
 def at(config: dict[str, Any], url: str) -> Any:
@@ -144,6 +164,33 @@ def test_each_kind_is_tested_here_or_opens_no_connection_by_url() -> None:
     """(no attack) A kind that is added has to be put on one of the lists."""
     assert {kind for kind, _ in CALLS} | BY_RUST | NO_URL.keys() == BUILT_IN.keys()
     assert not {kind for kind, _ in CALLS} & NO_URL.keys()
+
+
+PACKAGE = Path(__file__).parents[2] / "python/noetl_worker"
+OPENERS = re.compile(r"httpx\.(Async)?(Client|HTTPTransport)|_Client|ClientTransport")
+TO_ITS_OWN_ADDRESSES = {"tools/http/tokens.py": 1, "tools/kinds/container/cluster.py": 1}
+"""Files with requests to which no rule applies, and how many: to the machine's own metadata service and cluster."""
+
+
+def test_no_tool_opens_an_http_client_without_the_rule() -> None:
+    """(no attack)"""
+    opened, own = set[str](), Counter[str]()
+    for path in sorted((PACKAGE / "tools").rglob("*.py")):
+        file = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and OPENERS.fullmatch(ast.unparse(node.func)):
+                opened.add(file)
+            if isinstance(node, ast.keyword) and node.arg == "is_own":
+                own[file] += 1
+    assert opened == {"tools/http/client.py"}
+    assert own == TO_ITS_OWN_ADDRESSES
+    for function, name in (
+        (Clients.lease, "settings"),
+        (ClientTransport, "rule"),
+        (guard, "rule"),
+        (connected, "rule"),
+    ):
+        assert signature(function).parameters[name].default is Parameter.empty, function
 
 
 @pytest.mark.parametrize(("kind", "config"), CALLS, ids=IDS)
@@ -169,7 +216,6 @@ FOLLOWS = {0, 3, 5, *range(7, 12), 14}
 @pytest.mark.parametrize("number", range(len(CALLS)), ids=IDS)
 def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number: int) -> None:
     """An allowed server redirects to the metadata service."""
-    egress.deny(["127.0.0.2"])
     kind, config = CALLS[number]
     needs_its_package(kind, config)
     for path in ("", "/bucket/x.py", JOBS):
@@ -177,14 +223,14 @@ def test_redirect_to_a_denied_address_is_not_followed(server: ToolServer, number
             302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"}
         )
     said = "does not connect to 127.0.0.2: its NOETL_WORKER_EGRESS_DENY has 127.0.0.2"
-    outcome = told_by(kind, at(config, server.url("/away")))
+    outcome = told_by(kind, at(config, server.url("/away")), denying("127.0.0.2"))
     assert (said in outcome) == (number in FOLLOWS), outcome
     assert [seen.path for seen in server.requests if "latest" in seen.path] == []
 
 
-def told_by(kind: str, config: dict[str, Any]) -> str:
+def told_by(kind: str, config: dict[str, Any], settings: ToolSettings = NOTHING_SET) -> str:
     try:
-        return repr(run_tool(kind, config))
+        return repr(run_tool(kind, config, settings=settings))
     except ToolError as error:
         return str(error)
 
@@ -254,8 +300,7 @@ def proxied(server: ToolServer, monkeypatch: pytest.MonkeyPatch) -> ToolServer:
 
 
 def test_own_proxy_of_the_worker_is_not_checked(proxied: ToolServer) -> None:
-    egress.deny(["loopback", "link-local"])
-    run_tool("http", {"url": "http://elsewhere.test/echo"})
+    run_tool("http", {"url": "http://elsewhere.test/echo"}, settings=denying("loopback", "link-local"))
     assert len(proxied.requests) == 1
 
 
@@ -284,13 +329,12 @@ def test_spelling_of_an_allowed_address_is_asked_of_a_proxy(proxied: ToolServer)
 
 
 async def test_worker_still_asks_the_metadata_service_for_its_own_identity(identity: ToolServer) -> None:
-    egress.deny(["loopback"])
-    clients = Clients()
-    token = await Tokens(clients).google({})
+    settings, clients = denying("loopback"), Clients()
+    token = await Tokens(clients).google({}, settings)
     await clients.aclose()
     assert token == "mine"
     with pytest.raises(ToolError, match="does not connect to 127"):
-        await arun_tool("http", {"url": identity.url("/echo")})
+        await arun_tool("http", {"url": identity.url("/echo")}, settings=settings)
 
 
 # ── rhai, whose requests are Rust's ─────────────────────────────────────────────────────────────
@@ -298,9 +342,9 @@ async def test_worker_still_asks_the_metadata_service_for_its_own_identity(ident
 CALL = 'http_get("{url}")'
 
 
-def said_by_rhai(code: str) -> str:
+def said_by_rhai(code: str, settings: ToolSettings = NOTHING_SET) -> str:
     pytest.importorskip("noetl_worker._core")
-    answer = run_tool("rhai", {"code": code}).data
+    answer = run_tool("rhai", {"code": code}, settings=settings).data
     assert (answer["ok"], answer["status"]) == (False, 0)
     return str(answer["error"])
 
@@ -320,44 +364,60 @@ def test_script_of_rhai_does_not_connect_to_the_metadata_service(host: str, call
 @pytest.mark.rust
 def test_redirect_of_a_rhai_script_to_a_denied_address_is_not_followed(server: ToolServer) -> None:
     """The same by a redirect."""
-    egress.deny(["127.0.0.2"])
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": f"http://127.0.0.2:{server.port}/latest"})
-    assert "does not connect to 127.0.0.2" in said_by_rhai(CALL.replace("{url}", server.url("/away")))
+    assert "does not connect to 127.0.0.2" in said_by_rhai(
+        CALL.replace("{url}", server.url("/away")), denying("127.0.0.2")
+    )
     assert [seen.path for seen in server.requests] == ["/away"]
 
 
 @pytest.mark.rust
 def test_rhai_checks_what_a_name_resolves_to(server: ToolServer) -> None:
     """The same by a name."""
-    egress.deny(["loopback"])
     call = CALL.replace("{url}", server.url("/echo", host="localhost"))
-    assert "does not connect to localhost (" in said_by_rhai(call)
-    egress.deny([])
+    assert "does not connect to localhost (" in said_by_rhai(call, denying("loopback"))
     assert run_tool("rhai", {"code": call}).data["status"] == 200
 
 
 # ── the worker's own ports ──────────────────────────────────────────────────────────────────────
 
 
+def beside(own_ports: set[int]) -> ToolSettings:
+    """Settings of a worker whose probes, or those of its supervisor, have these ports."""
+    return ToolSettings(egress=EgressRule(own_ports=own_ports))
+
+
+@asynccontextmanager
+async def probes_of_a_worker() -> AsyncIterator[set[int]]:
+    """The thread of a worker that serves its probes; the ports that it closes to tools."""
+    settings = load_settings({"WORKER_METRICS_BIND": "127.0.0.1:0"})
+    health = Health(in_flight=lambda: {"commands": ["another"]})
+    own_ports: set[int] = set()
+    keepalive = Keepalive(settings, health, Identity(settings), own_ports)
+    await keepalive.serve()
+    try:
+        yield own_ports
+    finally:
+        await keepalive.stop()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"])
 async def test_request_to_the_workers_own_probes_is_refused(host: str) -> None:
     """A playbook reads /debug/inflight, which is for this machine: what other commands run."""
-    server = ProbeServer(make_pages(Health(in_flight=lambda: {"commands": ["another"]})))
-    await server.open("127.0.0.1:0")
-    try:
-        with pytest.raises(ToolError, match=f"port {server.port} is the worker's own"):
-            await arun_tool("http", {"url": f"http://{host}:{server.port}/debug/inflight"})
-    finally:
-        await server.close()
+    async with probes_of_a_worker() as ports:
+        (port,) = ports
+        with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
+            await arun_tool("http", {"url": f"http://{host}:{port}/debug/inflight"}, settings=beside(ports))
 
 
 @pytest.mark.rust
-def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServer, own_port: int) -> None:
+def test_rhai_script_does_not_connect_to_the_workers_own_probes(server: ToolServer) -> None:
     """A `rhai` script reads /debug/inflight, by a redirect too."""
+    own_port = 1  # nobody listens there
     address = f"http://127.0.0.1:{own_port}/debug/inflight"
     server.routes["/away"] = lambda seen: Answer(302, b"", {"Location": address})
     for url in (address, server.url("/away")):
-        assert said_by_rhai(CALL.replace("{url}", url)).endswith(
+        assert said_by_rhai(CALL.replace("{url}", url), beside({own_port})).endswith(
             f"port {own_port} is the worker's own probe port: use another address"
         )
 
@@ -369,23 +429,15 @@ async def test_probes_of_the_other_workers_of_a_supervisor_are_refused(monkeypat
     ports = [9464, *(worker.port for worker in supervisor.workers)]
     [variables, *_] = [supervisor.variables(worker) for worker in supervisor.workers]
     monkeypatch.setenv(handed_down.PORTS, variables[handed_down.PORTS])
-    server = ProbeServer(make_pages(Health()))
-    await server.open("127.0.0.1:0")
     try:
-        for port in ports:
-            with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
-                await arun_tool("http", {"url": f"http://127.0.0.1:{port}/debug/inflight"})
+        async with probes_of_a_worker() as refused:
+            for port in ports:
+                with pytest.raises(ToolError, match=f"port {port} is the worker's own"):
+                    await arun_tool(
+                        "http", {"url": f"http://127.0.0.1:{port}/debug/inflight"}, settings=beside(refused)
+                    )
     finally:
-        await server.close()
         supervisor.close()
-
-
-@pytest.fixture
-def own_port() -> Iterator[int]:
-    """A port like that of the worker's probes; nobody listens there."""
-    OWN_PORTS.add(1)
-    yield 1
-    OWN_PORTS.discard(1)
 
 
 def test_other_ports_of_this_machine_are_reached(server: ToolServer) -> None:

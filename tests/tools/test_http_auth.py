@@ -15,6 +15,7 @@ import pytest
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.tokens import Tokens
 from noetl_worker.tools.kinds.http.http import HttpTool
@@ -208,12 +209,12 @@ async def test_token_is_fetched_anew_before_its_end(
     clients = Clients()
     tokens = Tokens(clients, now=lambda: now[0])
     values = {**oauth2(server), "token_url": server.url(f"/token?expires_in={life_s}")}
-    found = [await tokens.client_credentials(values)]
+    found = [await tokens.client_credentials(values, ToolSettings())]
     if kept_for is not None:
         now[0] = 1000.0 + kept_for
-        found.append(await tokens.client_credentials(values))
+        found.append(await tokens.client_credentials(values, ToolSettings()))
     now[0] = 1000.0 + over_at
-    found.append(await tokens.client_credentials(values))
+    found.append(await tokens.client_credentials(values, ToolSettings()))
     await clients.aclose()
     assert found == ["token-1", *(["token-1"] if kept_for is not None else []), "token-2"]
 

@@ -13,6 +13,7 @@ import pytest
 from noetl_worker.errors import ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import arun_tool
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.http.client import Clients, send
 from noetl_worker.tools.http.client_transport import ClientTransport
 from patience import until
@@ -50,13 +51,13 @@ async def serving(served: Served) -> AsyncIterator[str]:
 async def client_of(served: Served) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A client that a command has, and the address of such a server."""
     clients = Clients()
-    async with serving(served) as address, clients.lease(to=address) as client:
+    async with serving(served) as address, clients.lease(to=address, settings=ToolSettings()) as client:
         yield client, address
         await clients.aclose()
 
 
 def transport_of_tools() -> ClientTransport:
-    return ClientTransport(ssl.create_default_context(), is_own=True)
+    return ClientTransport(ssl.create_default_context(), None)
 
 
 async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,7 +129,7 @@ async def test_client_keeps_the_connections_to_two_servers(clients: Clients) -> 
     with ToolServer() as here, ToolServer() as there:
         for server in (here, there):
             server.routes["/"] = lambda _: Answer(200, b"x")
-        async with clients.lease(to=here.url("/")) as client:
+        async with clients.lease(to=here.url("/"), settings=ToolSettings()) as client:
             for server in (here, there) * 3:
                 assert await asked(client, server.url("/")) == b"x"
         for server in (here, there):
@@ -147,7 +148,7 @@ async def test_client_keeps_no_more_than_twenty_idle_connections() -> None:
     clients = Clients()
     async with AsyncExitStack() as stack:
         addresses = [await stack.enter_async_context(serving(served)) for _ in range(22)]
-        async with clients.lease(to=addresses[0]) as client:
+        async with clients.lease(to=addresses[0], settings=ToolSettings()) as client:
             for address in addresses:
                 await asked(client, address)
             await until(lambda: len(closed) == 2, "two are closed")
@@ -160,7 +161,7 @@ async def test_two_requests_of_one_client_at_a_time_have_a_connection_each(
     clients: Clients, server: ToolServer
 ) -> None:
     server.routes["/"] = lambda _: Answer(200, b"x")
-    async with clients.lease(to=server.url("/")) as client:
+    async with clients.lease(to=server.url("/"), settings=ToolSettings()) as client:
         answers = await asyncio.gather(*(asked(client, server.url("/")) for _ in range(2)))
     assert answers == [b"x", b"x"]
     assert len({seen.client_port for seen in server.requests}) == 2
@@ -275,7 +276,7 @@ async def test_answer_is_read_as_httpx_reads_it(name: str) -> None:
         return found
 
     async with serving(served) as address:
-        async with Clients().lease(to=address) as ours:
+        async with Clients().lease(to=address, settings=ToolSettings()) as ours:
             one = await seen(ours, address)
             await ours.aclose()
         of_ours, connections = connections, 0
@@ -343,6 +344,6 @@ async def test_request_that_is_no_http_is_an_error_of_httpx(
     clients: Clients, server: ToolServer, method: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(httpx.LocalProtocolError):
-        async with clients.lease(to=server.url("/")) as client:
+        async with clients.lease(to=server.url("/"), settings=ToolSettings()) as client:
             await send(client, httpx.Request(method, server.url("/"), headers=headers), follow_redirects=True)
     assert server.requests == []

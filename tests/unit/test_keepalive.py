@@ -113,6 +113,7 @@ class Server:
         self.accepted, self.may_answer, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.may_answer.set()
         self.settings, self.health = settings(), Health()
+        self.own_ports: set[int] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted.set()
@@ -126,7 +127,7 @@ class Server:
 
     def keepalive(self, identity: Any = None) -> Keepalive:
         identity = identity or SimpleNamespace(unique="w", name_for=lambda _: "w")
-        return Keepalive(self.settings, self.health, identity)
+        return Keepalive(self.settings, self.health, identity, self.own_ports)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from noetl_worker.errors import SettingsError
-from noetl_worker.process.handed_down import listening_socket, probe_ports
-from noetl_worker.settings.networks import OWN_PORTS
+from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
@@ -49,7 +48,6 @@ class ProbeServer:
         self.connections: Final[dict[asyncio.Transport, None]] = {}
         """Open connections, the oldest first."""
         self.port = 0
-        self._refused: tuple[int, ...] = ()
         self._pages: Final = {"/healthz": _serves, **pages}
         self._debug_token = debug_token
         self._server: asyncio.Server | None = None
@@ -71,14 +69,11 @@ class ProbeServer:
             lambda: _ProbeConnection(self), sock=listening, backlog=MAX_CONNECTIONS
         )
         self.port = listening.getsockname()[1]
-        self._refused = (self.port, *probe_ports())
-        OWN_PORTS.update(self._refused)
         log.info("probes_listening", host=host, port=self.port)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-            OWN_PORTS.difference_update(self._refused)
             for transport in list(self.connections):
                 transport.abort()
             await self._server.wait_closed()

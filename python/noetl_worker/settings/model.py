@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from noetl_worker.settings import values
 from noetl_worker.settings.line import setting, setting_lines
 from noetl_worker.settings.nats import NatsSettings
-from noetl_worker.settings.networks import DEFAULT_DENIED, parse_items
+from noetl_worker.settings.networks import DEFAULT_DENIED, EgressRule, Networks, parse_items
 from noetl_worker.settings.patterns import Patterns, patterns_by_name
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.settings.values import Secret, TlsPaths
@@ -321,7 +321,8 @@ class Settings(ToolSettings, NatsSettings):
             own_files: the worker's own files and directories, closed to playbooks.
         """
         given = {one.name: getattr(self, one.name) for one in fields(ToolSettings)}
-        return ToolSettings(**{**given, "own_files": tuple(own_files)})
+        egress = EgressRule(Networks.parse(self.egress_deny))
+        return ToolSettings(**{**given, "own_files": tuple(own_files), "egress": egress})
 
     @property
     def unused(self) -> tuple[str, ...]:

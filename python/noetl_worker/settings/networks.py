@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
@@ -18,8 +18,6 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1", "::"),
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
 }
-OWN_PORTS: Final[set[int]] = set()
-"""Ports of the probes of this process and of its supervisor. Tools may not connect to them over loopback."""
 _NONE: Final = "none"
 _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 """IPv6 networks in whose addresses the last 32 bits are an IPv4 address: compatible, translated (RFC 2765), NAT64
@@ -65,6 +63,34 @@ class Networks:
             for item, network in self.items:
                 if form in network:
                     return item
+        return None
+
+
+_LOOPBACK: Final = Networks.parse(("loopback",))
+_DEFAULT: Final = Networks.parse(parse_items(DEFAULT_DENIED))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EgressRule:
+    """The addresses that tools may not connect to over HTTP. A worker has one rule."""
+
+    denied: Networks = _DEFAULT
+    """The addresses that NOETL_WORKER_EGRESS_DENY lists."""
+    own_ports: set[int] = field(default_factory=set)
+    """Ports of the probes of this worker and its supervisor, denied over loopback, because probes answer anybody on the
+    same machine. The worker adds them when its probes listen."""
+
+    def reason(self, address: str, port: int | None) -> str | None:
+        """Return why an address is denied, or None if it is allowed. Raises ValueError for a text that is no address.
+
+        Args:
+            port: None checks the address alone.
+        """
+        item = self.denied.find_item(address)
+        if item is not None:
+            return f"its NOETL_WORKER_EGRESS_DENY has {item}"
+        if port in self.own_ports and _LOOPBACK.find_item(address) is not None:
+            return f"port {port} is the worker's own probe port: use another address"
         return None
 
 

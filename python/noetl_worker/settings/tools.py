@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from noetl_worker.settings import values
 from noetl_worker.settings.line import FILE_SUFFIX, SettingLine, setting
+from noetl_worker.settings.networks import EgressRule
 from noetl_worker.settings.patterns import Patterns, kubernetes_names
 
 
@@ -20,6 +21,8 @@ class ToolSettings:
     """Texts by variable, of the variables of `FAMILIES` and of those that `keychain_env_vars` lists."""
     own_files: tuple[str, ...] = ()
     """The worker's own files and directories, closed to playbooks."""
+    egress: EgressRule = field(default_factory=EgressRule)
+    """The addresses that tools may not connect to over HTTP."""
     file_roots: str = setting(
         "NOETL_WORKER_FILE_ROOTS",
         meaning="directories that files named by playbooks have to be in, separated by `:`; empty: anywhere but the "

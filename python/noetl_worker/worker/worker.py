@@ -123,7 +123,9 @@ class Worker:
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)
         )
-        self._keepalive: Final = Keepalive(settings, self.health, self.identity)
+        self._keepalive: Final = Keepalive(
+            settings, self.health, self.identity, self.registry.settings.egress.own_ports
+        )
         self._adoption: Adoption | None = None
         self.connection: Connection | None = None
         """The NATS connection; None before the worker has connected."""

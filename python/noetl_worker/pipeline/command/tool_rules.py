@@ -14,7 +14,6 @@ from noetl_worker.pipeline.outbox.directory import directory_out_of_reach, outbo
 from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.tools import ToolSettings
 from noetl_worker.tools import fields, file_roots
-from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import confinement, landlock
 from noetl_worker.tools.process.command_group import commands_group
 from noetl_worker.tools.process.confinement import Confinement
@@ -43,13 +42,11 @@ _MOVE_PACKAGES_ADVICE: Final = (
 
 
 def make_registry(settings: Settings) -> Registry:
-    """Return the registry of the worker's tools, limited by its settings. Also apply NOETL_WORKER_EGRESS_DENY to all
-    connections of tools in this process.
+    """Return the registry of the worker's tools, limited by its settings.
 
     Raises:
         SettingsError: a setting names an unknown kind.
     """
-    egress.deny(settings.egress_deny)
     registry = Registry(confinement=_confinement(settings), settings=make_tool_settings(settings))
     for variable, names in (
         ("NOETL_WORKER_KINDS", settings.kinds),

@@ -26,6 +26,7 @@ from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probe_server import ProbeServer
 from noetl_worker.observability.probes import Health, make_pages
 from noetl_worker.process import event_loop
+from noetl_worker.process.handed_down import probe_ports
 from noetl_worker.remote.jetstream.connection import Connection, connect
 from noetl_worker.remote.jetstream.delivery import IN_PROGRESS
 from noetl_worker.remote.jetstream.fleet import answer_until_cancelled
@@ -139,8 +140,10 @@ class Keepalive:
     """The keepalive thread. It serves the probes first. It then extends deliveries and sends heartbeats, from before
     the first pull until after the last ack."""
 
-    def __init__(self, settings: Settings, health: Health, identity: Identity) -> None:
+    def __init__(self, settings: Settings, health: Health, identity: Identity, own_ports: set[int]) -> None:
+        """Create the thread. Once its probes listen, their ports are added to `own_ports` (EgressRule)."""
         self._settings = settings
+        self._own_ports = own_ports
         self._health = health
         self._identity = identity
         self.in_progress: Final = InProgress(settings.ack_wait_s)
@@ -207,6 +210,7 @@ class Keepalive:
         server = ProbeServer(make_pages(self._health), debug_token=self._settings.debug_token.reveal())
         if self._settings.metrics_bind:
             await server.open(self._settings.metrics_bind)
+            self._own_ports.update((server.port, *probe_ports()))
         self._serving.set_result(None)
         stopping = asyncio.ensure_future(self._stop.wait())
         connecting = asyncio.ensure_future(self._connection())

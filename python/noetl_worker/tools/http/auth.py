@@ -13,7 +13,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, CredentialError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.secrets.auth_alias import find_alias
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.credential import merged_data
 from noetl_worker.tools.http.client import Clients
 from noetl_worker.tools.http.secret_hosts import SECRET_VARIABLE, Destination, check_destination, check_identity
@@ -78,7 +78,10 @@ class Authorizer:
         kind = _supported(values)
         if kind == "google" and not isinstance(values.get("access_token"), str) and is_own_identity(values):
             check_identity(destination, context.settings)
-        made = await _MAKERS[kind](self, values)
+        if kind in _FETCHERS:
+            made = await _FETCHERS[kind](self.tokens, values, context.settings)
+        else:
+            made = _MAKERS[kind](values)
         if "host" in map(str.lower, made.headers):  # it was not part of `destination`, which was checked
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
@@ -117,9 +120,9 @@ class Authorizer:
         """Fetch the secret for {"key": "projects/...", "oauth_credential": alias}; its text is the token."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.secrets.credential(str(alias))) if alias else {}
-        access = await self.tokens.google(google)
+        access = await self.tokens.google(google, context.settings)
         context.secrets.keep(access)
-        secret = await self.tokens.google_secret(name, access)
+        secret = await self.tokens.google_secret(name, access, context.settings)
         context.secrets.keep(secret)
         return {"type": own.get("type") or "bearer", "header": own.get("header"), "token": secret}
 
@@ -178,7 +181,7 @@ def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
 
 def _supported(values: Mapping[str, JsonValue]) -> str:
     kind = _kind(values)
-    if kind not in _MAKERS:
+    if kind not in _MAKERS and kind not in _FETCHERS:
         raise ConfigurationError(
             f"auth type {values.get('type')!r} is not supported; supported: {_SUPPORTED}",
             field="auth.type",
@@ -200,67 +203,64 @@ def _worker_secret(name: str, context: ToolContext, destination: Destination) ->
     return value
 
 
-# ── one maker for each type ─────────────────────────────────────────────────────────────────────
-
-_Maker = Callable[[Authorizer, Mapping[str, JsonValue]], Awaitable[Authorization]]
+# ── one function for each type ──────────────────────────────────────────────────────────────────
 
 
-async def _none(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
-    return Authorization()
-
-
-async def _bearer(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+def _bearer(values: Mapping[str, JsonValue]) -> Authorization:
     return _with_token(need(values, "bearer", "token", "access_token", "bearer_token"))
 
 
-async def _basic(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+def _basic(values: Mapping[str, JsonValue]) -> Authorization:
     user = need(values, "basic", "username", "user", "login")
     pair = f"{user}:{need(values, 'basic', 'password')}"
     return Authorization({"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()})
 
 
-async def _api_key(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+def _api_key(values: Mapping[str, JsonValue]) -> Authorization:
     key = need(values, "api_key", "token", "api_key", "value", "key")
     if values.get("in") == "query":
         return Authorization(params={str(values.get("param") or values.get("name") or "api_key"): key})
     return Authorization({str(values.get("header") or values.get("header_name") or "X-API-Key"): key})
 
 
-async def _header(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+def _header(values: Mapping[str, JsonValue]) -> Authorization:
     return Authorization({need(values, "header", "header", "name"): need(values, "header", "value", "token")})
 
 
-async def _headers(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+def _headers(values: Mapping[str, JsonValue]) -> Authorization:
     headers = values.get("headers")
     if not isinstance(headers, Mapping) or not headers:
         raise CredentialError("http: headers auth needs 'headers'; the credential or `auth` object has none")
     return Authorization({str(name): str(value) for name, value in headers.items()})
 
 
-async def _oauth2(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+async def _oauth2(tokens: Tokens, values: Mapping[str, JsonValue], settings: ToolSettings) -> Authorization:
     if not any(values.get(name) for name in ("token_url", "token_uri", "token_endpoint", "endpoint")):
-        return await _bearer(authorizer, values)
-    return _with_token(await authorizer.tokens.client_credentials(values), fetched=True)
+        return _bearer(values)
+    return _with_token(await tokens.client_credentials(values, settings), fetched=True)
 
 
-async def _google(authorizer: Authorizer, values: Mapping[str, JsonValue]) -> Authorization:
+async def _google(tokens: Tokens, values: Mapping[str, JsonValue], settings: ToolSettings) -> Authorization:
     if isinstance(values.get("access_token"), str):
         return _with_token(str(values["access_token"]))
     given = values.get("scopes") or values.get("scope") or CLOUD_PLATFORM
     scopes = tuple(map(str, given)) if isinstance(given, list) else tuple(str(given).split())
-    return _with_token(await authorizer.tokens.google(values, scopes), fetched=True)
+    return _with_token(await tokens.google(values, settings, scopes), fetched=True)
 
 
-_MAKERS: Final[Mapping[str, _Maker]] = {
-    "none": _none,
+_MAKERS: Final[Mapping[str, Callable[[Mapping[str, JsonValue]], Authorization]]] = {
+    "none": lambda _: Authorization(),
     "bearer": _bearer,
     "basic": _basic,
     "api_key": _api_key,
     "header": _header,
     "headers": _headers,
+}
+_FETCHERS: Final[Mapping[str, Callable[[Tokens, Mapping[str, JsonValue], ToolSettings], Awaitable[Authorization]]]] = {
     "oauth2": _oauth2,
     "google": _google,
 }
+"""The types whose token may have to be fetched first."""
 
 
 def _with_token(token: str, *, fetched: bool = False) -> Authorization:

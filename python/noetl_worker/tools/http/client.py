@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -26,6 +26,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.transport.connection import MAX_IDLE_S
+from noetl_worker.settings.networks import EgressRule
 from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.file_roots import opened
@@ -58,10 +59,14 @@ class ClientOptions:
     """The address comes from the worker's own settings, not from a playbook, so the address is not checked."""
 
 
+_Key: TypeAlias = tuple[str, ClientOptions, EgressRule | None]
+"""Server, options, and the rule for addresses (None for the worker's own)."""
+
+
 class _Idle(NamedTuple):
     """A client without a command. The next command with the same key takes it over."""
 
-    key: tuple[str, ClientOptions]
+    key: _Key
     client: httpx.AsyncClient
     since: float
 
@@ -87,7 +92,7 @@ class Clients:
 
     @asynccontextmanager
     async def lease(
-        self, options: ClientOptions = ClientOptions(), *, to: str, settings: ToolSettings | None = None
+        self, options: ClientOptions = ClientOptions(), *, to: str, settings: ToolSettings
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Provide a client with these options, for one command alone.
 
@@ -96,13 +101,17 @@ class Clients:
         Args:
             to: the first address of the command. A client that has sent a request to this server still has a
                 connection to it.
-            settings: say which files the options may name. Options without a file need no settings.
+            settings: say which addresses are denied, and which files the options may name.
 
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
         """
-        key = (_server_key(to), options)
-        client = self._take(key) or _new_client(options, await _load_tls_context(options, settings), self._transport)
+        rule = None if options.is_own else settings.egress
+        key = (_server_key(to), options, rule)
+        client = self._take(key)
+        if client is None:
+            tls = await _load_tls_context(options, settings)
+            client = _new_client(options, tls, rule, self._transport)
         is_reusable = False
         try:
             yield client
@@ -114,7 +123,7 @@ class Clients:
                 await client.aclose()
             await self._close_surplus()
 
-    def _take(self, key: tuple[str, ClientOptions]) -> httpx.AsyncClient | None:
+    def _take(self, key: _Key) -> httpx.AsyncClient | None:
         for at in reversed(range(len(self._idle))):
             if self._idle[at].key == key:
                 return self._idle.pop(at).client
@@ -202,10 +211,13 @@ def _has_proxies(options: ClientOptions) -> bool:
 
 
 def _new_client(
-    options: ClientOptions, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None
+    options: ClientOptions,
+    verify: ssl.SSLContext,
+    rule: EgressRule | None,
+    transport: httpx.AsyncBaseTransport | None,
 ) -> httpx.AsyncClient:
     if transport is None and not _has_proxies(options):
-        transport = ClientTransport(verify, is_own=options.is_own)
+        transport = ClientTransport(verify, rule)
     try:
         client = _Client(
             verify=verify,
@@ -214,13 +226,13 @@ def _new_client(
             proxy=options.proxy,
             headers=HEADERS,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            event_hooks=None if options.is_own else {"request": [egress.check_literal]},
+            event_hooks=None if rule is None else {"request": [functools.partial(egress.check_literal, rule)]},
         )
     except (ValueError, httpx.InvalidURL, ImportError) as error:  # ImportError: the package for SOCKS
         raise _bad_proxy(options.proxy, error) from error
     client.direct = transport
-    if not options.is_own:
-        guard(client, proxies=options.proxy is not None)
+    if rule is not None:
+        guard(client, rule, proxies=options.proxy is not None)
     return client
 
 
@@ -230,13 +242,13 @@ def _public_tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _load_tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
+async def _load_tls_context(options: ClientOptions, settings: ToolSettings) -> ssl.SSLContext:
     if options.ca_file or options.client_cert or not options.verify:
         return await finished_off_loop(functools.partial(_tls_context, options, settings))
     return _public_tls_context()
 
 
-def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.SSLContext:
+def _tls_context(options: ClientOptions, settings: ToolSettings) -> ssl.SSLContext:
     with ExitStack() as files:
         ca, cert, key = (_opened(options, name, files, settings) for name in ("ca_file", "client_cert", "client_key"))
         try:
@@ -255,13 +267,11 @@ def _tls_context(options: ClientOptions, settings: ToolSettings | None) -> ssl.S
     return context
 
 
-def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings | None) -> str | None:
+def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings) -> str | None:
     """Return a path by which OpenSSL, which accepts only paths, reads the file that was checked and opened here."""
     given = getattr(options, name)
     if not given:
         return None
-    if settings is None:
-        raise TypeError("options that name a file need `settings`, which say which files may be named")
     file = files.enter_context(opened(f"http: {name!r}", given, Path(given), settings))
     if os.fstat(file.fileno()).st_size > _MOST_PEM_BYTES:  # OpenSSL keeps all of it
         raise ConfigurationError(f"http: {name!r}: {given!r} is over {_MOST_PEM_BYTES >> 20} MiB")

@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from noetl_worker.settings.networks import EgressRule
 from noetl_worker.tools.http.connection import StreamedConnection
 from noetl_worker.tools.http.egress_backend import connected
 
@@ -26,13 +27,13 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
     Args:
         verify: context for TLS.
-        is_own: True if the address comes from the worker's own settings, so that no address is denied.
+        rule: the addresses that are denied; None for an address from the worker's own settings.
     """
 
-    def __init__(self, verify: ssl.SSLContext, *, is_own: bool = False) -> None:
+    def __init__(self, verify: ssl.SSLContext, rule: EgressRule | None) -> None:
         verify.set_alpn_protocols(["http/1.1"])
         self._verify = verify
-        self._is_own = is_own
+        self._rule = rule
         self._idle: dict[bytes, StreamedConnection] = {}
         """Idle connections by server, the least recently used first."""
         self._is_closed = False
@@ -61,7 +62,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
             )
             return connection
 
-        return await connected(connect, host, port, timeout_s, is_own=self._is_own)
+        return await connected(connect, host, port, timeout_s, self._rule)
 
     async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
         """Take a connection back after an answer that was read to its end, or abandoned."""

@@ -1,24 +1,16 @@
-"""The addresses that tools may connect to over HTTP: all that the worker's operator does not deny.
-
-Only the rule is here, because a worker sets it at its start and needs no HTTP client then. The connections are in
-`egress_backend.py`.
-"""
+"""The check of an address before a tool connects to it over HTTP. `egress_backend.py` makes the connections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from noetl_worker.errors import ConfigurationError
-from noetl_worker.settings.networks import DEFAULT_DENIED, OWN_PORTS, Networks, parse_items
+from noetl_worker.settings.networks import EgressRule
 
 if TYPE_CHECKING:
     import httpx
-
-_LOOPBACK: Final = Networks.parse(("loopback",))
-_denied = Networks.parse(parse_items(DEFAULT_DENIED))
 
 
 class EgressDenied(ConfigurationError):
@@ -29,27 +21,16 @@ class EgressDenied(ConfigurationError):
         super().__init__(f"the worker does not connect to {where}: {reason}", code="egress")
 
 
-def deny(items: Iterable[str]) -> None:
-    """Set the addresses this process's tools must not connect to: items of networks.py. Raises ValueError."""
-    global _denied
-    _denied = Networks.parse(items)
-
-
-def denied() -> tuple[str, ...]:
-    """Return the denied items, for `deny` in another process."""
-    return tuple(dict.fromkeys(item for item, _ in _denied.items))
-
-
-async def check_literal(request: httpx.Request) -> None:
+async def check_literal(rule: EgressRule, request: httpx.Request) -> None:
     """Check the host of a URL if it is an address. This is a client's event hook: it sees requests to proxies too."""
     with suppress(ValueError):  # the host is a name
-        check(request.url.host, unquote(request.url.host))
+        check(rule, request.url.host, unquote(request.url.host))
 
 
-def refusal(host: str, address: str, port: int | None) -> str | None:
+def refusal(rule: EgressRule, host: str, address: str, port: int | None) -> str | None:
     """Return why a connection to this address of a host is denied; None if it is allowed, or for a name."""
     try:
-        check(host, unquote(address), port)
+        check(rule, host, unquote(address), port)
     except EgressDenied as error:
         return str(error)
     except ValueError:
@@ -57,10 +38,7 @@ def refusal(host: str, address: str, port: int | None) -> str | None:
     return None
 
 
-def check(host: str, address: str, port: int | None = None) -> None:
-    """Check an address. Raises EgressDenied; ValueError for a text that is no address."""
-    item = _denied.find_item(address)
-    if item is not None:
-        raise EgressDenied(host, address, f"its NOETL_WORKER_EGRESS_DENY has {item}")
-    if port in OWN_PORTS and _LOOPBACK.find_item(address) is not None:  # probes answer anybody on the same machine
-        raise EgressDenied(host, address, f"port {port} is the worker's own probe port: use another address")
+def check(rule: EgressRule, host: str, address: str, port: int | None = None) -> None:
+    """Check an address of a host. Raises EgressDenied; ValueError for a text that is no address."""
+    if (reason := rule.reason(address, port)) is not None:
+        raise EgressDenied(host, address, reason)

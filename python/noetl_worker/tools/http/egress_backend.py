@@ -19,6 +19,7 @@ import httpx
 
 from noetl_worker.process import lookups
 from noetl_worker.process.lookups import Lookups
+from noetl_worker.settings.networks import EgressRule
 from noetl_worker.tools.http.connection import StreamedConnection
 from noetl_worker.tools.http.egress import EgressDenied, check
 from noetl_worker.tools.process.shortage import is_shortage
@@ -28,7 +29,7 @@ _STAGGER_S: Final = 0.25
 """Time until a name's next address is tried in parallel (RFC 8305)."""
 
 
-def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
+def guard(client: httpx.AsyncClient, rule: EgressRule, *, proxies: bool) -> None:
     """Check every address that this client connects to over transports of httpx.
 
     Args:
@@ -43,11 +44,14 @@ def guard(client: httpx.AsyncClient, *, proxies: bool) -> None:
         pool = getattr(transport, "_pool", None)
         if pool is None or not isinstance(getattr(pool, "_network_backend", None), httpcore.AsyncNetworkBackend):
             raise RuntimeError(f"httpx {httpx.__version__} has no place to check addresses at: install another version")
-        pool._network_backend = CheckedNetwork()
+        pool._network_backend = CheckedNetwork(rule)
 
 
 class CheckedNetwork(httpcore.AnyIOBackend):
     """Connections of httpcore to checked addresses. httpcore makes only the connections over proxies."""
+
+    def __init__(self, rule: EgressRule) -> None:
+        self._rule = rule
 
     async def connect_tcp(
         self,
@@ -59,13 +63,13 @@ class CheckedNetwork(httpcore.AnyIOBackend):
     ) -> httpcore.AsyncNetworkStream:
         tcp = super().connect_tcp
         connect = partial(tcp, port=port, local_address=local_address, socket_options=socket_options)
-        return await connected(connect, host, port, timeout, is_own=False)
+        return await connected(connect, host, port, timeout, self._rule)
 
 
 async def connected(
-    connect: Callable[[str], Awaitable[T]], host: str, port: int, timeout_s: float | None, *, is_own: bool
+    connect: Callable[[str], Awaitable[T]], host: str, port: int, timeout_s: float | None, rule: EgressRule | None
 ) -> T:
-    """Return the first connection made to an allowed address of `host`. With `is_own` every address is allowed.
+    """Return the first connection made to an allowed address of `host`. Without a rule every address is allowed.
 
     Raises:
         EgressDenied: no address is allowed.
@@ -73,7 +77,7 @@ async def connected(
     """
     try:
         with anyio.fail_after(timeout_s):
-            addresses = await (_resolved(lookups.OWN, host, port) if is_own else _allowed(host, port))
+            addresses = await (_resolved(lookups.OWN, host, port) if rule is None else _allowed(rule, host, port))
             return await _first(partial(_attempt, connect), addresses)
     except TimeoutError as error:
         raise httpx.ConnectTimeout(f"no connection to {host} after {timeout_s:g} seconds") from error
@@ -91,10 +95,10 @@ async def _attempt(connect: Callable[[str], Awaitable[T]], address: str) -> T:
         raise httpx.ConnectError(text) from error
 
 
-async def _allowed(host: str, port: int) -> list[str]:
+async def _allowed(rule: EgressRule, host: str, port: int) -> list[str]:
     """Return the allowed addresses of `host`, the preferred first. Raises EgressDenied if there are none."""
     try:
-        check(host, host, port)
+        check(rule, host, host, port)
         return [host]
     except ValueError:
         addresses = await _resolved(lookups.TOOLS, host, port)
@@ -102,7 +106,7 @@ async def _allowed(host: str, port: int) -> list[str]:
     allowed: list[str] = []
     for address in addresses:
         try:
-            check(host, address, port)
+            check(rule, host, address, port)
             allowed.append(address)
         except EgressDenied as error:
             denied = denied or error

@@ -28,6 +28,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.text.json_text import dumps, loads
+from noetl_worker.tools.contract import ToolSettings
 from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.http.answer import Content, object_in, read
@@ -73,7 +74,7 @@ class Tokens:
         for key in [key for key, cached in self._cached.items() if cached.token == token]:
             del self._cached[key]
 
-    async def client_credentials(self, values: Mapping[str, JsonValue]) -> str:
+    async def client_credentials(self, values: Mapping[str, JsonValue], settings: ToolSettings) -> str:
         """Return a token by RFC 6749 4.4: `token_url`, `client_id`, `client_secret`; optional `scope`, `audience`,
         `client_auth`.
 
@@ -94,9 +95,11 @@ class Tokens:
         basic = (client, secret) if values.get("client_auth") == "basic" else None
         if basic is None:
             form.update(client_id=client, client_secret=secret)
-        return await self._get([url, form, list(basic or ())], lambda: self._ask(url, form, basic))
+        return await self._get([url, form, list(basic or ())], lambda: self._ask(url, form, basic, settings))
 
-    async def google(self, values: Mapping[str, JsonValue], scopes: tuple[str, ...] = (CLOUD_PLATFORM,)) -> str:
+    async def google(
+        self, values: Mapping[str, JsonValue], settings: ToolSettings, scopes: tuple[str, ...] = (CLOUD_PLATFORM,)
+    ) -> str:
         """Return a Google access token, from a service account's key, a refresh token, or the worker's own identity.
 
         Args:
@@ -108,17 +111,19 @@ class Tokens:
         if account is None:
             account = await asyncio.to_thread(_default_account)
         if account is None:
-            return await self._get(["metadata", list(scopes)], lambda: self._ask_metadata(scopes))
+            return await self._get(["metadata", list(scopes)], lambda: self._ask_metadata(scopes, settings))
         if "private_key" in account:
-            return await self._get([account, list(scopes)], lambda: self._ask_with_key(account, scopes))
+            return await self._get([account, list(scopes)], lambda: self._ask_with_key(account, scopes, settings))
         form = {name: need(account, "google", name) for name in ("refresh_token", "client_id", "client_secret")}
         uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
-        return await self._get([uri, form], lambda: self._ask(uri, {"grant_type": "refresh_token", **form}, None))
+        asked = {"grant_type": "refresh_token", **form}
+        return await self._get([uri, form], lambda: self._ask(uri, asked, None, settings))
 
-    async def google_secret(self, name: str, token: str) -> str:
+    async def google_secret(self, name: str, token: str, settings: ToolSettings) -> str:
         """Return the text of `projects/<p>/secrets/<s>[/versions/<v>]` from Google's Secret Manager."""
         address = secret_address(name if "/versions/" in name else f"{name}/versions/latest")
-        answer = await self._exchange(httpx.Request("GET", address, headers={"Authorization": f"Bearer {token}"}))
+        request = httpx.Request("GET", address, headers={"Authorization": f"Bearer {token}"})
+        answer = await self._exchange(request, _ANY, settings)
         payload = answer.get("payload")
         if not isinstance(payload, Mapping) or not isinstance(payload.get("data"), str):
             raise CredentialError(f"http: the secret {name!r} has no data")
@@ -138,7 +143,9 @@ class Tokens:
             self._cached.popitem(last=False)
         return cached.token
 
-    async def _ask(self, url: str, form: Mapping[str, str], basic: tuple[str, str] | None) -> tuple[str, float | None]:
+    async def _ask(
+        self, url: str, form: Mapping[str, str], basic: tuple[str, str] | None, settings: ToolSettings
+    ) -> tuple[str, float | None]:
         headers = {"Accept": "application/json"}
         if basic is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
@@ -148,16 +155,16 @@ class Tokens:
                 raise ValueError("an address starts with http:// or https://")
         except (httpx.InvalidURL, ValueError) as error:
             raise CredentialError(f"http: the token address {url!r} cannot be used: {error}") from error
-        return _read_token(await self._exchange(request), request.url)
+        return _read_token(await self._exchange(request, _ANY, settings), request.url)
 
     async def _ask_with_key(
-        self, account: Mapping[str, JsonValue], scopes: tuple[str, ...]
+        self, account: Mapping[str, JsonValue], scopes: tuple[str, ...], settings: ToolSettings
     ) -> tuple[str, float | None]:
         uri = str(account.get("token_uri") or _GOOGLE_TOKEN_URI)
         assertion = await asyncio.to_thread(_assertion, account, uri, scopes)
-        return await self._ask(uri, {"grant_type": _JWT_GRANT, "assertion": assertion}, None)
+        return await self._ask(uri, {"grant_type": _JWT_GRANT, "assertion": assertion}, None, settings)
 
-    async def _ask_metadata(self, scopes: tuple[str, ...]) -> tuple[str, float | None]:
+    async def _ask_metadata(self, scopes: tuple[str, ...], settings: ToolSettings) -> tuple[str, float | None]:
         host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
         url = httpx.URL(
             f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token",
@@ -165,18 +172,20 @@ class Tokens:
         )
         request = httpx.Request("GET", url, headers={"Metadata-Flavor": "Google"})
         try:
-            return _read_token(await self._exchange(request, ClientOptions(is_own=True)), url)
+            return _read_token(await self._exchange(request, ClientOptions(is_own=True), settings), url)
         except ToolError as error:
             raise CredentialError(
                 "http: no Google credentials: give a service account, set GOOGLE_APPLICATION_CREDENTIALS, or run on "
                 f"Google Cloud ({error})"
             ) from error
 
-    async def _exchange(self, request: httpx.Request, options: ClientOptions = _ANY) -> Mapping[str, Any]:
+    async def _exchange(
+        self, request: httpx.Request, options: ClientOptions, settings: ToolSettings
+    ) -> Mapping[str, Any]:
         """Return the answer's JSON object. Raises CredentialError for a refusal, ToolError if there is no answer."""
         place = shown(request.url)
         try:
-            async with self._clients.lease(options, to=str(request.url)) as client:
+            async with self._clients.lease(options, to=str(request.url), settings=settings) as client:
                 with anyio.fail_after(_TIMEOUT_S):
                     response = await client.send(request, stream=True)
                     content: Content = await read(response, _MAX_ANSWER)

@@ -13,7 +13,7 @@ import httpx
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.transport.url_path import url_path
-from noetl_worker.tools.contract import ToolContext
+from noetl_worker.tools.contract import ToolContext, ToolSettings
 from noetl_worker.tools.error_kinds import http_failure
 from noetl_worker.tools.http.answer import read
 from noetl_worker.tools.http.auth import Authorization, OverHttp
@@ -43,11 +43,11 @@ class WebSources(OverHttp):
         if scheme in ("http", "https"):
             destination = Destination(uri, script_headers(details, self._kind))
             authorization = await self._authorizer.authorize(details.get("auth"), context, destination)
-            return await self._fetched(uri, uri, authorization, details)
+            return await self._fetched(uri, uri, authorization, details, context.settings)
         if scheme == "s3":
             url, headers = await signed(uri, details, context)
             wait = {"timeout": details.get("timeout")}  # the signature is for a GET without further headers
-            return await self._fetched(url, uri, Authorization(headers), wait)
+            return await self._fetched(url, uri, Authorization(headers), wait, context.settings)
         return await self._fetch_object(uri, details, context)
 
     async def _fetch_object(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
@@ -63,14 +63,21 @@ class WebSources(OverHttp):
             else await self._authorizer.authorize(auth, context, Destination(base, script_headers(details, self._kind)))
         )
         url = base + url_path("storage", "v1", "b", bucket, "o", name, alt="media")
-        return await self._fetched(url, uri, authorization, details)
+        return await self._fetched(url, uri, authorization, details, context.settings)
 
-    async def _fetched(self, url: str, name: str, authorization: Authorization, details: Mapping[str, Any]) -> str:
+    async def _fetched(
+        self,
+        url: str,
+        name: str,
+        authorization: Authorization,
+        details: Mapping[str, Any],
+        settings: ToolSettings,
+    ) -> str:
         most_s = limit_s(details, self._kind)
         place = name if urlsplit(name).scheme in BUCKETS else shown(httpx.URL(name))
         headers = {**script_headers(details, self._kind), **authorization.headers}
         try:
-            async with self._clients.lease(to=url) as client:
+            async with self._clients.lease(to=url, settings=settings) as client:
                 method = str(details.get("method") or "GET").upper()
                 request = client.build_request(method, url, headers=headers)
                 if authorization.params:

@@ -223,7 +223,7 @@ class ArtifactTool(OverHttp):
             ) from error
         place = shown(request.url)
         try:
-            async with self._clients.lease(to=str(request.url)) as client:
+            async with self._clients.lease(to=str(request.url), settings=context.settings) as client:
                 response = await send(
                     client, request, follow_redirects=method == "GET", secret_headers=list(permit.headers)
                 )

@@ -134,7 +134,7 @@ class McpTool(OverHttp):
         about: dict[str, JsonValue] = {"server": server, "endpoint": shown(endpoint), "method": config.method}
         timeout_s = time_left(config.timeout or context.settings.mcp_request_timeout_s, context)
         if config.method == "health":
-            call = self._health(endpoint, headers, about)
+            call = self._health(endpoint, headers, about, context.settings)
         else:
             call = self._converse(config, context, endpoint, headers, about)
         try:
@@ -152,7 +152,7 @@ class McpTool(OverHttp):
     ) -> ToolResult:
         if config.method == "tools/call":
             about = {**about, "tool": config.tool, "arguments": config.given_arguments()}
-        async with self._clients.lease(to=str(endpoint)) as client:
+        async with self._clients.lease(to=str(endpoint), settings=context.settings) as client:
             session = McpSession(client, endpoint, headers, config.request_id, context.stop)
             try:
                 with before_any_effect("no room for a connection to the MCP server"):
@@ -170,12 +170,14 @@ class McpTool(OverHttp):
                 await _closed(session, context)
         return await off_loop(session.size, lambda: _result(result, {**about, "initialize": greeting}))
 
-    async def _health(self, endpoint: httpx.URL, headers: Mapping[str, str], about: dict[str, JsonValue]) -> ToolResult:
+    async def _health(
+        self, endpoint: httpx.URL, headers: Mapping[str, str], about: dict[str, JsonValue], settings: ToolSettings
+    ) -> ToolResult:
         path = endpoint.path.rstrip("/")
         last = path[path.rfind("/") :] if path else ""
         url = endpoint.copy_with(path=f"{path.removesuffix(last) if last in _HEALTH_PATHS else path}/healthz")
         try:
-            async with self._clients.lease(to=str(url)) as client:
+            async with self._clients.lease(to=str(url), settings=settings) as client:
                 request = httpx.Request("GET", url, headers=dict(headers))
                 response = await send(client, request, follow_redirects=False)
                 text = (await read(response, 65_536)).text()

@@ -21,11 +21,9 @@ from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.fit import LESS_ADVICE
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.settings.networks import OWN_PORTS
 from noetl_worker.text import json_text
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.fields import drop_half_at_end, excerpt
-from noetl_worker.tools.http import egress
 from noetl_worker.tools.process import process
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.python.python_answer import AnswerTooLong
@@ -55,11 +53,10 @@ _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
 def refusal(host, address, port):
-    from noetl_worker.settings.networks import OWN_PORTS
+    from noetl_worker.settings.networks import EgressRule, Networks
     from noetl_worker.tools.http import egress
-    egress.deny(args["denied"])
-    OWN_PORTS.update(args["own_ports"])
-    return egress.refusal(host, address, port)
+    rule = EgressRule(Networks.parse(args["denied"]), set(args["own_ports"]))
+    return egress.refusal(rule, host, address, port)
 
 kind, value, message, output = run_rhai(args["code"], args["scope"].encode(), args["timeout_s"], refusal)
 result = {"kind": kind, "value": json.loads(value or b"null"), "message": message, "output": output}
@@ -129,12 +126,13 @@ class RhaiTool:
         await self._runner.aclose()
 
     def _request(self, config: RhaiConfig, context: ToolContext, timeout_s: float | None) -> dict[str, JsonValue]:
+        rule = context.settings.egress
         given: dict[str, JsonValue] = {
             "code": config.code,
             "scope": json_text.dumps(_scope(config, context)).decode(),
             "timeout_s": timeout_s,
-            "denied": list(egress.denied()),
-            "own_ports": sorted(OWN_PORTS),
+            "denied": list(dict.fromkeys(item for item, _ in rule.denied.items)),
+            "own_ports": sorted(rule.own_ports),
         }
         return {
             "code": _IN_PROCESS,

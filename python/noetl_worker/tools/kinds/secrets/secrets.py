@@ -138,7 +138,7 @@ class SecretsTool(OverHttp):
         path = await _google_path(config, context)
         request = httpx.Request("GET", secret_address(path), headers=dict(permit.headers))
         try:
-            async with self._clients.lease(to=SECRET_MANAGER) as client:
+            async with self._clients.lease(to=SECRET_MANAGER, settings=context.settings) as client:
                 response = await client.send(request, stream=True)
                 answer = await read(response, 2 * _MAX_BYTES)
         except httpx.HTTPError as error:
