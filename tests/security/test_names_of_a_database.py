@@ -145,5 +145,5 @@ def test_file_of_another_execution_is_refused_under_each_name(there: Path) -> No
     run_tool("duckdb", {"query": "CREATE TABLE t (i INT)"}, execution_id=7, settings=settings)
     for name in (one for one in NAMES if "x.duckdb" in one):
         theirs = placed(name.replace("x.duckdb", "noetldb/duckdb_7.duckdb"), there=there)
-        with pytest.raises(ConfigurationError, match="belongs to execution 7, not to 8"):
+        with pytest.raises(ConfigurationError, match="belongs to execution 7: name another file"):
             run_tool("duckdb", {"query": "FROM t", "database": theirs}, execution_id=8, settings=settings)

@@ -34,7 +34,7 @@ _MAX_INT64: Final = 2**63 - 1
 _MIN_INT64: Final = -(2**63)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: kind postgres has another base with slots
 class SqlFields:
     """Fields of several SQL kinds."""
 

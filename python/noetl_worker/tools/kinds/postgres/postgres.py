@@ -44,7 +44,7 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresConfig(PostgresLogin):
+class PostgresConfig(PostgresLogin, sql.SqlFields):
     """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
     statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and for a
     statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted),
@@ -63,20 +63,12 @@ class PostgresConfig(PostgresLogin):
 
     query: str | list[str] | None = None
     """SQL text of one or more statements, or a list of them; the server splits them."""
-    query_b64: str | list[str] | None = None
-    """Base64 of such UTF-8 text; it is not rendered, so `{{` in it is only text."""
     script: str | dict[str, Any] | None = None
     """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
     "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
     object becomes jsonb, a list an array or json, as the server expects there; the server finds the other types."""
-    as_objects: bool = True
-    """Rows as objects; false: as lists in the order of `columns`."""
-    max_rows: int = sql.MAX_ROWS
-    """Maximum number of rows kept of the last statement; more are left out and marked by `truncated`."""
-    timeout: float | None = None
-    """Seconds; absent: the command's remaining time."""
 
     def __post_init__(self) -> None:
         text = check_sql("postgres", self)
