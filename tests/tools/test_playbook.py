@@ -196,8 +196,7 @@ def test_reference_that_the_child_left_is_followed() -> None:
 
 def test_reference_that_leads_nowhere_is_an_error_and_no_preview() -> None:
     detail = json.loads(json.dumps(RECORDED[LARGE]).replace("/start/38376862", "/start/99"))
-    said = r"the result of the child's step 'start' cannot be fetched from noetl://.+: gone"
-    with pytest.raises(ToolError, match=said):
+    with pytest.raises(ToolError, match=r"the result of the child's step 'start' cannot be fetched from .+: gone"):
         wait_on_rust_plane(detail, return_step="start")
 
 
