@@ -48,7 +48,6 @@ ACTIONS: Final[Mapping[str, str]] = {
     "nats_unreachable": "check NATS_URL, and that the server is up",
     "process_died": "see the worker's own log lines above",
     "process_keeps_dying": "see the worker's own log lines above",
-    "python_warning": "look at `text`; of a plug-in, tell its author",
     "request_retried": "nothing; if it lasts, look at the control plane",
     "server_not_named": "if it is a control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS",
     "start_not_recorded": "`noetl-worker doctor`: permissions of the bucket of starts",
