@@ -10,7 +10,7 @@ from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import require_posix
 from noetl_worker.errors import SettingsError
 from noetl_worker.settings.settings import load_settings
-from noetl_worker.settings.values import optional_url
+from noetl_worker.settings.values import optional, url
 
 _SHOWN = ("nats_url", "nats_stream", "nats_subject", "bridge_health", "metrics_bind", "log_level")
 
@@ -65,7 +65,7 @@ def bridge(
     if bool(claim) != bool(filter_):
         raise SettingsError("--filter", "", "set --claim and --filter together, or neither")
     try:
-        metrics_url = optional_url("http", "https")(feed_metrics)
+        metrics_url = optional(url("http", "https"), "")(feed_metrics)
     except ValueError as error:
         raise SettingsError("--feed-metrics", feed_metrics, str(error)) from None
     options = BridgeOptions(

@@ -234,7 +234,7 @@ class Settings(ToolSettings, NatsSettings):
     )
     process_memory_mb: int | None = setting(
         "NOETL_WORKER_PROCESS_MEMORY_MB",
-        parse=values.optional_integer(0),
+        parse=values.optional(values.integer(0), None),
         meaning="most memory (data) of one process of a command; empty: the machine's; 0: no limit",
         unit="MiB",
     )
@@ -298,7 +298,7 @@ class Settings(ToolSettings, NatsSettings):
     # ── ids ──
     snowflake_node_id: int | None = setting(
         "NOETL_SNOWFLAKE_NODE_ID",
-        parse=values.optional_integer(0, 1023),
+        parse=values.optional(values.integer(0, 1023), None),
         aliases=("NOETL_SHARD_ID",),
         meaning="node part of event ids; empty: made from the worker id",
         source="Rust worker",

@@ -102,7 +102,7 @@ class NatsSettings:
     )
     bridge_health: str = setting(
         "NOETL_BRIDGE_HEALTH",
-        parse=values.optional_url("http", "https"),
+        parse=values.optional(values.url("http", "https"), ""),
         meaning="URL at which workers and `doctor` reach the bridge's probes; `noetl-worker bridge` writes it into "
         "the stream's metadata, the chart sets it",
     )

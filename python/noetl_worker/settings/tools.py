@@ -88,7 +88,7 @@ class ToolSettings:
     )
     mcp_url: str = setting(
         "NOETL_MCP_URL",
-        parse=values.optional_url("http", "https"),
+        parse=values.optional(values.url("http", "https"), ""),
         meaning="MCP server of a command that names none; NOETL_MCP_ABC_ENDPOINT is that of the server `abc`",
         source="Rust worker",
     )

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 NumberT = TypeVar("NumberT", int, float)
+ValueT = TypeVar("ValueT")
+EmptyT = TypeVar("EmptyT")
 
 _WELL_FORMED: Final = (
     "a URL whose port is a number, and whose password has /, ?, #, [ and ] percent-encoded (%2F, %3F, %23, %5B, %5D)"
@@ -104,6 +106,11 @@ def seconds(minimum: float) -> Callable[[str], float]:
     return _number(float, f"seconds, a number from {minimum:g}", minimum, 1e9)
 
 
+def optional(parse: Callable[[str], ValueT], empty: EmptyT) -> Callable[[str], ValueT | EmptyT]:
+    """Return a parser that gives `empty` for an empty text, and what `parse` gives for any other."""
+    return lambda text: parse(text) if text.strip() else empty
+
+
 share: Final = _number(float, "a number from 0 to 1, for example 0.5", 0, 1)
 
 
@@ -112,11 +119,6 @@ def processes(text: str) -> int:
     if text.strip().lower() != "auto":
         return integer(1, 256)(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def optional_integer(minimum: int, maximum: int | None = None) -> Callable[[str], int | None]:
-    parse = integer(minimum, maximum)
-    return lambda text: parse(text) if text.strip() else None
 
 
 def numbers_by_name(text: str) -> Mapping[str, int]:
@@ -163,11 +165,6 @@ def url(*schemes: str) -> Callable[[str], str]:
         return text.strip().rstrip("/")
 
     return parse
-
-
-def optional_url(*schemes: str) -> Callable[[str], str]:
-    parse = url(*schemes)
-    return lambda text: parse(text) if text.strip() else ""
 
 
 def duckdb_memory(text: str) -> str:
