@@ -135,7 +135,7 @@ def _write_page(file: Path) -> None:
     try:
         file.write_text(page(), encoding="utf-8")
     except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+        raise PlaybookError(f"{file}: {error.strerror or error}; name a file that can be written") from error
 
 
 def _count(number: int, what: str) -> str:

@@ -181,7 +181,7 @@ def json_argument(name: str, text: str) -> JsonValue:
         content = typer.get_text_stream("stdin").read() if file == "-" else Path(file).read_text(encoding="utf-8")
         return yaml.load(content, JsonLoader)  # JSON is YAML
     except OSError as error:
-        raise DocumentError("file", f"{name} {text}: {error.strerror or error}") from None
+        raise DocumentError("file", f"{name} {text}: {error.strerror or error}; name a file that can be read") from None
     except UNREADABLE as error:
         raise DocumentError(
             "yaml", f"{name} {text}: neither JSON nor YAML{error_position(error)}. Write one of them"

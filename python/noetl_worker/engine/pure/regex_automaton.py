@@ -180,5 +180,8 @@ class Automaton:
 
     def _refuse(self) -> None:
         self._forget()  # the same search must be refused the next time too
-        text = f"Invalid regex: a search that takes over {STEPS:,} steps on this text needs the Rust engine"
+        text = (
+            f"Invalid regex: a search that takes over {STEPS:,} steps on this text needs the Rust engine: install it, "
+        )
+        text += "or write a simpler pattern"
         raise ConditionError("regex_unsupported", text)

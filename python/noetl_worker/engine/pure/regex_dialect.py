@@ -434,5 +434,5 @@ class _Reader:
         raise ConditionError("invalid_regex", text)
 
     def _unsupported(self, what: str) -> NoReturn:
-        text = f"Invalid regex: {what} needs the Rust engine, at character {self._at}"
+        text = f"Invalid regex: {what} needs the Rust engine, at character {self._at}: install it or change the pattern"
         raise ConditionError("regex_unsupported", text)

@@ -158,7 +158,7 @@ def _b64decode(value: Any) -> str:
     try:
         return base64.b64decode(to_text(value), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"b64decode: {error}") from error
+        raise ValueError(f"b64decode: {error}; give it base64 of a text in UTF-8") from error
 
 
 def _keys(value: Any) -> list[Any]:
