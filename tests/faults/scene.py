@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import nats
 
+from holds import HOLDS_TIMES
 from integration.house import TERMINAL, House
 from integration.processes import Gate, WorkerProcess, guarded, until, worker_process
 from noetl_worker.authoring.dev.forms.wire_form import Issued
@@ -25,6 +26,8 @@ from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
 T = TypeVar("T")
+ONE_PLANE: Final = tuple(Dialect) if HOLDS_TIMES else (Dialect.PYTHON,)
+"""For a fault in which the plane has no part: `make faults` injects it beside both."""
 CALLS: Final = ("call.done", "call.error")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
 from integration.processes import Gate, WorkerProcess, last_words
@@ -40,9 +38,8 @@ async def test_worker_whose_nats_connection_is_closed_for_good_says_so_and_drain
     assert "user authentication expired" in line["error"]
 
 
-@pytest.mark.parametrize("part", ["InProgress._extend", "Keepalive._registration"])
-async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(part: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
+async def test_worker_whose_keepalive_thread_has_ended_says_so_and_drains(tmp_path: Path) -> None:
+    gate, part = Gate(tmp_path), "InProgress._extend"
     async with scene(tmp_path) as home:
         worker = await home.start_process(**SOON, **inside(BREAK=f"noetl_worker.pipeline.delivery.keepalive:{part}"))
         [one] = await home.running(gate)

@@ -10,6 +10,7 @@ import pytest
 
 from faults.conftest import Measured
 from faults.scene import inside, scene
+from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.plane import RawCommand
@@ -31,7 +32,12 @@ workflow:
 """
 
 
-@pytest.mark.parametrize("wrong_by_s", [-60, 0.2])
+BOTH_WAYS = [(plane, wrong_by_s) for plane in Dialect for wrong_by_s in (-60, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "wrong_by_s"), BOTH_WAYS if HOLDS_TIMES else [(Dialect.PYTHON, -60), (Dialect.RUST, 0.2)]
+)
 async def test_f22_values_reach_the_next_steps_whatever_the_worker_holds_for_the_time(
     dialect: Dialect, wrong_by_s: float, tmp_path: Path, measured: Measured
 ) -> None:

@@ -21,7 +21,7 @@ from integration.processes import ON_DISK, WorkerProcess, until, worker_process
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 
-COUNT, RESTART_EVERY_S = (1_000, 5.0) if HOLDS_TIMES else (500, 2.5)
+COUNT, RUN_S, RESTART_EVERY_S = (1_000, 0.15, 5.0) if HOLDS_TIMES else (150, 0.5, 2.5)
 KILL_EVERY_S = 2.0
 LEASES: dict[str, Any] = {
     **ON_DISK,
@@ -110,7 +110,7 @@ async def kill_test(
     async with scene(directory, dialect, plane=LEASES) as home, AsyncExitStack() as stack:
         slaughter = Slaughter(home, {**VARIABLES, "WORKER_MAX_CONCURRENT": "8", **variables}, stack)
         await slaughter.fill()
-        issued = await home.plane.create_commands([home.effect("sleep 0.15; ") for _ in range(count)])
+        issued = await home.plane.create_commands([home.effect(f"sleep {RUN_S}; ") for _ in range(count)])
         started = time.monotonic()
         await kill_until_done(home, slaughter, issued, restart_every_s=restart_every_s)
         await home.wait_ended(issued, within_s=within_s)

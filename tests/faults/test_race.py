@@ -54,7 +54,7 @@ async def race(directory: Path, dialect: Dialect, measured: Measured, count: int
 async def test_f27_each_command_of_two_racing_workers_runs_once(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
-    await race(tmp_path, dialect, measured, 500 if HOLDS_TIMES else 200)
+    await race(tmp_path, dialect, measured, 500 if HOLDS_TIMES else 60)
 
 
 @pytest.mark.soak
@@ -70,7 +70,7 @@ HELD = {
 }
 
 
-PAIRS, ROUNDS = 300 if HOLDS_TIMES else 30, 5
+PAIRS, ROUNDS = 300, 5
 """The best of so many rounds: a machine that does something else meanwhile spoils one, a slow path spoils all."""
 
 
@@ -115,6 +115,7 @@ async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issu
     return issued, found[True], found[False]
 
 
+@pytest.mark.skipif(not HOLDS_TIMES, reason="a time: make faults")
 async def test_f27_refused_claim_is_returned_sooner_than_a_granted_one_is_done_with(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -126,7 +127,7 @@ async def test_f27_refused_claim_is_returned_sooner_than_a_granted_one_is_done_w
             everything += issued
             p99_ms.append(sorted(back_ms)[int(len(back_ms) * 0.99)])
             ratios.append(median(back_ms) / median(done_ms))
-            if p99_ms[-1] <= 1.5 or not HOLDS_TIMES:
+            if p99_ms[-1] <= 1.5:
                 break
         await home.wait_ended(everything)
         await home.close_books(everything)
@@ -178,7 +179,7 @@ async def books_of_the_race(home: Scene, executions: list[int]) -> int:
     return sum(not 1 <= ends[ref] <= home.grants[ref] for ref in refs)
 
 
-BOTH: Final = 200 if HOLDS_TIMES else 60
+BOTH: Final = 200 if HOLDS_TIMES else 20
 """Commands that both workers are given."""
 
 

@@ -18,7 +18,7 @@ from holds import HOLDS_TIMES
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
-KNOWN, UNKNOWN = (900, 100) if HOLDS_TIMES else (270, 30)
+KNOWN, UNKNOWN = (900, 100) if HOLDS_TIMES else (90, 10)
 NAP = RawCommand("nap", {"seconds": 0.02})
 """The slots are what is short, not the processor: what the machine does besides changes little."""
 ROUNDS = 3
