@@ -75,7 +75,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
 
 def require(choice: str) -> None:
-    """Check that a choice in the settings fits the engine that was imported before they were read.
+    """Check that NOETL_WORKER_ENGINE of the settings is the engine that was imported before they were read.
 
     Raises:
         SettingsError: `choice` is the other engine.

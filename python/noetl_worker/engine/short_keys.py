@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 class ByShortKey(dict[_Key, _Value]):
-    """A cache in which `cache[key]` is `make(key)`. It contains only short keys, at most `most`; then it is cleared."""
+    """A cache in which `cache[key]` is `make(key)`. It has only short keys. At `most` keys the cache is cleared."""
 
     def __init__(self, make: Callable[[_Key], _Value], most: int) -> None:
         self._make = make

@@ -12,11 +12,11 @@ pub fn guarded<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResul
     // This is unwind-safe, because the engine's values are not shared between calls.
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
-        Err(payload) => Err(convert::panic(py, &text_of(&*payload))),
+        Err(payload) => Err(convert::panic(py, &panic_text(&*payload))),
     }
 }
 
-fn text_of(payload: &(dyn Any + Send)) -> String {
+fn panic_text(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (_, Some(text)) => text.clone(),

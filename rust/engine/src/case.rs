@@ -5,44 +5,44 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crate::condition::{holds, kind_of, quoted, Condition, Operand};
+use crate::condition::{holds, kind_name, quoted, Condition, Operand};
 use crate::document::{Document, Kind, Segment, Value};
 use crate::error::EngineError;
 
 const ACTIONS: [&str; 6] = ["continue", "exit", "set_var", "goto", "retry", "fail"];
 
-/// The action of a case. Values are nodes of the table's document.
+/// The action of a case. A value is the index of its node in the table's document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Go on.
+    /// Go on with the step.
     Continue,
     /// End the step with a status.
     Exit {
-        /// The status.
+        /// Status of the step.
         status: String,
         /// Index of the data; None when absent.
         data: Option<usize>,
     },
     /// Set a variable.
     SetVar {
-        /// Its name.
+        /// Name of the variable.
         name: String,
-        /// Index of its value.
+        /// Index of the variable's value.
         value: usize,
     },
     /// Go to a step.
     Goto {
-        /// The step.
+        /// Name of the step.
         step: String,
     },
-    /// Try again.
+    /// Run the tool again.
     Retry {
-        /// Milliseconds to wait before it.
+        /// Milliseconds to wait before the next run; None if the case names none.
         delay_ms: Option<u64>,
     },
     /// Fail the command.
     Fail {
-        /// Why.
+        /// Text of the failure.
         message: String,
     },
 }
@@ -58,7 +58,7 @@ struct Case {
 pub struct Skipped {
     /// Position in the list as written.
     pub index: usize,
-    /// Why.
+    /// Reason why the case does not parse.
     pub reason: String,
 }
 
@@ -77,7 +77,7 @@ pub struct CaseTable {
     lookups: Vec<Vec<Lookup>>,
 }
 
-/// A slot of a `Scope`: conditions that name the same value share it.
+/// Slot of a left value in a `Scope`. Conditions that name the same value share a slot.
 #[derive(Clone, Copy, Debug)]
 enum Lookup {
     Path(usize),
@@ -87,24 +87,24 @@ enum Lookup {
 /// A side of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Left.
+    /// The left side.
     Left,
-    /// Right.
+    /// The right side.
     Right,
 }
 
 /// The outcome of matching.
 #[derive(Debug)]
 pub enum Outcome {
-    /// This case holds.
+    /// All conditions of the case with this index hold.
     Match(usize),
-    /// A side with a template was reached; resume with its value.
+    /// A side with a template was reached. Resume with its rendered value.
     Needs(Box<Pending>),
     /// No case holds.
     Nothing,
 }
 
-/// The place of a condition's left value, kept until the right side is rendered.
+/// The place of a condition's left value, which is needed again when the right side is rendered.
 #[derive(Clone, Debug)]
 enum LeftPlace {
     Data(Option<usize>),
@@ -113,7 +113,7 @@ enum LeftPlace {
     Rendered(Arc<Document<'static>>),
 }
 
-/// A match that waits for a rendered side. It owns what it needs and can be resumed any number of times.
+/// A match that waits for a rendered side. It owns its documents, so it can be resumed any number of times.
 #[derive(Debug)]
 pub struct Pending {
     table: Arc<CaseTable>,
@@ -133,7 +133,7 @@ struct Scope<'a> {
     variables: Document<'a>,
     data: Option<Document<'a>>,
     found: Vec<Option<usize>>,
-    /// The place to which each path leads, found at its first use: UNKNOWN, NOWHERE, or the node + FIRST_NODE.
+    /// Place of each path in the data, found at the first use of the path: UNKNOWN, NOWHERE, or the node + FIRST_NODE.
     walked: Vec<AtomicUsize>,
 }
 
@@ -141,7 +141,7 @@ const UNKNOWN: usize = 0;
 const NOWHERE: usize = 1;
 const FIRST_NODE: usize = 2;
 
-/// The outcome of one condition or case, before a `Pending` owns its documents.
+/// The outcome of one condition or case. Unlike an `Outcome`, it borrows the documents.
 enum Step {
     No,
     Match(usize),
@@ -323,8 +323,8 @@ impl CaseTable {
     }
 }
 
-/// Return the place of a value in a document, or None for a null that stands for a missing value.
-fn place_of(value: Value<'_>, data: &Document<'_>) -> Option<usize> {
+/// Return the place of a value in a document; None for the null that `Value::walk` returns for a missing value.
+fn node_index(value: Value<'_>, data: &Document<'_>) -> Option<usize> {
     let is_made_up = value.kind() == Kind::Null && data.value(value.index()).kind() != Kind::Null;
     (!is_made_up).then(|| value.index())
 }
@@ -351,7 +351,7 @@ impl Scope<'_> {
     fn walk(&self, slot: usize, path: &[Segment]) -> Option<usize> {
         match self.walked[slot].load(Ordering::Relaxed) {
             UNKNOWN => {
-                let place = self.data.as_ref().and_then(|data| place_of(data.root().walk(path), data));
+                let place = self.data.as_ref().and_then(|data| node_index(data.root().walk(path), data));
                 self.walked[slot].store(place.map_or(NOWHERE, |node| node + FIRST_NODE), Ordering::Relaxed);
                 place
             }
@@ -432,12 +432,12 @@ fn parse_case(value: Value<'_>) -> Result<Case, EngineError> {
         },
         Kind::Object => (required(value, "when", "when")?, required(value, "then", "then")?),
         _ => {
-            let text = format!("expected an object, found {}", kind_of(value));
+            let text = format!("expected an object, found {}", kind_name(value));
             return Err(EngineError::case("wrong_type", text));
         }
     };
     if when.kind() != Kind::Array {
-        let text = format!("when: expected an array of conditions, found {}", kind_of(when));
+        let text = format!("when: expected an array of conditions, found {}", kind_name(when));
         return Err(EngineError::case("wrong_type", text));
     }
     let conditions: Result<Vec<Condition>, EngineError> = when
@@ -465,7 +465,7 @@ pub fn parse_action(value: Value<'_>) -> Result<Action, EngineError> {
     if name == "continue" {
         return match payload {
             Some(payload) if payload.kind() != Kind::Null => {
-                let text = format!("then.continue: expected null, found {}", kind_of(payload));
+                let text = format!("then.continue: expected null, found {}", kind_name(payload));
                 Err(EngineError::case("wrong_type", text))
             }
             _ => Ok(Action::Continue),
@@ -474,7 +474,7 @@ pub fn parse_action(value: Value<'_>) -> Result<Action, EngineError> {
     match payload {
         Some(payload) if payload.kind() == Kind::Object => with_payload(&name, payload),
         other => {
-            let found = other.map_or("nothing", kind_of);
+            let found = other.map_or("nothing", kind_name);
             Err(EngineError::case("wrong_type", format!("then.{name}: expected an object, found {found}")))
         }
     }
@@ -490,7 +490,7 @@ fn named_payload(value: Value<'_>) -> Result<(String, Option<Value<'_>>), Engine
     }
     let found = match value.kind() {
         Kind::Object => format!("an object of {} keys", members.len()),
-        _ => kind_of(value).to_owned(),
+        _ => kind_name(value).to_owned(),
     };
     let text = format!("then: expected an action's name or an object of one key, found {found}");
     Err(EngineError::case("wrong_type", text))
@@ -516,7 +516,7 @@ fn delay_ms(payload: Value<'_>) -> Result<Option<u64>, EngineError> {
     let Some(value) = payload.get("delay_ms").filter(|value| value.kind() != Kind::Null) else { return Ok(None) };
     let parsed = if value.kind() == Kind::Integer { value.integer_text().parse().ok() } else { None };
     parsed.map(Some).ok_or_else(|| {
-        let text = format!("then.retry.delay_ms: expected whole milliseconds, found {}", kind_of(value));
+        let text = format!("then.retry.delay_ms: expected whole milliseconds, found {}", kind_name(value));
         EngineError::case("wrong_type", text)
     })
 }
@@ -526,6 +526,6 @@ fn text(payload: Value<'_>, action: &str, name: &str) -> Result<String, EngineEr
     let value = required(payload, name, &place)?;
     match value.as_text() {
         Some(text) => Ok(text.into_owned()),
-        None => Err(EngineError::case("wrong_type", format!("{place}: expected a text, found {}", kind_of(value)))),
+        None => Err(EngineError::case("wrong_type", format!("{place}: expected a text, found {}", kind_name(value)))),
     }
 }

@@ -75,15 +75,15 @@ pub struct Condition {
     pub left: String,
     /// The operator.
     pub op: Operator,
-    /// Index of the right side; None when absent.
+    /// Index of the right side in the document; None if there is none.
     pub right: Option<usize>,
-    /// Path below the tool's data; None unless the left side starts there.
+    /// Path into the tool's data; None if the left side does not look into the data.
     pub path: Option<Vec<Segment>>,
-    /// True if the left side is a template unless it names a variable.
+    /// True if the left side is a template, unless it names a variable.
     pub left_has_marks: bool,
     /// True if a text of the right side is a template.
     pub right_has_marks: bool,
-    /// The literal pattern of `matches`.
+    /// The compiled right side of `matches`; None for another operator or a template.
     pub pattern: Option<Pattern>,
 }
 
@@ -111,7 +111,7 @@ impl Condition {
         let pattern = (op == Operator::Matches && !right_has_marks)
             .then(|| compile(&right.and_then(Value::as_text).unwrap_or_default()));
         Ok(Self {
-            path: path_of(&left_text),
+            path: data_path(&left_text),
             left_has_marks: is_marked(&left_text),
             left: left_text.into_owned(),
             op,
@@ -131,14 +131,14 @@ fn fields<'d>(value: Value<'d>, place: &str) -> Result<[Option<Value<'d>>; 3], E
         )),
         Kind::Object => Ok([value.get("left"), value.get("op"), value.get("right")]),
         _ => {
-            let text = format!("{place}: expected an object, found {}", kind_of(value));
+            let text = format!("{place}: expected an object, found {}", kind_name(value));
             Err(EngineError::case("wrong_type", text))
         }
     }
 }
 
 fn wrong_type(place: &str, name: &str, value: Value<'_>) -> EngineError {
-    let text = format!("{place}.{name}: expected a text, found {}", kind_of(value));
+    let text = format!("{place}.{name}: expected a text, found {}", kind_name(value));
     EngineError::case("wrong_type", text)
 }
 
@@ -155,7 +155,7 @@ pub fn operator(name: &str, place: &str) -> Result<Operator, EngineError> {
     Err(EngineError::case("unknown_operator", text))
 }
 
-fn path_of(left: &str) -> Option<Vec<Segment>> {
+fn data_path(left: &str) -> Option<Vec<Segment>> {
     if left == "result" {
         return Some(Vec::new());
     }
@@ -284,14 +284,20 @@ fn as_double(value: Value<'_>) -> Result<f64, EngineError> {
         Kind::True => Ok(1.0),
         Kind::Integer | Kind::Float => Ok(value.as_double()),
         Kind::Text | Kind::EscapedText => parse_double(&value.as_text().unwrap_or_default()),
-        Kind::Array | Kind::Object => {
-            Err(EngineError::condition("not_numeric", format!("{} cannot be ordered", kind_of(value))))
-        }
+        Kind::Array | Kind::Object => Err(EngineError::condition(
+            "not_numeric",
+            format!("{} cannot be ordered: gt, lt, gte and lte compare numbers", kind_name(value)),
+        )),
     }
 }
 
 fn parse_double(text: &str) -> Result<f64, EngineError> {
-    text.parse().map_err(|_| EngineError::condition("not_a_number", format!("{} is not a number", quoted(text))))
+    text.parse().map_err(|_| {
+        EngineError::condition(
+            "not_a_number",
+            format!("{} is not a number: gt, lt, gte and lte compare numbers", quoted(text)),
+        )
+    })
 }
 
 /// Compile a pattern of the `regex` crate.
@@ -345,7 +351,7 @@ pub fn evaluate(condition: &[u8], variables: &[u8], data: Option<&[u8]>) -> Resu
 }
 
 /// Name the kind of a JSON value for a message.
-pub fn kind_of(value: Value<'_>) -> &'static str {
+pub fn kind_name(value: Value<'_>) -> &'static str {
     match value.kind() {
         Kind::Null => "null",
         Kind::True | Kind::False => "a boolean",
@@ -356,7 +362,7 @@ pub fn kind_of(value: Value<'_>) -> &'static str {
     }
 }
 
-/// Quote a text for a message, whole or not at all: redaction would not recognize half of a secret.
+/// Quote a text for a message. A long text is not quoted at all: redaction would not recognize a cut secret.
 pub fn quoted(text: &str) -> String {
     let chars = text.chars().count();
     if chars > QUOTED_CHARS {

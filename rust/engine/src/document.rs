@@ -53,7 +53,7 @@ pub struct Document<'a> {
 
 static NULL_NODE: [Node; 1] = [Node { kind: Kind::Null, start: 0, end: 0, next: 1 }];
 
-/// One value of a document; a cheap copy.
+/// One value of a document. It borrows the document, so a copy is cheap.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'d> {
     text: &'d str,
@@ -467,7 +467,7 @@ fn write_float(raw: &str, out: &mut Vec<u8>) {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    let digits = even_of_a_tie(value, exponent, digits.len()).unwrap_or(digits);
+    let digits = even_digits(value, exponent, digits.len()).unwrap_or(digits);
     let printed = if (-4..16).contains(&exponent) {
         fixed(&digits, exponent)
     } else {
@@ -483,7 +483,7 @@ fn write_float(raw: &str, out: &mut Vec<u8>) {
 /// Return the digits of a double midway between its two shortest texts, if the lower text is even. Python's `repr`
 /// takes the lower text then (562949953421312.25 is ...2.2), Rust always takes the upper one. A double midway has at
 /// most 18 digits, and so at most 25 binary places.
-fn even_of_a_tie(value: f64, exponent: i32, shortest: usize) -> Option<String> {
+fn even_digits(value: f64, exponent: i32, shortest: usize) -> Option<String> {
     const PLACES: f64 = (1u32 << 25) as f64;
     const MOST_DIGITS: usize = 45;
     if value.abs() >= 1e16 || (value * PLACES).fract() != 0.0 {

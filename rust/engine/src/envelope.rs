@@ -14,22 +14,22 @@ pub enum CommandId {
     Text(String),
 }
 
-/// A decoded notification; `trace` is a node of the document it was decoded from.
+/// A decoded notification.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// Execution.
+    /// Id of the execution.
     pub execution_id: i128,
     /// Id of the `command.issued` event, by which the command is claimed.
     pub event_id: i128,
-    /// Command, echoed unchanged.
+    /// Id of the command, which is reported in the form in which it was received.
     pub command_id: CommandId,
-    /// Step.
+    /// Name of the step.
     pub step: String,
-    /// URL of the plane to claim from and report to; empty when the notification has none.
+    /// URL of the control plane that has the command; empty if the notification has none.
     pub server_url: String,
-    /// Execution pool.
+    /// Pool of workers that the command is for; None if the notification names none.
     pub pool: Option<String>,
-    /// Index of the trace object in the document.
+    /// Index of the trace object in the notification's document; None if there is none.
     pub trace: Option<usize>,
 }
 

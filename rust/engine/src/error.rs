@@ -18,13 +18,13 @@ pub enum Family {
 /// An error with a stable code, equal in both engines, and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineError {
-    /// The exception class.
+    /// The Python exception class.
     pub family: Family,
-    /// The stable code.
+    /// The code, which is the same in both engines and in all versions.
     pub code: &'static str,
-    /// The text for people: what failed, with which value.
+    /// The text for people: what failed, and the value.
     pub message: String,
-    /// Indexes of case and condition, for an error in a case table.
+    /// Indexes of the case and the condition that failed; None outside a case table.
     pub place: Option<(usize, usize)>,
 }
 

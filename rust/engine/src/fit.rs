@@ -72,11 +72,11 @@ pub fn fit_result(data: &[u8], rules: &Rules) -> Result<Fitted, EngineError> {
     };
     redacting.value(document.root());
     let (body, redactions) = (redacting.out, redacting.count);
-    let preview = if body.len() > rules.max_bytes { Some(preview_of(&body, rules)?) } else { None };
+    let preview = if body.len() > rules.max_bytes { Some(parse_and_preview(&body, rules)?) } else { None };
     Ok(Fitted { body, redactions, preview })
 }
 
-fn preview_of(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
+fn parse_and_preview(body: &[u8], rules: &Rules) -> Result<Vec<u8>, EngineError> {
     let document = Document::parse(body)?;
     let budget = i64::try_from(rules.preview_bytes).unwrap_or(i64::MAX);
     let preview = Preview { max_depth: rules.preview_depth };

@@ -1,7 +1,7 @@
 //! Notifications, conditions, cases and results of the NoETL worker, without Python.
 //!
 //! Every file has a twin of the same name in `python/noetl_worker/engine/pure`, which is the specification: same
-//! calls, same values, same error codes. Bytes go in, decisions come out. (`reader.rs` is the class `Reader` there.)
+//! calls, same values, same error codes. (`reader.rs` is the class `DocumentReader` there.)
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,4 +1,4 @@
-//! Marks of what a JSON text may contain, found by one search of its bytes.
+//! Marks of what a JSON text may contain (templates, references, secrets), found by one search of its bytes.
 //! Twin: `python/noetl_worker/engine/pure/marks.py`.
 
 use std::sync::OnceLock;

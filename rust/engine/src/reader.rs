@@ -1,5 +1,5 @@
 //! The JSON parser: bytes to nodes, without recursion and without looking at a byte twice.
-//! Twin: `Reader` in `python/noetl_worker/engine/pure/document.py`.
+//! Twin: `DocumentReader` in `python/noetl_worker/engine/pure/document.py`.
 
 use crate::document::{refusal, Kind, Node};
 use crate::error::EngineError;
@@ -9,7 +9,7 @@ pub const MAX_DEPTH: usize = 512;
 /// Most digits of an integer; CPython's own default limit.
 pub const MAX_INTEGER_DIGITS: usize = 4_300;
 
-/// The parser: one pass, left to right, in which the first mistake decides the error.
+/// The parser. It reads from left to right, and the first mistake decides the error.
 pub(crate) struct Reader<'a> {
     data: &'a [u8],
     at: usize,

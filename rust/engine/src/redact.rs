@@ -224,7 +224,7 @@ fn may_hold_address(text: &str) -> bool {
     memchr::memchr(b'@', text.as_bytes()).is_some() && memchr::memmem::find(text.as_bytes(), b"://").is_some()
 }
 
-/// Statement of a key about its value.
+/// Conclusion from a key's name about its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// The value is not a secret.
@@ -237,7 +237,7 @@ pub enum Named {
 
 /// Return what a key says about its value, judged by whole words and pairs of words.
 pub fn named_by(key: &str) -> Named {
-    let words = words_of(key);
+    let words = split_words(key);
     let Some(last) = words.last() else { return Named::Nothing };
     if words.len() > 1 && is_one_of(last, DESCRIBING_WORDS) {
         return Named::Nothing;
@@ -261,7 +261,7 @@ pub fn named_by(key: &str) -> Named {
     named
 }
 
-fn words_of(key: &str) -> Vec<&str> {
+fn split_words(key: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let bytes = key.as_bytes();
     let mut at = 0;
@@ -313,7 +313,7 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Return true if a value only stands for one that is kept elsewhere (protocol/command.md#python-plane). An object that
+/// Return true if a value is only a reference to a value in a store (protocol/command.md#python-plane). An object that
 /// contains a reference together with a value does not count.
 pub fn is_reference(value: Value<'_>) -> bool {
     if value.kind() != Kind::Object {
@@ -332,7 +332,7 @@ fn is_keychain_entry(value: Value<'_>) -> bool {
     value.kind() == Kind::Object && value.get("kind").is_some_and(Value::is_text)
 }
 
-/// Return true if a value is a reference with its address and without any of the stored value.
+/// Return true for a reference that has an address and no part of the stored value.
 fn is_located(value: Value<'_>) -> bool {
     value.kind() == Kind::Object
         && value.get("kind").is_some_and(is_reference_kind)

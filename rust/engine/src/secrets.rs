@@ -13,9 +13,9 @@ use crate::redact::MARK;
 
 /// Least characters of a known secret to search for.
 pub const MIN_SECRET_CHARS: usize = 4;
-/// Characters by which a longer secret is found. It is replaced as far as the text continues to match it.
+/// Characters by which a longer secret is found. It is replaced as far as the text agrees with it.
 const LONGEST_HEAD: usize = 1_024;
-/// No link.
+/// Value of a link that leads nowhere.
 const NONE: u32 = u32::MAX;
 /// Most secrets for which one vector search per secret is fastest. More are found in one pass over the text.
 const MAX_FINDERS: usize = 16;
@@ -28,7 +28,7 @@ const WIDEST: usize = 8;
 /// Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word.
 const ESCAPE: &str = r"(?-u)(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\z";
 const LONGEST_ESCAPE: usize = 14;
-/// The beginning of a reference to a value that the plane keeps.
+/// Beginning of a reference to a value in the plane's store.
 const REFERENCE: &str = "noetl://";
 /// Bytes before a secret that are searched for the beginning of a reference.
 const LONGEST_REFERENCE: usize = 1024;
@@ -51,9 +51,10 @@ pub struct Secrets<'s> {
     stride: usize,
     /// Bytes of a sample.
     width: usize,
-    /// Bits for the pieces of `width` bytes at the first `stride` places of each entry. Some sample meets one of them.
+    /// Filter of the pieces of `width` bytes at the first `stride` places of each entry. A sample of a secret in a text
+    /// equals one of these pieces.
     pieces: Filter,
-    /// Bits for the heads of all entries, which stop nearly all places without a secret.
+    /// Filter of the heads of all entries, which excludes nearly all places without a secret.
     filter: Filter,
     are_plain: OnceCell<bool>,
 }
@@ -254,8 +255,8 @@ impl<'s> Secrets<'s> {
         let is_there = |number: usize| bytes.starts_with(self.entries[number].text.as_bytes());
         while !is_there(number) {
             let entry = &self.entries[number];
-            let jump = place_of(entry.jump).filter(|far| !is_there(*far));
-            number = jump.or_else(|| place_of(entry.shorter))?;
+            let jump = entry_index(entry.jump).filter(|far| !is_there(*far));
+            number = jump.or_else(|| entry_index(entry.shorter))?;
         }
         Some(number)
     }
@@ -263,7 +264,7 @@ impl<'s> Secrets<'s> {
     /// Return the bytes of the longest secret at a place that is replaced anywhere, or 0.
     fn size_anywhere(&self, text: &str, at: usize, number: usize) -> usize {
         let entry = &self.entries[number];
-        self.size(text, at, if entry.is_anywhere { Some(number) } else { place_of(entry.anywhere) })
+        self.size(text, at, if entry.is_anywhere { Some(number) } else { entry_index(entry.anywhere) })
     }
 
     /// Return the bytes of the longest secret at a place that is replaced there, or 0.
@@ -272,9 +273,9 @@ impl<'s> Secrets<'s> {
         let number = if entry.is_anywhere {
             Some(number)
         } else if goes_on(text, at) && !follows_escape(text.as_bytes(), at) {
-            place_of(entry.anywhere)
+            entry_index(entry.anywhere)
         } else if goes_on(text, at + entry.text.len()) {
-            place_of(entry.within)
+            entry_index(entry.within)
         } else {
             Some(number)
         };
@@ -303,12 +304,12 @@ fn link(entries: &mut [Entry<'_>], number: usize) {
     let entry = &mut after[0];
     let mut shorter = number.checked_sub(1);
     while let Some(place) = shorter.filter(|place| !entry.text.starts_with(before[*place].text)) {
-        shorter = place_of(before[place].shorter);
+        shorter = entry_index(before[place].shorter);
     }
     let Some(place) = shorter else { return };
     let (near, link) = (&before[place], place as u32);
-    let depth_of = |link: u32| place_of(link).map_or(-1, |place| i64::from(before[place].depth));
-    let farther = place_of(near.jump).map_or(NONE, |far| before[far].jump);
+    let depth_of = |link: u32| entry_index(link).map_or(-1, |place| i64::from(before[place].depth));
+    let farther = entry_index(near.jump).map_or(NONE, |far| before[far].jump);
     let is_even =
         near.jump != NONE && i64::from(near.depth) - depth_of(near.jump) == depth_of(near.jump) - depth_of(farther);
     entry.depth = near.depth + 1;
@@ -319,7 +320,7 @@ fn link(entries: &mut [Entry<'_>], number: usize) {
     entry.within = if goes { link } else { near.within };
 }
 
-fn place_of(link: u32) -> Option<usize> {
+fn entry_index(link: u32) -> Option<usize> {
     (link != NONE).then_some(link as usize)
 }
 

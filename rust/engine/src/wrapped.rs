@@ -39,7 +39,7 @@ fn dumped() -> Option<&'static Regex> {
     built(&CELL, DUMPED)
 }
 
-fn line_of_dump() -> Option<&'static Regex> {
+fn dump_line() -> Option<&'static Regex> {
     static CELL: OnceLock<Option<Regex>> = OnceLock::new();
     built(&CELL, LINE_OF_DUMP)
 }
@@ -93,7 +93,7 @@ fn may_be_broken(text: &[u8]) -> bool {
     let is_broken = |at: usize| {
         let line = text[..at].strip_suffix(b"\r").unwrap_or(&text[..at]);
         line.len() >= WIDTH && line[line.len() - WIDTH..].iter().all(is_digit)
-            || line_of_dump().is_some_and(|begin| begin.is_match(&text[at + 1..]))
+            || dump_line().is_some_and(|begin| begin.is_match(&text[at + 1..]))
     };
     one_line().is_some_and(|begin| begin.is_match(text)) || memchr::memchr_iter(b'\n', text).any(is_broken)
 }
@@ -105,7 +105,7 @@ pub fn lines_in_text(text: &str, secrets: &Secrets<'_>) -> Vec<String> {
     if !secrets.are_anywhere() || (memchr::memchr(b'\n', text.as_bytes()).is_none() && !is_dump()) {
         return lines;
     }
-    let (pieces, joined) = pieces_of(text);
+    let (pieces, joined) = split_pieces(text);
     let (mut start, mut end) = (0, 0);
     for (first_digit, last_digit) in secrets.anywhere_in(&joined) {
         let first = &pieces[pieces.partition_point(|piece| piece.digits_end <= first_digit)];
@@ -129,7 +129,7 @@ pub fn lines_in_text(text: &str, secrets: &Secrets<'_>) -> Vec<String> {
 
 /// Return each line's part of an encoded text, and all parts joined.
 /// In a line with several words, the first may end an encoded text and the last may begin one.
-fn pieces_of(text: &str) -> (Vec<Piece>, String) {
+fn split_pieces(text: &str) -> (Vec<Piece>, String) {
     let (mut pieces, mut joined) = (Vec::new(), String::new());
     let mut start = 0;
     for line in text.split('\n') {
@@ -140,7 +140,7 @@ fn pieces_of(text: &str) -> (Vec<Piece>, String) {
         };
         if is_word(bare) {
             add(bare, start, end, false);
-        } else if let Some(digits) = digits_of_dump(bare) {
+        } else if let Some(digits) = dump_digits(bare) {
             add(digits, start, end, true);
         } else {
             let words = bare.trim_matches(BLANKS);
@@ -162,7 +162,7 @@ fn is_word(line: &str) -> bool {
     !line.is_empty() && line.bytes().all(is_digit)
 }
 
-fn digits_of_dump(line: &str) -> Option<&str> {
+fn dump_digits(line: &str) -> Option<&str> {
     if !line.starts_with(|first: char| first == ' ' || first.is_ascii_hexdigit()) {
         return None;
     }

@@ -1,1 +1,1 @@
-"""The Python engine's files, of which redaction needs three; `lib.py` is the whole engine."""
+"""The Python engine. `lib.py` has all its calls; redaction imports only the files that it needs."""

@@ -13,7 +13,7 @@ from noetl_worker.engine.pure.condition import (
     OPERATORS,
     Condition,
     LeftTemplate,
-    kind_of,
+    kind_name,
     parse_condition,
     quoted,
     resolve_left,
@@ -146,9 +146,9 @@ def _parse_case(value: JsonValue) -> Case:
                 raise CaseError("missing_field", f"{name} is missing")
         when, then = value["when"], value["then"]
     else:
-        raise CaseError("wrong_type", f"expected an object, found {kind_of(value)}")
+        raise CaseError("wrong_type", f"expected an object, found {kind_name(value)}")
     if not isinstance(when, list):
-        raise CaseError("wrong_type", f"when: expected an array of conditions, found {kind_of(when)}")
+        raise CaseError("wrong_type", f"when: expected an array of conditions, found {kind_name(when)}")
     conditions = tuple(parse_condition(element, f"when[{at}]") for at, element in enumerate(when))
     return Case(conditions, parse_action(then))
 
@@ -168,16 +168,16 @@ def parse_action(value: JsonValue) -> CaseAction:
         ((name, payload),) = value.items()
         is_bare = False
     else:
-        found = f"an object of {len(value)} keys" if isinstance(value, dict) else kind_of(value)
+        found = f"an object of {len(value)} keys" if isinstance(value, dict) else kind_name(value)
         raise CaseError("wrong_type", f"then: expected an action's name or an object of one key, found {found}")
     if name not in _ACTIONS:
         raise CaseError("unknown_action", f"then: no action {quoted(name)}; one of {', '.join(_ACTIONS)}")
     if name == "continue":
         if payload is not None:
-            raise CaseError("wrong_type", f"then.continue: expected null, found {kind_of(payload)}")
+            raise CaseError("wrong_type", f"then.continue: expected null, found {kind_name(payload)}")
         return Continue()
     if not isinstance(payload, dict):
-        found = "nothing" if is_bare else kind_of(payload)
+        found = "nothing" if is_bare else kind_name(payload)
         raise CaseError("wrong_type", f"then.{name}: expected an object, found {found}")
     return _with_payload(name, payload)
 
@@ -196,7 +196,7 @@ def _with_payload(name: str, payload: dict[str, JsonValue]) -> CaseAction:
         return SetVar(variable, payload["value"])
     delay_ms = payload.get("delay_ms")
     if delay_ms is not None and not (type(delay_ms) is int and 0 <= delay_ms <= _U64_MAX):
-        found = "a number" if type(delay_ms) in (int, float) else kind_of(delay_ms)
+        found = "a number" if type(delay_ms) in (int, float) else kind_name(delay_ms)
         raise CaseError("wrong_type", f"then.retry.delay_ms: expected whole milliseconds, found {found}")
     return Retry(delay_ms)
 
@@ -206,5 +206,5 @@ def _text(payload: dict[str, JsonValue], action: str, name: str) -> str:
         raise CaseError("missing_field", f"then.{action}.{name} is missing")
     value = payload[name]
     if not isinstance(value, str):
-        raise CaseError("wrong_type", f"then.{action}.{name}: expected a text, found {kind_of(value)}")
+        raise CaseError("wrong_type", f"then.{action}.{name}: expected a text, found {kind_name(value)}")
     return value

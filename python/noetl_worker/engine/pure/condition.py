@@ -57,22 +57,22 @@ def parse_condition(value: JsonValue, where: str) -> Condition:
     elif isinstance(value, dict):
         fields = value
     else:
-        raise CaseError("wrong_type", f"{where}: expected an object, found {kind_of(value)}")
+        raise CaseError("wrong_type", f"{where}: expected an object, found {kind_name(value)}")
     if "left" not in fields:
         raise CaseError("missing_field", f"{where}.left is missing")
     left = fields["left"]
     if not isinstance(left, str):
-        raise CaseError("wrong_type", f"{where}.left: expected a text, found {kind_of(left)}")
+        raise CaseError("wrong_type", f"{where}.left: expected a text, found {kind_name(left)}")
     op = fields.get("op", "eq")
     if not isinstance(op, str):
-        raise CaseError("wrong_type", f"{where}.op: expected a text, found {kind_of(op)}")
+        raise CaseError("wrong_type", f"{where}.op: expected a text, found {kind_name(op)}")
     if op not in OPERATORS:
         raise CaseError("unknown_operator", f"{where}.op: no operator {quoted(op)}; one of {', '.join(OPERATORS)}")
     right = fields.get("right")
-    return Condition(left, op, right, _path_of(left), _is_marked(left), any(map(_is_marked, texts_in(right))))
+    return Condition(left, op, right, _data_path(left), _is_marked(left), any(map(_is_marked, texts_in(right))))
 
 
-def _path_of(left: str) -> tuple[str, ...] | None:
+def _data_path(left: str) -> tuple[str, ...] | None:
     if left == "result":
         return ()
     return tuple(left[7:].split(".")) if left.startswith("result.") else None
@@ -123,8 +123,8 @@ def _as_double(value: JsonValue) -> float:
     if isinstance(value, str):
         if _RUST_FLOAT.fullmatch(value):
             return float(value)
-        raise ConditionError("not_a_number", f"{quoted(value)} is not a number")
-    raise ConditionError("not_numeric", f"{kind_of(value)} cannot be ordered")
+        raise ConditionError("not_a_number", f"{quoted(value)} is not a number: gt, lt, gte and lte compare numbers")
+    raise ConditionError("not_numeric", f"{kind_name(value)} cannot be ordered: gt, lt, gte and lte compare numbers")
 
 
 def _contains(left: JsonValue, right: JsonValue) -> bool:
@@ -192,7 +192,7 @@ def evaluate(condition: bytes, variables: bytes, data: bytes | None) -> bool:
     return OPERATORS[parsed.op](left, parsed.right)
 
 
-def kind_of(value: JsonValue) -> str:
+def kind_name(value: JsonValue) -> str:
     """Name the kind of a JSON value for a message."""
     kinds = {type(None): "null", bool: "a boolean", str: "a text", list: "an array", dict: "an object"}
     return kinds.get(type(value), "a number")

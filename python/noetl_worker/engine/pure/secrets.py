@@ -61,7 +61,7 @@ class Secrets:
         return bool(self._anywhere)
 
     def and_anywhere(self, more: set[str]) -> Secrets:
-        """Return these secrets together with `more`, which are replaced wherever they occur."""
+        """Return a set with these secrets and the texts `more`, which are replaced wherever they occur."""
         return Secrets((*self._anywhere, *more), tuple(self._all))
 
     def are_in(self, text: str) -> bool:
@@ -87,7 +87,7 @@ class Secrets:
         return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
 
     def replace(self, text: str) -> tuple[str, int]:
-        """Replace secrets from left to right, the longest one at each place. Return the text and their number."""
+        """Replace secrets from left to right, the longest one at each place. Return the new text and their number."""
         pieces: list[str] = []
         start = 0
         index = self._indexed()
@@ -139,7 +139,7 @@ class _Index:
         self._shorter = none[:]
         """Link of each secret to the longest other one that it begins with; -1: none."""
         self._jumps = none[:]
-        """Links that skip several of those, so that any secret of a chain is found in a few steps."""
+        """Links that skip several links of `_shorter`, so that any secret of a chain is found in a few steps."""
         self._depths = [0] * len(none)
         self._within = none[:]
         """Links to the longest shorter secret that is replaced where the longer one ends inside a word."""
@@ -172,7 +172,7 @@ class _Index:
         self._within[number] = shorter if is_wanted else self._within[shorter]
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield each place where a secret begins, and the number of the longest one there."""
+        """Yield each place where a secret begins, and the index of the longest secret there."""
         stride, width, pieces, firsts = self._stride, self._width, self._pieces, self._firsts
         for looked in range(0, len(text) - width + 1, stride):
             if text[looked : looked + width] not in pieces:
@@ -192,11 +192,11 @@ class _Index:
         return number
 
     def size_anywhere(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret at a place that is replaced anywhere, or 0."""
+        """Return the length of the longest secret at a place that is replaced wherever it occurs; 0 if none is."""
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret at a place that is replaced there, or 0."""
+        """Return the length of the longest secret that is replaced at a place; 0 if none is."""
         if not self._is_anywhere[number]:
             if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]

@@ -36,8 +36,9 @@ class _Piece(NamedTuple):
     digits: str
     """The encoded characters, without the addresses and blanks of a hex dump."""
     start: int
-    """Place in the text from which it is replaced if the part is secret."""
+    """Place at which the text begins that is replaced if the part is secret."""
     end: int
+    """Place after that text."""
     is_dump: bool = False
     """True for a line of a hex dump."""
 
