@@ -37,7 +37,7 @@ from noetl_worker.settings.settings import Settings
 
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
-"""Exit code when records were still held after the drain. They are unacknowledged, so the server sends them again."""
+"""Exit code if records are held after the drain. They are not acknowledged, so the control plane sends them again."""
 _PULSE_S: Final = 0.5
 _ACK_BYTES: Final = 8
 log = structlog.get_logger("noetl_worker.bridge")

@@ -86,7 +86,7 @@ class Peer:
                 peer=self.what,
                 address=str(self.address),
                 **line,
-                advice="the bridge connects again; check that upstream's writer runs at this address",
+                advice="check that upstream's feed runs at this address; the bridge connects again by itself",
             )
 
 

@@ -38,7 +38,7 @@ class FeedRecord:
         return self.pool == SYSTEM_POOL
 
     def subject(self, base: str) -> str:
-        """Return the command's subject below the base subject."""
+        """Return the NATS subject of the command: `base`, the pool and the execution's id."""
         return f"{base}.{self.pool}.{self.execution_id}"
 
 

@@ -29,7 +29,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class StreamPublisher:
-    """The only publisher of one bridge.
+    """Publisher that stores the records of a bridge in JetStream.
 
     Args:
         ensure: makes the stream again if it is gone.
@@ -136,8 +136,8 @@ class StreamPublisher:
                 "bridge_publish_failed",
                 held=len(self._held),
                 **line,
-                advice="nothing is lost: the server waits for the acknowledgement. Check JetStream and, with "
-                "`noetl-worker nats ensure`, the stream",
+                advice="check JetStream and, with `noetl-worker nats ensure`, the stream. Nothing is lost: the control "
+                "plane waits for the acknowledgement",
             )
 
     def _answered(self, message: Msg) -> None:

@@ -44,8 +44,8 @@ class AckWatch:
                 log.info("acks_taken", durable=durable.name, **line)
         elif (line := self._outage.note_failure(_REASON)) is not None:
             advice = (
-                "commands that ran are reported, but delivered again, and at max_ack_pending the whole pool stops. Let "
-                f"this login publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` tries "
-                "each permission"
+                f"let this login publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` "
+                "tries each permission. Commands that ran are reported, but delivered again, and at max_ack_pending "
+                "the whole pool stops"
             )
             log.error("acks_refused", durable=durable.name, advice=advice, **line)

@@ -43,12 +43,16 @@ _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSE
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
 """Settings with credentials that NATS refuses without a reason: the client sees only "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
-_UNREACHABLE_ADVICE: Final = "the worker tries again; `noetl-worker doctor` checks the way to the server and the login"
+_UNREACHABLE_ADVICE: Final = (
+    "run `noetl-worker doctor`, which checks the way to the server and the login; the worker tries again"
+)
 _DISCONNECTED_ADVICE: Final = (
-    "the worker connects again by itself; if it lasts, check that NATS is up and can be reached"
+    "if this lasts, check that NATS is up and can be reached: the worker connects again by itself"
 )
 _LOST_ACKS: Final = "do nothing: JetStream delivers a message again whose ack did not arrive"
-_ERROR_ADVICE: Final = "a permission violation names its subject; `noetl-worker doctor` tries each permission"
+_ERROR_ADVICE: Final = (
+    "run `noetl-worker doctor`, which tries each permission: a violation in `error` names its subject"
+)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
@@ -119,7 +123,7 @@ class Connection:
         try:
             self.client.options.update(self._read_tls())
         except OSError as error:  # also ssl.SSLError: a file is half written, and a later attempt reads it
-            advice = "look at the files of NATS_CA, NATS_CERT and NATS_KEY; they are read again at the next attempt"
+            advice = "check the files of NATS_CA, NATS_CERT and NATS_KEY; the worker reads them again at each attempt"
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error), advice=advice)
 
     def _abandon(self) -> None:

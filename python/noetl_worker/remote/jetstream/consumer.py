@@ -21,7 +21,7 @@ from noetl_worker.settings.settings import Settings
 
 DEFAULT_STREAM: Final = "NOETL_COMMANDS"
 ENSURE: Final = "noetl-worker nats ensure --apply"
-UNUSABLE_ADVICE: Final = "no command of this pool runs until the durable is corrected: do what `error` says"
+UNUSABLE_ADVICE: Final = "do what `error` says: no command of this pool runs until the durable is corrected"
 _CHANGED_ADVICE: Final = "find who changed the durable; `noetl-worker nats ensure` compares it with the settings"
 _DEFAULT_ACK_WAIT_S: Final = 30.0
 _DEFAULT_MAX_ACK_PENDING: Final = 1000
@@ -145,8 +145,8 @@ def _report_lost(durable: Durable) -> None:
         "stream_lost",
         stream=durable.stream,
         waited=waited,
-        advice="somebody deleted the stream, and it is made again, empty: the commands that waited in it are lost. "
-        "Running commands are still reported. Start the stalled executions again",
+        advice="start the stalled executions again: somebody deleted the stream, and the commands that waited are "
+        "lost. The worker makes the stream again; running commands are still reported",
     )
 
 
@@ -413,8 +413,8 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
             durable=durable.name,
             left_s=round(seen.pause_left_s),
             waiting=seen.pending,
-            advice="an operator asked for it; running commands go on. The pause ends by itself, or by `noetl-worker "
-            "nats resume`",
+            advice="wait for the end of the pause, which an operator asked for, or run `noetl-worker nats resume`; "
+            "running commands go on",
         )
 
 
@@ -435,7 +435,7 @@ def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
             waiting=seen.pending,
             advice="this login may not acknowledge: see `acks_refused`"
             if is_ack_refused
-            else "no worker of this pool gets a command until a delivered message is acknowledged or a dead worker's "
-            f"ack_wait ({seen.durable.ack_wait_s:g} s) is over; raise NOETL_WORKER_MAX_ACK_PENDING above the slots of "
-            f"all workers together and run `{ENSURE}`",
+            else "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "
+            f"`{ENSURE}`. Until a message is acknowledged, or a dead worker's ack_wait "
+            f"({seen.durable.ack_wait_s:g} s) is over, no worker of this pool gets a command",
         )

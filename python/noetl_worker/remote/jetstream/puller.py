@@ -249,7 +249,7 @@ class Puller:
                     subject=message.subject,
                     error=str(error),
                     exc_info=is_ours,
-                    advice="find out who publishes on `subject`; if a traceback is here, report a bug of the worker",
+                    advice="find out who publishes on `subject`; if this line has a traceback, report it as a bug",
                 )
         elif status != "100":
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))

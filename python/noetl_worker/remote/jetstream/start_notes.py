@@ -62,10 +62,10 @@ _FULL: Final = 10077
 _NOTE_CHARS: Final = 200
 """Most characters of each text in a note: a worker's name, and a time."""
 _Notes = list[dict[str, str]]
-"""Notes of a command, one for each start: which worker, when."""
+"""Notes of a command, one for each start, with the worker's name and the time."""
 _WHO_WRITES: Final = (
-    f"somebody other than a worker writes to {_SUBJECTS}: let only the workers' login publish there, and empty the "
-    f"bucket with `nats stream purge {_STREAM}`"
+    f"let only the workers' login publish to {_SUBJECTS}, since somebody else writes there, and empty the bucket with "
+    f"`nats stream purge {_STREAM}`"
 )
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 

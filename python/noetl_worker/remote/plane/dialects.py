@@ -10,4 +10,5 @@ from noetl_worker.remote.plane.python.rules import PythonRules
 from noetl_worker.remote.plane.rules import DialectRules
 from noetl_worker.remote.plane.rust.rules import RustRules
 
-RULES: Final[Mapping[Dialect, DialectRules]] = {Dialect.PYTHON: PythonRules(), Dialect.RUST: RustRules()}
+_BOTH: Final[tuple[DialectRules, ...]] = (PythonRules(), RustRules())
+RULES: Final[Mapping[Dialect, DialectRules]] = {rules.dialect: rules for rules in _BOTH}

@@ -205,7 +205,7 @@ class Gate:
     # ── waiting ──
 
     def has_room(self) -> bool:
-        """Return whether a request that comes now need not wait."""
+        """Return whether a request can take a place now, without waiting."""
         if self._closed_until != -math.inf and time.monotonic() < self._closed_until:
             return False
         if self.is_down:

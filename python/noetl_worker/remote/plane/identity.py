@@ -44,8 +44,8 @@ class Identity:
             log.warning(
                 "heartbeat_too_slow",
                 interval_s=self._heartbeat_interval_s,
-                advice=f"the control plane gives away the commands of a worker that it has not heard from for "
-                f"{stale_after_s:g} s: set WORKER_HEARTBEAT_INTERVAL to 15",
+                advice="set WORKER_HEARTBEAT_INTERVAL to 15: the control plane gives away the commands of a worker "
+                f"without a heartbeat for {stale_after_s:g} s",
             )
         if not self.can_return(dialect):
             log.warning(

@@ -26,12 +26,12 @@ ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
 """Seconds allowed for the answer, since a plane that hangs must not hold up the worker's other checks."""
 _DOWN_ADVICE: Final = (
-    "nothing is lost: commands wait in the stream, outcomes in the outbox; check the control plane, and the way to it "
-    "with `noetl-worker doctor`"
+    "check the control plane, and the way to it with `noetl-worker doctor`. Nothing is lost: commands wait in the "
+    "stream, outcomes in the outbox"
 )
 _BRIDGE_ADVICE: Final = "start `noetl-worker bridge` on this NATS (docs/todays-server.md)"
 _MEMORY_ADVICE: Final = (
-    "outcomes are in memory only and are lost with this worker: make room in NOETL_WORKER_OUTBOX_DIR before it ends"
+    "make room in NOETL_WORKER_OUTBOX_DIR before this worker ends: outcomes are in its memory alone, and would be lost"
 )
 log = structlog.get_logger("noetl_worker")
 

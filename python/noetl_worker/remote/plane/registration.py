@@ -121,7 +121,7 @@ class Registration:
                     worker_id=self._worker_id,
                     server_url=self._plane.url,
                     **line,
-                    advice="the worker goes on; for 401 or 403 check NOETL_INTERNAL_API_TOKEN",
+                    advice="for 401 or 403 check NOETL_INTERNAL_API_TOKEN; else do nothing: the worker tries again",
                 )
             return None
         self._on_heartbeat(sent_at, self._plane.rules.stale_after_s)

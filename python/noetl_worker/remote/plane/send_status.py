@@ -15,9 +15,9 @@ _REFUSALS: Final = frozenset({400, 409, 413, 422})
 class SendStatus(Enum):
     ACCEPTED = "accepted"
     PASSING = "passing"
-    """Passing trouble: try again for as long as it takes."""
+    """The plane has passing trouble: try again for as long as it takes."""
     UNCERTAIN = "uncertain"
-    """Passing trouble or our mistake: try again for a while."""
+    """The plane has passing trouble, or the request is our mistake: try again for a while."""
     REFUSED = "refused"
     """Final refusal: the same body will never be accepted."""
     NEW_ID = "new_id"

@@ -101,7 +101,7 @@ class Servers:
                 "server_paused",
                 server_url=url,
                 seconds=AUTH_PAUSE_S,
-                advice="the server refuses the credentials: make it accept this worker's NOETL_INTERNAL_API_TOKEN",
+                advice="make this server accept the worker's NOETL_INTERNAL_API_TOKEN: it refuses the credentials",
             )
             self.paused[url] = now + AUTH_PAUSE_S
 

@@ -292,11 +292,11 @@ def http_address(text: str, field: str, tool: str) -> httpx.URL:
 
 def shown_text(address: str) -> str:
     """Return an address as `shown` does, also if the text is not a valid address."""
-    try:
-        return shown(httpx.URL(address))
-    except (httpx.InvalidURL, TypeError, ValueError):
-        before, _, after = address.partition("?")
-        return "..." if "@" in after else excerpt(before.rpartition("@")[2], 200)  # the ? may be part of a password
+    with suppress(httpx.InvalidURL, TypeError, ValueError):
+        if (url := httpx.URL(address)).host:
+            return shown(url)
+    before, _, after = address.partition("?")
+    return "..." if "@" in after else excerpt(before.rpartition("@")[2], 200)  # the ? may be part of a password
 
 
 def shown(url: httpx.URL) -> str:

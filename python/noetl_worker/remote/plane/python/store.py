@@ -42,7 +42,7 @@ _UNSEARCHED: Final = "}}"
 """End of packed text. The plane takes a text that contains `}}` for code and does not search it (noetl v4,
 `sanitize.py`). `}}` begins no template, and base64 readers skip it."""
 _BYTES_PER_S: Final = 12_500
-"""Speed of the plane's search that the deadline of a PUT allows for. Ordinary words are searched 160 times as fast."""
+"""Bytes per second of the slowest search that the deadline of a PUT allows for. Ordinary words go 160 times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:

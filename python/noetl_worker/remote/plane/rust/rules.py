@@ -26,7 +26,7 @@ from noetl_worker.text import json_text
 _UPDATES: Final = "_context_updates"
 """Key in the result of a list of tasks, with the variables that the rules of the tasks have set."""
 _MOST_UPDATES_BYTES: Final = 64 * 1024
-"""Most bytes of these variables in an event that refers to a stored result. An event may have 150 kB."""
+"""Most bytes of the variables that tasks have set, in an event that refers to a stored result. An event has 150 kB."""
 _LOST_UPDATES: Final = (
     "later steps do not get the variables that the tasks have set: beside a result that is stored they may have "
     f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
@@ -37,7 +37,11 @@ _FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 
 
 def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
-    """Return the parts without the start (False) and with it (True)."""
+    """Return the two requests of a report, without (False) and with (True) the start of the command.
+
+    Args:
+        before: names of the events that go before the last one.
+    """
     return {False: (EventRequest(BATCH, before), last), True: (EventRequest(BATCH, (_STARTED, *before)), last)}
 
 
