@@ -245,7 +245,7 @@ def _has_closed_marks(text: str) -> bool:
 def _whole(value: Any, names: Names) -> Any:
     """Return a tool's config with the packed results in it unpacked, their texts marked as data."""
     if isinstance(value, dict):
-        whole = names.whole(value)
+        whole = names.unpack(value)
         return _as_data(whole) if whole is not value else {key: _whole(item, names) for key, item in value.items()}
     return [_whole(item, names) for item in value] if isinstance(value, list) else value
 

@@ -161,11 +161,11 @@ class Client(LibraryClient):
 
     async def _connect_to_server(self, s: Any) -> None:
         self._answers_refused, self.is_ack_refused = None, False  # permissions may have changed
-        await self._connect_to_one_of(s)
+        await self._connect_to_first_address(s)
         if isinstance(self._transport, TcpTransport):
             self._transport.__class__ = _Transport  # nats-py has no option for it
 
-    async def _connect_to_one_of(self, s: Any) -> None:
+    async def _connect_to_first_address(self, s: Any) -> None:
         """Connect to the first address of a server that answers. nats-py would look the name up by the event loop.
 
         A WebSocket still connects by name after the look-up, because TLS and the Host header need the name.

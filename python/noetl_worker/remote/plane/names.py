@@ -39,7 +39,7 @@ class Names(Protocol):
         """Return whether one of the variables is a packed result, which takes long to unpack."""
         return False
 
-    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+    def unpack(self, value: Mapping[str, JsonValue]) -> JsonValue:
         """Return the result packed in this object, in the form of other results. Return other objects as they are."""
         return value
 

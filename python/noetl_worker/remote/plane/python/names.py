@@ -37,7 +37,7 @@ class PythonNames:
 
     has_packed = staticmethod(has_packed)
 
-    def whole(self, value: Mapping[str, JsonValue]) -> JsonValue:
+    def unpack(self, value: Mapping[str, JsonValue]) -> JsonValue:
         packed = unpacked(value) if PACKED in value else None
         if packed is None:
             return value
