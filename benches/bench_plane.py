@@ -58,7 +58,7 @@ def plane_pid() -> int:
 
 async def executed(client: httpx.AsyncClient, worker: Worker, executions: int) -> None:
     """Begin so many, and wait until the worker has settled all of their commands."""
-    before, free = sum(worker.settled.values()), asyncio.Semaphore(AT_ONCE)
+    before, free = sum(worker.deliveries.settled.values()), asyncio.Semaphore(AT_ONCE)
 
     async def begin() -> None:
         async with free:
@@ -67,7 +67,7 @@ async def executed(client: httpx.AsyncClient, worker: Worker, executions: int) -
 
     await asyncio.gather(*(begin() for _ in range(executions)))
     deadline = time.monotonic() + _END_S
-    while (settled := sum(worker.settled.values()) - before) < executions * STEPS:
+    while (settled := sum(worker.deliveries.settled.values()) - before) < executions * STEPS:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{settled} of {executions * STEPS} commands in {_END_S:g} s")
         await asyncio.sleep(0.02)
@@ -93,7 +93,7 @@ async def measure(executions: int) -> dict[str, Any]:
                     await executed(client, worker, executions)
                     seconds = time.monotonic() - started
                     spent = {name: (cpu_s(pid) - before[name]) / executions / STEPS * 1e6 for name, pid in pids.items()}
-                settled = dict(worker.settled)
+                settled = dict(worker.deliveries.settled)
                 units = await plane_units(client, server.url, pids.values(), executions)
     return {
         "version": VERSION,

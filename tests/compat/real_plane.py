@@ -231,7 +231,7 @@ async def go(*, is_written: bool = False) -> int:
                     wrong = await run_page(client, url)
                     wrong += await run_pages(client, url, executions)
                 wrong += await run_verdicts(client)  # with no worker: nothing of them runs
-            settled = dict(worker.settled)
+            settled = dict(worker.deliveries.settled)
     show(ended)
     print("settled:", settled)
     if is_written:

@@ -65,7 +65,7 @@ async def test_command_whose_line_cannot_be_written_is_acknowledged_all_the_same
             await home.ran(*noops(3))
         finally:
             processors[:] = kept
-        assert home.workers[0].settled == {"ack:reported": 3}
+        assert home.workers[0].deliveries.settled == {"ack:reported": 3}
 
 
 async def test_signal_changes_the_level_of_a_worker_that_runs_to_debug_and_back(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ async def test_small_executions_run_while_a_long_one_holds_its_share_which_grows
         await home.wait_terminal(*(one.event_id for one in long))
         await home.wait_settled()
         assert gate.runs == 12, "each once"
-        assert worker.settled["nak:over_share"] > 0
+        assert worker.deliveries.settled["nak:over_share"] > 0
         assert await home.dead_letters() == []
 
 
@@ -52,7 +52,7 @@ async def test_execution_takes_every_slot_where_no_share_is_set(share: str, tmp_
         await until(lambda: gate.runs == 4, "all slots")
         gate.open()
         await home.wait_terminal(*(one.event_id for one in issued))
-        assert worker.settled["nak:over_share"] == 0
+        assert worker.deliveries.settled["nak:over_share"] == 0
 
 
 def delivered(sequence: int, times: int = 1, undelivered: int = 0) -> Delivery:

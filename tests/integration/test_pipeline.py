@@ -64,7 +64,7 @@ async def test_mixed_commands_end_in_exactly_one_terminal_set_each(dialect: Dial
         stored = await home.stored_variables(issued[0].execution_id)
         assert len(stored["variables"] if isinstance(stored, dict) else stored) == MIXED // 10
         worker = home.workers[0]
-        assert worker.settled == {"ack:reported": MIXED}
+        assert worker.deliveries.settled == {"ack:reported": MIXED}
 
 
 @pytest.mark.parametrize("anyio_backend", loops.BOTH)
@@ -156,7 +156,7 @@ async def test_finished_command_that_comes_again_to_a_new_worker_is_acked_withou
         second = await home.start_worker()
         await home.plane.publish_again(one.event_id)
         await home.wait_settled()
-        assert second.settled == {"ack:already_finished": 1}
+        assert second.deliveries.settled == {"ack:already_finished": 1}
         assert len(home.plane.events_of_command(one.event_id, "call.done")) == 1
 
 

@@ -43,7 +43,7 @@ async def test_command_of_the_pool_system_is_acknowledged_without_a_claim_and_is
         assert home.plane.requests[CLAIM] == 0
         assert home.terminal_events(of_the_plane) == []
         assert await home.dead_letters() == []
-        assert home.workers[0].settled == {"ack:system_pool": 1}
+        assert home.workers[0].deliveries.settled == {"ack:system_pool": 1}
 
 
 async def test_commands_of_the_pool_system_take_no_place_of_max_ack_pending() -> None:
@@ -53,7 +53,7 @@ async def test_commands_of_the_pool_system_take_no_place_of_max_ack_pending() ->
         for _ in range(3):
             await publish_to_system(home, DRIVE, DRIVE)
             await home.ran(*noops(2))
-        assert home.workers[0].settled == {"ack:system_pool": 6, "ack:reported": 6}
+        assert home.workers[0].deliveries.settled == {"ack:system_pool": 6, "ack:reported": 6}
 
 
 async def test_worker_that_names_the_pool_system_runs_its_commands() -> None:

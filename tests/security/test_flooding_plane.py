@@ -74,7 +74,7 @@ async def test_plane_that_floods_its_answers_holds_up_no_command_of_another(kind
         issued = await home.plane.create_commands(noops(48))
         await home.wait_terminal(*(one.event_id for one in issued))
         assert flood.sent < flood.asked << 24  # what is read of an answer, and the buffers of the system
-        assert worker.settled["nak:retry_later"] >= 1
+        assert worker.deliveries.settled["nak:retry_later"] >= 1
 
 
 async def test_loop_turns_while_a_large_claim_is_read() -> None:

@@ -176,11 +176,11 @@ async def test_other_server_that_refuses_the_credentials_pauses_itself_alone(dia
         worker = await home.start_worker(NOETL_WORKER_TRUSTED_SERVERS=other.url)
         other.fault = lambda _: JSONResponse({"detail": "who are you?"}, 401)
         refused = await other.create_commands([NOOP])
-        await until(lambda: worker.settled.get("nak:auth_refused") == 1, "returned")
+        await until(lambda: worker.deliveries.settled.get("nak:auth_refused") == 1, "returned")
         asked = other.requests.total()
         with capture_logs() as logs:
             refused += await other.create_commands([NOOP] * 14)
-            await until(lambda: worker.settled.get("nak:auth_refused") == 15, "returned")
+            await until(lambda: worker.deliveries.settled.get("nak:auth_refused") == 15, "returned")
             assert other.requests.total() == asked  # it is paused: asked for none of them
             issued = await home.plane.create_commands([NOOP] * 20)
             await home.wait_terminal(*(one.event_id for one in issued))

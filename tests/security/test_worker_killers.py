@@ -300,7 +300,9 @@ async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(dialect: D
         await client.jetstream().publish(f"$KV.{BUCKET}.{alone.execution_id}.{alone.event_id}", last)
         home.plane.claims.hold(alone.event_id)
         worker = await home.start_worker()
-        await until(lambda: worker.settled.total() >= MOST_STARTS, "it was delivered as often as its notes say")
+        await until(
+            lambda: worker.deliveries.settled.total() >= MOST_STARTS, "it was delivered as often as its notes say"
+        )
         home.plane.claims.release(alone.event_id)
         await until(lambda: gate.runs == 1, "it is on its last start")
         [beside] = await home.plane.create_commands([RawCommand("noop", {})])

@@ -78,8 +78,8 @@ class Slots:
 
     def release(self, slots: int = 1) -> None:
         self.used -= slots
-        if self._alone:
-            self._admit_alone()
+        if self._alone and self.used <= 0 and not self._alone[0].admitted.done():
+            self._alone[0].admitted.set_result(None)
         if self._queue:
             self._admit()
         self.on_free()
@@ -135,11 +135,6 @@ class Slots:
     def _leave_alone(self, place: _Waiter) -> None:
         self._alone.remove(place)
         self.release(0)  # frees no slot, but lets other commands run
-
-    def _admit_alone(self) -> None:
-        first = self._alone[0].admitted
-        if self.used <= 0 and not first.done():
-            first.set_result(None)
 
     def is_limited(self, kind: str) -> bool:
         """Return True if a command of this kind may have to wait for others of the same kind."""

@@ -40,10 +40,12 @@ def is_handed_over() -> bool:
 
 def take() -> None:
     """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent them all."""
+    import stat
+
     descriptor = int(os.environ.pop(VARIABLE))
     content = b""
     try:
-        if _is_socket(descriptor):
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             os.write(descriptor, b"\0")
         else:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -56,12 +58,6 @@ def take() -> None:
         sys.exit(0)
     pairs = [os.fsdecode(pair).partition("=") for pair in content.split(b"\0")]
     os.environ.update({name: value for name, _, value in pairs if name})
-
-
-def _is_socket(descriptor: int) -> bool:
-    import stat
-
-    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
 def begin(arguments: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ class Deliveries:
         self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
-        """Number of deliveries by how they ended."""
+        """Number of deliveries by how they ended (disposition.WORDS)."""
         self.lines: Final = lines
 
     async def pull_until_stopped(

@@ -104,7 +104,8 @@ class Startup:
                 return await self._stopping.unless_stopped(ask())
             except (ControlPlaneError, JetStreamError) as error:
                 tries += 1
-                if not _may_pass(error) or (tries >= ATTEMPTS and not self._settings.wait):
+                may_pass = error.is_retryable or isinstance(error, ServerRefused)
+                if not may_pass or (tries >= ATTEMPTS and not self._settings.wait):
                     raise
                 self._wait_for(str(error))
                 if (line := outage.note_failure(str(error))) is not None:
@@ -114,7 +115,3 @@ class Startup:
 
     def _wait_for(self, reason: str) -> None:
         self._health.set_ready(False, f"it waits: {reason}")
-
-
-def _may_pass(error: ControlPlaneError | JetStreamError) -> bool:
-    return error.is_retryable or isinstance(error, ServerRefused)

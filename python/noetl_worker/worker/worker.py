@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import time
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -135,11 +134,6 @@ class Worker:
         self._pause_left_s = 0.0
         self._durable_trouble: str | None = None
 
-    @property
-    def settled(self) -> Counter[str]:
-        """Number of notifications by how they ended (disposition.WORDS)."""
-        return self.deliveries.settled
-
     # ── stopping ──
 
     def request_stop(self) -> None:
@@ -217,7 +211,7 @@ class Worker:
                 await self.connection.close()
             pulse.cancel()
             flush_repeated(at_once=True)
-            log.info("stopped", settled=dict(self.settled))
+            log.info("stopped", settled=dict(self.deliveries.settled))
 
     def _warn_of_stream(self, durable: Durable, plane: Plane) -> Durable:
         durable.warn_of_stream(self.settings, is_made_bare=plane.rules.makes_bare_stream)

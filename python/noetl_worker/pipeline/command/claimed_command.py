@@ -118,10 +118,6 @@ class ClaimedCommand:
         """True if this message is a copy, which the Python plane publishes for a command of a dead worker. A copy has
         the command's id as text (protocol/notification.md#message)."""
 
-    def _is_again(self) -> bool:
-        """Return whether the command may have been started before."""
-        return self._is_copy or self.delivery.num_delivered > 1
-
     async def _possible_starts(self, noted: int) -> int:
         """Return how many of the noted starts are possible: others than workers may have written notes.
 
@@ -157,8 +153,8 @@ class ClaimedCommand:
                 if progress.is_stopping:
                     raise Interrupted
                 progress.enter(Stage.PREPARING)
-                starts = self.services.starts
-                report = await (self._noted(starts) if starts is not None and self._is_again() else self._perform())
+                starts, may_be_second = self.services.starts, self._is_copy or self.delivery.num_delivered > 1
+                report = await (self._noted(starts) if starts is not None and may_be_second else self._perform())
             except (Interrupted, asyncio.CancelledError) as stop:  # an interrupted command has not failed
                 progress.absorb(stop)
                 progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)

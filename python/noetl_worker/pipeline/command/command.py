@@ -246,12 +246,10 @@ def _whole(value: Any, names: Names) -> Any:
     """Return a tool's config with the packed results in it unpacked, their texts marked as data."""
     if isinstance(value, dict):
         whole = names.unpack(value)
-        return _as_data(whole) if whole is not value else {key: _whole(item, names) for key, item in value.items()}
+        if whole is not value:
+            return with_scalars(whole, lambda item: PlainText(item) if has_template(item) else item)
+        return {key: _whole(item, names) for key, item in value.items()}
     return [_whole(item, names) for item in value] if isinstance(value, list) else value
-
-
-def _as_data(value: Any) -> Any:
-    return with_scalars(value, lambda item: PlainText(item) if has_template(item) else item)
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:

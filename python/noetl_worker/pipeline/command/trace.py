@@ -73,12 +73,10 @@ class ExecutionTraceIds(RandomIdGenerator):
             return super().generate_trace_id()
         execution = (notification.server_url, notification.execution_id)
         if execution != self._execution:
-            self._execution, self._trace_id = execution, self._make_trace_id(*execution)
+            text = f"{(notification.server_url or self._server_url).rstrip('/')}/{notification.execution_id}"
+            digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+            self._execution, self._trace_id = execution, int.from_bytes(digest[:16], "big")
         return self._trace_id
-
-    def _make_trace_id(self, server_url: str, execution_id: int) -> int:
-        text = f"{(server_url or self._server_url).rstrip('/')}/{execution_id}"
-        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
 
 
 class DeliveryTraces:

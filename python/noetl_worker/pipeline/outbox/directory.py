@@ -52,19 +52,15 @@ def directory_out_of_reach(name: str) -> Path:
     return _OF_THE_MACHINE / name if not is_placed and os.access(nearest, os.W_OK) else state_directory(name)
 
 
-class NotOwn(PermissionError):
-    """A path that another user owns or may write to. The text says what to do."""
-
-
 def require_own_directory(path: Path) -> None:
-    """Raise NotOwn unless the path is a directory of this user that no other user may write to. Raise FileNotFoundError
-    if it is missing."""
+    """Raise PermissionError unless the path is a directory of this user that no other user may write to. Raise
+    FileNotFoundError if it is missing."""
     _require(path, "directory", stat.S_ISDIR, forbidden=0o022)
 
 
 def require_own_file(path: Path) -> None:
-    """Raise NotOwn unless the path is a regular file that only this user may read and write. Raise FileNotFoundError if
-    it is missing."""
+    """Raise PermissionError unless the path is a regular file that only this user may read and write. Raise
+    FileNotFoundError if it is missing."""
     _require(path, "regular file", stat.S_ISREG, forbidden=0o077)
 
 
@@ -76,13 +72,13 @@ def made_own(path: Path) -> None:
 def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden: int) -> None:
     found = path.lstat()  # not stat, which would check the target of a link
     if not is_kind(found.st_mode):
-        raise NotOwn(f"{path} is not a {what}: move it away")
+        raise PermissionError(f"{path} is not a {what}: move it away")
     if found.st_uid != os.geteuid():
-        raise NotOwn(
+        raise PermissionError(
             f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: name a directory in "
             "NOETL_WORKER_OUTBOX_DIR (for dev: XDG_STATE_HOME) that belongs to the worker; a missing directory is "
             "created for it"
         )
     if found.st_mode & forbidden:
         mode = stat.S_IMODE(found.st_mode)
-        raise NotOwn(f"{what} {path} has mode {mode:04o}, so other users can access it: chmod go-rwx it")
+        raise PermissionError(f"{what} {path} has mode {mode:04o}, so other users can access it: chmod go-rwx it")

@@ -95,7 +95,7 @@ class OutboxFile:
         worker has taken the file over.
 
         Raises:
-            NotOwn: other users can access the file, or a file that belongs to it.
+            PermissionError: other users can access the file, or a file that belongs to it.
             OSError: the file has another version. It is left unchanged.
         """
         try:

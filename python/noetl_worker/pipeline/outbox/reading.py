@@ -50,7 +50,7 @@ def read_outboxes(directory: Path) -> OutboxView:
     """Return the outcomes in this directory. A missing directory has none.
 
     Raises:
-        OSError: other users can access it (`NotOwn`, whose text says what to do), or it cannot be read.
+        OSError: other users can access it, or it cannot be read. The text says what to do.
     """
     try:
         require_own_directory(directory)

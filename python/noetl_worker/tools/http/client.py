@@ -11,7 +11,7 @@ import functools
 import os
 import ssl
 from collections.abc import AsyncIterator, Collection
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec

@@ -118,7 +118,8 @@ class Adoption:
             )  # the dead worker may have trusted other servers
             plane = Plane(self._client, url, event_set.dialect)
             ownership = ClaimOwnership.unconfirmed(plane, event_set)
-            await _confirm_rescue(plane, event_set)
+            if event_set.rescues is not None:  # the set is sent without asking for the claim only if the plane agrees
+                event_set.is_rescue = await was_never_processed(plane, event_set.rescues, event_set)
             await self._emitter.deliver(plane, event_set, ownership)
         except (ClaimLost, Interrupted):
             pass  # logged by the emitter, or left to the next worker
@@ -156,10 +157,3 @@ class Adoption:
                 raise
         except ControlPlaneError as error:
             not_rescued(end, batch, LOOK_ADVICE, str(error))
-
-
-async def _confirm_rescue(plane: Plane, event_set: EventSet) -> None:
-    """Ask the plane whether it never processes the batch that this set replaces. Only then is the set sent without
-    asking for the claim (`is_rescue`)."""
-    if event_set.rescues is not None:
-        event_set.is_rescue = await was_never_processed(plane, event_set.rescues, event_set)

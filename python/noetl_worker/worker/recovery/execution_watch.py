@@ -103,10 +103,7 @@ _ADVICE: Final = (
 
 def _open_commands(execution_id: int, events: list[dict[str, Any]]) -> set[str]:
     """Return the commands that were issued and have not ended."""
-    issued, ended = set(), set()
-    for event in events:
-        if event.get("event_type") == "command.issued":
-            issued.add(f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}")
-        elif event.get("event_type") in ENDS:
-            ended.add(str(context_of(event).get("command_id")))
-    return issued - ended
+    issued = [event for event in events if event.get("event_type") == "command.issued"]
+    ended = [event for event in events if event.get("event_type") in ENDS]
+    issued_ids = {f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}" for event in issued}
+    return issued_ids - {str(context_of(event).get("command_id")) for event in ended}
