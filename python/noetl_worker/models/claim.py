@@ -10,7 +10,7 @@ from noetl_worker.models.marks import ALL, Marks
 from noetl_worker.models.wire import JsonValue
 
 
-@dataclass(slots=True)  # not frozen, as ToolResult
+@dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class Claimed:
     """A command that this worker now has."""
 

@@ -41,7 +41,7 @@ _ENVELOPE_BYTES: Final = 512
 """Bytes reserved for what an event has around the fitted result: an object and the command id."""
 
 
-@dataclass(slots=True)  # not frozen, as ToolResult
+@dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class FitRules:
     """Rules for fitting a result into an event (engine call `fit_result`)."""
 

@@ -46,7 +46,7 @@ class Upload:
         return reference
 
 
-@dataclass(slots=True)  # not frozen, as ToolResult
+@dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class Report:
     """The outcome of a command, fitted and redacted. The terminal events of either plane are written from it."""
 

@@ -41,7 +41,7 @@ class Lookups:
         return await asyncio.wrap_future(self._threads.submit_for(OWNER.get(), within))
 
     def forget(self, host: str) -> None:
-        """Forget the addresses of `host`, so that the next connection looks it up again."""
+        """Do nothing: this pool remembers no addresses, as OwnLookups does."""
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
         """Call `connect` with the addresses of `host`, in order, until a call raises no OSError. Return its result.

@@ -1,8 +1,8 @@
 """The worker's life: connect, register, pull, drain, deregister.
 
 A stop has levels, and is never taken back. The first signal drains: the worker stops pulling, returns unclaimed
-messages and lets running commands finish. The second signal cancels them. The third one ends the process at once.
-Heartbeats and deliveries go on until the drain is over.
+messages and lets running commands finish. The second signal cancels them. The third one ends the process at once. The
+keepalive thread works until the drain is over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batches that the Python plane has accepted (202) and, as far as this worker knows, not yet processed.
 
-The plane answers before it processes a batch, and a restart of the plane loses its queue: once 40 of 502 commands
-(protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what became of
+The plane answers before it processes a batch, and a restart of the plane loses its queue (seen: 40 of 502 commands,
+protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what became of
 them. In ordinary times it asks about some batches, every CHECK_S seconds or when many are remembered. After an outage,
 or once the plane does not know a batch, it asks about each batch. A batch that the plane does not know is sent again. A
 batch that the plane has stored and never processes is rescued: another request replaces it. For a command of a loop
