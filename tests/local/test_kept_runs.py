@@ -113,7 +113,7 @@ def test_report_of_what_is_no_execution_says_what_it_takes(failed_run: Failed) -
         said = typed("report", name)
         assert said.code == 2
         assert said.err_lines == [
-            f"noetl-worker: ID='{name}' is not usable: the id of an execution, or `last` where a run of `dev` is kept"
+            f"noetl-worker: ID='{name}' is not usable: the id of an execution, or `last` if a run of `dev` is kept"
         ]
 
 
@@ -151,8 +151,8 @@ def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
         said = typed("replay", name)
         assert said.code == 2
         assert said.err_lines == [
-            f"noetl-worker: ID='{name}' is not usable: the event_id of a command.issued; "
-            "of a run of `dev` any id of it, or `last` where one is kept"
+            f"noetl-worker: ID='{name}' is not usable: the event_id of a command.issued, "
+            "any id of a kept run of `dev`, or `last` if one is kept"
         ]
 
 
@@ -220,7 +220,7 @@ async def test_place_of_kept_runs_that_cannot_be_looked_at_is_named(
     with unsearchable(state.parent):
         async with kept_plane("last") as kept:
             assert kept is None
-    assert "the kept runs of dev cannot be asked: [Errno 13] Permission denied" in capsys.readouterr().err
+    assert "the kept runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied" in capsys.readouterr().err
 
 
 async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path) -> None:

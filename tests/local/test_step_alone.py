@@ -163,7 +163,7 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
         "it was a run of --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
     )
     assert "an item is one of a run: give --run ID" in refused(playbook, "--step", "each[1]").err
-    assert "name it with --step" in refused(playbook, "--run", run).err
+    assert "name the step with --step" in refused(playbook, "--run", run).err
     assert "item 7 of step each did not run in it; there ran items 0 to 2" in (
         refused(playbook, "--step", "each[7]", "--run", "last").err
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +63,7 @@ def run_bridge(settings: Settings, options: BridgeOptions) -> int:
 
     async def run() -> int:
         bridge = Bridge(settings, options)
-        bridge.handle_signals()
+        event_loop.handle_signals(bridge.request_stop, partial(toggle_debug, settings.log_level))
         return await bridge.run()
 
     configure_logging(settings.log_level, "auto")
@@ -101,13 +100,6 @@ class Bridge:
         if self._stops_asked >= 3:
             log_end(EXIT_AT_ONCE, "stopped_at_once")
             os._exit(EXIT_AT_ONCE)
-
-    def handle_signals(self) -> None:
-        """Stop on SIGTERM and SIGINT, toggle debug logging on SIGUSR1."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request_stop)
-        loop.add_signal_handler(signal.SIGUSR1, toggle_debug, self.settings.log_level)
 
     # ── the life ──
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from noetl_worker.process.threads import WORK, WORK_THREADS, Threads
@@ -55,6 +55,15 @@ async def end(*tasks: asyncio.Future[Any]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_S)
+
+
+def handle_signals(stop: Callable[[], None], toggle_debug: Callable[[], None]) -> None:
+    """Call `stop` at each SIGTERM and SIGINT, and `toggle_debug` at each SIGUSR1. This is for the running event loop,
+    and not for Windows."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
 
 
 async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:

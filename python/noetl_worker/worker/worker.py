@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -145,15 +144,8 @@ class Worker:
             log_end(EXIT_AT_ONCE, "stopped_at_once")
             os._exit(EXIT_AT_ONCE)
 
-    def handle_signals(self) -> None:
-        """Stop on SIGTERM and SIGINT, toggle debug logging on SIGUSR1. Call this on the worker's loop; not on
-        Windows."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request_stop)
-        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
-
-    def _toggle_debug(self) -> None:
+    def toggle_debug(self) -> None:
+        """Switch between the setting's log level and debug."""
         toggle_debug(self.settings.log_level)
         self.deliveries.lines.read_level()
 

@@ -136,7 +136,7 @@ async def _supervise(settings: Settings, variables: Mapping[str, str]) -> int:
     from noetl_worker.worker.supervisor.supervisor import Supervisor
 
     supervisor = Supervisor(settings, variables)
-    supervisor.handle_signals()
+    event_loop.handle_signals(supervisor.request_stop, supervisor.toggle_debug)
     _calm_the_collector()
     server = ProbeServer(make_common_pages(supervisor), debug_token=settings.debug_token.reveal())
     if settings.metrics_bind:
@@ -162,7 +162,7 @@ async def _work(settings: Settings, *, is_one_of_several: bool) -> NoReturn:
 
         traces = DeliveryTraces(provider, settings, identity.unique)
     worker = Worker(settings, identity=identity, traces=traces)
-    worker.handle_signals()
+    event_loop.handle_signals(worker.request_stop, worker.toggle_debug)
     _calm_the_collector()
     try:
         with announced(outbox_directory(settings.outbox_dir), _probe_address(settings)):

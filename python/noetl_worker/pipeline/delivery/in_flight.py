@@ -46,9 +46,6 @@ class InFlight:
         self._finished_before: set[CommandId] = set()
         self._turned_at = self._clock()
 
-    def __len__(self) -> int:
-        return len(self._active)
-
     def classify(self, command_id: CommandId, stream_sequence: int) -> Seen:
         key = command_id if type(command_id) is int else _key(command_id)
         if key in self._active:

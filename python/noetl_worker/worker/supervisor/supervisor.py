@@ -114,13 +114,7 @@ class Supervisor:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request_stop)
-        loop.add_signal_handler(signal.SIGUSR1, self._toggle_debug)
-
-    def _toggle_debug(self) -> None:
+    def toggle_debug(self) -> None:
         """Toggle the workers' debug logging. The supervisor itself logs little."""
         for worker in self.workers:
             self._signal(worker, signal.SIGUSR1)
