@@ -132,7 +132,10 @@ NONE = "; the credential or `auth` object has none"
         ({"type": "basic", "username": "u"}, "basic auth needs 'password'" + NONE),
         ({"type": "headers"}, "headers auth needs 'headers'" + NONE),
         ({"type": "oauth2_client_credentials", "token_url": "http://h/"}, "oauth2 auth needs 'client_id'" + NONE),
-        ({"type": "api_key", "token": "a\nb"}, "api_key auth: its value has a line break in it"),
+        (
+            {"type": "api_key", "token": "a\nb"},
+            "api_key auth: its value has a line break in it: remove it from the credential",
+        ),
         (
             {"type": "bearer", "source": "secret", "key": "none"},
             "auth: the worker's environment has no NOETL_SECRET_NONE: have the operator set it",

@@ -121,7 +121,8 @@ async def test_unknown_fields_of_an_inner_call_are_logged() -> None:
     logger = RecordedLogger()
     await arun_tool(EchoTool(), {"query": "q", "cuont": 1}, logger=logger)
     problem = "echo: unknown field 'cuont' is ignored; did you mean 'count'?"
-    assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem})]
+    advice = "correct the field of that step which `problem` names"
+    assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem, "advice": advice})]
 
 
 def test_parts_of_a_config_that_a_tool_itself_calls_ignored_are_reported_too() -> None:
@@ -238,7 +239,7 @@ def test_no_own_spelling_repeats_the_common_table_or_hides_a_field() -> None:
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("kind", "", "is no tool: it has no `kind`"),
+        ("kind", "", "is no tool: it has no `kind`; give its class one"),
         ("config_model", dict, "tool 'echo': `config_model` must be a dataclass, not <class 'dict'>"),
         ("run", lambda self, config, context: None, "tool 'echo': `run` must be an async method"),
         (

@@ -36,7 +36,7 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-    """Return the data of `auth`, taking an object for exactly one credential, whatever is nested in it."""
+    """Return the data of `auth`. An object stands for one credential, whatever is nested in it."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = find_alias(auth)
@@ -51,7 +51,7 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
     fetched yet.
 
     Raises:
-        ValueError: several credentials.
+        ConfigurationError: `auth` has several credentials.
     """
     if auth is None:
         return {}
@@ -67,8 +67,8 @@ def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return name -> value for each name in `table`: the config's own field, or else the credential's under a
-    spelling."""
+    """Return name -> value for each name in `table`: the config's own field, or else the credential's field under a
+    listed spelling. A name without a value is left out."""
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
     return {name: value for name, value in values.items() if value is not None}

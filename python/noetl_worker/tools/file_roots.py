@@ -22,12 +22,12 @@ _OWN: Final = "noetl-"
 
 
 def hidden(settings: ToolSettings) -> tuple[str, ...]:
-    """Return the worker's own paths that DuckDB can be denied by directory: playbooks create no files above them."""
+    """Return the worker's own paths that Landlock can hide from DuckDB: playbooks create no files in their parents."""
     return tuple(sorted({str(path) for path in map(_real, settings.own_files) if not _is_shared(path, settings)}))
 
 
 def within_reach(settings: ToolSettings) -> list[str]:
-    """Return the worker's own paths that cannot be denied by directory."""
+    """Return the worker's own paths that cannot be hidden from DuckDB: playbooks create files in their parents."""
     return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 
@@ -36,7 +36,8 @@ def _real(path: str) -> Path:
 
 
 def _is_shared(real: Path, settings: ToolSettings) -> bool:
-    """Return True for a path where playbooks write files: the roots, the home, working and temporary directories."""
+    """Return True for a path in a directory where playbooks write files: a root, the home, the working or the
+    temporary directory."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     named = (home, settings.data_dir, settings.duckdb_extension_directory, settings.artifact_root)
     shared = {tempfile.gettempdir(), str(Path.cwd()), *filter(None, named)}
@@ -59,7 +60,9 @@ def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
         raise ConfigurationError(f"{kind}: {given!r} is the kernel's or the worker's own, not a file for playbooks")
     allowed = roots(settings)
     if allowed and not any(real.is_relative_to(root) for root in allowed):
-        raise ConfigurationError(f"{kind}: {given!r} is outside {FILE_ROOTS}={settings.file_roots}")
+        raise ConfigurationError(
+            f"{kind}: {given!r} is outside {FILE_ROOTS}={settings.file_roots}: use a file in there"
+        )
     return real
 
 

@@ -136,7 +136,8 @@ def task_outcome(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, 
 def choose(
     rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], None], form: ToolForm
 ) -> Action | None:
-    """Return the action of the first rule that holds. `warn` is told of a rule that cannot hold."""
+    """Return the action of the first rule that holds. `warn` gets a text about each rule that
+    cannot be evaluated."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
             warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")

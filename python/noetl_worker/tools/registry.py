@@ -98,15 +98,17 @@ class PreparedTool:
         try:
             result = await self.tool.run(self.config, context)
         except SystemExit as error:  # SystemExit would end the loop, and with it the worker and all its commands
-            raise ToolError(f"{self.kind}: the tool called exit with {error.code!r}", kind=self.kind) from error
+            raise ToolError(
+                f"{self.kind}: the tool called exit with {error.code!r}; let it return", kind=self.kind
+            ) from error
         if isinstance(result, ToolResult):
             return result
         raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
 
     async def run_in_time(self) -> ToolResult:
-        """Run the call inside another tool. It is interrupted some time after its timeout, and the result says timeout.
+        """Run the call inside another tool. A call that overruns its timeout and a grace period is interrupted.
 
-        Partial output that the tool returns while it is interrupted is kept.
+        The result is a timeout then, or the partial output that the tool returns while it is interrupted.
         """
         if self.timeout_s is None or self.is_inline:
             return await self.run()
@@ -116,7 +118,7 @@ class PreparedTool:
 
 
 class _InnerStop(Stop):
-    """The stop of one call inside a command: its timeout must not look like the end of the command."""
+    """The reason to stop one call inside a command. The call's own timeout must not look like a stop of the command."""
 
     def __init__(self, outer: Stop) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class _InnerStop(Stop):
 
 
 class _Given(NamedTuple):
-    """A tool and the attributes it declares, read once and not at each call."""
+    """A tool and two of the attributes that it declares. They are read once, and not at each call."""
 
     tool: Tool[Any]
     is_inline: bool
@@ -274,7 +276,7 @@ class Registry:
         Raises:
             UnknownTool: no such kind.
             ConfigurationError: a missing field, or one of another type.
-            TemplateError: names the field.
+            TemplateError: a template cannot be rendered; the message names its field.
         """
         tool, is_inline, has_check = self._get(kind)
         may_be_cached = has_secrets is not None and not has_secrets(raw_config) and not has_check
@@ -360,7 +362,8 @@ class Registry:
         """
         prepared = self.prepare(kind, raw_config, context)
         for warning in prepared.warnings:
-            context.logger.warning("tool_config", kind=kind, problem=str(warning))
+            advice = "correct the field of that step which `problem` names"
+            context.logger.warning("tool_config", kind=kind, problem=str(warning), advice=advice)
         return await prepared.run_in_time()
 
     async def aclose(self) -> None:
@@ -372,7 +375,7 @@ class Registry:
             try:
                 await close()
             except Exception:  # the other tools must be closed too, and a tool must not decide how the worker ends
-                _log.exception("tool %r could not be closed", tool.kind)
+                _log.exception("tool %r could not be closed; report this to the author of the tool", tool.kind)
 
     def _built_in(self, kind: str) -> Tool[Any]:
         target = BUILT_IN.get(kind)
@@ -422,7 +425,7 @@ def _names(tool: Tool[Any]) -> tuple[str, ...]:
     """Return the kind and aliases of a tool. Raises ConfigurationError for a missing or wrong attribute."""
     kind, model = getattr(tool, "kind", None), getattr(tool, "config_model", None)
     if not isinstance(kind, str) or not kind:
-        raise ConfigurationError(f"{tool!r} is no tool: it has no `kind`")
+        raise ConfigurationError(f"{tool!r} is no tool: it has no `kind`; give its class one")
     if (contract := getattr(tool, "contract", CONTRACT_VERSION)) != CONTRACT_VERSION:
         raise ConfigurationError(
             f"tool {kind!r} is written for version {contract!r} of the tool contract, this worker has "
@@ -448,7 +451,10 @@ def _readable_names(tool: Tool[Any]) -> frozenset[str]:
 
 
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
-    """Return fields that are read only at a step (`case` is removed before), and unread fields of `spec`."""
+    """Return the names of fields that nothing reads: those that only a step may have, and unknown ones under `spec`.
+
+    A step's own `case` has been removed from `raw` before.
+    """
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _readable_names(tool)]
     if "spec" in fields.field_names(tool.config_model):
         return names

@@ -56,7 +56,7 @@ class Content:
     is_cut: bool = False
     pieces: list[bytes] = field(default_factory=list)
     owner: Any = None
-    """Object that the body's memory is charged to in the worker's room; None: this object."""
+    """Object for which the body's memory is reserved in `process/room.py`; None: this object."""
     charged: int = 0
 
     def add(self, piece: bytes) -> None:
@@ -68,13 +68,13 @@ class Content:
         self.size += len(piece)
 
     async def take_room(self) -> None:
-        """Charge the bytes received to the worker's room; small bodies are free."""
+        """Take room for the bytes received so far (`process/room.py`). Small bodies need none."""
         while self.size > max(self.charged, LARGE):
             await room.take(_CHARGED_AT_ONCE, self.owner or self)
             self.charged += _CHARGED_AT_ONCE
 
     def leave_room(self) -> None:
-        """Give the charged room back once the body has been converted."""
+        """Give the taken room back, once the body has been converted."""
         room.give_back(self.charged, self.owner or self)
         self.charged = 0
 
@@ -103,8 +103,8 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
     Args:
         response: an answer whose body has not been read.
         limit: most bytes, unpacked.
-        owner: object that the memory is charged to in the worker's room until `leave_room`. None: the Content itself,
-            for as long as it exists.
+        owner: object for which the memory is reserved until `leave_room`. None: the Content itself, for as long as it
+            exists.
 
     Raises:
         httpx.DecodingError: the body is not what its Content-Encoding says.
@@ -179,7 +179,8 @@ class _Unpacking:
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
-    """Return data with the fields of both planes' workers; `in_plane_form` keeps one plane's. Empties `content`."""
+    """Return the result for an answer, with the fields of both planes' workers. `in_plane_form` removes those of one
+    plane. `content` is emptied."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)

@@ -86,7 +86,9 @@ class Authorizer:
             raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
             if "\n" in value or "\r" in value:
-                raise CredentialError(f"http: {kind} auth: its value has a line break in it")
+                raise CredentialError(
+                    f"http: {kind} auth: its value has a line break in it: remove it from the credential"
+                )
             scheme, _, rest = value.partition(" ")
             # A Basic value is registered too, although it is only encoded. In a text without a known scheme, the first
             # word is part of the secret.

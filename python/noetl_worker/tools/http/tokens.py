@@ -38,7 +38,8 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
 _EARLY_S: Final = 60.0
-"""Time before its expiry at which a token is fetched anew. A short-lived token is, after nine tenths of its life."""
+"""Seconds before its expiry at which a token is fetched anew. A token that lives less than ten minutes is fetched anew
+after nine tenths of its life."""
 _DEFAULT_LIFE_S: Final = 300.0
 _TIMEOUT_S: Final = 30.0
 _ANY: Final = ClientOptions()
@@ -126,7 +127,7 @@ class Tokens:
         answer = await self._exchange(request, _ANY, settings)
         payload = answer.get("payload")
         if not isinstance(payload, Mapping) or not isinstance(payload.get("data"), str):
-            raise CredentialError(f"http: the secret {name!r} has no data")
+            raise CredentialError(f"http: the secret {name!r} has no data: add a version to it")
         return base64.b64decode(str(payload["data"])).decode("utf-8", "replace").strip()
 
     async def _get(self, asked: JsonValue, fetch: Callable[[], Awaitable[tuple[str, float | None]]]) -> str:
@@ -227,7 +228,9 @@ def _reason(answer: Mapping[str, Any] | None) -> str:
 def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float | None]:
     token = answer.get("access_token")
     if not isinstance(token, str) or not token:
-        raise CredentialError(f"http: the answer of {shown(url)} has no access_token")
+        raise CredentialError(
+            f"http: the answer of {shown(url)} has no access_token: check the credential's token address"
+        )
     life_s = answer.get("expires_in")
     try:
         return token, None if life_s is None else float(life_s)
@@ -309,5 +312,7 @@ def _assertion(account: Mapping[str, JsonValue], audience: str, scopes: tuple[st
         signer = crypt.RSASigner.from_service_account_info(account)
         encoded: bytes = jwt.encode(signer, claims)
     except ValueError as error:
-        raise CredentialError("http: the private key of the Google service account cannot be read") from error
+        raise CredentialError(
+            "http: the private key of the Google service account cannot be read: take its key file anew"
+        ) from error
     return encoded.decode()

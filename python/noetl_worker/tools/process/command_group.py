@@ -35,7 +35,7 @@ def commands_group(worker: int) -> Path:
     if first is not None:
         parent = CGROUPS / "pids" / first
     elif not own.get(""):
-        raise OSError("the worker's cgroup has no parent here")
+        raise OSError("the worker is in the root cgroup, or in none of version 2: run it in a delegated cgroup")
     else:
         parent = (CGROUPS / own[""]).parent
         _check_delegated(parent)

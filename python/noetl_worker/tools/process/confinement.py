@@ -37,7 +37,7 @@ class Calls:
     """Numbers of system calls, for programs of one kind."""
 
     kind: int
-    """AUDIT_ARCH_*: programs of 64 bits, or of 32 bits on the same machine."""
+    """Value of AUDIT_ARCH_*, by which the kernel tells 64-bit programs from 32-bit ones on the same machine."""
     prlimit: int
     clone: int
     unshare: int
@@ -65,9 +65,9 @@ CLONE3 = 435
 clone3 does not exist (ENOSYS)."""
 CLONE_NEWUSER = 0x1000_0000
 X32_BIT = 0x4000_0000
-"""Bit in the call numbers of x32 programs, whose kind is the one of 64-bit programs."""
+"""Bit in the call numbers of x32 programs. Their AUDIT_ARCH_* value is the one of 64-bit programs."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
-"""The flag: a filter must not slow the process down (kernels before 5.16)."""
+"""The flag keeps kernels before 5.16 from slowing a filtered process down."""
 LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06
 """Operations of a filter."""
 NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
@@ -76,8 +76,8 @@ ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Numbers of Landlock's calls, on each machine."""
 SCOPES_SINCE = 6
-"""First version of Landlock (Linux 6.12) that has domains without a rule for files. A domain with one would refuse
-mounts, which sandboxes of commands make."""
+"""First version of Landlock (Linux 6.12) in which a domain needs no rule for files. A domain with such a rule refuses
+mounts, and the sandboxes that commands start make mounts."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 FILES_SINCE = 2
 """First version of Landlock with usable rules for files: version 1 has no right to rename into another directory."""
@@ -97,7 +97,7 @@ if libc is not None:
 
 @dataclass(frozen=True)
 class Confinement:
-    """Confinement of the processes of commands. Limits apply to one process; 0: the machine's own."""
+    """Settings that confine the processes of commands. A limit applies to one process; 0 leaves the machine's limit."""
 
     level: str = "off"
     file_bytes: int = 0
@@ -110,8 +110,8 @@ class Confinement:
     duckdb_bytes: int = 0
     """Maximum memory of a `duckdb` command, in bytes."""
     closed: tuple[str, ...] = ()
-    """Directories, without links, in which commands can change nothing, where there is Landlock. Above them they cannot
-    make a file either."""
+    """Directories that commands cannot change, on a kernel with Landlock. Commands cannot create a file in a parent of
+    such a directory either. The paths have no links."""
 
     @property
     def is_on(self) -> bool:
@@ -129,7 +129,10 @@ UNCONFINED = Confinement()
 
 
 def missing(children: str = CHILDREN) -> list[str]:
-    """Return what `basic` cannot do on this system, to be logged once at the start. `children`: the path in /proc."""
+    """Return the parts of the isolation level `basic` that this system lacks. The worker logs them once, at its start.
+
+    `children` is the file in /proc that lists the children of a process.
+    """
     lacking = []
     if libc is None or not _can_keep_descendants(children):
         lacking.append("processes that leave their session")
@@ -151,8 +154,8 @@ def has_domains() -> bool:
 
 
 def hide_memory(is_hidden: bool = True) -> None:
-    """Hide this process's memory, environment and descriptors from the user's other processes. A new program is not
-    hidden."""
+    """Hide this process's memory, environment and descriptors from the user's other processes. A program that
+    this process executes is not hidden."""
     prctl(PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
@@ -171,7 +174,7 @@ def enter(confinement: Confinement) -> None:
 
 
 def _can_filter_calls() -> bool:
-    """Return True if the kernel has filters with our flag: it then reports the missing program (EFAULT)."""
+    """Return True if the kernel has filters with our flag. It then refuses a call without a program with EFAULT."""
     return _set_filter(None) == errno.EFAULT
 
 
@@ -233,8 +236,8 @@ def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, 
 
 
 def go_on_at_the_parents_end() -> None:
-    """Make the kernel continue this process when its parent ends: a command may have stopped it, but it must notice
-    that the worker is gone, and end the processes below it."""
+    """Have the kernel send SIGCONT to this process when its parent ends. A command may have stopped this process, which
+    must still notice that the worker is gone, and end the processes below itself."""
     prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
@@ -246,10 +249,10 @@ def begin_supervisor() -> None:
 
 
 class Domain:
-    """The Landlock rules for the commands of one supervisor, which itself stays outside of them.
+    """The Landlock rules for the commands of one supervisor. The supervisor itself is not restricted.
 
-    Each command is a domain of its own: from inside no process outside can be signalled or traced, nor its memory,
-    variables and descriptors be opened in /proc, hidden or not. Nothing is changed in directories that are closed.
+    Each command is a domain of its own. Its processes cannot signal or trace a process outside, nor open the memory,
+    variables and descriptors of such a process in /proc. They change nothing in the closed directories.
     """
 
     def __init__(self, is_wanted: bool = True, closed: tuple[str, ...] = ()) -> None:
@@ -272,8 +275,8 @@ class Domain:
     def spawn(self, start: Callable[[], int]) -> int:
         """Start a process in a domain, and return its id, which `start` returns.
 
-        A thread enters a domain for good, so a thread that enters it and ends is used, which costs a seventh of the
-        CPU of a fork. A process fast enough to signal this thread ends its own supervisor, and thereby itself.
+        A thread can never leave a domain. So a short-lived thread enters the domain and starts the process, which
+        costs a seventh of a fork's CPU. A process that signals this thread ends its own supervisor, and so itself.
         """
         if self.rules < 0:
             return start()
@@ -298,7 +301,7 @@ class Domain:
 
 
 def allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> None:
-    """Allow a directory, or if something in it is hidden, everything else in it."""
+    """Allow a directory and everything in it except the paths in `hidden`."""
     if any(f"{one}/".startswith(f"{path}/") for one in hidden):
         _allow_beside(ruleset, path or "/", hidden, rights)
     else:
@@ -343,7 +346,7 @@ def call_landlock(number: int, *arguments: int | bytes) -> int:
 
 
 class OomScore:
-    """The OOM score of this process and of its forks. It must be created before `enter`.
+    """The OOM score of this process and of its forks. Create this object before `enter`.
 
     While memory is hidden, root owns this file of each process, so a fork cannot open its own file, but inherits it.
     """
@@ -395,7 +398,7 @@ def _children() -> list[int]:
     try:
         with open(CHILDREN.format(os.getpid()), "rb", buffering=0) as file:  # noqa: PTH123 - as above
             return [int(pid) for pid in file.read().split()]
-    except OSError:  # logged at the start
+    except OSError:  # a system without this file; logged at the worker's start
         return []
 
 
@@ -408,8 +411,8 @@ def limit_memory(limit: int) -> None:
 
 
 def memory_file(content: str) -> int:
-    """Return the descriptor of a file without a directory entry, for a credential. Programs may be allowed to inherit
-    it."""
+    """Write a credential to a file that exists only in memory. Return its descriptor, which the caller may let programs
+    inherit."""
     descriptor = os.memfd_create("credential", 0)
     os.fchmod(descriptor, 0o600)  # libpq refuses a password file that others may read
     with open(descriptor, "w", encoding="utf-8", closefd=False) as file:

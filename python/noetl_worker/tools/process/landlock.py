@@ -37,7 +37,7 @@ _READ_ALL_THE_SAME: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
     *("/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
 )
-"""Files with the number of processors and the size of memory, which C libraries and DuckDB read."""
+"""Paths in these trees that stay readable. C libraries and DuckDB read there about processors and memory."""
 _USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
 _LIBRARIES: Final = (
     *("/usr", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/localtime", "/etc/passwd"),

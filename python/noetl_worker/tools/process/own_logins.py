@@ -21,7 +21,7 @@ _FILES: Final = ("PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "HF_TOKEN_PATH")
 
 
 def without_logins() -> dict[str, str]:
-    """Return variables with which such a library finds no file with a login in the worker's home directory."""
+    """Return variables that keep a client library (libpq, Hugging Face's) from login files in the worker's home."""
     return dict.fromkeys(_FILES, NO_FILE)
 
 

@@ -58,7 +58,7 @@ def environment_text(env: Mapping[str, Any]) -> dict[str, str]:
     """Return a step's `env` as texts: nulls are left out, true is `true`, lists and objects are JSON.
 
     Raises:
-        ValueError: a name or value that no environment can hold.
+        ConfigurationError: a name or value that no environment can hold.
     """
     texts: dict[str, str] = {}
     for name, value in env.items():

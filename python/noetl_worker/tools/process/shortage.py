@@ -66,7 +66,11 @@ def is_out_of_descriptors() -> bool:
 
 @contextmanager
 def before_any_effect(what: str) -> Iterator[None]:
-    """Raise ResourceShortage for a shortage inside the block, which must have no effect before it is left."""
+    """Turn a shortage of the machine inside the block into a ResourceShortage. The block must have no effect outside.
+
+    Args:
+        what: the text of the error, before its cause.
+    """
     try:
         yield
     except (OSError, RuntimeError, MemoryError, ToolError) as error:
@@ -75,8 +79,8 @@ def before_any_effect(what: str) -> Iterator[None]:
 
 
 def raise_shortage(what: str, error: Exception) -> None:
-    """Raise ResourceShortage if this error is a shortage, and not yet a ResourceShortage. It must have had no
-    effect."""
+    """Raise ResourceShortage if a shortage caused this error, unless it is a ResourceShortage already. The call that
+    failed must have had no effect."""
     if not isinstance(error, ResourceShortage) and is_shortage(error):
         raise ResourceShortage(f"{what}: {str(error) or type(error).__name__}") from error
 

@@ -45,7 +45,9 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
     is_any = "*" in named or not (named or is_confined)
     if is_any or any(found == _placed(name) or found.parent == Path(name, "bin").resolve() for name in named):
         return str(found)
-    raise ConfigurationError(f"python: {given!r} is no interpreter for playbooks: {_PYTHONS} does not name it")
+    raise ConfigurationError(
+        f"python: {given!r} is no interpreter for playbooks: {_PYTHONS} does not name it; name it there"
+    )
 
 
 def _placed(interpreter: str) -> Path:
@@ -55,7 +57,8 @@ def _placed(interpreter: str) -> Path:
 
 
 def template_program(interpreter: str) -> tuple[str, int, int] | None:
-    """Return the program for the template of an interpreter, with its inode and time of change; None: it has none.
+    """Return the program that may be the template of an interpreter, with its inode and time of change in nanoseconds.
+    Return None if there is none.
 
     A template process is started unconfined, and confines itself before it forks commands. So its program must be
     one that no command can change, unless a command could change the worker's own as well: only root and the owner
@@ -125,13 +128,11 @@ class TemplateProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ToolError(
-                f"cannot start the interpreter {self._interpreter[0]!r}: {error}", kind="process"
-            ) from error
+            raise ToolError(f"cannot start the interpreter {self._interpreter!r}: {error}", kind="process") from error
 
     def end(self, seconds: float) -> None:
-        """Wait until the template has ended, with all that it started; its control socket is closed. After `seconds` it
-        is killed."""
+        """Wait until the template and all that it started have ended. The caller has closed the template's control
+        socket. After `seconds` the template is killed."""
         if self._process is not None:
             try:
                 self._process.wait(seconds)

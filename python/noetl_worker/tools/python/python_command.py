@@ -53,7 +53,7 @@ ROUNDS = 12
 """Rounds of the rehearsal: the interpreter specializes code that has run about eight times."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
-"""The template's variables: most of a command's, and nothing else (`interpreter.py`)."""
+"""Environment of the template process: most variables that a command gets, and no others (`interpreter.py`)."""
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
@@ -69,8 +69,8 @@ AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
 
 
 def rehearse() -> None:
-    """Do each child's work before the first one is forked. The interpreter then has specialized this code, and a child
-    touches half as many pages. It uses no data of a command, and leaves none behind."""
+    """Do the work of a command's child before the first child is forked. The interpreter has then specialized this
+    file's code, so a child writes to half as many pages. No command's data is used, and nothing is left behind."""
     for builtin in (site.setquit, site.setcopyright, site.sethelper):  # of an interpreter that was started without site
         builtin()
     paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
@@ -237,7 +237,7 @@ def prepare_process(request: dict[str, Any]) -> None:
 
 
 def enter_environment(executable: str) -> None:
-    """Make this process one that was started as this interpreter, or as that of a virtual environment of it.
+    """Make this process as if `executable` had started it: the template's interpreter, or a virtual environment's.
 
     What the environment runs at a start (`.pth` files, `sitecustomize`) runs here, and never in the template.
     """
@@ -259,7 +259,7 @@ def enter_environment(executable: str) -> None:
 
 
 def sees_system_packages(prefix: str) -> bool:
-    """Return what `site` reads from the file of a virtual environment."""
+    """Return True if the `pyvenv.cfg` of a virtual environment lets it see the packages of its interpreter."""
     with open(prefix + "/pyvenv.cfg", encoding="utf-8") as file:  # noqa: PTH123
         lines = [line.lower().partition("=") for line in file]
     given = {name.strip(): value.strip() for name, _, value in lines}

@@ -44,10 +44,10 @@ _IDLE_SUPERVISORS: Final = 16
 
 
 class PythonRunner:
-    """A warm interpreter; `aclose` ends it and whatever still runs in it.
+    """Runs Python code and programs in forks of a warm interpreter. `aclose` ends the interpreter and all its forks.
 
     Args:
-        serving: module that the template has loaded and whose `run_command` runs the commands; empty: Python code.
+        serving: module that the template loads, whose `run_command` runs the commands; empty: they are Python code.
         interpreter: program of the template.
         memory_events: file in which the kernel counts processes it has killed.
         answer_s: seconds without an answer after which a template process is replaced.
@@ -93,7 +93,8 @@ class PythonRunner:
 
         Args:
             request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
-            once: another interpreter, a CPython 3.9 or newer, which is started for this command alone.
+            once: path of another interpreter (CPython 3.9 or newer), started for this command alone; empty: the
+                template's.
             timeout_s: seconds until SIGTERM, and 2 s later SIGKILL, to the child's process group.
             conversation: takes the command's answers, and may send more requests; `Finished.answer` is None then.
 
@@ -217,7 +218,7 @@ class PythonRunner:
 
 
 class _NotStarted(Exception):
-    """The template was gone before it had forked: the code has not begun."""
+    """The template ended before it forked the command, so the command's code has not begun."""
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
@@ -254,7 +255,7 @@ class _Child:
 
     def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """Future of its exit code; None: its template was gone before the command had ended."""
+        """Future of the command's exit code. The code is None if the template ended before the command did."""
         self._template = template
         self._number = number
         self._request = request
@@ -288,7 +289,7 @@ class _Template:
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
         self._forks: set[int] = set()
-        """Supervisors not confirmed yet. Once confirmed, they report by themselves."""
+        """Numbers of supervisors whose start the template has not confirmed yet. A confirmed one has its own socket."""
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
@@ -421,7 +422,7 @@ class _Template:
         if self.is_dead or not (self._children or self._forks):
             self._asked_at = None
             return
-        if self._asked_at is None or now - due >= self._answer_s:  # held up, and the template perhaps too
+        if self._asked_at is None or now - due >= self._answer_s:  # this loop was held up, and the template perhaps too
             self._asked_at = now
         left_s = self._asked_at + (self._answer_s if self._has_answered else self._start_s) - now
         if left_s > 0:
@@ -429,11 +430,13 @@ class _Template:
             if not self.is_dead:
                 self._check_in(min(left_s, self._answer_s / 2))
             return
-        _log.warning("a template process for commands does not answer and is replaced")
+        _log.warning(
+            "the process that starts python commands does not answer and is replaced; check the load if this repeats"
+        )
         self._died("did not answer and was replaced")
 
     def _died(self, end: str = "died", *, end_s: float = 0.0) -> None:
-        """Handle the loss of the template: only the worker can stop its children now."""
+        """Handle the end of the template. From now on only the worker can stop the commands that it forked."""
         if self.is_dead:
             return
         self.is_dead, self._end = True, end

@@ -26,11 +26,11 @@ _DEFAULT_REGION: Final = "us-east-1"
 
 
 async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> tuple[str, dict[str, str]]:
-    """Return the address of `s3://<bucket>/<key>`, and the headers of a GET. Without a known key there are none, as the
-    object may be public.
+    """Return the https address of `s3://<bucket>/<key>`, and the headers that sign a GET of it. Without an access key
+    there are no headers, as the object may be public.
 
-    Without a key in the credential, botocore searches like every AWS client: the environment, files, the role of the
-    machine.
+    If the credential has no access key, botocore searches for one like every AWS client: in the environment, in files,
+    in the role of the machine.
 
     Args:
         details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an

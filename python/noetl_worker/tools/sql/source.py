@@ -19,8 +19,7 @@ def check_sql(kind: str, config: Any) -> str | None:
         config: has `query`, `query_b64` and `script`.
 
     Raises:
-        ValueError: there is no SQL.
-        ConfigurationError: `script` names no place.
+        ConfigurationError: there is no SQL, or `script` names no place.
     """
     if config.script is None:
         return sql_text(config.query, config.query_b64)

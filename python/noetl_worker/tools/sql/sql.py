@@ -122,8 +122,8 @@ def sql_text(query: str | Sequence[str] | None, encoded: str | Sequence[str] | N
     """Return one SQL text from `query` (a text, or a list of statements) or from `query_b64`, its base64 form.
 
     Raises:
-        ValueError: neither is given, both differ, there is no statement, or it is not base64. Call this in a model's
-            `__post_init__`: the worker then refuses the config before the command is reported as started.
+        ConfigurationError: neither is given, both differ, there is no statement, or it is not base64. Call this in a
+            model's `__post_init__`: the worker then refuses the config before the command is reported as started.
     """
     if query is None and encoded is None:
         raise ConfigurationError(
