@@ -63,38 +63,27 @@ def run_command(channel: int) -> NoReturn:
 
 
 def _serve(channel: int) -> None:
-    """Answer one request with `op: run`, or the steps of a transfer until the worker closes the channel."""
+    """Answer one script, or the steps of a transfer until the worker closes the channel."""
     child: Child | None = None
     try:
         while True:
             request = receive(channel)
-            if request["op"] == "run":
-                send_text(channel, _answer_to_one(request) + "\n")
-                return
+            is_script = request["op"] == "run"
             try:
                 child = child or Child(FirstRequest.from_request(request))
-                answer = child.answer(request)
+                try:
+                    answer = child.answer(request)
+                finally:
+                    if is_script:  # another process may open the file as soon as the worker has the answer
+                        child.close()
             except BaseException as error:
                 answer = _error_answer(error)
             send_text(channel, answer + "\n")
+            if is_script:
+                return
     except EOFError:
         if child is not None:
             child.close()  # rolls back what is not committed
-
-
-def _answer_to_one(request: Mapping[str, Any]) -> str:
-    """Run the script of a request, close the database and return the answer.
-
-    The database is closed first, because another process may open its file once the worker has the answer.
-    """
-    try:
-        child = Child(FirstRequest.from_request(request))
-        try:
-            return child.run(request)
-        finally:
-            child.close()
-    except BaseException as error:
-        return _error_answer(error)
 
 
 def _error_answer(error: BaseException) -> str:
@@ -119,7 +108,9 @@ class Child:
         """Rows that were read but did not fit into an answer."""
 
     def answer(self, request: Mapping[str, Any]) -> str:
-        """Return the result of one step of a transfer, as JSON."""
+        """Return the result of a script or of one step of a transfer, as JSON."""
+        if request["op"] == "run":
+            return self._run(request)
         steps = {"open": lambda _: "{}", "execute": self._execute, "select": self._begin_select, "fetch": self._fetch}
         return steps[request["op"]](request)
 
@@ -134,7 +125,7 @@ class Child:
         self._connection.close()
         _PREPARED.close()
 
-    def run(self, request: Mapping[str, Any]) -> str:
+    def _run(self, request: Mapping[str, Any]) -> str:
         """Return the result of a script: the fields of a `sql.Batch`, as JSON."""
         batch = sql.Batch(request["as_objects"], request["max_rows"])
         run_script(self._duckdb, self._connection, batch, request["text"], request["params"])

@@ -156,9 +156,9 @@ def _rule(given: JsonValue, where: ConfigPlace) -> RetryRule:
         statuses=statuses,
         kinds=kinds,
         attempts=3 if attempts is None else _integer(where.part("max_attempts"), attempts, 1),
-        delay_s=_time(value, where, ("initial_delay", "delay"), "initial_delay_ms", 1.0),
-        max_delay_s=_time(value, where, ("max_delay",), "max_delay_ms", 60.0),
-        multiplier=_number(value, where, ("backoff_multiplier", "multiplier"), 2.0),
+        delay_s=_number(value, where, {"initial_delay_ms": 1000, "initial_delay": 1, "delay": 1}, 1.0),
+        max_delay_s=_number(value, where, {"max_delay_ms": 1000, "max_delay": 1}, 60.0),
+        multiplier=_number(value, where, {"backoff_multiplier": 1, "multiplier": 1}, 2.0),
         backoff=backoff,
         jitter=value.get("jitter", True) not in (False, "false", "no", 0),
     )
@@ -241,19 +241,13 @@ def _integer(where: ConfigPlace, value: JsonValue, least: int) -> int:
     return number
 
 
-def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: tuple[str, ...], default: float) -> float:
-    for name in names:
+def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[str, int], default: float) -> float:
+    """Return the first of `names` that is given, divided by its number: 1000 for milliseconds."""
+    for name, divisor in names.items():
         if value.get(name) is not None:
-            return seconds(value[name], f"{where.field}.{name}", "http") if value[name] not in (0, 0.0, "0") else 0.0
+            given = 0.0 if value[name] in (0, 0.0, "0") else seconds(value[name], f"{where.field}.{name}", "http")
+            return given / divisor
     return default
-
-
-def _time(
-    value: Mapping[str, JsonValue], where: ConfigPlace, names: tuple[str, ...], in_ms: str, default: float
-) -> float:
-    if value.get(in_ms) is not None:
-        return _number(value, where, (in_ms,), default) / 1000
-    return _number(value, where, names, default)
 
 
 # ── deciding ────────────────────────────────────────────────────────────────────────────────────
