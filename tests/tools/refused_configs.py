@@ -245,7 +245,7 @@ CONTAINER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"image": "i", "env": [{"name": "X", "value": "v", "value_from": {}}]},
-        "container env var 'X': value and value_from are mutually exclusive",
+        "container env var 'X': value and value_from are mutually exclusive; keep one",
     ),
     (
         {"image": "i", "env": [{"name": "X", "value_from": {"secret_name": "s"}}]},
@@ -380,11 +380,11 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
-        "ack_id '$JS.API.STREAM.DELETE.S' is not from a NATS poll",
+        "ack_id '$JS.API.STREAM.DELETE.S' is not from a NATS poll; give the ids of one",
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},
-        "ack: 1001 ack_ids; at most 1000 at once",
+        "ack: 1001 ack_ids; at most 1000 at once: split them",
     ),
     (POLL, NO_NATS),
     (

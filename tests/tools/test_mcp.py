@@ -304,7 +304,7 @@ def test_an_answer_that_is_no_json_rpc_is_told_with_its_beginning() -> None:
     for body in ("<html>", "[1]", '{"id": 77, "result": {}}'):
         error = refused(lambda request, body=body: httpx.Response(200, text=body))
         assert (str(error), error.kind) == (
-            f"the MCP server at {ENDPOINT} answers no JSON-RPC: {body}", "parse",
+            f"the MCP server at {ENDPOINT} answers no JSON-RPC (is this its endpoint?): {body}", "parse",
         )  # fmt: skip
     error = refused(stream("data: not json"))
     assert str(error).startswith(f"the MCP server at {ENDPOINT} sends an event that is not JSON: ")

@@ -199,7 +199,7 @@ def test_googles_refusal_is_told_with_its_reason(status: int, kind: str, retryab
 def test_an_answer_without_data_is_told(body: str) -> None:
     config = {"secret_name": "projects/p/secrets/db", "auth": "gcp"}
     error = refused(config, lambda request: httpx.Response(200, text=body), credentials=GOOGLE)
-    expected = "Google's Secret Manager gives no data for projects/p/secrets/db/versions/latest"
+    expected = "Google's Secret Manager gives no data for projects/p/secrets/db/versions/latest: add a version"
     assert (str(error), error.kind) == (expected, "parse")
 
 

@@ -239,8 +239,8 @@ def test_upsert_goes_by_the_key_columns_of_a_primary_key_that_includes_others(pg
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("a.b", {"a": {}}, "Path segment 'b' not found in JSON"),
-        (None, "text", "HTTP response data must be an array or object"),
+        ("a.b", {"a": {}}, "Path segment 'b' not found in JSON; correct 'data_path'"),
+        (None, "text", "HTTP response data must be an array or object; set 'data_path'"),
         (None, [1, 2], "Cannot determine columns from HTTP data: a row is int"),
         (None, [{}], "Cannot determine columns from HTTP data: its rows have no fields"),
         ("a", {"a": {}}, "Cannot determine columns from HTTP data: its rows have no fields"),

@@ -112,7 +112,7 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
             "the source has several columns 'doc': give each a name of its own with AS",
         ),
         ("select 1 as id", "to_t", {"mapping": {"id": "x"}}, "the source has no column 'x'; it has: id"),
-        ("select 1 as name", "to_t", {"mode": "upsert"}, "the rows have no key column 'id'"),
+        ("select 1 as name", "to_t", {"mode": "upsert"}, "the rows have no key column 'id'; select it"),
         (
             "select 1 as id",
             "from_t",
@@ -123,7 +123,7 @@ def test_many_rows_do_not_gather_in_memory(pg: Postgres, file: str) -> None:
             'select 1 as id, 2 as a, 3 as "A"',
             "to_t",
             {"mapping": {"id": "id", "name": "a", "NAME": "A"}},
-            "two source columns go to one column of 'move.to_t': id, name, name",
+            "two source columns go to one column of 'move.to_t': id, name, name; leave one out, or give 'mapping'",
         ),
     ],
 )

@@ -245,7 +245,8 @@ def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, J
     described = _described(config.uri, content, is_packed=is_packed)
     digest = described["sha256"]
     if config.sha256 is not None and config.sha256.strip().lower() != digest:
-        raise ToolError(f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}", kind="parse")
+        text = f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}"
+        raise ToolError(f"{text}: store it again, or correct 'sha256'", kind="parse")
     return _unpacked(config, content) if is_packed else content, described
 
 
@@ -273,7 +274,7 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
         raise ToolError(f"the result {name!r} cannot be stored: {error}", kind=kind, retryable=True) from error
     reference = stored.get("ref")
     if not isinstance(reference, str):
-        raise ToolError("the control plane stored the result but gave no reference", kind="server_error")
+        raise ToolError("the control plane stored the result but gave no reference: report it", kind="server_error")
     kept = {key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}
     return {**kept, **_described(reference, text)}
 
@@ -296,7 +297,7 @@ def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             content = file.read(config.max_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ToolError(f"{place} is not a complete gzip file: {error}", kind="parse") from error
+        raise ToolError(f"{place} is not a complete gzip file: {error}; store it again", kind="parse") from error
     if len(content) > config.max_bytes:
         raise ToolError(f"{place} unpacks to more than {config.max_bytes} bytes: raise 'max_bytes'", kind="resource")
     return content
@@ -309,7 +310,9 @@ async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> Jso
         try:
             return await loads_in_room(content, owner)
         except DocumentError as error:
-            raise ToolError(f"{_place(config.uri)} is not JSON: {error}", kind="parse") from error
+            raise ToolError(
+                f"{_place(config.uri)} is not JSON: {error}; give another 'encoding'", kind="parse"
+            ) from error
     return await off_loop(len(content), lambda: as_text(_place(config.uri), content, config.encoding))
 
 

@@ -193,7 +193,7 @@ def job_variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
     check_variable_name(name)
     if len(given) == 2 and given.keys() == {"value", "valueFrom"}:
         raise ConfigurationError(
-            f"container env var {name!r}: value and value_from are mutually exclusive", field=f"env.{name}"
+            f"container env var {name!r}: value and value_from are mutually exclusive; keep one", field=f"env.{name}"
         )
     if given.keys() == {"value"}:
         text = process.environment_text({name: given["value"]})

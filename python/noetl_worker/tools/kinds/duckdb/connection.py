@@ -114,7 +114,9 @@ def _load_and_log_in(duckdb: Any, connection: Any, opening: Opening) -> None:
             connection.execute(secret.statement())
         except duckdb.Error as error:
             message = secret.without_values(str(error))
-            raise ConfigurationError(f"{opening.kind}: the secret {secret.name!r} is refused: {message}") from None
+            raise ConfigurationError(
+                f"{opening.kind}: the secret {secret.name!r} is refused: {message}; correct it"
+            ) from None
 
 
 def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
@@ -168,7 +170,7 @@ def _attach_patiently(duckdb: Any, connection: Any, opening: Opening) -> None:
             if _LOCKED not in str(error).lower():
                 raise ToolError(text, kind="connection", retryable=True) from error
             if waited_s >= _LOCK_WAIT_S:
-                raise ToolError(text, kind="db_lock", retryable=True) from error
+                raise ToolError(f"{text}; end the other process first", kind="db_lock", retryable=True) from error
             pause_s = backoff.delay_s(tries, *_LOCK_AGAIN_S, jitter=0.0)
             time.sleep(pause_s)
             waited_s, tries = waited_s + pause_s, tries + 1

@@ -336,7 +336,7 @@ def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any
     try:
         part = part_at(payload, pages.path)
     except LookupError:
-        raise ValueError(f"the answer has no {pages.path!r} to collect") from None
+        raise ValueError(f"the answer has no {pages.path!r} to collect; correct 'path'") from None
     if pages.strategy == "replace":
         return part
     if pages.strategy == "merge":

@@ -197,7 +197,9 @@ def _plain_answer(
             raise RpcError(message["error"])
     shown_body = " ".join(excerpt(body, 300).split()) or "(empty)"
     if response.is_success:
-        raise ToolError(f"the MCP server at {place} answers no JSON-RPC: {shown_body}", kind="parse")
+        raise ToolError(
+            f"the MCP server at {place} answers no JSON-RPC (is this its endpoint?): {shown_body}", kind="parse"
+        )
     text = f"the MCP server at {place} answers HTTP {response.status_code}: {shown_body}"
     raise http_failure(text, response.status_code)
 

@@ -129,14 +129,16 @@ class PostgresTool:
                 done = len(batch.statements)
                 raise statement_failure(error, text, done, has_params=bool(config.params)) from error
             except UnicodeDecodeError as error:
-                raise ToolError(f"{sql.preview(text)}: a value is no UTF-8 text: {error}", kind="db_error") from error
+                raise ToolError(
+                    f"{sql.preview(text)}: a value is no UTF-8 text: {error}; select it as bytea", kind="db_error"
+                ) from error
             except UnicodeEncodeError as error:
                 problem = f"{error}: the encoding of the session has no such character"
                 raise ToolError(f"{sql.preview(text)}: {problem}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise sql.left_open(text, _OTHERWISE)
         if not batch.statements:
-            raise ConfigurationError("postgres: 'query' has no statement")
+            raise ConfigurationError("postgres: 'query' has no statement; write one")
         return _data(batch, context.command.form)
 
 

@@ -240,5 +240,5 @@ def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
     try:
         content = base64.b64decode(fields_of(fields.get("payload"))["data"], validate=True)
     except (KeyError, TypeError, ValueError) as error:
-        raise ToolError(f"Google's Secret Manager gives no data for {path}", kind="parse") from error
+        raise ToolError(f"Google's Secret Manager gives no data for {path}: add a version", kind="parse") from error
     return content, str(fields.get("name") or path).rpartition("/")[2]

@@ -99,12 +99,14 @@ class SubscriptionConfig(NatsLogin):
             )
         if len(self.ack_ids) > MAX_BATCH:
             raise ConfigurationError(
-                f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once", field="ack_ids"
+                f"{operation}: {len(self.ack_ids)} ack_ids; at most {MAX_BATCH} at once: split them", field="ack_ids"
             )
         for ack_id in self.ack_ids:
             # the ack id is used as a subject, so it must not be able to publish anything else
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
-                raise ConfigurationError(f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll", field="ack_ids")
+                raise ConfigurationError(
+                    f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll; give the ids of one", field="ack_ids"
+                )
 
 
 class SubscriptionTool(NatsConnectionTool):

@@ -53,7 +53,7 @@ class TransferPlan:
             raise ConfigurationError(f"transfer: table {self.target.table!r} has no primary key; give 'key' for upsert")
         absent = [key for key in keys if key not in columns]
         if absent:
-            raise ConfigurationError(f"transfer: the rows have no key column {', '.join(map(repr, absent))}")
+            raise ConfigurationError(f"transfer: the rows have no key column {', '.join(map(repr, absent))}; select it")
         return keys
 
 
@@ -113,7 +113,8 @@ def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[s
             raise ConfigurationError(f"transfer: table {table!r} {problem} {name!r}; it has: {', '.join(actual)}")
         found.append(name if name in actual else close[0])
     if len(set(found)) < len(found):
-        raise ConfigurationError(f"transfer: two source columns go to one column of {table!r}: {', '.join(found)}")
+        text = f"transfer: two source columns go to one column of {table!r}: {', '.join(found)}"
+        raise ConfigurationError(f"{text}; leave one out, or give 'mapping'")
     return found
 
 

@@ -206,7 +206,9 @@ async def _http(
     try:
         found = part_at(payload, source.data_path)
     except LookupError as missing:
-        raise ToolError(f"source: Path segment {str(missing)!r} not found in JSON", kind="schema") from None
+        raise ToolError(
+            f"source: Path segment {str(missing)!r} not found in JSON; correct 'data_path'", kind="schema"
+        ) from None
     columns, rows = await off_loop(len(found) if isinstance(found, list) else 0, partial(_table, found))
     chunks = (rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size))
 
@@ -225,7 +227,7 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
     """Return the columns in the order they first appear, and the rows; an object is one row."""
     objects = [value] if isinstance(value, Mapping) else value
     if not isinstance(objects, list):
-        raise ToolError("source: HTTP response data must be an array or object", kind="schema")
+        raise ToolError("source: HTTP response data must be an array or object; set 'data_path'", kind="schema")
     wrong = next((row for row in objects if not isinstance(row, Mapping)), None)
     if wrong is not None:
         text = f"source: Cannot determine columns from HTTP data: a row is {type(wrong).__name__}"

@@ -175,7 +175,7 @@ def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
         text = f"{link!r} has an address of its own, which {MODE}=wheels does not allow; 'any' does"
         raise ConfigurationError(text, field="deps.packages", tool="python")
     if not settings.packages_dir:
-        raise ConfigurationError(f"{PACKAGES_DIR} names no directory for packages", tool="python")
+        raise ConfigurationError(f"{PACKAGES_DIR} names no directory for packages: set it", tool="python")
 
 
 def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: ToolSettings) -> str:

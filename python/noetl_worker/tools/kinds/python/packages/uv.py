@@ -91,7 +91,8 @@ class Uv:
                 timeout_s=left_s,
             )
         if run.timed_out:
-            raise ToolError(f"the packages were not {done} in the command's time", kind="timeout", retryable=True)
+            text = f"the packages were not {done} in the command's time: raise 'timeout', or prefetch them"
+            raise ToolError(text, kind="timeout", retryable=True)
         if run.exit_code == 0:
             return
         if run.exit_code < 0:
