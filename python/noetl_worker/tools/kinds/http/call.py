@@ -33,7 +33,6 @@ from noetl_worker.tools.process import live_output
 from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 ATTEMPT_TIMEOUT_S: Final = 60.0
-_NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
 _TOKEN_CALL: Final = re.compile(r"\btoken\(([^()]+)\)")
 _TOKENS_NAME: Final = "noetl_tokens_"
 _NO_AUTHORIZATION: Final = Authorization()
@@ -322,7 +321,7 @@ def _facts(result: ToolResult, tries: int, names: Mapping[str, JsonValue]) -> ht
 
 
 def _fingerprint(config: HttpFields, headers: Mapping[str, JsonValue]) -> bytes:
-    body = [getattr(config, name) for name in _NEXT_FIELDS]
+    body = [getattr(config, name) for name in http_retry.NEXT_FIELDS]
     return dumps([config.url, config.params, dict(headers), body])
 
 

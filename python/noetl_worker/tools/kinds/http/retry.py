@@ -27,9 +27,9 @@ _WAIT_KEYS: Final = frozenset(
 )
 _RULE_KEYS: Final = _WAIT_KEYS | {"when", "retry_when", "stop_when", "retry_on", "retry_on_status", "statuses"}
 _PAGE_KEYS: Final = _WAIT_KEYS | {"while", "when", "next_call", "collect", "max_iterations"}
-_NEXT_KEYS: Final = frozenset(
-    {"url", "endpoint", "params", "headers", "method", "json", "form", "body", "payload", "data"}
-)
+NEXT_FIELDS: Final = ("method", "json", "form", "body", "payload", "data")
+"""Fields that `next_call` replaces for the next page."""
+_NEXT_KEYS: Final = frozenset({"url", "endpoint", "params", "headers", *NEXT_FIELDS})
 _KINDS: Final = frozenset(
     {"timeout", "connection", "rate_limit", "server_error", "client_error", "auth", "not_found", "parse", "error"}
 )

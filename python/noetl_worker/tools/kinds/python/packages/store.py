@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -144,8 +144,7 @@ class PackageStore:
 
     def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int, size: int) -> None:
         """Store the complete environment in `built` under `key`. From then on all workers find it."""
-        about = asdict(StoredEnvironment(built, requirements, python, packages, size, time.time()))
-        del about["path"], about["used_at"]
+        about = {"requirements": requirements, "python": python, "packages": packages, "size": size}
         (built / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         built.rename(self._environments / key)
 
