@@ -96,7 +96,7 @@ async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) ->
             context.secrets.keep(password)
     creds = values["creds"]
     if creds is not None and not all(mark in str(creds) for mark in _CREDS_MARKS):
-        # nats-py would loop for ever, looking for the mark in such a text
+        # in a text without these marks nats-py would search them for ever
         raise CredentialError(f"{kind}: 'creds' must be the whole text of a .creds file: a user JWT and an nkey seed")
     return Address(servers, **{name: None if value is None else str(value) for name, value in values.items()})
 

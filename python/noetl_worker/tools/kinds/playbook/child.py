@@ -80,7 +80,7 @@ async def fetch_result(
     if not isinstance(ref, str):
         return data
     stored = await _resolved(name, ref, context, ask)
-    # The store has the full tool result; the value is its data.
+    # The store has the full result of the tool; the value is the data in it.
     return stored["data"] if isinstance(stored, dict) and {"data", "status"} <= stored.keys() else stored
 
 

@@ -24,6 +24,11 @@ from noetl_worker.tools.kinds.playbook.child import (
 from noetl_worker.tools.kinds.playbook.child_note import ChildNote
 
 _MIN_POLL_S: Final = 0.05
+_STATUS_ADVICE: Final = "if this goes on, look at the control plane; the worker asks again"
+_VALUE_ADVICE: Final = (
+    "`set` in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
+    "`return_result` and names no step of the child"
+)
 _LIST_LAG_S: Final = 15.0
 """Seconds after a child's end in which its step is still looked for: the plane's list of completed steps may lag behind
 the end (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
@@ -86,7 +91,7 @@ class PlaybookTool:
             return await _wait(config, context)
         started = await _start(config, context)
         data = _started_data(started.get("execution_id"), config)
-        # As the plane's own worker: on the Python plane the answer is under `data`, its status is the call's.
+        # On the Python plane, as from its own worker, the answer is under `data`, and the status is that of the call.
         if context.command.form.child_is_its_status:
             data.update(status="success", data=dict(started))
         return ToolResult.success(data)
@@ -114,7 +119,7 @@ async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
         with context.worker.waiting():
             result = await asyncio.wait_for(child.outcome(), context.timeout_s)
     except (asyncio.TimeoutError, TimeoutError):
-        # Not again: that would start another child.
+        # Not retryable: a retry would start another child.
         result = ToolResult.timed_out(context.timeout_s or 0.0, retryable=False, data=data)
     except ToolError:
         await note.write(None)
@@ -174,7 +179,7 @@ class _ChildRun:
             await asyncio.sleep(min(config.pause_s, max(0.0, until - now())))
         if self.context.command.form.child_is_its_status:
             return ToolResult.success({**self._shown(status), "result": value})
-        # The child's result is the step's value, as in the Rust worker. The child's own `status` wins.
+        # The child's result is the value of the step, as in the Rust worker. A `status` in that result is kept.
         own = {**value, "status": value.get("status", status)} if isinstance(value, dict) else value
         return ToolResult.success(own)
 
@@ -196,8 +201,7 @@ class _ChildRun:
             except ControlPlaneError as error:
                 if not error.is_retryable:
                     raise ToolError(f"the child cannot be read: {error}", kind="server_error") from error
-                advice = "if this goes on, look at the control plane; the worker asks again"
-                self.context.logger.warning("child_status", problem=str(error), advice=advice)
+                self.context.logger.warning("child_status", problem=str(error), advice=_STATUS_ADVICE)
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
@@ -220,13 +224,9 @@ class _ChildRun:
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
             f"{self.config.step!r}: it leaves out results with a `status` or a `reference`, and lists of tasks"
         )
-        advice = (
-            "`set` in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which "
-            "has `return_result` and names no step of the child"
-        )
         if self.config.return_result:
-            return self._failure(f"{problem}. {advice}", "not_found", status)
-        self.context.logger.warning("child_value_not_shown", problem=problem, advice=advice)
+            return self._failure(f"{problem}: {_VALUE_ADVICE}", "not_found", status)
+        self.context.logger.warning("child_value_not_shown", problem=problem, advice=_VALUE_ADVICE)
         return ToolResult.success(self._shown(status))
 
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -257,7 +257,7 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
     try:
         key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
     except (ValueError, TypeError):
-        # Without the cause's text, which may contain parts of the key.
+        # The cause's text is left out: it may contain parts of the key.
         raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
     form = serialization.PrivateFormat.PKCS8
     return bytes(key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
@@ -349,8 +349,7 @@ class SnowflakeSession:
             with suppress(ResourceShortage):  # without a thread nobody has signed in
                 started(self._thread, self._close_late)  # cancelled during the login: the thread closes it afterwards
         else:
-            # Not in the session's thread, which a statement may block, nor in the loop's executor: closing may take for
-            # ever.
+            # In a thread of its own: a statement may block the session's thread, and closing may never end.
             other = ThreadPoolExecutor(1, thread_name_prefix="snowflake-end")
             try:
                 closing = asyncio.wrap_future(started(other, connection.close))

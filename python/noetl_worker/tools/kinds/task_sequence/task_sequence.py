@@ -273,7 +273,8 @@ class SequenceProgress:
         if result.status is not ToolStatus.SUCCESS and not is_flat:
             return
         self.results[task.label] = self.previous = data
-        # A fallback for `.data`, printed only on the Rust plane, where `_prev` is ours (recorded: sequence-names).
+        # `.data` works as a fallback. It is printed only on the Rust plane, which has no `_prev` of its own (recorded:
+        # sequence-names).
         has_no_data = isinstance(data, dict) and "data" not in data
         self.scope["_prev"] = seen = WithFallback(data, {"data": data}) if has_no_data else data
         if task.label not in ("ctx", "iter", "results"):
@@ -343,7 +344,7 @@ class SequenceProgress:
                 await asyncio.sleep(delay)
             return
         error = result.error and dataclasses.replace(result.error, message=f"{result.error.message} ({text})")
-        # Seen live (retry-success): a success keeps its exit code, because no rule made it a failure.
+        # A success keeps its exit code, because no rule made it a failure (seen live: retry-success).
         exit_code = 0 if result.exit_code is None and self.form.sequence_is_flat else result.exit_code
         self.stop("failed", error or ToolFailure(text, kind="policy"), exit_code=exit_code)
 

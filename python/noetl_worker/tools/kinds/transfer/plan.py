@@ -171,7 +171,7 @@ def without_json(value: Any) -> Any:
     if not isinstance(value, JsonText):
         return value
     text = value.strip()
-    # Not parsed: Python refuses a number of more than 4300 digits, which Postgres may have.
+    # A number is not parsed: Python refuses one of more than 4300 digits, which Postgres may have.
     return None if text == "null" else json.loads(text) if text.startswith('"') else str(value)
 
 

@@ -200,7 +200,7 @@ async def _http(
         raise ToolError(f"source: {text}", kind=kind, retryable=again)
     answer = fields_of(result.data)
     if answer.get("truncated"):
-        # Half of the rows in the table would look like all of them.
+        # A part of the rows in the table would look like all of them.
         raise ToolError("source: the answer was cut; raise 'max_response_bytes'", kind="resource")
     payload = answer.get("data")  # this name is the same on both planes
     try:

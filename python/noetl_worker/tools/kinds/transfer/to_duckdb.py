@@ -104,8 +104,7 @@ class DuckdbWriter(Writer):
     async def commit(self) -> Mapping[str, JsonValue]:
         counts: dict[str, JsonValue] = {}
         if self._insert_keys:
-            # Counted by keys, as in Postgres: a key that is repeated in a later chunk is new if it was new to the
-            # transfer.
+            # Keys are counted, as in Postgres: a key in several chunks was inserted if the table lacked it before.
             inserted = await self._size() - self._rows_before
             [(seen,)] = await self._run(f"SELECT count(*) FROM (SELECT DISTINCT * FROM {_SEEN})")
             counts = {"rows_inserted": inserted, "rows_updated": int(seen) - inserted}

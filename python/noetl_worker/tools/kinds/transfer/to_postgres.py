@@ -137,7 +137,7 @@ class PostgresWriter(Writer):
     def _merge(self) -> str:
         keys = ", ".join(map(identifier, self._keys))
         latest = f"SELECT DISTINCT ON ({keys}) * FROM {_STAGE} ORDER BY {keys}, {_place(self._columns)} DESC"
-        # Not by xmax, which a partitioned table lacks. All parts of one statement see the table as it was before.
+        # Without xmax, which a partitioned table lacks: all parts of one statement see the table as it was before.
         return (
             f"WITH before AS (SELECT count(*) AS n FROM (SELECT DISTINCT {keys} FROM {_STAGE}) AS s "
             f"JOIN {self._table} USING ({keys})), "

@@ -125,10 +125,11 @@ class TransferConfig:
             _check_files(source, self.ends[1], context.settings)
         except ConfigurationError as error:
             raise error.within("transfer") from error.__cause__
-        # If the type was known before, `ignored` has already reported these.
+        # If the type was known before the rendering, `ignored` has already reported these fields.
         if isinstance(self.source, str) or end_type("source", self.source) is None:
             for problem in unread("source", source.type, given):
-                context.logger.warning("tool_config", kind="transfer", problem=str(problem))
+                advice = "correct the field of that step which `problem` names"
+                context.logger.warning("tool_config", kind="transfer", problem=str(problem), advice=advice)
         return source
 
     def keys(self) -> list[str]:
@@ -175,7 +176,7 @@ class TransferTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        # there may be a DuckDB at each end
+        # a transfer may have a DuckDB process at each end, so each has half of the memory
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def check(self, config: TransferConfig, context: ToolContext) -> None:
