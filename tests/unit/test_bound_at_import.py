@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from package_sources import nodes, tree
-
 ROOT: Final = Path(__file__).parents[2]
 OF_THE_MACHINE: Final = frozenset(
     {
@@ -63,12 +61,15 @@ def is_of_the_machine(node: ast.Attribute) -> bool:
     return f"{owner}.{node.attr}" in OF_THE_MACHINE or node.attr == EXPANDS
 
 
-def bound(path: Path) -> Iterator[int]:
+def bound(text: str) -> Iterator[int]:
     """Lines at which a file binds something of the machine, or imports it by its own name: that binds it too."""
-    for node in at_import(tree(path)):
+    if not MAY_BIND.search(text):
+        return
+    tree = ast.parse(text)
+    for node in at_import(tree):
         if isinstance(node, ast.Attribute) and is_of_the_machine(node):
             yield node.lineno
-    for node in nodes(path):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             yield from (node.lineno for alias in node.names if f"{node.module}.{alias.name}" in OF_THE_MACHINE)
 
@@ -76,9 +77,6 @@ def bound(path: Path) -> Iterator[int]:
 def test_nothing_of_the_machine_is_bound_at_import() -> None:
     files = (path for folder in ("python", "tests", "build_backend") for path in (ROOT / folder).rglob("*.py"))
     found = Counter(
-        path.relative_to(ROOT).as_posix()
-        for path in files
-        if MAY_BIND.search(path.read_text(encoding="utf-8"))
-        for _ in bound(path)
+        path.relative_to(ROOT).as_posix() for path in files for _ in bound(path.read_text(encoding="utf-8"))
     )
     assert dict(found) == {name: count for name, (count, _) in BOUND.items()}

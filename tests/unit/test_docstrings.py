@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Final, NamedTuple, TypeGuard
 
-from package_sources import PACKAGE, nodes, tree
-
+PACKAGE: Final = Path(__file__).parents[2] / "python"
 SURFACE: Final = (
     "cases",
     "engine.protocol",
@@ -85,14 +85,15 @@ class Described(NamedTuple):
     text: str
 
 
-def body_of(module: str) -> list[ast.stmt]:
-    path = PACKAGE.parent.joinpath(*module.split("."))
-    return tree(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).body
+@cache
+def tree(module: str) -> ast.Module:
+    path = PACKAGE.joinpath(*module.split("."))
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8"))
 
 
 def exported(module: str) -> list[str]:
     """What `__all__` lists; where no list is written out, the functions and classes of the module."""
-    body = body_of(module)
+    body = tree(module).body
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node).startswith("__all__ = ['"):
             names: list[str] = ast.literal_eval(node.value)
@@ -102,7 +103,7 @@ def exported(module: str) -> list[str]:
 
 def defined(module: str, name: str) -> Definition | None:
     """Where it is written, however often it was imported on the way; None for a constant or an alias of a type."""
-    for node in body_of(module):
+    for node in tree(module).body:
         if isinstance(node, Definition) and node.name == name:
             return node
         if isinstance(node, ast.ImportFrom) and any(name == one.name for one in node.names):
@@ -165,9 +166,9 @@ def is_text(node: ast.stmt) -> TypeGuard[ast.Expr]:
 def docstrings() -> list[Docstring]:
     """Return all docstrings and attribute docstrings of the package."""
     found = []
-    for file in sorted(PACKAGE.rglob("*.py")):
-        place = file.relative_to(PACKAGE.parents[1]).as_posix()
-        for node in nodes(file):
+    for file in sorted(PACKAGE.glob("noetl_worker/**/*.py")):
+        place = file.relative_to(PACKAGE.parent).as_posix()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             body: list[ast.stmt] = node.body if isinstance(getattr(node, "body", None), list) else []
             for index, statement in enumerate(body):
                 if is_text(statement):
@@ -196,7 +197,7 @@ def test_docstring_names_what_is_raised() -> None:
 
 def test_surface_is_what_the_pages_name() -> None:
     """A module that is added to one of the two pages is held to the same."""
-    pages = "".join((PACKAGE.parents[1] / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
+    pages = "".join((PACKAGE.parent / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
     named = {name.rstrip(".") for name in re.findall(r"noetl_worker\.([a-z_.]+)", pages)}
     assert named <= {*SURFACE, *BY_ANOTHER_NAME}
 

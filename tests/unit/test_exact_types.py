@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from pathlib import Path
 from typing import Final
 
-from package_sources import PACKAGE, nodes
-
+PACKAGE: Final = Path(__file__).parents[2] / "python" / "noetl_worker"
 _NUMBER: Final = "a number is asked for, and a bool is an int"
 _COUNTED: Final = "on the way of each command: make counts shows isinstance"
 _OTHERS: Final = "a subclass is something else: it says itself what its items are or how it is printed"
@@ -54,6 +54,6 @@ def asks(node: ast.AST) -> bool:
 def test_exact_type_is_asked_for_only_where_that_says_more_or_is_counted() -> None:
     found: Counter[str] = Counter()
     for path in PACKAGE.rglob("*.py"):
-        if "type(" in path.read_text(encoding="utf-8"):
-            found[path.relative_to(PACKAGE).as_posix()] += sum(map(asks, nodes(path)))
+        if "type(" in (text := path.read_text(encoding="utf-8")):
+            found[path.relative_to(PACKAGE).as_posix()] += sum(map(asks, ast.walk(ast.parse(text))))
     assert +found == {name: times for name, (times, _) in ASKED.items()}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from package_sources import PACKAGE, nodes
+PACKAGE = Path(__file__, "../../../python/noetl_worker").resolve()
 
 # From the ground up: a room imports those before it, and none after it.
 ROOMS = """
@@ -81,6 +81,20 @@ def level(module: str) -> int:
 def stage(module: str) -> str | None:
     found = longest(module, STAGES)
     return STAGES[found] if found is not None else None
+
+
+LOOKED_AT = (ast.If, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.Attribute)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of a file, those that a rule below reads."""
+    return tuple(node for node in ast.walk(tree(path)) if isinstance(node, LOOKED_AT))
 
 
 @cache
@@ -245,7 +259,7 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 
 def test_no_class_name_stands_twice() -> None:
     """Twins of the two engines share theirs; `_core.pyi` has those of the compiled one."""
-    named = Counter(node.name for path in sources() for node in nodes(path) if isinstance(node, ast.ClassDef))
+    named = Counter(node.name for path in sources() for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
     assert {name: times for name, times in named.items() if times > 1} == {}
 
 

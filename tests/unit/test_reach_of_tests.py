@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import package_sources
-
 TESTS: Final = Path(__file__).parents[1]
+PACKAGE: Final = TESTS.parent / "python/noetl_worker"
 LOOKED_AT: Final = (
     *(ast.Attribute, ast.Call, ast.ClassDef, ast.AsyncFunctionDef, ast.FunctionDef),
     *(ast.Import, ast.ImportFrom, ast.Name),
@@ -137,7 +136,7 @@ def runs_a_loop(nodes: Nodes) -> bool:
 
 
 def test_tests_use_no_private_names() -> None:
-    written = (defined(package_sources.nodes(path)) for path in package_sources.PACKAGE.rglob("*.py"))
+    written = (defined(nodes_of(path)) for path in PACKAGE.rglob("*.py"))
     of_package = frozenset(name for names in written for name in names if is_private(name))
     private = files(r"\._[A-Za-z]|import.*\b_[A-Za-z]|^ +_\w+,$")
     found = [f"{name}:{line}" for name, nodes in private for line in private_names(nodes, of_package)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import find_family
-from package_sources import PACKAGE, nodes
 
 TESTS = Path(__file__).parents[1]
+PACKAGE = TESTS.parent / "python/noetl_worker"
 READERS = {
     "settings/settings.py": "reads the settings",
     "worker/worker_process.py": "hands it to the settings, and to traces; looks for a setting of glibc",
@@ -72,9 +73,14 @@ def writes(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in changes and is_environment(node.value)
 
 
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    text = file.read_text(encoding="utf-8")
+    return tuple(ast.walk(ast.parse(text))) if re.search("environ|getenv|putenv", text) else ()
+
+
 def files_with(rule: Callable[[ast.AST], bool]) -> set[str]:
-    named = [file for file in PACKAGE.rglob("*.py") if re.search("environ|getenv|putenv", file.read_text("utf-8"))]
-    return {file.relative_to(PACKAGE).as_posix() for file in named if any(map(rule, nodes(file)))}
+    return {file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if any(map(rule, nodes(file)))}
 
 
 def test_environment_is_read_by_those_who_are_listed() -> None:

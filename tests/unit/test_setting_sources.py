@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import noetl_worker
 from integration.processes import environment
 from noetl_worker.engine import chosen as engine
 from noetl_worker.errors import SettingsError
@@ -20,7 +21,6 @@ from noetl_worker.remote.jetstream.connection import nats_login
 from noetl_worker.settings.settings import SETTINGS, environment_for_workers, load_settings, read_settings
 from noetl_worker.settings.sources import GONE, unknown_names
 from noetl_worker.worker.worker import Worker
-from package_sources import PACKAGE, nodes
 from patience import PATIENCE_S
 from unit.planes import refusal
 
@@ -286,10 +286,11 @@ def test_worker_refuses_an_engine_that_is_not_the_imported_one() -> None:
 
 def test_every_variable_of_ours_that_the_code_names_is_a_setting() -> None:
     known = {name for line in SETTINGS for name in (*line.names, line.file_variable)} | NO_SETTINGS.keys() | GONE.keys()
+    package = Path(noetl_worker.__file__).parent
     found = {
-        f"{path.relative_to(PACKAGE)}: {node.value}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for node in nodes(path)
+        f"{path.relative_to(package)}: {node.value}"
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in known
         if re.fullmatch(r"(?:NOETL|WORKER|NATS)_[A-Z0-9_]*[A-Z0-9]", node.value)
     }
