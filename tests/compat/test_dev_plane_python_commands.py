@@ -295,11 +295,6 @@ def compared_events(record: Record, given: Any) -> Iterator[str]:
         yield from differences(event, kept, f".events[{event['event_type']}]", free=skipped, exact=frozenset())
 
 
-def test_each_call_that_is_not_replayed_is_a_recorded_one_and_has_a_reason() -> None:
-    assert NOT_MIRRORED.keys() <= BY_NAME.keys()
-    assert all(NOT_MIRRORED.values())
-
-
 # ── notifications ───────────────────────────────────────────────────────────────────────────────
 
 NOTIFICATIONS = {one["case"]: one for one in records("python-control-plane-cases") if "nats_subject" in one}

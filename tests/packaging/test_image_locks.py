@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,11 +73,3 @@ def test_lock_has_what_is_wanted_in_versions_that_are_taken(file: str, of: list[
         base = re.search(r"^FROM python:(3\.\d+)-", DOCKERFILE, re.MULTILINE)
         assert base is not None
         assert base[1] == python
-
-
-def test_dockerfile_finds_the_one_package_that_is_published_as_an_sdist() -> None:
-    """Its wheel is made where the compiler is, from the file of the lock's hash."""
-    script = re.search(r"sed -n '([^']+)' deploy/requirements.txt > /nkeys.txt", DOCKERFILE)
-    assert script is not None
-    said = subprocess.run(["sed", "-n", script[1], ROOT / LOCK], capture_output=True, text=True, check=True).stdout
-    assert re.fullmatch(r"nkeys==\S+ \\\n    --hash=sha256:[0-9a-f]{64}\n", said)
