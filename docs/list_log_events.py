@@ -39,17 +39,6 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of `**name`, or `**name()`, in a call."""
 
 ACTIONS: Final[Mapping[str, str]] = {
-<<<<<<< HEAD
-    "child_status": "nothing; it is asked again",
-    "child_value_not_shown": "look at what the child playbook returns",
-=======
-    "batch_check_failed": "nothing; it is checked again. If it lasts, look at the control plane",
-    "batch_forgotten": "nothing; the events are sent again",
-    "batch_rescued": "nothing; if there are many, look why the plane loses batches",
-    "cancellation_unknown": "nothing; it is asked again",
-    "claim_unknown": "nothing; it is asked again. If it lasts, look at the control plane",
-    "command_failed": "look at `error`: the playbook, its data, or a service that it uses",
->>>>>>> 32eedab2 (words: comments and the advice of child executions)
     "deregister_failed": "nothing; this worker's registry row goes stale when its heartbeats stop",
     "heartbeat_too_slow": "set WORKER_HEARTBEAT_INTERVAL lower",
     "max_ack_pending_reached": "raise NOETL_WORKER_MAX_ACK_PENDING above the slots of all workers together and run "

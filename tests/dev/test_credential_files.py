@@ -57,15 +57,15 @@ def test_option_without_name_or_file_is_told_the_form(given: str, tmp_path: Path
     ("text", "said"),
     [
         (f"password: {SECRET}\nhost: x\n", "it has the keys host, password"),
-        (f"data: {SECRET}\n", "a credential is {type: postgres, data: {...}}"),
-        (f"- {SECRET}\n", "a credential is {type: postgres, data: {...}}"),
-        (f"data: {{}}\ntype: [{SECRET}]\n", "`type` is a word"),
+        (f"data: {SECRET}\n", "write a credential as {type: postgres, data: {...}}"),
+        (f"- {SECRET}\n", "write a credential as {type: postgres, data: {...}}"),
+        (f"data: {{}}\ntype: [{SECRET}]\n", "write `type` as a word"),
         (f"data: {{password: !{SECRET} x}}\n", "neither JSON nor YAML at line 1, column"),
         (f'{{"data": {{"password": "{SECRET}"', "neither JSON nor YAML at line"),
         (f"data: {{password: '{SECRET}\n", "neither JSON nor YAML at line"),
         (f"data: {{password: !!bool {SECRET}}}\n", "neither JSON nor YAML"),
         (f"data: {{password: !!float {SECRET}}}\n", "neither JSON nor YAML"),
-        ("", "a credential is"),
+        ("", "write a credential as"),
     ],
 )
 def test_file_of_another_form_is_named_without_its_values(text: str, said: str, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlaybookError, match=r"credentials\.yaml: neither JSON nor YAML"):
         local_credentials(tmp_path / "p.yaml", ())
     (tmp_path / "credentials.yaml").write_text("[]")
-    with pytest.raises(PlaybookError, match=r"credentials\.yaml: a mapping of names to credentials"):
+    with pytest.raises(PlaybookError, match=r"credentials\.yaml: write a mapping of names to credentials"):
         local_credentials(tmp_path / "p.yaml", ())
 
 

@@ -208,7 +208,7 @@ def test_run_is_shown_and_not_kept_where_others_may_write(tmp_path: Path, state:
     (tmp_path / "p.yaml").write_text(FAILS.replace(", 0]", "]"))
     done = typed("dev", str(tmp_path / "p.yaml"))
     assert done.code == 0
-    assert "is not kept: directory" in done.err
+    assert "is not stored for later commands: directory" in done.err
     assert "chmod go-rwx it" in done.err
     assert list(state.iterdir()) == []
 

@@ -198,7 +198,7 @@ def test_one_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) ->
     )
     done = typed("test", str(file), "--timeout", "2")
     assert done.code == 1
-    assert f"{file}:2: outcome\n         it did not end within 2 s (--timeout); running: 'start'" in done.out
+    assert f"{file}:2: outcome\n         no end within 2 s (allow more with --timeout); running: 'start'" in done.out
     assert "ok  " in done.out
 
 
@@ -231,20 +231,20 @@ async def test_interrupted_says_in_which_test_and_tells_of_those_that_ended(
 @pytest.mark.parametrize(
     ("cases", "said"),
     [
-        ("cases: []", ":1: `cases` is a list of at least one test"),
+        ("cases: []", ":1: write `cases` as a list of at least one test"),
         ("case:\n- name: x", ":1: a file of tests: 'case' is unknown; did you mean 'cases'?"),
         ("cases:\n- nme: x", ":2: a test: 'nme' is unknown; did you mean 'name'?"),
         ("cases:\n- name: x", ":2: a test needs `expect`, for example {outcome: completed}"),
         ("cases:\n- stand_ins: {strt: {}}\n  expect: {}", ":2: stand_ins: 'strt' is unknown; did you mean 'start'?"),
-        ("cases:\n- stand_ins: {start: 5}\n  expect: {}", ":2: a stand-in is an object with result, error"),
+        ("cases:\n- stand_ins: {start: 5}\n  expect: {}", ":2: write a stand-in as an object with result, error"),
         ("cases:\n- stand_ins: {start: {error: no}}\n  expect: {}", ", and YAML reads this as false: put it in quotes"),
         ("cases:\n- workload:\n    limt: 5\n  expect: {}", "workload has no 'limt'; did you mean 'limit'?"),
-        ("cases:\n- expect:\n    outcome: done", ":3: an outcome is one of completed, failed, cancelled, running"),
+        ("cases:\n- expect:\n    outcome: done", ":3: write as outcome one of completed, failed, cancelled, running"),
         ("cases:\n- expect:\n    steps: [start, lst]", ":3: no step is named 'lst'; did you mean 'last'?"),
         ("cases:\n- expect:\n    results:\n      lst: 1", ":4: results: 'lst' is unknown; did you mean 'last'?"),
         (
             "cases:\n- expect:\n    results: {start: {n: 1}}\n    results: {last: {n: 1}}",
-            ":4: key 'results' is there twice; it stands in line 3 too",
+            ":4: key 'results' is in line 3 too: remove one of them",
         ),
         ("cases: [", ": not YAML at line"),
         ("playbook: q.yaml\ncases:\n- expect: {}", "q.yaml: No such file"),
@@ -285,8 +285,8 @@ def test_every_wrong_file_is_named(folder: Path) -> None:
     done = typed("test", str(folder))
     assert (done.code, done.out) == (2, "")
     assert done.err_lines == [
-        f"noetl-worker test: {folder}/p.test.yaml:1: `cases` is a list of at least one test",
-        f"noetl-worker test: {folder}/q.test.yaml: there is no q.yaml beside it; `playbook: FILE` names another one",
+        f"noetl-worker test: {folder}/p.test.yaml:1: write `cases` as a list of at least one test",
+        f"noetl-worker test: {folder}/q.test.yaml: there is no q.yaml beside it: name another one in `playbook`",
     ]
 
 
@@ -311,8 +311,11 @@ def test_paths_without_a_test_are_refused(folder: Path) -> None:
     for name in ("nope", "nope.yaml", "nope.test.yaml"):
         done = typed("test", str(folder / name))
         assert (done.code, done.err) == (2, f"noetl-worker test: {folder}/{name}: No such file or directory\n")
-    assert "they stand in p.test.yaml" in typed("test", str(folder / "p.yaml")).err
-    assert "tests of name.yaml stand in name.test.yaml" in typed("test", str(folder)).err
+    assert "write them in p.test.yaml" in typed("test", str(folder / "p.yaml")).err
+    assert "write tests of name.yaml in name.test.yaml" in typed("test", str(folder)).err
     written(folder, "cases:\n- {name: x, expect: {}}")
     done = typed("test", str(folder), "--case", "other")
-    assert (done.code, done.err) == (2, "noetl-worker test: no test has 'other' in its name\n")
+    assert (done.code, done.err) == (
+        2,
+        "noetl-worker test: no test has 'other' in its name: give a part of a test's `name`\n",
+    )

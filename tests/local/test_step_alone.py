@@ -110,7 +110,7 @@ def test_name_that_the_step_has_not_is_refused(playbook: Path, tmp_path: Path, g
     file = tmp_path / "in.json"
     file.write_text(json.dumps(given))
     said = refused(playbook, "--step", "last", "--with", str(file)).err_lines
-    assert said == [f"noetl-worker dev: --with {file}: step last has no {guess}"]
+    assert said == [f"noetl-worker dev: --with {file}: step last uses no name {guess}"]
 
 
 def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: Dialect) -> None:
@@ -162,7 +162,7 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     assert (
         "it was a run of --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
     )
-    assert "an item is one of a run: give --run ID" in refused(playbook, "--step", "each[1]").err
+    assert "items are read from a run: give --run ID" in refused(playbook, "--step", "each[1]").err
     assert "name the step with --step" in refused(playbook, "--run", run).err
     assert "item 7 of step each did not run in it; there ran items 0 to 2" in (
         refused(playbook, "--step", "each[7]", "--run", "last").err

@@ -154,7 +154,7 @@ async def test_refusal_says_where_the_token_is_and_the_token_opens(tmp_path: Pat
         url = begin["control_plane"]
         refused = await client.get(f"{url}/api/worker/pools")
         file = begin["NOETL_INTERNAL_API_TOKEN_FILE"]
-        assert refused.text == f"refused: send the header `Authorization: Bearer TOKEN`; `dev` has its token in {file}"
+        assert refused.text == f"refused: send the header `Authorization: Bearer TOKEN`; the token is in {file}"
         assert refused.headers["www-authenticate"] == "Bearer"
         for address in (url, url.replace("127.0.0.1", "localhost")):
             headers = {**authorization(begin), "Host": urlsplit(address).netloc}

@@ -37,7 +37,7 @@ def test_file_without_an_end_is_refused(kind: str, in_folder: bool, tmp_path: Pa
     ended = typed("check", str(tmp_path if in_folder else file))
     assert ended.code == 2
     assert str(file) in ended.err
-    assert ("no regular file" in ended.err) is (kind != "sparse")
+    assert ("not a regular file" in ended.err) is (kind != "sparse")
 
 
 FORMS = {

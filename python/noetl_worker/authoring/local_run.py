@@ -1,6 +1,6 @@
-"""A command run here without a claim: the worker's own stages, on a transport that reports nothing.
+"""A command that `exec` or `replay` runs in this process, without a claim and without a report to a control plane.
 
-`exec` and `replay` come through here. What would have been sent is kept, word for word.
+The worker's own stages run it. The requests that they would have sent are collected instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
-"""Routes that only ask although they use POST."""
+"""Routes that change nothing on a plane although they use POST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport that passes questions on and keeps every request that would change something."""
+    """A transport that sends only requests that change nothing. It collects all other requests, and answers them."""
 
     def __init__(self, asked: Transport) -> None:
         self._asked = asked
@@ -74,7 +74,7 @@ class WithholdingTransport:
             return _answer(200, {"status": "ok"})
         if method == "PUT" and isinstance(value, dict):
             return _answer(200, {"ref": f"(not stored: {value.get('name')})", "bytes": len(content or b"")})
-        return _answer(400, {"detail": f"{method} {path} is not sent: nothing is sent to a control plane here"})
+        return _answer(400, {"detail": f"{method} {path} is not sent: a local run changes nothing on a plane"})
 
     async def close(self) -> None:
         await self._asked.close()
@@ -86,22 +86,22 @@ def _answer(status: int, body: JsonValue) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The outcome of a local run, with its events."""
+    """The outcome of a command that ran locally, with the requests that were not sent."""
 
     disposition: Disposition
     withheld: tuple[Withheld, ...]
     seconds: float
     events: tuple[Mapping[str, Any], ...]
-    """All events in the order they would have been sent; `name` and `payload` are the same for both planes."""
+    """All events in the order in which they would have been sent. Each has `name` and `payload`, for both planes."""
 
     @property
     def call(self) -> Mapping[str, Any] | None:
-        """The event with the tool's result, call.done or call.error; None if none would be reported."""
+        """The event with the tool's result, call.done or call.error; None if no such event would have been sent."""
         return next((event for event in self.events if event["name"] in ("call.done", "call.error")), None)
 
     @property
     def failed(self) -> bool:
-        """True if the command or its tool failed. On the Rust plane the command of a failed tool is completed."""
+        """True if the command or its tool failed. On the Rust plane a command may complete although its tool failed."""
         if self.call is None or self.call["name"] == "call.error":
             return True
         status = (self.call["payload"].get("result") or {}).get("status")
@@ -109,7 +109,7 @@ class LocalResult:
 
 
 class LocalRun:
-    """Runs one command or several: `async with LocalRun(settings, transport) as local_run:`."""
+    """Runs commands locally: `async with LocalRun(settings, transport) as local_run:`."""
 
     def __init__(
         self, settings: Settings, transport: WithholdingTransport, *, registry: Registry | None = None
@@ -141,10 +141,13 @@ class LocalRun:
     async def run(
         self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane, progress: Progress | None = None
     ) -> LocalResult:
-        """Run the command to its end, as after a claim that answered `body`.
+        """Run a command to its end.
 
         Args:
-            progress: its `stop` interrupts the tool.
+            body: the answer of the claim.
+            envelope: the notification of the command.
+            plane: the plane that the tool may ask.
+            progress: a caller may interrupt the tool by its `stop`; None: nobody does.
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()
@@ -162,10 +165,10 @@ class LocalRun:
         return LocalResult(disposition, withheld, time.monotonic() - since, events)
 
     async def rendered(self, body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> JsonValue:
-        """Return the tool's config as the tool would get it, without secrets; the tool does not run.
+        """Return the config that the tool would get, with secrets redacted. The tool does not run.
 
         Raises:
-            ToolError: what the worker would report in its place.
+            ToolError: the config cannot be made; the worker would report this error.
         """
         marks = read_marks(json_text.dumps(body))
         command = await hydrate(body, envelope, plane, marks=marks)
@@ -185,7 +188,7 @@ class LocalRun:
 
 
 def _events(body: JsonValue) -> list[dict[str, Any]]:
-    """Return the events of one request, in one form."""
+    """Return the events in the body of a request, with `name` and `payload` for both planes."""
     if "events" in body:
         return list(body["events"])
     return [{**body, "name": body["event_type"], "payload": body["context"]}]

@@ -1,4 +1,4 @@
-"""The parts of a playbook with their paths: steps, arcs, tools, texts. Parts of the wrong shape are left out."""
+"""The steps, arcs, tools and texts of a playbook, each with its path. Parts of a wrong shape are left out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 from noetl_worker.models.wire import JsonValue
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Path of a value: ("workflow", 0, "tool", "kind")."""
+"""Keys and indexes that lead to a value in a document: ("workflow", 0, "tool", "kind")."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPart:
+    """A step as written in its playbook."""
+
     path: Path
     value: Mapping[str, Any]
 
@@ -24,15 +26,17 @@ class StepPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolPart:
-    """A tool of a step, or a task of a list."""
+    """A single tool, or a task of a list of tasks."""
 
     path: Path
     config: Mapping[str, Any]
     label: str = ""
+    """Name of a task; "" for a single tool."""
     is_task: bool = False
     position: int = 0
+    """Index of a task in its list."""
     labels: Sequence[str] = ()
-    """Labels of all tasks in its list."""
+    """Names of all tasks in the list."""
 
     @property
     def kind(self) -> str:
@@ -48,7 +52,11 @@ def list_or_empty(value: object) -> list[Any]:
 
 
 def names_in(document: Mapping[str, object], part: str) -> list[str]:
-    """Return the names of a keychain's or workbook's entries."""
+    """Return the names of the entries in `keychain` or `workbook`.
+
+    Args:
+        part: "keychain" or "workbook".
+    """
     return [str(mapping(entry).get("name")) for entry in list_or_empty(document.get(part))]
 
 
@@ -58,7 +66,10 @@ def step_parts(document: Mapping[str, object]) -> list[StepPart]:
 
 
 def step_arcs(step: StepPart) -> list[tuple[Path, JsonValue]]:
-    """Return the arcs as written, in any form of `next`: {arcs: [...]}, one {step: ...}, a list, one name."""
+    """Return the arcs of a step as written, each with its path.
+
+    `next` may be {arcs: [...]}, one {step: ...}, a list of arcs, or the name of one step.
+    """
     path, following = (*step.path, "next"), step.value.get("next")
     if isinstance(following, dict) and "arcs" in following:
         return [((*path, "arcs", index), arc) for index, arc in enumerate(list_or_empty(following["arcs"]))]
@@ -74,7 +85,7 @@ def arc_target(arc: JsonValue) -> JsonValue:
 
 
 def reached_from(names: Iterable[str], steps: Mapping[str, StepPart]) -> frozenset[str]:
-    """Return the targets of the arcs of these steps, of the arcs of the targets, and so on."""
+    """Return the names of all steps that arcs lead to from these steps, directly or through other steps."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -87,7 +98,7 @@ def reached_from(names: Iterable[str], steps: Mapping[str, StepPart]) -> frozens
 
 
 def tool_parts(document: Mapping[str, object]) -> Iterator[ToolPart]:
-    """Yield the tools of the steps and the workbook, each task of a list by itself."""
+    """Yield the tools of all steps and workbook entries. Each task of a list is a tool of its own."""
     for step in step_parts(document):
         yield from step_tools(step)
     for index, entry in enumerate(list_or_empty(document.get("workbook"))):
@@ -99,6 +110,7 @@ def kinds_in(document: Mapping[str, object]) -> set[str]:
 
 
 def tool_policy(tool: ToolPart) -> tuple[Path, Any]:
+    """Return the path and value of a tool's policy, from `spec.policy` or else `policy`. A missing value is None."""
     spec = mapping(tool.config.get("spec"))
     if "policy" in spec:
         return (*tool.path, "spec", "policy"), spec["policy"]
@@ -110,7 +122,7 @@ def step_tools(step: StepPart) -> Iterator[ToolPart]:
 
 
 def policy_rules(tool: ToolPart) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Yield the rules of a tool's policy, which is an object with `rules` or the list itself."""
+    """Yield the path and value of each rule of a tool's policy, which is an object with `rules` or a list of rules."""
     path, policy = tool_policy(tool)
     rules, path = (policy.get("rules"), (*path, "rules")) if isinstance(policy, dict) else (policy, path)
     yield from (((*path, index), rule) for index, rule in enumerate(list_or_empty(rules)) if isinstance(rule, dict))
@@ -126,7 +138,7 @@ def _tools(path: Path, tool: object) -> Iterator[ToolPart]:
 
 
 def task_parts(path: Path, tasks: object) -> Iterator[ToolPart]:
-    """Yield the tasks of a list, each with the labels of all."""
+    """Yield the tasks of a list of tasks."""
     parts = [part for index, task in enumerate(list_or_empty(tasks)) for part in _task((*path, index), task)]
     labels = [part.label for part in parts]
     yield from (replace(part, position=position, labels=labels) for position, part in enumerate(parts))
@@ -149,7 +161,7 @@ def label_and_tool(task: object) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def texts_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
-    """Yield every text with its path, except keys."""
+    """Yield the path and text of every text in a value. Keys of objects are left out."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""A control plane and a NATS server of our own, for `noetl-worker dev` and for tests.
+"""A control plane and a NATS server for `noetl-worker dev` and for tests.
 
-It is a development stand-in. The wire is the real planes' (statuses, keys and types of every answer are compared with
-recordings of them, tests/compat), and so are its claims for what the published workers posted (tests/compat/values;
-what is left is in claims.yaml). Where it is meant to differ:
+The control plane is a stand-in for the real ones. Tests compare its answers (statuses, keys, types) with recordings of
+the real planes (tests/compat), and its claims with those recorded after the same events (tests/compat/values; known
+differences are in claims.yaml). These differences are intended:
 
 differs-from-upstream:
 

@@ -1,4 +1,4 @@
-"""Credentials for a run on a laptop, read from files. No error message here contains a value."""
+"""Credentials for a run of `dev`, read from files. No error text contains a value from these files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, error_position
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
-"""Names of a file {NAME: {type, data}, ...} that is read if it lies beside the playbook."""
+"""Names of a credentials file in the playbook's folder. The first that exists is read: {NAME: {type, data}, ...}."""
 _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
 
 
@@ -32,10 +32,10 @@ class LocalCredential:
 
 
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
-    """Return the credentials beside the playbook and those given as `NAME=FILE`; given ones win.
+    """Return the credentials of the file beside the playbook, and those given as `NAME=FILE`. The latter win.
 
     Raises:
-        PlaybookError: a file cannot be read or is none of credentials; names the file, and the line or the key.
+        PlaybookError: a file cannot be read or contains no credentials; the text names the file, and the line or key.
     """
     found = {credential.name: credential for credential in credentials_beside(playbook)}
     found |= {credential.name: credential for credential in map(given_credential, given)}
@@ -43,7 +43,7 @@ def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredent
 
 
 def given_credential(text: str) -> LocalCredential:
-    """Read `NAME=FILE`; the file (JSON or YAML) holds one credential."""
+    """Read the credential that `NAME=FILE` gives, from a JSON or YAML file. Raises PlaybookError."""
     name, equals, path = text.partition("=")
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
@@ -52,35 +52,38 @@ def given_credential(text: str) -> LocalCredential:
 
 
 def credentials_beside(playbook: Path) -> list[LocalCredential]:
-    """Return the credentials in the file beside the playbook; [] without a file."""
+    """Return the credentials in the file beside the playbook; [] without such a file. Raises PlaybookError."""
     for name in BESIDE:
         file = playbook.parent / name
         if file.is_file():
             document = read_document(file)
             if not isinstance(document, dict):
-                raise PlaybookError(f"{file}: a mapping of names to credentials, {{NAME: {_FORM}}}")
+                raise PlaybookError(f"{file}: write a mapping of names to credentials, {{NAME: {_FORM}}}")
             return [_credential(str(key), value, f"{file}: {key}") for key, value in document.items()]
     return []
 
 
 def read_document(file: Path, otherwise: str = "neither JSON nor YAML") -> object:
-    """Parse a file as YAML. `otherwise` is the error's description of a file that does not parse.
+    """Return the value in a YAML or JSON file.
+
+    Args:
+        otherwise: what the error says about a file that does not parse.
 
     Raises:
-        PlaybookError: it cannot be read; nothing of what it has is in the error.
+        PlaybookError: the file cannot be read or parsed; the text quotes nothing from the file.
     """
     try:
         return yaml.load(read_file_text(file), JsonLoader)  # JSON is YAML
     except UNREADABLE as error:
-        # The parser's own words quote what it read.
+        # The parser's own text would quote the file.
         raise PlaybookError(f"{file}: {otherwise}{error_position(error)}") from None
 
 
 def _credential(name: str, document: object, source: str) -> LocalCredential:
     if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
         keys = f"; it has the keys {', '.join(sorted(map(str, document)))}" if isinstance(document, dict) else ""
-        raise PlaybookError(f"{source}: a credential is {_FORM}{keys}")
+        raise PlaybookError(f"{source}: write a credential as {_FORM}{keys}")
     kind = document.get("type")
     if kind is not None and not isinstance(kind, str):
-        raise PlaybookError(f"{source}: `type` is a word such as postgres, bearer or nats")
+        raise PlaybookError(f"{source}: write `type` as a word such as postgres, bearer or nats")
     return LocalCredential(name, kind, {str(key): value for key, value in document["data"].items()})

@@ -1,4 +1,4 @@
-"""The database for data that grows with each command, its schema, and the plane's ids and times."""
+"""The database of a development plane, and how the planes write ids and times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
-"""Start of ids, 2024-01-01T00:00:00Z, as in every NoETL component."""
+"""The time from which ids count, in milliseconds since 1970: 2024-01-01T00:00:00Z, as in every NoETL component."""
 MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 
@@ -34,8 +34,9 @@ CREATE TABLE batches (
 
 
 def connect() -> sqlite3.Connection:
-    """Open a database of this process with its tables. Data beyond SQLite's cache, such as the events of an hour, goes
-    into a temporary file. One connection, one writer: the event loop's thread.
+    """Open an empty database with its tables. Only this process uses it, and only from the event loop's thread.
+
+    SQLite keeps the data in memory, and writes what does not fit into its cache to a temporary file.
     """
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
@@ -45,12 +46,17 @@ def connect() -> sqlite3.Connection:
 
 
 def insert_into(table: str, columns: Sequence[str]) -> str:
-    """Return the statement that inserts one row."""
+    """Return the SQL statement that inserts one row, with a `?` for each column."""
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
-    """Return `at` (seconds since 1970) as ISO 8601 with microseconds; Rust plane: Z, Python plane: +00:00."""
+    """Return a time as an ISO 8601 text with microseconds; None for None.
+
+    Args:
+        at: seconds since 1970.
+        utc: how the text ends. The Rust plane writes `Z`, the Python plane mostly `+00:00`.
+    """
     if at is None:
         return None
     utc_time = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc)
@@ -58,7 +64,10 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
 
 
 class Ids:
-    """Ids that only grow: the Python plane's database form, or the Rust plane's snowflakes (protocol/events.md#ids)."""
+    """Makes ids, each larger than the one before (protocol/events.md#ids).
+
+    The Python plane's come from its database. The Rust plane's are snowflakes: time, node and sequence in 63 bits.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         self._is_rust = dialect is Dialect.RUST
@@ -71,8 +80,9 @@ class Ids:
         return self._last
 
     def snowflake(self) -> int:
-        """Return an id in the application form, used by both planes for runtime rows: 41 bits of milliseconds, 10 of
-        node, 12 of sequence. An overflowing sequence moves on to the next millisecond.
+        """Return a snowflake: 41 bits of milliseconds, 10 of node, 12 of sequence.
+
+        Both planes use snowflakes for registered workers. After 4096 ids in one millisecond, the next is taken.
         """
         self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
         millisecond, sequence = divmod(self._last_of_node, 1 << 12)

@@ -1,4 +1,4 @@
-"""The plane's memory: commands and events as rows, and queries on them."""
+"""The commands and events of a development plane, as rows of a database, and queries on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noetl_worker.text.json_text import dumps, loads
 
 
 class CommandRow(NamedTuple):
-    """An issued command; `context` and `meta` are compact JSON, as a claim answers them."""
+    """An issued command. `context` and `meta` are JSON without spaces, as they stand in a claim's answer."""
 
     event_id: int
     command_ref: str
@@ -33,7 +33,7 @@ class CommandRow(NamedTuple):
     claimed_at: float | None
     published_at: float | None
     high_id: int
-    """Largest id the plane has given out for this command; a worker's event below it is out of order (Rust)."""
+    """Largest event id that the plane has made for this command. The Rust plane ignores a worker's event below it."""
 
     @property
     def is_open(self) -> bool:
@@ -63,16 +63,16 @@ class LoggedEvent:
     by_batch: bool = False
     parent_event_id: int | None = None
     response: JsonValue = None
-    """A result as the Python plane acts on it. Listeners see it; neither the plane nor this log stores it."""
+    """The result that the Python plane gives to the next step. Listeners get it, and no row stores it."""
 
     @property
     def result_context(self) -> dict[str, JsonValue]:
-        """The event's `result.context`, where the planes keep the worker's data; {} if there is none."""
+        """The event's `result.context`, where both planes store the worker's data; {} if there is none."""
         return fields_of(fields_of(self.result).get("context"))
 
 
 def event_status(event_type: str) -> str:
-    """Return the status of a worker's event, from the last word of its type."""
+    """Return FAILED, COMPLETED or RUNNING for the type of a worker's event."""
     word = event_type.rpartition(".")[2]
     if word in ("error", "failed"):
         return "FAILED"
@@ -87,7 +87,7 @@ _INSERT_EVENT: Final = insert_into("events", _STORED)
 
 
 class EventLog:
-    """Rows of executions, commands and events. Everything runs in one thread; see `database.connect`."""
+    """The commands and events of one plane. It is used only from the event loop's thread."""
 
     def __init__(self, settings: PlaneSettings) -> None:
         self.db: Final = connect()
@@ -105,7 +105,7 @@ class EventLog:
     # ── events ──────────────────────────────────────────────────────────────────────────────────
 
     def append(self, events: Sequence[LoggedEvent]) -> None:
-        """Write events in one transaction. Raises sqlite3.IntegrityError for an id that is there already."""
+        """Store events in one transaction, then call the listeners. Raises sqlite3.IntegrityError for a used id."""
         self.db.execute("BEGIN")
         with self.db:
             self.db.executemany(_INSERT_EVENT, map(_event_row, events))
@@ -114,16 +114,25 @@ class EventLog:
                 listener(event)
 
     def write(self, execution_id: int, event_type: str, node: str, status: str, **rest: Any) -> LoggedEvent:
-        """Write an event with the present time and an id of the plane; `rest`: its other fields."""
+        """Store an event with a new id and the present time. Return the event.
+
+        Args:
+            rest: further fields of LoggedEvent.
+        """
         event = LoggedEvent(self.ids.next(), execution_id, event_type, node, status, time.time(), **rest)
         self.append([event])
         return event
 
     def events(self, execution_id: int, *event_types: str, command_ref: str | None = None) -> list[LoggedEvent]:
-        """Return the events of an execution or one of its commands in id order, of all or the given types."""
+        """Return events of an execution in the order of their ids.
+
+        Args:
+            event_types: the types to return; none: all types.
+            command_ref: return only events that name this command.
+        """
         parameters: list[JsonValue] = [execution_id]
         query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ?"
-        if command_ref is not None:  # there are few of one command: not the index of the execution's, by the plus
+        if command_ref is not None:  # the plus makes SQLite use the index of commands, which has fewer rows to read
             query = f"SELECT {_EVENT_COLUMNS} FROM events WHERE +execution_id = ? AND command_ref = ?"
             parameters.append(command_ref)
         if event_types:
@@ -132,7 +141,7 @@ class EventLog:
         return [_event(row) for row in rows]
 
     def last_event(self, execution_id: int) -> LoggedEvent:
-        """Return the last event of an execution, which always has one: its start."""
+        """Return the last event of an execution. Every execution has one, since its start is an event."""
         row = self.db.execute(
             f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ? ORDER BY event_id DESC LIMIT 1",
             (execution_id,),
@@ -142,7 +151,12 @@ class EventLog:
     def find_of_command(
         self, command_ref: str, event_types: Sequence[str], *, before: int = MAX_ID, by_batch: bool = False
     ) -> int | None:
-        """Return the id of the last event of these types that names the command, or None."""
+        """Return the id of the last event of these types that names a command, or None.
+
+        Args:
+            before: consider only events with a smaller id.
+            by_batch: consider only events that came in a batch.
+        """
         marks = ", ".join("?" * len(event_types))
         query = f"SELECT max(event_id) FROM events WHERE command_ref = ? AND event_type IN ({marks})"
         values = (command_ref, *event_types, before, by_batch)
@@ -177,7 +191,7 @@ class EventLog:
         )
 
     def set_status(self, command_ref: str, status: str) -> None:
-        """Set a command's status after a worker's event. An ended command keeps its status."""
+        """Set the status of a command that has not ended. The status of an ended command is not changed."""
         self.db.execute(
             "UPDATE commands SET status = ? WHERE command_ref = ? AND status IN ('PENDING', 'CLAIMED', 'RUNNING')",
             (status, command_ref),

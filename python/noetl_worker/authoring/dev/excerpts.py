@@ -1,4 +1,4 @@
-"""Values as shown to an author: one line of limited length, without terminal control characters."""
+"""Values as one line of limited length and without terminal control characters, for a playbook's author."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ EXCERPT: Final = 96
 
 
 def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
-    """Return `value` as one short line of JSON."""
+    """Return a value as one line of JSON, cut to `limit` characters; "" for None and {}."""
     if value is None or value == {}:
         return ""
     return cut(dumps(value).decode(errors="replace"), limit)
 
 
 def glance(value: JsonValue, limit: int = EXCERPT) -> str:
-    """Summarise a result in one line: printed text, HTTP answer or rows; else the JSON."""
+    """Summarise a step's result in one line of at most `limit` characters.
+
+    The line is what a program printed, an HTTP answer, or the rows of a query; for other results it is JSON.
+    """
     if not isinstance(value, dict):
         return excerpt(value, limit)
     if ("exit_code" in value or "returncode" in value) and isinstance(printed := value.get("stdout"), str):
@@ -36,7 +39,7 @@ def glance(value: JsonValue, limit: int = EXCERPT) -> str:
 
 
 def one_line(text: str) -> str:
-    """Escape line ends and control characters as JSON does: a tool's output must not steer the terminal."""
+    """Escape line ends and control characters as JSON does, so that a tool's output cannot control the terminal."""
     return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
 
 

@@ -1,4 +1,4 @@
-"""A failed command as its author sees it: step, place, loop item, and the lines that help to find the cause."""
+"""The lines that tell a playbook's author about a failed command: step, file and line, loop item, error, output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from noetl_worker.text.secrets.redaction import redact_text, redact_value
 STDERR_LINES: Final = 8
 TRACEBACK_LINES: Final = 200
 BODY: Final = 500
-"""Most characters of an answer to show."""
+"""Largest number of characters that are shown of an HTTP answer."""
 _ITEM: Final = 120
 _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.MULTILINE)
 _DESCRIPTION: Final = frozenset(
@@ -35,14 +35,14 @@ class LoopItem:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The plane's knowledge about a command."""
+    """Facts about a command from the plane and the playbook's file."""
 
     kind: str = ""
     owner: str = ""
-    """Path of a child playbook; "" for the playbook that was started."""
+    """Path of the playbook of a child execution; "" for a command of the execution that the user started."""
     item: LoopItem | None = None
     request: str = ""
-    """Method and address of an `http` command."""
+    """Method and address of an `http` command; "" for other kinds."""
     places: FilePlaces = field(default_factory=FilePlaces)
 
     def name(self, step: str) -> str:
@@ -56,19 +56,19 @@ class Failure:
     error: str
     value: JsonValue = None
     ids: str = ""
-    """Ids of its execution, command and event, as text."""
+    """Ids of the execution, the command and the event, as text to show."""
     about: About = field(default_factory=About)
 
     @property
     def lacks_credential(self) -> bool:
         if "code" in self._fields:
             return bool(self._fields["code"] == "credential_not_found")
-        # The Rust plane keeps the kind alone; an answer's 401 has a status.
+        # The Rust plane stores only the error's kind. An HTTP answer of 401 has the same kind, and a status code.
         return self._fields.get("error_kind") == "auth" and "status_code" not in self._fields
 
     @property
     def task(self) -> str:
-        """The task that failed in a list of tasks."""
+        """Name of the failed task in a list of tasks; "" for a single tool."""
         return str(self._fields.get("failed_task") or "")
 
     @property
@@ -77,12 +77,16 @@ class Failure:
 
     @property
     def asked(self) -> str:
-        """Method and final address of an `http` command."""
+        """Method and final address of an `http` command, without secrets; "" for other kinds."""
         method, _, address = self.about.request.partition(" ")
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
-        """Return the error's other lines; else the traceback or last printed lines; else the answer."""
+        """Return the lines that help to find the cause.
+
+        They are the error's further lines, else the traceback or the last lines of stderr, else the HTTP answer or the
+        result.
+        """
         _, *more = self.error.splitlines() or [""]
         if details := [line for line in more if line.strip()] or self._printed():
             return details
@@ -100,13 +104,13 @@ class Failure:
         text = self._fields.get("stderr")
         if not isinstance(text, str) or not text.strip():
             return []
-        if found := _TRACEBACK.search(text):  # a traceback of the author's code is shown whole
+        if found := _TRACEBACK.search(text):  # a traceback is shown with all its lines
             return text[found.start() :].rstrip().splitlines()[-TRACEBACK_LINES:]
         return text.rstrip().splitlines()[-STDERR_LINES:]
 
 
 def failure_lines(failure: Failure) -> list[str]:
-    """Return `failed: step, task: error`, then file and line, ids, request, and details."""
+    """Return the lines about a failure: step, task and error, then file and line, request and ids, then details."""
     task = f", task {failure.task}" if failure.task else ""
     item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
 

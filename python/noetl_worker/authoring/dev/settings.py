@@ -1,4 +1,4 @@
-"""The settings of the development control plane; every default is the real plane's."""
+"""The settings of the development control plane. The default times are those of the real planes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from noetl_worker.models.wire import Dialect
 
 @dataclass(frozen=True, slots=True)
 class PlaneSettings:
-    """Settings of one DevControlPlane. Times in seconds, sizes in bytes (protocol/claim.md#leases)."""
+    """Settings of one DevControlPlane (protocol/claim.md#leases). Names in `_s` are seconds."""
 
     dialect: Dialect = Dialect.PYTHON
     port: int = 0
-    """Port to serve on; 0: a free port, kept over stop() and start()."""
+    """Port to serve on; 0: a free port, which stays the same after `stop()` and `start()`."""
     public_url: str | None = None
-    """The `server_url` in notifications; None: the plane's own URL.
+    """The `server_url` that notifications name; None: the plane's own URL.
 
-    A test sets its proxy here and in the worker's NOETL_SERVER_URL: the worker asks no server that its settings do not
-    name. Requests to hosts other than this one and loopback are not answered."""
+    A test with a proxy sets the proxy's URL here and in the worker's NOETL_SERVER_URL, since a worker asks only servers
+    that its settings name. The plane refuses requests to any host but this one and loopback."""
     token: str = field(default="", repr=False)
-    """Bearer token that every route requires, except the probes and /demo/. Empty: no token is required."""
+    """Bearer token that every route requires, except the health routes and /demo/. Empty: no token is required."""
 
     claim_lease_s: float = 120.0
     claims_cache_ttl_s: float = 30.0
@@ -34,10 +34,10 @@ class PlaneSettings:
     publish_recovery_delay_s: float = 30.0
 
     result_prefix: Literal["/api", "/api/api"] = "/api"
-    """Release v4.0.0 of the Python plane mounts /result under a doubled /api (protocol/results.md#store); later ones do
-    not."""
+    """Prefix of the routes /result. Release v4.0.0 of the Python plane has /api/api, later ones have /api
+    (protocol/results.md#store)."""
     stream: str = "NOETL_COMMANDS"
     subject: str = "noetl.commands"
     stream_storage: Literal["memory", "file"] = "memory"
     extra_kinds: tuple[str, ...] = ()
-    """Tool kinds to accept in addition to the real plane's (an integrator's own)."""
+    """Tool kinds of plug-ins, accepted in addition to the real plane's."""

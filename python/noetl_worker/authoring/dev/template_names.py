@@ -1,4 +1,4 @@
-"""The names a template reads: names, keys below them, filters, tests, methods, each with its line."""
+"""The names in a template, with their lines: variables and the keys below them, filters, tests, methods, functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _GIVES_WAY: Final = frozenset({"default", "d"})
 _MANY_NODES: Final = 100
-"""A template with more nodes may be too deep to be compiled, which is found by doing it."""
+"""Number of nodes above which a template is compiled when it is read, since it may be nested too deeply for that."""
 _ASKS: Final = frozenset({"defined", "undefined", "none"})
 
 
@@ -27,12 +27,12 @@ class Word(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A dotted name; `start.data.x` is ("start", "data", "x")."""
+    """A dotted name in a template: `start.data.x` is ("start", "data", "x")."""
 
     names: tuple[str, ...]
     line: int
     may_be_missing: bool
-    """The name has a default, or the template only tests whether it exists."""
+    """True if the template gives a default for the name, or only tests whether it exists."""
 
 
 class ReadingError(NamedTuple):
@@ -42,7 +42,7 @@ class ReadingError(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """The names read by one text."""
+    """The names in one template."""
 
     path: Path
     text: str
@@ -55,10 +55,15 @@ class Reading:
     free: frozenset[str] = frozenset()
     """Names that the template reads and does not set itself."""
     has_words: bool = False
-    """True if there is text outside the braces, in a template without statements."""
+    """True if a template without statements has text outside its braces."""
 
 
 def read_template(path: Path, text: str) -> Reading:
+    """Return the names in a template. A template that does not parse has `error` instead of names.
+
+    Args:
+        path: where the template stands in its playbook.
+    """
     return replace(_read_cached(text), path=path)
 
 
@@ -96,8 +101,8 @@ def _free_names(tree: nodes.Template, found: list[nodes.Node]) -> frozenset[str]
     """Return the names that a template reads and does not set itself."""
     has_statements = any(isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output) for node in found)
     if has_statements or len(found) > _MANY_NODES:
-        with suppress(TemplateAssertionError):  # a filter or a test that is not there, which is reported as such
-            return frozenset(meta.find_undeclared_variables(tree))  # compiles it, which takes as long as to parse it
+        with suppress(TemplateAssertionError):  # an unknown filter or test, which the caller reports by name
+            return frozenset(meta.find_undeclared_variables(tree))  # compiles the template, so it is not always done
         return frozenset()
     return frozenset(node.name for node in found if isinstance(node, nodes.Name))
 
@@ -119,7 +124,10 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 
 
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
-    """Return the part of an expression that it reads, and True if that part may be missing."""
+    """Return the child of a node that the node tests or gives a default for, and whether that child may be missing.
+
+    Return (None, False) for any other node.
+    """
     if isinstance(node, nodes.Filter):
         return node.node, may_be_missing or node.name in _GIVES_WAY
     if isinstance(node, nodes.Test):
@@ -140,7 +148,7 @@ def _chain(node: nodes.Expr, *, may_be_missing: bool) -> Iterator[Chain]:
         elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str):
             names.append(inner.arg.value)
         else:
-            names.clear()  # what is below an item of a list is not known
+            names.clear()  # the keys below a computed index are not known
             yield from _chains(inner.arg, may_be_missing=False)
         inner = inner.node
     if not isinstance(inner, nodes.Name):

@@ -1,4 +1,4 @@
-"""The files that a run of a playbook is made of, and the detection of changes to them."""
+"""The files that a playbook uses, and waiting for a change to one of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_ya
 from noetl_worker.errors import PlaybookError
 
 Stamps: TypeAlias = Mapping[Path, "tuple[int, int] | None"]
-"""Time of the last change and size of each file; None for a missing file."""
+"""Time of the last change (nanoseconds since 1970) and size (bytes) of each file; None for a missing file."""
 _LOOK_S: Final = 0.25
 _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
 def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
-    """Return the stamps of a playbook, of the files beside or below it that it names, child playbooks too, and of
-    `others`.
+    """Return the stamps of a playbook, of its credentials files, of the files and playbooks that it names, and of
+    `others`. Files that a playbook names are looked for in its folder and in the working directory.
     """
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
@@ -35,7 +35,7 @@ def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
 
 
 async def until_changed(before: Stamps, playbook: Path) -> list[Path]:
-    """Wait until a file has changed and none is still being written. Return the changed files."""
+    """Wait until files have changed and were the same for a quarter of a second. Return the changed files."""
     last = before
     while True:
         await asyncio.sleep(_LOOK_S)
@@ -57,7 +57,7 @@ def _stamps(files: Sequence[Path] | set[Path] | Stamps) -> Stamps:
 
 
 def playbooks_in_folder(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
-    """Yield each playbook of a folder with its text; unreadable files and other files are left out."""
+    """Yield each playbook of a folder: the file, its text, and the parsed playbook. Other files are left out."""
     for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         text = _text(file)
         try:
@@ -69,7 +69,7 @@ def playbooks_in_folder(folder: Path) -> Iterator[tuple[Path, str, Playbook]]:
 
 
 def _text(file: Path) -> str:
-    """Return a file's text; "" if it cannot be read: a dangling link, a folder, another user's file."""
+    """Return a file's text, or "" if the file cannot be read."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -77,7 +77,7 @@ def _text(file: Path) -> str:
 
 
 def _named_file(folder: Path, word: str) -> Path | None:
-    """Return the file of this name as the playbook would find it: beside it, or in the working directory of `dev`."""
+    """Return the file with this name in the playbook's folder, or else in the working directory, or None."""
     for base in (folder, Path()):
         file = base / word
         # Path.is_file() raises for a name that is too long, and below a folder of another user.

@@ -1,1 +1,1 @@
-"""The mistakes of a playbook, found before anything runs: `noetl-worker check`. Needs no network and no plane."""
+"""`noetl-worker check`: it finds mistakes in a playbook before the playbook runs, without a network or a plane."""

@@ -1,4 +1,4 @@
-"""A file of known findings, so that a first run over old playbooks reports only new ones."""
+"""The baseline: a file with known findings, which `check` then does not report again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.errors import PlaybookError
 
 
 def _identity(mistake: Mistake, folder: Path) -> str:
-    """Return a finding's identity without its line, which changes with the lines above it."""
+    """Return the text by which the baseline recognises a finding. It has no line, since lines move."""
     try:
         name = Path(os.path.relpath(mistake.file, folder)).as_posix()
     except ValueError:  # another drive
@@ -22,7 +22,7 @@ def _identity(mistake: Mistake, folder: Path) -> str:
 
 
 def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
-    """Write the findings to a file. Raises PlaybookError."""
+    """Write findings to a baseline file. Return their number. Raises PlaybookError if the file cannot be written."""
     lines = sorted(_identity(mistake, file.parent) for mistake in mistakes)
     try:
         file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -32,7 +32,10 @@ def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
 
 
 def new_mistakes(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
-    """Return the mistakes that the baseline file lacks, counting repeats. Raises PlaybookError."""
+    """Return the findings that are not in the baseline file. Raises PlaybookError if the file cannot be read.
+
+    If the file has a finding twice, two such findings are left out, and a third is returned.
+    """
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

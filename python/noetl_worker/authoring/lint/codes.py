@@ -1,4 +1,4 @@
-"""Every code of `check`: its meaning, a playbook that has it, and how to mend it. The texts are in codes.yaml."""
+"""The codes of the mistakes that `check` finds, each with an example and a way to mend it. codes.yaml has the texts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Code:
+    """A kind of mistake."""
+
     name: str
     title: str
     example: str
     mend: str
     is_warning: bool = False
-    """Always a warning: the playbook runs, and does something other than it looks like."""
+    """True if a mistake is always a warning: the playbook runs, and does something else than it seems to do."""
     is_judged: bool = False
-    """A warning, and an error where a plane refuses the playbook for it."""
+    """True if a mistake is an error when a plane refuses the playbook because of it, and otherwise a warning."""
     plane: str = ""
-    """The one plane the code concerns. It is a warning, unless a playbook for that plane `fails` there."""
+    """Name of the only plane on which this is a mistake; "" for both planes. See also `fails`."""
     fails: bool = False
+    """True if such a mistake is an error when the playbook is checked for that plane alone; False: a warning."""
     is_refusal: bool = False
-    """The plane's own words. An error where the other plane refuses the playbook too."""
+    """True if the message is the plane's own error text. Such a mistake is an error if both planes refuse the
+    playbook."""
 
     @property
     def severity(self) -> Severity:

@@ -1,4 +1,4 @@
-"""The playbook files to check, and the mistakes found in them."""
+"""The playbook files that `check` reads, and the mistakes to report in them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from noetl_worker.tools.registry import Registry
 
 
 def playbooks_in(paths: Sequence[Path], *, only_playbooks: bool = False) -> Iterator[tuple[Path, str]]:
-    """Yield the files, and the playbooks among the YAML files of folders, each with its text.
+    """Yield the files to check, each with its text.
 
     Args:
-        only_playbooks: of the files too, those alone that look like a playbook.
+        paths: files, which are always checked, and folders, in which YAML files that look like a playbook are checked.
+        only_playbooks: True leaves out files in `paths` too if they do not look like a playbook.
 
     Raises:
         PlaybookError: a path cannot be read.
@@ -42,14 +43,23 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def _is_no_file(path: str) -> bool:
-    """Return True for a folder named like a playbook, or a dangling link. Uses os.path, since Path raises without
-    permission.
+    """Return True for a folder whose name ends in .yaml, and for a link to nothing.
+
+    The functions of os.path are used since those of Path raise without permission.
     """
     return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
-    """Return the mistakes that these settings select. Raises PlaybookError for a file that the settings name."""
+    """Return the mistakes in a playbook that the settings select.
+
+    Args:
+        text: the playbook.
+        file: its path, for the findings.
+
+    Raises:
+        PlaybookError: the baseline or the credentials file that the settings name cannot be read.
+    """
     names = credential_names(settings.credentials) if settings.credentials is not None else None
     found = inspect_text(text, file, registry, plane=settings.plane, credentials=names)
     wanted = [mistake for mistake in found if settings.wants(mistake.code)]

@@ -1,4 +1,4 @@
-"""The mistakes that `check` found, with their places."""
+"""The mistakes that `check` has found in one playbook."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from noetl_worker.tools.fields import excerpt
 from noetl_worker.tools.registry import Registry
 
 _LONGEST: Final = 500
-"""Most characters of a message, which may quote the playbook."""
+"""Largest number of characters of a message, which may quote the playbook."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
+    """A mistake at a line and column of a file."""
+
     file: str
     line: int
     column: int
@@ -35,17 +37,17 @@ class Inspected:
     file: str
     registry: Registry
     plane: str | None = None
-    """The plane the playbook is for, python or rust; None: both."""
+    """The plane that the playbook is checked for, python or rust; None: both."""
     credentials: Collection[str] | None = None
-    """Names that `auth` may give; None: unknown."""
+    """Names of the credentials that exist; None: not known."""
     found: list[Mistake] = field(default_factory=list)
     _said: set[tuple[int, int, str, str]] = field(default_factory=set)
     idle: list[range] = field(default_factory=list)
-    """Lines of the parts that nothing runs: a mistake in them fails nothing."""
+    """Lines of the parts that never run, in which a mistake is only a warning."""
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
-    """The planes that refuse the playbook for a finding."""
+    """Names of the planes that refuse the playbook because of a mistake, by the mistake."""
     refusers: set[str] = field(default_factory=set)
-    """The planes that refuse the playbook for anything."""
+    """Names of the planes that refuse the playbook for any reason."""
 
     @property
     def document(self) -> Mapping[str, object]:
@@ -53,11 +55,11 @@ class Inspected:
         return value if isinstance(value, dict) else {}
 
     def add(self, code: str, where: Place | Path, message: str, *, is_warning: bool | None = None) -> None:
-        """Report a mistake, once per place: a mistake in an anchor is reported once for all its aliases.
+        """Report a mistake. The same mistake at the same place, such as in a YAML anchor, is reported once.
 
         Args:
-            where: a path: where that value begins.
-            is_warning: here, whatever the code is otherwise; None: as the code is.
+            where: the place, or the path of a value, which gives the place where the value begins.
+            is_warning: True makes this mistake a warning, False an error; None: as the code says.
         """
         about = CODES[code]
         severity: Severity = about.severity
@@ -79,15 +81,18 @@ class Inspected:
     def add_word(
         self, reading: Reading, word: Word, code: str, message: str, *, is_warning: bool | None = None
     ) -> None:
-        """Report a mistake at the place of a template's word."""
+        """Report a mistake at the place of a word in a template. See `add`."""
         self.add(code, self.playbook.word_place(reading.path, word.line, word.name), message, is_warning=is_warning)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:
-        """Make a finding an error: this plane refuses the playbook for it."""
+        """Note that a plane refuses the playbook because of a mistake, which is an error then."""
         self.refused_by.setdefault(mistake, set()).add(plane)
 
     def judged(self) -> list[Mistake]:
-        """Return what was found; without a plane to judge for, the one that refuses is named."""
+        """Return the mistakes with their final severities.
+
+        If the playbook is checked for both planes and only one of them refuses it, the message names that plane.
+        """
         return [self._judged(mistake) for mistake in self.found]
 
     def _judged(self, mistake: Mistake) -> Mistake:
@@ -104,6 +109,10 @@ class Inspected:
         return replace(mistake, severity="error", message=named)
 
     def has(self, prefix: str) -> bool:
-        """Return whether a group, as NW1, has an error, or what a plane may refuse."""
+        """Return whether an error, or a mistake for which a plane may refuse the playbook, was found.
+
+        Args:
+            prefix: first characters of the codes to look for, for example NW1.
+        """
         found = [mistake for mistake in self.found if mistake.code.startswith(prefix)]
         return any(mistake.severity == "error" or CODES[mistake.code].is_judged for mistake in found)

@@ -13,13 +13,15 @@ from noetl_worker.authoring.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry
 
 _COMPLETED: Final = "NW108"
-"""The head of a playbook: `dev` adds it."""
+"""Code for a missing head (apiVersion, kind, metadata), which `dev` and `test` add themselves."""
 
 
 def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tuple[bool, str]]:
-    """Return a line for each finding, and whether it says that the playbook does not run.
+    """Return a pair for each finding: whether the playbook cannot run because of it, and its line of text.
 
-    `select`: the codes to look for; empty: those that the settings beside the playbook select.
+    Args:
+        plane: the plane that the playbook will run on, python or rust.
+        select: codes to look for; empty: those that the settings file beside the playbook selects.
     """
     settings = settings_beside(file.resolve().parent).with_flags(plane=plane, select=select)
     found = inspect(read_file_text(file), str(file), Registry(), settings)

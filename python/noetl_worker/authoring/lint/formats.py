@@ -1,4 +1,4 @@
-"""Findings as lines, as JSON, as SARIF 2.1.0 and as GitHub's workflow commands."""
+"""The output formats of `check`: lines of text, JSON, SARIF 2.1.0, and GitHub's workflow commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of one text by all rules."""
+"""The check of one playbook by all rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SILENCED: Final = re.compile(r"#[ \t]*noetl:[ \t]*ignore\b[ \t:]*(NW\d+(?:[ \t,
 
 
 def looks_like_a_playbook(text: str) -> bool:
-    """Return whether a YAML file of a folder is a playbook. A Subscription or an Mcp has no workflow."""
+    """Return whether the text of a YAML file is probably a playbook, not another resource such as a Subscription."""
     other = _OTHER_KIND.search(text)
     return _SIGNS.search(text) is not None and (other is None or _WORKFLOW.search(text) is not None)
 
@@ -40,12 +40,14 @@ def inspect_text(
     plane: str | None = None,
     credentials: Collection[str] | None = None,
 ) -> list[Mistake]:
-    """Return the mistakes of a playbook in the order of its lines, without lines marked `# noetl: ignore`.
+    """Return the mistakes of a playbook in the order of its lines. Lines marked `# noetl: ignore` are left out.
 
     Args:
-        file: for the findings.
-        plane: python or rust: what fails there is an error, what concerns the other one is left out.
-        credentials: the names that `auth` may give; None: not looked at.
+        text: the playbook.
+        file: its path, for the findings.
+        registry: the tools of this worker.
+        plane: python or rust: what fails on this plane is an error, and what concerns only the other is left out.
+        credentials: names of the credentials that exist; None: names in `auth` are not checked.
     """
     playbook = read_text(text)
     inspection = Inspected(playbook, file, registry, plane, credentials)
@@ -68,7 +70,9 @@ def inspect_text(
 
 
 def _is_silenced(mistake: Mistake, lines: list[str]) -> bool:
-    """Return True if a comment silences a mistake, at the end of its line or alone on the line above."""
+    """Return True if a comment `# noetl: ignore` covers a mistake. It stands at the end of the mistake's line, or alone
+    on the line above.
+    """
     own = lines[mistake.line - 1] if mistake.line <= len(lines) else ""
     above = lines[mistake.line - 2].strip() if mistake.line > 1 else ""
     for text in (own, above if above.startswith("#") else ""):

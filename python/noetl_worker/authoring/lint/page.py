@@ -1,4 +1,4 @@
-"""The page docs/check.md, made from the codes."""
+"""The page docs/check.md, which is made from the codes."""
 
 from __future__ import annotations
 

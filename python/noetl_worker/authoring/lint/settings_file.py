@@ -1,4 +1,4 @@
-"""The file `.noetl-check.yaml`, beside the playbooks or in a folder above: the settings of `check`."""
+"""The settings of `check`, from a file `.noetl-check.yaml` in the playbooks' folder or one above, and from flags."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _PLANES: Final = ("python", "rust")
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
-    """The settings of `check`. A code is whole (NW101) or a group (NW1)."""
+    """The settings of `check`. A code may be given whole (NW101) or by its first characters (NW1)."""
 
     select: tuple[str, ...] = ()
     """Codes to report; empty: all."""
     ignore: tuple[str, ...] = ()
+    """Codes not to report."""
     plane: str | None = None
     strict: bool = False
     baseline: Path | None = None
@@ -33,17 +34,21 @@ class CheckSettings:
         return is_selected and not (self.ignore and code.startswith(self.ignore))
 
     def with_flags(self, **flags: Any) -> CheckSettings:
-        """Return the settings with the given flags, which win over the file."""
+        """Return these settings with the values of flags, which win. A flag that was not given is None, () or False.
+
+        Raises PlaybookError for an unknown code or plane.
+        """
         given = {name: value for name, value in flags.items() if value not in (None, (), False)}
         _check("the command line", given)
         return replace(self, **given)
 
 
 def settings_beside(folder: Path) -> CheckSettings:
-    """Read the nearest settings file, looking up to the root of the repository.
+    """Return the settings from the file in this folder, or else in the nearest folder above, up to the root of the
+    Git repository. Without a file, return the defaults.
 
     Raises:
-        PlaybookError: names the file and what is wrong of it.
+        PlaybookError: the file cannot be read, or has an unknown key or value.
     """
     for place in (folder, *folder.parents):
         file = place / NAME
@@ -86,8 +91,11 @@ def _check(source: str, given: Mapping[str, Any]) -> None:
 
 
 def credential_names(file: Path) -> Sequence[str]:
-    """Return the names in a file {NAME: {type, data}}, as `dev` reads it; errors never show a value."""
+    """Return the names of the credentials in a file {NAME: {type, data}}.
+
+    Raises PlaybookError, whose text contains no value from the file.
+    """
     document = read_document(file, "not YAML")
     if not isinstance(document, dict):
-        raise PlaybookError(f"{file}: a mapping of names to credentials is needed")
+        raise PlaybookError(f"{file}: write a mapping of names to credentials, {{NAME: {{type: ..., data: ...}}}}")
     return [str(name) for name in document]

@@ -1,1 +1,1 @@
-"""The execution page: the events of an execution, on either plane, as one HTML file that makes no requests."""
+"""The execution page: an HTML file that shows an execution of either plane, and that needs no network."""

@@ -1,4 +1,4 @@
-"""The events of an execution, folded into its commands. The dialect knows the names of the fields."""
+"""The commands of an execution, made from its events. A RunDialect reads the events of one plane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noetl_worker.models.wire import JsonValue, context_of, fields_of
 from noetl_worker.remote.plane.rules import NOTED
 
 NOTES: Final = frozenset({"answer", "case", "cases_skipped", "cases_skipped_count", "output", "tasks", "warnings"})
-"""Names of the notes that a worker adds for people (pipeline/report/results.py)."""
+"""Keys of the notes that a worker adds to an event for readers of the page (pipeline/report/results.py)."""
 _CALL_ENDS: Final = ("call.done", "call.error")
 _NOT_OF_ITEM: Final = frozenset({"_first", "_index", "_last", "_total", "loop_event_id"})
 _COMMAND_ENDS: Final = ("command.completed", "command.failed")
@@ -21,7 +21,7 @@ _COMMAND_ENDS: Final = ("command.completed", "command.failed")
 
 @dataclass(slots=True)
 class ToolOutcome:
-    """The outcome of a tool, as a terminal event tells it, and the worker's notes."""
+    """The outcome of a tool, and the worker's notes, as read from one event."""
 
     is_failed: bool = False
     output: JsonValue = None
@@ -35,16 +35,25 @@ class RunDialect(Protocol):
     """A reader of one plane's events."""
 
     def outcome(self, event: Mapping[str, Any]) -> ToolOutcome:
-        """Return the outcome in an event that ends a command or its call, or the notes in the event with them."""
+        """Return the outcome, or only the notes, in an event.
+
+        Args:
+            event: call.done, call.error, command.completed, command.failed, or the event with the worker's notes.
+        """
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the event ids of the command.issued events whose commands the plane has to be asked for."""
+        """Return the ids of those command.issued events for which the plane has to be asked for the command."""
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
-        """Return a command for each command.issued event, with the command's id if the plane tells it."""
+        """Return a command for each command.issued event.
+
+        Args:
+            events: all events of the execution.
+            asked: the answers for the commands that `to_ask` names, by the id of command.issued.
+        """
 
     def run(self, detail: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> ExecutionRun:
-        """Return the execution without its commands."""
+        """Return the execution without its commands and steps."""
 
 
 def fold(
@@ -71,7 +80,10 @@ def fold(
 
 
 def _order(event: Mapping[str, Any]) -> tuple[float, int]:
-    """Return the sort key of an event: its time, since a slow clock gives events low ids (protocol/events.md#ids)."""
+    """Return the sort key of an event: its time, and then its id.
+
+    Ids alone do not suffice, since a worker whose clock is slow makes low ids (protocol/events.md#ids).
+    """
     return parse_time(event.get("created_at")) or 0.0, parse_id(event.get("event_id"))
 
 
@@ -84,7 +96,7 @@ def _take(command: RunCommand, event: Mapping[str, Any], dialect: RunDialect) ->
         if not is_over or command.claimed is None:
             command.claimed = at
     elif name == "command.started":
-        if not is_over or command.started is None:  # a late start is harmless (protocol/events.md#late-reports)
+        if not is_over or command.started is None:  # a start may come after the end (protocol/events.md#late-reports)
             command.started = at
         command.state = command.state if is_over else CommandState.RUNNING
     elif name == NOTED and not is_over:
@@ -113,13 +125,17 @@ def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
 
 
 def printed(fields: dict[str, Any]) -> tuple[str, str]:
-    """Remove stdout and stderr from a result and return them. The page shows them separately."""
+    """Remove `stdout` and `stderr` from a result, and return them, since the page shows them separately."""
     stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
     return stdout, stderr
 
 
 def item_in(names: Mapping[str, JsonValue]) -> JsonValue:
-    """Return the names of a loop's item with their values, or None."""
+    """Return a loop item as {iterator: value}, or None for a command outside a loop.
+
+    Args:
+        names: the names and values that the command's templates saw.
+    """
     return {name: value for name, value in fields_of(names.get("iter")).items() if name not in _NOT_OF_ITEM} or None
 
 
@@ -133,15 +149,15 @@ def step_name(event: Mapping[str, Any]) -> str:
 
 
 def parse_id(value: object) -> int:
-    """Return an id, given as a number or as its text, or 0 for anything else."""
+    """Return an id that is given as a number or as text, or 0 for any other value."""
     text = str(value)
     return int(text) if text.isdecimal() and text.isascii() else 0
 
 
 def parse_time(value: object) -> float | None:
-    """Return the seconds since 1970 of an RFC 3339 text in UTC, or None for anything else.
+    """Return the seconds since 1970 of an RFC 3339 text in UTC, or None for any other value.
 
-    Planes write any number of digits of a second, and `Z` or `+00:00`.
+    The fraction of a second may have any number of digits, and the text may end in `Z` or `+00:00`.
     """
     if not isinstance(value, str):
         return None
@@ -153,7 +169,9 @@ def parse_time(value: object) -> float | None:
 
 
 def error_text(value: object) -> str:
-    """Return the text of an error: a text itself, or an object's `message` (recorded: failed-error-object-events)."""
+    """Return the text of an error, given as text or as an object with `message` (recorded:
+    failed-error-object-events). Return "" for None.
+    """
     if isinstance(value, str):
         return value
     return str(fields_of(value).get("message") or value) if value else ""

@@ -1,4 +1,4 @@
-"""An end that the Python plane infers: it calls an execution COMPLETED while no command is open, between steps too."""
+"""The Python plane's inferred COMPLETED, a status that it shows whenever no command is open, even between steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ _ENDS: Final = frozenset({"command.completed", "command.failed"})
 
 
 def inferred_end(status: object, events: Iterable[Mapping[str, Any]]) -> str:
-    """Return what speaks for and against an end that no event tells; empty for any other state.
+    """Return a remark about a COMPLETED without an event, with the steps whose commands have not all ended.
+
+    Return "" for any other status, and if an event says that the execution is completed.
 
     Args:
-        status: the plane's word for the execution.
-        events: those of the execution, the newest at least.
+        status: the plane's status of the execution.
+        events: events of the execution; at least the newest ones.
     """
     issued: Counter[str] = Counter()
     ended: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""The places of a graph's steps: ranks by the longest path, few crossings, straight lines.
+"""The layout of a playbook's steps and arcs as a graph in ranks (Sugiyama's method).
 
-This is a layered drawing in three known steps (Sugiyama): arcs that lead back are put aside, each step gets the rank
-after the last step that leads to it, and each rank is sorted by the mean place of its neighbours. An arc over several
-ranks has a place in each, so that it does not cross a step. No small library does this: dagre needs lodash, networkx
+First, arcs that close a cycle are put aside. Second, each step gets the rank after the last step that leads to it.
+Third, each rank is sorted by the mean place of its steps' neighbours, which gives few crossings. An arc over several
+ranks has a place in each of them, so that it crosses no step. No small library does this: dagre needs lodash, networkx
 needs numpy, graphviz is a program.
 """
 
@@ -17,21 +17,27 @@ from typing import Final, TypeAlias
 _SWEEPS: Final = 6
 Edge: TypeAlias = tuple[int, int]
 Node: TypeAlias = tuple[int, int | Edge]
-"""A rank, and the step in it or the long arc that passes through it."""
+"""A rank, and a step in it or an arc that passes through it."""
 Neighbours: TypeAlias = tuple[Mapping[Node, Sequence[Node]], Mapping[Node, Sequence[Node]]]
-"""Neighbours of each node in the rank before, and in the rank after."""
+"""Neighbours of each node in the rank before it, and neighbours of each node in the rank after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLayout:
+    """The places of a graph's steps and arcs."""
+
     places: list[tuple[int, float]]
     """Rank of each step, and its place within the rank."""
     routes: Mapping[Edge, list[tuple[int, float]]]
-    """Places that each arc passes, including both ends. An arc that leads back has only its two ends."""
+    """Places that each arc passes, including both ends. An arc that closes a cycle has only its two ends."""
 
 
 def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) -> RunLayout:
-    """Lay out `count` steps and the arcs between them. The arcs in `straight` are kept straight first."""
+    """Lay out the steps 0 to `count - 1` and the arcs between them.
+
+    Args:
+        straight: arcs that shall be drawn as straight as possible, even if others are not.
+    """
     back = _leading_back(count, edges)
     forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
     ranks = _ranks(count, forward)
@@ -49,7 +55,7 @@ def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) 
 
 
 def _leading_back(count: int, edges: Sequence[Edge]) -> set[Edge]:
-    """Return the arcs that close a cycle, found by a depth-first search without recursion: a playbook may be long."""
+    """Return the arcs that close a cycle. The search does not recurse, since a playbook may have thousands of steps."""
     ways: dict[int, list[int]] = {}
     for start, to in edges:
         ways.setdefault(start, []).append(to)
@@ -87,7 +93,7 @@ def _chain(edge: Edge, steps: Sequence[Node]) -> list[Node]:
 
 
 def _neighbours(chains: Iterable[Sequence[Node]]) -> Neighbours:
-    """Return the nodes before and after each node, one rank away."""
+    """Return the neighbours of the nodes, from the nodes that each arc passes."""
     before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for chain in chains:
@@ -114,7 +120,11 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """Place the nodes of a rank near their wanted places, at least one apart; those of `first` have priority."""
+    """Place the nodes of a rank, at least 1 apart and near their wanted places. The places are written to `across`.
+
+    Args:
+        first: nodes whose mean distance from the wanted places becomes 0.
+    """
     at = float("-inf")
     for node in layer:
         across[node] = at = max(wanted[node], at + 1)

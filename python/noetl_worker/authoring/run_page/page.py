@@ -1,7 +1,8 @@
-"""The execution page: one HTML file that contains its style, script and data, and makes no requests.
+"""The HTML file of the execution page, which contains its style, script and data, and makes no requests.
 
-Values from a playbook are JSON in an element that no browser runs, without a character that could end the element. The
-script writes them as text, never as markup, and the page's content security policy lets no other script run.
+Values from a playbook cannot run as code. They are JSON in an element that browsers do not run, with all characters
+escaped that could end the element. The page's script shows them as text and never as markup, and its content security
+policy allows no other script.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _IN_SCRIPT: Final = {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
-"""Escapes of the characters that could end the element, or a line of JavaScript."""
+"""Escapes of the characters that could end the HTML element with the JSON, or a line of JavaScript."""
 _MOST_DRAWN: Final = 150
-"""Most steps of a drawn graph. More of them give thousands of elements and no readable picture."""
+"""Largest number of steps for which a graph is drawn. The picture of a larger graph would be slow and unreadable."""
 
 
 def render_page(
@@ -41,14 +42,14 @@ def render_page(
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> str:
-    """Return the whole HTML file.
+    """Return the text of the HTML file.
 
     Args:
         run: the execution to show.
-        own_secrets: the secrets of this process, which are redacted in all values.
-        written: time of writing, in seconds since 1970; None: now.
-        runs: for a page that is served and follows its execution, the other executions (see `data_of`).
-        against: another execution to compare with.
+        own_secrets: secrets of this process; they are redacted in all values.
+        written: time to show as the page's time, in seconds since 1970; None: now.
+        runs: for a page that is served and updated, all executions to choose from (see `page_data`); None: a file.
+        against: another execution to compare with; None: no comparison.
     """
     style, is_live = _file("page.css"), runs is not None
     script = "\n".join(["'use strict';", *map(_file, (*_SCRIPTS, *(["live.js"] if is_live else [])))])
@@ -63,7 +64,7 @@ def render_page(
 
 
 def in_script(value: JsonValue) -> str:
-    """Return a value as JSON that can stand in a script element."""
+    """Return a value as JSON in which no character can end an HTML script element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_IN_SCRIPT)
 
 
@@ -76,7 +77,7 @@ def _file(name: str) -> str:
 def _policy(style: str, script: str, *, is_live: bool) -> str:
     """Return a content security policy that allows only this style and this script.
 
-    No requests are allowed (on a live page only to its own server), and no forms, base elements or frames.
+    It forbids forms, frames and base elements, and all requests, except those of a live page to its own server.
     """
     home = "connect-src 'self'; " if is_live else ""
     return (
@@ -97,7 +98,15 @@ def page_data(
     runs: Sequence[Mapping[str, str]] | None = None,
     against: ExecutionRun | None = None,
 ) -> dict[str, Any]:
-    """Return the data for the page's script. `runs` has {id, path, state, at} of each execution to choose from."""
+    """Return the data for the page's script.
+
+    Args:
+        run: the execution to show.
+        own_secrets: secrets of this process; they are redacted in all values.
+        written: time to show as the page's time, in seconds since 1970; None: now.
+        runs: {id, path, state, at} of each execution to choose from.
+        against: another execution to compare with.
+    """
     others = [against] if against is not None else []
     values = ShownValues([run, *run.children, *others], own_secrets)
     written = time.time() if written is None else written
@@ -208,5 +217,5 @@ def _try(one: Mapping[str, JsonValue], values: ShownValues) -> dict[str, Any]:
 
 
 def _since(begin: float, moment: float | None) -> float | None:
-    """Return the milliseconds from `begin` to `moment`, which for most events is a whole number."""
+    """Return the milliseconds from `begin` to `moment` (both in seconds), or None if `moment` is None."""
     return round((moment - begin) * 1000, 1) if moment is not None else None

@@ -1,8 +1,8 @@
 """The events of the Python plane (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
 
-An event names its command by a number. `command.issued` does not; its `parent_event_id` names the event that led to it.
-The plane makes the number of a command before the id of its `command.issued`, and both grow. So the numbers of a step's
-commands and its `command.issued` events have the same order. If their counts differ, the plane is asked.
+Events name their command by a number, but `command.issued` does not: its `parent_event_id` names the event that led to
+it. Both the numbers of commands and the ids of `command.issued` grow. So a step's numbers and its `command.issued`
+events have the same order, and are paired. If a step does not have as many of one as of the other, the plane is asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from noetl_worker.remote.plane.rules import NOTED
 
 _BESIDE: Final = ("command_id", "worker_id")
 _UNWRITTEN: Final = ("spec", "output")
-"""Keys that the plane adds to each tool_config without a value (recorded: tool-python-events-full-example)."""
+"""Keys that the plane adds to each tool_config as null (recorded: tool-python-events-full-example)."""
 _ITEM: Final = "__loop_claimed_index"
 """Key in `input` with the index of a loop's item (recorded: loop-sequential-claim)."""
 
@@ -86,7 +86,7 @@ class PythonRunEvents:
 
 
 def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
-    """Return each step's command.issued events in order, and the command numbers that its other events name."""
+    """Return two mappings by the step's name: its command.issued events, and the numbers that its other events name."""
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}
     for event in events:

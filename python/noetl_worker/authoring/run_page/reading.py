@@ -1,4 +1,4 @@
-"""Reading of an execution from its plane: all pages of events, its playbook, and commands that no event describes."""
+"""The requests that read an execution from its plane: events, playbook, child executions, and single commands."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 MOST_ASKED: Final = 1000
-"""Most commands that are asked for one by one."""
+"""Largest number of commands for which the plane is asked one by one."""
 MOST_STORED: Final = 1000
-"""Most commands whose names are read from the result store."""
+"""Largest number of commands whose template names are read from the plane's result store."""
 MOST_CHILDREN: Final = 20
 _PLAYBOOKS: Final = ("playbook", "playbooks")
 _AT_ONCE: Final = 4
 _PAGE: Final = 200
-"""Events of a page (recorded: pyworker-loop-parallel-events). `page` counts from 1 [source NoETL 4.26.0]."""
+"""Number of events to ask for in one page (recorded: pyworker-loop-parallel-events). Pages are counted from 1."""
 _DIALECTS: Final[Mapping[Dialect, RunDialect]] = {Dialect.PYTHON: PythonRunEvents(), Dialect.RUST: RustRunEvents()}
 
 
@@ -43,7 +43,7 @@ async def read_run(settings: Settings, execution_id: int) -> ExecutionRun:
 
 
 async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
-    """Read an execution from `plane`, and those that its commands started."""
+    """Read an execution and its child executions from a plane. Raises ControlPlaneError."""
     run = await _read_one(plane, execution_id)
     family, missing = [run], 0
     for member in family:
@@ -61,7 +61,7 @@ async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
 
 
 async def _add_names(plane: Plane, run: ExecutionRun) -> None:
-    """Read the names that templates saw, where the plane has stored them apart, and note each loop's item."""
+    """Read the template names of commands for which the plane has stored them separately, and set each loop item."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def read(command: RunCommand) -> None:
@@ -98,7 +98,7 @@ async def _child(plane: Plane, name: str) -> ExecutionRun | None:
 
 
 def _child_id(command: RunCommand, run: ExecutionRun) -> str:
-    """Return the id of the execution that a command started, from its output; "" if there is none."""
+    """Return the id of the execution that a command started; "" if it started none."""
     kind = command.kind or run.steps[command.step].kind
     outputs = [(kind, command.output), *((task.kind, task.output) for task in command.tasks)]
     for kind, output in outputs:
@@ -132,9 +132,9 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
 
 
 async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return all events once, in the order of their ids.
+    """Return all events of an execution, in the order of their ids.
 
-    An event added meanwhile moves others to the next page, so a page may repeat events.
+    An event that is added between two requests moves others to the next page, so pages may repeat events.
     """
     found = {parse_id(event.get("event_id")): event for event in read_events(detail)}
     page = 0
@@ -157,7 +157,7 @@ async def _ask(plane: Plane, event_ids: Sequence[int]) -> dict[int, Mapping[str,
 
 
 async def _playbook(plane: Plane, detail: Mapping[str, Any], run: ExecutionRun) -> Mapping[str, Any]:
-    """Return the playbook in the version that the execution names, or {} if the plane does not have it."""
+    """Return the version of the playbook that the execution ran, or {} if the plane cannot give it."""
     try:
         entry = await plane.catalog_entry(str(detail.get("catalog_id") or ""))
     except ControlPlaneError as error:

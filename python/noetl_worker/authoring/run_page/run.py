@@ -1,4 +1,4 @@
-"""An execution as the page shows it, for both planes. Times are seconds since 1970, or None if no event has them."""
+"""The data of the execution page, the same for both planes. Times are seconds since 1970, or None if not known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from noetl_worker.models.wire import JsonValue
 
 
 class CommandState(str, Enum):
-    """The state of a command, by its events."""
+    """The state of a command, according to its events."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -20,32 +20,32 @@ class CommandState(str, Enum):
 
 @dataclass(slots=True)
 class RunTask:
-    """A task of a command that is a list."""
+    """A task of a command that runs a list of tasks."""
 
     name: str
     kind: str = ""
     input: JsonValue = None
     output: JsonValue = None
     tries: Sequence[Mapping[str, JsonValue]] = ()
-    """Tries as the last event names them (pipeline/report/results.py)."""
+    """Each try of the task, as the command's last event describes it (pipeline/report/results.py)."""
 
 
 @dataclass(slots=True)
 class RunCommand:
-    """A command. A field that no event has stays empty."""
+    """A command of an execution. A field for which no event has a value keeps its default."""
 
     step: str
     command_id: str = ""
     event_id: int | None = None
-    """Id of its command.issued."""
+    """Id of the command's `command.issued` event."""
     state: CommandState = CommandState.WAITING
     item: int | None = None
-    """Index of its item, in a loop."""
+    """Index of the loop item that the command is for; None outside a loop."""
     value: JsonValue = None
-    """Names of the item with their values."""
+    """The loop item as {iterator: value}; None outside a loop."""
     kind: str = ""
     after: str | None = None
-    """Step whose end led to this command."""
+    """Name of the step whose end led to this command; None if the plane does not say."""
     issued: float | None = None
     claimed: float | None = None
     started: float | None = None
@@ -59,23 +59,23 @@ class RunCommand:
     stderr: str = ""
     error: str = ""
     is_raised: bool = False
-    """True if an event calls the command itself failed, and not only its tool."""
+    """True if an event says that the command failed, and not only its tool."""
     passed: str = ""
-    """Failure that a rule let pass."""
+    """Failure after which a policy's rule or a case went on; "" if there was none."""
     answer: str = ""
-    """Body of a failed answer."""
+    """Body of the HTTP answer that failed the command."""
     names: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Names that the templates of its tasks see."""
+    """Names and values that the command's templates see."""
     notes: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Notes of the worker in the last event: `tasks`, `answer`, `case`."""
+    """The worker's notes in the command's last event: `tasks`, `answer`, `case`."""
     tasks: Sequence[RunTask] = ()
     child: str = ""
-    """Id of the execution that it started."""
+    """Id of the child execution that the command started."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWay:
-    """An arc between two steps."""
+    """An arc from one step to another."""
 
     to: str
     when: str = ""
@@ -94,6 +94,8 @@ class RunStep:
 
 @dataclass(slots=True)
 class ExecutionRun:
+    """An execution, as the page shows it."""
+
     execution_id: str
     path: str
     status: str
@@ -107,8 +109,8 @@ class ExecutionRun:
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     inferred: str = ""
-    """The evidence for the plane's COMPLETED, if no event says so."""
+    """Remark about a status COMPLETED that no event confirms; "" for any other."""
     notes: list[str] = field(default_factory=list)
-    """Notes about missing values, and why they are missing."""
+    """Remarks for the reader about values that are missing on the page."""
     children: list[ExecutionRun] = field(default_factory=list)
-    """Executions that its commands started, theirs included."""
+    """Executions that the commands started, and those that these started in turn."""

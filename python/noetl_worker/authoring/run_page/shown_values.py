@@ -1,4 +1,4 @@
-"""Values as the page shows them: redacted, converted to text and shortened."""
+"""The conversion of values for the execution page: they are redacted, made text, and shortened."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from noetl_worker.text.secrets import redaction
 from noetl_worker.text.secrets.known import KnownSecrets
 
 MOST_CHARS: Final = 20_000
-"""Most characters of one text. An event may have 100 kB, and a page with a thousand such texts would open slowly."""
+"""Largest number of characters of one text. A page with a thousand texts of 100 kB would open slowly."""
 _LEAST_CHARS: Final = 1_000
 _ALL_CHARS: Final = 40_000_000
-"""Approximate characters of a whole page when an execution has thousands of commands."""
+"""Approximate number of characters that the page of an execution with thousands of commands may have."""
 _TEXTS_OF_COMMAND: Final = 3
 ShownText: TypeAlias = list[Any]
-"""A title, a text and, if the text was cut, its original number of characters."""
+"""A list of a title, a text and, if the text was shortened, the original number of characters."""
 
 
 class ShownValues:
-    """The values of executions on one page, ready to be shown."""
+    """Converts the values on one page."""
 
     def __init__(self, runs: Sequence[ExecutionRun], own_secrets: Iterable[str] = ()) -> None:
-        """Collect the secrets named in the inputs of the executions and their commands, to redact them everywhere."""
+        """Collect the secrets in the inputs of executions and commands, so that they are redacted in all values."""
         known, commands = KnownSecrets(tuple(own_secrets)), [command for run in runs for command in run.commands]
         for given in (*(run.workload for run in runs), *(command.input for command in commands)):
             known.add_inline(given)
         for command in commands:
-            if command.tasks:  # what stands under these names is rendered into their inputs
+            if command.tasks:  # the inputs of tasks are rendered with these values
                 known.add_inline(dict(command.names))
         self._secrets = known.texts()
         share = _ALL_CHARS // (_TEXTS_OF_COMMAND * max(1, len(commands)))
         self._most = max(_LEAST_CHARS, min(MOST_CHARS, share))
 
     def text(self, text: str) -> str:
-        """Return free text, such as an error, redacted and shortened."""
+        """Return a text, such as an error, redacted and shortened."""
         return self._cut("", redaction.redact_text(text, self._secrets))[1] if text else ""
 
     def printed(self, title: str, text: str) -> list[ShownText]:
         return [self._cut(title, redaction.redact_text(text, self._secrets))] if text.strip() else []
 
     def value(self, value: JsonValue) -> list[ShownText]:
-        """Return a value as JSON. Its multi-line texts (code, SQL, a page) are separate, under their own names."""
+        """Return a value as redacted and shortened texts.
+
+        An object's texts of several lines (code, SQL) are texts of their own, with the key as the title. The rest is
+        JSON.
+        """
         if value is None or value in ({}, []):
             return []
         value = redaction.redact_value(value, self._secrets)
@@ -65,7 +69,7 @@ class ShownValues:
 
 
 def visible(text: str) -> str:
-    """Replace control characters by their numbers. Some reverse the direction of text and so disguise a name."""
+    """Replace control characters by their numbers, since some of them can make a name look like another name."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

@@ -1,4 +1,4 @@
-"""The steps of an execution and the arcs between them, from the playbook and from the arcs that commands took."""
+"""The steps of an execution, with the arcs between them and which of these were taken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _END: Final = "end"
 
 
 def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
-    """Return the steps in the order of the playbook, then the steps that only commands name."""
+    """Return the steps by name: those of the playbook in its order, then those that only commands name.
+
+    Args:
+        document: the parsed playbook; {} if it is not known.
+        commands: the commands of the execution.
+    """
     steps = {part.name: _step(part) for part in step_parts(document) if part.name}
     for command in commands:
         step = steps.setdefault(command.step, RunStep(command.step))
@@ -32,10 +37,10 @@ def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> di
 
 
 def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
-    """Return the pairs of steps in which the first step led to the second.
+    """Return the arcs that were taken, as pairs of steps. The values of the result are None.
 
-    The Python plane names the first step. The Rust plane issues the next commands when it takes a terminal event
-    (protocol/events.md), so there it is the last step that ended before, of the steps with an arc to this one.
+    On the Python plane a command names the step that led to it. On the Rust plane that step is, among the steps with an
+    arc to the command's step, the last that ended before the command was issued (protocol/events.md).
     """
     before: dict[str, list[str]] = {}
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""The tasks of a command that is a list: inputs as the task saw them, tries, values."""
+"""The tasks of commands that run a list of tasks: their rendered inputs, tries and outputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from noetl_worker.remote.plane.names import Names
 from noetl_worker.text.templates import template
 
 MOST_RENDERED: Final = 1_000
-"""Most commands whose inputs are rendered. The names of each are as large as what the steps before returned."""
+"""Largest number of commands whose tasks' inputs are rendered, which is slow after steps with large results."""
 _RULES: Final = frozenset({"spec", "policy", "set", "name"})
-"""Fields of a task that are evaluated after it, with names of their own."""
+"""Fields of a task that are no inputs. The worker evaluates them after the task, with further names."""
 _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Add the tasks to each command that is a list, and the failures that a rule let pass.
+    """Set the tasks of each command that runs a list of tasks, and the failure that a policy or a case let pass.
 
     Args:
         commands: the commands of an execution.
-        names: the plane's names in templates.
+        names: the rules of the plane for the names in templates.
     """
     rendered = 0
     for command in commands:
@@ -61,7 +61,7 @@ def _tasks(command: RunCommand, parts: Sequence[ToolPart], names: dict[str, Json
 
 
 def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
-    """Return a value with its templates rendered, text by text. A text whose names are not known stays as written."""
+    """Return a value with its templates rendered. A template with a name that is not known stays as written."""
     if isinstance(value, dict):
         return {key: _rendered(item, names) for key, item in value.items()}
     if isinstance(value, list):
@@ -73,9 +73,12 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def passed_failure(tries: object) -> str:
-    """Return the last failure after which the list went on, of the tries in a command's last event; "" if none did.
+    """Return the last failure after which a list of tasks went on; "" if there was none.
 
-    A task that succeeded later failed at nothing.
+    Only the newest try of each task counts.
+
+    Args:
+        tries: the tries of all tasks, as a command's last event lists them.
     """
     newest = {str(one.get("name")): one for one in tries if isinstance(one, dict)} if isinstance(tries, list) else {}
     for name, last in reversed(newest.items()):

@@ -1,4 +1,4 @@
-"""The Python plane's storage of results and form of commands (protocol/command.md#python-plane; recorded: *-claim,
+"""The Python plane's way to store results and to write commands (protocol/command.md#python-plane; recorded: *-claim,
 *-nats).
 """
 
@@ -23,7 +23,7 @@ _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
 class PythonForm:
-    """The Python plane's form: `ctx`, `workload` and the top level are views of one mapping."""
+    """The Python plane's rules. `ctx`, `workload` and the top level show the same names and values."""
 
     dialect = Dialect.PYTHON
     goes_on_after_no_items = False  # recorded (loop-empty)
@@ -35,9 +35,10 @@ class PythonForm:
     ctx_beats_set = False
 
     def begin_event(self, execution: Execution) -> None:
-        """Forget what the plane drops between events (recorded: view-*, large-*, set-step-output).
+        """Remove the values that the plane drops between events (recorded: view-*, large-*, set-step-output).
 
-        Earlier steps lose lists and objects outside `context` and `reference`; `ctx` loses objects with a `status`.
+        Results of earlier steps lose their lists and objects, except `context` and `reference`. `ctx` loses the objects
+        that have a `status`.
         """
         execution.variables = execution.kept_variables
         for name, value in execution.steps.items():
@@ -47,7 +48,7 @@ class PythonForm:
                 execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return False while a command of the step is out (recorded: arcs-join)."""
+        """Return False while a command of the step is open (recorded: arcs-join)."""
         return step.name not in execution.open_commands.values()
 
     def scope(
@@ -59,7 +60,7 @@ class PythonForm:
         seen = {**execution.variables, **manifest}
         return {
             **execution.variables,
-            **execution.steps,  # recorded (http-step-pages): a step wins over a variable of its name, but for `ctx`
+            **execution.steps,  # recorded (http-step-pages): a step hides a variable of its name, except under `ctx`
             "ctx": seen,
             "workload": dict(seen),
             "iter": {},
@@ -96,7 +97,7 @@ class PythonForm:
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         if not outcome.is_ok:
-            return  # recorded (arcs-on-error): a failed step leaves no result behind
+            return  # recorded (arcs-on-error): a failed step has no result
         value = outcome.value
         if isinstance(value, dict) and "results" in value:
             # A sequence shows its last task's fields beside its own (recorded).
@@ -109,13 +110,13 @@ class PythonForm:
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         results = list(run.results.values())
         stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
-        # Recorded (loop-parallel): of the results the last that came back alone.
+        # Recorded (loop-parallel): the plane shows only the result that came last.
         value = {"results": results[-1:], "stats": stats}
         known = execution.playbook.steps.get(step) if execution.playbook is not None else None
         if known is None or not known.is_sequence:  # recorded (loop-parallel; loop-sequence)
             execution.steps.clear()
         execution.steps[step] = execution.variables[step] = with_context(value)
-        if run.items:  # recorded (loop-sequential-claim-4): the last item's names stay behind
+        if run.items:  # recorded (loop-sequential-claim-4): the last item's names are still visible after the loop
             execution.variables[run.iterator] = run.items[-1]
             execution.variables["loop_index"] = len(run.items) - 1
         return value
@@ -125,15 +126,15 @@ class PythonForm:
         return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """Return the items. An `in` that is more than a dotted name is one item, the printed list (recorded:
-        loop-number).
+        """Return the items of a loop. A template that is more than one dotted name gives one item: its value as text
+        (recorded: loop-number).
         """
         if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
         return listed_items(rendered)
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        """Carry out a step's `set`, leaving out values that cannot be rendered (recorded: loop-set-step,
+        """Carry out a step's `set`. A value that cannot be rendered is not written (recorded: loop-set-step,
         set-step-output).
         """
         for path, value in names_set(block):
@@ -141,7 +142,10 @@ class PythonForm:
                 write(execution.variables, path, python_set(value, scope))
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Return an arc's `set` values; a value that cannot be rendered stays as written (recorded: set-order)."""
+        """Carry out an arc's `set`, and return {}: the values are visible to all later steps.
+
+        A value that cannot be rendered is written as its text (recorded: set-order).
+        """
         for path, value in names_set(arc.set):
             try:
                 write(execution.variables, path, python_set(value, scope))
@@ -150,7 +154,7 @@ class PythonForm:
         return {}
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
-        return False  # recorded (step-when): it has no effect
+        return False  # recorded (step-when): the plane ignores a step's `when`
 
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
@@ -204,10 +208,10 @@ class PythonForm:
 
 
 def _output(command: StepCommand) -> Mapping[str, JsonValue]:
-    """Return the `output` that a command's input sees: only a step following itself, or a loop's next item, sees its
-    last one (recorded: set-counter, loop-*).
+    """Return the `output` that the templates of a command see.
 
-    Any other command that names `output` in its input gets an empty one (recorded: arcs-on-error).
+    A step that follows itself, and the next item of a loop, see the step's last output (recorded: set-counter, loop-*).
+    Any other command sees an empty output (recorded: arcs-on-error).
     """
     before = command.trigger.step if command.trigger is not None else None
     return command.scope["output"] if before == command.step.name else dict(_NO_OUTPUT)
@@ -217,12 +221,15 @@ def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     data = output["data"]
     if not isinstance(data, dict):
         return dict(output)
-    # Recorded (http-step-pages): `data` of a result with such a key is that.
+    # Recorded (http-step-pages): if the result has a key `data`, `output.data` is that key's value.
     return {**output, "data": data["data"] if "data" in data else with_context(data), "context": data}
 
 
 def with_context(value: JsonValue) -> JsonValue:
-    """Return a step's result as templates see it: itself, plus an alias `context` (protocol/events.md#python-plane)."""
+    """Return a step's result as templates see it (protocol/events.md#python-plane).
+
+    An object gets a key `context` with the object itself.
+    """
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}
     return ListResult(value) if isinstance(value, list) else value
@@ -246,8 +253,11 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the tool's rendered fields with `spec` and `output`, null if absent as the plane sends them; the tasks of
-    a list are not rendered."""
+    """Return the `tool_config` of a command.
+
+    It has the tool's rendered fields, with null for a missing `spec` or `output`, as the plane sends it. The tasks of a
+    list are not rendered.
+    """
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}
     config = rendered_tool(step.tool, scope, Dialect.PYTHON, without=("kind",))

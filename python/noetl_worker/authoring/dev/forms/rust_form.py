@@ -1,4 +1,4 @@
-"""The Rust plane's storage of results and form of commands (protocol/command.md#rust-plane; recorded:
+"""The Rust plane's way to store results and to write commands (protocol/command.md#rust-plane; recorded:
 rust-control-plane).
 """
 
@@ -22,11 +22,11 @@ from noetl_worker.text.templates.template import has_template
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
-"""Names that conditions and templates may use here, but that a claim does not carry."""
+"""Names that the plane's own templates may use, and that a claim's answer does not contain."""
 
 
 class RustForm:
-    """The Rust plane's form: each step's data under its name, every step's report under `steps`."""
+    """The Rust plane's rules. Templates see each step's data under the step's name, and each report under `steps`."""
 
     dialect = Dialect.RUST
     goes_on_after_no_items = True
@@ -55,8 +55,8 @@ class RustForm:
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
-        # Recorded: what `set` made stands flat beside the workload's keys and the steps, and wins over the former
-        # (set-shadows-workload) and the latter (http-step-pages).
+        # Recorded: values of `set` are at the top level. They hide the workload's keys (set-shadows-workload) and the
+        # steps (http-step-pages).
         scope: dict[str, JsonValue] = {
             **execution.workload,
             **execution.namespaces,
@@ -69,13 +69,13 @@ class RustForm:
             scope["execution_id"] = str(execution.execution_id)
             scope["path"] = execution.path
         scope["ctx"] = dict(scope)  # recorded (names-single): all names of the first step too
-        # Recorded (arcs-sequence, error-shell): `output` is the step as later ones see it, without status or error.
+        # Recorded (arcs-sequence, error-shell): `output` is what later steps see of the step, without status or error.
         if output is not None and (name := str(event.get("step"))) in execution.namespaces:
             scope["output"] = execution.namespaces[name]
         return scope
 
     def in_flight(self, loop: Loop, size: int) -> int:
-        return max(1, size) if loop.is_parallel else 1  # recorded (loop-parallel): whatever max_in_flight says
+        return max(1, size) if loop.is_parallel else 1  # recorded (loop-parallel): max_in_flight is ignored
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
         names = _item_names(position)
@@ -87,7 +87,7 @@ class RustForm:
         execution.namespaces[step] = _namespace(outcome, is_sequence=known is not None and known.is_sequence)
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
-        return None  # recorded (loop-sequential): an item does not see the ones before it
+        return None  # recorded (loop-sequential): an item does not see the results of earlier items
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         results = list(run.results.values())  # in the order of their ends (recorded: loop-parallel)
@@ -103,7 +103,10 @@ class RustForm:
         _set(execution.variables, block, scope)
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Return an arc's `set` values, for its target alone and rendered without `output` (recorded: set-arc)."""
+        """Return the values of an arc's `set`, which only the arc's target sees.
+
+        Their templates do not see `output` (recorded: set-arc).
+        """
         added: dict[str, JsonValue] = {}
         _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
         return {**added, "ctx": {**scope["ctx"], **added}} if added else {}
@@ -117,8 +120,10 @@ class RustForm:
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Return the events about entered and skipped steps. There are none if no chosen step may be entered
-        (set-counter), and a step that has run is not reported as skipped (http-step-pages; both recorded).
+        """Return the events `step.enter` and `step.skipped` for the targets of a step's arcs.
+
+        There are no events if arcs were chosen and none of their targets may be entered (recorded: set-counter). A step
+        that was entered before is not reported as skipped (recorded: http-step-pages).
         """
         steps = execution.playbook.steps if execution.playbook is not None else {}
         entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]
@@ -187,9 +192,8 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
-    """Return what `{{ step.x }}` sees: the tool's data, and the same again as `data` (protocol/tasks.md#results).
-
-    Neither status nor error is included.
+    """Return a step's result as templates see it: the tool's data, and the same data again under `data`
+    (protocol/tasks.md#results). Neither status nor error is included.
     """
     value = outcome.value
     if not isinstance(value, dict):
@@ -199,7 +203,9 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """Return the worker's report, with the preview in place of data stored separately (recorded: large-list)."""
+    """Return a worker's report. If it has a reference to stored data, a preview is added as `data` (recorded:
+    large-list).
+    """
     reported = outcome.reported
     if outcome.ref is None or not isinstance(reported, dict):
         return reported
@@ -208,7 +214,7 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a sequence's result with its tasks' fields at the top level if every value is an object
+    """Return a task sequence's result. If each task's result is an object, its fields are added at the top level
     (protocol/tasks.md#lists).
     """
     if not all(isinstance(inner, dict) for inner in value.values()):
@@ -222,8 +228,9 @@ def _item_names(position: Position) -> dict[str, JsonValue]:
 
 
 def _tool_config(command: StepCommand) -> JsonValue:
-    """Return the config: inputs of step and tool as `args`, rendered; a sequence as a list of one-key objects, as
-    written.
+    """Return the `tool_config` of a command.
+
+    A single tool is rendered, with its inputs as `args`. A task sequence is a list of {name: task}, not rendered.
     """
     step, scope = command.step, command.scope
     names = _item_names(command.position) if command.position is not None else {}
@@ -231,7 +238,7 @@ def _tool_config(command: StepCommand) -> JsonValue:
         _refuse_in_tasks(step.tool or (), scope)
         return [{str(task.get("name", "")): dict(task)} for task in step.tool or ()]
     config = rendered_tool(step.tool, scope, Dialect.RUST, without=("kind", "input", "args"))
-    # Not the step's own input (recorded: step-input, py-args).
+    # The step's own `input` is not sent (recorded: step-input, py-args).
     given = {**fields_of(step.tool.get("args")), **fields_of(step.tool.get("input"))}
     args = {**names, **render_fields(given, scope, Dialect.RUST)}
     if args:
@@ -240,8 +247,10 @@ def _tool_config(command: StepCommand) -> JsonValue:
 
 
 def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[str, JsonValue]) -> None:
-    """Raise RefusedTemplate for a template of a task that the plane renders at once and cannot (seen on noetl-server
-    3.54.0): one outside of LEFT_TO_WORKER whose names are all there.
+    """Raise RefusedTemplate if a task has a template that the plane tries to render, and cannot.
+
+    The plane renders a task's template, outside the fields in LEFT_TO_WORKER, as soon as all its names have values
+    (seen on noetl-server 3.54.0).
     """
     fields = [{name: value for name, value in task.items() if name not in LEFT_TO_WORKER} for task in tasks]
     for _, text in texts_below((), fields):
@@ -251,7 +260,9 @@ def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[st
 
 
 def _in_order(value: JsonValue) -> JsonValue:
-    """Return a value with its keys in alphabetical order, as the plane renders it (recorded: http-request)."""
+    """Return a value with the keys of its objects in alphabetical order, as the plane sends it (recorded:
+    http-request).
+    """
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value)}
     return [_in_order(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""An outgoing command before and after its ids are known; the common part of the two dialects' forms."""
+"""An issued command, and what both planes have in common when they issue one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A command with everything that a claim's answer has."""
+    """A command with all that a claim's answer contains."""
 
     execution_id: int
     event_id: int
-    """The claim key: id of the `command.issued` event."""
+    """Id of the `command.issued` event. Workers claim the command by it."""
     command_id: CommandId
     node: str
     action: str
@@ -28,22 +28,26 @@ class Issued:
 
 
 class WireForm(Form, Protocol):
-    """A router's Form that also builds the commands and notifications of its plane."""
+    """The rules of one plane, which also make its commands and notifications."""
 
     def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
-        """Return the command with its id, node, action, context and meta (protocol/command.md)."""
+        """Return a command of a playbook's step, with new ids (protocol/command.md)."""
 
     def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
-        """Return a command without a playbook; `context` has its `tool_config` and `input`."""
+        """Return a command that belongs to no playbook, with new ids.
+
+        Args:
+            node: name of its step.
+            action: kind of its tool.
+            context: its `tool_config` and `input`.
+        """
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
-        """Return the subject and body of the NATS message."""
+        """Return the subject and body of the NATS message that announces a command."""
 
 
 def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId) -> dict[str, JsonValue]:
-    """Return the meta fields of a command that both planes send; the Rust plane's order is alphabetical (recorded:
-    *-claim, rust-control-plane).
-    """
+    """Return the meta fields of a command that both planes send (recorded: *-claim, rust-control-plane)."""
     return {
         "step": node,
         "attempt": 1,
@@ -59,8 +63,12 @@ def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId
 def rendered_tool(
     tool: Mapping[str, JsonValue], scope: Mapping[str, JsonValue], dialect: Dialect, *, without: Sequence[str]
 ) -> dict[str, JsonValue]:
-    """Return the rendered fields of a step's tool, except those left out."""
-    # differs-from-upstream: cases look at the tool's result, so they must reach the worker unrendered.
+    """Return the fields of a step's tool with their templates rendered.
+
+    Args:
+        without: names of fields to leave out.
+    """
+    # differs-from-upstream: `cases` use the tool's result, so the worker has to render them.
     return {
         name: value if name in ("cases", "case") else render_fields(value, scope, dialect)
         for name, value in tool.items()

@@ -1,1 +1,1 @@
-"""Finished runs of `dev`: their storage, their content, and queries on them."""
+"""Finished runs of `noetl-worker dev`, stored on disk so that they can be shown and reused later."""

@@ -1,4 +1,4 @@
-"""A run of `dev` as redacted rows of its plane, and a plane that answers from them as the run's own did."""
+"""Reading a run of `dev` from its plane as redacted rows, and serving such rows from a new plane."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""Tables with rows of an execution, and the column that identifies a row."""
+"""The plane's tables with rows of an execution, each with the column that identifies a row."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
 )  # fmt: skip
 _NO_LIMIT: Final = 1 << 40
-"""Largest result context in bytes."""
+"""A size in bytes that no row reaches, so that redaction shortens nothing."""
 
 
 def stored_rows(
@@ -39,7 +39,7 @@ def stored_rows(
     """Yield the rows of an execution and of its child executions, without secrets.
 
     Args:
-        credentials: the data of those that the run could use.
+        credentials: the data of each credential that the run could use; these values are redacted.
     """
     family = [execution]
     for member in family:
@@ -54,7 +54,7 @@ def stored_rows(
     rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
 
     def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
-        """Make a redacted row. Columns of bytes hold JSON; the key they are kept under tells them apart."""
+        """Make a redacted row. A column of bytes contains JSON and is stored under `json`, any other under `plain`."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
         return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)
@@ -75,10 +75,9 @@ def stored_rows(
 
 @asynccontextmanager
 async def serve_stored_run(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
-    """Serve a plane that knows only this run, on its own port, without NATS; it requires its token.
+    """Serve a new plane that contains only this run, and yield the plane.
 
-    Raises:
-        PlaybookError: what is kept of it is no run.
+    The plane has a port of its own, requires a token, and does not use NATS.
     """
     read: list[tuple[str, dict[str, Any]]] = [(row.kind, loads(row.contents)) for row in rows]
     dialect = Dialect(next(value["plain"].pop("dialect") for kind, value in read if kind == _EXECUTIONS))

@@ -1,6 +1,6 @@
-"""The runs of `dev` on disk, as rows of one table; the oldest run is removed first.
+"""The runs of `dev` on disk, as rows of one SQLite table. When there are too many, the oldest run is removed first.
 
-The directory and the file are this user's alone, as the outbox's are: what steps worked with is in them.
+Only this user can read the directory and the file, since they contain the data of steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.pipeline.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
 
 LAST: Final = "last"
-"""Name of the newest run, in place of an id."""
+"""Word that users write instead of a run's id to name the newest run."""
 _VERSION: Final = 1
 _TABLE: Final = f"""
 PRAGMA auto_vacuum=FULL;
@@ -31,18 +31,20 @@ _FILE: Final = "runs.sqlite3"
 
 
 class KeptRow(NamedTuple):
-    """A row of a run's plane."""
+    """A row that a run left on its development plane."""
 
     kind: str
-    """The row's table on the plane."""
+    """Name of the plane's table that the row is from."""
     id: str
     contents: bytes
-    """JSON."""
+    """The row's columns as JSON."""
 
 
 class KeptRuns:
-    """The store of runs. Every method raises OSError or sqlite3.Error if the file cannot be used; the text says what to
-    do.
+    """The file with finished runs of `dev`.
+
+    Every method raises OSError or sqlite3.Error if the file cannot be used, and PlaybookError if another version of
+    this program wrote the file.
     """
 
     def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
@@ -50,7 +52,7 @@ class KeptRuns:
         self._most_runs, self._most_bytes = most_runs, most_bytes
 
     def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
-        """Write a run, named by its execution. Return False if there is no room for it."""
+        """Store a run under its execution id. Return False if the run alone is larger than the file may be."""
         self._make()
         with self._opened() as database, database:
             database.execute("DELETE FROM rows WHERE run = ?", (run,))
@@ -60,8 +62,10 @@ class KeptRuns:
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
     def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
-        """Return the rows, or rows of one kind, of the run with this id (execution, command or event); [] if none is
-        kept.
+        """Return the rows of a run, all or those of one kind; [] if no such run is stored.
+
+        Args:
+            name: id of the run's execution, of one of its commands or of one of its events.
         """
         if not self.file.exists():
             return []
@@ -71,7 +75,7 @@ class KeptRuns:
             return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
 
     def newest(self, most: int) -> list[int]:
-        """Return the ids of the newest runs."""
+        """Return the execution ids of the newest runs, at most `most` of them, the newest first."""
         if not self.file.exists():
             return []
         with self._opened() as database:
@@ -93,7 +97,7 @@ class KeptRuns:
                 database.executescript(_TABLE)
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version != _VERSION:
-                raise PlaybookError(f"{self.file} is of version {version}, not {_VERSION}: move it away")
+                raise PlaybookError(f"{self.file} has version {version}, not {_VERSION}: move the file away")
             yield database
 
     def _is_too_much(self, database: sqlite3.Connection) -> bool:

@@ -1,4 +1,4 @@
-"""The inputs of a step that is run alone: names from a file, or from its command in a kept run."""
+"""The inputs of a step that is run alone, read from a file or from the step's command in a stored run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
 )
-"""Names that a plane sets anew for each run."""
+"""Names whose values a plane makes for each run. A file of inputs may give them, although no step declares them."""
 _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
 
 class _NotSeen(Exception):
-    """A run has no record of the step; the text says why."""
+    """A stored run has no inputs of the step; the text says why."""
 
 
 def step_with(
@@ -41,22 +41,23 @@ def step_with(
     run: str | None,
     overrides: Collection[str] = (),
 ) -> StepAlone:
-    """Return the step of this name, or one item of its loop: `each[2]`.
+    """Return one step of a playbook with its inputs, ready to be run without the steps before it.
 
     Args:
-        file: an object of names, which win over those of the run.
-        run: the id of a kept run; `last`: the newest one in which this step ran.
-        overrides: names of the workload, dotted, that win over the run's.
+        name: the step's name, or one item of its loop: `each[2]`.
+        file: a YAML or JSON object of names and values; they win over those of `run`.
+        run: the id of a stored run; `last` is the newest run in which this step ran.
+        overrides: dotted names of the workload whose values in the run are ignored.
 
     Raises:
-        PlaybookError: there is no such step, run, item or file, or the kept runs cannot be read.
+        PlaybookError: the step, run, item or file does not exist, or the stored runs cannot be read.
     """
     step, item = _parsed(name)
     if step not in playbook.steps:
         raise PlaybookError(f"--step {name}: no such step{nearest(step, list(playbook.steps))}")
     loop = playbook.steps[step].loop
     if item is not None and (loop is None or run is None):
-        why = "an item is one of a run: give --run ID" if loop is not None else "it has no loop"
+        why = "items are read from a run: give --run ID" if loop is not None else "the step has no loop: omit [...]"
         raise PlaybookError(f"--step {name}: {why}")
     given = _read_names(file) if file is not None else {}
     _refuse_unknown(given, playbook, step, f"--with {file}")
@@ -74,7 +75,7 @@ def _parsed(name: str) -> tuple[str, int | None]:
 
 
 def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the names with those under `workload` and `ctx` at the top level too."""
+    """Return the given names, with the content of `workload` and `ctx` moved to the top level."""
     inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
     flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
     return {**{name: value for found in inner for name, value in found.items()}, **flat}
@@ -92,7 +93,10 @@ def _read_names(file: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
-    """Refuse a name that nothing in the step uses. The inputs of workbook tools are elsewhere and not checked."""
+    """Raise PlaybookError for a given name that nothing in the step uses.
+
+    A step that runs a workbook entry is not checked, since its inputs are in the entry.
+    """
     words = _words(asdict(playbook.steps[step]))
     if "workbook" in words:
         return
@@ -100,11 +104,11 @@ def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: st
     workload = given.get("workload")
     for name in map(str, (*given, *(workload if isinstance(workload, dict) else ()))):
         if name not in known and name not in _OF_THE_RUN:
-            raise PlaybookError(f"{source}: step {step} has no {name!r}{nearest(name, sorted(known))}")
+            raise PlaybookError(f"{source}: step {step} uses no name {name!r}{nearest(name, sorted(known))}")
 
 
 def _words(value: object) -> set[str]:
-    """Return the words of all texts in a value, keys included."""
+    """Return all texts in a value, keys included, and each word of these texts."""
     if isinstance(value, str):
         return {value, *re.findall(r"\w+", value)}
     if isinstance(value, Mapping):
@@ -115,7 +119,10 @@ def _words(value: object) -> set[str]:
 def _names_in_run(
     run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Read what a step saw in a kept run. Secrets are not kept: today's value of the workload stands in for them."""
+    """Return the names and values that a step saw in a stored run, and the item's place in its loop.
+
+    A redacted value is replaced by the workload's present value, since secrets are not stored.
+    """
     kept = KeptRuns()
     try:
         found, place = _saw(kept, run, step, item, playbook, dialect)
@@ -147,7 +154,7 @@ def _saw(
 
 
 def _matching_runs(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
-    """Yield the runs' ids, the newest first."""
+    """Yield the ids of the stored runs of this playbook on this dialect, the newest first."""
     for run in map(str, kept.newest(_MOST_RUNS)):
         executions = map(_plain, kept.find(run, "executions"))
         if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
@@ -157,7 +164,7 @@ def _matching_runs(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iter
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return what the step saw in this run. Raises _NotSeen with the reason if there is nothing."""
+    """Return the names and values that the step saw in this run. Raises _NotSeen if the step did not run in it."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
         raise _NotSeen("no such run is kept")
@@ -182,7 +189,7 @@ class _KeptCommand(NamedTuple):
     execution_id: int
     step: str
     item: int | None
-    """The item's index in the loop."""
+    """The loop item's index; None if the command belongs to no loop."""
     meta: Mapping[str, Any]
     context: Mapping[str, JsonValue]
 
@@ -197,7 +204,10 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
 
 
 def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
-    """Return an item's place in its loop. The loop's size is in the meta (Rust plane) or the inputs (Python plane)."""
+    """Return the place of a command's item in its loop.
+
+    The Rust plane writes the loop's size into the command's meta, the Python plane into its inputs.
+    """
     assert command.item is not None
     size = command.meta.get("iteration_total")
     if size is None:
@@ -206,7 +216,10 @@ def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
-    """Return names with the values stored apart because they were too large (protocol/command.md#python-plane)."""
+    """Return the object itself, or the stored object if the value is only a reference to it.
+
+    The Python plane stores large objects separately (protocol/command.md#python-plane).
+    """
     if isinstance(value, dict) and value.get("kind") == "result_ref":
         value = next((loads(row.contents)["json"]["data"] for row in rows if row.id == value["ref"]), {})
     return fields_of(value)

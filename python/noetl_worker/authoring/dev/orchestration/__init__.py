@@ -1,1 +1,1 @@
-"""The decisions of a plane: the steps of a playbook, which step follows, what is issued and reissued."""
+"""The decisions of a plane about an execution: which step follows, and which commands are issued."""

@@ -1,4 +1,4 @@
-"""Names that a template asked for and nobody had: what a plane and its worker fill in without a word."""
+"""Names in templates that have no value. Planes and workers fill in nothing there, without an error or a warning."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from noetl_worker.text.templates.template import has_template
 _ROOTS: Final = ("workload", "ctx", "iter", "keychain")
 _NAMES: Final[Mapping[Dialect, Names]] = {Dialect.PYTHON: PythonNames(), Dialect.RUST: RustNames()}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields whose braces are the language's own."""
+"""Fields with source code, where braces are no templates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The names that one execution's templates ask for."""
+    """Finds the names without a value in the templates of one execution, and adds them to `execution.empty`."""
 
     execution: Execution
     dialect: Dialect
 
     def note_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
-        """Look at a condition. A name of `ctx` that some `set` writes may be missing: that is how one is told."""
+        """Check the condition of an arc.
+
+        A name of `ctx` that any `set` of the playbook writes may have no value yet, since conditions test for that.
+        """
         text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
         self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written))
 
@@ -43,7 +46,7 @@ class Asked:
         self._note(step, "loop.in", collection, scope, _Hidden())
 
     def note_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
-        """Look at what a step's tool is given: of a list only what stands fast before its first task."""
+        """Check the inputs and the tool of a step. In a list of tasks, names that its tasks may make are left out."""
         inputs = {**step.input, **_tool_inputs(step.tool)}
         is_filled_in = self.dialect is Dialect.PYTHON
         hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
@@ -109,7 +112,7 @@ class Asked:
         return f"the result of step '{root}' has no such key"
 
     def _is_referred(self, root: str, scope: Mapping[str, JsonValue]) -> bool:
-        """Return whether a step's result is too large for the context, which has a reference and a preview of it."""
+        """Return whether a step's result is so large that the scope has only a reference to it and a preview."""
         seen = {name: scope[name] for name in (root, STEPS) if name in scope}
         return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
@@ -124,14 +127,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """Names that another one hides, or that are made on the way."""
+    """Names that are not reported, since the command itself gives them a value."""
 
     roots: frozenset[str] = frozenset()
     ctx: Callable[[], frozenset[str]] = frozenset
-    """Returns the names of `ctx`; called for one that is missing, since a whole playbook is read for it."""
+    """Returns the names of `ctx` to leave out. Called only when a name is missing, since the call is slow."""
     is_all_of_iter: bool = False
+    """True to leave out all names of `iter`."""
     is_filled_in: bool = False
-    """The worker fills in what the plane could not, and fetches results that are too large for the context."""
+    """True if the worker renders the templates, and fetches results that are too large for the scope."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)

@@ -14,13 +14,13 @@ Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 
 
 class EmptyName(NamedTuple):
-    """A name that a template asked for and nobody had."""
+    """A name in a template that had no value."""
 
     step: str
     where: str
-    """The field of the step."""
+    """The step's field with the template, for example `tool.url`."""
     name: str
-    """The whole name, for example `start.total`."""
+    """The dotted name, for example `start.total`."""
     why: str
 
     def __str__(self) -> str:
@@ -29,14 +29,14 @@ class EmptyName(NamedTuple):
 
 @dataclass(slots=True)
 class LoopRun:
-    """A running loop: the items that are out, and those that came back."""
+    """A running loop: which items were issued, and the results of those that have ended."""
 
     iterator: str
     epoch_id: str
     items: list[JsonValue]
     is_parallel: bool
     limit: int
-    """Most commands out at the same time."""
+    """Largest number of commands that may be open at the same time."""
     next_index: int
     end: int
     """Index after the last item to run."""
@@ -50,7 +50,7 @@ class LoopRun:
 
     @property
     def is_stopped(self) -> bool:
-        """True if a failed item stops the loop: a sequential one; a parallel loop goes on (recorded: loop-*-fails)."""
+        """True if an item of a sequential loop has failed. A parallel loop goes on (recorded: loop-*-fails)."""
         return self.failed > 0 and not self.is_parallel
 
 
@@ -65,63 +65,67 @@ class Position:
 
 @dataclass(slots=True)
 class Execution:
+    """A run of a playbook on the development plane."""
+
     execution_id: int
     catalog_id: int
     path: str
     version: int
     playbook: Playbook | None
-    """The playbook; None for raw commands, which nothing follows."""
+    """The playbook; None for commands that a test made without a playbook, after which nothing follows."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
-    """Values given to `execute` on top of the workload; the input of the first command on the Python plane."""
+    """Values that `execute` was given. They win over the playbook's workload, and on the Python plane they are inputs
+    of the first command."""
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
-    """Ids of playbook.initialized and workflow.initialized, the parents of the closing events."""
+    """Ids of playbook.initialized and workflow.initialized, which are the parents of the last events."""
     status: Status = "RUNNING"
     stands_still: bool = False
-    """Rust plane: nothing is open and nothing follows, yet the execution has not ended (recorded: arcs-none-match)."""
+    """True if no command is open and no step will follow, although the plane says RUNNING (recorded:
+    arcs-none-match)."""
     ended_at: float | None = None
     error: str | None = None
     refused: Spot | None = None
-    """The part of the playbook that the error is about, if it is the plane's own."""
+    """The part of the playbook that the plane could not execute; None if no such part caused the error."""
     is_failed: bool = False
-    """A command failed; the execution will end FAILED."""
+    """True if a command has failed or the plane could not go on. The execution will end FAILED."""
     is_failed_by_command: bool = False
-    """Rust plane: a command failed, so no closing event is written; a failure of the plane itself has one."""
+    """Rust plane: True if a command has failed. The plane then writes no event about the execution's end."""
     variables: dict[str, JsonValue] = field(default_factory=dict)
-    """Python plane: workload, step results and `set` values together, as `ctx`. Rust plane: `set` values."""
+    """The content of `ctx`. Python plane: workload, step results and values of `set`. Rust plane: values of `set`."""
     steps: dict[str, JsonValue] = field(default_factory=dict)
-    """The result of each step (Python plane), or the worker's report (Rust plane)."""
+    """Python plane: the result of each step. Rust plane: the worker's report about each step."""
     namespaces: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: the names that templates see, by step."""
+    """Rust plane: what templates see of each step's result, by the step's name."""
     entered: set[str] = field(default_factory=set)
-    """Steps that an arc, or the start, has led to."""
+    """Names of the steps that were entered, at the start or through an arc."""
     skipped: set[str] = field(default_factory=set)
-    """Rust plane: steps that an arc passed over."""
+    """Rust plane: names of the steps to which an arc was not taken."""
     ends_with_a_sequence: bool = False
-    """True if the last step that returned was a list of tasks."""
+    """True if the last step that ended was a list of tasks."""
     completed_steps: list[str] = field(default_factory=list)
     current_step: str | None = None
     last_result: JsonValue = None
     open_commands: dict[str, str] = field(default_factory=dict)
-    """Step of each command without a result, by command_ref."""
+    """Name of the step of each open command, by command_ref."""
     positions: dict[str, Position] = field(default_factory=dict)
-    """Place in its loop, by command_ref."""
+    """Loop item of each open command that belongs to a loop, by command_ref."""
     reported: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: context of each `call.done` by command_ref, until `command.completed` comes."""
+    """Rust plane: the context of each `call.done` whose `command.completed` has not come yet, by command_ref."""
     keychain: Mapping[str, Collection[str]] = field(default_factory=dict)
-    """Entries of the playbook's keychain that were resolved, with the names of their fields."""
+    """Field names of each stored entry of the playbook's keychain, by the entry's name."""
     empty: list[EmptyName] = field(default_factory=list)
-    """Names that templates asked for and that had no value."""
+    """Names in templates that had no value."""
     loop_count: int = 0
-    """Number of loops begun; makes each loop's epoch id unique."""
+    """Number of loops that were started. Each loop's epoch id contains it."""
 
     @property
     def kept_variables(self) -> dict[str, JsonValue]:
-        """Variables that the Python plane keeps between events and shows.
+        """The variables that the Python plane still has at the next event.
 
-        Objects with a `status` are left out, unless they were in the workload (recorded: tool-shell-status-final,
+        Objects with a `status` are dropped, except those of the workload (recorded: tool-shell-status-final,
         set-step-output).
         """
 
@@ -136,34 +140,34 @@ class Execution:
 
     @property
     def is_at_rest(self) -> bool:
-        """True if nothing more happens in the execution."""
+        """True if the execution has ended, or no step will ever follow."""
         return self.is_over or self.stands_still
 
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """The router's view of a worker's event about one command."""
+    """A worker's report about the end of a command."""
 
     step: str
-    """Step name without `:task_sequence`."""
+    """Name of the step, without the suffix `:task_sequence`."""
     is_ok: bool
     value: JsonValue
     """The result that templates see as `output.data`."""
     reported: JsonValue = None
-    """Rust plane: the event's context, kept under `steps`."""
+    """Rust plane: the event's context, which templates see under `steps`."""
     error: str | None = None
     fails_execution: bool = False
-    """The execution will end FAILED; on the Rust plane a tool's own failure does not cause this."""
+    """True if the execution will end FAILED. On the Rust plane a tool's own failure does not cause this."""
     event_type: str = "call.done"
     command_ref: str | None = None
     merged: Mapping[str, JsonValue] = field(default_factory=dict)
-    """`ctx` of a task sequence, merged into the execution's variables."""
+    """Values that a task sequence wrote to `ctx`, which become variables of the execution."""
     batch_request_id: int | None = None
     ref: JsonValue = None
 
     @property
     def output(self) -> dict[str, JsonValue]:
-        """`output` in `set` blocks and arc conditions (protocol/tasks.md#results)."""
+        """The value of `output` in `set` and in the conditions of arcs (protocol/tasks.md#results)."""
         return {
             "status": "ok" if self.is_ok else "error",
             "data": self.value,

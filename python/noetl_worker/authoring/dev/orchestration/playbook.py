@@ -1,6 +1,6 @@
-"""Playbooks: YAML is read into typed steps, the way the real planes do.
+"""A playbook's YAML, parsed into typed steps as the real planes parse it.
 
-They register a playbook with a missing step or without `start`. What is wrong with a playbook is told by `check`.
+Mistakes in a playbook are not reported here; `noetl-worker check` does that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNWRITTEN_OF_POLICY: Final = {
 _MOST_BYTES: Final = 64 * 1024 * 1024
 NO_CURSOR: Final = "this worker does not run cursor loops; read the rows in a step before, and loop over them"
 END: Final = "end"
-"""An arc may lead to `end` without such a step: the planes add one."""
+"""Name of a step that the planes add, so that an arc may lead to it although the playbook has no such step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Arc:
 @dataclass(frozen=True, slots=True)
 class Loop:
     collection: JsonValue
-    """The unrendered `in`."""
+    """The loop's `in`, not rendered."""
     iterator: str = "item"
     is_parallel: bool = False
     max_in_flight: JsonValue = None
-    """A number, or a template that gives it."""
+    """A number, or a template that gives one."""
     only: int | None = None
     """Index of the one item to run; None: all items."""
 
@@ -69,7 +69,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """The tool's kind, a plane's `action`; "" for a step without a tool."""
+        """The tool's kind, which a command has as its `action`; "" for a step without a tool."""
         if isinstance(self.tool, Mapping):
             return str(self.tool.get("kind", ""))
         return "task_sequence" if self.tool is not None else ""
@@ -82,11 +82,11 @@ class Playbook:
     steps: Mapping[str, Step]
     keychain: Sequence[Mapping[str, JsonValue]] = ()
     entry: str = ""
-    """`executor.spec.entry_step`, which the Python plane alone reads."""
+    """Value of `executor.spec.entry_step`. Only the Python plane reads it."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, JsonValue]) -> Playbook:
-        """Read a document without judging it: what cannot be read is left out."""
+        """Read a parsed YAML document. Parts of a wrong shape are left out."""
         metadata = fields_of(document.get("metadata"))
         steps: dict[str, Step] = {}
         for item in list_or_empty(document.get("workflow")):
@@ -101,40 +101,43 @@ class Playbook:
         )
 
     def as_python_reads_it(self) -> Playbook:
-        """Return it with a single tool that has a policy as a list of one task (recorded: single-policy)."""
+        """Return the playbook with each tool that has a policy as a list of one task (recorded: single-policy)."""
         return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
     def first(self, plane: Dialect) -> Step | None:
-        """Return the step that the plane begins with: the entry step, else the first one written; or `start`."""
+        """Return the step with which a plane begins, or None.
+
+        The Rust plane begins with `start`; the Python plane with the entry step, or else with the first step.
+        """
         if plane is Dialect.RUST:
             return self.steps.get("start")
         return self.steps.get(self.entry) or next(iter(self.steps.values()), None)
 
 
 def known_kinds() -> frozenset[str]:
-    """Return the planes' kinds and those of installed packages (entry points `noetl_worker.tools`)."""
+    """Return the tool kinds of the planes and of installed plug-ins (entry points `noetl_worker.tools`)."""
     installed = importlib.metadata.entry_points(group="noetl_worker.tools")
     return frozenset((*KINDS, *(point.name for point in installed)))
 
 
 def read_file_text(file: Path) -> str:
-    """Read a file. Bytes that are not UTF-8 are kept, so that `parse_yaml` can report their place.
+    """Return the text of a file. Bytes that are not UTF-8 become surrogates, whose place `parse_yaml` reports.
 
     Raises:
-        PlaybookError: the file cannot be read, or is no regular one: a pipe may have no end, as /dev/zero has none.
+        PlaybookError: the file cannot be read, is no regular file, or is too large.
     """
     try:
         if not stat.S_ISREG((found := file.stat()).st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise PlaybookError(f"{file}: it is no regular file; `check -` reads standard input")
+            raise PlaybookError(f"{file}: not a regular file: name a file; `check -` reads standard input")
         if found.st_size > _MOST_BYTES:
-            raise PlaybookError(f"{file}: it has {found.st_size:,} bytes; a playbook has {_MOST_BYTES:,} at most")
+            raise PlaybookError(f"{file}: divide the file: it has {found.st_size:,} bytes, {_MOST_BYTES:,} are allowed")
         return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}") from error
 
 
 def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
-    """Parse YAML. Raises PlaybookError, one line with the parser's reason and position that begins with `otherwise`."""
+    """Parse YAML. Raises PlaybookError with one line: `otherwise`, the parser's reason, and the position."""
     try:
         return yaml_text.loads(text, otherwise=otherwise)
     except DocumentError as error:
@@ -142,25 +145,25 @@ def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
 
 
 def read_playbook(text: str) -> Playbook:
-    """Read a playbook's YAML as `Playbook.from_document` does. Raises PlaybookError for text that is not YAML."""
+    """Return the playbook in a YAML text, without parts of a wrong shape. Raises PlaybookError for other text."""
     return Playbook.from_document(fields_of(parse_yaml(text)))
 
 
 def is_limit(value: JsonValue) -> bool:
-    """Return whether a loop may have this `max_in_flight`: a number, or an expression."""
+    """Return whether a value is allowed as `max_in_flight`: a whole number of at least 1, or a template."""
     if isinstance(value, str):
         return bool(value.strip())
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def misspelt(name: str, there: Iterable[object]) -> str:
-    """Return a hint naming the existing name nearest to a missing one, or an empty text."""
+    """Return a hint with the existing name that is most like a missing one, or ""."""
     close = difflib.get_close_matches(name, [str(one) for one in there], n=1)
     return f"; is '{close[0]}' meant to be it?" if close else ""
 
 
 def _labelled(task: JsonValue) -> JsonValue:
-    """Return `{fetch: {kind: http}}` as `{name: fetch, kind: http}`, and other forms unchanged."""
+    """Return a task `{fetch: {kind: http}}` as `{name: fetch, kind: http}`, and any other task unchanged."""
     found = label_and_tool(task)
     return {"name": found[0], **found[1]} if found is not None else task
 

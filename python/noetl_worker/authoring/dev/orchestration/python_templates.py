@@ -1,7 +1,7 @@
-"""Template evaluation on the Python plane: Jinja's own rules, and printed text that is parsed again.
+"""The rendering of templates on the Python plane (recorded: tests/compat/values).
 
-Recorded (tests/compat/values): a dotted name is the value itself; any other text is what it prints, read again where
-it is a number, a list or `none`. A name that is missing anywhere is an error, and the text stays as it was written.
+A template that is one dotted name gives the value itself. Any other template gives text, which is then converted if it
+is the text of a number, a list or `none`. If a name has no value, the plane leaves the template as it is.
 """
 
 from __future__ import annotations
@@ -31,33 +31,36 @@ _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 
 
 class ListResult(list[JsonValue]):
-    """A step's list result: templates see the whole list, by itself or under `result`, and no part of it."""
+    """A list that a step returned. Templates can use it only as a whole, under the step's name or as `step.result`."""
 
 
 def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
-    """Evaluate a template. Without `is_read`, anything but a dotted name gives the printed text.
+    """Return the value of a template.
+
+    Args:
+        is_read: True converts the text of a number, a list or `none`; False leaves it as text.
 
     Raises:
-        TemplateError: the plane leaves such a text as it is, and such a condition does not hold.
+        TemplateError: the template cannot be rendered. The plane then leaves it as text; as a condition it is false.
     """
     name = _NAME.fullmatch(text)
     if name is not None and name[1] in scope:
-        return scope[name[1]]  # recorded (shell-forms): a step called `none` too
+        return scope[name[1]]  # recorded (shell-forms): even for a step with the name `none`
     seen = {key: value if key == "output" else _seen(value) for key, value in scope.items()}
     try:
         template = compiled(_ENGINE, text)
         found = template(**seen) if isinstance(template, TemplateExpression) else template.render(seen)
         if not is_read and _PATH.fullmatch(text) is None:
             return str(found)
-        plain = _plain(found)  # says what is missing, anywhere in it
+        plain = _plain(found)  # raises if a value is missing anywhere in it
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
     return plain if _PATH.fullmatch(text) else _read(plain)
 
 
 class _StepResult(dict[str, Any]):
-    """A step's result: what it lacks is looked for in its `context`, and `data` is the whole of what has no such key
-    (recorded: view-*, http-request).
+    """A step's result. A key that it lacks is looked up in its `context`; without a key `data`, `data` is the result
+    itself (recorded: view-*, http-request).
     """
 
     def under(self, key: str) -> Any:
@@ -76,7 +79,10 @@ def _seen(value: JsonValue) -> Any:
 
 
 class _Engine(Environment):
-    """Jinja with its own rules: `default` keeps null, a subscript finds methods, a missing name is an error."""
+    """The worker's engine with the rules of plain Jinja.
+
+    `default` does not replace null, a subscript may give a method, and a missing name is an error.
+    """
 
     def __init__(self) -> None:
         super().__init__(StrictUndefined)
@@ -105,7 +111,7 @@ _ENGINE: Final = _Engine()
 
 @lru_cache(maxsize=512)
 def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
-    """Compile a template for either plane's engine: a single expression gives its value, any other text is printed."""
+    """Compile a template. The result gives a value if the template is one expression, and otherwise text."""
     expression = _EXPRESSION.fullmatch(text)
     if expression is not None and only_expression(engine.parse(text.strip())) is not None:
         return engine.compile_expression(expression[1], undefined_to_none=False)
@@ -113,7 +119,7 @@ def compiled(engine: Environment, text: str) -> Template | TemplateExpression:
 
 
 def _plain(value: Any) -> JsonValue:
-    """Return a JSON value; anything JSON cannot hold becomes Python's printed text (recorded: methods)."""
+    """Return a value as JSON. A value of another type becomes the text that `str` gives (recorded: methods)."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):

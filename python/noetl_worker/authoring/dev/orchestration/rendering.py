@@ -1,13 +1,13 @@
-"""Server-side rendering: the templates that a plane fills in before a command goes out, and the conditions of arcs.
+"""The rendering of templates by a plane: inputs and tools before a command is issued, and the conditions of arcs.
 
-Each plane has its own template engine; recorded (tests/compat/values) is what they make of the same text:
+Each plane has its own template engine, with these results for the same template (recorded: tests/compat/values):
 
-| | Python plane | Rust plane |
+| template | Python plane | Rust plane |
 |---|---|---|
-| a missing name or key | the text stays | null |
-| a missing name or key in a condition | the condition does not hold | null |
-| text around expressions that reads as a number or a list | becomes it | becomes it, JSON too |
-| methods of values, a filter it does not have, a syntax error | the text stays | the playbook fails |
+| a missing name or key | stays as text | null |
+| a missing name or key in a condition | the condition is false | null |
+| the result is the text of a number or a list | a number or a list | a number, a list or any other JSON |
+| a method, an unknown filter, a syntax error | stays as text | the playbook fails |
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
 ONE_NAME: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
-"""A text that is one dotted name."""
+"""A template that is one dotted name: `{{ start.total }}`."""
 UNKNOWN_FILTERS: Final = frozenset(
     {
         "center", "filesizeformat", "forceescape", "len", "random", "striptags", "truncate", "urlencode", "urlize",
         "wordcount", "wordwrap", "xmlattr",
     }
 )  # fmt: skip
-"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode; noetl-server 3.54.0 was asked for each)."""
+"""Filters that the Rust plane's engine lacks (recorded: filter-urlencode; each was tried on noetl-server 3.54.0)."""
 _SYNTAX: Final = Syntax(autoescape=False)
 _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", "[]"})
-"""protocol/conditions.md#truth: what an arc's rendered `when` may say to mean no, after trimming and lower-casing."""
+"""Texts of a rendered `when` that mean false, in lower case and stripped of spaces (protocol/conditions.md#truth)."""
 
 
 def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
-    """Return `value` with its templates filled in as this plane does it.
+    """Return a value with its templates rendered as this plane renders them.
 
-    Text with `keychain.` in a template is the worker's to resolve: a lone reference becomes `{"$noetl_ref": ...}`,
-    other text stays.
+    The worker resolves `keychain.` in a template. So a text that is only such a name becomes `{"$noetl_ref": ...}`, and
+    any other text with it is not rendered.
 
     Raises:
-        TemplateError: Rust plane: a template that it cannot render.
+        TemplateError: the Rust plane cannot render a template.
     """
     return with_scalars(value, lambda scalar: _render_text(scalar, scope, plane))
 
@@ -80,16 +80,17 @@ def _render_text(text: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect
     try:
         return python_value(text, scope)
     except TemplateError as error:
-        log.warning("template left as text: %s", error)
+        log.warning("a template cannot be rendered and stays as text; mend the playbook: %s", error)
         return text
 
 
 def python_set(value: JsonValue, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """Evaluate a value of a `set` as the Python plane does: a dotted name keeps its type, any other template becomes
-    printed text (recorded: http-step-pages).
+    """Return a value of a `set`, rendered as by the Python plane (recorded: http-step-pages).
+
+    A template that is one dotted name gives the value itself; any other template gives text.
 
     Raises:
-        TemplateError: something is missing, or it does not parse.
+        TemplateError: a name has no value, or the template does not parse.
     """
     if not isinstance(value, str) or "{{" not in value or "keychain." in value:
         return render_fields(value, scope, Dialect.PYTHON)
@@ -101,14 +102,17 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
         return "none"  # recorded (expressions)
     try:
         _refuse_methods(text)
-        # Its engine, as Jinja, drops the newline at the end of what it renders; the worker's does not.
+        # The plane's engine drops a newline at the end of a template; the worker's engine, used here, does not.
         return _numbers(_json_typed(_evaluated(text.removesuffix("\n"), scope)))
     except TemplateError as error:
         raise RefusedTemplate(str(error), text) from error
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """Return the value of a text that is one expression; any other text as the Rust plane prints it."""
+    """Return what a template gives on the Rust plane: a value if it is one expression, otherwise text.
+
+    Raises TemplateError.
+    """
     try:
         template = compiled(_ENGINE, text)
         if isinstance(template, TemplateExpression):
@@ -119,8 +123,9 @@ def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _as_rust_prints(value: Any) -> str:
-    """Print a value as the Rust plane does: null is empty, but `undefined` inside a list or object (recorded:
-    types-in-text).
+    """Return the text for a value inside a template, as the Rust plane writes it (recorded: types-in-text).
+
+    Null is "" by itself, and `undefined` inside a list or an object.
     """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)}: {_inside(item)}" for key, item in value.items()) + "}"
@@ -136,7 +141,9 @@ def _inside(value: Any) -> str:
 
 
 def _rust_length(value: Any) -> int:
-    """Return a value's length, a text's in bytes; a missing value has none (recorded: unicode, large-single-length)."""
+    """Return the length of a value, for a text in bytes. Raises TemplateError for a missing value (recorded: unicode,
+    large-single-length).
+    """
     if value is None or isinstance(value, Undefined):
         raise TemplateError("Template render error: cannot calculate length of value of type undefined")
     return len(value.encode() if isinstance(value, str) else value)
@@ -147,7 +154,7 @@ def _rust_items(value: Any) -> list[Any]:
 
 
 def _rust_end(index: int, value: Any) -> Any:
-    """Return the first or last item (seen on noetl-server 3.54.0: there has to be one)."""
+    """Return the item at an index. Raises TemplateError for an empty list (seen on noetl-server 3.54.0)."""
     items = _rust_items(value)
     if not items:
         raise TemplateError("Template render error: sequence is empty")
@@ -155,7 +162,7 @@ def _rust_end(index: int, value: Any) -> Any:
 
 
 def _rust_float(value: Any) -> float:
-    """Return a number (seen on noetl-server 3.54.0: a text has to be one, without spaces)."""
+    """Return a value as a float. Raises TemplateError for a text with spaces or `_` (seen on noetl-server 3.54.0)."""
     text = str(value)
     if not isinstance(value, (int, float)) and (text != text.strip() or "_" in text or not text):
         raise TemplateError(f"Template render error: no number: {text!r}")
@@ -175,10 +182,10 @@ class _RustEngine(Environment):
         self.filters |= {"length": _rust_length, "count": _rust_length, "list": _rust_items}
         self.filters |= {"first": partial(_rust_end, 0), "last": partial(_rust_end, -1)}
         self.filters |= {"int": _rust_int, "float": _rust_float}
-        self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): a null of data is undefined
+        self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): null counts as undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
-        """Return the key `result`; unlike the worker's engine, never the step itself for older playbooks."""
+        """Return the value of a step's key `result`. The worker's engine may return the step itself instead."""
         return self.getattr(obj, "result")
 
 
@@ -186,11 +193,13 @@ _ENGINE: Final = _RustEngine()
 
 
 def _json_typed(value: JsonValue) -> JsonValue:
-    """Return a text as the value it reads as, literal text too (protocol/command.md#rust-plane).
+    """Return a text's value if the text is JSON, or else the text (protocol/command.md#rust-plane).
 
-    Recorded (braces-single, shell-true): `"007"` is 7, `""` is null, `true` is true. A quoted text stays text. Seen on
-    noetl-server 3.54.0: `+5`, `.5`, `5.` and `007.5` are numbers, a number beyond 64 bits is a float, `None` and spaces
-    are null.
+    The Rust plane converts every text so, even one without a template.
+
+    `007` gives 7, `true` gives true, and an empty text gives null (recorded: braces-single, shell-true). A text in
+    quotes stays text. `+5`, `.5`, `5.` and `007.5` give numbers, a number beyond 64 bits gives a float, and `None` and
+    spaces give null (seen on noetl-server 3.54.0).
     """
     if not isinstance(value, str) or value.lstrip()[:1] == '"':
         return value
@@ -204,7 +213,7 @@ def _json_typed(value: JsonValue) -> JsonValue:
 
 
 def _number(text: str) -> JsonValue:
-    """Parse an integer of 64 bits, else a float. Raises ValueError for a number that no float can hold."""
+    """Return a number's text as an integer of 64 bits, or else as a float. Raises ValueError for an infinite float."""
     read = float(text)
     if not math.isfinite(read):
         raise ValueError(text)
@@ -213,8 +222,9 @@ def _number(text: str) -> JsonValue:
 
 
 def _numbers(value: JsonValue) -> JsonValue:
-    """Convert floats as the plane does: in a list or object a whole float becomes an integer, and any other float
-    becomes text if a null is beside it (recorded: view-rhai, pg-types).
+    """Return a list or object with its floats converted as by the Rust plane (recorded: view-rhai, pg-types).
+
+    A whole float becomes an integer. Any other float becomes text if there is a null anywhere in the value.
     """
     if not isinstance(value, (dict, list)):
         return value
@@ -237,7 +247,7 @@ def _has_null(value: JsonValue) -> bool:
 
 
 def _refuse_methods(text: str) -> None:
-    """Refuse `.get()`, `.items()`, `.upper()` and the like, which the Rust plane does not know (recorded: methods)."""
+    """Raise TemplateError for a method or filter that the Rust plane lacks, such as `.get()` (recorded: methods)."""
     try:
         tree = _SYNTAX.parse(text)
     except TemplateSyntaxError as error:
@@ -250,7 +260,11 @@ def _refuse_methods(text: str) -> None:
 
 
 def is_there(names: Sequence[str], scope: Mapping[str, JsonValue], plane: Dialect) -> bool:
-    """Return whether a template of this plane finds a value under dotted names; null is one where its key is there."""
+    """Return whether a dotted name has a value in templates of this plane. A null counts if its key exists.
+
+    Args:
+        names: the parts of the dotted name.
+    """
     text = "{{ " + names[0] + "".join(f"[{json.dumps(name)}]" for name in names[1:]) + " }}"
     dotted = "{{ " + ".".join(names) + " }}"
     try:
@@ -270,9 +284,13 @@ def is_there(names: Sequence[str], scope: Mapping[str, JsonValue], plane: Dialec
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:
-    """Return True if an arc is taken. An arc without `when` is taken; bare text is an expression.
+    """Return whether a condition is true. A missing `when` is true. A text without braces is an expression.
 
-    An expression that fails is false on the Python plane, and fails the playbook on the Rust plane (TemplateError).
+    Args:
+        where: the condition's place, for the log.
+
+    Raises:
+        RefusedTemplate: the Rust plane cannot evaluate the condition. On the Python plane it is false then.
     """
     if when is None or isinstance(when, bool):
         return when is not False
@@ -288,6 +306,6 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
     except TemplateError as error:
         if plane is Dialect.RUST:
             raise RefusedTemplate(str(error), str(when)) from error
-        log.warning("%s: the condition cannot be evaluated and counts as false: %s", where, error)
+        log.warning("%s: the condition cannot be evaluated and counts as false; mend it: %s", where, error)
         return False
     return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)

@@ -1,7 +1,7 @@
-"""The DSL core: the decision about what follows an ended command.
+"""The decision about what follows when a command has ended: arcs, `set`, loops, and the end of the execution.
 
-A pure decision over an Execution: no database, no clock, no network. How a command looks on the wire is the
-dialect's `Form`; here are steps, arcs, `set`, loops and the end of the playbook.
+It reads and changes only the Execution: no database, no clock, no network. What a plane does differently is in its
+`Form`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _MAX_PASSES: Final = 100
-"""Most steps without a tool in a row; more is a cycle."""
+"""Largest number of steps without a tool that may follow one another. More are taken for an endless cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The cause of a follow-up command; None for the first of an execution."""
+    """The event that led to a command."""
 
     event_type: str
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """All targets, if inclusive arcs led to more than one."""
+    """Names of all steps that were entered at the same time; empty for a single one."""
     target_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StepCommand:
-    """A command to issue, still without ids."""
+    """A command that is to be issued and has no ids yet."""
 
     step: Step
     scope: Mapping[str, JsonValue]
-    """Names that its templates can see."""
+    """Names and values that the templates of the command see."""
     position: Position | None = None
+    """The loop item that the command is for; None outside a loop."""
     trigger: Trigger | None = None
+    """The event that led to the command; None for an execution's first command."""
 
 
 class Notice(NamedTuple):
-    """An event of the plane itself (loop.done, step.skipped, ...)."""
+    """An event that the plane writes about a step, such as loop.done or step.skipped."""
 
     event_type: str
     node: str
@@ -55,95 +57,109 @@ class Notice(NamedTuple):
 
 @dataclass(slots=True)
 class Decision:
+    """The actions that a plane has to take after an event."""
+
     commands: list[StepCommand] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     is_over: bool = False
-    """Nothing is open and nothing follows: the execution has ended (`execution.is_failed` says how)."""
+    """True if no command is open and none follows, so that the execution ends."""
     leads_nowhere: bool = False
-    """The execution should go on, but nothing will ever follow."""
+    """True if the playbook goes on here, but its plane will never enter another step."""
     passes: int = 0
+    """Number of steps without a tool that were passed in this decision."""
 
 
 class Form(Protocol):
-    """The differences between the two planes in how results are kept and seen."""
+    """The rules of one plane: how it stores results, what templates see, and which steps it enters."""
 
     dialect: Dialect
     goes_on_after_no_items: bool
-    """True if something follows a loop over an empty list that another step has led to."""
+    """True if the playbook goes on after a loop over an empty list."""
     reports_end_of_loop: bool
-    """True if the end of a loop is an event of its own, `loop.done`."""
+    """True if the plane writes an event `loop.done` at the end of a loop."""
     sets_after_each_item: bool
-    """True if the `set` of a step with a loop is carried out once for each item, not after all items."""
+    """True if the `set` of a step with a loop is carried out after each item; False: once after the loop."""
 
     fails_without_list: bool
-    """True if a loop over something other than a list fails the execution; else the execution stands still."""
+    """True if a loop over something other than a list fails the execution; False: no step ever follows."""
     ends_between_steps: bool
-    """True if the execution ends when no arc of a step is taken."""
+    """True if the execution ends when no arc of a step is taken; False: no step ever follows."""
     keeps_ctx_of_items: bool
-    """True if values that a loop item wrote to `ctx` are visible after the item."""
+    """True if later steps see the values that a loop item wrote to `ctx`."""
     ctx_beats_set: bool
     """True if values that a step's tasks wrote to `ctx` win over the `set` of the step."""
 
     def begin_event(self, execution: Execution) -> None:
-        """Forget what the plane does not keep between events; called before an outcome is handled."""
+        """Remove the values that the plane drops between events. Called before each outcome is handled."""
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return True if an arc leading to this step may enter it now."""
+        """Return True if an arc may enter the step now."""
 
     def scope(
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
-        """Return the variables for templates of this execution."""
+        """Return the names and values that templates see.
+
+        Args:
+            output: value of `output`; None: there is no outcome yet.
+            event: value of `event`.
+        """
 
     def in_flight(self, loop: Loop, size: int) -> int:
-        """Return how many items of a loop of `size` are out at the same time."""
+        """Return how many items of a loop over `size` items may be open at the same time."""
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
-        """Return the scope of one loop item."""
+        """Return the names and values of `scope`, with those of one loop item added."""
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """Make a step's result visible to later templates."""
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
-        """Make the result of a finished item visible to the loop's next items."""
+        """Make the result of a loop item visible to the loop's next items."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
         """Make a loop's results visible under the step's name, and return them."""
 
     def loop_item(self, outcome: CommandOutcome) -> JsonValue:
-        """Return one item's entry in the loop's collected results."""
+        """Return the value that a loop's result contains for one item."""
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
         """Carry out the `set` of a step."""
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Return the names that a chosen arc's `set` adds to its target's scope; keep them for later steps if the plane
-        does.
-        """
+        """Carry out the `set` of a chosen arc. Return the names and values that only the arc's target sees."""
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
-        """Return True if the step's own `when` keeps its tool from running."""
+        """Return True if the step's own `when` prevents its tool from running."""
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """Return the items of a loop's `in`, as written and as rendered; None if it is no list."""
+        """Return the items of a loop; None if its `in` gives no list.
+
+        Args:
+            collection: the `in` as written.
+            rendered: the value of the rendered `in`.
+        """
 
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Return the events that the plane writes about the arcs of a step."""
+        """Return the events that the plane writes about the chosen arcs of a step and about its other arcs."""
 
 
 class Router:
-    """Decides over one plane's executions; stateless itself."""
+    """Decides what follows in the executions of one plane. All state is in the executions."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
 
     def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
-        """Return the first commands of an execution; `alone`: only this step's, and nothing follows.
+        """Return the decision at the start of an execution: its first commands.
+
+        Args:
+            alone: the only step to run, after which nothing follows; None: the whole playbook.
 
         Raises:
-            RefusedPart: the step alone is a loop, and what it is given has no items for it.
+            RefusedPart: the only step is a loop, and its inputs give the loop no items.
         """
         turn = _Turn(self._form, execution)
         if alone is not None and execution.playbook is not None:
@@ -199,7 +215,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A decision while it is being made."""
+    """The making of one decision."""
 
     form: Form
     execution: Execution
@@ -250,12 +266,12 @@ class _Turn:
             self.asked.note_set(step, "next.set", arc.set, scope)
             added = self.form.set_of_arc(execution, arc, scope)
             target = execution.playbook.steps.get(arc.step) if execution.playbook is not None else None
-            if target is None:  # `end`, or a name that the real plane skips as well (recorded: missing-step)
+            if target is None:  # `end`, or an unknown name, which the real plane ignores (recorded: missing-step)
                 decision.leads_nowhere = False
                 continue
             if not self.form.may_enter(execution, target):
                 continue
-            decision.leads_nowhere = False  # unless the step that is entered does
+            decision.leads_nowhere = False  # `enter` may set it again
             trigger = Trigger(
                 event_type="call.done" if outcome.event_type == "loop.done" else outcome.event_type,
                 step=step.name,
@@ -347,7 +363,7 @@ class _Turn:
             self._close_loop(step, run, trigger.batch_request_id)
 
     def _fill(self, run: LoopRun, step: Step, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
-        """Issue items up to the loop's limit."""
+        """Add commands for the next items, up to the loop's limit of open commands."""
         while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
             seen = self.form.with_item(scope, position)
@@ -372,7 +388,10 @@ class _Turn:
         self._fill(run, step, self.scope(outcome, "loop_init", step), trigger)
 
     def _close_loop(self, step: Step, run: LoopRun, request_id: int | None) -> None:
-        """Close a loop whose items are all back. Nothing follows a failed item (recorded: loop-item-fails)."""
+        """End a loop whose items have all ended, and leave its step.
+
+        After a failed item nothing follows (recorded: loop-item-fails).
+        """
         execution = self.execution
         value = self.form.keep_loop(execution, step.name, run)
         execution.last_result = value
@@ -386,7 +405,10 @@ class _Turn:
 
 
 def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
-    """Yield what a `set` writes to `ctx.<name>` or a bare name; other scopes end with the step and are not kept."""
+    """Yield the path and value of each entry of a `set` that writes to `ctx`, as `ctx.name` or only `name`.
+
+    Entries for other scopes are left out, since their values are gone after the step.
+    """
     for key, value in block.items():
         scoped, _, name = str(key).partition(".")
         if not name:
@@ -405,7 +427,7 @@ def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
 
 
 def _limit(value: JsonValue) -> int | None:
-    """Return a loop's `max_in_flight`, a number or its text."""
+    """Return a rendered `max_in_flight` as a number; None if it is no whole number of at least 1."""
     try:
         found = int(value) if isinstance(value, (int, str)) else 0
     except ValueError:
@@ -414,7 +436,7 @@ def _limit(value: JsonValue) -> int | None:
 
 
 def listed_items(collection: JsonValue) -> list[JsonValue] | None:
-    """Return the items of a rendered `in`: a list, or an object as [{key, value}]."""
+    """Return the items of a rendered `in`: those of a list, or {key, value} for each key of an object; else None."""
     if isinstance(collection, list):
         return collection
     if isinstance(collection, dict):

@@ -1,4 +1,4 @@
-"""The part of a playbook that a plane refuses, so that its author gets a line of the file."""
+"""The part of a playbook that a plane cannot execute, so that messages can name a line of the file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from noetl_worker.errors import PlaybookError, TemplateError
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A part of a playbook, as well as its plane can name it."""
+    """A part of a playbook."""
 
     step: str = ""
+    """Name of the part's step; "" for a part outside the steps."""
     path: Path = ()
-    """Path below the step; without a step, from the top."""
+    """Path of the part, below its step or, without a step, below the top of the playbook."""
     template: str = ""
-    """A whole text somewhere below the path."""
+    """Text of a template that is somewhere below `path`, for a part whose exact path is not known; otherwise ""."""
 
 
 class RefusedPart(PlaybookError):
-    """A part of a playbook for which a plane does not execute it."""
+    """A plane does not execute a playbook because of one part of it."""
 
     def __init__(self, reason: str, spot: Spot) -> None:
         super().__init__(reason)
@@ -28,7 +29,7 @@ class RefusedPart(PlaybookError):
 
 
 class RefusedTemplate(TemplateError):
-    """A template that the Rust plane cannot render."""
+    """The Rust plane cannot render a template."""
 
     def __init__(self, reason: str, template: str) -> None:
         super().__init__(reason)

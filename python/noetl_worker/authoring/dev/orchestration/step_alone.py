@@ -1,4 +1,4 @@
-"""A single step of a playbook, run with given names instead of the steps before it."""
+"""A step that is run alone, with given names and values instead of the results of the steps before it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from noetl_worker.models.wire import JsonValue
 
 
 class ItemPlace(NamedTuple):
+    """Index of a loop's item, and number of all items."""
+
     at: int
     of: int
 
 
 @dataclass(frozen=True, slots=True)
 class StepAlone:
+    """A step that is run alone, and what it is given."""
+
     step: str
     names: Mapping[str, JsonValue]
-    """Names that its templates see: the result of a step by the step's name, and variables."""
+    """Values that the step's templates see: results of other steps by the step's name, and variables by their name."""
     inputs: Mapping[str, JsonValue]
-    """Replacements for the step's inputs, by name."""
+    """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Place of the item to run; None: all items, or an item that is given by value."""
+    """Place of the only loop item to run. None: run all items, or the one that `names` has under the iterator."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -33,7 +37,7 @@ class StepAlone:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
     def playbook_alone(self, playbook: Playbook) -> Playbook:
-        """Return the playbook with this step alone, and with only the given item of its loop, if any."""
+        """Return the playbook with only this step. If a loop item is given, its loop runs only this item."""
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:

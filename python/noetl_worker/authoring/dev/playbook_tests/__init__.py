@@ -1,1 +1,1 @@
-"""Tests of a playbook: given inputs, stand-ins for steps, and expected results."""
+"""`noetl-worker test`: tests of a playbook with given inputs, stand-ins for steps, and expected results."""

@@ -1,4 +1,4 @@
-"""The differences between expected and actual values, each with the line where the value is expected."""
+"""The differences between the expected and the actual values of a test, each with its line in the test's file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _MOST_LINES: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Difference:
+    """A part of an expectation that a test did not meet."""
+
     line: int
+    """Line of the expectation in the test's file."""
     name: str
-    """Path within the expectation: `results.fetch.rows`."""
+    """Path in the test's `expect`, for example `results.fetch.rows`."""
     details: tuple[str, ...]
 
     def lines(self, file: str) -> list[str]:
@@ -30,10 +33,12 @@ class Difference:
 def differences(
     expected: JsonValue, actual: JsonValue, *, name: str, text: PlaybookText, path: Path
 ) -> Iterator[Difference]:
-    """Yield the differences. An actual object may have additional keys; everything else must be equal.
+    """Yield the differences between two values. An actual object may have additional keys; all else must be equal.
 
     Args:
-        text, path: where it is expected.
+        name: path of the values in the test's `expect`, as text.
+        text: the parsed file of the test.
+        path: path of the expected value in `text`.
     """
     if isinstance(expected, dict) and isinstance(actual, dict):
         for key, value in expected.items():
@@ -55,11 +60,11 @@ def differences(
 def _written(value: JsonValue) -> Sequence[str]:
     if isinstance(value, str) and "\n" in value:
         return value.splitlines()
-    # Without commas: the last line of a list would differ from the same one with others after it.
+    # Without commas, an item has the same line at the end of a list as before other items.
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, separators=("", ": ")).splitlines()
 
 
 def _diff(expected: Sequence[str], actual: Sequence[str]) -> tuple[str, ...]:
-    """Return a diff: `-` marks expected lines, `+` actual ones."""
+    """Return the lines of a diff, in which `-` marks expected lines and `+` actual lines."""
     lines = [line.rstrip() for line in ndiff(expected[:_MOST_LINES], actual[:_MOST_LINES]) if not line.startswith("?")]
     return (*lines[:_MOST_LINES], *(["..."] if len(lines) > _MOST_LINES else []))

@@ -1,4 +1,4 @@
-"""The results of tests as JUnit XML, which CI systems show."""
+"""The results of tests as a JUnit XML file, which CI systems can show."""
 
 from __future__ import annotations
 

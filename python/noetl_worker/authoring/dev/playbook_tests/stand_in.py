@@ -1,4 +1,4 @@
-"""The tool that replaces another in a test and returns the result the test gives."""
+"""The tool that replaces a step's tool in a test, and returns the result that the test gives for the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools.contract import ToolContext
 
 _LITERAL: Final = "as it is written: "
-"""Prefix of a text, so that the Rust plane does not read it as a number (protocol/command.md#rust-plane)."""
+"""Prefix of each text in a stand-in's result. It keeps the Rust plane from converting the text to a number
+(protocol/command.md#rust-plane), and the tool removes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,11 @@ class StandInTool:
 
 
 def with_stand_ins(document: Mapping[str, Any], stand_ins: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Any]:
-    """Return the playbook with stand-ins instead of its steps' tools; a tool's policy stays."""
+    """Return the playbook in which tools are replaced by stand-ins. A tool's `spec`, with its policy, stays.
+
+    Args:
+        stand_ins: `result` and `error` of each stand-in, by the step's name.
+    """
 
     def replaced(step: Mapping[str, Any]) -> Mapping[str, Any]:
         given = stand_ins.get(step["step"])

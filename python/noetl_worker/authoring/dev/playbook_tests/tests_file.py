@@ -1,4 +1,4 @@
-"""The file of tests beside a playbook (`name.test.yaml` beside `name.yaml`), checked before anything runs."""
+"""The file with tests of a playbook, `name.test.yaml` beside `name.yaml`. It is checked before any test runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools.fields import nearest
 
 OUTCOMES: Final = ("completed", "failed", "cancelled", "running")
-"""Outcomes a test may expect; `running`: the execution stands still."""
+"""Outcomes that a test may expect. `running` means that no step will ever follow, although the execution has no end."""
 _ENDINGS: Final = (".test.yaml", ".test.yml")
 
 
@@ -28,12 +28,13 @@ class PlaybookTest:
     name: str
     line: int
     document: Mapping[str, Any]
-    """The playbook with the test's workload."""
+    """The parsed playbook, with the test's values in its workload."""
     stand_ins: Mapping[str, Mapping[str, JsonValue]]
     expected: Mapping[str, JsonValue]
     text: PlaybookText = field(repr=False)
+    """The parsed file of tests."""
     path: TextPath
-    """Path of the expectations in the text of the file."""
+    """Path of the test's `expect` in `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,19 @@ class TestsFile:
 
 
 def read_tests_files(paths: Sequence[Path], *, named: str = "") -> list[TestsFile]:
-    """Read the test files of the paths: files, playbooks with a test file beside them, folders with all below.
+    """Return the files of tests, each with its tests.
 
-    Return only tests with `named` in their name.
+    Args:
+        paths: files of tests, playbooks with a file of tests beside them, and folders, which are searched with all
+            folders below.
+        named: return only tests whose names contain this text.
 
     Raises:
-        PlaybookError: there is none, or some of them are wrong; a line for each, with its file and line.
+        PlaybookError: there is no test, or files are wrong. The text has one line for each wrong file.
     """
     found = dict.fromkeys(file for path in paths for file in _find_files(path))
     if not found:
-        raise PlaybookError(f"no test in {', '.join(map(str, paths))}: tests of name.yaml stand in name.test.yaml")
+        raise PlaybookError(f"no test in {', '.join(map(str, paths))}: write tests of name.yaml in name.test.yaml")
     files, wrong = [], []
     for file in found:
         try:
@@ -64,7 +68,7 @@ def read_tests_files(paths: Sequence[Path], *, named: str = "") -> list[TestsFil
         raise PlaybookError("\n".join(wrong))
     wanted = [replace(one, tests=[test for test in one.tests if named in test.name]) for one in files]
     if not any(one.tests for one in wanted):
-        raise PlaybookError(f"no test has {named!r} in its name")
+        raise PlaybookError(f"no test has {named!r} in its name: give a part of a test's `name`")
     return [one for one in wanted if one.tests]
 
 
@@ -78,7 +82,7 @@ def _find_files(path: Path) -> list[Path]:
     beside = [path.with_name(path.stem + ending) for ending in _ENDINGS]
     if found := [file for file in beside if file.is_file()]:
         return found
-    raise PlaybookError(f"{path}: no tests beside it; they stand in {beside[0].name}")
+    raise PlaybookError(f"{path}: there are no tests of this playbook: write them in {beside[0].name} beside it")
 
 
 def _read(file: Path) -> TestsFile:
@@ -88,12 +92,12 @@ def _read(file: Path) -> TestsFile:
     except PlaybookError as error:
         raise PlaybookError(f"{file}: {error}") from error
     for key, again, first in reader.text.duplicates:
-        raise PlaybookError(f"{file}:{again.line}: key {key!r} is there twice; it stands in line {first.line} too")
+        raise PlaybookError(f"{file}:{again.line}: key {key!r} is in line {first.line} too: remove one of them")
     given = reader.object(document, (), "a file of tests", ("playbook", "cases"))
     playbook = file.with_name(str(given["playbook"])) if "playbook" in given else _tested_playbook(file)
     tests = given.get("cases")
     if not isinstance(tests, list) or not tests:
-        raise reader.error(("cases",), "`cases` is a list of at least one test")
+        raise reader.error(("cases",), "write `cases` as a list of at least one test")
     return TestsFile(file, playbook, list(reader.tests(tests, playbook)))
 
 
@@ -101,7 +105,7 @@ def _tested_playbook(file: Path) -> Path:
     name = next(file.name.removesuffix(ending) for ending in _ENDINGS if file.name.endswith(ending))
     found = [path for ending in (".yaml", ".yml") if (path := file.with_name(name + ending)).is_file()]
     if not found:
-        raise PlaybookError(f"{file}: there is no {name}.yaml beside it; `playbook: FILE` names another one")
+        raise PlaybookError(f"{file}: there is no {name}.yaml beside it: name another one in `playbook`")
     return found[0]
 
 
@@ -117,7 +121,7 @@ class _TestReader:
 
     def object(self, value: JsonValue, path: TextPath, what: str, known: Collection[str]) -> Mapping[str, JsonValue]:
         if not isinstance(value, dict):
-            raise self.error(path, f"{what} is an object with {', '.join(known)}")
+            raise self.error(path, f"write {what} as an object with {', '.join(known)}")
         for key in value:
             if key not in known:
                 guess = nearest(str(key), list(known)) or f"; it has {', '.join(known)}"
@@ -145,7 +149,7 @@ class _TestReader:
 
     def _document(self, workload: JsonValue, path: TextPath, playbook: Path) -> dict[str, Any]:
         if not isinstance(workload, dict):
-            raise self.error(path, "`workload` is an object of names and values")
+            raise self.error(path, "write `workload` as an object of names and values")
         try:
             return load_document(playbook, workload, source="workload")[1]
         except PlaybookError as error:
@@ -154,11 +158,11 @@ class _TestReader:
     def _expected(self, value: JsonValue, path: TextPath, steps: Collection[str]) -> Mapping[str, JsonValue]:
         expected = self.object(value, path, "expect", ("outcome", "steps", "results", "result", "error"))
         if expected.get("outcome", OUTCOMES[0]) not in OUTCOMES:
-            raise self._key_error((*path, "outcome"), f"an outcome is one of {', '.join(OUTCOMES)}")
+            raise self._key_error((*path, "outcome"), f"write as outcome one of {', '.join(OUTCOMES)}")
         self.object(expected.get("results", {}), (*path, "results"), "results", steps)
         ran = expected.get("steps", [])
         if not isinstance(ran, list):
-            raise self.error((*path, "steps"), "`steps` is a list of names")
+            raise self.error((*path, "steps"), "write `steps` as a list of names")
         for number, step in enumerate(ran):
             if step not in steps:
                 guess = nearest(str(step), list(steps))

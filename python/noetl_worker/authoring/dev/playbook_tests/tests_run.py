@@ -1,4 +1,4 @@
-"""The running of tests: a plane, NATS and a worker for each file, an execution for each test."""
+"""The running of tests. Each file gets a control plane, NATS server and worker of its own, each test an execution."""
 
 from __future__ import annotations
 
@@ -35,16 +35,18 @@ _ENDS: Final = ("call.done", "call.error", "command.failed")
 
 @dataclass(frozen=True, slots=True)
 class FinishedTest:
+    """A test that has run, with its differences; without any it has passed."""
+
     file: TestsFile
     test: PlaybookTest
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
-    """Lines that help to find the cause: errors, and printed output."""
+    """Errors of steps and lines that they printed, which help to find the cause of a difference."""
 
     @property
     def lines(self) -> list[str]:
-        """The lines that say why the test failed."""
+        """Lines that say why the test failed; [] if it has passed."""
         found = [line for one in self.differences for line in one.lines(str(self.file.file))]
         return [*found, *self.told] if found else []
 
@@ -61,7 +63,7 @@ async def run_tests(
 
     Args:
         tell: called at the end of each test.
-        limit_s: for one test; what takes longer is cancelled, and has failed.
+        limit_s: seconds that a test may take. A test that takes longer is cancelled and has failed.
     """
     settings = PlaneSettings(dialect=dialect, token=secrets.token_urlsafe())
     async with NatsServer(has_login=True) as nats, DevControlPlane(settings, nats_url=nats.url) as plane:
@@ -70,7 +72,7 @@ async def run_tests(
         for _, content in neighbours(file.playbook):
             plane.register_playbook(content)
         seen = _Seen(plane)
-        # Before the worker starts: only tasks that start inside the block are watched.
+        # The worker starts inside this block, since only the output of tasks that start inside is watched.
         with watched(lambda line: seen.printed(line)):
             async with worker_factory(nats.url, plane.url, dialect, settings.token):
                 for test in file.tests:
@@ -91,7 +93,7 @@ async def _run(plane: DevControlPlane, test: PlaybookTest, seen: _Seen, limit_s:
     except TimeoutError:
         plane.executions.cancel_route(execution_id, {})
         running = ", ".join(f"'{step}'" for step in plane.execution(execution_id).open_commands.values())
-        text = f"it did not end within {limit_s:g} s (--timeout); running: {running or 'no step'}"
+        text = f"no end within {limit_s:g} s (allow more with --timeout); running: {running or 'no step'}"
         return [Difference(test.line, "outcome", (text,))]
     except Exception as error:  # the other tests are run, and reported
         if not isinstance(error, (PlaybookError, TemplateError)):
@@ -123,9 +125,9 @@ def _compared(test: PlaybookTest, execution: Execution, seen: _Seen) -> Iterator
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Redact the expectation as the worker redacts results, so that a secret is neither a difference nor printed.
+    """Return the expectation with secrets redacted as the worker redacts results, so that they compare as equal.
 
-    Names of steps are not treated as keys.
+    A step's name such as `token` does not make its whole result a secret.
     """
     values: dict[str, JsonValue] = {}
     if "result" in expected:
@@ -139,11 +141,11 @@ def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValu
 
 @dataclass(slots=True)
 class _Seen:
-    """Observer of the next execution's steps."""
+    """Collects the results, errors and output of the steps of executions that start after its creation."""
 
     plane: DevControlPlane
     results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
-    """Results by step and order of issue; for a loop, by the item's index."""
+    """Results by the step's name and, for a loop, the item's index; the index is 0 for a step without a loop."""
     errors: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
     _places: dict[str, int] = field(default_factory=dict)
@@ -152,7 +154,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Note the earlier executions: a test that ran out of time may still send events."""
+        """Note the earlier executions, since a test that was cancelled may still send events."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:

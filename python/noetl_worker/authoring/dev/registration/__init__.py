@@ -1,1 +1,1 @@
-"""The playbooks that each control plane takes."""
+"""The checks with which each control plane accepts or refuses a playbook."""

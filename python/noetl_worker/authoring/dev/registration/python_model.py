@@ -1,6 +1,6 @@
-"""The Python plane's model of a playbook, as in package `noetl` 4.0.0: it registers and executes what fits the model.
+"""The Python plane's model of a playbook, as in package `noetl` 4.0.0. The plane refuses playbooks that do not fit it.
 
-A key that the model does not know is ignored. Tasks of a list are checked by the worker alone.
+Unknown keys are ignored. The plane does not check the tasks of a list; the worker does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS: Final = (
     "container", "script", "snowflake", "transfer", "snowflake_transfer", "gcs", "gateway", "nats", "agent", "mcp",
     "shell", "artifact", "noop", "task_sequence", "rhai",
 )  # fmt: skip
-"""Kinds of a single tool, in the plane's order (recorded: catalog-register-unknown-tool)."""
+"""Tool kinds that the plane accepts, in the order of its error text (recorded: catalog-register-unknown-tool)."""
 API_VERSION: Final = "noetl.io/v2"
 _REGISTERED_VERSIONS: Final = (API_VERSION, "noetl.io/v10")
 _LEGACY: Final = (
@@ -300,12 +300,12 @@ _PLAYBOOK: Final = Record(
 
 
 def refused_by_python(document: Mapping[str, Any]) -> Iterator[Refusal]:
-    """Tell why the plane does not register a playbook, or does not execute what it registered."""
+    """Yield the reasons why the Python plane does not register a playbook (status 422) or does not execute it (404)."""
     yield from _PLAYBOOK(document, ())
     if document.get("workflow") == []:
         yield Refusal(("workflow",), "Value error, Workflow must have at least one step")
     if document.get("apiVersion") in _REGISTERED_VERSIONS[1:]:
-        yield Refusal(("apiVersion",), f"it is registered and never executed: write {API_VERSION}", status=404)
+        yield Refusal(("apiVersion",), f"such a playbook is never executed: write {API_VERSION}", status=404)
     spec = fields_of(fields_of(document.get("executor")).get("spec"))
     entry, steps = spec.get("entry_step"), document.get("workflow")
     names = [fields_of(step).get("step") for step in steps] if isinstance(steps, list) else []

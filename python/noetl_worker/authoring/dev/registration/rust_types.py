@@ -1,6 +1,7 @@
-"""The Rust plane's types of a playbook, as in noetl-server 3.54.0, and its further checks before it executes one.
+"""The Rust plane's types of a playbook, as in noetl-server 3.54.0, and its further checks before an execution.
 
-A text of a tool or of `next` must be a text; elsewhere a number is read as its text. Unknown keys are ignored.
+In a tool and in `next`, a field of type text accepts only text. In other parts it accepts a number too. Unknown keys
+are ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _kind(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def _eval(value: Any, path: Path) -> Iterator[Refusal]:
-    """Check an older form of a policy's rule: `{expr: ..., do: retry}`, or `{else: {do: fail}}`."""
+    """Check a rule of `eval`, the older form of a policy: `{expr: ..., do: retry}` or `{else: {do: fail}}`."""
     given = fields_of(value)
     if (given if "do" in given else fields_of(given.get("else"))).get("do") not in _VERBS:
         yield Refusal(path, f"eval has an invalid action. Valid: {', '.join(_VERBS)}")
@@ -85,7 +86,7 @@ def _single(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def _task(task: Any, path: Path) -> Iterator[Refusal]:
-    """Check `{name: ..., kind: ...}`, or `{NAME: {kind: ...}}`."""
+    """Check a task of a list, written as `{name: ..., kind: ...}` or `{NAME: {kind: ...}}`."""
     if isinstance(task, dict) and "kind" not in task and len(task) == 1:
         yield from mapping_of(_single, _STRUCT)(task, path)
     else:
@@ -119,7 +120,7 @@ _LOOP: Final = _record(
 
 
 def _or_in_order(fields: Mapping[str, Shape], *needed: str) -> Shape:
-    """Return a shape of a mapping, or of a list of its values in this order: so are read the parts of `next`."""
+    """Return the shape of a part of `next`: a mapping, or a list of the mapping's values in this order."""
     record, shapes = _record(fields, *needed), list(fields.values())
 
     def check(value: Any, path: Path) -> Iterator[Refusal]:
@@ -200,7 +201,7 @@ _PLAYBOOK: Final = _record(
 
 
 def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
-    """Tell why the plane does not execute a playbook. The first reason is its answer: of the types, else its checks."""
+    """Yield the reasons why the Rust plane does not execute a playbook. The plane's answer is the first one."""
     found = list(_PLAYBOOK(document, ()))
     yield from (refusal._replace(text=_placed(refusal), status=400) for refusal in found)
     if document.get("apiVersion", "noetl.io/v2") != "noetl.io/v2":
@@ -213,7 +214,7 @@ def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _placed(refusal: Refusal) -> str:
-    """Return the refusal's text with its place, for example `workflow[0].loop.in: invalid type`."""
+    """Return a refusal's text after its place, for example `workflow[0].loop.in: invalid type`."""
     words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in refusal.path).lstrip(".")
     return f"{words}: {refusal.text}" if words else refusal.text
 

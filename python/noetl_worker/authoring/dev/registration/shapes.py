@@ -1,4 +1,4 @@
-"""Shapes of a document: each says where a value has another one, as a plane's own reader would."""
+"""Checks of the shape of a parsed YAML document, with the error texts of a plane's own parser."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ UNPROCESSABLE: Final = 422
 
 
 class Refusal(NamedTuple):
-    """A reason for which a plane refuses a playbook."""
+    """A reason why a plane refuses a playbook."""
 
     path: Path
-    """The value, or the mapping that lacks a key."""
+    """Path of the wrong value, or of the mapping that lacks a key."""
     text: str
     missing: str = ""
-    """The key that is not there."""
+    """Name of the missing key; "" if no key is missing."""
     status: int = UNPROCESSABLE
-    """The plane's answer to the request that it refuses."""
+    """HTTP status of the plane's answer."""
 
 
 def value_at(value: Any, path: Path) -> Any:
-    """Return what stands there, or None."""
+    """Return the value at a path inside `value`, or None if the path does not exist."""
     for part in path:
         if isinstance(value, dict):
             value = value.get(part)
@@ -34,6 +34,7 @@ def value_at(value: Any, path: Path) -> Any:
 
 
 Shape: TypeAlias = Callable[[Any, Path], Iterator[Refusal]]
+"""A check of a value, which is called with the value and its path, and yields what is wrong with the value."""
 
 
 def anything(value: Any, path: Path) -> Iterator[Refusal]:
@@ -41,7 +42,11 @@ def anything(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def of_type(*types: type, said: str) -> Shape:
-    """Return a shape of these Python types; True and False are no numbers."""
+    """Return a check that a value has one of these Python types. True and False are no numbers.
+
+    Args:
+        said: text of the refusal.
+    """
 
     def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -81,7 +86,7 @@ def list_of(shape: Shape, said: str = "Input should be a valid list") -> Shape:
 
 
 def mapping_of(shape: Shape = anything, said: str = "Input should be a valid dictionary") -> Shape:
-    """Return a shape of mappings with keys that are text."""
+    """Return a check for a mapping whose keys are text and whose values have `shape`."""
 
     def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):
@@ -97,16 +102,18 @@ def mapping_of(shape: Shape = anything, said: str = "Input should be a valid dic
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A mapping with known keys. Other keys are nobody's business."""
+    """The check of a mapping with known keys. Other keys are ignored."""
 
     fields: Mapping[str, Shape]
     needed: tuple[str, ...] = ()
     missing: str = "Field required"
-    """`{}` in it stands for the key."""
+    """Text of the refusal for a missing key; `{}` in the text is replaced by the key."""
     no_mapping: str = "Input should be a valid dictionary"
+    """Text of the refusal for a value that is no mapping."""
     has_text_keys: bool = False
+    """True to refuse keys that are not text."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Forbidden keys, with the reason for each."""
+    """Forbidden keys, each with the text of its refusal."""
 
     def __call__(self, value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):

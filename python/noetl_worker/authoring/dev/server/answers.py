@@ -1,4 +1,4 @@
-"""The error forms of the two planes, and the value that every route returns."""
+"""The answers of routes, and the bodies that each plane sends for errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HttpAnswer(NamedTuple):
 
 
 class Refused(Exception):
-    """A refusal that becomes the request's answer."""
+    """Ends the handling of a request; `answer` is sent."""
 
     def __init__(self, answer: HttpAnswer) -> None:
         super().__init__(answer)
@@ -33,12 +33,19 @@ def answer(value: JsonValue, status: int = 200) -> HttpAnswer:
 
 
 def detail(status: int, value: JsonValue, *, retry_after_s: int | None = None) -> HttpAnswer:
-    """Return an error of the Python plane: {"detail": text, object or list}."""
+    """Return an error as the Python plane sends it: {"detail": value}."""
     return HttpAnswer(status, dumps({"detail": value}), JSON, retry_after_s)
 
 
 def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, context: JsonValue = None) -> Refused:
-    """Return a 422 of the Python plane in its validator's form: one entry in a list."""
+    """Return the refusal for a wrong value: a 422 with one entry, as the Python plane's validator writes it.
+
+    Args:
+        kind: the validator's name of the error.
+        loc: path of the value in the request.
+        given: the wrong value.
+        context: further facts, sent as `ctx`.
+    """
     entry: dict[str, JsonValue] = {"type": kind, "loc": loc, "msg": message, "input": given}
     if context is not None:
         entry["ctx"] = context
@@ -46,24 +53,24 @@ def invalid(kind: str, loc: list[str | int], message: str, given: JsonValue, con
 
 
 def missing(name: str, body: JsonValue, *, where: str = "body") -> Refused:
-    """Return the 422 for a missing required field. An absent body is reported without the field's name."""
+    """Return the refusal for a missing field: the Python plane's 422. A missing body is reported without a field."""
     loc: list[str | int] = [where] if where == "body" and body is None else [where, name]
     return invalid("missing", loc, "Field required", body)
 
 
 def required(name: str, body: JsonValue) -> dict[str, JsonValue]:
-    """Return the body if it has this field. Raises Refused otherwise."""
+    """Return the body. Raises Refused, with the Python plane's 422 as the answer, if it lacks this field."""
     if not isinstance(body, dict) or name not in body:
         raise missing(name, body)
     return body
 
 
 def rust_error(status: int, message: str) -> HttpAnswer:
-    """Return an error of the Rust plane: {"error", "status"}."""
+    """Return an error as the Rust plane sends it: {"error": message, "status": status}."""
     return HttpAnswer(status, dumps({"error": message, "status": status}))
 
 
 def rust_refused_body(reason: str, body: bytes) -> Refused:
-    """Return a text 422 as the Rust plane's JSON extractor gives it."""
+    """Return the refusal for a body of the wrong shape: the Rust plane's 422, whose body is plain text."""
     message = f"Failed to deserialize the JSON body into the target type: {reason} at line 1 column {len(body)}"
     return Refused(HttpAnswer(422, message.encode(), TEXT))

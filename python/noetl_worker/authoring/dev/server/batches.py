@@ -1,4 +1,4 @@
-"""The Python plane's batch route: rows are stored at once, the engine acts later (protocol/batches.md)."""
+"""The Python plane's batch route. Events are stored at once; the plane acts on them later (protocol/batches.md)."""
 
 from __future__ import annotations
 
@@ -24,27 +24,33 @@ QueueFault = Literal["queue_unavailable", "ack_timeout", "worker_unavailable", "
 _NODE: Final = "events.batch"
 _MOST_EVENTS: Final = 256
 _MOST_PAYLOAD: Final = 2 * 1024 * 1024
-"""Largest batch in bytes."""
+"""Largest size of a batch's payloads in bytes."""
 
 
 class _Pending(NamedTuple):
+    """A stored batch that the plane has not acted on yet."""
+
     request_id: int
     execution: Execution
     items: Sequence[tuple[Item, int]]
-    """The items with the ids of their events."""
+    """The posted events, each with the id that it was stored under."""
     queued_at: float
 
 
 class Batches:
-    """Accepts batches and works them off one after another, as the real plane's only batch worker does."""
+    """Stores batches, and acts on them one after another, as the real plane's only batch worker does."""
 
     def __init__(self, event_log: EventLog, events: PythonEvents, dispatcher: Dispatcher) -> None:
         self._log, self._events, self._dispatcher = event_log, events, dispatcher
         self._queue: deque[_Pending] = deque()
         self.fault: QueueFault | None = None
-        """The next batches meet this fault: no batch worker at all, a full queue (rows stored, never acted on), or a
-        restart right after the answer (protocol/batches.md#after-the-answer: the same, and their ids are unknown)."""
+        """A fault that a test sets for the following batches.
+
+        With `worker_unavailable` and `queue_unavailable`, nothing is stored. With `ack_timeout`, events are stored and
+        the batch fails. With `restarted`, events are stored and the plane forgets the batch
+        (protocol/batches.md#after-the-answer)."""
         self.queued: Final = asyncio.Event()
+        """Set when a batch has been added to the queue."""
 
     # ── accepting ───────────────────────────────────────────────────────────────────────────────
 
@@ -125,12 +131,12 @@ class Batches:
     # ── working off ─────────────────────────────────────────────────────────────────────────────
 
     def work_off(self) -> None:
-        """Act on all batches, the oldest first."""
+        """Act on all stored batches, the oldest first."""
         while self._queue:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Work off a batch. Only its last actionable event reaches the engine."""
+        """Act on a batch. The plane acts only on the last of its actionable events."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {
@@ -145,7 +151,7 @@ class Batches:
         except Exception as error:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
             self._close(pending, "failed", "processing_error", str(error))
-            # What the real plane does next is not recorded. Doing nothing would make the run hang.
+            # What the real plane does next is not recorded. Without this, the execution would run for ever.
             self._dispatcher.fail(execution, error)
             return
         self._close(

@@ -31,7 +31,7 @@ class CatalogEntry(NamedTuple):
 
 
 class Catalog:
-    """Registered resources of one plane. Registering is as lenient as the real planes: see `_refusal`."""
+    """The registered playbooks of one plane. Registration refuses only what the real plane refuses."""
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._ids = ids
@@ -67,7 +67,10 @@ class Catalog:
         )
 
     def _refusal(self, document: Mapping[str, JsonValue]) -> str | None:
-        """Return what the real plane refuses at registration. The Rust plane reads little of a playbook there."""
+        """Return why the real plane would not register a playbook, or None.
+
+        At registration the Rust plane checks only that `metadata` and `workflow` exist and `workflow` is a list.
+        """
         if self._is_rust:
             for name in ("metadata", "workflow"):
                 if name not in document:
@@ -79,13 +82,13 @@ class Catalog:
         return "; ".join(said[:_MOST_SAID]) + more if said else None
 
     def _is_of_own_kind(self, refusal: Refusal, document: Mapping[str, JsonValue]) -> bool:
-        """Return whether the refusal is about a kind that a worker's test has registered itself."""
+        """Return whether the refusal is about a tool kind that this plane's settings allow in addition."""
         if refusal.path[-1:] != ("kind",):
             return False
         return fields_of(value_at(document, refusal.path[:-1])).get("kind") in self._extra_kinds
 
     def add(self, path: str, content: str) -> CatalogEntry:
-        """Store a new version of `path`, unchecked."""
+        """Store `content` as the next version of `path`, without a check. Return the new entry."""
         version = 1 + sum(entry.path == path for entry in self._entries)
         entry = CatalogEntry(self._ids.next(), path, version, "playbook", content, time.time())
         self.restore(entry)
@@ -98,7 +101,12 @@ class Catalog:
     def find(
         self, *, path: str | None = None, version: JsonValue = None, catalog_id: int | None = None
     ) -> CatalogEntry | None:
-        """Find an entry by id, or the newest (or given) version of a path."""
+        """Return an entry, or None if there is no such entry.
+
+        Args:
+            path: find the newest version of this path, or `version` of it.
+            catalog_id: find the entry with this id; the other arguments are ignored.
+        """
         newest_first = reversed(self._entries)
         if catalog_id is not None:
             return next((entry for entry in newest_first if entry.catalog_id == catalog_id), None)
@@ -150,8 +158,8 @@ class Catalog:
         }
 
     def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
-        """Return the parsed playbook. The Rust plane keeps the steps and the workload (seen in the real one:
-        compat/real_plane.py).
+        """Return the fields of an answer that have the parsed playbook: all of it on the Python plane, only the steps
+        and the workload on the Rust plane (tests/compat/real_plane.py asked the real one).
         """
         document = parse_yaml(entry.content)
         if not self._is_rust or not isinstance(document, dict):
@@ -160,13 +168,15 @@ class Catalog:
 
 
 def _placed(refusal: Refusal) -> str:
-    """Return the text with its place: `workflow.0.step: Field required` (recorded: catalog-register-empty-content)."""
+    """Return a refusal's text after its place: `workflow.0.step: Field required` (recorded:
+    catalog-register-empty-content).
+    """
     place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))
     return f"{place}: {refusal.text}" if place else refusal.text
 
 
 def _decoded(content: str) -> str:
-    """Decode a playbook, which the Python plane takes as text or base64 (recorded: catalog-register-base64)."""
+    """Return a posted playbook as text. Workers post text or base64 (recorded: catalog-register-base64)."""
     if ":" in content:
         return content
     try:

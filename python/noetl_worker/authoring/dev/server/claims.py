@@ -1,4 +1,4 @@
-"""The decision who may run a command: the claims of either plane (protocol/claim.md)."""
+"""The answers to claims, which decide which worker runs a command, for both planes (protocol/claim.md)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.text.json_text import dumps, embed
 
 HARD_TIMEOUT_S: Final = 1800.0
-"""Age of a claim from which the Python plane gives the command to another worker (protocol/claim.md#leases)."""
+"""Age of a claim, in seconds, from which the Python plane lets another worker take the command
+(protocol/claim.md#leases)."""
 
 
 class Claims:
-    """Decides over claims and answers them.
+    """Decides who may run a command.
 
-    Python plane: a lease. A claim younger than `claim_lease_s` is the holder's; an older one may be taken when the
-    holder's runtime row is missing, not ready or stale, or after `HARD_TIMEOUT_S`. A cache in front refuses
-    others without looking. Rust plane: a claim is for ever, and the same worker is always accepted.
+    On the Python plane a claim is a lease. During `claim_lease_s` only its holder has it. After that another worker
+    may take the command if the holder is missing from the registry, is not ready or sends no heartbeats, and after
+    `HARD_TIMEOUT_S` in any case. A cache of recent claims refuses other workers without these checks. On the Rust
+    plane a claim is for ever, and its holder may repeat it.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Claims:
         self._held: set[int] = set()
 
     def hold(self, event_id: int) -> None:
-        """Hold the lock of this command, as a claim of somebody else in this very moment would."""
+        """Refuse claims of a command until `release`, as during another worker's claim. Only tests call this."""
         self._held.add(event_id)
 
     def release(self, event_id: int) -> None:
@@ -128,7 +130,7 @@ class Claims:
     def _take(
         self, row: CommandRow, worker_id: str, meta: Mapping[str, JsonValue], context: Mapping[str, JsonValue]
     ) -> None:
-        """Give the command to the worker. The plane writes `command.claimed` itself; a worker never does."""
+        """Give the command to a worker, and write the event `command.claimed`, which workers never send."""
         event = self._log.write(
             row.execution_id, "command.claimed", row.node, "RUNNING", meta=meta, worker_id=worker_id,
             result={"status": "RUNNING", "context": context}, command_ref=row.command_ref,
@@ -152,7 +154,7 @@ def command_body(row: CommandRow) -> dict[str, JsonValue]:
 
 
 def claim_body(body: JsonValue, raw: bytes, dialect: Dialect) -> str:
-    """Return the claiming worker's id."""
+    """Return the worker's id from the body of a claim. Raises Refused, with the plane's 422 as the answer."""
     worker_id = body.get("worker_id") if isinstance(body, dict) else None
     if isinstance(worker_id, str):
         return worker_id

@@ -1,5 +1,4 @@
-"""Credentials and keychain entries (protocol/executions.md#credentials). Values are kept in clear: this is a
-development plane."""
+"""Credentials and keychain entries (protocol/executions.md#credentials). A development plane does not encrypt them."""
 
 from __future__ import annotations
 
@@ -48,8 +47,12 @@ class Credentials:
         return answer(self._shown(row, with_data=False))
 
     def read(self, name: str, *, with_data: bool, entry: Mapping[str, JsonValue] | None = None) -> HttpAnswer:
-        """Answer the credential with this name or id. The Rust plane also answers `entry`, a keychain entry of this
-        name."""
+        """Return the answer with the credential of this name or id.
+
+        Args:
+            with_data: include the secret data.
+            entry: data of a keychain entry of this name; the Rust plane answers with it if no credential has the name.
+        """
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return answer(self._shown(row, with_data=with_data))
@@ -62,7 +65,16 @@ class Credentials:
         return detail(404, "Credential not found")
 
     def data(self, name: str, entry: str, index: int) -> JsonValue:
-        """Return the data of a credential, for an entry of a keychain. Raise RefusedPart if none has this name."""
+        """Return the data of the credential that a keychain entry names.
+
+        Args:
+            name: name or id of the credential.
+            entry: name of the keychain entry, for the error.
+            index: index of the entry in the playbook's `keychain`, for the error.
+
+        Raises:
+            RefusedPart: no credential has this name or id.
+        """
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return row["data"]
@@ -80,7 +92,10 @@ class Credentials:
 
 
 class Keychain:
-    """Tokens by catalog entry, name and scope. A read always answers 200; `status` tells if the token exists."""
+    """The keychain entries of one plane, by catalog entry, name and scope.
+
+    A read is always answered with 200. The answer's `status` says whether the entry exists.
+    """
 
     def __init__(self, settings: PlaneSettings, credentials: Credentials) -> None:
         self._is_rust = settings.dialect is Dialect.RUST
@@ -115,13 +130,16 @@ class Keychain:
         )
 
     def resolve(self, catalog_id: int, entry: Mapping[str, JsonValue], index: int) -> Collection[str]:
-        """Make an entry of a playbook's `keychain` when it is executed, as package noetl 4.0.0 does.
+        """Store an entry of a playbook's `keychain` at the start of an execution, as package noetl 4.0.0 does.
+
+        Args:
+            index: index of the entry in the playbook's `keychain`.
 
         Returns:
-            The names of its fields; none for a kind that asks another service, which this plane has not.
+            The names of the entry's fields. Empty if the entry's kind needs another service; then nothing is stored.
 
         Raises:
-            RefusedPart: it names a credential that is not there.
+            RefusedPart: the entry names a credential that does not exist.
         """
         kind, name = str(entry.get("kind") or entry.get("type")), str(entry.get("name"))
         token: JsonValue = None
@@ -143,8 +161,10 @@ class Keychain:
         return tuple(token)
 
     def resolved(self, name: str) -> Mapping[str, JsonValue] | None:
-        """Return the newest entry of this name that the Rust plane resolves for an execution, which is never of kind
-        `static` (protocol/executions.md#credentials)."""
+        """Return the data of the newest entry of this name, or None.
+
+        Entries of kind `static` are left out, as on the Rust plane (protocol/executions.md#credentials).
+        """
         rows = [row for key, row in self._by_key.items() if key.startswith(f"{name}:")]
         entries = [row["token_data"] for row in rows if row.get("credential_type") != "static"]
         return entries[-1] if entries and isinstance(entries[-1], dict) else None

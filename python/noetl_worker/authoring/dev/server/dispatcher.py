@@ -1,4 +1,4 @@
-"""The execution of a router's decision: ids, rows, notifications, and the events that end an execution."""
+"""The carrying out of a router's decision: commands are stored and published, and an execution's end is written."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from noetl_worker.text.json_text import dumps, embed
 
 
 class Dispatcher:
-    """Issues commands. Rows are written at once; notifications wait for `flush`, which follows every request."""
+    """Issues commands and ends executions.
+
+    Rows are written at once. Notifications are published by `flush`, which is called after every request.
+    """
 
     def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
         self._settings, self._log, self._form, self._results = settings, log, form, results
         self._outgoing: list[tuple[int, str, bytes]] = []
-        """Event id, subject and body of each notification."""
+        """Event id, subject and body of each notification that is not published yet."""
         self.server_url = ""
         self.publisher: CommandStream | None = None
+        """The stream to publish to; None while the plane is stopped or has no NATS."""
 
     def apply(self, execution: Execution, decision: Decision, caused_by: int | None = None) -> int:
-        """Write a decision; return the number of commands generated.
+        """Carry out a router's decision. Return the number of commands that were issued.
 
-        `caused_by`: id of the event that led to it, else the execution's first one; the parent of what is issued.
+        Args:
+            caused_by: id of the event that led to the decision, which becomes the parent of the new events; None: the
+                execution's first event.
         """
         number, at, ids = execution.execution_id, time.time(), self._log.ids
         noticed = [
@@ -46,7 +52,7 @@ class Dispatcher:
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        if noticed:  # empty if a command cannot be rendered
+        if noticed:  # written only now: a command that cannot be rendered has raised, and nothing is stored
             self._log.append(noticed)
         self.issue(issued, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
@@ -54,7 +60,12 @@ class Dispatcher:
         return len(issued)
 
     def issue(self, commands: Sequence[Issued], *, caused_by: int | None = None, publish: bool = True) -> None:
-        """Write commands and their `command.issued` events; queue their notifications."""
+        """Store commands with their `command.issued` events, and queue their notifications.
+
+        Args:
+            caused_by: id of the parent event.
+            publish: False queues no notifications.
+        """
         now = time.time()
         rows: list[CommandRow] = []
         logged: list[LoggedEvent] = []
@@ -91,19 +102,22 @@ class Dispatcher:
     # ── notifications ───────────────────────────────────────────────────────────────────────────
 
     def queue(self, command: Issued) -> None:
-        """Publish this command's notification with the next `flush`."""
+        """Queue a command's notification for the next `flush`."""
         subject, body = self._form.notification(command, self.server_url, self._settings.subject)
         self._outgoing.append((command.event_id, subject, body))
 
     def requeue(self, row: CommandRow, *, as_text: bool) -> None:
-        """Publish a command again. The Python plane's reaper writes the command_id as text
-        (protocol/notification.md#message)."""
+        """Queue the notification of an issued command once more.
+
+        Args:
+            as_text: write the command_id as text, as the Python plane's reaper does (protocol/notification.md#message).
+        """
         is_number = self._settings.dialect is Dialect.PYTHON and not as_text
         command_id = int(row.command_ref) if is_number else row.command_ref
         self.queue(Issued(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))
 
     async def flush(self) -> None:
-        """Publish queued notifications. Without a connection, publish recovery sends them later."""
+        """Publish the queued notifications. If NATS cannot be reached, `Reaper.recover` publishes them later."""
         waiting, self._outgoing = self._outgoing, []
         if not waiting or self.publisher is None:
             return
@@ -113,26 +127,26 @@ class Dispatcher:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
     def fail(self, execution: Execution, error: Exception) -> None:
-        """End an execution that the engine cannot continue."""
+        """End an execution as failed because of an error in the plane itself."""
         execution.is_failed, execution.error = True, str(error) or type(error).__name__
         execution.refused = getattr(error, "spot", execution.refused)
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:
-        """End an execution that has nothing left to do. An ended execution keeps its status."""
+        """End an execution as COMPLETED or FAILED, and write its last events. Do nothing if it has ended already."""
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"
         execution.ended_at = time.time()
         if self._settings.dialect is Dialect.PYTHON:
             self._write_python_end(execution)
-        elif not execution.is_failed_by_command:  # else there is no closing event (recorded: fail-execution)
+        elif not execution.is_failed_by_command:  # after a failed command there is no last event (fail-execution)
             self._write_rust_end(execution)
 
     def _write_python_end(self, execution: Execution) -> None:
         is_first = len(execution.completed_steps) < 2
         if execution.status == "COMPLETED" and (is_first or execution.ends_with_a_sequence):
-            return  # recorded (values/*, outcome "inferred"): such an end is never written
+            return  # recorded (values/*, outcome "inferred"): the plane writes no last event here
         word = execution.status.lower()
         result = {"status": execution.status, "context": _object(execution.last_result)}
         context = {

@@ -1,5 +1,4 @@
-"""Executions: starting, cancelling and looking at them (protocol/executions.md; recorded: execute-*, tool-*-status,
-cancel-*)."""
+"""The routes that start and cancel executions (protocol/executions.md; recorded: execute-*, cancel-*)."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ _DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_n
 
 
 class Executions:
-    """All executions of one plane; routing state lives here, rows in the event log."""
+    """All executions of one plane, in memory. Their commands and events are in the event log."""
 
     def __init__(
         self,
@@ -48,7 +47,11 @@ class Executions:
         return self._by_id.get(execution_id)
 
     def known(self, execution_id: int, otherwise: str = "") -> Execution:
-        """Return the execution of a request; `otherwise`: the Python plane's message if there is none."""
+        """Return an execution. Raises Refused, with the plane's 404 as the answer, for an unknown id.
+
+        Args:
+            otherwise: the Python plane's message for an unknown id; "" for its usual one.
+        """
         execution = self._by_id.get(execution_id)
         if execution is not None:
             return execution
@@ -63,7 +66,7 @@ class Executions:
         return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
     def restore(self, execution: Execution) -> None:
-        """Restore an execution of an earlier plane for reading; its rows are in the event log."""
+        """Add an execution of an earlier plane, so that it can be read. The caller adds its rows to the event log."""
         self._by_id[execution.execution_id] = execution
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
@@ -117,10 +120,15 @@ class Executions:
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> tuple[Execution, int]:
-        """Start an execution, or one step of it. Return it with the number of its first commands.
+        """Start an execution. Return the execution and the number of commands that were issued.
+
+        Args:
+            playbook: None for an execution whose commands are made by the caller.
+            payload: values that win over the playbook's workload.
+            alone: the only step to run; None: the whole playbook.
 
         Raises:
-            RefusedPart: the Rust plane does not execute such a playbook; or the step cannot be run alone.
+            RefusedPart: the Rust plane does not execute such a playbook, or the step cannot be run alone.
         """
         if playbook is not None and self._is_rust and (refusal := self._refusal_of_rust(entry)):
             raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Spot(path=refusal.path))
@@ -152,15 +160,15 @@ class Executions:
                 if (fields := self._keychain.resolve(entry.catalog_id, item, index))
             }
             return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except Exception:  # Rust plane: it refuses what it cannot render (recorded: methods); a credential is missing
+        except Exception:  # a credential is missing, or the Rust plane cannot render a template (recorded: methods)
             del self._by_id[execution.execution_id]
             raise
 
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
-        """Return why the plane does not execute it, as far as a development plane minds: `check` says the rest.
+        """Return the real Rust plane's first reason not to execute the entry, or None.
 
-        The head of a file may be missing, a kind may be of a plug-in or stand in for another one, and what a tool's
-        fields may be is the tool's to say.
+        Two kinds of reasons are ignored here, and `noetl-worker check` reports them: a missing head (apiVersion, kind,
+        metadata), and anything inside a tool, whose kind may come from a plug-in or a test.
         """
         found = refused_by_rust(fields_of(parse_yaml(entry.content)))
         minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
@@ -189,8 +197,8 @@ class Executions:
         execution = self.known(execution_id)
         if self._is_rust:
             return self._cancel_rust(execution)
-        # The real plane looks at the last event, and after a batch that is never the end of the playbook:
-        # a finished execution still answers "cancelled" (protocol/executions.md).
+        # The real plane looks only at the last event. After a batch, that event is never the end of the playbook, so
+        # a finished execution is still answered with "cancelled" (protocol/executions.md).
         status = self._status_of_last_event(execution)
         if status != "RUNNING":
             message = f"Execution {execution_id} is already {status}"
@@ -239,7 +247,10 @@ class Executions:
         return words.get(self._log.last_event(execution.execution_id).event_type, "RUNNING")
 
     def cancellation_route(self, execution_id: int) -> HttpAnswer:
-        """Answer GET /api/executions/{id}/cancellation-check. On the Python plane only `cancelled` can be trusted."""
+        """Answer GET /api/executions/{id}/cancellation-check.
+
+        On the Python plane only the field `cancelled` is reliable; the others come from the last event.
+        """
         execution = self.known(execution_id)
         is_cancelled = execution.status == "CANCELLED"
         if self._is_rust:
@@ -258,7 +269,10 @@ class Executions:
 
 
 def _refused_tool(playbook: Playbook) -> str | None:
-    """Return why the first command cannot be issued: postgres needs a credential alias (recorded: tool-postgres-*)."""
+    """Return the reason not to issue the first command, or None.
+
+    The plane refuses a `postgres` tool without a credential's name in `auth` (recorded: tool-postgres-*).
+    """
     first = playbook.first(Dialect.PYTHON)
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):
         return None

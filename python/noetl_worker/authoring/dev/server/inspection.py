@@ -1,4 +1,4 @@
-"""The routes for looking at executions: detail, status and events (protocol/executions.md)."""
+"""The routes that show an execution: its detail, status and events (protocol/executions.md)."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ class Inspection:
         }
 
     def _looks_complete(self, execution: Execution) -> bool:
-        """Guess completion as the real plane does: the last event was a batch and no command is open
-        (batch-actionable-default), except before a loop begins (loop-over-seq-rows).
+        """Guess whether an execution is complete, as the real plane does.
+
+        True: the last event is a finished batch and no command is open (recorded: batch-actionable-default).
+        False: no step will ever follow (recorded: loop-over-seq-rows).
         """
         last = self._log.last_event(execution.execution_id)
         if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:
@@ -66,7 +68,7 @@ class Inspection:
             "status": execution.status,
             "current_step": execution.current_step or next(iter(execution.open_commands.values()), None),
             "progress": {
-                # Recorded (playbook-return-step): what was entered through an arc, and all that was ever started.
+                # Recorded (playbook-return-step): the total counts only steps that an arc led to.
                 "total_steps": len(nodes["step.enter"]),
                 "completed_steps": len(nodes["command.completed"]),
                 "running_steps": len(nodes["command.started"]),
@@ -122,7 +124,11 @@ class Inspection:
         }
 
     def events_route(self, execution_id: int, query: Mapping[str, str]) -> HttpAnswer:
-        """Answer GET /api/executions/{id}/events, newest first; ?event_type= and ?page_size= as recorded."""
+        """Answer GET /api/executions/{id}/events.
+
+        The Python plane's answer is a page, newest first, and heeds ?event_type=, ?page= and ?page_size=. The Rust
+        plane's has all events, oldest first.
+        """
         execution = self._executions.known(execution_id)
         if self._is_rust:
             events = [_rust_event(event) for event in self._log.events(execution_id)]

@@ -1,8 +1,8 @@
-"""The requests that a server of `dev` accepts: to its own address, from no other site's page, with its token.
+"""The check of requests to a server of `dev`. It refuses requests of other users, and of pages of other sites.
 
-It listens on 127.0.0.1, where every user of this machine reaches it: the token tells who started it from the others. A
-browser here sends what any page wants, with that page's server in `Origin`, or to a name whose owner lets it lead to
-127.0.0.1; no page can add the header with the token.
+The server listens on 127.0.0.1. Every user of this machine can send it requests, so each request needs the token, which
+only the user who started `dev` can read. A page of any site can make this machine's browser send requests too. Such a
+request has the other site in `Origin`, or in `Host` if the site's name was made to lead to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROBES: Final = ("/health", "/api/health")
 _DEMO: Final = "/demo/"
-"""Prefix of routes for examples; they show nothing of a run and need no token."""
+"""Prefix of the routes for examples. They contain no data of a run, so they need no token."""
 
 
 class OwnAddresses:
+    """The URLs under which a server may be asked."""
+
     def __init__(self, urls: Iterable[str]) -> None:
         self.urls: Final = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)})
         self._origins: Final = {_without_usual_port(url) for url in self.urls}
@@ -29,11 +31,11 @@ class OwnAddresses:
 
     @classmethod
     def on_loopback(cls, port: int, *others: str) -> OwnAddresses:
-        """Make the loopback addresses, by number and by name, and add the other given addresses."""
+        """Return the addresses 127.0.0.1, localhost and [::1] with this port, and the URLs in `others`."""
         return cls([*(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")), *others])
 
     def has_sent(self, scope: Scope) -> bool:
-        """Return True if the request is to one of these addresses, and from no page of another origin."""
+        """Return True if a request was sent to one of these addresses, and not by a page of another server."""
         hosts, origins = (
             {_without_usual_port(value.decode("latin-1")) for name, value in scope["headers"] if name == wanted}
             for wanted in (b"host", b"origin")
@@ -42,15 +44,20 @@ class OwnAddresses:
 
 
 class OwnRequests:
-    """Middleware that lets only accepted requests reach the application."""
+    """Middleware that refuses requests to other addresses, of other servers' pages, and without the token."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
-        """Wrap the application. No token is asked for if `token` is ""; otherwise the user finds it in `token_file`."""
+        """Wrap an application.
+
+        Args:
+            token: the token that requests need; "": none.
+            token_file: the file with the token, which the refusal names.
+        """
         self._app, self._addresses = app, addresses
         self._authorization: Final = f"Bearer {token}".encode() if token else b""
-        said = f"refused: only requests to {', '.join(addresses.urls)} are answered, and of no other server's page"
+        said = f"refused: send the request to {' or '.join(addresses.urls)}, and from no page of another server"
         self._refusal: Final = PlainTextResponse(said, 403)
-        said = f"refused: send the header `Authorization: Bearer TOKEN`; `dev` has its token in {token_file}"
+        said = f"refused: send the header `Authorization: Bearer TOKEN`; the token is in {token_file}"
         self._login: Final = PlainTextResponse(said, 401, {"www-authenticate": "Bearer"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

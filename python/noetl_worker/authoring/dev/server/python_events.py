@@ -1,4 +1,4 @@
-"""Events on the Python plane: which are refused, what is stored, what moves an execution (protocol/events.md)."""
+"""The Python plane's event route: which events it refuses, stores and acts on (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iterati
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An event as posted, aliases resolved."""
+    """An event that a worker posted, under the plane's own field names."""
 
     step: str
     name: str
@@ -49,11 +49,15 @@ class Item:
 
     @property
     def is_driving(self) -> bool:
+        """True if the plane acts on the event, and does not only store it."""
         return self.is_actionable and self.name not in _NOT_ACTED_ON
 
 
 def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Item:
-    """Read an event. `step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`."""
+    """Read a posted event. `step`, `name` and `payload` win over their aliases `node_name`, `event_type` and `context`.
+
+    Raises Refused, with the plane's 422 as the answer, for a missing or mistyped field.
+    """
     step = body.get("step", body.get("node_name"))
     if "step" not in body and "node_name" not in body:
         raise missing("step", dict(body))
@@ -69,7 +73,7 @@ def read_item(body: Mapping[str, JsonValue], *, default_actionable: bool) -> Ite
 
 
 def check_payload(payload: Mapping[str, JsonValue]) -> None:
-    """Check a payload. Raises ValueError with the real plane's words, answered with 500 (recorded: refused-*)."""
+    """Check an event's payload. Raises ValueError with the text of the real plane's 500 (recorded: refused-*)."""
     if _INTERNAL in payload:
         raise ValueError(f"payload includes forbidden inline output keys: {_INTERNAL}")
     result = payload.get("result")
@@ -122,7 +126,7 @@ class PythonEvents:
         self._log.append([event])
         self.mark_row(item, ref)
         if item.name == "command.failed" and not isinstance(item.payload.get("error", ""), str):
-            # Recorded: the row is there, and what should follow it is not.
+            # Recorded: the plane stores the event, fails, and does not act on it.
             return detail(500, "cannot adapt type 'dict' using placeholder '%s' (format: AUTO)")
         # Recorded (pg-bytea): a failed command ends its execution, whatever `actionable` says.
         is_driving = item.is_driving or item.name == "command.failed"
@@ -132,7 +136,10 @@ class PythonEvents:
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
 
     def execution_for(self, execution_id: JsonValue, items: Sequence[Item]) -> Execution:
-        """Return the execution of these events. Raises TypeError or ValueError with the real plane's words."""
+        """Return the execution of these events, after a check of their payloads.
+
+        Raises TypeError or ValueError with the text of the real plane's 500.
+        """
         number = int(execution_id)
         for item in items:
             check_payload(item.payload)
@@ -145,7 +152,10 @@ class PythonEvents:
         return execution
 
     def event(self, execution: Execution, item: Item, *, worker_id: JsonValue, by_batch: bool) -> LoggedEvent:
-        """Make an event's row. A result context above the limit is dropped silently (protocol/results.md#limits)."""
+        """Return the row to store for a posted event.
+
+        The plane replaces a result context above 100 KiB by {}, without an error (protocol/results.md#limits).
+        """
         payload, result = item.payload, fields_of(item.payload.get("result"))
         small = {key: payload[key] for key in ("worker_id", "command_id") if key in payload}
         if "context" in result:
@@ -175,15 +185,15 @@ class PythonEvents:
         )
 
     def mark_row(self, item: Item, ref: str | None) -> None:
-        """Update the command's row for an event, even if the engine ignores the event."""
+        """Update the status of the command that an event names, even if the plane does not act on the event."""
         status = _ROW_STATUS.get(item.name)
         if status is not None and ref is not None:
             self._log.set_status(ref, status)
 
     def act(self, execution: Execution, item: Item, event_id: int, request_id: int | None) -> int:
-        """Let the router act on one event; return the number of commands generated."""
+        """Let the router act on one event. Return the number of commands that were issued."""
         if execution.is_over:
-            return 0  # recorded (pg-bytea): a call.error after the end leads nowhere
+            return 0  # recorded (pg-bytea): a call.error after the execution's end has no effect
         ref = command_ref(item)
         step = item.step.removesuffix(":task_sequence")
         if execution.playbook is not None and step not in execution.playbook.steps:
@@ -202,7 +212,7 @@ class PythonEvents:
         if ref is not None and ref not in execution.open_commands:
             return 0
         if ref is not None and item.name in _RESULTS and self._log.find_of_command(ref, _RESULTS, before=event_id):
-            return 0  # the first result of a command counts, stored ones that were never acted on included
+            return 0  # only the first result of a command counts, even one that was stored and not acted on
         outcome = self._outcome(item, step, ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
@@ -234,7 +244,9 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """Return what the next step sees of a result sent as a reference (recorded: result-reference-claim-2)."""
+        """Return the result that the next step sees if a worker reported a reference instead of the data (recorded:
+        result-reference-claim-2).
+        """
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None
         return {
@@ -249,7 +261,10 @@ class PythonEvents:
 
 
 def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
-    """Return the command an event is about, as text. Text that is no number is ignored (recorded: odd4)."""
+    """Return the id of the command that an event names, as text, or None.
+
+    The plane looks into several fields, in a batch only into one. It ignores text that is no number (recorded: odd4).
+    """
     payload = item.payload
     places: list[JsonValue] = [payload.get("command_id")]
     if not by_batch:

@@ -1,4 +1,6 @@
-"""Republishing of commands that nobody works on (protocol/notification.md#copies). The claim decides who gets them."""
+"""The task that publishes a command's notification again if no worker runs the command
+(protocol/notification.md#copies).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 _MOST_AT_ONCE: Final = 100
-"""Most commands that one sweep publishes again."""
+"""Largest number of commands that are published again at one time."""
 
 
 class Reaper:
-    """Republishes commands. Python plane: waiting and abandoned ones. Rust plane: only unpublished ones."""
+    """Publishes commands again.
+
+    On both planes these are commands that could not be published. On the Python plane they are also commands that
+    nobody has claimed for a while, and those whose worker is lost.
+    """
 
     def __init__(
         self,
@@ -34,7 +40,7 @@ class Reaper:
         self.republished = 0
 
     async def run(self) -> None:
-        """Look every `reaper_interval_s`, or sooner when publish recovery is due sooner, until cancelled."""
+        """Call `recover` and, on the Python plane, `sweep` at the intervals of the settings, until cancelled."""
         interval_s = min(self._settings.reaper_interval_s, self._settings.publish_recovery_delay_s)
         next_sweep = time.monotonic() + self._settings.reaper_interval_s
         while True:
@@ -46,13 +52,13 @@ class Reaper:
             await self._dispatcher.flush()
 
     def recover(self) -> None:
-        """Publish commands whose publishing failed; the command_id keeps its form."""
+        """Publish the commands that could not be published when they were issued."""
         limit = time.time() - self._settings.publish_recovery_delay_s
         lost = [row for row in self._log.commands_in("PENDING") if row.published_at is None and row.issued_at <= limit]
         self._republish(lost, as_text=False)
 
     def sweep(self) -> None:
-        """Run the Python plane's reaper once: republish commands with the command_id as text."""
+        """Run the Python plane's reaper once: publish unclaimed and abandoned commands, with the command_id as text."""
         now = time.time()
         waiting = [
             row

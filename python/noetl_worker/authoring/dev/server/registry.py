@@ -1,4 +1,4 @@
-"""The runtime registry: the workers that report to be alive (protocol/registry.md#registration)."""
+"""The runtime registry: the workers that have registered and send heartbeats (protocol/registry.md#registration)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _NO_NAME: Final = (
 
 
 class RuntimeRegistry:
-    """Runtime rows of one plane, and the answers of its registry routes."""
+    """The registered workers of one plane, and the answers of the registry's routes."""
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._settings, self._ids = settings, ids
         self._is_rust = settings.dialect is Dialect.RUST
         self.runtimes: Final[dict[str, dict[str, JsonValue]]] = {}
-        """Registered runtimes by name."""
+        """The row of each registered worker, by its name."""
 
     def register(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         self._check_registration(body, raw)
@@ -94,7 +94,7 @@ class RuntimeRegistry:
         registration = given.get("registration")
         if row is None and not self._is_rust and isinstance(registration, dict):
             self.register({**registration, "name": name}, b"")
-            return detail(500, "0")  # recorded: the row is made, and the answer fails all the same
+            return detail(500, "0")  # recorded: the plane registers the worker, and still answers with 500
         if row is None:
             if self._is_rust:
                 return rust_error(404, f"Runtime not found: {KIND} {name}")
@@ -142,7 +142,11 @@ class RuntimeRegistry:
     # ── for claims and the reaper ───────────────────────────────────────────────────────────────
 
     def why_lost(self, name: str | None, stale_s: float) -> str | None:
-        """Return why the holder of a claim counts as lost; None while it is ready and reports."""
+        """Return why the worker that holds a claim counts as lost; None while it is ready and sends heartbeats.
+
+        Args:
+            stale_s: seconds after the last heartbeat from which a worker counts as lost.
+        """
         row = self.runtimes.get(name or "")
         if row is None:
             return "worker_missing"
@@ -160,8 +164,10 @@ def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
 
 
 def _check_rust(body: JsonValue, raw: bytes) -> None:
-    """Refuse a body as the Rust plane does, for which `kind` and `component_type` are the same field (recorded:
-    register-both-kind-and-component-type)."""
+    """Raise Refused for a body that the Rust plane refuses.
+
+    For that plane `kind` and `component_type` are one field (recorded: register-both-kind-and-component-type).
+    """
     if not isinstance(body, dict):
         raise rust_refused_body("EOF while parsing a value", raw)
     if "kind" in body and "component_type" in body:

@@ -1,4 +1,4 @@
-"""Stored results: values too large for an event or a command, by reference (protocol/results.md#store)."""
+"""The result store: values that are too large for an event or a command (protocol/results.md#store)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from noetl_worker.text.json_text import dumps, loads
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_INLINE: Final = 8_192
-"""Largest field, in bytes, that stays in a command."""
+"""Size in bytes above which a field of a command is stored here and replaced by a reference."""
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
 
 class Results:
-    """The result store of one plane."""
+    """The result store of one plane, in memory."""
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._ids = ids
         self._is_rust = settings.dialect is Dialect.RUST
         self._by_ref: dict[str, dict[str, JsonValue]] = {}
         self._newest: dict[tuple[int, str], dict[str, JsonValue]] = {}
-        """The newest result by execution and name."""
+        """The newest result of each name, by execution id and name."""
 
     # ── routes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -51,7 +51,7 @@ class Results:
         return answer(_about(self._put(execution_id, body, store=kept, scope=scope, expires_at=expires_at)))
 
     def resolve_route(self, ref: str | None) -> HttpAnswer:
-        """Answer GET /result/resolve?ref=. Text that is no reference is returned unchanged (recorded)."""
+        """Answer GET /result/resolve?ref= with the data. A `ref` that is no reference is sent back (recorded)."""
         if ref is None:
             raise missing("ref", None, where="query")
         if not ref.startswith("noetl://"):
@@ -60,7 +60,11 @@ class Results:
         return HttpAnswer(200, data) if data is not None else self._not_found(f"'TempRef not found: {ref}'")
 
     def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
-        """Answer GET /result/{execution_id}/{step}: the newest result of that name."""
+        """Answer GET /result/{execution_id}/{step} with the newest result of that name.
+
+        Args:
+            is_resolved: answer with the data; otherwise with the facts about them and a preview.
+        """
         row = self._newest.get((execution_id, step))
         if row is None:
             return self._not_found(f"Result not found for step: {step}")
@@ -75,7 +79,7 @@ class Results:
     # ── for the plane itself ────────────────────────────────────────────────────────────────────
 
     def find(self, ref: str) -> bytes | None:
-        """Return the stored JSON, or None."""
+        """Return the stored JSON of a reference, or None for an unknown reference."""
         row = self._by_ref.get(ref)
         return row["data"] if row is not None else None
 
@@ -83,16 +87,16 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Restore a result of this plane or an earlier one; `data` is its JSON."""
+        """Add a result as a row, of this plane or of an earlier one. The row's `data` is JSON in bytes."""
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """Return a command's context with every field above the inline limit replaced by a reference
+        """Return a command's context. Fields above 8 KiB are stored and replaced by references
         (protocol/command.md#python-plane).
 
-        Recorded (view-seq-http, names-list): it counts JSON with spaces.
+        The size is that of JSON with spaces after separators (recorded: view-seq-http, names-list).
         """
         replaced: dict[str, JsonValue] = {}
         for name in _FIELDS:
@@ -154,7 +158,7 @@ class Results:
         return row
 
     def _new_ref(self, execution_id: int, name: JsonValue) -> str:
-        """Make an unused reference. The Python plane's has a tail of 32 bits: among 100,000, two would be equal."""
+        """Make an unused reference. The Python plane's references end in 32 bits, so a new one may be taken already."""
         while True:
             tail = str(self._ids.next())
             if not self._is_rust:
@@ -180,7 +184,7 @@ def _spaced(value: JsonValue) -> bytes:
 
 
 def _ttl_s(ttl: JsonValue) -> float:
-    """Return the seconds of a lifetime such as "2h"; the default for any other value, as on the real plane."""
+    """Return the seconds of a lifetime such as "2h". Any other value gives an hour, as on the real plane."""
     if isinstance(ttl, str) and ttl[:-1].isdecimal() and ttl[-1] in _TTL_UNITS:
         return int(ttl[:-1]) * _TTL_UNITS[ttl[-1]]
     return DEFAULT_TTL_S

@@ -1,4 +1,4 @@
-"""The routes and the modules that answer them (protocol/README.md)."""
+"""The routes of the development plane, each with the function that answers it (protocol/README.md)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from noetl_worker.authoring.dev.server.state import PlaneState
 from noetl_worker.models.wire import Dialect, fields_of
 
 RUST_VERSION: Final = "3.54.0"
-"""The Rust plane that was recorded; `version` in its health answer is how workers recognise it
+"""Version of the Rust plane in the recordings. Workers recognise a Rust plane by `version` in its health answer
 (protocol/registry.md#identity)."""
 
 
 def route_table(plane: PlaneState) -> Mapping[str, Mapping[str, Handler]]:
-    """Return the handlers by path template and method; the most called routes come first."""
+    """Return the handlers by path template and method. Templates are tried in order, so busy routes come first."""
     results, variables, inspection = plane.results, plane.variables, plane.inspection
     prefix = plane.settings.result_prefix
-    # The Rust plane knows DELETE only (recorded: deregister-post).
+    # The Rust plane deregisters only by DELETE (recorded: deregister-post).
     to_deregister = ("DELETE",) if plane.dialect is Dialect.RUST else ("DELETE", "POST")
     return {
         "/api/commands/{event_id}/claim": {"POST": lambda call: _claim(plane, call)},
@@ -171,7 +171,7 @@ def _health(plane: PlaneState) -> HttpAnswer:
 
 
 def _demo_items() -> HttpAnswer:
-    """Answer with a small JSON document, so that the demo playbooks need nothing else."""
+    """Return the answer of /demo/items, a small JSON document, so that the demo playbooks need no other server."""
     names = ("apples", "pears", "plums", "quinces")
     items = [{"id": number, "name": name, "price": 2.5 * number} for number, name in enumerate(names, 1)]
     return answer({"fruits": items, "count": len(items)})

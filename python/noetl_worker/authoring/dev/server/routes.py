@@ -1,4 +1,4 @@
-"""The real planes' routes, which pass requests to the modules that answer them."""
+"""The plane as an ASGI application: requests are parsed, and given to the handlers of their routes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 
 class RouteCall(NamedTuple):
-    """A request as a handler sees it."""
+    """A parsed request."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
     raw: bytes
     body: JsonValue
-    """The JSON body; None if there is none."""
+    """The parsed JSON body; None for an empty body."""
 
     @property
     def execution_id(self) -> int:
-        """The execution's id from the path. Raises ValueError with Python's own words, as the real plane answers."""
+        """The execution's id from the path. Raises ValueError, whose text the real plane also answers with."""
         return int(self.path["execution_id"])
 
 
@@ -42,7 +42,7 @@ Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 
 
 class Endpoint:
-    """All methods of one path, as an ASGI application: Starlette then adds no wrapper of its own."""
+    """The ASGI application for all methods of one path. Starlette wraps a function, but not an object like this."""
 
     def __init__(self, template: str, handlers: Mapping[str, Handler], plane: PlaneState) -> None:
         self._template, self._handlers, self._plane = template, handlers, plane
@@ -104,9 +104,12 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
 
 
 def build_app(plane: PlaneState, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
-    """Build the application, which counts each request and publishes its notifications before it answers.
+    """Return the ASGI application of a plane.
 
-    `table`: path template -> method -> handler, in the order in which they are tried.
+    It counts each request, and publishes the notifications of new commands before it answers.
+
+    Args:
+        table: the handlers by path template and method; templates are tried in this order.
     """
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Events on the Rust plane: single EE-3 events with their own ids, and its batch (protocol/events.md#rust-plane)."""
+"""The Rust plane's routes for one event, whose id the worker makes, and for batches (protocol/events.md#rust-plane)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ class RustEvents:
     def __init__(self, log: EventLog, executions: Executions, router: Router, dispatcher: Dispatcher) -> None:
         self._log, self._executions, self._router, self._dispatcher = log, executions, router, dispatcher
         self._seen: dict[int, int] = {}
-        """Execution -> the highest id of an end: a result that is stored below it later is passed over (as server
-        3.54.0 does; it looks once a second whether it has missed one, which is left out here)."""
+        """The highest id of a terminal event, by execution id.
+
+        A `call.done` with a lower id that arrives later is ignored, as by noetl-server 3.54.0. That server also looks
+        for missed events once a second, and this plane does not."""
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """Answer POST /api/events. The event's id is its primary key, and the history is read in id order."""
+        """Answer POST /api/events. The worker's id of the event is its primary key, and events are read in id order."""
         execution_id = _execution_id(body, raw)
         given, meta = body.get("event_id"), body.get("meta")
         event_id = given if isinstance(given, int) else self._log.ids.next()
@@ -51,17 +53,20 @@ class RustEvents:
             return rust_error(500, _DUPLICATE)
         named = meta.get("command_id") if isinstance(meta, dict) else None
         if named is not None and event.event_type in _TERMINAL:
-            # Only an event that names its command in meta makes a claim answer "terminal"
+            # A later claim is refused as "terminal" only if the event names its command in `meta`
             # (protocol/claim.md#rust-plane).
             self._log.set_status(str(named), _TERMINAL[event.event_type])
         row = self._log.command_by_ref(event.command_ref) if event.command_ref is not None else None
-        # History never gets to an event whose id is below one that the plane gave out for the command.
+        # The real plane never reads an event whose id is below the ids that it has made for this command.
         if row is None or event_id > row.high_id:
             self._act(execution, event)
         return answer({"status": "ok", "event_id": event_id, "commands_generated": 0})
 
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """Answer POST /api/events/batch: the plane assigns ids, drops meta, acts only on `command.completed`."""
+        """Answer POST /api/events/batch. The plane makes the ids and drops `meta`.
+
+        It notes a `call.done`, acts on a `command.completed`, and only stores any other event.
+        """
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
         if not isinstance(posted, list):
@@ -103,18 +108,18 @@ class RustEvents:
             self._fail(execution, event, ref)
 
     def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
-        """Advance an execution. A template that the plane cannot render fails the playbook (recorded:
-        filter-urlencode).
+        """Advance an execution after an outcome. An error in this, such as a template that the plane cannot render,
+        fails the execution (recorded: filter-urlencode).
         """
         try:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
-        except Exception as error:  # else nothing would ever follow
+        except Exception as error:  # without this the execution would run for ever
             if not isinstance(error, TemplateError):
                 log.exception("execution %s failed", execution.execution_id)
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """Note a `call.error`; end the execution for a `command.failed`, whatever else is open."""
+        """Mark the execution as failed. A `command.failed` also ends it, even while other commands are open."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error
@@ -137,7 +142,10 @@ def _execution_id(body: JsonValue, raw: bytes) -> int:
 def _read(
     body: JsonValue, raw: bytes, execution_id: int, event_id: int, *, meta: JsonValue = None, worker_id: JsonValue
 ) -> LoggedEvent:
-    """Return an event as it is stored; both names of a pair are the same field twice."""
+    """Return the row to store for a posted event.
+
+    Raises Refused, with the plane's 422 as the answer, if a field is missing or given under both of its names.
+    """
     if not isinstance(body, dict):
         raise rust_refused_body("invalid type, expected a map", raw)
     for name, alias in _PAIRS:
@@ -165,7 +173,9 @@ def _read(
 
 
 def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
-    """Return the outcome. A failed tool is a `call.done` with its status; the playbook goes on
+    """Return the outcome that a worker reported for a step.
+
+    A tool's own failure is reported as a `call.done` with a status, and the playbook goes on after it
     (protocol/events.md#rust-plane).
     """
     result = fields_of(reported.get("result"))
@@ -194,8 +204,6 @@ def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandO
 
 
 def _context_updates(value: JsonValue) -> dict[str, JsonValue]:
-    """Return `_context_updates` of a task sequence: {"ctx.x": v}; `iter.` names lose their prefix too (recorded:
-    set-rule).
-    """
+    """Return the values that a task sequence wrote to `ctx` and `iter`, without these prefixes (recorded: set-rule)."""
     updates = fields_of(fields_of(value).get("_context_updates"))
     return {key.removeprefix("ctx.").removeprefix("iter."): inner for key, inner in updates.items()}

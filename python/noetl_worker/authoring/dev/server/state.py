@@ -32,14 +32,15 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A test's hook: gets each request first and may answer it, delay it, or pass it on with None."""
+"""A test's function that is called with each request before its handler. It may return the answer, or wait; with None
+the request goes on to the handler."""
 
 
 class PlaneState:
-    """Everything that requests read and change."""
+    """All data of a plane, and the objects that answer its routes."""
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
-        """Create the state. Without `nats_url`, nothing is published (HTTP only)."""
+        """Create an empty plane. Without `nats_url`, no notifications are published."""
         self.settings: Final = settings or PlaneSettings()
         self.nats_url: Final = nats_url
         chosen = self.settings
@@ -63,9 +64,9 @@ class PlaneState:
         self.reaper: Final = Reaper(chosen, self.log, self.executions, self.registry, self.dispatcher)
         self.started_at: Final = time.time()
         self.requests: Final[Counter[str]] = Counter()
-        """Requests so far by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
+        """Number of requests by "METHOD path template", for example "POST /api/commands/{event_id}/claim"."""
         self.fault: Fault | None = None
-        """Called with every request before it is handled; a response it returns is the answer."""
+        """The function that is called with each request first; None outside tests."""
 
     @property
     def dialect(self) -> Dialect:

@@ -1,4 +1,4 @@
-"""The form of a value in the Python plane's result store: anything that looks like a secret is "[REDACTED]".
+"""The Python plane's redaction of stored results: anything that looks like a secret becomes "[REDACTED]".
 
 The rules come from the plane's source (`core/sanitize.py`, `core/credential_refs.py` as of May 2026). A recording
 confirms one rule: a short text under `password` or `token` is kept (result-get-secret-like). The plane also removes the
@@ -14,7 +14,7 @@ from noetl_worker.models.wire import JsonValue
 
 REDACTED: Final = "[REDACTED]"
 _MAX_DEPTH: Final = 20
-"""Depth below which values stay as they are."""
+"""Number of nested levels that are redacted. Deeper values are stored unchanged."""
 _DROPPED: Final = "keychain"
 _ALWAYS: Final = re.compile(
     "(?:proxy_)?authorization|www_authenticate|x_api_key|x_(?:auth|access)_token|(?:set_)?cookie",
@@ -57,7 +57,11 @@ _SECRETS: Final = (
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:
-    """Return the value as the plane stores it."""
+    """Return the value as the plane stores it, with secrets replaced.
+
+    Args:
+        depth: number of levels above this value.
+    """
     if isinstance(value, dict) and depth < _MAX_DEPTH:
         return {name: _member(name, inner, depth) for name, inner in value.items() if name != _DROPPED}
     if isinstance(value, list) and depth < _MAX_DEPTH:

@@ -1,4 +1,4 @@
-"""Variables of an execution, as `set_var` writes them (protocol/executions.md#variables)."""
+"""The routes for the variables that `set_var` writes (protocol/executions.md#variables)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES = ("user_defined", "step_result", "computed", "iterator_state")
 
 
 class Variables:
-    """The variable store of one plane. Unknown execution ids are accepted, as the real planes do."""
+    """The variables of one plane's executions. An unknown execution id is accepted, as by the real planes."""
 
     def __init__(self, settings: PlaneSettings) -> None:
         self._is_rust = settings.dialect is Dialect.RUST

@@ -1,4 +1,4 @@
-"""NW6: code and commands in a playbook, parsed in each language and never run."""
+"""NW6: mistakes in the source code, shell commands and secrets of a playbook. The code is parsed, and never run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNCLOSED: Final = ("Unterminated quoted string", 'while looking for matching `"
 _PART_OF_SHELL: Final = re.compile(
     r"""\\. | '[^']*' | "(?:\\.|[^"\\])*" | (?<!\S)\#[^\n]* | (?P<open>['"])""", re.DOTALL | re.VERBOSE
 )
-"""An escaped character, a quoted text or a comment; the group `open` is a quote that is not closed."""
+"""A part of a shell command that may contain a quote. The group `open` is a quote that is not closed."""
 _SHELL_S: Final = 5.0
 _RHAI_S: Final = 5.0
 _SECRET_NAME: Final = re.compile(
@@ -37,7 +37,7 @@ _SECRET_TEXT: Final = re.compile(
 )
 _LEAST_SIGNS: Final = 12
 _LEAST_SPREAD: Final = 2.8
-"""Least entropy of a secret in bits per character; words of a language have less."""
+"""Entropy in bits per character above which a text may be a secret. Words of a language have less."""
 
 
 def check_code(inspection: Inspected) -> None:
@@ -54,7 +54,7 @@ def check_code(inspection: Inspected) -> None:
 
 
 def _code_texts(part: ToolPart) -> Iterator[tuple[Path, str]]:
-    """Yield the tool's `code`, unless templates change it."""
+    """Yield the path and text of a tool's `code`, which may also be in its `spec`."""
     for path, block in ((part.path, part.config), ((*part.path, "spec"), part.config.get("spec"))):
         code = block.get("code") if isinstance(block, dict) else None
         if isinstance(code, str):
@@ -87,7 +87,7 @@ def _check_rhai(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _rhai() -> Any:
-    """Return the Rhai engine; None in a build without it."""
+    """Return the function of the Rust core that runs Rhai; None in a build without Rhai."""
     try:
         from noetl_worker import _core
     except ImportError:
@@ -114,7 +114,7 @@ def _check_shell(inspection: Inspected, part: ToolPart) -> None:
 
 def _check_command(inspection: Inspected, path: Path, command: str, shell: str) -> None:
     text = _TEMPLATE.sub(lambda found: "x" + "\n" * found[0].count("\n"), command)
-    if has_template(text):  # one with braces of its own: where it ends is not known here
+    if has_template(text):  # a template with braces inside it, whose end is not known here
         return
     try:
         done = subprocess.run(
@@ -135,7 +135,7 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
 
 
 def _line_of_open_quote(text: str) -> int:
-    """Return the line where the quote still open at the end of the text begins."""
+    """Return the line with the quote that is not closed at the end of a shell command."""
     opened = next((found for found in _PART_OF_SHELL.finditer(text) if found["open"]), None)
     return text.count("\n", 0, opened.start()) + 1 if opened is not None else 1
 
@@ -144,7 +144,7 @@ def _line_of_open_quote(text: str) -> int:
 
 
 def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
-    """Report a secret written in the playbook, without quoting it."""
+    """Report a text that is probably a secret. The message does not quote it."""
     name = str(path[-1])
     if (known := _SECRET_TEXT.search(text)) is not None:
         line = text.count("\n", 0, known.start()) + 1

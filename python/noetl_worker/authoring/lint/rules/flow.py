@@ -1,4 +1,4 @@
-"""NW4: the targets of arcs, and the names of credentials."""
+"""NW4: mistakes in the targets of arcs, in the names of credentials, and in the use of workbook entries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
 
 
 def _check_workbook(inspection: Inspected) -> None:
-    """Report an entry that no step runs, unless a step names one that is not there: it is meant."""
+    """Report a workbook entry that no step runs.
+
+    Nothing is reported if a step names an entry that does not exist, since that step probably means one of these.
+    """
     callers = [tool.config for tool in tool_parts(inspection.document) if tool.kind == "workbook"]
     run = {str(caller.get("task") or caller.get("name")) for caller in callers}
     entries = names_in(inspection.document, "workbook")
@@ -80,7 +83,7 @@ def _check_workbook(inspection: Inspected) -> None:
 
 
 def _entries(inspection: Inspected) -> list[str]:
-    """Return the steps that an execution begins with: on the Python plane the first one, if none is named."""
+    """Return the names of steps that need no arc to them: those with which the planes begin, and `final_step`."""
     playbook = Playbook.from_document(inspection.document)
     planes = [one for one in Dialect if inspection.plane in (None, one.value)]
     firsts = [first.name for plane in planes if (first := playbook.first(plane)) is not None]
@@ -89,7 +92,7 @@ def _entries(inspection: Inspected) -> list[str]:
 
 
 def _goto(step: Any) -> list[str]:
-    """Return the steps named by cases."""
+    """Return the names of the steps to which cases of this step go."""
     found: list[str] = []
     for case in list_or_empty(step.get("case")) or list_or_empty(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")

@@ -1,6 +1,7 @@
-"""The names that a playbook's templates may use: a name made in any part is known in all of the playbook.
+"""The names that templates of a playbook may use.
 
-That is more than a template sees where it stands, so that no right name is reported.
+A name that is made in any part of the playbook counts as known in all its templates. A template sees fewer names when
+it is rendered, but so no correct name is reported as a mistake.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _ALWAYS: Final = frozenset(
         "_keychain_manifest", "item", "secret", "auth", "this", "parent_execution_id",
     }
 )  # fmt: skip
-"""Names that either plane or the worker provides (protocol/command.md#names)."""
+"""Names that one of the planes or the worker always provides (protocol/command.md#names)."""
 OF_EVERY_STEP: Final = frozenset(
     {
         "data", "result", "status", "error", "context", "meta", "name", "_ref", "_store", "_uri", "reference", "ref",
@@ -35,7 +36,7 @@ _OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 _PRINTED: Final = frozenset({"stdout", "stderr"})
-"""Result fields of a `python` step whose code sets no `result`."""
+"""Keys of the result of a `python` step whose code sets no `result`."""
 
 
 def known_names(document: Mapping[str, object]) -> frozenset[str]:
@@ -43,7 +44,7 @@ def known_names(document: Mapping[str, object]) -> frozenset[str]:
 
 
 def items_and_tasks(document: Mapping[str, object]) -> Iterator[str]:
-    """Yield iterators and labels, which hide a step of the same name."""
+    """Yield the names of loop items and of tasks. Such a name hides a step with the same name."""
     for step in step_parts(document):
         yield str(mapping(step.value.get("loop")).get("iterator", "item"))
     for tool in tool_parts(document):
@@ -65,13 +66,16 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
 
 
 def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of inputs at this level. Deeper ones, as an `input` sent to GraphQL, make no name."""
+    """Yield the names of the inputs of a step, arc or tool.
+
+    Deeper keys are left out: an `input` inside the body of an HTTP request makes no name.
+    """
     for name in INPUTS:
         yield from map(str, mapping(block.get(name)))
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Yield the names set by steps, arcs, tools, policy rules and cases below a value."""
+    """Yield the names that any `set` or `set_var` inside a value writes, with each part of a dotted name."""
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
@@ -88,7 +92,7 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """Return the keys that the tool gives a step's result, beside OF_EVERY_STEP; None if they are not known."""
+    """Return the keys of a step's result, without those that every result has; None if they are not known."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None
@@ -99,10 +103,10 @@ def result_keys(step: StepPart) -> frozenset[str] | None:
 
 
 def _python_keys(code: str) -> frozenset[str] | None:
-    """Return the keys of the dicts that code assigns to `result`; None if they are not all written out."""
+    """Return the keys of the dicts that Python code assigns to `result`; None if the code does not show all of them."""
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of Python's parser, too deeply nested
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # MemoryError is for too deeply nested code
         return None
     if any(
         isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Return, ast.Global)) for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""NW5: parts that work on one control plane only, as recorded (docs/protocol/tasks.md, tests/compat/values)."""
+"""NW5: parts of a playbook that work on only one of the planes (recorded: protocol/tasks.md, tests/compat/values)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noetl_worker.authoring.outline import Path, arc_target, mapping, step_arcs,
 from noetl_worker.text.templates.template import has_template
 
 _PYTHON_ONLY: Final = frozenset({"_prev", "results"})
-"""Names that only the Python plane has (protocol/tasks.md#lists)."""
+"""Names in a list of tasks that only the Python plane provides (protocol/tasks.md#lists)."""
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _OF_OUTPUT: Final = frozenset({"status", "error"})
 
@@ -52,7 +52,7 @@ def _check_policies(inspection: Inspected) -> None:
 
 
 def _check_steps(inspection: Inspected) -> None:
-    """Check steps for differences between the planes (recorded: loop-number, step-when, set-counter)."""
+    """Check the kinds, loops, conditions and arcs of steps (recorded: loop-number, step-when, set-counter)."""
     for step in step_parts(inspection.document):
         kind = mapping(step.value.get("tool")).get("kind")
         if isinstance(kind, str) and kind not in KINDS and inspection.registry.knows(kind):
@@ -74,7 +74,7 @@ def _check_steps(inspection: Inspected) -> None:
 
 
 def _add_text(inspection: Inspected, path: Path, items: str) -> None:
-    """Report a loop over a text: one item on the Python plane, and the end of the playbook on the Rust plane."""
+    """Report a loop over a text. It has one item on the Python plane, and fails the playbook on the Rust plane."""
     name = items.strip()
     hint = f"; did you mean '{{{{ {name} }}}}'?" if _DOTTED.fullmatch(name) else ""
     is_warning = inspection.plane != "rust"
@@ -90,7 +90,10 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
 
 
 def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
-    """Return whether the Rust plane renders a text of a task: it names nothing but steps and the workload."""
+    """Return whether the Rust plane itself renders a template in a list of tasks.
+
+    It does if the template names only steps and keys of the workload, since these have values before the first task.
+    """
     workload = mapping(document.get("workload"))
     known = {*workload, *(step.name for step in step_parts(document))}
     names = names_of_plane(reading)

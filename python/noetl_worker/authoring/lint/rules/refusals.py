@@ -1,4 +1,7 @@
-"""Refusals by the planes' own readers (authoring/dev/registration). A finding at the same place becomes an error."""
+"""The reasons for which a plane refuses a playbook (authoring/dev/registration).
+
+If another rule has found a mistake at the same place, that mistake becomes an error; otherwise the reason is reported.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[R
 }
 _HEAD: Final = ("apiVersion", "kind", "metadata")
 _EVERYWHERE: Final = ("NW100", "NW503")
-"""Findings that say it already."""
+"""Codes of findings that already say that a plane refuses the playbook, so that its reason is not reported again."""
 
 
 def check_refusals(inspection: Inspected) -> None:
@@ -69,8 +72,10 @@ def _hint(refusal: Refusal) -> str:
 
 
 def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
-    """Return the places where another finding may report the same mistake: the value, its key, or a key like the
-    missing one."""
+    """Return the lines and columns where another rule may have found the same mistake.
+
+    They are those of the refused value and its key, and of keys that are like a missing key.
+    """
     playbook, path = inspection.playbook, refusal.path
     paths: list[Path] = [path]
     if refusal.missing:

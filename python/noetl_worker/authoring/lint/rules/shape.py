@@ -1,4 +1,4 @@
-"""NW1: keys, types and names of a playbook's parts."""
+"""NW1: mistakes in the keys, types and names of a playbook's parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KEYCHAIN: Final = frozenset(
         "allowed_regions", "no_broker_fallback",
     }
 )  # fmt: skip
-"""An entry may have any other key too: a plane keeps it, and a provider may read it."""
+"""Usual keys of a keychain entry. Any other key is allowed too, since a secret provider may read it."""
 _WORKBOOK: Final = frozenset({"name", "tool", "desc", "description"})
 _INSTEAD: Final = {("retry", "of a step"): "; make `tool` a list of this one task, with a rule `do: retry`"}
 _API: Final = "noetl.io/v2"
@@ -216,7 +216,11 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Report a missing key, unless a misspelt key already reported may be it. `also`: keys with another meaning."""
+    """Report a missing key, unless a similar key exists, which is reported as unknown already.
+
+    Args:
+        also: keys that are correct although they are similar to the missing one.
+    """
     if not any(key not in also and nearest(str(key), [name]) for key in value):
         inspection.add("NW105", path, message)
 
@@ -225,7 +229,7 @@ def _is(inspection: Inspected, path: Path, value: object, kind: type, what: str)
     if isinstance(value, kind):
         return True
     if isinstance(value, str) and kind is dict and ("{{" in value or "{%" in value):
-        return False  # a template that gives it
+        return False  # a template may give a mapping
     inspection.add("NW104", path, f"{what} must be {_TYPES[kind]}, not {_said(value)}")
     return False
 

@@ -1,4 +1,4 @@
-"""NW3: templates, compiled by the worker's own engine."""
+"""NW3: mistakes in templates. The worker's own template engine parses them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _METHODS: Final = frozenset(
 ) | {"cycle", "changed", "next", "reset"}
 _FUNCTIONS: Final = frozenset(LENIENT.globals) | {"caller", "super", "self"}
 _CODE: Final = frozenset({"code", "script", "code_b64"})
-"""Fields where braces belong to the language of the code."""
+"""Fields with source code, where braces are no templates."""
 TOKEN: Final = "token"
-"""`{{ token(alias) }}` in a header: the worker fills it in (docs/tools/http.md)."""
+"""Name of a function that the worker provides only in HTTP headers: `{{ token(alias) }}` (docs/tools/http.md)."""
 _OF_ITEMS: Final = frozenset({"_index", "_total", "_first", "_last", "loop_event_id", "index", "first", "last"})
 """Names in `iter` besides the item (protocol/command.md#names)."""
 _INSTEAD: Final = {"len": "length", "str": "string", "lower": "lower", "upper": "upper", "json": "tojson"}
 
 
 def find_templates(inspection: Inspected) -> Iterator[Reading]:
-    """Yield the templates of the workflow and the workbook; the code of scripts is not a template."""
+    """Yield the names in each template of the workflow and the workbook. Source code is left out."""
     document = inspection.document
     for name in ("workflow", "workbook"):
         for path, text in texts_below((name,), document.get(name)):
@@ -75,7 +75,10 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
 
 
 def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
-    """Return True where the Python plane alone renders a text: such a condition is false, other text stays."""
+    """Return True if a mistake in a template is only a warning, or None.
+
+    It is if only the Python plane renders the template: a wrong condition is then false, and any other text stays.
+    """
     is_of_plane = len(path) > 2 and path[2] in ("next", "set", "loop")
     return True if is_of_plane and inspection.plane == "python" else None
 

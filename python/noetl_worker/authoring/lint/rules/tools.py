@@ -1,4 +1,4 @@
-"""NW2: the fields of tools, checked by the worker's own registry and config models."""
+"""NW2: mistakes in the fields of tools. The worker's own registry and config models check them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from noetl_worker.tools.memory_context import tool_context
 _PART_OF_PATH: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _OF_TASK: Final = ("policy",)
 _OF_STEP: Final = ("case", "cases")
-"""Keys of the step that the worker removes before it reads the tool."""
+"""Keys that may stand in a tool but belong to its step. The worker removes them before it reads the tool."""
 _TEXT: Final = "a-text-that-a-template-gives"
 _FILES: Final = (".yaml", ".yml")
 _ADDRESSES: Final = ("url", "endpoint", "address")
 _STAND_INS: Final[Mapping[Any, Any]] = {str: _TEXT, int: 1, float: 1.0, bool: False, dict: {}, list: []}
-"""Placeholders for templates, by the field's type."""
+"""Values that replace a template while a tool's fields are checked, by the field's type."""
 
 
 def check_tools(inspection: Inspected) -> None:
@@ -51,7 +51,10 @@ def _check_child(inspection: Inspected, part: ToolPart) -> None:
 
 
 def _check_entry(inspection: Inspected, part: ToolPart, entries: Sequence[str]) -> None:
-    """Check that a workbook entry exists. A task's `name` is its label on one plane, so only its `task` is read."""
+    """Check that the workbook entry which a tool names exists.
+
+    A task names the entry by `task`, since its `name` is the name of the task itself.
+    """
     field = "task" if part.config.get("task") or part.is_task else "name"
     name = part.config.get(field)
     if isinstance(name, str) and name and not has_template(name) and name not in entries:
@@ -96,7 +99,7 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
 def _add_policy_problem(
     inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
 ) -> None:
-    """Report a problem of a policy; a list of rules is read like an object with `rules`."""
+    """Report a mistake in a policy at its place. The place is found also if the policy is a list without `rules`."""
     inside = _field_path(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
         inside = inside[1:]
@@ -111,7 +114,7 @@ def _field_path(field: str) -> Path:
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return the part of a path that exists in the playbook."""
+    """Return `path`, extended by as much of `inside` as exists in the playbook."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break
@@ -151,9 +154,14 @@ def _report_errors(
     filled: dict[str, Any],
     templated: set[str],
 ) -> Sequence[ConfigurationError]:
-    """Report each error, of the literal fields beside templated ones too; return what is ignored.
+    """Report the errors in a tool's fields. Return the warnings about fields that the tool ignores.
 
-    An error ends the tool's own check. So a field with one gets a value that fits, or goes, and the rest is looked at.
+    The tool's own check ends at the first error. So a wrong field is replaced by a fitting value or removed, and the
+    check is repeated.
+
+    Args:
+        filled: the fields, with fitting values in place of templates.
+        templated: names of the fields that contain templates.
     """
     spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
     hints = fields.field_types(tool.config_model)
@@ -187,20 +195,25 @@ def _report_errors(
 def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tuple[ConfigurationError, ...]:
     try:
         _, unknown = fields.canonical(kind, config, tool.config_model, getattr(tool, "field_aliases", {}))
-    except ConfigurationError:  # this is the error that is reported
+    except ConfigurationError:  # `_report_errors` reports this error
         return ()
     known = fields.field_names(tool.config_model)
     return tuple(fields.unknown_field(kind, name, known) for name in unknown)
 
 
 def _without_doubles(config: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
-    """Return each field in its first spelling."""
+    """Return the fields without those that are given a second time, under another spelling."""
     seen = {spellings.get(name, name): name for name in reversed(list(config))}
     return {name: value for name, value in config.items() if seen[spellings.get(name, name)] == name}
 
 
 def _filled(value: Any, hint: Any, name: str = "") -> Any:
-    """Return the value with a fitting placeholder for each template."""
+    """Return a value in which each template is replaced by a value of the field's type.
+
+    Args:
+        hint: type of the field.
+        name: name of the field.
+    """
     if isinstance(value, str):
         return _stand_in(hint, name) if has_template(value) else value
     arguments = typing.get_args(hint)
@@ -227,7 +240,7 @@ def _stand_in(hint: Any, name: str = "") -> Any:
 def _is_of_stand_in(
     error: ConfigurationError, spellings: Mapping[str, str], config: Mapping[str, Any], templated: set[str]
 ) -> bool:
-    """Return True if an error says something of a value that stands in for a template."""
+    """Return True if an error is about a value that replaces a template, so that it is no mistake of the author."""
     if _TEXT in error.problem:
         return True
     first, *inside = _field_path(error.field) or ("",)
@@ -289,7 +302,7 @@ def _report_unknown(
 
 
 def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
-    """Return the place of a field, in any spelling and at any level."""
+    """Return the place of a field, which may be written in another spelling or inside `spec`."""
     first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _field_path(field) or ("",)
     own = spellings.get(str(first), first)
     for name in (first, own, *(other for other, name in spellings.items() if name == own)):

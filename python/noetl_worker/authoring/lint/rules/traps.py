@@ -1,4 +1,4 @@
-"""NW5: what runs on a plane and does something else than it looks like (docs/playbooks.md)."""
+"""NW5: parts of a playbook that run and do something else than they seem to do (docs/playbooks.md)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from noetl_worker.authoring.outline import (
 )
 
 _MOST_ARCS: Final = 1_000
-"""Limit on the arcs of a playbook whose ways are followed: the work grows with their square."""
+"""Number of arcs above which it is not computed which steps lead to which, since the work grows with its square."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
-"""Path, arc, the step that it leads to."""
+"""Arcs of a step, each as its path, the arc as written, and the name of the target step."""
 
 
 def check_traps(inspection: Inspected) -> None:
@@ -48,7 +48,7 @@ def _check_none_holds(inspection: Inspected, step: StepPart, arcs: Arcs) -> None
 
 
 def _are_opposites(conditions: list[Any]) -> bool:
-    """Return whether two conditions are written as opposites, so that one of them holds."""
+    """Return whether two of the conditions are opposites, such as `x == 1` and `x != 1`, so that one is always true."""
     texts = {_without_braces(when.strip()) for when in conditions}
     return any(other in texts for text in texts for other in _opposites(text))
 
@@ -68,7 +68,7 @@ def _opposites(text: str) -> list[str]:
 def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
-    """Report a step that an untaken arc marks as passed over although another way leads to it later."""
+    """Report a step that the plane never enters, since it counts as skipped after an arc to it was not taken."""
     seen: set[str] = set()
     for path, arc, name in arcs:
         if not is_inclusive and name in seen:
