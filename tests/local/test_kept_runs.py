@@ -220,7 +220,8 @@ async def test_place_of_kept_runs_that_cannot_be_looked_at_is_named(
     with unsearchable(state.parent):
         async with kept_plane("last") as kept:
             assert kept is None
-    assert "the kept runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied" in capsys.readouterr().err
+    said = "the kept runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied"
+    assert said in capsys.readouterr().err
 
 
 async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path) -> None:
