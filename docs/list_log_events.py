@@ -97,6 +97,8 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr not in LEVELS:
+            continue
         event = str(node.args[0].value)
         if re.fullmatch(r"[a-z_]+", event):
             levels = re.findall(r"(?:log|logger|\))\.(\w+)", ast.unparse(node.func))

@@ -223,7 +223,8 @@ async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
 
 
 async def tell_its_end(at: Plane, ours: Command) -> None:
-    await CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(OK, Ours())
+    """It would be told again for ever, with no wait between."""
+    await asyncio.wait_for(CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(OK, Ours()), 0.1)
 
 
 async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
