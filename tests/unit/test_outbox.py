@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from noetl_worker.pipeline.outbox.directory import made_own, outbox_directory
+from noetl_worker.pipeline.outbox.directory import make_file, outbox_directory
 from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.file import OutboxFile
 from noetl_worker.pipeline.outbox.reading import read_outboxes
@@ -250,7 +250,7 @@ def test_outcomes_are_in_a_file_of_version_1_which_the_version_before_adopts(tmp
 
 def test_file_of_a_process_that_died_before_its_first_row_is_taken_away(tmp_path: Path) -> None:
     for ending in ("lock", "sqlite3"):
-        made_own(tmp_path / f"outbox-young.{ending}")
+        make_file(tmp_path / f"outbox-young.{ending}")
     assert read_outboxes(tmp_path).unreadable == ()
     assert box(tmp_path).adopt() == []
     assert left(tmp_path) == []

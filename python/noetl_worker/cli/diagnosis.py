@@ -34,7 +34,7 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.nats import SYSTEM_POOL, covers, read_pool
 from noetl_worker.settings.settings import Settings
 from noetl_worker.text.secrets import redaction
-from noetl_worker.worker.probe_addresses import addresses_here, looks_at
+from noetl_worker.worker.probe_addresses import addresses_here, ask_workers
 
 _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
@@ -131,7 +131,7 @@ class Diagnosis:
     async def _ask_workers(self) -> None:
         """Ask the workers of this machine at their probe ports. Without a worker there is no fact."""
         addresses = addresses_here(self._settings.metrics_bind, outbox_directory(self._settings.outbox_dir))
-        for look in await looks_at(addresses):
+        for look in await ask_workers(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
             for command in look.get("commands") or ():
                 if self._is_sought(command.get("command_id")):

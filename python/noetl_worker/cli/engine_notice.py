@@ -21,12 +21,12 @@ def notice_missing_engine() -> None:
 
 def _is_first_time() -> bool:
     """Write the file that notes the warning. Return False if an earlier start has written it, else True."""
-    from noetl_worker.pipeline.outbox.directory import made_own, state_directory
+    from noetl_worker.pipeline.outbox.directory import make_file, state_directory
 
     marker = state_directory("dev") / _MARKER
     try:
         marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made_own(marker)
+        make_file(marker)
     except FileExistsError:
         return False
     except OSError:

@@ -18,7 +18,7 @@ from noetl_worker.pipeline.outbox.directory import outbox_directory
 from noetl_worker.process import event_loop
 from noetl_worker.settings import values
 from noetl_worker.settings.settings import Settings, load_settings
-from noetl_worker.worker.probe_addresses import addresses_here, looks_at
+from noetl_worker.worker.probe_addresses import addresses_here, ask_workers
 
 _Look: TypeAlias = Callable[[], Awaitable[list[dict[str, Any]]]]
 
@@ -80,7 +80,7 @@ async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any
     the address by now.
     """
     addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
-    looks = await looks_at(addresses, settings.debug_token.reveal() if named else "")
+    looks = await ask_workers(addresses, settings.debug_token.reveal() if named else "")
     there = [look for look in looks if not look.pop("is_gone", False) or named]
     if there:
         return there

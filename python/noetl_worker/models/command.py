@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from noetl_worker.models.marks import ALL, Marks
-from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, command_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ class Command:
 
     def log_ids(self) -> dict[str, object]:
         """Return the ids, step and kind of this command for a log line."""
-        return {**ids_of(self), "kind": self.kind}
+        return {**command_ids(self), "kind": self.kind}

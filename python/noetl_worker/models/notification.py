@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from noetl_worker.models.wire import CommandId, JsonValue, ids_of
+from noetl_worker.models.wire import CommandId, JsonValue, command_ids
 
 
 class Envelope(NamedTuple):
@@ -26,4 +26,4 @@ class Envelope(NamedTuple):
 
     def log_ids(self) -> dict[str, object]:
         """Return the ids and step of the command for a log line."""
-        return ids_of(self)
+        return command_ids(self)

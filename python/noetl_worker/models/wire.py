@@ -24,7 +24,7 @@ def fields_of(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def ids_of(known: Any) -> dict[str, object]:
+def command_ids(known: Any) -> dict[str, object]:
     """Return the ids and step of a command or its notification, by which operators search the log.
 
     Args:

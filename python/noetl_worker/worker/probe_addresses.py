@@ -60,7 +60,7 @@ def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
     return list(dict.fromkeys(map(_asked_at, names)))
 
 
-async def looks_at(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
+async def ask_workers(addresses: Iterable[str], token: str = "") -> list[dict[str, Any]]:
     """Return the state of each worker (GET /debug/inflight) with its `address`. A supervisor answers for all its
     workers.
 

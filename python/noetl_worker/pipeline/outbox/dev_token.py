@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from noetl_worker.pipeline.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
+from noetl_worker.pipeline.outbox.directory import make_file, require_own_directory, require_own_file, state_directory
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -50,7 +50,7 @@ def token_in_file(server_url: str, token: str) -> Iterator[None]:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own_directory(file.parent)
     file.unlink(missing_ok=True)  # left by a `dev` that was killed
-    made_own(file)
+    make_file(file)
     file.write_text(token, encoding="ascii")
     try:
         yield

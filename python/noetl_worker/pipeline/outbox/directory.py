@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-_OF_THE_MACHINE: Final = Path("/var/lib/noetl-worker")
+_MACHINE_DIRECTORY: Final = Path("/var/lib/noetl-worker")
 
 
 def outbox_directory(outbox_dir: str) -> Path:
@@ -48,8 +48,8 @@ def directory_out_of_reach(name: str) -> Path:
     be protected from them (`file_roots.within_reach`).
     """
     is_placed = os.environ.get("STATE_DIRECTORY") or os.environ.get("XDG_STATE_HOME")
-    nearest = _OF_THE_MACHINE if _OF_THE_MACHINE.exists() else _OF_THE_MACHINE.parent
-    return _OF_THE_MACHINE / name if not is_placed and os.access(nearest, os.W_OK) else state_directory(name)
+    nearest = _MACHINE_DIRECTORY if _MACHINE_DIRECTORY.exists() else _MACHINE_DIRECTORY.parent
+    return _MACHINE_DIRECTORY / name if not is_placed and os.access(nearest, os.W_OK) else state_directory(name)
 
 
 def require_own_directory(path: Path) -> None:
@@ -64,7 +64,7 @@ def require_own_file(path: Path) -> None:
     _require(path, "regular file", stat.S_ISREG, forbidden=0o077)
 
 
-def made_own(path: Path) -> None:
+def make_file(path: Path) -> None:
     """Create an empty file with mode 0600. Raise FileExistsError if the path exists, even as a link."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 

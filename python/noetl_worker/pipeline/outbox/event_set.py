@@ -16,7 +16,7 @@ from noetl_worker.errors import DocumentError
 from noetl_worker.models.case import Exit
 from noetl_worker.models.command import LoopPosition
 from noetl_worker.models.report import Report, Upload
-from noetl_worker.models.wire import CommandId, Dialect, JsonValue, ids_of
+from noetl_worker.models.wire import CommandId, Dialect, JsonValue, command_ids
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.rules import DialectRules, EventRequest
 from noetl_worker.text import json_text
@@ -141,7 +141,7 @@ class EventSet:
         return self.server_url if self.report.upload is None else f"{self.server_url}#results"
 
     def log_ids(self) -> dict[str, object]:
-        return {**ids_of(self), "kind": self.kind} if self.kind else ids_of(self)
+        return {**command_ids(self), "kind": self.kind} if self.kind else command_ids(self)
 
     def cut(self, max_bytes: int) -> bool:
         """Take the result out of the events, so that it is stored first. If the store has already refused it, make the

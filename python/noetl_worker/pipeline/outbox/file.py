@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from noetl_worker.pipeline.outbox.directory import made_own, require_own_file
+from noetl_worker.pipeline.outbox.directory import make_file, require_own_file
 
 try:
     import fcntl
@@ -74,13 +74,13 @@ class OutboxFile:
         """
         name = f"outbox-{uuid.uuid4().hex}"
         born, lock_path = directory / f"{name}.born", directory / f"{name}.lock"
-        made_own(born)
+        make_file(born)
         lock = born.open("wb")
         try:
             if not take_lock(lock):
                 raise OSError(f"another process has the lock of {born}: use a file system that supports flock")
             born.rename(lock_path)
-            made_own(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
+            make_file(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
             return cls(directory, name, lock)
         except BaseException:
             lock.close()

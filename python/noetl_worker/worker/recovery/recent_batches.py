@@ -40,7 +40,7 @@ CHECK_S: Final = 15.0
 OVERDUE_S: Final = 600.0
 """Seconds after which a waiting batch is overdue; the plane itself warns after 15 s. An overdue batch from before an
 outage counts as lost, even if no later batch is complete. Any other overdue batch is logged."""
-_BYTES_BESIDE: Final = 4096
+_OBJECT_BYTES: Final = 4096
 """Approximate size of a batch's Python objects, not counting the text of its events."""
 _BYTES_NAMED: Final = 1024
 """Approximate size of a batch whose events were dropped."""
@@ -155,7 +155,7 @@ class RecentBatches:
             return
         batch = answer["request_id"]
         is_again = "duplicate" in answer and answer["duplicate"] is True
-        taken, outages = end.size + _BYTES_BESIDE, _UNSEEN if is_again else plane.gate.outages
+        taken, outages = end.size + _OBJECT_BYTES, _UNSEEN if is_again else plane.gate.outages
         accepted = _Accepted(batch, plane, end, taken, end.sent, outages)
         self._recent.append(accepted)
         self._with_events.append(accepted)

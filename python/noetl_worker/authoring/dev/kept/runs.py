@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from noetl_worker.errors import PlaybookError
-from noetl_worker.pipeline.outbox.directory import made_own, require_own_directory, require_own_file, state_directory
+from noetl_worker.pipeline.outbox.directory import make_file, require_own_directory, require_own_file, state_directory
 
 LAST: Final = "last"
 """Word that users write instead of a run's id to name the newest run."""
@@ -86,7 +86,7 @@ class KeptRuns:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         require_own_directory(self.file.parent)
         with suppress(FileExistsError):
-            made_own(self.file)
+            make_file(self.file)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
