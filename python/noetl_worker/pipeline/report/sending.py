@@ -32,7 +32,7 @@ class Sending:
     known_until: float
     """Monotonic time until which the command is known to be ours."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """Returns a block in which the command has no slot. None: the set was adopted and has no slot."""
+    """Returns a block in which the command has no slot. None: no delivery waits for this set, and it has no slot."""
     left: AbstractContextManager[None] | None = None
     """The open block of `outside`, while the slot is given up."""
     tries: int = 0
