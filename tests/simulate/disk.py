@@ -20,7 +20,7 @@ class SimOutbox(Outbox):
 
     def die(self) -> None:
         self._is_dead = True
-        for file in [*self._left, *([self._own] if self._own is not None else [])]:
+        for file in [*self._rows_left, *([self._own] if self._own is not None else [])]:
             file.close(is_empty=False)
 
     def write(self, event_set: EventSet) -> bool:
