@@ -34,6 +34,7 @@ __all__ = [
 CONTRACT_VERSION: Final = 1
 """Version of the contract in this file. A tool names the version it is written for (`contract`); another is refused."""
 Render: TypeAlias = Callable[..., JsonValue]
+"""Function that renders the templates in a JSON value; `ToolValues.render` has its arguments."""
 
 _NOTHING_SET: Final = ToolSettings()
 ConfigT = TypeVar("ConfigT", contravariant=True)

@@ -31,7 +31,11 @@ _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """The headers and parameters added to a request. `fetched` is the access token in them; drop it if refused."""
+    """The headers and parameters that authorise a request.
+
+    `fetched` is the access token in them, if it was fetched. A caller whose request is refused gives it to
+    `Tokens.forget`.
+    """
 
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)

@@ -42,9 +42,8 @@ class Destination:
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
     def place(self) -> str:
-        """Return the place asked: scheme, host, port, and the site that a `Host` header names; used to compare
-        redirects.
-        """
+        """Return the server as text: scheme, host, port, and the site that a `Host` header names. Redirects are
+        compared by this text."""
         url = httpx.URL(self.url)
         server = url.netloc.decode("ascii")
         sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
