@@ -79,7 +79,7 @@ def test_filter_of_a_pool_is_taken(text: str) -> None:
 
 def test_command_says_which_flags_belong_together() -> None:
     for words, reason in (
-        ([], "where commands come from"),
+        ([], "the address that commands come from"),
         (["--claim", ":9101"], "set --claim and --filter together"),
     ):
         ended = typed("bridge", *words)

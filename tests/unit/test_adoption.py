@@ -193,7 +193,7 @@ async def test_many_adopted_sets_are_read_and_told_some_at_a_time(ours: Emitter,
     transport, flight = await adopt(ours, script)
     assert len(transport.bodies("/api/events/batch")) == 40
     assert most[0] <= AT_ONCE
-    assert len(flight) == 0
+    assert Seen.BEING_REPORTED not in {flight.classify(f"c-{number}", 3) for number in range(40)}
     assert left(tmp_path) == []
 
 
@@ -210,7 +210,7 @@ async def test_rows_that_a_bug_ends_the_sending_of_hold_up_no_others(ours: Emitt
     _, adoption = adopting(ours, lambda *_: ACCEPTED, flight)
     await asyncio.sleep(1)
     assert len(asked) == 3 * AT_ONCE
-    assert len(flight) == 0
+    assert Seen.BEING_REPORTED not in {flight.classify(f"c-{number}", 3) for number in range(3 * AT_ONCE)}
     await adoption.stop()
     ours.outbox.close()
     assert len(taken(box(tmp_path))) == 3 * AT_ONCE
@@ -221,7 +221,6 @@ async def test_adopted_set_that_waits_for_its_turn_counts_as_in_flight(ours: Emi
         left_behind(tmp_path, event_set(number))
     flight = InFlight()
     _, adoption = adopting(ours, lambda *_: answer(503, {}), flight)
-    assert len(flight) == AT_ONCE + 5
     assert {flight.classify(f"c-{number}", 3) for number in range(AT_ONCE + 5)} == {Seen.BEING_REPORTED}
     await adoption.stop()
     ours.outbox.close()

@@ -41,8 +41,8 @@ RELATION_WORDS: Final = re.findall(
 VERBS: Final = re.findall(
     r"\w+",
     """
-    Ack Acknowledge Act Add Admit Adopt Advance Allow Answer Apply Ask Attribute Await Begin Build Call Cancel Carry
-    Charge Check Choose Claim Close Collect Combine Compare Compile Complete Compute Confine Connect Convert Copy
+    Ack Acknowledge Act Add Adopt Advance Allow Answer Apply Ask Attribute Await Begin Build Call Cancel Carry
+    Charge Check Claim Close Collect Combine Compare Compile Complete Compute Confine Connect Convert Copy
     Count Create Cut Decide Decode Define Delete Deny Deregister Describe Do Drive Drop Encode End Escape
     Evaluate Exclude Execute Expand Extend Fail Fetch Find Fit Flush Forget Fork Format Free Give Go Guard
     Guess Handle Have Hide Hold Ignore Import Install Issue Join Keep Kill Lay Leave Let Limit List Listen Load Log
