@@ -161,6 +161,7 @@ async def test_system_pool_alone_goes_on_to_the_writer_and_answers_keep_their_or
             publisher = Publisher(lambda: bridge.port)
             publishing = asyncio.ensure_future(publisher.publish(records))
             await until(lambda: bool(got) and len(bridge.held) == 1, "all but the writer's are stored")
+            await until(lambda: bool(publisher.acknowledged), "the first answer")
             assert publisher.acknowledged == [records[0]["global_sequence"]]
             may_answer.set()
             await publishing

@@ -116,7 +116,7 @@ async def read_rows(given: Document) -> None:
 
     context = tool_context(run_tool=answer)
     async with SOURCES["http"](TransferSource(type="http", url=ADDRESS), 1000, context, UNCONFINED) as reader:
-        async for _ in reader.chunks():
+        while await reader.fetch():
             pass
 
 

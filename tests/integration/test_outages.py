@@ -104,7 +104,7 @@ async def test_outcomes_that_no_disk_takes_stop_the_pull_and_are_what_plane_down
         await home.plane.stop()
         down = await worker.wait_logged("plane_down")
         assert (down["outcomes_on_disk"], down["outcomes_in_memory"]) == (0, 1)
-        assert "lost with this worker" in down["advice"]
+        assert "outcomes are in its memory alone" in down["advice"]
         home.plane.fault = None
         await home.plane.start()
         await home.wait_terminal(one.event_id)

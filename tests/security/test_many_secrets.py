@@ -47,7 +47,7 @@ async def test_command_with_more_secrets_than_are_looked_for_fails_before_its_to
     assert code == 1
     assert not (tmp_path / "ran").exists()
     assert "more than 1,000 different secrets" in " ".join(shown.split())
-    assert "name fields otherwise that hold no secret" in " ".join(shown.split())
+    assert "give other names to fields that hold no secret" in " ".join(shown.split())
 
 
 async def test_outputs_of_megabytes_with_as_many_secrets_as_are_allowed_end_in_time(

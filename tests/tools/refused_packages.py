@@ -31,7 +31,7 @@ PACKAGES: list[tuple[dict[str, Any], str]] = [
     *(
         ({"code": f"{block}\n1"}, f"the `# /// script` block: {text}")
         for block, text in (
-            ("# /// script\n# dependencies = x\n# ///", "no TOML: Invalid value (at line 1, column 16)"),
+            ("# /// script\n# dependencies = x\n# ///", "it is no TOML: Invalid value (at line 1, column 16)"),
             ("# /// script\n# dependencies = 'x'\n# ///", "'dependencies' must be a list"),
             ("# /// script\n# dependencies = ['x', 'x']\n# ///", "'x' is listed twice; keep one requirement"),
             (

@@ -114,4 +114,5 @@ def test_unknown_fields_of_a_task_are_logged() -> None:
     config = {"tasks": [{"name": "a", "kind": "noop", "mesage": "x"}]}
     call = call_tool("task_sequence", config)
     problem = "noop: unknown field 'mesage' is ignored; did you mean 'message'?"
-    assert call.log == (("warning", "tool_config", {"kind": "noop", "problem": problem}),)
+    advice = "correct the field of that step which `problem` names"
+    assert call.log == (("warning", "tool_config", {"kind": "noop", "problem": problem, "advice": advice}),)
