@@ -216,8 +216,9 @@ VERDICTS ?= 2000
 verdicts: $(STAMP) ## what `check` says of random mutations beside package noetl 4.0.0 (installs it once; CPython 3.12)
 	$(BIN)/python tests/lint/verdicts.py $(VERDICTS) $$(date +%j)0000
 
+RANDOM_PLAYBOOKS ?= 200
 compat-values: $(STAMP) ## playbooks through the published Rust worker and ours, each on that plane (installs it once: half an hour)
-	$(BIN)/python tests/compat/live_values.py
+	$(BIN)/python tests/compat/live_values.py --random $(RANDOM_PLAYBOOKS)
 
 check: lint types test sweeps ## what every commit passes
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from compat.live_table import LiveTable, live_counts, live_page
+from compat.live_table import COUNTS, LiveTable, live_counts, live_page, results
 from compat.plane_results import plane_counts, plane_page
 from compat.values_replay import not_compared
 from compat.values_run import names
@@ -59,6 +59,8 @@ def _measured(recorded: Table, playbooks: Sequence[str]) -> Iterator[tuple[objec
         yield f"with recordings, {TITLES[plane]} plane", *counts_of(recorded, plane, playbooks), _link("recorded.md")
     total, *counts, refused = live_counts()
     yield "live with the published Rust worker", total - refused, *counts, _link("live.md")
+    drawn = results()[-1]
+    yield "the same, random playbooks", drawn["random"], *(drawn[key] for key in COUNTS), _link("live.md")
     yield "how an execution ends on a real Rust plane", *plane_counts(), _link("plane.md")
 
 

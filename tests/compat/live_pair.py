@@ -48,27 +48,27 @@ class Pair:
         self._sides = (theirs, ours)
         self._server = server
 
-    async def run(self, name: str, content: str, unexplained: Unexplained) -> Both:
+    async def run(self, name: str, content: str, unexplained: Unexplained, *, below: str = "values") -> Both:
         """What differs, and does so again where no reason is known for it; the later runs wait longer."""
-        both = await self._once(name, content, QUIET_S)
+        both = await self._once(name, content, below, QUIET_S)
         for _ in range(TRIES - 1):
             if not unexplained(both.lines) or HANGING in both.outcomes:
                 break
-            again = await self._once(name, content, 2 * QUIET_S)
+            again = await self._once(name, content, below, 2 * QUIET_S)
             known = {_at(line) for line in both.lines}
             both = Both(name, again.theirs, again.ours, [line for line in again.lines if _at(line) in known])
         return both
 
-    async def _once(self, name: str, content: str, quiet_s: float) -> Both:
-        runs = (self._observe(side, name, content, quiet_s) for side in self._sides)
+    async def _once(self, name: str, content: str, below: str, quiet_s: float) -> Both:
+        runs = (self._observe(side, name, content, below, quiet_s) for side in self._sides)
         theirs, ours = await asyncio.gather(*runs)
         lines = differences(theirs, in_their_order(theirs, ours), self._server)
         if not any(_is_of_the_way(line) for line in lines):
             lines += shape_differences(theirs.get("shapes", {}), ours.get("shapes", {}))
         return Both(name, theirs, ours, lines)
 
-    async def _observe(self, side: Executions, name: str, content: str, quiet_s: float) -> Observed:
-        return await side.observe(name, await side.register(content), quiet_s=quiet_s)
+    async def _observe(self, side: Executions, name: str, content: str, below: str, quiet_s: float) -> Observed:
+        return await side.observe(name, await side.register(content), below=below, quiet_s=quiet_s)
 
     async def run_all(self, runs: Mapping[str, Run]) -> dict[str, Both]:
         """Some at a time; those that hang again, one by one, with a published worker that has all of its slots."""

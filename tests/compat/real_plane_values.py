@@ -72,11 +72,13 @@ class Executions:
         answer = await self._client.post("/api/catalog/register", json=body)
         return None if answer.is_success else answer.text
 
-    async def observe(self, name: str, refusal: str | None, *, quiet_s: float) -> Observed:
+    async def observe(
+        self, name: str, refusal: str | None, *, below: str = "values", quiet_s: float = QUIET_S
+    ) -> Observed:
         if refusal is not None:
             return {"name": name, "outcome": "refused", "text": refusal}
         async with self._places:
-            answer = await self._client.post("/api/execute", json={"path": f"values/{name}", "workload": {}})
+            answer = await self._client.post("/api/execute", json={"path": f"{below}/{name}", "workload": {}})
             if answer.status_code != 200:
                 return {"name": name, "outcome": "refused", "text": answer.text}
             execution_id = int(answer.json()["execution_id"])
