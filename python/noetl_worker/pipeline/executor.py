@@ -68,8 +68,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject)
-            not in pools.welcome  # saves nearly every command the call of `refusal`
+            and (notification.pool or delivery.subject) not in pools.welcome  # saves most commands a call
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:
