@@ -104,7 +104,8 @@ async def test_claim_goes_to_the_event_id_with_the_worker_id_alone() -> None:
     whole = {"execution_id": 1, "node_name": "s", "action": "noop", "context": {}, "meta": {}}
     at, transport = plane(lambda *_: answer(200, whole))
     claim = await claim_command(at, ENVELOPE.event_id, "w-1")
-    assert claim == Claimed(whole, Marks(templates=False, references=False, secrets=False))
+    no_marks = Marks(templates=False, references=False, secrets=False)
+    assert claim == Claimed(whole, no_marks, len(json.dumps(whole)))
     method, path, body, _ = transport.sent[0]
     assert (method, path, body) == ("POST", f"/api/commands/{ENVELOPE.event_id}/claim", {"worker_id": "w-1"})
 

@@ -14,6 +14,7 @@ import string
 import subprocess
 import xml.sax.saxutils
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 import httpx
@@ -224,3 +225,18 @@ def test_number_of_secrets_has_no_limit() -> None:
     known.add_inline({"rows": [{"password": f"planted-{number}"} for number in range(5_000)]})
     assert {"planted-0", "planted-4999"} <= set(known.texts().all)
     assert redact_text("planted-17 and planted-4999.", known.texts()) == "[REDACTED] and [REDACTED]."
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rows": list(range(100)), "password": "planted-one"},
+        {"text": "x" * 100, "password": "planted-one"},
+        {"passwords": {"rows": ["a" * 9, ["planted-one"] * 100]}},
+    ],
+)
+def test_walk_that_ends_at_its_limit_says_so_and_a_whole_one_finds_all(config: dict[str, Any]) -> None:
+    known = KnownSecrets()
+    assert not known.add_inline(config, most=50)
+    assert known.add_inline(config, most=10_000)
+    assert "planted-one" in {*known.texts().anywhere, *known.texts().words}

@@ -151,7 +151,8 @@ class LocalRun:
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()
-        claim = Claimed(body, read_marks(json_text.dumps(body)))
+        text = json_text.dumps(body)
+        claim = Claimed(body, read_marks(text), len(text))
         before, since = len(self._transport.withheld), time.monotonic()
         worker_id = self._services.identity.name_for(plane.dialect)
         command = ClaimedCommand(
@@ -170,8 +171,8 @@ class LocalRun:
         Raises:
             ToolError: the config cannot be made; the worker would report this error.
         """
-        marks = read_marks(json_text.dumps(body))
-        command = await hydrate(body, envelope, plane, marks=marks)
+        text = json_text.dumps(body)
+        command = await hydrate(body, envelope, plane, marks=read_marks(text), size=len(text))
         dispatch = Dispatch(
             self._registry,
             command,

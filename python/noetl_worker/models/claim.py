@@ -18,6 +18,8 @@ class Claimed:
     """The plane's answer, with the command."""
     marks: Marks = ALL
     """Marks of what the answer may contain."""
+    size: int = 0
+    """Bytes of the answer."""
 
 
 @dataclass(frozen=True, slots=True)

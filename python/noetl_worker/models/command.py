@@ -42,6 +42,8 @@ class Command:
     catalog_id: str | None = None
     marks: Marks = ALL
     """Marks of templates, references and secrets that `config`, `input` and `variables` may contain."""
+    size: int = 0
+    """Bytes of JSON that the command was made of: the claim's answer and the stored values that it refers to."""
     redacted: Sequence[str] = ()
     """Paths in `variables` where the plane put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 

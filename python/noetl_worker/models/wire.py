@@ -60,6 +60,18 @@ def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> 
     return [with_scalars(item, change) for item in value] if isinstance(value, list) else change(value)
 
 
+def is_larger(value: JsonValue, most: float) -> bool:
+    """Return True if a JSON value has more than `most` characters, members of objects and items of lists."""
+    waiting = [value]
+    while waiting and most >= 0:
+        item = waiting.pop()
+        if isinstance(item, (str, dict, list)):
+            most -= len(item)
+            if most >= 0 and not isinstance(item, str):
+                waiting += item.values() if isinstance(item, dict) else item
+    return most < 0
+
+
 def texts_in(value: JsonValue) -> Iterator[str]:
     """Yield every text in a JSON value, at any depth. Keys are not included."""
     waiting = [value]

@@ -72,7 +72,7 @@ def _read_success(answer: Response) -> ClaimAnswer:
             return ClaimRefused(f"claim answered {answer.status} without {', '.join(missing)}")
     if type(body.get("context") or {}) is not dict or type(body.get("meta") or {}) is not dict:
         return ClaimRefused(f"claim answered {answer.status} with a context or meta that is not an object")
-    return Claimed(body, read_marks(answer.body))
+    return Claimed(body, read_marks(answer.body), len(answer.body))
 
 
 def _no_object(answer: Response) -> ClaimAnswer:

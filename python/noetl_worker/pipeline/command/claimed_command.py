@@ -181,9 +181,8 @@ class ClaimedCommand:
         try:
             if start is not None:
                 start.check()
-            command = await hydrate(
-                self.claim.body, self.notification, self.plane, bare=command, marks=self.claim.marks
-            )
+            claim, envelope = self.claim, self.notification
+            command = await hydrate(claim.body, envelope, self.plane, bare=command, marks=claim.marks, size=claim.size)
             self.progress.command = command
             services = self.services
             dispatch = Dispatch(

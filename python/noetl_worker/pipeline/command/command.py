@@ -19,7 +19,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue, texts_in, with_scalars
 from noetl_worker.pipeline.command.referred_results import fill_referred_results
-from noetl_worker.process.threads import finished_off_loop
+from noetl_worker.process.threads import finished_off_loop, off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import Names
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
@@ -38,6 +38,12 @@ _MAX_HOPS: Final = 4
 """Longest chain of references to references that is followed. A longer chain is taken for a loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
+_MOST_COMPARED: Final = 10_000_000
+"""Most comparisons of a template-like text in a command's fields with one in its variables, which take a second."""
+_TOO_MANY_TEMPLATES: Final = (
+    "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
+    "cannot tell which of them are data: pass fewer of them to one step, or let the tool read them from where they are"
+)
 _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
@@ -75,6 +81,7 @@ async def hydrate(
     *,
     bare: Command | None = None,
     marks: Marks = ALL,
+    size: int = 0,
 ) -> Command:
     """Return the complete command.
 
@@ -82,6 +89,7 @@ async def hydrate(
         body: the claim's answer; claim.py has checked that execution_id, node_name and action are there.
         bare: the command without its context, if the caller has made it.
         marks: tells which of templates, references and secrets the claim may contain.
+        size: bytes of the claim's answer. A large command is read in threads, so that the event loop goes on.
 
     Raises:
         ConfigurationError: a field has a form that no plane sends; the text names the field.
@@ -90,6 +98,7 @@ async def hydrate(
     """
     redacted: list[str] = []
     command = bare or bare_command(body, envelope, plane)
+    command.size = size
     if marks.references:  # a stored result may contain anything
         marks = ALL
     context = body.get("context") or {}
@@ -105,12 +114,9 @@ async def hydrate(
     given = _input(step_input, config, plane.rules)
     cases = _cases(context, config)
     if redacted:
-        check_given([config, given, cases])
-    is_list = "tasks" in config  # the plane does not render the tasks of a list
-    if marks.templates and not is_list and has_template([config, given]):
-        # Template-like texts in results of earlier steps and in the workload, the longest first.
-        data = sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
-        config, given = _marked(config, data), _marked(given, data)
+        await off_loop(command.size, partial(check_given, [config, given, cases]))
+    if marks.templates and "tasks" not in config:  # the plane does not render the tasks of a list
+        config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
     names = plane.rules.names
@@ -148,10 +154,12 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
                 text = f"the {name} of step {command.step!r}, with the results of earlier steps in it, is too large"
                 raise ToolError(f"{text}: {error}: {LESS_ADVICE}", kind="resource") from error
             below = "" if name == _NAMES else name
-            redacted += mark_stored(value, packed, below, redacts=plane.rules.redacts_results)
+            command.size += len(packed)
+            mark = partial(mark_stored, value, packed, below, redacts=plane.rules.redacts_results)
+            redacted += await off_loop(len(packed), mark)
         elif isinstance(value, str) and value[:1] in ("{", "["):
             try:
-                value = json_text.loads(value)
+                value = await off_loop(len(value), partial(json_text.loads, value))
             except DocumentError as error:
                 text = (
                     f"the control plane sent {name} as text that is not JSON ({error}): correct the step or report it"
@@ -214,27 +222,57 @@ def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: Dialect
     return {**own, **step} if rules.step_input_wins else {**step, **own}
 
 
-def _marked(value: Any, data: Sequence[str]) -> Any:
-    """Return a tool's config in which texts that came from data are PlainText, so that they are not rendered.
+async def _with_data_marked(
+    fields: list[dict[str, Any]], variables: Mapping[str, JsonValue], size: int
+) -> list[dict[str, Any]]:
+    """Return a tool's config and input in which texts that came from data are PlainText, so that they are not rendered.
 
     The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
     the playbook has it and the plane could not render it.
 
+    Raises:
+        ConfigurationError: there are too many such texts to compare.
+    """
+    data = await off_loop(size, partial(_template_like_data, fields, variables))
+    return await finished_off_loop(partial(_marked, fields, data)) if data else fields
+
+
+def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -> list[str]:
+    """Return the template-like texts in results of earlier steps and in the workload, the longest first.
+
+    The list is empty if the tool's config and input (`fields`) have no template, because then it is not needed.
+    """
+    if not has_template(fields):
+        return []
+    return sorted({text for text in texts_in(variables) if has_template(text)}, key=len, reverse=True)
+
+
+def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what `_with_data_marked` returns.
+
     Args:
+        fields: the config and the input.
         data: template-like texts in the command's variables, the longest first.
     """
-    return with_scalars(value, lambda item: PlainText(item) if has_template(item) and _is_data(item, data) else item)
+    equal, closed = frozenset(data), list(filter(_has_closed_marks, data))
+    compared = 0
 
-
-def _is_data(text: str, data: Sequence[str]) -> bool:
-    """Return whether the template marks of a text came from `data`."""
-    left = text
-    for item in data:
-        if _has_closed_marks(item):
+    def is_data(text: str) -> bool:
+        nonlocal compared
+        if text in equal:
+            return True
+        compared += len(data)
+        if compared > _MOST_COMPARED:
+            raise ConfigurationError(_TOO_MANY_TEMPLATES)
+        left = text
+        for item in closed:
             left = left.replace(item, "")
-    if not has_template(left):
-        return True
-    return not _has_closed_marks(left) and any(item in left for item in data)
+        return not has_template(left) or (not _has_closed_marks(left) and any(item in left for item in data))
+
+    def marked(item: JsonValue) -> JsonValue:
+        return PlainText(item) if has_template(item) and is_data(item) else item
+
+    return [with_scalars(value, marked) for value in fields]
 
 
 def _has_closed_marks(text: str) -> bool:

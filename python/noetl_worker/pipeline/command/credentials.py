@@ -14,6 +14,7 @@ import datetime
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ import structlog
 from noetl_worker.errors import AuthRefused, ControlPlaneError, CredentialError
 from noetl_worker.models.command import Command
 from noetl_worker.models.wire import JsonValue, fields_of, texts_in
+from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.plane.client import Plane, if_there
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, is_passing, retry_while_passing
@@ -88,14 +90,10 @@ class CommandCredentials:
     async def resolve_references(self, value: JsonValue) -> JsonValue:
         """Return `value` with each {"$noetl_ref": {"kind": "keychain", ...}} replaced by its secret
         (protocol/command.md#python-plane)."""
-        if isinstance(value, dict):
-            reference = value.get(_REFERENCE_KEY)
-            if isinstance(reference, dict):
-                return await self._referred(reference)
-            return {key: await self.resolve_references(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [await self.resolve_references(item) for item in value]
-        return value
+        size = self._command.size
+        references = await off_loop(size, partial(_references_in, value))
+        secrets = {id(reference): await self._referred(reference) for reference in references}
+        return await off_loop(size, partial(_with_secrets, value, secrets)) if secrets else value
 
     async def keychain_names(self, names: set[str]) -> dict[str, JsonValue]:
         """Return the value of the variable `keychain` in templates. A missing entry is undefined, never an empty
@@ -264,6 +262,37 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
     except ControlPlaneError as error:
         text = f"{what} cannot be fetched: {error}: see the control plane's log, then run the step again"
         raise CredentialError(text, retryable=is_passing(error), code="credential_unavailable") from error
+
+
+def _references_in(value: JsonValue) -> list[Mapping[str, Any]]:
+    """Return every reference to a keychain entry in a JSON value."""
+    found: list[Mapping[str, Any]] = []
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            reference = item.get(_REFERENCE_KEY)
+            if isinstance(reference, dict):
+                found.append(reference)
+            else:
+                waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return found
+
+
+def _with_secrets(value: JsonValue, secrets: Mapping[int, JsonValue]) -> JsonValue:
+    """Return a copy of a JSON value with each reference replaced by its secret.
+
+    Args:
+        secrets: the secrets by the `id` of their reference.
+    """
+    if isinstance(value, dict):
+        reference = value.get(_REFERENCE_KEY)
+        if isinstance(reference, dict):
+            return secrets[id(reference)]
+        return {key: _with_secrets(item, secrets) for key, item in value.items()}
+    return [_with_secrets(item, secrets) for item in value] if isinstance(value, list) else value
 
 
 def keychain_names_in(value: JsonValue) -> set[str] | None:

@@ -29,6 +29,7 @@ from noetl_worker.pipeline.command.cancellation import wait_until_cancelled
 from noetl_worker.pipeline.command.credentials import CommandCredentials
 from noetl_worker.pipeline.command.inputs import Inputs, checked
 from noetl_worker.pipeline.command.tool_plane import ToolPlane
+from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text import json_text
@@ -114,12 +115,30 @@ class Dispatch:
             for kind in kinds_in(command.config):
                 await self.registry.load(kind)
         if marks.secrets:
-            known.add_inline(command.variables.get("workload"))
+            await off_loop(command.size, partial(known.add_inline, command.variables.get("workload")))
         if marks.references:
-            given = await self.credentials.resolve_references(dict(given))
-            config = await self.credentials.resolve_references(dict(config))
+            given = await self.credentials.resolve_references(given)
+            config = await self.credentials.resolve_references(config)
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.merge(config, given)
+        if command.size <= LARGE:  # without a call, because nearly all commands are small
+            prepared = self._checked(config, values)
+        else:
+            prepared = await off_loop(command.size, partial(self._checked, config, values))
+        prepared.limit(self.limits.default_s, self.limits.hard_s)
+        if prepared.warnings:
+            self._warn(prepared)
+        # A template that reads a redacted value raises an error. Code reads it without an error, so a line is logged.
+        if command.redacted:
+            find = partial(places_in_code, command.config, command.redacted)
+            if read := await off_loop(command.size, find):
+                advice = "rename the variables in `places` in the earlier step, or do not read them in this step's code"
+                self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
+        return prepared
+
+    def _checked(self, config: Mapping[str, JsonValue], values: ToolValues) -> PreparedTool:
+        """Return the tool's call with its config rendered and checked, and remember the secrets in it."""
+        command, known, marks = self.command, self.credentials.known, self.command.marks
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
@@ -133,15 +152,7 @@ class Dispatch:
                 known.add_inline(part)
             return has_words or marks.references or known.has_any
 
-        prepared = self.registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
-        prepared.limit(self.limits.default_s, self.limits.hard_s)
-        if prepared.warnings:
-            self._warn(prepared)
-        # A template that reads a redacted value raises an error. Code reads it without an error, so a line is logged.
-        if command.redacted and (read := places_in_code(command.config, command.redacted)):
-            advice = "rename the variables in `places` in the earlier step, or do not read them in this step's code"
-            self._log().warning("variables_redacted_by_plane", places=read[:_MOST_PLACES], advice=advice)
-        return prepared
+        return self.registry.prepare(command.kind, config, self._context(values), has_secrets=has_secrets)
 
     async def run(self, prepared: PreparedTool) -> ToolResult:
         """Run the tool to its end.
@@ -230,7 +241,9 @@ class Dispatch:
         if self.command.redacted:
             context = context.with_render(checked(context.values.render, self.command.redacted))
         prepared = self.registry.prepare(kind, config, context)
-        self.credentials.known.add_inline(prepared.config)
+        known = self.credentials.known
+        if not known.add_inline(prepared.config, most=LARGE):
+            await finished_off_loop(partial(known.add_inline, prepared.config))
         self._warn(prepared)
         try:
             result = await prepared.run_in_time()

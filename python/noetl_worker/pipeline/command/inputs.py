@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from noetl_worker.errors import ConfigurationError, TemplateError
 from noetl_worker.models.command import Command
 from noetl_worker.models.spellings import input_names
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
+from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text.templates import template
 from noetl_worker.text.templates.redacted import check_given
@@ -35,34 +37,31 @@ class Inputs:
         self, config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
     ) -> tuple[Mapping[str, JsonValue], ToolValues]:
         """Return the config with the command's input merged into it, and the values for rendering the config."""
-        has_templates = self.command.marks.templates
-        templates: Mapping[str, JsonValue] | None = {"config": config, "input": given} if has_templates else None
-        # Templates in the input are not rendered yet, so templates see only the input's other values.
-        plain = (
-            {name: value for name, value in given.items() if not template.has_template(value)}
-            if has_templates
-            else given
-        )
-        values = await self._values(plain, templates)
+        size, has_templates, plain, names = self.command.size, self.command.marks.templates, given, None
+        if has_templates:
+            names = await off_loop(size, partial(keychain_names_in, [config, given]))
+            # Templates in the input are not rendered yet, so templates see only the input's other values.
+            plain = await off_loop(size, partial(_without_templates, given))
+        values = await self._values(plain, names)
         in_spec, as_text = self._find_inputs(config)
         if not has_templates and not in_spec and not as_text:
             return ({**config, "input": given} if given else config), values
-        inputs = self._merged(in_spec, as_text, given, values.variables)
+        inputs = await off_loop(size, partial(self._merged, in_spec, as_text, given, values.variables))
         if in_spec or as_text or len(plain) < len(given):
             config = self._drop_inputs(config)
-            values = await self._values(inputs, templates)
+            values = await self._values(inputs, names)
         if inputs:
             config = {**config, "input": inputs}
             render = values.render  # the merged input is rendered already: it must not be rendered again
             values.render = lambda value, extra=None: value if value is inputs else render(value, extra)
         return config, values
 
-    async def _values(self, given: Mapping[str, JsonValue], templates: Mapping[str, JsonValue] | None) -> ToolValues:
+    async def _values(self, given: Mapping[str, JsonValue], names: set[str] | None) -> ToolValues:
         """Return the values for rendering.
 
         Args:
             given: the input that templates see.
-            templates: the config and input, searched for names of keychain entries; None if they have no templates.
+            names: the keychain entries that the templates name; None if no template mentions the keychain.
         """
         command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
@@ -76,7 +75,6 @@ class Inputs:
             "worker_id": self.worker_id,
             "command_id": command.command_id,
         }
-        names = keychain_names_in(templates) if templates is not None else None
         if names or (names is not None and "keychain" not in variables):
             variables["keychain"] = await self.credentials.keychain_names(names)
 
@@ -139,6 +137,11 @@ class Inputs:
         if self.command.redacted:
             check_given(rendered, self.command.redacted)
         return rendered
+
+
+def _without_templates(given: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return the values without a template inside."""
+    return {name: value for name, value in given.items() if not template.has_template(value)}
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:

@@ -17,6 +17,7 @@ from noetl_worker.errors import AnswerTooLarge, ControlPlaneError, ServerRefused
 from noetl_worker.models.command import Command
 from noetl_worker.models.fit import LESS_ADVICE, MAX_RESULT_BYTES
 from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import STEPS, Referred
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
@@ -61,8 +62,8 @@ async def fill_referred_results(
     referred = plane.rules.names.referred(variables)
     if not referred:
         return variables
-    names = _needed([fields, list(cases)], command.kind, referred, variables)
-    names |= referred.keys() & set(_left_sides(cases))
+    read = partial(_needed, [fields, list(cases)], command.kind, referred, variables)
+    names = await off_loop(command.size, read) | (referred.keys() & set(_left_sides(cases)))
     needed = [earlier for earlier in referred.values() if earlier.name in names]
     _check_size(needed, sum({earlier.ref: earlier.size for earlier in needed}.values()))
     filled, stored, size = dict(variables), dict[str, JsonValue](), 0
@@ -71,8 +72,10 @@ async def fill_referred_results(
             found, packed = await _resolved(earlier, command, plane)
             stored[earlier.ref], size = found, size + len(packed)
             _check_size(needed, size)
-            redacted += mark_stored(found, packed, earlier.name, redacts=plane.rules.redacts_results)
+            mark = partial(mark_stored, found, packed, earlier.name, redacts=plane.rules.redacts_results)
+            redacted += await off_loop(len(packed), mark)
         plane.rules.names.put(filled, earlier, stored[earlier.ref])
+    command.size += size
     return filled
 
 

@@ -19,7 +19,7 @@ from noetl_worker.engine.pure.redact import DESCRIBING_WORDS, MARK, MIN_SECRET_C
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.models.fit import SecretTexts
-from noetl_worker.models.wire import JsonValue
+from noetl_worker.models.wire import JsonValue, is_larger
 from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.text.secrets.forms import encoded_forms, key_lines, written_forms
 from noetl_worker.text.secrets.strength import Strength, rate_strength
@@ -151,14 +151,26 @@ class KnownSecrets:
                 self.add_all(value)
         return weak
 
-    def add_inline(self, config: object) -> None:
-        """Add the secrets named in a tool's config: `password: ...`, a header, an `auth` object, but not an alias."""
+    def add_inline(self, config: object, *, most: float = math.inf) -> bool:
+        """Add the secrets named in a tool's config: `password: ...`, a header, an `auth` object, but not an alias.
+
+        Args:
+            config: any values; a dataclass counts as an object.
+            most: most characters and members of objects and lists to look at.
+
+        Returns:
+            False if `most` was not enough. The secrets that were found until then are added.
+        """
         waiting: list[tuple[str, Any]] = [("", config)]
-        while waiting:  # no limit, because the size of the command bounds it
+        while waiting:
             name, value = waiting.pop()
             kind = type(value)
             if value is None or kind is bool:
                 continue
+            if kind is str or kind is dict or kind is list:
+                most -= len(value)
+                if most < 0:
+                    return False
             if kind is str or kind is int or kind is float:
                 self._add_named(name, value, is_text=kind is str)
             elif kind is dict or isinstance(value, Mapping):
@@ -166,6 +178,8 @@ class KnownSecrets:
                 if meaning.is_alias:
                     self._add_auth(value)
                 elif meaning.is_several:  # `api_keys: {github: ...}` has a secret under each name; numbers are counts
+                    if most < math.inf and is_larger(value, most):
+                        return False
                     self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
                 waiting += [(str(key), item) for key, item in value.items()]
             elif kind is list or isinstance(value, (list, tuple)):
@@ -174,6 +188,7 @@ class KnownSecrets:
                 waiting += [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
             else:
                 self._add_named(name, value, is_text=isinstance(value, str))
+        return True
 
     def _add_named(self, name: str, value: Any, *, is_text: bool) -> None:
         meaning = _MEANINGS[name]
