@@ -178,7 +178,8 @@ def test_a_plane_that_does_not_give_it_is_told_by_kind(error: Exception, kind: s
 
 def test_a_put_that_the_plane_does_not_take_is_a_failure() -> None:
     error = refused({"action": "put", "data": 1}, control_plane=BrokenPlane(MaybeProcessed("no answer")))
-    assert (str(error), error.kind) == ("the result 'step' cannot be stored: no answer", "connection")
+    text = "the result 'step' cannot be stored: no answer: see the control plane's log, then run the step again"
+    assert (str(error), error.kind) == (text, "connection")
 
 
 def test_a_stored_result_above_the_limit_is_refused() -> None:

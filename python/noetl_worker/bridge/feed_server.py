@@ -29,7 +29,8 @@ MOST_CONNECTIONS: Final = 64
 _ACK_BYTES: Final = 8
 _MOST_PEERS: Final = 64
 _REFUSED_ADVICE: Final = (
-    "find out who connects from this address: only control planes may, by NOETL_COMMAND_BUS_WRITER_ADDRS"
+    "look at `error`, and find out who connects from this address: only a control plane whose "
+    "NOETL_COMMAND_BUS_WRITER_ADDRS names this bridge should connect"
 )
 log = structlog.get_logger("noetl_worker.bridge")
 

@@ -49,8 +49,8 @@ class Executor:
     """Makes the traces. None: tracing is off."""
 
     async def run(self, delivery: Delivery, progress: Progress | None = None) -> Disposition | None:
-        """Take one delivery to its outcome. Return None when another delivery of the same message will be answered
-        instead.
+        """Take one delivery through the stages and return its disposition. Return None when another delivery of the
+        same message will be answered instead.
 
         Args:
             progress: receives the stage of this delivery. The worker reads the stage there, and stops the command by

@@ -8,7 +8,7 @@
 | running | `scope.py` interrupts the tool, and the command is returned |
 | deciding | nothing: the stage ends by itself |
 | reporting | one more try within REPORT_S, then the outbox keeps the outcome |
-| reporting, while the plane issues commands in the request | the request may run until the hard stop |
+| reporting, if the plane issues the next commands before it answers | the request may run until the hard stop |
 
 Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
 """
@@ -62,7 +62,7 @@ class Progress:
     """The only task that works on the delivery."""
     notification: Envelope | None = None
     command: Command | None = None
-    """The claimed command. Before the stage preparing is over, it has its ids and kind only."""
+    """The claimed command. Until it is prepared, it has no config, input, variables or cases."""
     claimed_at: float = 0.0
     """Monotonic time of the claim."""
     tool_at: float = 0.0

@@ -24,7 +24,8 @@ _FREE: Final = 1 << 20
 
 
 class Room:
-    """The owners' shares of the memory budget. A share is taken on an event loop, and given back in any thread."""
+    """Shares of the memory budget, one for each owner, such as a running tool. A share is taken on an event loop, and
+    given back in any thread."""
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}

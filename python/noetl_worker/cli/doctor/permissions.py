@@ -126,7 +126,7 @@ async def try_first(connection: Connection) -> list[Finding]:
 
 
 async def try_rest(connection: Connection, settings: Settings, stream: str, kept_in: str) -> list[Finding]:
-    """Return a finding for each other permission. `kept_in`: the stream of dead letters."""
+    """Return a finding for each permission that `try_first` does not try. `kept_in`: the stream of dead letters."""
     names = {"stream": stream, "durable": settings.nats_consumer, "kept_in": kept_in}
     names["dead_letters"] = DEAD_LETTER_SUBJECT
     return [await _try(connection, need, names) for need in _REST]

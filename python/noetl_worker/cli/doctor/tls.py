@@ -136,7 +136,7 @@ def _fetch_certificate(at: tuple[str, int], context: ssl.SSLContext, speaks: _Pr
             certificate = wrapped.getpeercert()
             wrapped.sendall(speaks.question)
             if not wrapped.recv(1):  # a TLS 1.3 server refuses our certificate only now
-                raise ssl.SSLError("the server ends the connection after it")
+                raise ssl.SSLError("the server closes the connection at once; it may refuse our certificate")
             return certificate
 
 

@@ -54,7 +54,7 @@ def match_cases(
         ConditionError: a condition that was reached cannot be evaluated; the text, `case` and `condition` name it.
             Codes: `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
 
-    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. Twin: none, both engines are called from here.
+    Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. This function has no twin in Rust.
     """
     table = compile_cases(cases)
     if len(table) == 0:

@@ -119,11 +119,11 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts are possible: others than workers may have written notes.
+        """Return how many of the noted starts may be true, because not only workers can write notes.
 
         Each earlier delivery of this message may have started the command. The first delivery makes a note only if the
-        message is a copy. Starts by other messages of the command are bounded by the claims that the plane has
-        recorded, without the present one.
+        message is a copy. For a copy, the command's other messages may have started it too: at most once for each claim
+        that the plane has recorded, not counting the present claim.
 
         Args:
             noted: number of noted starts (`StartNotes`).

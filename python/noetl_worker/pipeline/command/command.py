@@ -30,9 +30,9 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of the reference that the Rust plane sends for a context over 512 kB. If the plane's own store gave no answer,
-the claim's context has this key only (source of server 3.54.0): without the reference the command would run with no
-input."""
+"""Key of the reference that the Rust plane sends for a context over 512 kB. If the plane could not read its own store,
+the context in the claim has no other key (source of server 3.54.0). A worker that ignored the key would then run the
+command without its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
 """Longest chain of references to references that is followed. A longer chain is taken for a loop."""
@@ -281,7 +281,7 @@ def _has_closed_marks(text: str) -> bool:
 
 
 def _whole(value: Any, names: Names) -> Any:
-    """Return a tool's config with the packed results in it unpacked, their texts marked as data."""
+    """Return a tool's config in which packed results are unpacked. Template-like texts in them are marked as data."""
     if isinstance(value, dict):
         whole = names.unpack(value)
         if whole is not value:
@@ -305,8 +305,8 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """Return the command id as the notification has it, a number or a text: the planes compare it in that form
-    (protocol/notification.md#message)."""
+    """Return the command id in the notification's form, a number or a text: the planes compare ids in that form
+    (protocol/notification.md#message). If `meta` has another id, return that id."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:

@@ -1,4 +1,4 @@
-"""Conversion of an exception into the failure to report. Every exception after the claim is reported."""
+"""Conversion of an exception into a failed result. Every exception after the claim is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:
-    """Return the failure to report for an exception. Its message has the exception's text and the chain of causes."""
+    """Return the failed result of an exception. The message has the exception's text and the chain of causes."""
     chain: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error

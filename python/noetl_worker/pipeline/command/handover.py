@@ -64,8 +64,8 @@ class ClaimOwnership:
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
-        """Return the ownership for an outcome from an earlier time: the plane is asked about its claim before it is
-        sent."""
+        """Return the ownership for an adopted outcome, or one that is sent again. The plane is asked about the claim
+        before the outcome is sent."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:

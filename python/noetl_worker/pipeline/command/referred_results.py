@@ -86,7 +86,7 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
     """Return the names of the results that templates and code in a value need.
 
     Args:
-        kind: the kind of tool that runs code outside of any task.
+        kind: the tool kind of the command. It holds for code that is in no task with a kind of its own.
     """
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
@@ -174,7 +174,7 @@ def _has(summary: Mapping[str, JsonValue], path: Path) -> bool:
     if path and path[0] in _POINTERS and path[0] in summary:
         return True
     if path and path[0] in fields_of(summary.get("data")):
-        return False  # in the full result, a field of the result's own has this name
+        return False  # the result has a field of this name, which hides the preview's field
     at: JsonValue = summary
     for key in path:
         if isinstance(at, dict) and key in at and "_truncated" not in at:

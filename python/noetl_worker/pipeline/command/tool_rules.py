@@ -99,8 +99,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. Commands then
-    cannot create files in its parent directories either."""
+    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. Keeping commands
+    from it also keeps them from creating files in its parent directories."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())

@@ -198,8 +198,8 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """End the spans after the answer to JetStream. Work of the delivery that still runs (a pool's timer) belongs to
-        no trace from then on."""
+        """End the spans after the answer to JetStream. A timer that the tool started (of a connection pool) may still
+        run. From then on it belongs to no trace."""
         self._end_stage()
         span, self.process = self.process, None
         progress, self.progress = self.progress, None  # ends a reference cycle: `progress` refers to this trace

@@ -161,7 +161,7 @@ def short_of_resources(
 ) -> Disposition | None:
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
-    The command has had no effect yet. It is reported as failed if its message is older than MAX_SERVER_ERROR_AGE_S, or
+    The command has had no effect yet. It is reported as failed if its message is old (`_is_old`), or
     if no worker could claim it again. That is so on a Rust plane without WORKER_ID (`can_return` is false), and on the
     Python plane for 1,800 s after the plane has learned of the start.
     """
@@ -172,8 +172,8 @@ def short_of_resources(
 
 
 def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Disposition:
-    """Return the nak for a command that was stopped while it ran. Its delay lasts until the command can be claimed
-    again.
+    """Return the nak for a claimed command whose outcome was not accepted before the worker stopped. Its delay lasts
+    until the command can be claimed again.
 
     The Python plane refuses other workers until the claim is older than the lease. The Rust plane accepts a claim of
     the same worker id at any time.

@@ -1,8 +1,8 @@
 """The terminal events of one command: the report of its outcome, and how many of the requests were accepted.
 
 An event is written as JSON only when it is sent. The row of the outbox has the report, not the events. A result that is
-too large for an event is first sent to the result store. That request belongs to the set, so the outbox stores it too,
-and it needs no slot.
+too large for an event is first sent to the result store. The request to the store belongs to the set.
+So the outbox stores the result too, and the command needs no slot while that request waits.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class EventSet:
         return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
 
     def body(self) -> bytes:
-        """Return the body of the next request of events. For a plane that compares tries, it is the same at each."""
+        """Return the body of the next request of events. A plane that compares tries gets the same body at each try."""
         if self.rescues is None:
             made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
         else:
@@ -220,10 +220,10 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def copy_before_request(self, sent: int) -> EventSet:
-        """Return a copy of the set from which one request and those after it are sent again.
+        """Return a copy of the set that sends a request and all later requests again.
 
         Args:
-            sent: the number of that request, from 0.
+            sent: the number of the first request that is sent again, from 0.
         """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 

@@ -38,7 +38,7 @@ class OutboxRow(NamedTuple):
     key: str
     command_id: str
     place: str
-    """Address of the next request: a plane, or a plane's result store. Other addresses do not hold up the row."""
+    """Address of the next request: a plane, or a plane's result store. Rows of other addresses do not wait for it."""
     size: int
 
 

@@ -55,9 +55,10 @@ class Outbox:
     No method raises when the disk fails.
 
     Args:
-        when: when a set is written: `always` (before the first try), `on_failure` (at the first refused try) or `off`.
+        when: when a command's terminal events are written: `always` (before they are first sent), `on_failure` (once
+            the plane has not accepted them, or they have to wait) or `off`.
         directory: the directory that the workers of a machine share.
-        max_rows, max_bytes: limits. At either of them `is_full` is True, and no further set is written.
+        max_rows, max_bytes: limits. At either of them `is_full` is True, and no further row is written.
     """
 
     def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:

@@ -45,7 +45,8 @@ LATE_S: Final = 30.0
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_REPORT_S: Final = 0.5
-"""Seconds after which a request in which the plane issues commands no longer needs the slot of its command."""
+"""Seconds after which a command gives up its slot, while the plane answers the request with its last event. In this
+request the plane issues the next commands."""
 
 
 _DROPPED_ADVICE: Final = "do nothing: another worker has the command, or it is over"

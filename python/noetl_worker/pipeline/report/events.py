@@ -45,8 +45,8 @@ class CommandEvents:
     hold_s: float
     """Seconds for which `command.started` is held back."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Returns a block in which the command has no slot (Slots.waiting). It is open while terminal events that the
-    plane has refused wait on disk."""
+    """Returns a block in which the command has no slot (Slots.waiting). It is open while terminal events wait
+    on disk, and while the request with the last event is slow."""
     warned: Warned = field(default_factory=Warned)
     """Warnings already logged, for each step of a playbook."""
     _is_held: bool = field(default=False, init=False)

@@ -32,7 +32,7 @@ DOWN_AFTER: Final = 3
 """Refusals in a row after which a plane is down. Only requests that were sent after the last refusal count. Also the
 number of executions with server errors after which these count as a refusal."""
 FAILURES_WITHIN_S: Final = 10.0
-"""Seconds within which server errors of DOWN_AFTER executions count as a refusal."""
+"""Seconds within which DOWN_AFTER executions must get server errors (500), so that the plane counts as refusing."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -97,7 +97,7 @@ class Gate:
 
     @asynccontextmanager
     async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
-        """Hold a place inside the context. Yield the seconds that are left of `patience_s`, or None without a limit.
+        """Take a place at the gate for a `with` block. Yield the seconds left of `patience_s`, or None without a limit.
 
         Raises:
             NotSent: no place is free within `patience_s` seconds.

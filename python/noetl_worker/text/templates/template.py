@@ -4,8 +4,9 @@ The rules:
 
 * a text without `{{` or `{%` is unchanged: "10" stays a text, "007" stays "007"; a text of only comments becomes "";
 * a text that is exactly one expression, with white space around it allowed, is evaluated and keeps its type.
-  Undefined, at any depth, becomes None, or "" in an input on the Python plane. With `| tojson` at its end it is still
-  the value (the planes' own workers parse such text again); `| tojson | string` gives the text;
+  Undefined, at any depth, becomes None, or "" in an input on the Python plane. An expression that
+  ends with `| tojson` gives the value too (the planes' own workers parse such text again), and one that ends with
+  `| tojson | string` gives the JSON text;
 * any other text stays a text; values print as in JSON (`true`, `null`), and undefined prints nothing;
 * keys are not rendered. Inserted values are never rendered again, so data that contains `{{` stays data, and so does
   a PlainText anywhere.
@@ -45,7 +46,7 @@ _REASON: Final = 500
 _MISSING: Final = object()
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _ENTRY_BYTES: Final = 20
-"""Bytes of a key and its value in JSON, without the value's texts."""
+"""Estimated bytes of one entry of an object in JSON, not counting the texts in its value."""
 _ITEM_BYTES: Final = 8
 _SEQUENCES: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView, Iterator)
 

@@ -189,7 +189,7 @@ async def _drain(captures: Sequence[Capture]) -> None:
 
 
 class Capture:
-    """A pipe read to its end into bounded memory: the first and the last half of `limit` bytes."""
+    """Reader of a pipe until its end. At most `limit` bytes are kept: half from the beginning, half from the end."""
 
     def __init__(self, fd: int, limit: int, live: LiveLines | None = None) -> None:
         """Prepare to read `fd`. `live` is given each chunk as it is read."""

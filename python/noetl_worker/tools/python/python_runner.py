@@ -237,7 +237,7 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
 
 
 class _Fork:
-    """A supervisor: a fork of a template, started and ended like a TemplateProcess."""
+    """A supervisor process that a template process forks. It is started and ended like a TemplateProcess."""
 
     def __init__(self, template: _Template) -> None:
         self._template = template

@@ -20,7 +20,7 @@ from noetl_worker.remote.plane.patience import retry_while_passing
 
 T = TypeVar("T")
 _PAGE: Final = 200
-_UNKNOWN_ADVICE: Final = "do nothing: without the state, the plane's answer to the claim decides"
+_UNKNOWN_ADVICE: Final = "do nothing: the worker goes on by the plane's other answers about this command"
 log = structlog.get_logger("noetl_worker.events")
 
 

@@ -47,7 +47,7 @@ _BYTES_NAMED: Final = 1024
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Room for about 1,500 usual batches; a plane holds at most 1,024 (protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
-"""New bytes after which the plane is asked at once, so that processed batches take no memory."""
+"""Bytes of new batches after which the plane is asked at once which batches it has processed. Their memory is freed."""
 _UNSEEN: Final = -1
 """Count of outages for a batch that the plane already had: an outage may have happened since it was accepted."""
 _NOT_RESCUED_ADVICE: Final = (
@@ -60,7 +60,7 @@ _DRAIN_DELAYS_S: Final = (0.1, 1.0)
 """First and longest pause between two questions during a drain."""
 _FULL_ADVICE: Final = (
     "if the control plane is restarted now, look for executions that stay RUNNING: more batches wait for it than this "
-    "worker can remember. The others are counted in noetl_worker_batches_not_watched_total"
+    "worker can remember. noetl_worker_batches_not_watched_total counts the batches that it no longer watches"
 )
 _RESCUED_ADVICE: Final = "do nothing; if there are many, look in the plane's log why it loses batches"
 _FORGOTTEN_ADVICE: Final = "do nothing: the control plane does not know this batch, and its events are sent again"

@@ -32,7 +32,8 @@ _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
 """Length in bytes from which a word costs the plane some hundredths of a second at each search."""
 _WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Bytes that can be in the scheme of a link. The plane's search reads on from each of them, so a long run is slow."""
+"""Bytes that can be in the scheme of a link. The plane's search starts at each such byte and reads on to the end of the
+word, so a long word of them is slow."""
 _WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}

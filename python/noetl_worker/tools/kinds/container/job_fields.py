@@ -23,7 +23,7 @@ class ContainerFields:
     resources: dict[str, Any] = field(default_factory=dict)
     """Kubernetes' `requests` and `limits`."""
     auth: str | dict[str, Any] | None = None
-    """Alias of a credential with url, token and ca_file of a cluster; the worker's own when absent."""
+    """Alias of a credential with url, token and ca_file of a cluster; the worker's own cluster when absent."""
     namespace: str = "noetl"
     """Namespace of the Job."""
     service_account: str | None = None

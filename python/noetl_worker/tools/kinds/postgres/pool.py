@@ -209,7 +209,8 @@ class _Pool:
         except BaseException as error:
             connection.pgconn.finish()
             if isinstance(error, self._psycopg.Error):
-                raise ToolError(f"cannot set up the session: {error}", kind="connection", retryable=True) from error
+                text = f"cannot set statement_timeout or search_path: {error}: check `schema` and the server's log"
+                raise ToolError(text, kind="connection", retryable=True) from error
             raise
         return _Member(connection, session, time.monotonic())
 
