@@ -60,7 +60,7 @@ def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> 
     return [with_scalars(item, change) for item in value] if isinstance(value, list) else change(value)
 
 
-def is_larger(value: JsonValue, most: float) -> bool:
+def is_larger(value: JsonValue, most: int) -> bool:
     """Return True if a JSON value has more than `most` characters, members of objects and items of lists."""
     waiting = [value]
     while waiting and most >= 0:

@@ -19,7 +19,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue, texts_in, with_scalars
 from noetl_worker.pipeline.command.referred_results import fill_referred_results
-from noetl_worker.process.threads import finished_off_loop, off_loop
+from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import Names
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
@@ -115,7 +115,8 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         await off_loop(command.size, partial(check_given, [config, given, cases]))
-    if marks.templates and "tasks" not in config:  # the plane does not render the tasks of a list
+    is_list = "tasks" in config  # the plane does not render the tasks of a list
+    if marks.templates and not is_list and (command.size > LARGE or has_template([config, given])):
         config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)

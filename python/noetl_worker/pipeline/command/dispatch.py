@@ -115,7 +115,11 @@ class Dispatch:
             for kind in kinds_in(command.config):
                 await self.registry.load(kind)
         if marks.secrets:
-            await off_loop(command.size, partial(known.add_inline, command.variables.get("workload")))
+            look = partial(known.add_inline, command.variables.get("workload"))
+            if command.size <= LARGE:
+                look()
+            else:
+                await off_loop(command.size, look)
         if marks.references:
             given = await self.credentials.resolve_references(given)
             config = await self.credentials.resolve_references(config)

@@ -11,7 +11,7 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.spellings import input_names
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
-from noetl_worker.process.threads import off_loop
+from noetl_worker.process.threads import LARGE, off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text.templates import template
 from noetl_worker.text.templates.redacted import check_given
@@ -39,14 +39,14 @@ class Inputs:
         """Return the config with the command's input merged into it, and the values for rendering the config."""
         size, has_templates, plain, names = self.command.size, self.command.marks.templates, given, None
         if has_templates:
-            names = await off_loop(size, partial(keychain_names_in, [config, given]))
-            # Templates in the input are not rendered yet, so templates see only the input's other values.
-            plain = await off_loop(size, partial(_without_templates, given))
+            read = partial(_read_templates, config, given)
+            names, plain = read() if size <= LARGE else await off_loop(size, read)
         values = await self._values(plain, names)
         in_spec, as_text = self._find_inputs(config)
         if not has_templates and not in_spec and not as_text:
             return ({**config, "input": given} if given else config), values
-        inputs = await off_loop(size, partial(self._merged, in_spec, as_text, given, values.variables))
+        merge = partial(self._merged, in_spec, as_text, given, values.variables)
+        inputs = merge() if size <= LARGE else await off_loop(size, merge)
         if in_spec or as_text or len(plain) < len(given):
             config = self._drop_inputs(config)
             values = await self._values(inputs, names)
@@ -139,9 +139,15 @@ class Inputs:
         return rendered
 
 
-def _without_templates(given: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the values without a template inside."""
-    return {name: value for name, value in given.items() if not template.has_template(value)}
+def _read_templates(
+    config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
+) -> tuple[set[str] | None, Mapping[str, JsonValue]]:
+    """Return the keychain entries that templates in a config and its input name, and the input's other values.
+
+    Templates in the input are not rendered yet, so templates see only these other values.
+    """
+    plain = {name: value for name, value in given.items() if not template.has_template(value)}
+    return keychain_names_in([config, given]), plain
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:

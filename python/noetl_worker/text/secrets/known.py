@@ -151,12 +151,12 @@ class KnownSecrets:
                 self.add_all(value)
         return weak
 
-    def add_inline(self, config: object, *, most: float = math.inf) -> bool:
+    def add_inline(self, config: object, *, most: int | None = None) -> bool:
         """Add the secrets named in a tool's config: `password: ...`, a header, an `auth` object, but not an alias.
 
         Args:
             config: any values; a dataclass counts as an object.
-            most: most characters and members of objects and lists to look at.
+            most: most characters and members of objects and lists to look at. None: without limit.
 
         Returns:
             False if `most` was not enough. The secrets that were found until then are added.
@@ -167,7 +167,7 @@ class KnownSecrets:
             kind = type(value)
             if value is None or kind is bool:
                 continue
-            if kind is str or kind is dict or kind is list:
+            if most is not None and (kind is str or kind is dict or kind is list):
                 most -= len(value)
                 if most < 0:
                     return False
@@ -178,7 +178,7 @@ class KnownSecrets:
                 if meaning.is_alias:
                     self._add_auth(value)
                 elif meaning.is_several:  # `api_keys: {github: ...}` has a secret under each name; numbers are counts
-                    if most < math.inf and is_larger(value, most):
+                    if most is not None and is_larger(value, most):
                         return False
                     self.add_credential({str(key): item for key, item in value.items() if holds_text(item)})
                 waiting += [(str(key), item) for key, item in value.items()]
