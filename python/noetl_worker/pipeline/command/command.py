@@ -115,8 +115,7 @@ async def hydrate(
     cases = _cases(context, config)
     if redacted:
         await off_loop(command.size, partial(check_given, [config, given, cases]))
-    is_list = "tasks" in config  # the plane does not render the tasks of a list
-    if marks.templates and not is_list and (command.size > LARGE or has_template([config, given])):
+    if marks.templates and "tasks" not in config:  # the plane does not render the tasks of a list
         config, given = await _with_data_marked([config, given], variables, command.size)
     if marks.references:
         variables = await fill_referred_results(variables, [config, given], cases, command, plane, redacted)
@@ -234,7 +233,8 @@ async def _with_data_marked(
     Raises:
         ConfigurationError: there are too many such texts to compare.
     """
-    data = await off_loop(size, partial(_template_like_data, fields, variables))
+    find = partial(_template_like_data, fields, variables)
+    data = find() if size <= LARGE else await off_loop(size, find)
     return await finished_off_loop(partial(_marked, fields, data)) if data else fields
 
 
