@@ -167,12 +167,9 @@ def reply_nothing(request: httpx.Request) -> httpx.Response:
         {"tool_name": "t", "arguments": '{"a": 1}'},
         {"action": "tools/call", "tool": "t", "input": {"a": 1}},
         {"tool": "t", "arguments": {"a": 1}, "input": {"from_the_step": 2}},
-        {"method": "prompts/get", "params": {"name": "t"}, "arguments": {"a": 1}},
-        {"method": "prompts/get", "params": {"name": "t"}, "arguments": '{"a": 1}'},
     ],
 )
 def test_spellings_of_a_call(config: dict[str, Any]) -> None:
-    """Arguments of a prompt may stand beside its name."""
     _, peer = call(reply_nothing, config)
     assert peer.messages()[-1]["params"] == {"name": "t", "arguments": {"a": 1}}
 

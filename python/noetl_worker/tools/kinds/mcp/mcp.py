@@ -50,7 +50,7 @@ class McpConfig:
     tool: str | None = None
     """Tool to call."""
     arguments: dict[str, Any] | str | None = None
-    """Arguments of the tool, or of a prompt (prompts/get): an object, or the JSON text of one."""
+    """Arguments of the tool: an object, or the JSON text of one."""
     input: dict[str, Any] = field(default_factory=dict)
     """Arguments of the tool when `arguments` is absent."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -85,8 +85,6 @@ class McpConfig:
         """Return the `params` of the request."""
         if self.method == "tools/call":
             return {"name": self.tool, "arguments": self.given_arguments()}
-        if self.method == "prompts/get" and isinstance(self.arguments, Mapping):
-            return {"arguments": dict(self.arguments), **self.params}
         return dict(self.params)
 
     def given_arguments(self) -> dict[str, JsonValue]:
@@ -119,8 +117,6 @@ class McpTool(OverHttp):
     def ignored(self, config: McpConfig) -> list[ConfigurationError]:
         """Return warnings about fields that this method does not send."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
-        if config.method == "prompts/get" and "arguments" not in config.params:
-            unread = ("tool",)
         why = f"{config.method} does not send it"
         return [ignored_field(self.kind, name, why) for name in unread if getattr(config, name)]
 
