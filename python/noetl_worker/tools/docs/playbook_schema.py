@@ -37,7 +37,7 @@ def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict
         tools: the kinds that are known; a tool of another kind is an error of the file.
         strict: unknown fields of a tool do not validate, nor does a tool without `kind`.
     """
-    from noetl_worker.tools.docs.schema import json_schema  # takes 0.2 s to load, and the linter needs the keys alone
+    from noetl_worker.tools.docs.schema import json_schema  # here: the linter needs the keys alone
 
     definitions: dict[str, Any] = {}
     dispatch: list[dict[str, Any]] = []

@@ -7,12 +7,11 @@ meant, a number where text is meant, fields under `spec`.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-from mashumaro.jsonschema import DRAFT_2020_12, build_json_schema
 
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.tools import fields
@@ -48,7 +47,7 @@ _DEFINITIONS: Final[Mapping[str, Any]] = {
         "Seconds, or a text like 500ms, 30s, 2m, 1h.",
     ),
 }
-_SCALARS: Final[Mapping[str, str]] = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
+_SCALARS: Final[Mapping[Any, str]] = {str: "text", int: "integer", float: "number", bool: "boolean"}
 _TIMES: Final = frozenset({"timeout", "timeout_seconds"})
 
 
@@ -58,9 +57,6 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
     Args:
         tool: from `Registry.get`, or your own.
         strict: unknown fields do not validate; otherwise they do, as the worker only warns of them.
-
-    Raises:
-        NotImplementedError: a field of the model has a type that JSON Schema cannot say (from mashumaro).
     """
     description = describe_kind(tool)
     own = _own_properties(tool, description)
@@ -93,14 +89,12 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
 
 
 def _own_properties(tool: Tool[Any], description: KindDescription) -> dict[str, Any]:
-    """Return the schemas of the model's fields: mashumaro's, made as tolerant as the decoder, with descriptions."""
-    model_schema: dict[str, Any] = build_json_schema(tool.config_model, dialect=DRAFT_2020_12).to_dict()
+    """Return the schemas of the model's fields, with descriptions."""
     given: Mapping[str, Any] = getattr(tool, "field_schemas", {})
     hints = fields.field_types(tool.config_model)
     properties: dict[str, Any] = {}
     for field in description.fields:
-        strict = {key: value for key, value in model_schema["properties"][field.name].items() if key != "default"}
-        property_schema = dict(given[field.name]) if field.name in given else _tolerant(strict, hints[field.name])
+        property_schema = dict(given[field.name]) if field.name in given else _of_type(hints[field.name])
         if not field.is_needed:
             property_schema = _or_null(property_schema)
             if field.default not in (None, [], {}) and isinstance(field.default, (str, int, float, bool, list, dict)):
@@ -131,47 +125,35 @@ def _needed(field: FieldDescription) -> dict[str, Any]:
     return {"anyOf": [*({"required": [name]} for name in (field.name, *field.spellings)), in_spec]}
 
 
-def _tolerant(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
-    """Return `schema` extended to all values that the decoder of fields.py accepts, such as templates and numbers as
-    text."""
-    if "anyOf" in schema:
-        arguments = [argument for argument in typing.get_args(hint) if argument is not types.NoneType]
-        kept = [option for option in schema["anyOf"] if option.get("type") != "null"]
-        options = [_tolerant(option, part) for option, part in zip(kept, arguments, strict=True)]
+def _of_type(hint: Any) -> dict[str, Any]:
+    """Return a schema for all values that the decoder of fields.py accepts for a type, such as templates and numbers as
+    text. The schema of a type that JSON Schema cannot say accepts anything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _SCALARS:
+        return {"$ref": f"#/$defs/{_SCALARS[hint]}"}
+    if origin in (typing.Union, types.UnionType):
+        options = [_of_type(argument) for argument in arguments if argument is not types.NoneType]
         return options[0] if len(options) == 1 else {"anyOf": _distinct(options)}
-    kind = schema.get("type")
-    if isinstance(kind, str) and kind in _SCALARS:
-        return {"$ref": f"#/$defs/{_SCALARS[kind]}"}
-    if "enum" in schema:
-        return {"anyOf": [{"enum": schema["enum"]}, {"$ref": "#/$defs/template"}]}
-    if kind == "array":
-        return _or_template(_tolerant_list(schema, hint))
-    if kind == "object":
-        return _or_template(_tolerant_object(schema, hint))
-    return dict(schema)
+    if origin is typing.Literal:
+        return _or_template({"enum": list(arguments)})
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _or_template({"enum": [member.value for member in hint]})
+    if origin in (list, Sequence) or hint is list:
+        return _or_template({"type": "array", "items": _of_type(arguments[0]) if arguments else {}})
+    if origin in (dict, Mapping) or hint is dict:
+        values = _or_null(_of_type(arguments[1])) if arguments else {}
+        return _or_template({"type": "object", "additionalProperties": values})
+    return _or_template(_of_dataclass(hint)) if dataclasses.is_dataclass(hint) else {}
 
 
-def _tolerant_list(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
-    arguments = typing.get_args(hint)
-    items = schema.get("items")
-    return {"type": "array", "items": _tolerant(items, arguments[0])} if items and arguments else {"type": "array"}
-
-
-def _tolerant_object(schema: Mapping[str, Any], hint: Any) -> dict[str, Any]:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        docs, hints = field_docs(hint), fields.field_types(hint)
-        properties: dict[str, Any] = {}
-        for name, schema_of_field in schema.get("properties", {}).items():
-            plain = {key: value for key, value in schema_of_field.items() if key != "default"}
-            properties[name] = _or_null(_tolerant(plain, hints[name]))
-            if name in docs:
-                properties[name]["description"] = docs[name]
-        needed = schema.get("required")
-        return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
-    arguments, values = typing.get_args(hint), schema.get("additionalProperties")
-    if isinstance(values, Mapping) and len(arguments) == 2:
-        return {"type": "object", "additionalProperties": _or_null(_tolerant(values, arguments[1]))}
-    return {"type": "object"}
+def _of_dataclass(model: Any) -> dict[str, Any]:
+    docs, hints = field_docs(model), fields.field_types(model)
+    own = [field for field in dataclasses.fields(model) if field.init]
+    properties = {field.name: _or_null(_of_type(hints[field.name])) for field in own}
+    for name in properties.keys() & docs.keys():
+        properties[name]["description"] = docs[name]
+    needed = [one.name for one in own if one.default is one.default_factory is dataclasses.MISSING]
+    return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
 
 
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
