@@ -15,7 +15,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps, loads
 from noetl_worker.text.secrets.auth_alias import find_alias
 from noetl_worker.tools.contract import ToolContext
-from noetl_worker.tools.credential import first_given
+from noetl_worker.tools.credential import DATABASE_FIELDS, first_given
 from noetl_worker.tools.policy import ConfigPlace
 
 _ONE_OBJECT: Final = frozenset({"source", "key", "credential", "type", "service", "inject", "fields"})
@@ -34,13 +34,7 @@ _AZURE: Final = {
     "AZURE_CLIENT_ID": ("client_id",),
     "AZURE_CLIENT_SECRET": ("client_secret",),
 }
-_POSTGRES: Final = {
-    "PGHOST": ("host", "db_host"),
-    "PGPORT": ("port", "db_port"),
-    "PGUSER": ("user", "db_user", "username"),
-    "PGPASSWORD": ("password", "db_password"),
-    "PGDATABASE": ("database", "db_name", "dbname"),
-}
+_POSTGRES: Final = {f"PG{part.upper()}": names for part, names in DATABASE_FIELDS.items()}
 _TABLES: Final = (
     (("hmac", "s3", "aws"), _AWS),
     (("azure",), _AZURE),

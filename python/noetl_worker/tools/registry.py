@@ -401,24 +401,22 @@ class Registry:
         try:
             loaded: Any = point.load()
             tool: Any = loaded() if inspect.isclass(loaded) else loaded
-            names = _names(tool)
+            self._check_free(_names(tool))
         except Exception as error:  # a plug-in's import may raise anything
-            self._report(BrokenPlugin(point.name, distribution, f"{type(error).__name__}: {error}"))
-            return
-        taken = [name for name in names if name in self._tools]
-        if taken:
-            self._report(BrokenPlugin(point.name, distribution, f"another plug-in has the kind {taken[0]!r} already"))
-            return
-        over = [name for name in names if name in BUILT_IN or name in ALIASES]
-        if over:
-            reason = f"it would replace the built-in {', '.join(over)}; give its tool a kind and aliases of its own"
-            self._report(BrokenPlugin(point.name, distribution, reason))
-            return
-        self.register(tool)
+            broken = BrokenPlugin(point.name, distribution, f"{type(error).__name__}: {error}")
+            self.broken.append(broken)
+            _log.warning("%s", broken)
+        else:
+            self.register(tool)
 
-    def _report(self, broken: BrokenPlugin) -> None:
-        self.broken.append(broken)
-        _log.warning("%s", broken)
+    def _check_free(self, names: Iterable[str]) -> None:
+        """Raise ConfigurationError if another tool has one of these names."""
+        if taken := [name for name in names if name in self._tools]:
+            raise ConfigurationError(f"another plug-in has the kind {taken[0]!r} already")
+        if over := ", ".join(name for name in names if name in BUILT_IN or name in ALIASES):
+            raise ConfigurationError(
+                f"it would replace the built-in {over}; give its tool a kind and aliases of its own"
+            )
 
 
 def _names(tool: Tool[Any]) -> tuple[str, ...]:

@@ -54,15 +54,6 @@ def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
     return {"README.md": index} | {f"{kind.kind}.md": _page(kind, guide) for kind, guide in described}
 
 
-def default_text(field: FieldDescription) -> str:
-    """Return a default as a playbook would write it: "needed" for a required field, "" for an empty default."""
-    if field.is_needed:
-        return "needed"
-    if field.default in (None, [], {}, ""):
-        return ""
-    return json.dumps(field.default, default=str)
-
-
 def _entry(kind: KindDescription) -> str:
     names = ", ".join([f"[`{kind.kind}`]({kind.kind}.md)", *(f"`{alias}`" for alias in kind.aliases)])
     return _item(f"{names}: {kind.summary}")
@@ -87,8 +78,8 @@ def _page(kind: KindDescription, guide: Guide) -> str:
 
 def _field(field: FieldDescription) -> str:
     also = f" ({', '.join(f'`{name}`' for name in field.spellings)})" if field.spellings else ""
-    default = default_text(field)
-    shown = default if default in ("", "needed") else f"default `{default}`"
+    is_empty = field.default in (None, [], {}, "")
+    shown = "needed" if field.is_needed else "" if is_empty else f"default `{json.dumps(field.default, default=str)}`"
     what = ", ".join(part for part in (f"`{field.name}`{also}", field.type, shown) if part)
     return _item(f"{what} – {field.meaning}")
 
