@@ -185,16 +185,6 @@ def test_command_in_an_interpreter_that_is_named_is_as_any_other(author: Author,
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_program_that_is_no_interpreter_fails_its_command(user: str) -> None:
-    """(no attack) One that ends at once, and one that is not there."""
-    steps = [{"code": "result = 1", "python": f"/usr/bin/{name}"} for name in ("true", "no-such-python")]
-    settings = {"pythons": "*"}
-    ended, missing = run_as(user, "basic", [("python", step) for step in steps], settings=settings)
-    assert (ended["exit_code"], ended["data"]) == (0, {"stdout": "", "stderr": ""})
-    assert "cannot start the interpreter '/usr/bin/no-such-python'" in said(missing)
-
-
-@pytest.mark.parametrize("user", USERS)
 def test_interpreter_cannot_say_that_the_machine_has_nothing_left(author: Author, user: str) -> None:
     """It claims a shortage, to be returned for ever."""
     author.program.write_text("""#!/bin/sh\nprintf '{"error": "[Errno 11] nothing left"}' >&3\n""")

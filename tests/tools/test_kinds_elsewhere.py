@@ -7,7 +7,6 @@ import pytest
 from noetl_worker.errors import ConfigurationError, UnknownTool
 from noetl_worker.testing import tool_context
 from noetl_worker.tools.elsewhere import INSTEAD
-from noetl_worker.tools.kinds.noop.noop import NoopTool
 from noetl_worker.tools.registry import Registry
 
 # every kind of the planes' own lists and of both workers' registries
@@ -43,10 +42,3 @@ def test_a_kind_that_cannot_be_run_is_refused_before_it_starts() -> None:
     assert str(caught.value) == (
         "Tool not found: iterator is not run by this worker: write loop: {in: ..., iterator: ...} on the step"
     )
-
-
-def test_a_plug_in_may_bring_such_a_kind() -> None:
-    class AgentTool(NoopTool):
-        kind = "agent"
-
-    assert Registry([AgentTool()], plugins=False).get("agent").kind == "agent"

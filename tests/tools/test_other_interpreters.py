@@ -22,7 +22,6 @@ from noetl_worker.tools.process.confinement import Confinement
 from noetl_worker.tools.python import other_interpreters
 from noetl_worker.tools.python.interpreter import template_program
 from noetl_worker.tools.registry import Registry
-from patience import until
 from tool_settings import tool_settings
 
 from .processes import linux_only, started, until_gone, with_time
@@ -246,12 +245,3 @@ async def test_command_that_is_cancelled_or_out_of_time_ends(worker: Worker, tmp
     late = await with_time(lambda s: worker.run(other, that_waits(place), timeout=s), lambda _: place.exists())
     assert late.status is ToolStatus.TIMEOUT
     assert await until_gone(await started(place)) == []
-
-
-@linux_only
-async def test_template_that_died_is_started_again(free_worker: Worker, tmp_path: Path) -> None:
-    other = copied(tmp_path / "other")
-    template = await free_worker.data(other, "result = os.getppid()")
-    os.kill(template, 9)
-    await until(lambda: not Path(f"/proc/{template}").exists(), "its end")
-    assert await free_worker.data(other, "result = os.getppid()") != template

@@ -132,11 +132,6 @@ def test_key_with_empty_parts_is_asked_for_as_it_is(server: ToolServer) -> None:
     assert python({"script": {"uri": "s3://open/a//b.py", "source": source}}).data == 1
 
 
-def test_inline_source_of_the_fixtures() -> None:
-    source = {"type": "inline", "code": "result = {'message': 'works'}"}
-    assert python({"script": {"uri": "inline", "source": source}, "input": {}}).data == {"message": "works"}
-
-
 def test_code_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbfresult = 1")
     assert python({"script": str(tmp_path / "a.py")}).data == 1
@@ -250,13 +245,9 @@ def test_credentials_are_not_the_next_commands() -> None:
 
 def test_libs_in_the_form_of_an_import_from() -> None:
     libs = {"dumps": {"from": "json", "import": "dumps"}, "path": {"from": "os", "import": "path"}, "p": "os.path"}
-    config = {"code": "result = [dumps([1]), path.sep, p.basename('/a/b')]", "libs": libs}
-    assert python(config).data == ["[1]", "/", "b"]
-
-
-def test_submodule_in_an_import_from() -> None:
-    libs = {"client": {"from": "http", "import": "client"}}
-    assert python({"code": "result = client.OK", "libs": libs}).data == 200
+    submodule = {"client": {"from": "http", "import": "client"}}
+    config = {"code": "result = [dumps([1]), path.sep, p.basename('/a/b'), client.OK]", "libs": {**libs, **submodule}}
+    assert python(config).data == ["[1]", "/", "b", 200]
 
 
 def test_modules_of_the_playbook_are_imported_from_sys_path(tmp_path: Path) -> None:
@@ -293,10 +284,3 @@ result = {
         "plain": {"when": "2026-01-02"},
         "id": 36,
     }
-
-
-# ── what upstream got wrong in this kind ─────────────────────────────────────────────────
-
-
-def test_trap_27_empty_input_does_not_hide_the_steps() -> None:
-    assert python({"code": "result = args", "input": {}}, input={"a": 1}).data == {"a": 1}

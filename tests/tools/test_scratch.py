@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from noetl_worker.testing import tool_context
 from noetl_worker.tools.process.confinement import UNCONFINED, Confinement
 from noetl_worker.tools.process.scratch import Scratch
-from noetl_worker.tools.registry import Registry
 
 from .processes import linux_only
 
@@ -180,24 +178,3 @@ async def test_directories_go_with_a_tool_that_nobody_closed(place: Path) -> Non
     assert len(list(place.iterdir())) == 1
     del scratch
     assert list(place.iterdir()) == []
-
-
-@linux_only
-@pytest.mark.parametrize(
-    ("kind", "config"),
-    [
-        ("shell", {"command": "ls -A; pwd; touch left; (setsid sleep 1000 &)"}),
-        ("python", {"code": "import os\nprint(*os.listdir('.'))\nprint(os.getcwd())\nopen('left', 'w').close()"}),
-    ],
-)
-async def test_command_finds_its_directory_empty_and_another_than_the_one_that_was_used(
-    kind: str, config: dict[str, str]
-) -> None:
-    registry = Registry(plugins=False, confinement=BASIC)
-    context = tool_context(registry=registry)
-    told = [(await registry.run_tool(kind, config, context)).stdout or "" for _ in range(2)]
-    await registry.aclose()
-    (first,), (second,) = (text.split() for text in told)
-    assert first != second
-    assert not Path(first).exists()
-    assert not Path(second).exists()
