@@ -16,7 +16,7 @@ from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_conte
 from noetl_worker.tools import fields
 from noetl_worker.tools.built_in import ALIASES
 from noetl_worker.tools.contract import CONTRACT_VERSION, ToolContext
-from noetl_worker.tools.deadline import effective_timeout
+from noetl_worker.tools.deadline import effective_timeout, given_timeouts
 from noetl_worker.tools.docs.schema import json_schema
 from noetl_worker.tools.registry import PreparedTool, Registry
 from plug_ins import install
@@ -282,7 +282,7 @@ def test_tool_that_lacks_something_is_refused_with_what_it_lacks(attribute: str,
     ],
 )
 def test_timeout_in_every_form(raw: dict[str, Any], expected: float | None) -> None:
-    assert effective_timeout("shell", raw) == expected
+    assert effective_timeout("shell", given_timeouts(raw)) == expected
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", True, [], float("nan")])

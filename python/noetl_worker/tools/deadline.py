@@ -34,15 +34,20 @@ def seconds(value: JsonValue, field: str, tool: str) -> float:
     return number
 
 
-def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float | None:
-    """Return the shortest of `timeout` and `timeout_seconds`, at the top and under `spec`.
+def given_timeouts(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return each timeout of a config as a playbook has it, under the name that errors give it: `timeout` and
+    `timeout_seconds`, at the top and under `spec`."""
+    spec = fields_of(raw_config.get("spec"))
+    places = {name: raw_config.get(name) for name in TIMEOUTS} | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
+    return {name: value for name, value in places.items() if value is not None}
 
-    Each is a time, or an object {"total": ...}.
+
+def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None:
+    """Return the shortest of a config's timeouts. Each is a time, or an object {"total": ...}.
 
     Args:
         kind: the tool's kind, for the error's text.
-        raw_config: as a playbook has it. A value that is still a template is skipped: `Registry.prepare` calls
-            again with rendered values.
+        given: from `given_timeouts`. A value that is still a template is skipped.
 
     Returns:
         Seconds; None if none is set.
@@ -50,26 +55,19 @@ def effective_timeout(kind: str, raw_config: Mapping[str, JsonValue]) -> float |
     Raises:
         ConfigurationError: a value is no time.
     """
-    given = {name: _total(kind, name, value) for name, value in _given(raw_config).items()}
-    known = {name: value for name, value in given.items() if value is not None and not has_template(value)}
+    totals = {name: _total(kind, name, value) for name, value in given.items()}
+    known = {name: value for name, value in totals.items() if value is not None and not has_template(value)}
     return min((seconds(value, name, kind) for name, value in known.items()), default=None)
 
 
-def timeout_parts(kind: str, raw_config: Mapping[str, JsonValue]) -> dict[str, float]:
+def timeout_parts(kind: str, given: Mapping[str, JsonValue]) -> dict[str, float]:
     """Return {"connect_timeout": s, "read_timeout": s} for a timeout like {"connect": 2, "read": "5s", "total": 30}."""
     parts: dict[str, float] = {}
-    for given in _given(raw_config).values():
+    for one in given.values():
         for name in ("connect", "read"):
-            if isinstance(given, Mapping) and given.get(name) is not None:
-                parts.setdefault(f"{name}_timeout", seconds(given[name], f"timeout.{name}", kind))
+            if isinstance(one, Mapping) and one.get(name) is not None:
+                parts.setdefault(f"{name}_timeout", seconds(one[name], f"timeout.{name}", kind))
     return parts
-
-
-def _given(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return each timeout of a config, under the name that errors give it."""
-    spec = fields_of(raw_config.get("spec"))
-    at_the_top = {name: raw_config.get(name) for name in TIMEOUTS}
-    return at_the_top | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
 
 
 def _total(kind: str, field: str, value: JsonValue) -> JsonValue:

@@ -24,7 +24,7 @@ from noetl_worker.text.templates.template import has_template
 from noetl_worker.tools import fields, requirements
 from noetl_worker.tools.built_in import ALIASES, BUILT_IN
 from noetl_worker.tools.contract import CONTRACT_VERSION, Stop, Tool, ToolContext, ToolSettings
-from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, time_left, timeout_parts
+from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, given_timeouts, time_left, timeout_parts
 from noetl_worker.tools.elsewhere import INSTEAD
 from noetl_worker.tools.kind_rules import KindRules
 from noetl_worker.tools.plain_configs import Checked, PlainConfigs
@@ -470,16 +470,12 @@ def _with_timeout(
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     spec = fields_of(raw.get("spec"))
-    times: dict[str, JsonValue] = {name: raw[name] for name in TIMEOUTS if name in raw}
-    in_spec_too = {name: spec[name] for name in TIMEOUTS if name in spec}
-    if in_spec_too:
-        times["spec"] = in_spec_too
+    times = given_timeouts(raw)
     rendered = context.values.render(times) if times else {}
-    timeout_s = effective_timeout(kind, rendered) if times else None
     own = fields.field_names(tool.config_model)
     lifted = fields.lifted(raw, spec, tool.config_model, getattr(tool, "field_aliases", {}))
     parts = {name: limit for name, limit in timeout_parts(kind, rendered).items() if name in own}
-    merged = {**parts, **raw, **lifted, "timeout": timeout_s}
+    merged = {**parts, **raw, **lifted, "timeout": effective_timeout(kind, rendered)}
     merged.pop("timeout_seconds", None)
     return merged
 

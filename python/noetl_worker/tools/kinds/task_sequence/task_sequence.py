@@ -26,7 +26,7 @@ from noetl_worker.text.templates import template
 from noetl_worker.text.templates.template import WithFallback, has_template
 from noetl_worker.tools import policy
 from noetl_worker.tools.contract import ToolContext, ToolValues
-from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout
+from noetl_worker.tools.deadline import TIMEOUTS, effective_timeout, given_timeouts
 from noetl_worker.tools.docs.task_schema import TASKS_SCHEMA, TASKS_SPELLINGS
 from noetl_worker.tools.kinds.task_sequence.tries import Tries
 from noetl_worker.tools.process import live_output
@@ -444,7 +444,7 @@ def _task_timeout_s(task: Task) -> float:
         return math.inf
     inner = next((task.config[name] for name in TASKS_SPELLINGS if isinstance(task.config.get(name), list)), None)
     try:
-        own = effective_timeout(task.kind, task.config)
+        own = effective_timeout(task.kind, given_timeouts(task.config))
         if own is None and inner and task.kind in SEQUENCES:
             return sum(map(_task_timeout_s, parse_tasks(inner)))
     except ConfigurationError:  # reported when the task runs, so that its rules see it
