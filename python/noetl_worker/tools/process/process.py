@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,12 +195,10 @@ class Capture:
         self._live = live
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.left_out = 0
         self._fd = fd
         self._half = max(limit // 2, 1)
-        self._head = bytearray()
-        self._tail: deque[bytearray] = deque()
-        self._tail_size = 0
+        self._head, self._tail = bytearray(), bytearray()
+        self._dropped = 0
         self._is_watched = False
         os.set_blocking(fd, False)
 
@@ -234,25 +231,18 @@ class Capture:
     def _keep(self, chunk: bytes) -> None:
         if self._live is not None:
             self._live.feed(chunk)
-        room = self._half - len(self._head)
-        if room > 0:
-            self._head += chunk[:room]
-            chunk = chunk[room:]
-        if not chunk:
-            return
-        if self._tail and len(self._tail[-1]) < _CHUNK:
-            self._tail[-1] += chunk  # single bytes must not cost one object each
-        else:
-            self._tail.append(bytearray(chunk))
-        self._tail_size += len(chunk)
-        while self._tail_size > self._half:
-            surplus = self._tail_size - self._half
-            cut = min(len(self._tail[0]), surplus)
-            del self._tail[0][:cut]
-            if not self._tail[0]:
-                self._tail.popleft()
-            self._tail_size -= cut
-            self.left_out += cut
+        room = max(0, self._half - len(self._head))
+        self._head += chunk[:room]
+        self._tail += chunk[room:]
+        surplus = len(self._tail) - self._half
+        if surplus > self._half // 4:  # not at each chunk: what stays may have to be moved
+            del self._tail[:surplus]
+            self._dropped += surplus
+
+    @property
+    def left_out(self) -> int:
+        """Number of bytes between the first and the last half."""
+        return self._dropped + max(0, len(self._tail) - self._half)
 
     def close(self) -> None:
         """Stop reading. A second call does nothing."""
@@ -269,22 +259,22 @@ class Capture:
         """Forget what was read."""
         self._head.clear()
         self._tail.clear()
-        self._tail_size = self.left_out = 0
+        self._dropped = 0
 
     def data(self) -> bytes:
         """Return everything that was read, if nothing is left out."""
-        return bytes(self._head) + b"".join(self._tail)
+        return bytes(self._head) + self._tail
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
         """Return the kept output as text and notes on changes to it. At a cut, no half of a secret remains.
 
         The text is built in pieces, because each copy of a large output takes memory of the worker.
         """
-        if self.left_out:
+        if left_out := self.left_out:
             head = drop_half_at_end(bytes(self._head)).decode("utf-8", "replace")
-            tail = drop_half_at_start(b"".join(self._tail)).decode("utf-8", "replace")
-            note = f"{name}: {self.left_out} bytes left out of the middle"
-            marker = f"\n[... {self.left_out} bytes left out ...]\n"
+            tail = drop_half_at_start(bytes(self._tail[-self._half :])).decode("utf-8", "replace")
+            note = f"{name}: {left_out} bytes left out of the middle"
+            marker = f"\n[... {left_out} bytes left out ...]\n"
             return head + marker + tail, (note,)  # the cut itself may split a character
         data = self.data()
         try:
