@@ -88,11 +88,11 @@ def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
     return min(timeout_s, context.timeout_s)
 
 
-async def in_time(call: Awaitable[JsonValue], timeout_s: float | None) -> ToolResult:
-    """Await `call` and return its value as a successful result, unless it is a result already. Return a timeout after
-    `timeout_s`."""
+async def in_time(call: Awaitable[JsonValue], timeout_s: float | None, late: JsonValue = None) -> ToolResult:
+    """Await `call` and return its value as a successful result, unless it is a result already. Return a timeout with
+    the data `late` after `timeout_s`."""
     try:
         given = await asyncio.wait_for(call, timeout_s)
         return given if isinstance(given, ToolResult) else ToolResult.success(given)
     except (asyncio.TimeoutError, TimeoutError):
-        return ToolResult.timed_out(timeout_s or 0.0)
+        return ToolResult.timed_out(timeout_s or 0.0, data=late)

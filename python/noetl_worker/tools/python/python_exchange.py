@@ -36,14 +36,11 @@ def receive(channel: int) -> Any:
 
 def receive_exactly(channel: int, size: int) -> bytes:
     """Read from the descriptor itself: memory that a socket object touches would be copied for each child."""
-    data = os.read(channel, min(size, 1 << 20))
-    if len(data) == size:
-        return data
-    parts = bytearray(data)
+    parts = bytearray()
     while len(parts) < size:
+        data = os.read(channel, min(size - len(parts), 1 << 20))
         if not data:
             raise EOFError("the worker closed the socket of the command")
-        data = os.read(channel, min(size - len(parts), 1 << 20))
         parts += data
     return bytes(parts)
 

@@ -16,7 +16,7 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.process.threads import off_loop
 from noetl_worker.text.json_text import dumps, loads_exact
 from noetl_worker.tools.contract import ToolContext, ToolSettings
-from noetl_worker.tools.deadline import time_left
+from noetl_worker.tools.deadline import in_time, time_left
 from noetl_worker.tools.error_kinds import http_error_kind
 from noetl_worker.tools.fields import excerpt, ignored_field
 from noetl_worker.tools.http.answer import read
@@ -133,10 +133,7 @@ class McpTool(OverHttp):
             call = self._health(endpoint, headers, about, context.settings)
         else:
             call = self._converse(config, context, endpoint, headers, about)
-        try:
-            return await asyncio.wait_for(call, timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            return ToolResult.timed_out(timeout_s or 0.0, data={"status": "error", **about})
+        return await in_time(call, timeout_s, {"status": "error", **about})
 
     async def _converse(
         self,
