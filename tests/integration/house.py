@@ -169,6 +169,21 @@ class House:
     def terminal_events(self, event_id: int) -> list[str]:
         return [event.event_type for event in self.plane.events_of_command(event_id, *TERMINAL)]
 
+    def refuse_first_claims(self) -> None:
+        """Each command is then delivered twice."""
+        claims, refused = self.plane.claims, set[int]()
+        claim = claims.claim
+
+        def refusing(event_id: int, worker_id: str) -> Any:
+            if event_id in refused:
+                claims.release(event_id)
+            else:
+                claims.hold(event_id)
+                refused.add(event_id)
+            return claim(event_id, worker_id)
+
+        claims.claim = refusing  # type: ignore[method-assign]
+
     async def wait_terminal(self, *event_ids: int) -> None:
         """Wait until each of these commands has a terminal event."""
         missing = {self.plane.command(one).command_ref for one in event_ids if not self.terminal_events(one)}

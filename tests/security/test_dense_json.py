@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 
 from noetl_worker.errors import DocumentError, ToolError
-from noetl_worker.models import ClaimRefused, Dialect
-from noetl_worker.pipeline.claim.claim import read_claim
-from noetl_worker.remote.transport.transport import Response
 from noetl_worker.testing import arun_tool
 from noetl_worker.text import json_text
 
@@ -64,13 +61,6 @@ async def test_result_that_would_take_the_memory_fails_its_command() -> None:
     assert ended == ("python", ended[1])
     assert "the result of the Python code is 15,000," in ended[1]
     assert "fewer values, or a file" in ended[1]
-
-
-def test_claim_that_would_take_the_memory_is_refused_with_its_size() -> None:
-    """The same as a claim's answer."""
-    outcome = read_claim(Response(200, {}, b'{"context": ' + DENSE + b"}"), Dialect.PYTHON)
-    assert isinstance(outcome, ClaimRefused)
-    assert "would take" in str(outcome)
 
 
 @pytest.mark.parametrize("error", ['{"type": "E"}', '{"message": "m"}', "{}", '"text"', "[1]", "7"])

@@ -39,27 +39,12 @@ async def write(home: House, issued: Issued, data: bytes) -> None:
         await client.jetstream().publish(f"$KV.{BUCKET}.{issued.execution_id}.{issued.event_id}", data)
 
 
-def refuse_first_claim(home: House) -> None:
-    """A command is then delivered twice."""
-    claim, refused = home.plane.claims.claim, set[int]()
-
-    def refusing(event_id: int, worker_id: str) -> Any:
-        if event_id in refused:
-            home.plane.claims.release(event_id)
-        else:
-            home.plane.claims.hold(event_id)
-            refused.add(event_id)
-        return claim(event_id, worker_id)
-
-    home.plane.claims.claim = refusing  # type: ignore[method-assign]
-
-
 async def test_forged_notes_fail_no_command_before_its_first_start(dialect: Dialect) -> None:
     """Forged notes say that a command has ended three workers."""
     async with house(dialect, worker=False) as home:
         [issued] = await home.plane.create_commands([RawCommand("shell", {"command": "true"})])
         await write(home, issued, FORGED)
-        refuse_first_claim(home)
+        home.refuse_first_claims()
         await home.start_worker()
         await home.wait_terminal(issued.event_id)
         assert home.terminal_events(issued.event_id) == ["command.completed"]
@@ -92,7 +77,7 @@ async def test_malformed_note_counts_as_none_and_the_next_command_is_noted(data:
 
             await client.subscribe(f"$KV.{BUCKET}.>", cb=hear)
             await client.flush()
-            refuse_first_claim(home)
+            home.refuse_first_claims()
             with capture_logs() as logs:
                 await home.start_worker(WORKER_MAX_CONCURRENT="1")
                 await home.wait_terminal(first.event_id, second.event_id)
@@ -121,7 +106,7 @@ async def test_full_bucket_is_one_warning_and_a_gauge_and_stops_no_command() -> 
         await ensure_bucket(client)
         await fill(client)
         issued = await home.plane.create_commands(commands)
-        refuse_first_claim(home)
+        home.refuse_first_claims()
         with capture_logs() as logs:
             await home.start_worker()
             await home.wait_terminal(*(one.event_id for one in issued))

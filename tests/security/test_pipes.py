@@ -13,11 +13,12 @@ import pytest
 
 from integration.house import house
 from integration.processes import Probe, worker_process
+from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.testing import arun_tool, run_tool
 from tool_settings import tool_settings
-from tools.http_server import ToolServer, unused_port
+from tools.http_server import ToolServer
 
 CONNECTION = {"connection_string": "postgresql://u:p@127.0.0.1:1/d"}
 
@@ -49,7 +50,7 @@ async def test_named_pipes_hold_up_no_other_command(tmp_path: Path) -> None:
     pytest.importorskip("duckdb")
     pytest.importorskip("psycopg")
     os.mkfifo(pipe := tmp_path / "pipe.sql")
-    probe = Probe(unused_port())
+    probe = Probe(free_port())
     commands = [RawCommand(kind, config) for kind, config in steps_that_open(str(pipe))]
     async with (
         house(worker=False) as home,

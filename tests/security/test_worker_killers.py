@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx
@@ -22,7 +21,7 @@ from faults.scene import inside
 from integration.house import House, house
 from integration.processes import SHORT_LEASES, Gate, Probe, WorkerProcess, starting_process, until
 from noetl_worker.authoring.dev.forms.wire_form import Issued
-from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
@@ -32,7 +31,6 @@ from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.settings.settings import load_settings
 from plug_ins import install
-from tools.http_server import unused_port
 from unit import planes
 
 STOPS_THE_LOOP = """
@@ -120,7 +118,7 @@ async def test_command_that_hangs_its_workers_is_reported_as_failed_and_those_be
     """A command blocks the loop until `/livez` has the worker killed."""
     (tmp_path / "stops_the_loop.py").write_text(STOPS_THE_LOOP)
     install(tmp_path, "stops", "stops_the_loop:Stops")
-    await killed_until_told(Dialect.RUST, tmp_path, RawCommand("stops", {}), Probe(unused_port()), str(tmp_path))
+    await killed_until_told(Dialect.RUST, tmp_path, RawCommand("stops", {}), Probe(free_port()), str(tmp_path))
 
 
 async def all_possible(noted: int) -> int:
@@ -204,21 +202,10 @@ def notes_in(said: list[Msg]) -> list[list[dict[str, str]]]:
 
 async def delivered_twice(home: House, command: RawCommand) -> Issued:
     """A command whose first claim the plane refuses; its end."""
-    claim, refused = home.plane.claims.claim, []
-
-    def refusing(event_id: int, worker_id: str) -> Any:
-        home.plane.claims.hold(event_id)
-        if refused:
-            home.plane.claims.release(event_id)
-        refused.append(event_id)
-        return claim(event_id, worker_id)
-
-    home.plane.claims.claim = refusing  # type: ignore[method-assign]
+    home.refuse_first_claims()
     [issued] = await home.plane.create_commands([command])
     await home.wait_terminal(issued.event_id)
     await home.wait_settled()
-    home.plane.claims.claim = claim  # type: ignore[method-assign]
-    assert len(refused) >= 2  # on the Rust plane the claim is asked again before the end
     return issued
 
 

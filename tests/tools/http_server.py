@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
 import ssl
 import threading
 import zlib
@@ -281,10 +280,3 @@ class ToolServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def unused_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

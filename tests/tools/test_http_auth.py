@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from closed_port import closed_port
 from noetl_worker.errors import ConfigurationError, CredentialError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import run_tool, tool_context
@@ -22,7 +23,7 @@ from noetl_worker.tools.kinds.http.http import HttpTool
 from noetl_worker.tools.registry import Registry
 from tool_settings import tool_settings
 
-from .http_server import Answer, Seen, ToolServer, as_json, unused_port
+from .http_server import Answer, Seen, ToolServer, as_json
 
 
 def told(server: ToolServer, auth: Any, **context: Any) -> dict[str, Any]:
@@ -232,7 +233,7 @@ async def test_endpoint_that_says_no_is_told_with_its_reason(server: ToolServer)
 
 async def test_endpoint_that_cannot_be_reached_may_be_asked_again(server: ToolServer) -> None:
     with pytest.raises(ToolError, match="http: no answer from") as caught:
-        await many(server, [{"auth": oauth2(server, token_url=f"http://127.0.0.1:{unused_port()}/token")}])
+        await many(server, [{"auth": oauth2(server, token_url=f"http://127.0.0.1:{closed_port()}/token")}])
     assert caught.value.retryable
 
 
@@ -288,7 +289,7 @@ def test_metadata_server_is_asked_without_a_key(
 
 
 def test_no_google_credentials_anywhere_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{unused_port()}")
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{closed_port()}")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(CredentialError, match="no Google credentials: give a service account, set GOOGLE_APPL"):
         run_tool("http", {"url": "http://127.0.0.1/", "auth": {"type": "gcp_adc"}}, settings=OWN_IDENTITY)

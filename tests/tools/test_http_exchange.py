@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from closed_port import closed_port
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import Dialect, ToolResult, ToolStatus
 from noetl_worker.testing import ToolCall, arun_tool, call_tool, run_tool, tool_context
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 
-from .http_server import Answer, Seen, ToolServer, unused_port
+from .http_server import Answer, Seen, ToolServer
 from .processes import PeakMemory, open_descriptors
 
 PEM = Path(__file__).with_name("loopback.pem")
@@ -50,7 +51,7 @@ def test_no_usable_answer_is_a_connection_error(server: ToolServer, path: str, m
 
 
 def test_refused_connection_and_unknown_host_are_connection_errors() -> None:
-    for host in (f"127.0.0.1:{unused_port()}", "no-such-host.invalid"):
+    for host in (f"127.0.0.1:{closed_port()}", "no-such-host.invalid"):
         with pytest.raises(ToolError, match=f"GET http://{host}/: ConnectError: ") as caught:
             run_tool("http", {"url": f"http://{host}/?api_key=hidden"})
         assert (caught.value.kind, caught.value.retryable) == ("connection", True)

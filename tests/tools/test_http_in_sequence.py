@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from closed_port import closed_port
 from noetl_worker.models import ToolResult, ToolStatus
 from noetl_worker.testing import run_tool
 
-from .http_server import ITEMS, ToolServer, unused_port
+from .http_server import ITEMS, ToolServer
 
 RETRY = {
     "when": "{{ output.status == 'error' and output.error.retryable }}",
@@ -61,7 +62,7 @@ def test_rules_see_whether_a_failure_may_pass(server: ToolServer, path: str, req
 def test_rules_see_the_kind_of_a_failed_connection() -> None:
     rule = {"when": "{{ output.error.kind == 'connection' }}", "then": {"do": "continue"}}
     after = {"name": "b", "kind": "noop", "result": "reached"}
-    assert sequence([fetch(f"http://127.0.0.1:{unused_port()}/", rule), after]).data["results"]["b"] == "reached"
+    assert sequence([fetch(f"http://127.0.0.1:{closed_port()}/", rule), after]).data["results"]["b"] == "reached"
 
 
 def test_headers_and_retry_are_rendered_with_the_names_of_the_sequence(server: ToolServer) -> None:

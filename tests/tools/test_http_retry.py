@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from closed_port import closed_port
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolStatus
 from noetl_worker.testing import ToolCall, call_tool, run_tool
@@ -16,7 +17,7 @@ from noetl_worker.tools.http.answer import retry_after_s
 from noetl_worker.tools.kinds.http import retry as http_retry
 from noetl_worker.tools.kinds.http.retry import Pages, RetryRule
 
-from .http_server import ITEMS, ToolServer, as_json, unused_port
+from .http_server import ITEMS, ToolServer, as_json
 
 QUICK = {"initial_delay": 0.01, "jitter": False}
 
@@ -178,7 +179,7 @@ def test_success_can_be_polled_until_it_says_so(server: ToolServer) -> None:
 
 
 def test_connection_that_is_refused_is_tried_again_and_then_raised() -> None:
-    config = {"url": f"http://127.0.0.1:{unused_port()}/", "retry": {"max_attempts": 3, **QUICK}}
+    config = {"url": f"http://127.0.0.1:{closed_port()}/", "retry": {"max_attempts": 3, **QUICK}}
     result = call_tool("http", config)
     assert isinstance(result.raised, ToolError)
     assert result.kind == "connection"

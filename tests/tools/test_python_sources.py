@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from closed_port import closed_port
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models import ToolResult
 
-from .http_server import Answer, Seen, ToolServer, unused_port
+from .http_server import Answer, Seen, ToolServer
 from .one_template import run_tool
 
 
@@ -138,7 +139,7 @@ def test_code_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_address_that_does_not_answer_may_be_asked_again() -> None:
-    address = f"http://127.0.0.1:{unused_port()}/a.py"
+    address = f"http://127.0.0.1:{closed_port()}/a.py"
     with pytest.raises(ToolError, match=f"python: script '{address}' cannot be fetched: ConnectError") as caught:
         python({"script": address + "?signature=hidden"})
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)

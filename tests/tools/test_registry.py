@@ -12,7 +12,7 @@ import pytest
 
 from noetl_worker.errors import ConfigurationError, TemplateError, UnknownTool
 from noetl_worker.models import Dialect, ToolResult
-from noetl_worker.testing import RecordedLogger, arun_tool, run_tool, tool_context
+from noetl_worker.testing import run_tool, tool_context
 from noetl_worker.tools import fields
 from noetl_worker.tools.built_in import ALIASES
 from noetl_worker.tools.contract import CONTRACT_VERSION, ToolContext
@@ -115,14 +115,6 @@ def test_misspelt_part_of_a_timeout_is_refused() -> None:
     for timeout in ({"timeout": {"totl": 3}}, {"spec": {"timeout_seconds": {"totl": 3}}}):
         with pytest.raises(ConfigurationError, match=r"totl is not read; an object takes total, connect, read"):
             prepare({"query": "q", **timeout})
-
-
-async def test_unknown_fields_of_an_inner_call_are_logged() -> None:
-    logger = RecordedLogger()
-    await arun_tool(EchoTool(), {"query": "q", "cuont": 1}, logger=logger)
-    problem = "echo: unknown field 'cuont' is ignored; did you mean 'count'?"
-    advice = "correct the field of that step which `problem` names"
-    assert logger.records == [("warning", "tool_config", {"kind": "echo", "problem": problem, "advice": advice})]
 
 
 def test_parts_of_a_config_that_a_tool_itself_calls_ignored_are_reported_too() -> None:

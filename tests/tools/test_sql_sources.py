@@ -88,10 +88,6 @@ def test_each_kind_reads_its_sql_from_each_source(
     assert asked == signed[source_type]
 
 
-def test_inline_script_is_the_steps_own_text() -> None:
-    assert duckdb({"script": {"source": {"type": "inline", "code": "select 1 as n"}}})["rows"] == [{"n": 1}]
-
-
 def test_script_that_cannot_be_read_is_told_with_the_kind(server: ToolServer) -> None:
     with pytest.raises(ConfigurationError, match=r"duckdb: script: '/no/such.sql' cannot be read: No such file"):
         duckdb({"script": {"uri": "/no/such.sql", "source": {"type": "file"}}})

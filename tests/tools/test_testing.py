@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pytest
-
-from noetl_worker.errors import CredentialError
 from noetl_worker.models import ToolResult
 from noetl_worker.testing import MemoryControlPlane, RecordedLogger, arun_tool, run_tool, tool_context
 from noetl_worker.tools.contract import ToolContext
@@ -65,11 +62,6 @@ def test_tool_runs_through_the_registry_with_everything_in_memory() -> None:
     assert seen == [{"percent": 50}]
     assert logger.records == [("info", "greeted", {"name": "ada"})]
     assert tool.is_closed
-
-
-def test_unknown_credential_names_the_known_ones() -> None:
-    with pytest.raises(CredentialError, match=r"credential 'b' is not known; known: \['a'\]"):
-        run_tool(GreetTool(), {"name": "x", "auth": "b"}, credentials={"a": {}})
 
 
 async def test_inside_a_loop_with_a_context_of_ones_own() -> None:

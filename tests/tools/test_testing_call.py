@@ -103,8 +103,9 @@ def test_failure_reads_the_same_returned_or_raised() -> None:
 
 def test_failures_before_the_run_and_warnings_are_there_too() -> None:
     assert isinstance(call_tool(LeakTool(), {}).raised, ConfigurationError)
-    unknown = call_tool(LeakTool(), {"auth": "db"})
+    unknown = call_tool(LeakTool(), {"auth": "db"}, credentials={"other": {}})
     assert isinstance(unknown.raised, CredentialError)
+    assert "credential 'db' is not known; known: ['other']" in str(unknown.message)
     assert "Give it as credentials={'db': {...}}" in str(unknown.message)
     assert call_tool("noop", {"mesage": "x"}).warnings == (
         "noop: unknown field 'mesage' is ignored; did you mean 'message'?",
