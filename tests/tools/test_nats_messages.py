@@ -15,7 +15,7 @@ from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.errors import ToolError
 from noetl_worker.testing import arun_tool, tool_context
 from noetl_worker.tools.kinds.nats import messages as nats_messages
-from noetl_worker.tools.kinds.nats.messages import Inbox, pull
+from noetl_worker.tools.kinds.nats.messages import pull
 from noetl_worker.tools.kinds.nats.nats import NatsTool
 from noetl_worker.tools.registry import Registry
 
@@ -131,24 +131,6 @@ async def test_messages_of_a_consume_cancelled_before_its_acks_are_sent_are_retu
             await session.call("js_consume", **config)
     again = await session.call("js_consume", **config)
     assert [one["delivered"] for one in again["messages"]] == [2]
-
-
-@pytest.mark.parametrize("steps", range(10))
-async def test_a_message_on_its_way_to_one_who_is_cancelled_is_still_there(session: Session, steps: int) -> None:
-    """Between its arrival and the one who waits lie some turns of the loop: cancelled in any, nothing is lost."""
-    subscription = await session.connection.subscribe("way")
-    inbox = Inbox(subscription)
-    waiting = asyncio.ensure_future(inbox.next(5.0))
-    await session.connection.publish("way", b"a")
-    while subscription.delivered == 0:
-        await asyncio.sleep(0)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    waiting.cancel()
-    [taken] = await asyncio.gather(waiting, return_exceptions=True)
-    rest = await inbox.drain()
-    assert [one.data for one in [taken, *rest] if not isinstance(one, asyncio.CancelledError)] == [b"a"]
-    await inbox.close()
 
 
 async def test_a_server_that_goes_away_during_a_consume_is_told_at_once() -> None:

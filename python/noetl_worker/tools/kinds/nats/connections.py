@@ -208,8 +208,12 @@ class Connections:
             if "permissions violation" in str(error).lower():
                 entry.refusals.append(str(error))
 
+        async def tell_receivers() -> None:
+            for receive in client.receivers.values():
+                receive(None)
+
         login = _login_options(address)
-        client = Client(TOOLS)
+        client: Any = Client(TOOLS)
         client.left = _IDLE_BYTES
         try:
             # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives with the new connection
@@ -223,6 +227,7 @@ class Connections:
                     reconnect_time_wait=0,
                     connect_timeout=int(CONNECT_TIMEOUT_S),
                     error_cb=note,
+                    closed_cb=tell_receivers,
                     **login,
                 )
         except BaseException as error:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import anyio
+
 from noetl_worker.errors import ConfigurationError, ToolError
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
@@ -143,83 +145,32 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
     Raises:
         ToolError: the stream or consumer does not exist, or cannot be pulled from.
     """
+    import nats.errors
+
     what = f"{operation} failed: consumer {consumer!r} of stream {stream!r}"
-    reply = client.new_inbox()
-    inbox = Inbox(await client.subscribe(reply))
-    messages: list[Any] = []
+    reply, arrived, messages = client.new_inbox(), asyncio.Queue[Any](), list[Any]()
+    inbox = await client.receive(reply, arrived.put_nowait)
     try:
         wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
         await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=reply)
-        deadline = asyncio.get_running_loop().time() + timeout_s + _ANSWER_GRACE_S
-        while len(messages) < batch:
-            message = await inbox.next(deadline - asyncio.get_running_loop().time())
-            if message is None:  # the status was lost with a server that went away
-                break
-            status = (message.headers or {}).get("Status")
-            if status is None:
-                messages.append(message)
-            elif _ends(status, (message.headers or {}).get("Description", ""), what, bool(messages)):
-                break
+        with anyio.move_on_after(timeout_s + _ANSWER_GRACE_S):  # over if the status was lost
+            while len(messages) < batch:
+                message = await arrived.get()
+                if message is None:
+                    raise nats.errors.ConnectionClosedError
+                status = (message.headers or {}).get("Status")
+                if status is None:
+                    messages.append(message)
+                elif _ends(status, (message.headers or {}).get("Description", ""), what, bool(messages)):
+                    break
     except BaseException:
-        await ended(asyncio.ensure_future(_return(messages, inbox)))
+        await ended(asyncio.ensure_future(_return(messages, arrived, inbox)))
         raise
-    await inbox.close()
+    await _close(inbox)
     return messages
 
 
-class Inbox:
-    """The messages of a subscription. No message is lost when the waiting caller is cancelled.
-
-    nats-py's `next_msg` takes a message from the subscription before it returns the message. A call that is cancelled
-    in between drops the message, and nobody sees the message before the consumer's ack wait is over. So a call of
-    `next_msg` is never cancelled; the next caller waits for the same call.
-    """
-
-    def __init__(self, subscription: Any) -> None:
-        self._subscription = subscription
-        self._asked: asyncio.Task[Any] | None = None
-
-    async def next(self, timeout_s: float) -> Any | None:
-        """Return the next message, or None if there is none within `timeout_s`. Raises nats-py's errors."""
-        if self._asked is None:
-            self._asked = asyncio.ensure_future(self._subscription.next_msg(timeout=None))
-        await asyncio.wait({self._asked}, timeout=max(0.0, timeout_s))
-        if not self._asked.done():
-            return None
-        asked, self._asked = self._asked, None
-        return asked.result()
-
-    async def drain(self) -> list[Any]:
-        """Stop the server from sending more, and return messages that arrived but were not taken. Raises nats-py's
-        errors."""
-        draining = asyncio.ensure_future(self._subscription.drain())  # done when all that arrived is taken
-        messages = []
-        try:
-            while not draining.done():
-                self._asked = self._asked or asyncio.ensure_future(self._subscription.next_msg(timeout=None))
-                await asyncio.wait({draining, self._asked}, return_when=asyncio.FIRST_COMPLETED)
-                if self._asked.done():
-                    asked, self._asked = self._asked, None
-                    messages.append(asked.result())
-            draining.result()
-        finally:
-            draining.cancel()
-        return messages
-
-    async def close(self) -> None:
-        """End the subscription, here and at the server."""
-        import nats.errors
-
-        if self._asked is not None:
-            self._asked.cancel()
-            await asyncio.wait({self._asked})
-            if not self._asked.cancelled():
-                self._asked.exception()  # read to avoid a warning; the caller that waits gets the same error
-        with suppress(nats.errors.Error):  # drained, or the connection is gone
-            await self._subscription.unsubscribe()
-
-
-async def _return(messages: list[Any], inbox: Inbox) -> None:
+async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) -> None:
     """Nak all messages of an interrupted pull, so that others get them at once: those taken, arrived, or on the way.
 
     The inbox ends first: a message that is returned while its pull still waits is delivered to it again, and has no
@@ -228,12 +179,22 @@ async def _return(messages: list[Any], inbox: Inbox) -> None:
     import nats.errors
 
     try:
-        arrived = await asyncio.wait_for(inbox.drain(), _ANSWER_GRACE_S)
-        await _nak([*messages, *arrived])
+        await asyncio.wait_for(inbox.drain(), _ANSWER_GRACE_S)
+        while not arrived.empty():
+            messages.append(arrived.get_nowait())
+        await _nak(messages)
     except (nats.errors.Error, OSError, asyncio.TimeoutError):
         return  # no connection: the server delivers them again after the consumer's ack_wait
     finally:
-        await inbox.close()
+        await _close(inbox)
+
+
+async def _close(inbox: Any) -> None:
+    """End a subscription, here and at the server."""
+    import nats.errors
+
+    with suppress(nats.errors.Error):  # drained, or the connection is gone
+        await inbox.unsubscribe()
 
 
 async def _nak(messages: Sequence[Any]) -> None:
