@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import select
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -186,7 +185,8 @@ class _Pool:
         is_ready = False
         try:
             if idle_s < self._limits.max_idle_s and await _reset_answer(psycopg, member):
-                if idle_s > self._limits.ping_after_s or _has_data(member.connection.pgconn.socket):
+                member.connection.pgconn.consume_input()  # raises if the server has closed the connection
+                if idle_s > self._limits.ping_after_s:
                     # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives with the answer
                     with anyio.fail_after(_ANSWER_S):
                         await member.connection.execute("")
@@ -238,10 +238,3 @@ async def _reset_answer(psycopg: Any, member: _Member) -> bool:
         if result is None:
             return went_through and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
         went_through = went_through and result.status in statuses
-
-
-def _has_data(descriptor: int) -> bool:
-    """Return True if data arrived on an idle connection: most likely the server's goodbye."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
