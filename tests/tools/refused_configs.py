@@ -132,7 +132,8 @@ POSTGRES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {**SELECT, "host": "h", "sslmode": "on"},
-        "'sslmode' is 'on': give one of disable, allow, prefer, require, verify-ca, verify-full",
+        "field 'sslmode' must be one of 'disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full', "
+        "not 'on' (str)",
     ),
     (
         {**SELECT, "host": "h", "schema": "a b,c"},

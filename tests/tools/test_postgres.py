@@ -312,7 +312,6 @@ def test_config_does_not_show_its_secrets() -> None:
         ({"host": "nowhere.invalid"}, "connection", True, "cannot connect: "),
         ({"database": "absent"}, "not_found", False, 'database "absent" does not exist'),
         ({"user": "nobody_here"}, "auth", False, 'role "nobody_here" does not exist'),
-        ({"sslmode": "maybe"}, "configuration", False, "'sslmode' is 'maybe': give one of disable, allow, prefer, req"),
     ],
 )
 def test_no_connection_says_why(address: str, change: Any, kind: str, retryable: bool, message: str) -> None:

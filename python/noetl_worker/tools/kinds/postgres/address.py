@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from noetl_worker.engine.short_keys import ByShortKey
 from noetl_worker.errors import ConfigurationError
@@ -49,7 +49,6 @@ _REFUSED: Final[Mapping[str, str]] = {
     "sslcrldir": "it reads a directory of the worker's machine: give the list as 'sslcrl'",
     "sslkeylogfile": "it writes to a file of the worker's machine",
 }
-_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _NO_CONNECTION: Final = "no connection; give 'auth', 'host' or 'connection_string'"
 _NO_PARSE: Final = (
     "the connection string does not parse: give postgresql://USER:PASSWORD@HOST:5432/DATABASE "
@@ -79,8 +78,8 @@ class PostgresLogin:
     """Password, better kept in a credential."""
     database: str | None = None
     """Database; absent: postgres, or with a `connection_string` the user's name."""
-    sslmode: str | None = None
-    """TLS: disable, allow, prefer (when absent), require, verify-ca, verify-full."""
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    """TLS mode; absent: prefer."""
     schema: str | None = None
     """`search_path` of this command: a schema, or several separated by commas. As in SQL, `Sales` is the schema sales,
     and `"Sales"` has its capital."""
@@ -94,10 +93,6 @@ def check_connection(fields: PostgresLogin) -> None:
     """
     written = written_data(fields.auth)
     check_numbers(1, 65535, port=fields.port)
-    if fields.sslmode is not None and fields.sslmode not in _SSL_MODES:
-        raise ConfigurationError(
-            f"'sslmode' is {fields.sslmode!r}: give one of {', '.join(_SSL_MODES)}", field="sslmode"
-        )
     if fields.schema and "," in fields.schema and _SCHEMAS.fullmatch(fields.schema) is None:
         raise ConfigurationError(
             f"'schema' is {fields.schema!r}: give names with commas between them, in double quotes where SQL needs "
