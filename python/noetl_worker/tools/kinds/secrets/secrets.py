@@ -30,7 +30,6 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 DIRECTORY_VARIABLE: Final = "NOETL_SECRETS_DIR"
 ALLOWED_VARIABLE: Final = "NOETL_KEYCHAIN_ENV_VARS"
-_GOOGLE_NAME: Final = re.compile(r"projects/[^/]+(?:/locations/[^/]+)?/secrets/[^/]+(?:/versions/[^/]+)?")
 _MAX_BYTES: Final = 1 << 20
 _SAME: Final = {
     "environment": "env",
@@ -80,9 +79,6 @@ class SecretsConfig:
                 field="provider",
             )
         object.__setattr__(self, "provider", None if self.provider is None else provider)
-        is_full_name = self.secret.startswith("projects/")
-        if is_full_name and self.provider in (None, "google") and not _GOOGLE_NAME.fullmatch(self.secret):
-            raise ConfigurationError(_no_name(self.secret), field="name")
         check_auth(self.auth)
 
     @property
@@ -220,13 +216,7 @@ async def _google_path(config: SecretsConfig, context: ToolContext) -> str:
                 "secrets: a Google secret needs 'project', or its whole name projects/<project>/secrets/<name>"
             )
         name = f"projects/{project}/secrets/{name}"
-    if not _GOOGLE_NAME.fullmatch(name):
-        raise ConfigurationError(f"secrets: {_no_name(name)}")
     return name if "/versions/" in name else f"{name}/versions/{config.version}"
-
-
-def _no_name(name: str) -> str:
-    return f"{name!r} is no name of a Google secret: projects/<project>/secrets/<name>[/versions/<version>]"
 
 
 def _google_answer(path: str, status: int, body: bytes) -> tuple[bytes, str]:
