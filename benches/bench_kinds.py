@@ -1,19 +1,12 @@
 """A command of each kind that can run here, by this worker and the published one: kinds.json, for docs/performance.md.
 
-bench_kinds.py [--before CHECKOUT] [--rounds N] [--share N]
-
---before   an older checkout, whose `http` takes turns with ours
---share    only one of so many commands: for a machine that is busy
-
 The published worker is measured where `make compat-values` has installed it. Sides take turns; each command is claimed
 from a plane that answers after 1 ms, and so does the server that `http` asks.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +25,7 @@ from stub_plane import Answers
 
 SLOTS: Final = 16
 DELAY_MS: Final = 1.0
+ROUNDS: Final = 3
 COMMANDS: Final = {
     "noop": 2000,
     "http": 2000,
@@ -72,14 +66,9 @@ def _got_and_left(url: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def sides_of(here: Rig, before: Path | None) -> AsyncIterator[list[Side]]:
+async def sides_of(here: Rig) -> AsyncIterator[list[Side]]:
     async with AsyncExitStack() as stack:
         sides = [await stack.enter_async_context(here.worker(SLOTS))]
-        if before is not None:
-            found = os.environ.get("PYTHONPATH", "")
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(before / "python"), found]))
-            sides.append(await stack.enter_async_context(here.worker(SLOTS, name="before")))
-            os.environ["PYTHONPATH"] = found
         if PROGRAM.exists():
             sides.append(await stack.enter_async_context(here.published(SLOTS, PROGRAM)))
         yield sides
@@ -93,7 +82,7 @@ async def one_round(side: Side, answers: Answers, commands: int, rate: float | N
 
 
 async def in_turns(
-    sides: Sequence[Side], answers: Answers, commands: int, rounds: int, rate: float | None
+    sides: Sequence[Side], answers: Answers, commands: int, rate: float | None
 ) -> dict[str, dict[str, float]]:
     """By side: the best rate, the least CPU, the round with the least p99, and the memory at the end."""
     able: list[Side] = []
@@ -104,7 +93,7 @@ async def in_turns(
         except RuntimeError as error:
             print(f"{answers.kind}: {error}", file=sys.stderr, flush=True)
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in able}
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for side in able:
             found[side.name].append(await one_round(side, answers, commands, rate))
     return {side.name: {**_best(found[side.name]), "pss_mb": pss_mb(side.pid)} for side in able}
@@ -120,31 +109,24 @@ def _best(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-async def of_kinds(before: Path | None, rounds: int, share: int) -> dict[str, dict[str, dict[str, float]]]:
+async def of_kinds() -> dict[str, dict[str, dict[str, float]]]:
     with PostgresServer() as postgres:
-        async with rig() as here, sides_of(here, before) as sides:
+        async with rig() as here, sides_of(here) as sides:
             found = {}
             for kind, config in configs(here.stub_url, postgres.port).items():
                 print(kind, file=sys.stderr, flush=True)
-                asked = [side for side in sides if kind.startswith("http") or side.name != "before"]
                 answers = Answers(DELAY_MS, "task_sequence" if "tasks" in config else kind.split(",")[0], config)
-                commands = max(SLOTS, COMMANDS[kind] // share)
-                found[kind] = await in_turns(asked, answers, commands, rounds, RATES.get(kind))
+                found[kind] = await in_turns(sides, answers, COMMANDS[kind], RATES.get(kind))
             return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--share", type=int, default=1)
-    options = parser.parse_args()
     found = {
         **where_and_when(),
         "slots": SLOTS,
         "delay_ms": DELAY_MS,
         "published": VERSION,
-        "kinds": asyncio.run(of_kinds(options.before, options.rounds, options.share)),
+        "kinds": asyncio.run(of_kinds()),
     }
     performance_page.keep(performance_page.KINDS, found)
 

@@ -1,6 +1,6 @@
 """What one command costs a real plane: the published Rust control plane and its Postgres, with our worker before them.
 
-bench_plane.py [--executions N]   prints it as JSON, and writes it to scale.json when N is the default
+Prints it as JSON, and writes it to scale.json.
 
 An execution is a playbook of STEPS steps that do nothing; what it costs to begin one is in the figures. CPU is that of
 the plane and of Postgres. Needs what `make compat` installs once.
@@ -8,7 +8,6 @@ the plane and of Postgres. Needs what `make compat` installs once.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -73,7 +72,7 @@ async def executed(client: httpx.AsyncClient, worker: Worker, executions: int) -
         await asyncio.sleep(0.02)
 
 
-async def measure(executions: int) -> dict[str, Any]:
+async def measure() -> dict[str, Any]:
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
         prepare_database(postgres)
         database = int((postgres.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
@@ -90,16 +89,16 @@ async def measure(executions: int) -> dict[str, Any]:
                     await executed(client, worker, _WARM)
                     before = {name: cpu_s(pid) for name, pid in pids.items()}
                     started = time.monotonic()
-                    await executed(client, worker, executions)
+                    await executed(client, worker, EXECUTIONS)
                     seconds = time.monotonic() - started
-                    spent = {name: (cpu_s(pid) - before[name]) / executions / STEPS * 1e6 for name, pid in pids.items()}
+                    spent = {name: (cpu_s(pid) - before[name]) / EXECUTIONS / STEPS * 1e6 for name, pid in pids.items()}
                 settled = dict(worker.deliveries.settled)
-                units = await plane_units(client, server.url, pids.values(), executions)
+                units = await plane_units(client, server.url, pids.values(), EXECUTIONS)
     return {
         "version": VERSION,
         "steps": STEPS,
-        "commands": executions * STEPS,
-        "commands_per_s": executions * STEPS / seconds,
+        "commands": EXECUTIONS * STEPS,
+        "commands_per_s": EXECUTIONS * STEPS / seconds,
         "plane_cpu_us": spent["plane"],
         "postgres_cpu_us": spent["postgres"],
         "settled": settled,
@@ -108,16 +107,12 @@ async def measure(executions: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executions", type=int, default=EXECUTIONS)
-    options = parser.parse_args()
     if not SERVER.exists():
         raise SystemExit(f"{SERVER} is not there: `make compat` installs it, once (minutes)")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    found = asyncio.run(measure(options.executions))
+    found = asyncio.run(measure())
     print(json.dumps(found, indent=1))
-    if options.executions == EXECUTIONS:
-        scale_page.keep({"real_plane": found})
+    scale_page.keep({"real_plane": found})
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ when a command is lost or ends twice, or when the share of one worker is more th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -191,9 +191,9 @@ async def open_pulls() -> dict[str, int]:
             await client.close()
 
 
-async def measure(commands: int) -> dict[str, Any]:
+async def measure() -> dict[str, Any]:
     async def full(pool: Pool) -> dict[str, Any]:
-        return {"idle": await pool.watched(IDLE_S, WORKERS), "load": await pool.load(commands, WORKERS)}
+        return {"idle": await pool.watched(IDLE_S, WORKERS), "load": await pool.load(COMMANDS, WORKERS)}
 
     async def held(pool: Pool) -> dict[str, Any]:
         return {"held": await pool.held(WORKERS * HELD_SLOTS)}
@@ -202,7 +202,7 @@ async def measure(commands: int) -> dict[str, Any]:
     found |= await with_pool(WORKERS, SLOTS, full)
     found |= await with_pool(WORKERS, HELD_SLOTS, held)
     found["open_pulls"] = await open_pulls()
-    found["nats_units"] = await nats_units(min(commands, NATS_UNITS))
+    found["nats_units"] = await nats_units(NATS_UNITS)
     return found
 
 
@@ -217,19 +217,14 @@ def wrong(load: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["run", "page"], default="run")
-    parser.add_argument("--commands", type=int, default=COMMANDS, help="fewer show that it works; nothing is written")
-    options = parser.parse_args()
-    if options.what == "page":
+    if sys.argv[1:] == ["page"]:
         scale_page.keep({})
         return
-    found = {**where_and_when(), **asyncio.run(measure(options.commands))}
+    found = {**where_and_when(), **asyncio.run(measure())}
     print(json.dumps(found, indent=1))
     if problems := wrong(found["load"]):
         raise SystemExit("; ".join(problems))
-    if options.commands == COMMANDS:
-        scale_page.keep(found)
+    scale_page.keep(found)
 
 
 if __name__ == "__main__":

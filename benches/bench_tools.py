@@ -1,6 +1,5 @@
 """CPU per command of the tools that start processes: the worker's, its template process's and the command's own.
 
-`make bench` checks the promise on a few commands; for figures: `python benches/bench_tools.py`.
 The promise is a ratio, measured in one run: milliseconds differ from machine to machine.
 """
 
@@ -11,7 +10,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,15 +106,3 @@ def test_warm_command_with_packages_or_another_interpreter_costs_little_more(tmp
             spent_ms[name].append(asyncio.run(cpu_per_command_ms("python", config, 40, BASIC, settings)))
     least = {name: min(found) for name, found in spent_ms.items()}
     assert max(least.values()) <= least["own"] + PACKAGES_MS, least
-
-
-def main(tell: Callable[[str], None] = print) -> None:
-    for kind, config in (("python", PYTHON), ("shell", SHELL)):
-        for level in (UNCONFINED, BASIC):
-            spent_ms = min(asyncio.run(cpu_per_command_ms(kind, config, 300, level)) for _ in range(3))
-            tell(f"{kind}, isolation {level.level}: {spent_ms:.2f} ms CPU per warm command, all processes together")
-    tell(f"an interpreter that is started and does nothing: {cpu_of_a_started_interpreter_ms(100):.2f} ms CPU")
-
-
-if __name__ == "__main__":
-    main()

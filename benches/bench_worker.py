@@ -70,18 +70,6 @@ TRACES: Final = tuple(
 )
 """Off, then on and sampled out."""
 COUNTED: Final = 2000
-QUICK: Final = 10
-"""A quick run has so many times fewer commands, and one round."""
-
-
-def _quick(scenario: Scenario) -> Scenario:
-    return dataclasses.replace(
-        scenario,
-        commands=max(20, scenario.commands // QUICK),
-        rounds=1,
-        idle_s=min(scenario.idle_s, 1.0),
-        paced_s=min(scenario.paced_s, 1.0),
-    )
 
 
 def where_and_when() -> dict[str, Any]:
@@ -114,32 +102,29 @@ async def _one(scenario: Scenario) -> dict[str, Any]:
         return await run(here, scenario)
 
 
-async def _all(*, quick: bool) -> dict[str, Any]:
+async def _all() -> dict[str, Any]:
     """Everything that the page shows."""
-    found: dict[str, Any] = {**where_and_when(), "quick": quick, "tables": {}}
+    found: dict[str, Any] = {**where_and_when(), "tables": {}}
     async with rig() as here:
-        for table, whole in SCENARIOS.items():
+        for table, scenarios in SCENARIOS.items():
             if table == "processes":  # the last of all: it gives way for good
                 continue
-            scenarios = [_quick(scenario) if quick else scenario for scenario in whole]
             for scenario in scenarios:
                 print(f"{table}: {scenario}", file=sys.stderr, flush=True)
             found["tables"][table] = [await run(here, one) for one in scenarios]
-        found["traces"] = await in_turns([_quick(scenario) if quick else scenario for scenario in TRACES])
-        counted = COUNTED // QUICK if quick else COUNTED
+        found["traces"] = await in_turns(TRACES)
         found["counts"] = {
-            "worker": await count_worker(here, counted),
-            "yardstick": await count_yardstick(here, counted),
-            "recorded": await count_calls(here, counted, kind="recorded"),
+            "worker": await count_worker(here, COUNTED),
+            "yardstick": await count_yardstick(here, COUNTED),
+            "recorded": await count_calls(here, COUNTED, kind="recorded"),
         }
-    found["tables"]["processes"] = await _processes(quick=quick)
+    found["tables"]["processes"] = await _processes()
     return found
 
 
-async def _processes(*, quick: bool) -> list[dict[str, Any]]:
+async def _processes() -> list[dict[str, Any]]:
     """One worker and two of one supervisor, in turns: it is their ratio that counts."""
-    scenarios = SCENARIOS["processes"]
-    return await in_turns([_quick(scenario) if quick else scenario for scenario in scenarios], give_way=True)
+    return await in_turns(SCENARIOS["processes"], give_way=True)
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -166,10 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--rate", type=float, default=default.rate, help="commands/s for that; 0: half of what it can")
     one.add_argument("--no-yardstick", dest="yardstick", action="store_false", help="the worker alone")
     one.add_argument("--set", dest="variables", action="append", default=[], metavar="NAME=VALUE", help="a setting")
-    processes = commands.add_parser("processes", help="one worker and two processes of one supervisor, in turns")
-    processes.add_argument("--quick", action="store_true", help="one short round")
-    write = commands.add_parser("write", help="all scenarios, performance.json and docs/performance.md")
-    write.add_argument("--quick", action="store_true", help="short rounds: shows that it works, and the page says so")
+    commands.add_parser("processes", help="one worker and two processes of one supervisor, in turns")
+    commands.add_parser("write", help="all scenarios, performance.json and docs/performance.md")
     commands.add_parser("page", help="docs/performance.md from performance.json")
     return parser
 
@@ -179,9 +162,9 @@ def main() -> None:
     if options.command == "run":
         print(json.dumps(rounded({**where_and_when(), **asyncio.run(_one(_scenario(options)))}), indent=1))
     elif options.command == "processes":
-        print(json.dumps(rounded(asyncio.run(_processes(quick=options.quick))), indent=1))
+        print(json.dumps(rounded(asyncio.run(_processes())), indent=1))
     elif options.command == "write":
-        performance_page.keep(performance_page.FIGURES, asyncio.run(_all(quick=options.quick)))
+        performance_page.keep(performance_page.FIGURES, asyncio.run(_all()))
     else:
         performance_page.write()
 

@@ -291,14 +291,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="measure and judge everything")
     commands.add_parser("counts", help="judge what does not depend on the machine: calls, requests, instructions")
-    ratios = commands.add_parser("ratios", help="judge a pytest-benchmark report")
-    ratios.add_argument("report", type=Path)
     ceilings = commands.add_parser("ceilings", help="count instructions and judge, or --write them")
     ceilings.add_argument("--write", action="store_true")
-    commands.add_parser("binding", help="judge what the binding adds")
     worker = commands.add_parser("worker", help="judge what a no-op command costs the worker, or --write the limits")
     worker.add_argument("--write", action="store_true")
-    commands.add_parser("isolation", help="judge what isolation costs a command")
     options = parser.parse_args()
     results = GateResults()
     if options.command in ("run", "counts"):
@@ -307,18 +303,12 @@ def main() -> int:
         except ImportError as error:
             print(f"no Rust engine ({error}): there is nothing to compare, the gates do not apply")
             return 0
-    if options.command == "ratios":
-        check_ratios(options.report, load_gates(), results)
-    elif options.command == "ceilings":
+    if options.command == "ceilings":
         check_ceilings(load_gates(), results, write=options.write)
-    elif options.command == "binding":
-        check_binding(load_gates(), results)
     elif options.command == "worker":
         check_worker(load_gates(), results, write=options.write)
     elif options.command == "counts":
         check_counts(load_gates(), results)
-    elif options.command == "isolation":
-        check_isolation(isolation_ratios(), load_gates(), results)
     else:
         run_all(ROOT / "bench.json", results)
     return results.exit_code()

@@ -201,16 +201,8 @@ def measured_on(found: Mapping[str, Any]) -> str:
 
 
 def _where(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"Measured on {measured_on(found)}: {found['machine']}; load average before the run "
-        f"{_number(found['load_average_before'])}.",
-    ]
-    if found["quick"]:
-        lines.append(
-            "\n**This was a quick run** (short rounds, one of each): it shows that the benchmark works, and little of "
-            "the worker."
-        )
-    return [*lines, ""]
+    load = _number(found["load_average_before"])
+    return [f"Measured on {measured_on(found)}: {found['machine']}; load average before the run {load}.", ""]
 
 
 def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -408,7 +400,6 @@ def _by_kind(found: Mapping[str, Any]) -> list[str]:
     busy = " **The machine was busy with other work**: only the sides of one kind can be compared." if is_busy else ""
     named = {
         "worker": "noetl-worker",
-        "before": "noetl-worker before its present client",
         "published": f"the published Rust worker {found['published']}",
     }
     return [

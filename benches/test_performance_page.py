@@ -26,13 +26,11 @@ def test_page_is_what_the_figures_give() -> None:
     )
 
 
-def test_page_names_machine_and_commit_and_a_quick_run() -> None:
-    page = performance_page.document({**FOUND, "machine": "3 cores", "commit": "abc123", "quick": True})
+def test_page_names_machine_and_commit() -> None:
+    page = performance_page.document({**FOUND, "machine": "3 cores", "commit": "abc123"})
     assert "at commit `abc123`: 3 cores; load average" in page
     without = performance_page.document({**FOUND, "machine": "3 cores", "commit": "", "date": "2026-01-02"})
     assert "Measured on 2026-01-02: 3 cores; load average" in without
-    assert "**This was a quick run**" in page
-    assert "quick run" not in performance_page.document({**FOUND, "quick": False})
 
 
 @needs_rig
