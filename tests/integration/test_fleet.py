@@ -137,10 +137,10 @@ async def test_registry_is_read_as_it_was_recorded(dialect: Dialect, file: str, 
     text = (SAMPLES / f"{file}-control-plane-cases.jsonl").read_text(encoding="utf-8")
     recorded = next(row for row in map(json.loads, text.splitlines()) if row["case"] == case)
     at, _ = plane(lambda *_: answer(recorded["status"], recorded["resp"]), dialect)
-    found = await registered_workers(at, "noetl_worker")
+    found = await registered_workers(at.client, "noetl_worker")
     assert [worker.name.removeprefix("worker-") for worker in found] == names
     assert all(worker.heartbeat and worker.status for worker in found)
-    assert await registered_workers(at, "another") == found, "none of these says whose durable it serves"
+    assert await registered_workers(at.client, "another") == found, "none of these says whose durable it serves"
 
 
 async def test_status_of_a_worker_with_more_commands_than_a_message_takes_is_cut(tmp_path: Path) -> None:

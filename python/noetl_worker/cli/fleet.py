@@ -25,7 +25,7 @@ async def fleet_looks(settings: Settings) -> list[dict[str, Any]]:
         advice = "start workers with NOETL_WORKER_FLEET=nats, or ask the plane with NOETL_WORKER_FLEET=off"
     else:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
-            rows = await registered_workers(await client.plane(""), settings.nats_consumer)
+            rows = await registered_workers(client, settings.nats_consumer)
         looks = [{"address": row.host or "-", "registered": asdict(row)} for row in rows]
         advice = f"no worker is registered at {settings.server_url}"
     return looks or [{"address": settings.nats_consumer, "error": f"no worker of this durable answers: {advice}"}]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from noetl_worker.cli.doctor import bridge, clock
 from noetl_worker.cli.doctor.finding import Finding, fine, unknown, warning, wrong
 from noetl_worker.errors import AuthRefused, ControlPlaneError
-from noetl_worker.models.wire import fields_of
-from noetl_worker.remote.plane.answers import MEANING, Meaning
 from noetl_worker.remote.plane.client import ControlPlaneClient
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.health import SERVED, PlaneHealth
+from noetl_worker.remote.plane.registered_workers import RegisteredWorker, registered_workers
 from noetl_worker.remote.transport.opening import open_transport
-from noetl_worker.remote.transport.transport import Response
 from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a control plane that answers /api/health"
@@ -58,7 +56,7 @@ async def _examine_reached(client: ControlPlaneClient, settings: Settings) -> li
     took_s = time.monotonic() - began
     left_s = max(_TIMEOUT_S - took_s, 1.0)
     registry, clock_skew = await asyncio.gather(
-        _check_registry(client, url, settings, left_s), _check_clock(client, url, left_s)
+        _check_registry(client, settings, left_s), _check_clock(client, url, left_s)
     )
     return [
         fine("control plane", url, _REACHED),
@@ -93,35 +91,27 @@ def _check_version(health: PlaneHealth, settings: Settings) -> Finding:
     return fine(check, found, wanted)
 
 
-async def _check_registry(client: ControlPlaneClient, url: str, settings: Settings, left_s: float) -> list[Finding]:
+async def _check_registry(client: ControlPlaneClient, settings: Settings, left_s: float) -> list[Finding]:
     """Check that the plane takes the worker's token and certificate, by reading its registry. Check the registry too.
-
-    Args:
-        url: address of the plane.
-        left_s: time limit of the request.
+    `left_s`: time limit of the request.
     """
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
-        answer = await client.send("GET", f"{url}/api/worker/pools", timeout_s=left_s)
+        workers = await registered_workers(client, settings.nats_consumer, timeout_s=left_s)
+    except AuthRefused as error:
+        return [wrong(check, str(error), wanted, "NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)")]
     except ControlPlaneError as error:
         return [unknown(check, str(error), wanted)]
-    if MEANING[answer.status] is Meaning.AUTH:
-        fix = "NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
-        return [wrong(check, f"GET /api/worker/pools answers {answer.status}", wanted, fix)]
-    rows = _rows(answer)
-    if answer.status != 200 or rows is None:
-        return [unknown(check, f"GET /api/worker/pools answers {answer.status}", wanted)]
-    return [fine(check, "yes", wanted), _check_workers(_ready(rows), settings)]
+    return [fine(check, "yes", wanted), _check_workers([one for one in workers if one.is_ready], settings)]
 
 
-def _check_workers(ready: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
+def _check_workers(ready: Sequence[RegisteredWorker], settings: Settings) -> Finding:
     """Check that no registered worker of another program uses our durable: it would recreate the durable
     (protocol/notification.md#durable).
     """
     check, wanted = "registered workers", "on this durable no workers of another program"
-    foreign = [row for row in ready if _labels(row).get("nats_consumer") == settings.nats_consumer]
-    foreign = [row for row in foreign if "engine" not in _labels(row)]
-    names = ", ".join(str(row.get("name")) for row in (foreign or ready)[:_MOST_NAMED])
+    foreign = [one for one in ready if "nats_consumer" in one.labels and "engine" not in one.labels]
+    names = ", ".join(one.name for one in (foreign or ready)[:_MOST_NAMED])
     more = "" if len(foreign or ready) <= _MOST_NAMED else f" and {len(foreign or ready) - _MOST_NAMED} more"
     if foreign:
         fix = "a NATS_CONSUMER of its own for each program"
@@ -140,29 +130,11 @@ async def pullers(settings: Settings) -> tuple[int, int] | None:
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
-            url = f"{client.servers.configured}/api/worker/pools"
-            rows = _rows(await client.send("GET", url, timeout_s=_TIMEOUT_S))
+            workers = await registered_workers(client, settings.nats_consumer, timeout_s=_TIMEOUT_S)
     except (ControlPlaneError, OSError):
         return None
-    if rows is None:
-        return None
-    ours = [row for row in _ready(rows) if _labels(row).get("nats_consumer") in (None, settings.nats_consumer)]
-    return len(ours), sum(int(row.get("capacity") or _MOST_SLOTS).bit_length() for row in ours)
-
-
-def _rows(answer: Response) -> list[Any] | None:
-    """Return the rows of the registry from either plane's answer; None for an answer of another form."""
-    body = answer.json()
-    rows = body.get("items") if isinstance(body, dict) else body
-    return rows if isinstance(rows, list) else None
-
-
-def _ready(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
-    return [row for row in rows if isinstance(row, dict) and row.get("status") in ("ready", "active")]
-
-
-def _labels(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return fields_of(row.get("labels"))
+    ready = [one for one in workers if one.is_ready]
+    return len(ready), sum((one.capacity or _MOST_SLOTS).bit_length() for one in ready)
 
 
 async def _check_clock(client: ControlPlaneClient, url: str, left_s: float) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from noetl_worker.models.wire import JsonValue, fields_of
 from noetl_worker.remote.plane.answers import MEANING, Meaning
-from noetl_worker.remote.plane.client import Plane, refusal
+from noetl_worker.remote.plane.client import ControlPlaneClient, refusal
 
 _PATH: Final = "/api/worker/pools"
 
@@ -25,14 +25,20 @@ class RegisteredWorker:
     capacity: int | None
     labels: Mapping[str, Any]
 
+    @property
+    def is_ready(self) -> bool:
+        return self.status in ("ready", "active")
 
-async def registered_workers(plane: Plane, durable: str) -> list[RegisteredWorker]:
-    """Return the rows of a durable's workers, and the rows that name no durable.
+
+async def registered_workers(
+    client: ControlPlaneClient, durable: str, *, timeout_s: float | None = None
+) -> list[RegisteredWorker]:
+    """Return the rows of a durable's workers, and the rows that name no durable, from the configured plane.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or refuses.
     """
-    answer = await plane.client.send("GET", plane.url + _PATH, gate=plane.gate)
+    answer = await client.send("GET", client.servers.configured + _PATH, timeout_s=timeout_s)
     if MEANING[answer.status] is not Meaning.ACCEPTED:
         raise refusal(f"GET {_PATH}", answer)
     body = answer.json()
