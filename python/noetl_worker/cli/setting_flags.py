@@ -28,26 +28,10 @@ _NAMES: Final = {
 }
 """Long and short flags, by field, that are not named like their field."""
 _PANELS: Final = (
-    ("Settings of the control plane", ("server", "control_plane", "http", "tls", "internal_api")),
-    ("Settings of the outbox", ("outbox",)),
-    ("Settings of logs, probes and metrics", ("log_", "metrics", "lag_", "debug")),
-    (
-        "Settings of commands",
-        (
-            "command_",
-            "kind",
-            "result_",
-            "process_",
-            "isolation",
-            "egress",
-            "kubernetes",
-            "credentials",
-            "undefined",
-        ),
-    ),
+    ("Settings of NATS, the stream and the durable", NatsSettings.__annotations__),
+    ("Settings of tools", ToolSettings.__annotations__),
 )
-"""Panels of the help, each with the beginnings of its fields' names. NATS and tools have panels of their own."""
-_NATS_FIELDS: Final = frozenset(NatsSettings.__annotations__)
+"""Panels of the help, each with the fields of its class. All other settings are in a panel of the worker."""
 
 
 def long_flag(line: SettingLine) -> str:
@@ -130,8 +114,5 @@ def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Pa
 
 
 def _panel(line: SettingLine) -> str:
-    if line.field.removesuffix("_file") in _NATS_FIELDS:
-        return "Settings of NATS, the stream and the durable"
-    if line.field in ToolSettings.__annotations__:
-        return "Settings of tools"
-    return next((panel for panel, starts in _PANELS if line.field.startswith(starts)), "Settings of the worker")
+    field = line.field.removesuffix("_file")
+    return next((panel for panel, fields in _PANELS if field in fields), "Settings of the worker")
