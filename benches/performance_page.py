@@ -200,6 +200,11 @@ def measured_on(found: Mapping[str, Any]) -> str:
     return f"{found['date']} at commit `{found['commit']}`" if found.get("commit") else str(found["date"])
 
 
+def _run_of_its_own(found: Mapping[str, Any]) -> str:
+    load = _number(found["load_average_before"])
+    return f"In a run of its own ({measured_on(found)}; load average before it {load})"
+
+
 def _where(found: Mapping[str, Any]) -> list[str]:
     load = _number(found["load_average_before"])
     return [f"Measured on {measured_on(found)}: {found['machine']}; load average before the run {load}.", ""]
@@ -222,7 +227,7 @@ def _noop(tables: Mapping[str, Any], counts: Mapping[str, Mapping[str, float]]) 
         "",
         f"{scenario['slots']} slots, the plane answers at once. Counts are per command, with one batch of events.",
         "",
-        *_table(["", "worker", "yardstick"], ([name, _number(a), _number(b)] for name, a, b in sides)),
+        *table(["", "worker", "yardstick"], ([name, _number(a), _number(b)] for name, a, b in sides)),
         "",
         f"CPU in terms of the yardstick's: **{_number(row['cpu_to_yardstick'])}**. Idle, the worker takes "
         f"{_number(worker['idle_cpu_percent'])} % of a core. Its first claim comes "
@@ -255,7 +260,7 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "No-op commands, 128 slots, the plane answers at once. A command that comes alone costs more, the yardstick "
         "too: each message wakes a process with cold caches.",
         "",
-        *_table(
+        *table(
             ["commands/s", "CPU, µs", "of a core", "to the start", "yardstick's CPU", "yardstick's start", "ratio"],
             map(row_of, rows),
         ),
@@ -270,7 +275,7 @@ def _packages(calls: Mapping[str, float], of_yardstick: float) -> list[str]:
     return [
         "Where the calls are made, those of builtins by their caller:",
         "",
-        *_table(["package", "what for", "calls"], [*rows, ["others", "", _number(rest)]]),
+        *table(["package", "what for", "calls"], [*rows, ["others", "", _number(rest)]]),
         "",
         f"The yardstick makes {_number(of_yardstick)}. The others serve [delivery](delivery.md) and "
         "[security](security.md), and hold for a no-op too.",
@@ -298,7 +303,7 @@ def _delays(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         f"No-op commands, {rows[0]['scenario']['slots']} slots.",
         "",
-        *_table(
+        *table(
             ["answer after", "commands/s", "yardstick's", "CPU, µs", "yardstick's", "ratio"],
             (
                 [
@@ -325,7 +330,7 @@ def _processes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{_number(scenario['delay_ms'])} ms. Two do **{faster:.2f} x** the commands of one, at {dearer:.2f} x the CPU "
         "for each; RSS counts shared memory twice. Load, NATS and plane have a lower priority.",
         "",
-        *_table(
+        *table(
             ["processes", "commands/s", "CPU, µs", "RSS, MB"],
             (
                 [f"{number}", *(_number(worker[name]) for name in ("commands_per_s", "cpu_us", "rss_mb"))]
@@ -366,7 +371,7 @@ def _peers(found: Mapping[str, Any]) -> list[str]:
         f"In a run of its own ({measured_on(found)}), in turns: no-op commands, {found['slots']} slots, the plane "
         "answers at once.",
         "",
-        *_table(
+        *table(
             ["", *columns.values()],
             ([named[name], *(_number(noop[name][column]) for column in columns)] for name in named if name in noop),
         ),
@@ -382,15 +387,15 @@ def _dev(found: Mapping[str, Any]) -> list[str]:
     return [
         f"## A playbook of {found['steps']} steps",
         "",
-        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}): "
+        f"{_run_of_its_own(found)}: "
         f"{found['steps']} one-line `python` steps one after another in `noetl-worker dev`, from the start of the "
         f"execution to its end, the best of {found['runs']}. All of `dev`, with its start and NATS, took "
         f"{_number(cpu)} s of CPU. **The other figures were not measured here**: they are those that Windmill's "
         "documentation gives for such a flow, on its machine, of servers with a database.",
         "",
-        *_table(["", "seconds"], ([name, _number(value)] for name, value in ours.items())),
+        *table(["", "seconds"], ([name, _number(value)] for name, value in ours.items())),
         "",
-        *_table(["published by Windmill", "seconds"], ([name, f"{s:.2f}"] for name, s in _PUBLISHED_S.items())),
+        *table(["published by Windmill", "seconds"], ([name, f"{s:.2f}"] for name, s in _PUBLISHED_S.items())),
         "",
     ]
 
@@ -405,11 +410,11 @@ def _by_kind(found: Mapping[str, Any]) -> list[str]:
     return [
         "## By kind",
         "",
-        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}), "
+        f"{_run_of_its_own(found)}, "
         f"in turns: {found['slots']} slots, the plane answers after {_number(found['delay_ms'])} ms. "
         f"{_KINDS_NOTE}{busy}",
         "",
-        *_table(
+        *table(
             ["kind", "", "commands/s", "CPU, ms", "claim to outcome", "memory, MB"],
             (
                 [kind, named[name], *_side(sides[name])]
@@ -428,10 +433,9 @@ def _http(found: Mapping[str, Any]) -> list[str]:
     return [
         "## Where a command of `http` goes",
         "",
-        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}). "
-        f"{_HTTP_NOTE}",
+        f"{_run_of_its_own(found)}. {_HTTP_NOTE}",
         "",
-        *_table(
+        *table(
             [f"{found['slots']} at a time, one process", "CPU, µs", "of the bare loop's"],
             ([words, _number(loops[name]), _number(loops[name] / bare)] for name, words in _LOOPS.items()),
         ),
@@ -440,7 +444,7 @@ def _http(found: Mapping[str, Any]) -> list[str]:
         "Calls are counted, the CPU is looked at after each four milliseconds of it; the standard library's is its "
         "caller's.",
         "",
-        *_table(
+        *table(
             ["what for", "calls", "CPU, µs", "a no-op's calls", "a no-op's CPU, µs"],
             _http_parts(of_parts["http"], of_parts["noop"]),
         ),
@@ -459,10 +463,10 @@ def _bridge(found: Mapping[str, Any]) -> list[str]:
     return [
         "## A bridge",
         "",
-        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}): "
+        f"{_run_of_its_own(found)}: "
         f"{_number(publish['records'])} records over one connection, {publish['window']} in flight, one process.",
         "",
-        *_table(["what", "figure"], rows),
+        *table(["what", "figure"], rows),
         "",
     ]
 
@@ -491,7 +495,7 @@ def _growth(title: str, column: str, rows: Sequence[Mapping[str, Any]], label: A
         "",
         f"{said} {note}".strip(),
         "",
-        *_table(
+        *table(
             [column, *_GROWTH.values(), *(_BESIDE if "yardstick" in rows[0] else ())],
             (
                 [label(row["scenario"]), *(_number(row["worker"][name]) for name in _GROWTH), *_beside(row)]
@@ -519,7 +523,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         "`python`: one line, warm; `shell`: `true`.",
         "",
-        *_table(["kind", "slots", "commands/s", "CPU, ms", "notification to the code's start"], map(row_of, rows)),
+        *table(["kind", "slots", "commands/s", "CPU, ms", "notification to the code's start"], map(row_of, rows)),
         "",
         *PROCESS_COSTS,
         "",
@@ -544,11 +548,11 @@ def _python_forms(found: Mapping[str, Any]) -> list[str]:
     return [
         "## Packages of a `python` step",
         "",
-        f"In a run of its own ({measured_on(found)}; load average before it {_number(found['load_average_before'])}), "
+        f"{_run_of_its_own(found)}, "
         f"in turns: the first run in a new worker, which resolves and installs from an index of files, and each of "
         f"{found['later']} later ones, the second on. All processes together, the least of {found['rounds']} rounds.",
         "",
-        *_table(
+        *table(
             ["interpreter", "first run, CPU, ms", "later, CPU, ms", "more than without"],
             (
                 [words, *(_number(rows[name][run]) for run in ("first", "later")), _more(rows, name)]
@@ -563,7 +567,7 @@ def _more(rows: Mapping[str, Mapping[str, float]], name: str) -> str:
     return "–" if name == "own" else f"{_number(rows[name]['later'] - rows['own']['later'])} ms"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
 
 

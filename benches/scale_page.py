@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from performance_page import measured_on, rounded
+from performance_page import measured_on, rounded, table
 
 FIGURES: Final = Path(__file__).with_name("scale.json")
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs/scale.md"
@@ -238,7 +238,5 @@ def _traffic(one: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"{line}\n" for line in table(head, rows))

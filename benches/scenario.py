@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from load import Sent, quantiles
@@ -79,21 +79,10 @@ async def in_turns(scenarios: Sequence[Scenario], *, give_way: bool = False) -> 
             rigs.append(here)
         for here in rigs if give_way else ():
             here.give_way()
-        loads = [
-            (side, scenario.answers(scenario.kind), scenario) for side, scenario in zip(sides, scenarios, strict=True)
-        ]
-        for side, answers, scenario in loads:
-            await side.load.send(answers, max(1, scenario.commands // 10))  # warm
-        rounds: list[list[dict[str, float]]] = [[] for _ in scenarios]
-        for _ in range(max(scenario.rounds for scenario in scenarios)):
-            for found, (side, answers, scenario) in zip(rounds, loads, strict=True):
-                found.append(await one_round(side, answers, scenario.commands))
+        found = await best_of_turns(list(zip(sides, scenarios, strict=True)))
         return [
-            {
-                "scenario": asdict(scenario),
-                "worker": {**best(found), "rss_mb": rss_mb(side.pid), "first_claim_ms": side.first_claim_ms},
-            }
-            for found, (side, _, scenario) in zip(rounds, loads, strict=True)
+            {"scenario": asdict(scenario), "worker": {**figures, "first_claim_ms": side.first_claim_ms}}
+            for figures, side, scenario in zip(found, sides, scenarios, strict=True)
         ]
 
 
@@ -123,23 +112,28 @@ async def run(rig: Rig, scenario: Scenario) -> dict[str, Any]:
 
 
 async def figures_of(sides: Sequence[Side], scenario: Scenario) -> dict[str, dict[str, float]]:
-    """Of each side by its name, in turns: the best rate and the least CPU of all rounds."""
-    answers = scenario.answers(scenario.kind)
-    for side in sides:
-        await side.load.send(answers, max(1, scenario.commands // 10))  # warm
-    rounds: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
-    for _ in range(scenario.rounds):
-        for side in sides:
-            rounds[side.name].append(await one_round(side, answers, scenario.commands))
-    return {side.name: {**best(rounds[side.name]), "rss_mb": rss_mb(side.pid)} for side in sides}
+    """The figures of each side by its name, all with the commands of one scenario."""
+    found = await best_of_turns([(side, scenario) for side in sides])
+    return {side.name: figures for side, figures in zip(sides, found, strict=True)}
 
 
-async def one_round(side: Side, answers: Answers, commands: int) -> dict[str, float]:
+async def best_of_turns(pairs: Sequence[tuple[Side, Scenario]]) -> list[dict[str, float]]:
+    """Of each side with its commands, in turns: the best rate and the least CPU of all rounds, and its memory."""
+    for side, scenario in pairs:
+        await side.load.send(scenario.answers(scenario.kind), max(1, scenario.commands // 10))  # warm
+    found: list[list[dict[str, float]]] = [[] for _ in pairs]
+    for _ in range(max(scenario.rounds for _, scenario in pairs)):
+        for rounds, (side, scenario) in zip(found, pairs, strict=True):
+            rounds.append(await one_round(side, scenario))
+    return [{**best(rounds), "rss_mb": rss_mb(side.pid)} for rounds, (side, _) in zip(found, pairs, strict=True)]
+
+
+async def one_round(side: Side, scenario: Scenario) -> dict[str, float]:
     before = side.cpu_s()
-    sent = await side.load.send(answers, commands)
+    sent = await side.load.send(scenario.answers(scenario.kind), scenario.commands)
     return {
-        "commands_per_s": commands / sent.seconds,
-        "cpu_us": (side.cpu_s() - before) / commands * 1e6,
+        "commands_per_s": scenario.commands / sent.seconds,
+        "cpu_us": (side.cpu_s() - before) / scenario.commands * 1e6,
         "requests_per_command": sent.requests_per_command,
     }
 
@@ -167,8 +161,8 @@ def _tail(starts: dict[str, float]) -> float:
 
 async def _greatest_rate(side: Side, scenario: Scenario) -> float:
     """Of the kind that tells its start."""
-    answers = scenario.answers(_TELLS_ITS_START[scenario.kind])
-    rounds = [await one_round(side, answers, scenario.commands) for _ in range(scenario.rounds)]
+    telling = replace(scenario, kind=_TELLS_ITS_START[scenario.kind])
+    rounds = [await one_round(side, telling) for _ in range(scenario.rounds)]
     return best(rounds)["commands_per_s"]
 
 
