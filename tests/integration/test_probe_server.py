@@ -28,9 +28,10 @@ async def test_client_that_is_gone_before_its_answer_leaves_no_error() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
         await is_asked.wait()
-        [answering] = [task for task in asyncio.all_tasks() if "_answer" in repr(task.get_coro())]
+        [answering] = [task for task in asyncio.all_tasks() if "_connected" in repr(task.get_coro())]
         writer.transport.abort()
-        while server.connections:
+        [connection] = server.connections
+        while not connection.is_closing():
             await asyncio.sleep(0)
         is_answered.set()
         await answering

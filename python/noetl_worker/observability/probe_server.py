@@ -45,7 +45,7 @@ class ProbeServer:
             answered_within_s: seconds after which a connection is closed, answered or not.
         """
         self.answered_within_s: Final = answered_within_s
-        self.connections: Final[dict[asyncio.Transport, None]] = {}
+        self.connections: Final[dict[asyncio.WriteTransport, None]] = {}
         """Open connections, the oldest first."""
         self.port = 0
         self._pages: Final = {"/healthz": _serves, **pages}
@@ -65,8 +65,8 @@ class ProbeServer:
             advice = f"a free address ({error}); empty switches it off"
             raise SettingsError("WORKER_METRICS_BIND", bind, advice) from error
         # asyncio accepts up to a whole backlog of connections at once, before it can close the oldest
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _ProbeConnection(self), sock=listening, backlog=MAX_CONNECTIONS
+        self._server = await asyncio.start_server(
+            self._connected, sock=listening, backlog=MAX_CONNECTIONS, limit=MAX_HEAD_BYTES
         )
         self.port = listening.getsockname()[1]
         log.info("probes_listening", host=host, port=self.port)
@@ -77,6 +77,30 @@ class ProbeServer:
             for transport in list(self.connections):
                 transport.abort()
             await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the one request of a connection. If there are too many connections, close the oldest."""
+        transport = writer.transport
+        # `close` would wait for a client that does not read
+        deadline = asyncio.get_running_loop().call_later(self.answered_within_s, transport.abort)
+        self.connections[transport] = None
+        if len(self.connections) > MAX_CONNECTIONS:
+            oldest = next(iter(self.connections))
+            del self.connections[oldest]  # not counted any more, although asyncio closes it only in its next turn
+            oldest.abort()
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            peer = transport.get_extra_info("peername")  # None: the client has gone
+            answer = await self.respond(head, peer[0] if peer else "")
+            if not transport.is_closing():  # writing to a closed one raises a RuntimeError in uvloop
+                writer.write(answer)
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            transport.abort()
+        finally:
+            deadline.cancel()
+            self.connections.pop(transport, None)
 
     async def respond(self, head: bytes, peer: str) -> bytes:
         """Return the bytes of the answer to a request.
@@ -150,44 +174,3 @@ def listening_at(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     is_both = host == "::" and socket.has_dualstack_ipv6()
     return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=is_both)
-
-
-class _ProbeConnection(asyncio.Protocol):
-    def __init__(self, server: ProbeServer) -> None:
-        self._server = server
-        self._head = b""
-        self._answering: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
-        # `close` would wait for a client that does not read
-        self._deadline = asyncio.get_running_loop().call_later(self._server.answered_within_s, transport.abort)
-        connections = self._server.connections
-        connections[transport] = None
-        if len(connections) > MAX_CONNECTIONS:
-            oldest = next(iter(connections))
-            del connections[oldest]  # not counted any more, although asyncio closes it only in its next turn
-            oldest.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._answering is not None:
-            return
-        self._head += data
-        head, end, _ = self._head.partition(b"\r\n\r\n")
-        if end:
-            self._answering = asyncio.get_running_loop().create_task(self._answer(head))
-        elif len(head) > MAX_HEAD_BYTES:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
-        self._server.connections.pop(self._transport, None)
-
-    async def _answer(self, head: bytes) -> None:
-        try:
-            peer = self._transport.get_extra_info("peername")  # None: the client has gone
-            answer = await self._server.respond(head, peer[0] if peer else "")
-            if not self._transport.is_closing():  # writing to a closed one raises a RuntimeError in uvloop
-                self._transport.write(answer)
-        finally:
-            self._transport.close()
