@@ -21,16 +21,12 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "python" / "noetl_worker"
 PAGE: Final = ROOT / "docs" / "log-events.md"
 LEVELS: Final = ("debug", "info", "warning", "error", "exception")
-NOT_A_WORKERS: Final = ("dev", "testing", "cli")
+NOT_A_WORKERS: Final = ("authoring", "cli", "testing")
 """Packages that a worker does not run."""
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "command.who": ("execution_id", "command_id", "event_id", "step", "kind"),
-    "progress.who": ("execution_id", "command_id", "event_id", "step", "kind"),
-    "self._who": ("execution_id", "command_id", "event_id", "step", "kind"),
     "ids": ("execution_id", "command_id", "event_id", "step", "kind"),
     "spent": ("attempt", "deliveries", "queued_s", "claim_s", "prepare_s", "tool_s"),
     "handled": ("failure",),
-    "who": ("execution_id", "command_id", "event_id", "step", "kind"),
     "line": ("error", "failures", "since", "for_s"),
     "times": ("since", "for_s"),
     "died": ("process", "exit_code", "deaths", "starts_again_s"),
@@ -121,7 +117,7 @@ def events() -> dict[str, Event]:
         for name, level, call in calls(tree):
             event = found[name]
             if re.search(r"StepLog|step_log|self._log\(\)|context.logger", ast.unparse(call.func)):
-                event.fields.update(GROUPS["command.who"])
+                event.fields.update(GROUPS["ids"])
             event.levels.add("error" if level == "exception" else level)
             for keyword in call.keywords:
                 if keyword.arg is None:

@@ -9,9 +9,7 @@ arrive are taken (protocol/feed.md#claim-face).
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import zlib
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -74,7 +72,8 @@ class FeedClaims:
     ) -> None:
         self.address = address
         self.held, self._deliver, self._refusal = held, deliver, refusal
-        self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address)) for one in filters]
+        member = secrets.randbits(32)  # a number that no other process is likely to have
+        self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address), member) for one in filters]
         self._acks = OrderedRequests(Peer("coordinator, acknowledgements", address), _read_ack_answer)
         self._in_hand: dict[tuple[int, str], HeldRecord] = {}
         """Held records by sort key and event id, to know a record that is assigned again meanwhile. The sort key is not
@@ -134,9 +133,9 @@ class FeedClaims:
 class _Ask:
     """The connection that asks with one filter, one request at a time."""
 
-    def __init__(self, claims: FeedClaims, filter_: str, peer: Peer) -> None:
+    def __init__(self, claims: FeedClaims, filter_: str, peer: Peer, member: int) -> None:
         self._claims, self._peer = claims, peer
-        fields = {"member": _member(), "filter": filter_, "heartbeat_ms": HEARTBEAT_MS}
+        fields = {"member": member, "filter": filter_, "heartbeat_ms": HEARTBEAT_MS}
         self._request = framed(json_text.dumps({"Next": fields}))
         self._writer: asyncio.StreamWriter | None = None
         self._is_waiting = False
@@ -180,8 +179,3 @@ class _Ask:
 async def _read_ack_answer(reader: asyncio.StreamReader) -> None:
     if await read_frame(reader) != _ACKNOWLEDGED:
         raise NotARecord("an acknowledgement is answered with something else")
-
-
-def _member() -> int:
-    """Return a number that no other process is likely to have."""
-    return zlib.crc32(f"{socket.gethostname()} {os.getpid()}".encode())
