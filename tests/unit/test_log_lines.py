@@ -177,17 +177,6 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_and_kind_of_its_com
         progress.command = replace(command(kind="noop"), **ids, step="load")
 
 
-async def test_line_of_a_claim_that_is_not_known_has_the_ids_of_its_command() -> None:
-    at, _ = plane(lambda *_: answer(503, {"error": "no"}), Dialect.RUST)
-    asked = ClaimOwnership(
-        at, 7, "w", log_ids=notification().log_ids, claimed_at=0, is_expired=lambda _: True, lease_s=1
-    )
-    with structlog.testing.capture_logs() as found, contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(asked.confirm(), 60)
-    line = next(line for line in found if line["event"] == "claim_unknown")
-    assert IDS.items() <= line.items()
-
-
 async def test_line_of_each_try_of_a_request_has_the_ids_of_its_command() -> None:
     answers = iter([answer(503, {"error": "no"}), answer(503, {"error": "no"}), answer(200, {})])
     at, _ = plane(lambda *_: next(answers), Dialect.PYTHON)
@@ -222,6 +211,11 @@ async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
     await wait_until_cancelled(at, ours, 1.0)
 
 
+async def ask_whose_it_is(at: Plane, ours: Command) -> None:
+    named = {"log_ids": ours.log_ids, "claimed_at": 0, "is_expired": lambda _: True, "lease_s": 1}
+    await ClaimOwnership(at, 7, "w", **named).confirm()
+
+
 async def tell_its_end(at: Plane, ours: Command) -> None:
     """It would be told again for ever, with no wait between."""
     await asyncio.wait_for(CommandEvents(ours, at, "w", emitter(), hold_s=5.0).finish(OK, Ours()), 0.1)
@@ -245,6 +239,7 @@ async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
         ("request_retried", fetch_earlier_result),
         ("request_retried", fetch_credential),
         ("cancellation_unknown", ask_whether_cancelled),
+        ("claim_unknown", ask_whose_it_is),
         ("events_not_accepted", tell_its_end),
         ("tool_not_stoppable", leave_its_tool_behind),
     ],
