@@ -14,7 +14,7 @@ from noetl_worker.cli.engine_notice import notice_missing_engine
 from noetl_worker.cli.system import with_extra_local
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect
-from noetl_worker.observability.terminal import say
+from noetl_worker.observability.terminal import counted, say
 
 if TYPE_CHECKING:
     from noetl_worker.authoring.lint.findings import Mistake
@@ -98,7 +98,7 @@ def _show(text: str, found: list[Mistake], files: int) -> None:
         say(text)
     errors = sum(mistake.severity == "error" for mistake in found)
     warnings = len(found) - errors
-    say(f"{_count(files, 'playbook')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
+    say(f"{counted(files, 'playbook')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}", err=True)
 
 
 def _find_mistakes(
@@ -126,7 +126,7 @@ def _find_mistakes(
 def _write_baseline(file: Path, found: list[Mistake]) -> None:
     from noetl_worker.authoring.lint.baseline import write_baseline
 
-    say(f"{_count(write_baseline(file, found), 'finding')} written to {file}", err=True)
+    say(f"{counted(write_baseline(file, found), 'finding')} written to {file}", err=True)
 
 
 def _write_page(file: Path) -> None:
@@ -136,7 +136,3 @@ def _write_page(file: Path) -> None:
         file.write_text(page(), encoding="utf-8")
     except OSError as error:
         raise PlaybookError(f"{file}: {error.strerror or error}; name a file that can be written") from error
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, parse_duration
-from noetl_worker.observability.terminal import say, say_json
+from noetl_worker.observability.terminal import duration, say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -110,7 +110,7 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream.consumer import find
-        from noetl_worker.remote.jetstream.pause import PauseTooLong, resume, shown
+        from noetl_worker.remote.jetstream.pause import PauseTooLong, resume
         from noetl_worker.remote.jetstream.pause import pause as ask_for_it
 
         found = await find(connection.client, settings)
@@ -123,7 +123,7 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
         if as_json:
             say_json({"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until})
         elif now.left_s:
-            say(f"{name} delivers nothing for {shown(now.left_s)}, until {now.until}; what runs goes on.")
+            say(f"{name} delivers nothing for {duration(now.left_s)}, until {now.until}; what runs goes on.")
             say("Before that: noetl-worker nats resume")
         else:
             say(f"{name} delivers.")

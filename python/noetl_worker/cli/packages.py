@@ -12,7 +12,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_FAILED, require_posix, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
-from noetl_worker.observability.terminal import say, say_json
+from noetl_worker.observability.terminal import counted, say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
@@ -159,9 +159,7 @@ def _as_json(one: StoredEnvironment) -> dict[str, Any]:
 
 
 def _sum(environments: Sequence[StoredEnvironment]) -> str:
-    number = len(environments)
-    size = _mib(sum(one.size for one in environments))
-    return f"{number} environment{'' if number == 1 else 's'}, {size} MiB"
+    return f"{counted(len(environments), 'environment')}, {_mib(sum(one.size for one in environments))} MiB"
 
 
 def _mib(size: int) -> int:

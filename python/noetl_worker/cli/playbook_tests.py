@@ -15,7 +15,7 @@ from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
 from noetl_worker.models.wire import Dialect
-from noetl_worker.observability.terminal import say
+from noetl_worker.observability.terminal import counted, say
 from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def playbook_tests(
     prepare_session(LogLevel.ERROR)
     try:
         with with_extra_local():
-            from noetl_worker.authoring.dev.excerpts import counted
             from noetl_worker.authoring.dev.playbook_tests.junit import write_junit
             from noetl_worker.authoring.dev.playbook_tests.tests_file import read_tests_files
         files = read_tests_files(paths, named=test)

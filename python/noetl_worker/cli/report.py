@@ -12,7 +12,7 @@ import typer
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
 from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, redacted_text
 from noetl_worker.errors import ServerRefused, SettingsError
-from noetl_worker.observability.terminal import say
+from noetl_worker.observability.terminal import counted, say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 
@@ -123,6 +123,6 @@ def _write(run: ExecutionRun, secrets: Sequence[str], file: Path, against: Execu
         say(page, nl=False)
         return
     file.write_text(page, encoding="utf-8")
-    count, size = len(run.commands), f"{len(page.encode()) / 1000:,.0f} kB"
+    commands, size = counted(len(run.commands), "command"), f"{len(page.encode()) / 1000:,.0f} kB"
     state = f"{run.status} ({run.inferred})" if run.inferred else run.status
-    say(f"{file}: {run.path} {state}, {count} command{'' if count == 1 else 's'}, {size}", err=True)
+    say(f"{file}: {run.path} {state}, {commands}, {size}", err=True)

@@ -28,6 +28,7 @@ from noetl_worker.observability.last_words import EXIT_AT_ONCE, log_end
 from noetl_worker.observability.logging import flush_repeated, toggle_debug
 from noetl_worker.observability.outage import Outage
 from noetl_worker.observability.probes import Health
+from noetl_worker.observability.terminal import duration
 from noetl_worker.pipeline.command.claimed_command import WorkerServices
 from noetl_worker.pipeline.command.tool_rules import log_what_is_not_confined, make_registry
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetters
@@ -46,7 +47,6 @@ from noetl_worker.remote.jetstream.bridge_mark import find_mark
 from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.remote.jetstream.consumer import Durable, ensure_again, look
 from noetl_worker.remote.jetstream.dead_letter_store import DeadLetterStore
-from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.remote.jetstream.puller import Puller
 from noetl_worker.remote.jetstream.start_notes import StartNotes
 from noetl_worker.remote.plane.client import ControlPlaneClient, Plane
@@ -353,7 +353,7 @@ class Worker:
             return  # the worker stays not ready, for these reasons, whatever is connected
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble
         why = why or acks.trouble or self._durable_trouble or self.outbox.trouble
-        is_paused = f"paused by an operator for {shown(self._pause_left_s)} more" if self._pause_left_s else ""
+        is_paused = f"paused by an operator for {duration(self._pause_left_s)} more" if self._pause_left_s else ""
         self.health.set_ready(why is None, why or is_paused or "pulling")
 
     def _look_at_credentials(self) -> None:

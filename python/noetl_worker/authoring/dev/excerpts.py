@@ -43,10 +43,6 @@ def one_line(text: str) -> str:
     return dumps(text).decode(errors="replace")[1:-1].replace('\\"', '"')
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.excerpts import counted, cut, duration, glance, one_line, printable
+from noetl_worker.authoring.dev.excerpts import cut, duration, glance, one_line, printable
 from noetl_worker.authoring.dev.failures import About, Failure, LoopItem, failure_lines
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.run_page.tasks import passed_failure
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, fields_of
-from noetl_worker.observability.terminal import harmless_json
+from noetl_worker.observability.terminal import counted, harmless_json
 from noetl_worker.remote.plane.rules import NOTED
 from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.process.live_output import PrintedLine

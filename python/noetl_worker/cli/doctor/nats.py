@@ -9,7 +9,7 @@ from typing import Any, Final
 from noetl_worker.cli.doctor import clock, login, permissions, plane, system_pool
 from noetl_worker.cli.doctor.finding import Finding, State, fine, unknown, warning, wrong
 from noetl_worker.errors import JetStreamError, SettingsError
-from noetl_worker.remote.jetstream import pause
+from noetl_worker.observability.terminal import duration
 from noetl_worker.remote.jetstream.api import ask, moment, owning_stream
 from noetl_worker.remote.jetstream.comparison import (
     IN_PLACE,
@@ -126,7 +126,7 @@ def _check_durable(found: Found, settings: Settings) -> list[Finding]:
 def _check_pause(found: Found) -> list[Finding]:
     if not (left_s := pause_left_s(found.durable_info)):
         return []
-    text = f"by an operator, for {pause.shown(left_s)} more: no worker of the pool gets a command"
+    text = f"by an operator, for {duration(left_s)} more: no worker of the pool gets a command"
     return [warning("durable: paused", text, "a durable that delivers", "wait, or noetl-worker nats resume")]
 
 

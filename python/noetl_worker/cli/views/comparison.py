@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.table import Column, Table
 from rich.text import Text
 
-from noetl_worker.observability.terminal import operator_console, plain_table, say_json
+from noetl_worker.observability.terminal import duration, operator_console, plain_table, say_json
 from noetl_worker.remote.jetstream.comparison import (
     IN_PLACE,
     ComparedField,
@@ -21,7 +21,6 @@ from noetl_worker.remote.jetstream.comparison import (
 )
 from noetl_worker.remote.jetstream.consumer import ENSURE, Found
 from noetl_worker.remote.jetstream.passed_over import PassedOver
-from noetl_worker.remote.jetstream.pause import shown
 from noetl_worker.settings.settings import Settings
 
 
@@ -106,8 +105,8 @@ class ComparisonView:
         lines = self._left_out()
         if left_s := pause_left_s(self.found.durable_info):
             lines.append(
-                f"durable {self.found.durable} is paused by an operator for {shown(left_s)} more, and delivers nothing "
-                "until then: noetl-worker nats resume ends it"
+                f"durable {self.found.durable} is paused by an operator for {duration(left_s)} more, and delivers "
+                "nothing until then: noetl-worker nats resume ends it"
             )
         if self.found.dead_letters_unknown:
             lines.append(f"the stream of dead letters could not be looked at: {self.found.dead_letters_unknown}")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from noetl_worker.errors import DocumentError
 from noetl_worker.models.disposition import Answer, DispositionKind
-from noetl_worker.observability.terminal import harmless, operator_console, plain_table, say_json
+from noetl_worker.observability.terminal import duration, harmless, operator_console, plain_table, say_json
 from noetl_worker.pipeline.delivery.dead_letter import DeadLetter
 from noetl_worker.remote.jetstream.api import moment
 from noetl_worker.remote.jetstream.message_search import StoredMessage
@@ -105,7 +105,7 @@ def _cells(entry: ShownDeadLetter) -> list[Text]:
     ids = [dead_letter.known("execution_id"), dead_letter.known("command_id")] if dead_letter is not None else []
     return [
         Text(str(entry.kept.sequence)),
-        Text(_age(entry.age_s)),
+        Text(duration(entry.age_s)),
         Text(str(dead_letter.num_delivered) if dead_letter is not None else "-"),
         Text(harmless(entry.reason)),
         Text(harmless("\n".join(filter(None, ids)) or "-")),
@@ -146,10 +146,3 @@ def print_entry(entry: ShownDeadLetter, *, as_json: bool) -> None:
         console.print(f"{name:<{width}}  {harmless(text)}", markup=False, soft_wrap=True)
     text = message if isinstance(message, str) else json.dumps(message, indent=2, ensure_ascii=False)
     console.print(f"\n{harmless(text)}", markup=False, soft_wrap=True)
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column
 from rich.text import Text
 
-from noetl_worker.observability.terminal import harmless, plain_table
+from noetl_worker.observability.terminal import duration, harmless, plain_table
 
 
 def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableType:
@@ -91,14 +91,6 @@ def _commands(look: Mapping[str, Any], height: int | None) -> RenderableType:
     if len(shown) == len(commands):
         return table
     return Group(table, Text(f"... and {len(commands) - len(shown)} more", style="dim"))
-
-
-def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

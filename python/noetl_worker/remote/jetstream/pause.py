@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from noetl_worker.errors import JetStreamError
+from noetl_worker.observability.terminal import duration
 from noetl_worker.remote.jetstream.api import ask, moment
 from noetl_worker.remote.jetstream.client import Client
 from noetl_worker.remote.jetstream.comparison import NANOSECONDS
@@ -38,14 +39,6 @@ class Paused:
     left_s: float
 
 
-def shown(seconds: float) -> str:
-    """Format a duration as `--for` takes it: 1h5m, 20m, 45s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
-    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
-
-
 async def pause(client: Client, found: Found, for_s: float) -> Paused:
     """Stop deliveries to the whole pool for `for_s` seconds.
 
@@ -55,10 +48,10 @@ async def pause(client: Client, found: Found, for_s: float) -> Paused:
     """
     most_s = await _longest_s(client, found)
     if most_s is not None and for_s > most_s:
-        longest = f"at most --for {shown(most_s)}" if most_s >= 1 else "no pause is possible now"
+        longest = f"at most --for {duration(most_s)}" if most_s >= 1 else "no pause is possible now"
         raise PauseTooLong(
-            f"--for {shown(for_s)} would lose commands: stream {found.stream} drops a message at its max_age, and "
-            f"the oldest command must have {shown(LEFT_S)} left after the pause: {longest}"
+            f"--for {duration(for_s)} would lose commands: stream {found.stream} drops a message at its max_age, and "
+            f"the oldest command must have {duration(LEFT_S)} left after the pause: {longest}"
         )
     until = datetime.datetime.fromtimestamp(time.time() + for_s, datetime.timezone.utc)
     return await _set(client, found, {"pause_until": until.isoformat().replace("+00:00", "Z")})
