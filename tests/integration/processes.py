@@ -25,7 +25,7 @@ import logging_guard
 import long_steps
 import noetl_worker
 from integration.house import House
-from noetl_worker.cli import app_for, main
+from noetl_worker.cli import main
 from patience import PATIENCE_S, until
 
 INSIDE = str(Path(__file__).parents[1] / "faults" / "inside")
@@ -289,21 +289,14 @@ def command_line(directory: Path, *arguments: str, **variables: str) -> Ended:
     return program(words, environment(**{"COLUMNS": "100", **variables}), directory)
 
 
-def given(**variables: str) -> dict[str, str | None]:
+def given(**variables: str | None) -> dict[str, str | None]:
     """What a command in this process finds changed in its environment."""
     ours: dict[str, str | None] = {name: None for name in os.environ if name.startswith(OURS)}
     return {**ours, "NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
 
 
-def typed(*arguments: str, **variables: str) -> Ended:
+def typed(*arguments: str, **variables: str | None) -> Ended:
     """Run it in this process: what a command says and does, where neither its start nor its signals are the matter."""
-    with logging_guard.kept():
-        done = CliRunner().invoke(app_for(arguments), arguments, env=given(**variables), catch_exceptions=False)
-    return Ended(done.exit_code, done.stdout, done.stderr)
-
-
-def entered(*arguments: str, **variables: str) -> Ended:
-    """As `typed`, by the entry point: what it says of words that are no command's, and to a shell that asks."""
     words = mock.patch.object(sys, "argv", ["noetl-worker", *arguments])
     with logging_guard.kept(), words, CliRunner().isolation(env=given(**variables)) as (out, err, _):
         with pytest.raises(SystemExit) as ended:

@@ -18,7 +18,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from integration.processes import Ended, WorkerProcess, command_line, entered, environment, program, typed, until
+from integration.processes import Ended, WorkerProcess, command_line, environment, program, typed, until
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, long_flag, with_setting_flags
 from noetl_worker.settings.settings import SETTINGS
@@ -133,7 +133,7 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"),
+    ("words", "offered"),
     [
         ("noetl-worker do", "doctor"),
         ("noetl-worker run --ack-w", "--ack-wait-s"),
@@ -142,9 +142,9 @@ def test_flag_of_any_setting_reaches_it_and_no_other() -> None:
         (f"noetl-worker dev {EXAMPLES}/branch.yaml --step h", "high"),
     ],
 )
-def test_shell_completes_commands_flags_and_kinds(typed: str, offered: str) -> None:
-    asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    assert entered(**asked).out.split() == [offered]
+def test_shell_completes_commands_flags_and_kinds(words: str, offered: str) -> None:
+    asked = {"_NOETL_WORKER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert typed(**asked).out.split() == [offered]
 
 
 def test_shell_that_completes_is_answered_by_the_process(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_shell_that_completes_is_answered_by_the_process(tmp_path: Path) -> None
     ],
 )
 def test_wrong_argument_is_one_line_and_exit_2(words: tuple[str, ...], said: str) -> None:
-    ended = entered(*words)
+    ended = typed(*words)
     assert (ended.code, ended.out, len(ended.err_lines)) == (2, "", 1)
     assert said in ended.err
 

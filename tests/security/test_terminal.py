@@ -14,7 +14,7 @@ from rich.text import Text
 
 import logging_guard
 import noetl_worker
-from integration.processes import Ended, command_line, entered
+from integration.processes import Ended, command_line, typed
 from noetl_worker.observability.logging import configure_logging
 from noetl_worker.observability.terminal import harmless_json, safe_console
 
@@ -49,10 +49,10 @@ def test_playbook_writes_nothing_to_the_terminal_of_dev(tmp_path: Path) -> None:
     """The path, a name, a value or an error of a playbook has the sequence; `dev`, then `why` and `report` show it."""
     state = {"XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     assert_harmless(command_line(tmp_path, "dev", str(playbook(tmp_path)), **state))
-    assert_harmless(entered("dev", str(playbook(tmp_path)), "--dialect", "rust", "--json", **state))
-    assert_harmless(entered("why", "last", **state))
-    assert_harmless(entered("why", "last", "--json", **state))
-    assert_harmless(entered("report", "last", "-o", str(tmp_path / "page.html"), **state))
+    assert_harmless(typed("dev", str(playbook(tmp_path)), "--dialect", "rust", "--json", **state))
+    assert_harmless(typed("why", "last", **state))
+    assert_harmless(typed("why", "last", "--json", **state))
+    assert_harmless(typed("report", "last", "-o", str(tmp_path / "page.html"), **state))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_error_about_a_name_writes_nothing_to_the_terminal(
 ) -> None:
     """The name of a file, a field or a flag has the sequence."""
     monkeypatch.chdir(tmp_path)
-    assert_harmless(entered(*(word.format(name=f"x{HOSTILE}") for word in words)))
+    assert_harmless(typed(*(word.format(name=f"x{HOSTILE}") for word in words)))
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)], ids=str)

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import jsonschema
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from noetl_worker.cli import app_for
+from integration.processes import Ended, typed
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools import requirements
 from noetl_worker.tools.docs.description import describe_kind
@@ -33,8 +32,8 @@ REGISTRY = Registry(plugins=False)
 KINDS = REGISTRY.kinds()
 
 
-def command(*arguments: str) -> Any:
-    return CliRunner().invoke(app_for(["tools"]), ["tools", *arguments])
+def command(*arguments: str, **variables: str | None) -> Ended:
+    return typed("tools", *arguments, **variables)
 
 
 # ── docs/tools ───────────────────────────────────────────────────────────────────────────────
@@ -59,8 +58,8 @@ def test_page_of_a_kind_that_is_gone_goes_too(tmp_path: Path) -> None:
 def test_page_that_somebody_wrote_is_neither_replaced_nor_deleted(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Mine\n", encoding="utf-8")
     ended = command("--markdown", str(tmp_path))
-    assert (ended.exit_code, pages_in(tmp_path)) == (2, {"README.md": "# Mine\n"})
-    assert "README.md, written by hand: name another directory" in ended.stderr
+    assert (ended.code, pages_in(tmp_path)) == (2, {"README.md": "# Mine\n"})
+    assert "README.md, written by hand: name another directory" in ended.err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,13 +88,8 @@ def strict_schema(kind: str) -> jsonschema.Draft202012Validator:
 
 
 @pytest.mark.parametrize(("columns", "width"), [(None, 120), ("", 120), ("90", 90), ("wide", 120)])
-def test_table_in_a_pipe_is_as_wide_as_asked_for_and_no_wider_than_a_terminal(
-    columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    if columns is not None:
-        monkeypatch.setenv("COLUMNS", columns)
-    rows = [line for line in command().output.splitlines() if line.startswith(tuple("┏┃┡│└"))]
+def test_table_in_a_pipe_is_as_wide_as_asked_for_and_no_wider_than_a_terminal(columns: str | None, width: int) -> None:
+    rows = [line for line in command(COLUMNS=columns).out.splitlines() if line.startswith(tuple("┏┃┡│└"))]
     assert rows
     assert width - 10 < max(map(len, rows)) <= width
 
@@ -110,19 +104,18 @@ def test_guide_of_another_form_says_what_is_wrong() -> None:
 # ── noetl-worker tools ──────────────────────────────────────────────────────────────────────────
 
 
-def test_list_has_every_kind_with_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # a sentence is one line
-    ended = command()
-    assert ended.exit_code == 0
-    assert set(KINDS) <= set(ended.stdout.split())
-    assert "Does nothing and returns its message" in ended.stdout
+def test_list_has_every_kind_with_what_it_does() -> None:
+    ended = command(COLUMNS="200")  # a sentence is one line
+    assert ended.code == 0
+    assert set(KINDS) <= set(ended.out.split())
+    assert "Does nothing and returns its message" in ended.out
 
 
 def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == "duckdb" else find_spec(module))
     monkeypatch.setitem(sys.modules, "noetl_worker._core", None)
-    told = {line.split()[1]: line for line in command().stdout.splitlines() if line.startswith("│") and line[2] != " "}
+    told = {line.split()[1]: line for line in command().out.splitlines() if line.startswith("│") and line[2] != " "}
     assert "noetl-worker[duckdb]" in told["duckdb"]
     assert "the native build" in told["rhai"]
     assert "noetl-worker[" not in told["noop"]
@@ -151,7 +144,7 @@ def test_every_extra_that_is_named_exists() -> None:
 
 
 def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
-    shown = command("playbooks").stdout
+    shown = command("playbooks").out
     assert shown.strip() in (ROOT / "docs" / "tools" / "playbook.md").read_text(encoding="utf-8")
     assert shown.startswith("# playbook\n\nStarts another playbook")
     assert "Also: `playbooks`." in shown
@@ -162,27 +155,27 @@ def test_one_kind_is_shown_with_fields_example_and_failures() -> None:
 
 def test_unknown_kind_is_an_error_that_names_the_nearest() -> None:
     ended = command("playbok")
-    assert ended.exit_code == 2
-    assert "did you mean 'playbook'?" in ended.stderr
+    assert ended.code == 2
+    assert "did you mean 'playbook'?" in ended.err
 
 
 def test_schemas_of_one_and_of_all() -> None:
-    one = json.loads(command("noop", "--schema").stdout)
+    one = json.loads(command("noop", "--schema").out)
     assert one["properties"]["kind"]["enum"] == ["noop"]
-    everything = json.loads(command("--schema").stdout)
+    everything = json.loads(command("--schema").out)
     assert set(KINDS) <= everything.keys()
     assert everything["noop"] == one
-    assert json.loads(command("noop", "--schema", "--strict").stdout)["additionalProperties"] is False
+    assert json.loads(command("noop", "--schema", "--strict").out)["additionalProperties"] is False
 
 
 def test_schema_of_a_playbook_knows_every_kind() -> None:
-    schema = json.loads(command("--schema", "--playbook").stdout)
+    schema = json.loads(command("--schema", "--playbook").out)
     assert set(KINDS) <= set(schema["$defs"]["tool"]["properties"]["kind"]["enum"])
 
 
 def test_pages_are_written_of_all_kinds_at_once(tmp_path: Path) -> None:
-    assert command("--markdown", str(tmp_path / "new")).exit_code == 0
+    assert command("--markdown", str(tmp_path / "new")).code == 0
     assert pages_in(tmp_path / "new") == reference_pages(map(REGISTRY.get, KINDS))
     ended = command("noop", "--markdown", str(tmp_path / "one"))
-    assert (ended.exit_code, (tmp_path / "one").exists()) == (2, False)
-    assert "leave out noop" in ended.stderr
+    assert (ended.code, (tmp_path / "one").exists()) == (2, False)
+    assert "leave out noop" in ended.err

@@ -8,10 +8,9 @@ from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from noetl_worker.cli.system import EXIT_NOT_REACHED, EXIT_SETTINGS, redacted_text
-from noetl_worker.errors import ControlPlaneError, EngineUnavailable, JetStreamError, NoetlWorkerError, SettingsError
+from noetl_worker.errors import ControlPlaneError, JetStreamError, NoetlWorkerError
 from noetl_worker.observability.terminal import say
 
 _COMMANDS: Final = {
@@ -60,18 +59,8 @@ def _default(
         context.invoke(run)
 
 
-class _Commands(TyperGroup):
-    """The command group. It shows an error of any command as one line, with the same exit codes for all commands."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NoetlWorkerError as error:
-            raise typer.Exit(_exit_code_after(error, ctx.invoked_subcommand or "run")) from None
-
-
 def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
-    """Show the error that ended a command. Return the command's exit code."""
+    """Show the error that ended a command, as one line. Return the exit code, the same for all commands."""
     if command in _PROCESSES:
         from noetl_worker.observability.last_words import log_failure
 
@@ -95,7 +84,6 @@ def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Ty
     """
     app = typer.Typer(
         name="noetl-worker",
-        cls=_Commands,
         help="Pulls NoETL commands from JetStream, runs one tool for each, reports what happened.",
         no_args_is_help=False,
         add_completion=False,
@@ -146,5 +134,5 @@ def main() -> None:
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(1)
-    except (SettingsError, EngineUnavailable) as error:  # the engine is chosen when it is imported, by any command
+    except NoetlWorkerError as error:
         sys.exit(_exit_code_after(error, command))
