@@ -70,7 +70,8 @@ ECHO = {"step": "start", "tool": {"kind": "shell", "command": "echo {{ workload.
 @pytest.mark.parametrize("words", [["nats", "ensure"], ["dev", str(EXAMPLES / "hello.yaml")]])
 def test_engine_that_does_not_exist_is_one_line_for_every_command(words: list[str], tmp_path: Path) -> None:
     ended = command_line(tmp_path, *words, NOETL_WORKER_ENGINE="fortran")
-    assert complaint(ended) == "noetl-worker: NOETL_WORKER_ENGINE='fortran' is not usable: one of auto, rust, python"
+    said = "NOETL_WORKER_ENGINE='fortran' is not usable: one of auto, rust, python"
+    assert complaint(ended) == f"noetl-worker {words[0]}: {said}"
     assert ended.code == 2
 
 

@@ -105,5 +105,5 @@ async def test_server_before_2_11_cannot_pause_and_nothing_is_changed(words: tup
         async with older_server(there.server.port, "2.10.26") as url:
             ended = await there.type("nats", *words, NATS_URL=url)
         assert (ended.code, ended.out) == (3, "")
-        assert ended.err_lines == ["noetl-worker: nats-server 2.10 cannot pause a durable; use 2.11"]
+        assert ended.err_lines == ["noetl-worker nats: nats-server 2.10 cannot pause a durable; use 2.11"]
         assert (await there.durable())["config"] == before

@@ -113,7 +113,8 @@ def test_report_of_what_is_no_execution_says_what_it_takes(failed_run: Failed) -
         said = typed("report", name)
         assert said.code == 2
         assert said.err_lines == [
-            f"noetl-worker: ID='{name}' is not usable: the id of an execution, or `last` if a run of `dev` is kept"
+            f"noetl-worker report: ID='{name}' is not usable: the id of an execution, or `last` if a run of `dev` is "
+            "kept"
         ]
 
 
@@ -151,7 +152,7 @@ def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
         said = typed("replay", name)
         assert said.code == 2
         assert said.err_lines == [
-            f"noetl-worker: ID='{name}' is not usable: the event_id of a command.issued, "
+            f"noetl-worker replay: ID='{name}' is not usable: the event_id of a command.issued, "
             "any id of a kept run of `dev`, or `last` if one is kept"
         ]
 

@@ -60,16 +60,15 @@ def _default(
 
 
 def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
-    """Show the error that ended a command, as one line. Return the exit code, the same for all commands."""
+    """Show the error that ended a command. Return the exit code, the same for all commands."""
     if command in _PROCESSES:
         from noetl_worker.observability.last_words import log_failure
 
         return log_failure(error)
-    if isinstance(error, ControlPlaneError):
-        say(f"noetl-worker {command}: {redacted_text(error)}", err=True)
-        return EXIT_NOT_REACHED
-    say(f"noetl-worker: {error}", err=True)
-    return EXIT_NOT_REACHED if isinstance(error, JetStreamError) else EXIT_SETTINGS
+    text = redacted_text(error) if isinstance(error, ControlPlaneError) else str(error)
+    for line in text.splitlines():
+        say(f"noetl-worker {command}: {line}", err=True)
+    return EXIT_NOT_REACHED if isinstance(error, (ControlPlaneError, JetStreamError)) else EXIT_SETTINGS
 
 
 def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Typer:

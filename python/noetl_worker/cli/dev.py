@@ -130,9 +130,6 @@ def dev(
         signals: list[signal.Signals] = []
         session = _run_at_each_change(once, playbook, _given_files(with_, credential), signals) if watch else once()
         code = event_loop.run(event_loop.until_signal(session, signals))
-    except NoetlWorkerError as error:
-        say(f"noetl-worker dev: {error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_SIGTERM) from None
     raise typer.Exit(code)

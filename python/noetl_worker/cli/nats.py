@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, parse_duration
+from noetl_worker.cli.system import parse_duration
+from noetl_worker.errors import SettingsError
 from noetl_worker.observability.terminal import duration, say, say_json
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
@@ -59,8 +60,8 @@ def ensure(
 
         found, done, left_out = await find(connection.client, settings), [], None
         if first is not None and found.durable_info is not None:
-            say(f"noetl-worker: --from: durable {found.durable} exists; name a new one with --nats-consumer", err=True)
-            return EXIT_SETTINGS
+            text = f"durable {found.durable} exists; name a new one with --nats-consumer"
+            raise SettingsError("--from", str(first), text)
         if apply_:
             done = await apply(connection.client, found, settings, first)
             before, found = found, await find(connection.client, settings)
@@ -110,15 +111,11 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 
     async def work(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream.consumer import find
-        from noetl_worker.remote.jetstream.pause import PauseTooLong, resume
         from noetl_worker.remote.jetstream.pause import pause as ask_for_it
+        from noetl_worker.remote.jetstream.pause import resume
 
         found = await find(connection.client, settings)
-        try:
-            now = await (ask_for_it(connection.client, found, for_s) if for_s else resume(connection.client, found))
-        except PauseTooLong as error:
-            say(f"noetl-worker: {error}", err=True)
-            return EXIT_SETTINGS
+        now = await (ask_for_it(connection.client, found, for_s) if for_s else resume(connection.client, found))
         name = f"durable {found.durable} on stream {found.stream}"
         if as_json:
             say_json({"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until})

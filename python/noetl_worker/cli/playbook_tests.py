@@ -12,8 +12,8 @@ import typer
 
 from noetl_worker.cli.dev import EXIT_SIGTERM, USUAL_DIALECT, LogLevel, prepare_session
 from noetl_worker.cli.local_worker import local_worker
-from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SETTINGS, with_extra_local
-from noetl_worker.errors import NoetlWorkerError, PlaybookError
+from noetl_worker.cli.system import EXIT_FAILED, EXIT_INTERRUPTED, with_extra_local
+from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect
 from noetl_worker.observability.terminal import counted, say
 from noetl_worker.process import event_loop
@@ -45,27 +45,22 @@ def playbook_tests(
     no test; 130 interrupted: counts and --junit have the tests that had ended.
     """
     prepare_session(LogLevel.ERROR)
+    with with_extra_local():
+        from noetl_worker.authoring.dev.playbook_tests.junit import write_junit
+        from noetl_worker.authoring.dev.playbook_tests.tests_file import read_tests_files
+    files = read_tests_files(paths, named=test)
+    _refuse_mistakes({file.playbook for file in files}, dialect)
+    ends: list[FinishedTest] = []
+    code = _run_until_signal(_run(files, ends, dialect, timeout))
+    failed = sum(bool(end.lines) for end in ends)
+    if code:
+        say(_interrupted_line(files, len(ends)))
+    say(f"{counted(len(ends), 'test')}: {len(ends) - failed} passed, {failed} failed")
     try:
-        with with_extra_local():
-            from noetl_worker.authoring.dev.playbook_tests.junit import write_junit
-            from noetl_worker.authoring.dev.playbook_tests.tests_file import read_tests_files
-        files = read_tests_files(paths, named=test)
-        _refuse_mistakes({file.playbook for file in files}, dialect)
-        ends: list[FinishedTest] = []
-        code = _run_until_signal(_run(files, ends, dialect, timeout))
-        failed = sum(bool(end.lines) for end in ends)
-        if code:
-            say(_interrupted_line(files, len(ends)))
-        say(f"{counted(len(ends), 'test')}: {len(ends) - failed} passed, {failed} failed")
         if junit is not None:
             write_junit(ends, junit)
-    except NoetlWorkerError as error:
-        for line in str(error).splitlines():
-            say(f"noetl-worker test: {line}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
     except OSError as error:
-        say(f"noetl-worker test: --junit {junit}: {error.strerror or error}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+        raise PlaybookError(f"--junit {junit}: {error.strerror or error}; name a file that can be written") from error
     raise typer.Exit(code or (EXIT_FAILED if failed else 0))
 
 

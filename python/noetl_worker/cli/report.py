@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_SETTINGS, EXIT_UNKNOWN, redacted_text
-from noetl_worker.errors import ServerRefused, SettingsError
+from noetl_worker.cli.system import EXIT_UNKNOWN, redacted_text
+from noetl_worker.errors import PlaybookError, ServerRefused, SettingsError
 from noetl_worker.observability.terminal import counted, say
 from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
@@ -60,8 +60,7 @@ def report(
         configure_logging("error", "auto")
         event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output, against))
     except OSError as error:
-        say(f"noetl-worker report: {error.filename}: {error.strerror}", err=True)
-        raise typer.Exit(EXIT_SETTINGS) from None
+        raise PlaybookError(f"{error.filename}: {error.strerror}; name a file that can be written") from error
     except ServerRefused as error:
         if not error.is_not_found:
             raise

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from noetl_worker.errors import JetStreamError
+from noetl_worker.errors import JetStreamError, NoetlWorkerError
 from noetl_worker.observability.terminal import duration
 from noetl_worker.remote.jetstream.api import ask, moment
 from noetl_worker.remote.jetstream.client import Client
@@ -27,7 +27,7 @@ _FIRST_VERSION: Final = (2, 11)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
-class PauseTooLong(ValueError):
+class PauseTooLong(NoetlWorkerError):
     """A pause that would lose commands. The text says which pause is possible."""
 
 
