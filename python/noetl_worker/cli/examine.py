@@ -9,8 +9,8 @@ import typer
 
 from noetl_worker import __version__
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
+from noetl_worker.cli.system import run_quietly
 from noetl_worker.observability.terminal import say_json
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import load_settings
 
 EXIT_WRONG: Final = 5
@@ -32,13 +32,9 @@ def doctor(
     Exit codes: 0 nothing is wrong (there may be warnings); 2 a setting is wrong;
     5 a worker would not start, or not get, run or report its commands.
     """
-    from noetl_worker.observability.logging import configure_logging
-
-    configure_logging("error", "auto")
-    settings = load_settings(flags=flags)
     from noetl_worker.cli.doctor import State, examine
 
-    findings = event_loop.run(examine(settings))
+    findings = run_quietly(examine(load_settings(flags=flags)))
     is_wrong = any(finding.state is State.WRONG for finding in findings)
     if as_json:
         shown: dict[str, Any] = {"ok": not is_wrong, "version": __version__}

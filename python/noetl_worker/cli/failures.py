@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_FAILED, parse_duration, redacted_text
+from noetl_worker.cli.system import EXIT_FAILED, parse_duration, redacted_text, run_quietly
 from noetl_worker.errors import JetStreamError, NotificationError, ServerRefused
 from noetl_worker.observability.terminal import say, say_json
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where they are used
@@ -74,11 +73,8 @@ def failures(
     Exit codes: 0; 1 with --retry; 2 a setting is wrong; 3 NATS or the control
     plane cannot be reached.
     """
-    from noetl_worker.observability.logging import configure_logging
-
     seconds = parse_duration("--since", since)
-    configure_logging("error", "auto")
-    found = event_loop.run(_look(load_settings(flags=flags), seconds, most))
+    found = run_quietly(_look(load_settings(flags=flags), seconds, most))
     if as_json:
         say_json(asdict(found))
     else:

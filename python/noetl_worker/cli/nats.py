@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import parse_duration
+from noetl_worker.cli.system import parse_duration, run_quietly
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.terminal import duration, say, say_json
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time only where it is used: nats-py alone takes a tenth of a second
@@ -132,11 +131,9 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
 def with_nats(work: Callable[[Connection, Settings], Awaitable[int]], flags: SettingFlags, name: str) -> None:
     """Run an operator's command on a NATS connection of this name. Raises typer.Exit with the command's exit code."""
     from noetl_worker.cli.nats_connection import connected
-    from noetl_worker.observability.logging import configure_logging
 
     async def run(settings: Settings) -> int:
         async with connected(settings, name) as connection:
             return await work(connection, settings)
 
-    configure_logging("error", "auto")
-    raise typer.Exit(event_loop.run(run(load_settings(flags=flags))))
+    raise typer.Exit(run_quietly(run(load_settings(flags=flags))))

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_UNKNOWN, redacted_text
+from noetl_worker.cli.system import EXIT_UNKNOWN, redacted_text, run_quietly
 from noetl_worker.errors import PlaybookError, ServerRefused, SettingsError
 from noetl_worker.observability.terminal import counted, say
-from noetl_worker.process import event_loop
 from noetl_worker.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,11 +53,8 @@ def report(
     Exit codes: 0 the page is written; 2 a setting or the file is wrong; 3 no
     control plane; 5 the plane knows no such execution.
     """
-    from noetl_worker.observability.logging import configure_logging
-
     try:
-        configure_logging("error", "auto")
-        event_loop.run(_report({**flags, _SERVER: server_url}, execution_id.strip(), output, against))
+        run_quietly(_report({**flags, _SERVER: server_url}, execution_id.strip(), output, against))
     except OSError as error:
         raise PlaybookError(f"{error.filename}: {error.strerror}; name a file that can be written") from error
     except ServerRefused as error:

@@ -1,18 +1,19 @@
-"""Checks and exit codes that several commands share: the system, the extra `local`, typed durations."""
+"""What several commands share: exit codes, the check of the system, the extra `local`, typed durations, quiet runs."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import typer
 
 from noetl_worker.errors import ControlPlaneError, PlaybookError, SettingsError
 from noetl_worker.observability.terminal import say
 
+ResultT = TypeVar("ResultT")
 EXIT_FAILED: Final = 1
 EXIT_SETTINGS: Final = 2
 """Exit code for a wrong setting, argument or file."""
@@ -34,6 +35,15 @@ def require_posix() -> None:
             err=True,
         )
         raise typer.Exit(EXIT_CANNOT_START)
+
+
+def run_quietly(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run the work of an operator's command. Only errors are logged."""
+    from noetl_worker.observability.logging import configure_logging
+    from noetl_worker.process import event_loop
+
+    configure_logging("error", "auto")
+    return event_loop.run(work)
 
 
 def parse_duration(flag: str, text: str, *, least_s: float = 0.0) -> float:

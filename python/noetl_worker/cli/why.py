@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from noetl_worker.cli.setting_flags import SettingFlags, with_setting_flags
-from noetl_worker.cli.system import EXIT_UNKNOWN
+from noetl_worker.cli.system import EXIT_UNKNOWN, run_quietly
 from noetl_worker.errors import SettingsError
 from noetl_worker.observability.terminal import say_json
-from noetl_worker.process import event_loop
 
 if TYPE_CHECKING:
     from noetl_worker.cli.diagnosis import Story
@@ -46,12 +45,9 @@ def why(
 
     Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is known.
     """
-    from noetl_worker.observability.logging import configure_logging
-
     if not command_id.strip():
         raise SettingsError("ID", command_id, "the id of a command or an execution")
-    configure_logging("error", "auto")
-    story = event_loop.run(_ask(flags, command_id.strip(), execution, messages))
+    story = run_quietly(_ask(flags, command_id.strip(), execution, messages))
     if as_json:
         say_json(asdict(story))
     else:
