@@ -119,7 +119,7 @@ async def measured(records: int) -> dict[str, Any]:
 def main() -> None:
     compileall.compile_dir(SOURCE, quiet=1)  # as it is installed; compiling takes 1 to 9 MB of the process's memory
     found = where_and_when()
-    performance_page.keep(performance_page.BRIDGE, {**found, "publish": event_loop.run(measured(_RECORDS))})
+    performance_page.keep("bridge", {**found, "publish": event_loop.run(measured(_RECORDS))})
 
 
 if __name__ == "__main__":

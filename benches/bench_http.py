@@ -110,7 +110,7 @@ async def measured() -> dict[str, Any]:
 
 def main() -> None:
     found = {**where_and_when(), **uvloop.run(measured())}
-    performance_page.keep(performance_page.HTTP, found)
+    performance_page.keep("http", found)
 
 
 if __name__ == "__main__":

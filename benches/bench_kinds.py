@@ -128,7 +128,7 @@ def main() -> None:
         "published": VERSION,
         "kinds": asyncio.run(of_kinds()),
     }
-    performance_page.keep(performance_page.KINDS, found)
+    performance_page.keep("kinds", found)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> None:
         name: {"first": min(first for first, _ in rounds), "later": min(later for _, later in rounds)}
         for name, rounds in spent.items()
     }
-    performance_page.keep(performance_page.PACKAGES, found)
+    performance_page.keep("packages", found)
 
 
 if __name__ == "__main__":

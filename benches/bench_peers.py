@@ -56,7 +56,7 @@ def main() -> None:
         "versions": versions(peers),
         "noop": asyncio.run(of_noop(pure, peers)),
     }
-    performance_page.keep(performance_page.PEERS, found)
+    performance_page.keep("peers", found)
 
 
 if __name__ == "__main__":

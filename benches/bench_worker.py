@@ -164,7 +164,7 @@ def main() -> None:
     elif options.command == "processes":
         print(json.dumps(rounded(asyncio.run(_processes())), indent=1))
     elif options.command == "write":
-        performance_page.keep(performance_page.FIGURES, asyncio.run(_all()))
+        performance_page.keep("performance", asyncio.run(_all()))
     else:
         performance_page.write()
 

@@ -8,13 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-FIGURES: Final = Path(__file__).with_name("performance.json")
-PEERS: Final = Path(__file__).with_name("peers.json")
-KINDS: Final = Path(__file__).with_name("kinds.json")
-HTTP: Final = Path(__file__).with_name("http.json")
-BRIDGE: Final = Path(__file__).with_name("bridge.json")
-PACKAGES: Final = Path(__file__).with_name("packages.json")
-DEV: Final = Path(__file__).with_name("dev.json")
+HERE: Final = Path(__file__).parent
+WORKER: Final = "performance"
+OTHERS: Final = ("peers", "kinds", "http", "bridge", "packages", "dev")
+"""Runs of their own, each with a file of figures."""
 DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 _HEAD: Final = """# Performance
@@ -129,9 +126,8 @@ commands that it finished for two to four ack_waits, to answer repeated messages
 
 def load() -> dict[str, Any]:
     """Of the worker, and under a name of its own each run that is not of its figures."""
-    others = {"peers": PEERS, "by_kind": KINDS, "http": HTTP, "bridge": BRIDGE, "packages": PACKAGES, "dev": DEV}
-    found = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return {**found, **{name: json.loads(file.read_text(encoding="utf-8")) for name, file in others.items()}}
+    found = {name: json.loads((HERE / f"{name}.json").read_text(encoding="utf-8")) for name in (WORKER, *OTHERS)}
+    return {**found.pop(WORKER), **found}
 
 
 def rounded(value: Any) -> Any:
@@ -143,9 +139,9 @@ def rounded(value: Any) -> Any:
     return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def keep(file: Path, found: Mapping[str, Any]) -> None:
+def keep(name: str, found: Mapping[str, Any]) -> None:
     """Write the figures of a run, and the page with them."""
-    file.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{name}.json").write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
     write()
 
 
@@ -182,7 +178,7 @@ def document(found: Mapping[str, Any]) -> str:
         *_python_forms(found["packages"]),
         *_traces(found["traces"]),
         *_peers(found["peers"]),
-        *_by_kind(found["by_kind"]),
+        *_by_kind(found["kinds"]),
         *_http(found["http"]),
         *_bridge(found["bridge"]),
         *_dev(found["dev"]),

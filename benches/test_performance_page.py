@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_scenarios_of_now() -> None:
 def test_kinds_of_the_page_are_those_that_are_measured() -> None:
     import bench_kinds
 
-    assert list(FOUND["by_kind"]["kinds"]) == list(bench_kinds.COMMANDS), "run `make performance`"
+    assert list(FOUND["kinds"]["kinds"]) == list(bench_kinds.COMMANDS), "run `make performance`"
     assert set(bench_kinds.configs("http://h/", 1)) == set(bench_kinds.COMMANDS)
 
 
