@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import typer
 
-from noetl_worker.cli.system import EXIT_SETTINGS
 from noetl_worker.observability.terminal import say
 
 PROGRAM: Final = "noetl-worker"
@@ -37,10 +36,9 @@ def completion(
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     name = shell.value if shell is not None else PurePath(os.environ.get("SHELL", "")).name
-    if name not in {shell.value for shell in Shell}:
-        known = ", ".join(shell.value for shell in Shell)
-        say(f"noetl-worker completion: name the shell ({known}); $SHELL says {name!r}", err=True)
-        raise typer.Exit(EXIT_SETTINGS)
+    known = [shell.value for shell in Shell]
+    if name not in known:
+        raise typer.BadParameter(f"name the shell ({', '.join(known)}); $SHELL says {name!r}")
     say(get_completion_script(prog_name=PROGRAM, complete_var=_VARIABLE, shell=name))
 
 

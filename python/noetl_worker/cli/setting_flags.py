@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 import typer
 
+from noetl_worker.settings import values
 from noetl_worker.settings.line import SettingLine
 from noetl_worker.settings.nats import NatsSettings
 from noetl_worker.settings.settings import SETTINGS
@@ -83,19 +83,8 @@ def _lines_with_file(line: SettingLine) -> list[SettingLine]:
     """Return the setting, and for a secret a second one: the path of a file that has the secret."""
     if not line.is_secret:
         return [line]
-    file_meaning = f"path of a file that has what {line.variable} would"
-    return [
-        line,
-        replace(
-            line,
-            field=f"{line.field}_file",
-            variable=line.file_variable,
-            default="",
-            meaning=file_meaning,
-            unit="",
-            source="ours",
-        ),
-    ]
+    meaning = f"path of a file that has what {line.variable} would"
+    return [line, SettingLine(f"{line.field}_file", line.file_variable, (), "", False, values.text, meaning)]
 
 
 def _parameter(line: SettingLine, *, is_hidden: bool, short: bool) -> inspect.Parameter:
