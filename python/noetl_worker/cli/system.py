@@ -1,4 +1,4 @@
-"""What several commands share: exit codes, the check of the system, the extra `local`, typed durations, quiet runs."""
+"""Code that several commands share: exit codes, the system, the extra `local`, typed durations, a quiet log."""
 
 from __future__ import annotations
 
