@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from .attack_table import AS_NOBODY
 from .commands import LIBRARIES, NOBODY, USERS, interpreter_of, under
 
 PROJECT = Path(__file__, "../../..").resolve()
@@ -27,6 +26,18 @@ pytestmark = [
 ]
 
 
+AS_NOBODY = (
+    "test_descriptors.py",
+    "test_files.py",
+    "test_names_of_a_database.py",
+    "test_outbox_owner.py",
+    "test_own_files.py",
+    "test_pipes.py",
+    "test_resource_shortage.py",
+    "test_shortage_of_each_kind.py",
+    "test_template_process.py",
+)
+"""Files whose tests are all run once more as nobody: signals, files, processes of a user."""
 BY_ROOT = {
     "test_row_that_another_user_put_there_is_not_taken_over",
     "test_file_of_another_user_in_a_directory_of_ones_own_is_not_taken_over",

@@ -86,8 +86,19 @@ def test_command_reaches_no_io_uring_userfaultfd_or_keyring(user: str) -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="has calls of 32 bits")
 @pytest.mark.parametrize("user", USERS)
 def test_other_numbers_of_denied_calls_are_no_way_around(user: str) -> None:
-    """The same calls by their 32-bit and x32 numbers."""
-    wanted = {120: 0x1000_0000 | 17, 310: 0x1000_0000, 346: 0, 425: 1, 374: 1, 286: 0, 287: 0, 288: 0, 435: 0}
+    """The same calls, and ptrace, by their 32-bit and x32 numbers."""
+    wanted = {
+        26: 0x4206,
+        120: 0x1000_0000 | 17,
+        310: 0x1000_0000,
+        346: 0,
+        425: 1,
+        374: 1,
+        286: 0,
+        287: 0,
+        288: 0,
+        435: 0,
+    }
     code = "\n".join(
         f"number, first, second = {number}, {first}, 0{BY_32_BITS}result.append(status)"
         for number, first in wanted.items()
@@ -96,9 +107,10 @@ def test_other_numbers_of_denied_calls_are_no_way_around(user: str) -> None:
     refused = dict.fromkeys(wanted, 1) | {435: 38}  # EPERM, ENOSYS; -11: a kernel without calls of 32 bits
     assert [one for one in zip(by_32, refused.values(), strict=True) if one[0] not in (-11, one[1])] == []
     x32 = (
-        "result = [outcome(0x4000_0000 | one, NEW_USER | SIGCHLD, 0, 0) for one in (56, 272, 308, 250, 323, 425, 435)]"
+        "calls = (56, 101, 272, 308, 250, 323, 425, 521, 435)\n"
+        "result = [outcome(0x4000_0000 | one, NEW_USER | SIGCHLD, 0, 0) for one in calls]"
     )
-    assert run_one(user, "basic", "python", {"code": CALLS + x32})["data"] == ["EPERM"] * 6 + ["ENOSYS"]
+    assert run_one(user, "basic", "python", {"code": CALLS + x32})["data"] == ["EPERM"] * 8 + ["ENOSYS"]
 
 
 @pytest.mark.parametrize("user", USERS)

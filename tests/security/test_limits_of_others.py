@@ -54,7 +54,7 @@ if child == 0:  # a kernel without calls of 32 bits ends it
     os._exit(-ctypes.CFUNCTYPE(ctypes.c_int)(page + len(wanted))())
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """
-PRLIMIT64, PTRACE, SEIZE = 340, 26, 0x4206
+PRLIMIT64 = 340
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -93,18 +93,6 @@ def test_other_numbers_of_the_call_are_no_way_around(user: str) -> None:
     assert status in (1, -11)  # EPERM
     assert soft != 20
     assert other == "Operation not permitted"
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="has calls of 32 bits")
-@pytest.mark.parametrize("user", USERS)
-def test_other_numbers_of_ptrace_are_no_way_around(user: str) -> None:
-    """ptrace by its 32-bit and x32 numbers."""
-    code = f"number, first, second = {PTRACE}, {SEIZE}, 1{BY_32_BITS}libc = ctypes.CDLL(None, use_errno=True)\n"
-    code += "result = [status]\nfor number in (101, 521):\n    libc.syscall(0x4000_0000 | number, 0, 0, 0, 0)\n"
-    code += "    result.append(os.strerror(ctypes.get_errno()))"
-    status, *others = run_one(user, "basic", "python", {"code": code})["data"]
-    assert status in (1, -11)  # EPERM
-    assert others == ["Operation not permitted"] * 2
 
 
 @pytest.mark.parametrize("user", USERS)
