@@ -36,10 +36,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mcp": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "tools/list"}),
     "mcp health": ("mcp", {"endpoint": f"http://{NOWHERE}/mcp", "method": "health"}),
     "duckdb": ("duckdb", {"database": "{directory}/a.duckdb", "query": "SELECT 1"}),
-    "transfer file": (
+    "transfer from duckdb": (
         "transfer",
         {
-            "source": {"type": "file", "path": "{directory}/rows.csv"},
+            "source": {"type": "duckdb", "query": "SELECT * FROM '{directory}/rows.csv'"},
             "target": {"type": "duckdb", "database": "{directory}/t.duckdb", "table": "t"},
         },
     ),

@@ -12,7 +12,7 @@ NO_NATS = "a connection requires 'url', or 'auth' with the alias of a credential
 NO_VARIABLE = "cannot be a variable: no '=' and no NUL character may be in it"
 NO_BASE64 = "with encoding base64 the data must be base64 text"
 TO_FILE = {"target": {"type": "duckdb", "database": "f.duckdb", "table": "t"}}
-FROM_FILE = {"source": {"type": "file", "path": "a.csv"}}
+FROM_FILE = {"source": {"type": "duckdb", "query": "from 'a.csv'"}}
 
 
 PYTHON: list[tuple[dict[str, Any], str]] = [
@@ -203,10 +203,7 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
         {"source": ROWS, "target": {"type": "duckdb", "table": "t"}},
         "target: a DuckDB target is a file: name it in 'database'",
     ),
-    (
-        {**TO_TABLE, "source": {"type": "file", "path": "a.xml"}},
-        "source: 'format' of 'a.xml' is not known; give csv, json or parquet",
-    ),
+    ({**TO_TABLE, "source": {"type": "file", "path": "a.csv"}}, "Unsupported transfer direction: file to postgres"),
     ({**TO_FILE, "source": {"type": "postgres", "query": "select 1"}}, f"source: {NO_POSTGRES}"),
     ({**FROM_FILE, "target": {"type": "postgres", "table": "t"}}, f"target: {NO_POSTGRES}"),
     (

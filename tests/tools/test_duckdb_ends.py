@@ -158,7 +158,7 @@ async def test_step_that_fails_is_told_and_the_next_one_goes_on(duckdb: Duckdb) 
 async def test_rows_beyond_one_answer_come_in_several(duckdb: Duckdb) -> None:
     async with duckdb.opened(Opening("transfer"), ToolSettings()) as session:
         query = "select repeat('x', 3000000) as x from range(10)"
-        assert await session.select("s", query, is_file=False) == [("x", "VARCHAR")]
+        assert await session.select("s", query) == [("x", "VARCHAR")]
         rows = await session.fetch("s", 10)
         assert ([len(row[0]) for row in rows], await session.fetch("s", 10)) == ([3_000_000] * 10, [])
 

@@ -127,12 +127,12 @@ IGNORED: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "transfer",
         {
-            "source": {"type": "file", "path": "a.csv", "query": "select 1", "method": "GET"},
+            "source": {"type": "duckdb", "query": "select 1", "role": "r", "method": "GET"},
             "target": {"type": "duckdb", "db_path": "f", "table": "t", "schema": "main", "host": "h", "role": "r"},
         },
         [
-            "source: field 'query' is ignored: file does not read it",
-            "source: field 'method' is ignored: file does not read it",
+            "source: field 'role' is ignored: duckdb does not read it",
+            "source: field 'method' is ignored: duckdb does not read it",
             "target: field 'host' is ignored: duckdb does not read it",
             "target: field 'role' is ignored: duckdb does not read it",
         ],

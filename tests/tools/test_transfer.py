@@ -118,16 +118,6 @@ def test_http_to_a_new_duckdb_table_takes_the_types_of_the_values(file: str, ser
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("a.csv", "id,name\n1,x\n2,y\n"), ("a.jsonl", '{"id": 1, "name": "x"}\n{"id": 2, "name": "y"}\n')],
-)
-def test_files_to_postgres(pg: Postgres, tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
-    assert move({"type": "file", "path": str(tmp_path / name)}, to(pg))["rows_transferred"] == 2
-    assert pg.sql("select id, name from move.to_t order by id") == [(1, "x"), (2, "y")]
-
-
 def test_parquet_by_a_query_of_a_duckdb_in_memory(pg: Postgres, tmp_path: Path) -> None:
     target = tmp_path / "a.parquet"
     with duckdb.connect() as connection:

@@ -93,7 +93,7 @@ def test_whole_source_of_a_variable(service: HttpStub, file: str) -> None:
     [
         ("{{ 5 }}", ConfigurationError, "transfer: field 'source' must be an object, not int"),
         ({"type": "http", "url": "{{ nothing }}"}, ConfigurationError, "transfer: source: Source URL required"),
-        ({"type": "file", "path": "{{ 1 + }}"}, TemplateError, "transfer: source: field 'path': "),
+        ({"type": "http", "url": "{{ 1 + }}"}, TemplateError, "transfer: source: field 'url': "),
         (
             {"type": "{{ 'http' }}", "url": "ftp://h"},
             ConfigurationError,

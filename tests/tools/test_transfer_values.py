@@ -129,7 +129,7 @@ def test_lists_of_a_json_file_with_items_of_several_kinds_arrive_as_they_were(pg
     lists = [[1, "a", None], [{"b": 2}], [[0.5], [True]]]
     lines = [json.dumps({"id": number, "v": value, "w": value}) for number, value in enumerate(lists)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    move({"type": "file", "path": str(tmp_path / "a.jsonl")}, to(pg, "move.t"))
+    move({"type": "duckdb", "query": f"from read_json('{tmp_path}/a.jsonl')"}, to(pg, "move.t"))
     texts = [["1", "a", None], ['{"b":2}'], ["[0.5]", "[true]"]]
     assert pg.sql("select v, w from move.t order by id") == list(zip(lists, texts, strict=True))
 

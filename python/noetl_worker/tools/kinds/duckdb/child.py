@@ -25,7 +25,7 @@ from noetl_worker.tools.kinds.duckdb.prepared import PreparedInstance
 from noetl_worker.tools.kinds.duckdb.statements import run_script, statement_failure
 from noetl_worker.tools.kinds.duckdb.values import SelectReading, reading
 from noetl_worker.tools.process import landlock
-from noetl_worker.tools.process.shortage import is_shortage_text, raise_shortage
+from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.python.python_exchange import begin, encode, receive, send_text
 from noetl_worker.tools.sql import sql
 
@@ -146,8 +146,6 @@ class Child:
             select = None if before or last is query else reading(self._duckdb, connection, last)
             columns = connection.execute(select.text if select else last).description or ()
         except self._duckdb.Error as error:
-            if request["is_file"] and is_shortage_text(str(error)):
-                raise ResourceShortage(f"{request['what']}: no room to open its files: {error}") from error
             raise statement_failure(error, request["what"]) from error
         self._select = select
         names = select.names if select else [column[0] for column in columns]

@@ -176,9 +176,9 @@ class Session:
         answer = await self._ask({"op": "execute", "what": what, "text": text, "params": params})
         return _listed(answer, "rows")
 
-    async def select(self, what: str, text: str, *, is_file: bool) -> list[tuple[str, str]]:
+    async def select(self, what: str, text: str) -> list[tuple[str, str]]:
         """Begin a query, and return the names and types of its columns."""
-        answer = await self._ask({"op": "select", "what": what, "text": text, "is_file": is_file})
+        answer = await self._ask({"op": "select", "what": what, "text": text})
         return [(str(column[0]), str(column[1])) for column in _listed(answer, "columns")]
 
     async def fetch(self, what: str, count: int) -> list[list[Any]]:

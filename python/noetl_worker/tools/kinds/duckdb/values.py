@@ -86,23 +86,20 @@ def _value(value: Any, text: str | None) -> Any:
 
 
 def with_json(
-    rows: Sequence[Sequence[Any]],
-    types: Sequence[str],
-    alone: Callable[[str], Any] = json.loads,
-    in_list: Callable[[str], Any] = json.loads,
+    rows: Sequence[Sequence[Any]], types: Sequence[str], read_json: Callable[[str], Any] = json.loads
 ) -> Sequence[Sequence[Any]]:
-    """Return the rows with their JSON texts parsed: by `alone`, or by `in_list` in a column with lists of JSON."""
+    """Return the rows with their JSON texts, alone or in lists, read by `read_json`."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows
     read = [list(row) for row in rows]
     for row in read:
         for number in wanted:
-            row[number] = _loaded(row[number], alone, in_list)
+            row[number] = _loaded(row[number], read_json)
     return read
 
 
-def _loaded(value: Any, alone: Callable[[str], Any], in_list: Callable[[str], Any]) -> Any:
+def _loaded(value: Any, read_json: Callable[[str], Any]) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_loaded(item, in_list, in_list) for item in value]
-    return None if value is None else alone(value)
+        return [_loaded(item, read_json) for item in value]
+    return None if value is None else read_json(value)

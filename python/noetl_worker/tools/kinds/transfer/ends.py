@@ -25,7 +25,6 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "kind": "type",
     "tool": "type",
     "connection": "connection_string",
-    "file": "path",
     "payload": "body",
     "db_path": "database",
 }
@@ -40,11 +39,10 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "postgres": frozenset({*_POSTGRES, "query"}),
     "duckdb": frozenset({"query", "auth", "database", "connection_string"}),
     "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
-    "file": frozenset({"path", "format", "auth"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
 """Type of an end -> fields that it reads; "source" or "target" -> fields that each source or target reads."""
-_OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres", "csv": "file", "parquet": "file"}
+_OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ class TransferSource(_EndConnection):
     """The source of the rows."""
 
     type: str
-    """postgres, duckdb, snowflake, http or file."""
+    """postgres, duckdb, snowflake or http."""
     query: str | None = None
     """postgres, duckdb, snowflake: one SELECT."""
     url: str | None = None
@@ -87,10 +85,6 @@ class TransferSource(_EndConnection):
     """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
     """http: dotted path to the rows, `data.items`; absent: the answer itself."""
-    path: str | None = None
-    """file: path or glob of CSV, JSON, JSON lines or Parquet files."""
-    format: str | None = None
-    """file: csv, json or parquet; absent: by the path's ending."""
 
     def __post_init__(self) -> None:
         if self.type in ("postgres", "duckdb", "snowflake") and not (self.query or "").strip():
@@ -99,26 +93,12 @@ class TransferSource(_EndConnection):
             )
         if self.type == "http" and not self.url:
             raise ConfigurationError("Source URL required for HTTP transfer", field="url", reason="missing")
-        if self.type == "file" and not self.path:
-            raise ConfigurationError(
-                "field 'path' is missing: the files of a file source", field="path", reason="missing"
-            )
-        if self.type == "file" and self.file_format() is None:
-            raise ConfigurationError(
-                f"'format' of {self.path!r} is not known; give csv, json or parquet", field="format"
-            )
         if self.type == "http":
             http_address(str(self.url), "url", "http")
             http_request.parse_method(self.method)
             http_retry.parse(self.retry)
             http_auth.check_auth(self.auth)
         _check_connection("source", self)
-
-    def file_format(self) -> str | None:
-        """Return csv, json or parquet, or None if the format is not known."""
-        name = (self.format or str(self.path).removesuffix(".gz").rpartition(".")[2]).lower()
-        found = {"csv": "csv", "tsv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
-        return found.get(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.http.answer import part_at
 from noetl_worker.tools.kinds.duckdb.opening import Opening
 from noetl_worker.tools.kinds.duckdb.paths import MEMORY, canonical
-from noetl_worker.tools.kinds.duckdb.secrets import fetch_secrets, quoted
+from noetl_worker.tools.kinds.duckdb.secrets import fetch_secrets
 from noetl_worker.tools.kinds.duckdb.session import Duckdb
 from noetl_worker.tools.kinds.duckdb.values import with_json
 from noetl_worker.tools.kinds.postgres.address import conninfo, library
@@ -150,10 +149,9 @@ def _duckdb_type(psycopg: Any, column: Any) -> str:
 async def _duckdb(
     source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    query = str(source.query) if source.type == "duckdb" else _select_files(source)
-    database = MEMORY
+    query, database = str(source.query), MEMORY
     duckdb.check_files("transfer: source", query, context.settings)
-    if source.type == "duckdb" and source.database:
+    if source.database:
         database = canonical("transfer: source: 'database'", source.database, context.settings)
     opening = Opening(
         kind="transfer: source",
@@ -162,19 +160,13 @@ async def _duckdb(
         secrets=tuple(await fetch_secrets("transfer: source", source.auth, context)),
     )
     async with duckdb.opened(opening, context.settings) as session:
-        described = await session.select("source", query, is_file=source.type == "file")
+        described = await session.select("source", query)
         types = [kind for _, kind in described]
-        alone = JsonText if source.type == "duckdb" else json.loads
 
         async def fetch() -> Sequence[Row]:
-            return with_json(await session.fetch("source", chunk_size), types, alone, in_list=JsonText)
+            return with_json(await session.fetch("source", chunk_size), types, JsonText)
 
         yield SourceReader([name for name, _ in described], dict(described), fetch)
-
-
-def _select_files(source: TransferSource) -> str:
-    function = {"csv": "read_csv", "json": "read_json", "parquet": "read_parquet"}[str(source.file_format())]
-    return f"SELECT * FROM {function}({quoted(str(source.path))})"
 
 
 @asynccontextmanager
@@ -258,5 +250,5 @@ async def _snowflake(
         yield SourceReader([column.name for column in described], types, fetch)
 
 
-READERS: Final = {"postgres": _postgres, "duckdb": _duckdb, "file": _duckdb, "http": _http, "snowflake": _snowflake}
+READERS: Final = {"postgres": _postgres, "duckdb": _duckdb, "http": _http, "snowflake": _snowflake}
 """Type of a source -> the function that opens it and closes it at the end, whatever happened."""

@@ -61,8 +61,8 @@ class TransferConfig:
     source: dict[str, Any] | str = field(repr=False)
     """`type` postgres, duckdb, snowflake (each with `query` and its connection: `auth`, `connection_string`, host and
     so on, or `database` of a DuckDB file), http (`url`, `method`, `headers`, `params`, `json`, `form`, `body`,
-    `auth`, `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows) or file (`path`
-    of CSV, JSON, JSON lines or Parquet files, `format`)."""
+    `auth`, `retry`, `max_response_bytes` as kind http has them, `data_path`: dotted path to the rows). Files are read
+    by a duckdb source: `SELECT * FROM 'a.csv'`."""
     target: dict[str, Any] = field(repr=False)
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` are accepted
     here too."""
@@ -169,7 +169,7 @@ class TransferTool:
     }
     raw_fields: ClassVar[frozenset[str]] = frozenset({"source"})
     requires: ClassVar[Mapping[str, str]] = {
-        "duckdb": "noetl-worker[duckdb] for duckdb and files",
+        "duckdb": "noetl-worker[duckdb] for duckdb",
         "psycopg": "noetl-worker[postgres] for postgres",
         "snowflake.connector": "noetl-worker[snowflake] for snowflake",
     }
@@ -210,8 +210,6 @@ class TransferTool:
             try:
                 sink = await stack.enter_async_context(_WRITERS[target.type](plan, context, self._duckdb))
             except ResourceShortage as short:  # the source's query has run, and may have changed data
-                if source.type == "file":
-                    raise
                 raise short.after_an_effect() from short
             paths = list(chosen.values())
             types = [rows.types.get(path.split(".", 1)[0]) if "." not in path else None for path in paths]
