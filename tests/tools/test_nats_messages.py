@@ -26,9 +26,10 @@ from .nats_service import Session
 
 async def test_js_publish_is_acked_and_told_from_a_repetition(session: Session) -> None:
     stream, subject, _ = await session.stream()
-    first = await session.call("js_publish", subject=subject, data="x", message_id="m1")
+    first = await session.call("js_publish", subject=subject, data="x", headers={"Nats-Msg-Id": "m1"})
     assert first == {"status": "success", "stream": stream, "seq": 1, "duplicate": False}
-    assert (await session.call("js_publish", subject=subject, data="x", message_id="m1"))["duplicate"] is True
+    again = await session.call("js_publish", subject=subject, data="x", headers={"Nats-Msg-Id": "m1"})
+    assert again["duplicate"] is True
     lost = await session.refused("js_publish", subject="no.stream.here", data="x")
     assert (str(lost), lost.kind) == ("js_publish failed: no stream takes messages on this subject", "not_found")
     other = await session.refused("js_publish", subject=subject, stream="OTHER", data="x")

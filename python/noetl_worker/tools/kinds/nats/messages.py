@@ -21,7 +21,6 @@ _ANSWER_GRACE_S: Final = 2.0
 """Longest wait for a pull's last status after the pull's own end."""
 ACK: Final = b"+ACK"
 _CONFIRM_S: Final = 5.0
-_MESSAGE_ID: Final = "Nats-Msg-Id"
 _REFUSED_PULLS: Final = (
     ("503", "", "does not answer: it must exist before", "not_found"),
     ("409", "deleted", "was deleted", "not_found"),
@@ -42,11 +41,8 @@ def check_names(**names: str | None) -> None:
 
 
 async def _js_publish(client: Any, config: NatsFields) -> dict[str, JsonValue]:
-    headers = dict(config.headers)
-    if config.message_id is not None:
-        headers[_MESSAGE_ID] = config.message_id
     ack = await client.jetstream().publish(
-        config.subject, _content(client, config), stream=config.stream, headers=as_headers(headers)
+        config.subject, _content(client, config), stream=config.stream, headers=as_headers(config.headers)
     )
     return {"stream": ack.stream, "seq": ack.seq, "duplicate": bool(ack.duplicate)}
 
@@ -264,7 +260,7 @@ async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dic
 
 
 MESSAGES: Final[Mapping[str, Operation]] = {
-    "js_publish": Operation(_js_publish, ("subject",), ("data", "encoding", "headers", "message_id", "stream")),
+    "js_publish": Operation(_js_publish, ("subject",), ("data", "encoding", "headers", "stream")),
     "js_consume": Operation(_consume, ("stream", "consumer"), ("batch", "timeout_ms", "ack")),
     "js_get_msg": Operation(_get_message, ("stream",), ("seq", "subject", "last")),
     "js_stream_info": Operation(_stream_info, ("stream",)),

@@ -112,7 +112,6 @@ class NatsTool(NatsConnectionTool):
         "nats_token": "token",
         "object_name": "object",
         "payload": "data",
-        "msg_id": "message_id",
     }
 
     def ignored(self, config: NatsConfig) -> list[ConfigurationError]:

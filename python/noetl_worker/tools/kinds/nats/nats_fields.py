@@ -57,9 +57,7 @@ class NatsFields(NatsLogin):
     subject: str | None = None
     """Subject of js_publish; js_get_msg: the last message on it."""
     headers: dict[str, Any] = field(default_factory=dict)
-    """Headers of a message; nulls are left out."""
-    message_id: str | None = None
-    """js_publish: id by which the stream drops a duplicate."""
+    """Headers of a message; nulls are left out. The stream drops a duplicate by its `Nats-Msg-Id`."""
     seq: int | None = None
     """js_get_msg: sequence number of the message."""
     last: bool = False
