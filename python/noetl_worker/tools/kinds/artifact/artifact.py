@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from noetl_worker.tools.http.auth import OverHttp, check_auth
 from noetl_worker.tools.http.client import http_address, send, shown
 from noetl_worker.tools.http.secret_hosts import Destination
 from noetl_worker.tools.kinds.artifact.files import absolute, artifact_path, read_file, write_file
-from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, check_digest, parse_reference, resolve
+from noetl_worker.tools.kinds.result_fetch.result_fetch import RESULT_SCHEME, parse_reference, resolve
 from noetl_worker.tools.payload import as_bytes, as_text, parse_payloads, text_or_json
 from noetl_worker.tools.process.shortage import before_any_effect
 
@@ -243,11 +244,15 @@ def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, J
     `config.sha256`."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
+    _check_digest(config, described)
+    return _unpacked(config, content) if is_packed else content, described
+
+
+def _check_digest(config: ArtifactConfig, described: Mapping[str, JsonValue]) -> None:
     digest = described["sha256"]
     if config.sha256 is not None and config.sha256.strip().lower() != digest:
         text = f"the content of {_place(config.uri)} has SHA-256 {digest}, not {config.sha256}"
         raise ToolError(f"{text}: store it again, or correct 'sha256'", kind="parse")
-    return _unpacked(config, content) if is_packed else content, described
 
 
 async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:
@@ -255,12 +260,9 @@ async def _stored(config: ArtifactConfig, context: ToolContext) -> dict[str, Jso
     data = await resolve(reference, context)
     text = dumps(data)
     _bounded(config, len(text))
-
-    def described() -> dict[str, JsonValue]:
-        check_digest(reference, data, config.sha256)  # makes up to five more texts, so not for more than max_bytes
-        return _described(reference, text)
-
-    return {"data": data, **await off_loop(len(text), described)}
+    described = await off_loop(len(text), partial(_described, reference, text))
+    _check_digest(config, described)
+    return {"data": data, **described}
 
 
 async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, JsonValue]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
-from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused, ToolError
+from noetl_worker.errors import ConfigurationError, ControlPlaneError, ServerRefused
 from noetl_worker.models.tool_result import ToolResult
 from noetl_worker.models.wire import JsonValue
-from noetl_worker.process.threads import finished_off_loop
-from noetl_worker.text.json_text import dumps
 from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.deadline import in_time
 from noetl_worker.tools.error_kinds import plane_failure
@@ -28,8 +23,6 @@ class ResultFetchConfig:
 
     ref: str | dict[str, Any]
     """The reference, noetl://execution/...; or an object that has it under `ref`, as planes pass it to a step."""
-    sha256: str | None = None
-    """Expected SHA-256 digest, as the plane gave it when the result was stored; the step fails if it differs."""
     prefer: Literal["http", "flight"] = "http"
     """Protocol. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
     flight_endpoint: str | None = None
@@ -46,7 +39,7 @@ class ResultFetchConfig:
 class ResultFetchTool:
     """Tool of kind `result_fetch`. Data: the stored JSON, unchanged.
 
-    Errors: not_found (no such result, or it has expired), parse (another digest), connection.
+    Errors: not_found (no such result, or it has expired), connection.
     """
 
     kind: ClassVar[str] = "result_fetch"
@@ -64,7 +57,7 @@ class ResultFetchTool:
         return [ignored_field(self.kind, name, why) for name, why in reasons.items() if why is not None]
 
     async def run(self, config: ResultFetchConfig, context: ToolContext) -> ToolResult:
-        return await in_time(resolve(parse_reference(config.ref), context, config.sha256), context.timeout_s)
+        return await in_time(resolve(parse_reference(config.ref), context), context.timeout_s)
 
 
 def parse_reference(value: JsonValue) -> str:
@@ -78,40 +71,12 @@ def parse_reference(value: JsonValue) -> str:
     return given
 
 
-async def resolve(reference: str, context: ToolContext, sha256: str | None = None) -> JsonValue:
-    """Return the stored JSON. Raises ToolError: not_found, auth, server_error, connection, or parse if the digest
-    is not `sha256`."""
+async def resolve(reference: str, context: ToolContext) -> JsonValue:
+    """Return the stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
     try:
-        data = await context.worker.control_plane.resolve_result(reference)
+        return await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
         is_gone = isinstance(error, ServerRefused) and error.is_not_found
         text = f"the control plane does not give {reference}: {error}"
         text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
         raise plane_failure(text, error) from error
-    if sha256 is not None:
-        await finished_off_loop(partial(check_digest, reference, data, sha256))
-    return data
-
-
-def check_digest(what: str, data: JsonValue, expected: str | None) -> None:
-    """Compare `data` with the digest `expected`, unless that is None. Raises ToolError (parse) if they differ."""
-    if expected is None:
-        return
-    if expected.strip().lower() not in {hashlib.sha256(text).hexdigest() for text in _texts(data)}:
-        raise ToolError(
-            f"the content of {what} is not the one with SHA-256 {expected}: store it again, or correct 'sha256'",
-            kind="parse",
-        )
-
-
-def _texts(data: JsonValue) -> Iterator[bytes]:
-    """Yield each JSON text that a plane may have hashed, as the fetched value no longer has the plane's own text.
-
-    The text is compact (Rust plane) or has spaces (Python plane: its recorded digests), with keys as they came or
-    sorted.
-    """
-    yield dumps(data)
-    for ascii_only in (True, False):
-        for sort in (False, True):
-            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort).encode()
-            yield json.dumps(data, ensure_ascii=ascii_only, sort_keys=sort, separators=(",", ":")).encode()
