@@ -27,7 +27,6 @@ from noetl_worker.pipeline.outbox.event_set import EventSet
 from noetl_worker.pipeline.outbox.outbox import Outbox
 from noetl_worker.pipeline.report.outcomes import Outcomes
 from noetl_worker.pipeline.report.sending import Ownership, Sending
-from noetl_worker.pipeline.report.started_clock import StartedClock
 from noetl_worker.pipeline.report.storing import try_to_store
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.remote.plane.answers import MEANING, Meaning, floor_s, retry_after_s
@@ -59,7 +58,6 @@ class Emitter:
         self.outcomes = outcomes
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
-        self.started: Final = StartedClock()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
         """Keys of the sets that are being sent. Each has the callers that wait to send a set with the same key."""
         self.issuing: Final[dict[str, bool]] = {}

@@ -52,6 +52,8 @@ class CommandEvents:
     _is_held: bool = field(default=False, init=False)
     """True from `start` until the plane has accepted the start, or the terminal events include it."""
     _is_started: bool = field(default=False, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    """Timer that reports the start. None if it is reported, or no more to be reported alone."""
     _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -60,10 +62,11 @@ class CommandEvents:
             return
         self._is_started = True
         self._is_held = True
-        self.emitter.started.hold(self.send_started, self.hold_s)
+        self._timer = asyncio.get_running_loop().call_later(self.hold_s, self._report_start)
 
-    def send_started(self) -> None:
+    def _report_start(self) -> None:
         """Report the start now, while the command runs."""
+        self._timer = None
         self._starting = asyncio.create_task(self._send_started())
 
     def is_issuing(self) -> bool:
@@ -72,12 +75,13 @@ class CommandEvents:
 
     def abandon(self) -> None:
         """Drop a start that was not sent yet."""
-        if self._is_held:
-            self.emitter.started.forget(self.send_started)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def withdraw(self) -> bool:
         """Drop a start that was not sent yet. Return True if no start was sent: the plane knows of none."""
-        self.emitter.started.forget(self.send_started)
+        self.abandon()
         if self._starting is not None:
             await asyncio.wait({self._starting})
         return self._starting is None
@@ -103,7 +107,7 @@ class CommandEvents:
 
     async def _take_held(self) -> bool:
         """Wait while the start is being sent. Return whether the terminal events must include the start."""
-        self.emitter.started.forget(self.send_started)
+        self.abandon()
         if self._starting is not None:
             await asyncio.wait({self._starting})  # a cancellation of this task must not cancel the request
         is_held, self._is_held = self._is_held, False
