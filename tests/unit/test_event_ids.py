@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from noetl_worker.remote.plane.rust.event_ids import EventIds, node_number
+from noetl_worker.remote.plane.rust.event_ids import EventIds
 
 OF_A_PLANE = 384897026912813056
 
@@ -30,8 +30,3 @@ def test_id_above_one_that_is_taken_is_another() -> None:
 def test_two_of_one_node_number_seldom_make_the_same_id() -> None:
     same = sum(EventIds(7).next_above(OF_A_PLANE) == EventIds(7).next_above(OF_A_PLANE) for _ in range(500))
     assert same < 10  # 500 / 4,096 are to be expected; with sequences from 0 it would be all of them
-
-
-def test_node_of_a_worker_id_is_stable_and_fits_ten_bits() -> None:
-    assert node_number("") == 0xCBF29CE484222325 & 1023
-    assert node_number("a") == 0xAF63DC4C8601EC8C & 1023

@@ -119,7 +119,7 @@ class LocalRun:
         self._registry = registry or make_registry(settings)
         identity = Identity(settings)
         outbox = Outbox("off", Path(), max_bytes=1)
-        ends = outcomes_by_dialect(make_event_ids(settings, identity.unique))
+        ends = outcomes_by_dialect(make_event_ids(settings))
         self._services = WorkerServices(
             settings,
             identity,

@@ -300,7 +300,7 @@ class Settings(ToolSettings, NatsSettings):
         "NOETL_SNOWFLAKE_NODE_ID",
         parse=values.optional(values.integer(0, 1023), None),
         aliases=("NOETL_SHARD_ID",),
-        meaning="node part of event ids; empty: made from the worker id",
+        meaning="node part of event ids; empty: a random one",
         source="Rust worker",
     )
 

@@ -116,7 +116,7 @@ class Worker:
         )
         self.outbox = Outbox(settings.outbox, outbox_directory(settings.outbox_dir))
         self._batches = RecentBatches()
-        ends = outcomes_by_dialect(make_event_ids(settings, self.identity.unique), self._batches)
+        ends = outcomes_by_dialect(make_event_ids(settings), self._batches)
         self.emitter: Final = Emitter(ends, self.outbox, self.stopping)
         self.deliveries: Final = Deliveries(
             self.slots, settings.drain_timeout_s, self.emitter, self._batches, CommandLines(settings.log_commands)

@@ -20,14 +20,6 @@ _SEQUENCE_BITS: Final = 12
 _MAX_SEQUENCE: Final = (1 << _SEQUENCE_BITS) - 1
 
 
-def node_number(worker_id: str) -> int:
-    """Return the node number of a worker without NOETL_SNOWFLAKE_NODE_ID: FNV-1a-64 of its id, 10 bits."""
-    digest = 0xCBF29CE484222325
-    for byte in worker_id.encode():
-        digest = ((digest ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return digest & ((1 << _NODE_BITS) - 1)
-
-
 class EventIds:
     """Ids of one worker. Two workers with one node number can make the same id, which the plane refuses as a duplicate
     key; sequences begin at random, so this is rare."""
@@ -43,6 +35,7 @@ class EventIds:
         return (((millisecond << _NODE_BITS) | self._node) << _SEQUENCE_BITS) | self._sequence
 
 
-def make_event_ids(settings: Settings, worker_id: str) -> EventIds:
+def make_event_ids(settings: Settings) -> EventIds:
+    """Return the ids of a worker. Without NOETL_SNOWFLAKE_NODE_ID its node number is random."""
     node = settings.snowflake_node_id
-    return EventIds(node_number(worker_id) if node is None else node)
+    return EventIds(random.getrandbits(_NODE_BITS) if node is None else node)
