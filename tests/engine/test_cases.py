@@ -175,11 +175,6 @@ def test_integers_over_64_bits_keep_every_digit(chosen: Any) -> None:
     assert cases.match_cases(listed, {"n": 2**70 + 1}, None, no_template).index == 1
 
 
-def test_encoded_data_is_used_instead_of_encoding_again(chosen: Any) -> None:
-    listed = [case({"left": "result.a", "right": 1})]
-    assert cases.match_cases(listed, {}, object(), no_template, encoded_data=b'{"a":1}').index == 0
-
-
 def test_values_are_read_alike_without_orjson(chosen: Any) -> None:
     listed = [case({"left": "result.a", "right": "é"}, {"left": "n", "right": 2**70})]
     with without_orjson():

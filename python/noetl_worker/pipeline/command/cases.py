@@ -32,8 +32,6 @@ def match_cases(
     variables: Mapping[str, JsonValue],
     data: JsonValue,
     render: Callable[[JsonValue], JsonValue],
-    *,
-    encoded_data: bytes | None = None,
 ) -> CaseDecision:
     """Return the first case whose conditions all hold.
 
@@ -44,7 +42,6 @@ def match_cases(
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. It is
             called only for a side that is reached, left before right, and should offer the tool's data as `result`.
-        encoded_data: `data` as JSON, if the caller has it already. It is then not encoded again.
 
     Returns:
         CaseDecision: `index` counts parsable cases only; it and the action are absent when no case holds. `skipped`
@@ -60,10 +57,7 @@ def match_cases(
     if len(table) == 0:
         return CaseDecision(skipped=table.skipped)
     scope = {name: variables[name] for name in table.variables if name in variables}
-    tool_data = None
-    if table.reads_result:
-        tool_data = encoded_data if encoded_data is not None else _encoded(data)
-    outcome = table.match(_encoded(scope), tool_data)
+    outcome = table.match(_encoded(scope), _encoded(data) if table.reads_result else None)
     while outcome is not None and not isinstance(outcome, engine.CaseMatch):
         outcome = outcome.resume(_rendered(outcome, render))
     if outcome is None:

@@ -63,20 +63,13 @@ class ExecutionTraceIds(RandomIdGenerator):
         self._server_url = server_url
         self.notification: Envelope | None = None
         """The notification whose trace begins next. None: the message cannot be read, and its trace id is random."""
-        self._execution: tuple[str, int] | None = None
-        self._trace_id = 0
-        """Trace id of `_execution`. The next command mostly belongs to the same execution."""
 
     def generate_trace_id(self) -> int:
         notification = self.notification
         if notification is None:
             return super().generate_trace_id()
-        execution = (notification.server_url, notification.execution_id)
-        if execution != self._execution:
-            text = f"{(notification.server_url or self._server_url).rstrip('/')}/{notification.execution_id}"
-            digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-            self._execution, self._trace_id = execution, int.from_bytes(digest[:16], "big")
-        return self._trace_id
+        text = f"{(notification.server_url or self._server_url).rstrip('/')}/{notification.execution_id}"
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:16], "big")
 
 
 class DeliveryTraces:
