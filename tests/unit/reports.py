@@ -18,8 +18,6 @@ from unit.planes import Lost, Ours, Script, ScriptedTransport, answer, command, 
 
 OK = Report(status="success", context={"ok": True}, response={"ok": True})
 STORED = {"ref": "noetl://execution/7/result/start/1", "store": "kv", "scope": "execution", "bytes": 9, "sha256": "aa"}
-WHERE = "/api/result/resolve"
-"""What the Python plane is asked to find out where its store is."""
 
 
 async def report_of(
@@ -41,8 +39,6 @@ def parsed(part: Any) -> Any:
 
 def accept(method: str, path: str, body: Any) -> Response:
     """All events, and each result into the store."""
-    if path.startswith(WHERE):
-        return answer(200, "where")  # recorded as result-resolve-not-a-ref
     if method == "PUT":
         return answer(200, STORED)
     if path == "/api/events/batch":

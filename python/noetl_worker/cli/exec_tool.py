@@ -144,8 +144,6 @@ class NoPlane:
             status, body = (404, {"detail": "Credential not found"}) if found is None else (200, found)
         elif path.endswith("/cancellation-check"):
             status, body = 200, {"cancelled": False, "is_cancelled": False}
-        elif path.endswith("/resolve") and url.endswith("ref=where"):
-            status, body = 200, "where"  # the plane has this route for results: a write to it is withheld later
         else:
             status, body = 400, {"detail": f"{method} {path}: there is no control plane behind noetl-worker exec"}
         return Response(status, {}, json_text.dumps(body))

@@ -31,10 +31,10 @@ from noetl_worker.remote.plane.answers import MEANING, Meaning, is_page, retry_a
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.health import PlaneHealth, read_health
+from noetl_worker.remote.plane.missing_result import missing_result_note
 from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.remote.plane.rules import stored_name
 from noetl_worker.remote.plane.servers import Servers
-from noetl_worker.remote.plane.store_route import missing_result_note
 from noetl_worker.remote.transport.transport import Body, Response, Transport, body_size
 from noetl_worker.remote.transport.url_path import url_path
 from noetl_worker.settings.settings import Settings
@@ -361,26 +361,18 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Call the result store through a gate of its own, as its outage must not hold up claims and events."""
+        """Call the result store through a gate of its own, as its outage must not hold up claims and events.
 
-        async def ask(route: str) -> Response:
-            limit_s = self.client.timeout_s + extra_s
-            url = f"{self.url}{route}{path}"
-            options = {"timeout_s": limit_s, "patience_s": patience_s, "times": _RESULT_TIMES}
-            return await self.client.send(method, url, body, gate=self.store_gate, **options)  # type: ignore[arg-type]
-
-        if len(self.rules.store_routes) == 1:
-            return await ask(self.rules.store_routes[0])
-        if known := self.server.store_route.known:
-            answer = await ask(known)
+        Its route differs between versions of the Python plane. The route that a server had last is tried first.
+        """
+        limit_s, server = self.client.timeout_s + extra_s, self.server
+        options: dict[str, Any] = {"timeout_s": limit_s, "patience_s": patience_s, "times": _RESULT_TIMES}
+        for route in sorted(self.rules.store_routes, key=lambda one: one != server.store_route):
+            answer = await self.client.send(method, f"{self.url}{route}{path}", body, gate=self.store_gate, **options)
             if not self.rules.is_no_route(answer):
-                return answer
-        refused = await self.server.store_route.find(
-            lambda url: self.client.send("GET", self.url + url, gate=self.store_gate, patience_s=patience_s),
-            known,
-            self.rules,
-        )
-        return refused if refused is not None else await ask(self.server.store_route.known)
+                server.store_route = route
+                break
+        return answer
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
         """Return the record {id, name, type, data, ...}. Raises CredentialError if there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -16,7 +16,6 @@ import structlog
 from noetl_worker.observability import metrics
 from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.retry_pace import RetryPace
-from noetl_worker.remote.plane.store_route import StoreRoute
 from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
@@ -39,7 +38,8 @@ class PlaneServer:
     retry_pace: RetryPace
     alone: Gate
     """Gate before `store_gate` with one place, for results that take the plane long to store."""
-    store_route: StoreRoute = field(default_factory=StoreRoute)
+    store_route: str = ""
+    """Path of the result store in the last answer of the store, or "" before the first."""
     batch_bytes: int | None = None
     """Most bytes of a batch of events, as the plane named them in a refusal, or None."""
 
