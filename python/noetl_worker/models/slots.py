@@ -136,15 +136,11 @@ class Slots:
         self._alone.remove(place)
         self.release(0)  # frees no slot, but lets other commands run
 
-    def is_limited(self, kind: str) -> bool:
-        """Return True if a command of this kind may have to wait for others of the same kind."""
-        return kind in self.limits
-
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
         """Wait, without a slot, until the kind has room. Count the command in the kind's limit until the end of the
         block."""
-        if not self.is_limited(kind):
+        if kind not in self.limits:
             yield
             return
         place = _Waiter(kind)

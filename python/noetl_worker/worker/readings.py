@@ -12,7 +12,6 @@ from noetl_worker.remote.plane.gate import Gate
 from noetl_worker.remote.plane.servers import Servers
 
 PULSE_S = 0.5
-_GATE_METRICS = (metrics.GATE_LIMIT, metrics.GATE_IN_USE, metrics.GATE_WAITING, metrics.GATE_DOWN)
 
 
 class Readings:
@@ -22,11 +21,6 @@ class Readings:
     def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
         self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
         self._due_at: float | None = None
-        self._gates = {
-            (plane, kind): tuple(metric.labels(plane, kind) for metric in _GATE_METRICS)
-            for plane, _ in servers.named()
-            for kind in ("commands", "results")
-        }
 
     def take(self) -> None:
         now, slots = time.monotonic(), self._slots
@@ -47,8 +41,8 @@ class Readings:
 
     def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
         """Set the gauges of one gate. Without a gate, the plane was not asked yet and counts as fully open."""
-        limit, in_use, waiting, down = self._gates[plane, name]
-        limit.set(self._servers.full if gate is None else 1 if gate.is_down else gate.limit())
-        in_use.set(gate.inside if gate else 0)
-        waiting.set(gate.waiting if gate else 0)
-        down.set(1 if gate and gate.is_down else 0)
+        limit = self._servers.full if gate is None else 1 if gate.is_down else gate.limit()
+        metrics.GATE_LIMIT.labels(plane, name).set(limit)
+        metrics.GATE_IN_USE.labels(plane, name).set(gate.inside if gate else 0)
+        metrics.GATE_WAITING.labels(plane, name).set(gate.waiting if gate else 0)
+        metrics.GATE_DOWN.labels(plane, name).set(1 if gate and gate.is_down else 0)

@@ -348,7 +348,6 @@ class Worker:
             metrics.ACK_PENDING.labels(durable.stream, durable.name).set(seen.ack_pending)
 
     def _report_readiness(self, connection: Connection, plane_watch: PlaneWatch, acks: AckWatch) -> None:
-        metrics.NATS_CONNECTED.set(connection.is_connected)
         if self._credentials.is_on or self.stopping.level >= StopLevel.DRAIN:
             return  # the worker stays not ready, for these reasons, whatever is connected
         why = "NATS is not connected" if not connection.is_connected else plane_watch.trouble

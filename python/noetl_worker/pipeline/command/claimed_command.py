@@ -194,7 +194,7 @@ class ClaimedCommand:
                 slots=start or services.slots,
                 warned=services.warned,
             )
-            is_limited = services.slots.is_limited(command.kind)
+            is_limited = command.kind in services.slots.limits
             result = await (self._run_in_turn(dispatch) if is_limited else self._run_tool(dispatch))
             self.services.machine.answered(None)
             if result.error is not None:
