@@ -42,7 +42,7 @@ class Coordinator:
         self._cursor = 0
         self._appended = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Add what the server publishes to the writer."""
@@ -73,13 +73,15 @@ class Coordinator:
         """End as a process does; everything is given out again from the first record on."""
         assert self._server is not None
         self._server.close()
-        for writer in list(self._writers):
+        for writer, serving in list(self._connections.items()):
             writer.transport.abort()
+            if serving is not None:  # else it gives a record of the next process to nobody
+                serving.cancel()
         self._assigned.clear()
         self._cursor = 0
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self._connections[writer] = asyncio.current_task()
         try:
             with suppress(OSError, asyncio.IncompleteReadError, RuntimeError):
                 is_heard = not self.is_later
@@ -96,7 +98,7 @@ class Coordinator:
                     else:
                         await self._acknowledge(request["Ack"]["sort_key"], writer)
         finally:
-            self._writers.discard(writer)
+            del self._connections[writer]
             writer.close()
 
     async def _acknowledge(self, key: int, writer: asyncio.StreamWriter) -> None:
