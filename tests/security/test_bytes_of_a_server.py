@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from tools.databases import Postgres, postgres_server
 
 from .neighbours import answering, neighbourhood
 
-DENSE = b"[" + b"[]," * 20_000_000 + b"[]]"
-JUST_READ = b"[" + b"[]," * 1_800_000 + b"[]]"
 TINY_CHUNKS = b"1\r\n \r\n" * (1 << 16)
 
 
@@ -26,14 +24,16 @@ def answer(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join((*lines, b"", b"")) + body
 
 
+def dense(values: int) -> bytes:
+    return b"[" + b"[]," * values + b"[]]"
+
+
 def http(url: str, **config: Any) -> RawCommand:
     return RawCommand("http", {"url": url, "timeout": 8, **config})
 
 
-def ever(connection: Any) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(1 << 12):
-        connection.sendall(TINY_CHUNKS)
+def ever() -> list[bytes]:
+    return [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[TINY_CHUNKS] * (1 << 12)]
 
 
 def some_now(given: Iterable[str], *later: str) -> list[Any]:
@@ -42,28 +42,39 @@ def some_now(given: Iterable[str], *later: str) -> list[Any]:
 
 
 LARGEST = {"max_response_bytes": 256 << 20}
-HTTP: dict[str, tuple[Any, int, dict[str, Any], int]] = {
+HTTP: dict[str, tuple[Callable[[], list[bytes]], int, dict[str, Any], int]] = {
     "Content-Type of 95,000 semicolons": (
-        answer(b"{}", b"Content-Type: a/b" + b";" * 95_000 + b"charset=x"),
+        lambda: [answer(b"{}", b"Content-Type: a/b" + b";" * 95_000 + b"charset=x")],
         1,
         {},
         200,
     ),
     "chunks of one byte": (ever, 8, {}, 200),
-    "8 of 60 MB of `[],`": (answer(DENSE), 8, LARGEST, 700),
-    "8 of 5 MB of `[],`": (answer(JUST_READ), 8, {}, 700),
-    "8 of 60 MB of text": (answer(b"\xc3\xa9" * 30_000_000), 8, LARGEST, 700),
-    "60 MB of escapes": (answer(b'["' + b"\\n" * 30_000_000 + b'"]'), 1, LARGEST, 500),
-    "name and value pairs": (answer(b"{" + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}"), 4, LARGEST, 700),
-    "20,000 headers of one name": (answer(b"{}", *[b"a: b"] * 20_000), 1, {}, 200),
+    "8 of 60 MB of `[],`": (lambda: [answer(dense(20_000_000))], 8, LARGEST, 700),
+    "8 of 5 MB of `[],`": (lambda: [answer(dense(1_800_000))], 8, {}, 700),
+    "8 of 60 MB of text": (lambda: [answer(b"\xc3\xa9" * 30_000_000)], 8, LARGEST, 700),
+    "60 MB of escapes": (lambda: [answer(b'["' + b"\\n" * 30_000_000 + b'"]')], 1, LARGEST, 500),
+    "name and value pairs": (
+        lambda: [answer(b"{" + b",".join(b'"%d":1' % n for n in range(600_000)) + b"}")],
+        4,
+        LARGEST,
+        700,
+    ),
+    "20,000 headers of one name": (lambda: [answer(b"{}", *[b"a: b"] * 20_000)], 1, {}, 200),
 }
+"""What a server sends, made by the test that has it sent; how often it is asked; settings of the command; MB."""
 
 
 @pytest.mark.parametrize("name", some_now(HTTP, "8 of 60 MB", "60 MB of escapes", "name and value pairs"))
 async def test_answer_of_a_server_holds_up_no_command_of_others(name: str, tmp_path: Path) -> None:
     """Answers that take the loop or a gigabyte of memory to read."""
-    given, times, config, memory_mb = HTTP[name]
-    send = given if callable(given) else lambda connection: connection.sendall(given)
+    made, times, config, memory_mb = HTTP[name]
+    parts = made()
+
+    def send(connection: Any) -> None:
+        for part in parts:
+            connection.sendall(part)
+
     with answering(send) as url, answering(lambda connection: connection.sendall(answer(b"{}"))) as harmless:
         async with neighbourhood(tmp_path, http(harmless)) as street:
             toll = await street.beside([http(url, **config) for _ in range(times)], name)
