@@ -91,6 +91,7 @@ async def test_commands_of_one_file_take_turns_whatever_they_call_it(there: Path
     await registry.aclose()
 
 
+@pytest.mark.sweep  # the file is waited for for half a minute
 async def test_what_takes_no_turn_shares_no_database_either(there: Path) -> None:
     """Another process of the worker has the file open."""
     duckdb, file = Duckdb(UNCONFINED), f"{there}/x.duckdb"
