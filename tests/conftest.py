@@ -43,7 +43,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return Dialect(request.param)
 
 
-WAITING = frozenset({"bridge", "security", "dev", "faults", "integration", "local"})
+WAITING = frozenset({"bridge", "security", "dev", "faults", "integration", "local", "tools"})
 """Directories of tests that mostly wait: for servers, processes, a lease."""
 
 
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = dict.fromkeys(_file(item) for item in items)
     waiting = [file for file in files if not WAITING.isdisjoint(file.split("/"))]
     computing = [file for file in files if WAITING.isdisjoint(file.split("/"))]
-    begins = {file: 0.45 * place / len(waiting) for place, file in enumerate(waiting)}
+    begins = {file: 0.8 * place / len(waiting) for place, file in enumerate(waiting)}
     begins |= {file: place / len(computing) for place, file in enumerate(computing)}
     items.sort(key=lambda item: begins[_file(item)])
 
