@@ -89,7 +89,7 @@ async def test_every_example_of_the_guides_is_reported_as_run_reports_it(dialect
     told: dict[str, tuple[str, Any]] = {}
 
     async def listen(request: Request) -> None:
-        if request.url.path.startswith("/api/events"):
+        if request.method == "POST" and request.url.path.startswith("/api/events"):
             told.update(calls(json.loads(await request.body())))
 
     async with house(dialect, WORKER_ID="w", **SETTINGS, **services.settings) as home:

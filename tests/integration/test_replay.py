@@ -44,7 +44,7 @@ async def test_command_runs_here_and_every_request_is_shown_and_none_sent(dialec
 
         async def listen(request: Request) -> None:
             asked[request.method] += 1
-            if request.url.path.startswith("/api/events"):
+            if request.method == "POST" and request.url.path.startswith("/api/events"):
                 sent.append(json.loads(await request.body()))
 
         home.plane.fault = listen

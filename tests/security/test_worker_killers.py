@@ -27,6 +27,7 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
+from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.settings.settings import load_settings
@@ -273,8 +274,11 @@ async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> No
         assert len(notes_in(said)) == 1
 
 
-async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(dialect: Dialect, tmp_path: Path) -> None:
+async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(
+    dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """(no attack) What comes meanwhile is for other workers, or runs here afterwards; a gauge says so."""
+    monkeypatch.setattr(acknowledge, "MAX_DELAY_S", 0.5)
     last = json.dumps([{"worker": "w", "at": "then"}] * (MOST_STARTS - 1)).encode()
     gate = Gate(tmp_path)
 
