@@ -27,7 +27,6 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.models.slots import Slots
 from noetl_worker.observability.series import REGISTRY
-from noetl_worker.pipeline.delivery import acknowledge
 from noetl_worker.remote.jetstream.connection import connect
 from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, StartNotes, ensure_bucket
 from noetl_worker.settings.settings import load_settings
@@ -274,18 +273,15 @@ async def test_copy_that_the_python_plane_publishes_is_no_first_delivery() -> No
         assert len(notes_in(said)) == 1
 
 
-async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(
-    dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_pulled_while_a_command_is_on_its_last_start(dialect: Dialect, tmp_path: Path) -> None:
     """(no attack) What comes meanwhile is for other workers, or runs here afterwards; a gauge says so."""
-    monkeypatch.setattr(acknowledge, "MAX_DELAY_S", 0.5)
     last = json.dumps([{"worker": "w", "at": "then"}] * (MOST_STARTS - 1)).encode()
     gate = Gate(tmp_path)
 
     def gauge() -> float | None:
         return REGISTRY.get_sample_value("noetl_worker_last_start")
 
-    async with house(dialect, worker=False) as home, home.client() as client:
+    async with house(dialect, plane={"retry_after_s": 0}, worker=False) as home, home.client() as client:
         [alone] = await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})])
         await ensure_bucket(client)
         await client.jetstream().publish(f"$KV.{BUCKET}.{alone.execution_id}.{alone.event_id}", last)

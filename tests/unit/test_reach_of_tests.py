@@ -36,7 +36,6 @@ REPLACED_ATTRIBUTES: Final = {
     "security/test_process_count.py": (2, "/sys/fs/cgroup belongs to the machine: a folder stands in for it"),
     "security/test_rights_of_a_command.py": (1, "a system without Linux's calls"),
     "security/test_template_costs.py": (2, "a slow machine meets the limit of seconds before the one of work"),
-    "security/test_worker_killers.py": (1, "a worker with real servers waits for seconds between two deliveries"),
     "simulate/broken.py": (17, "bugs that the product has on purpose: the simulation has to find each"),
     "simulate/clock.py": (1, "Python's own clocks and dice, by a table of them"),
     "simulate/worker_process.py": (5, "a simulated network, disk and thread, where a worker meets the world"),
