@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,25 @@ async def side_by_side(*mains: Coroutine[Any, Any, T]) -> list[T]:
         if isinstance(one, BaseException):
             raise one
     return [one for one in found if not isinstance(one, BaseException)]
+
+
+def beside_both_planes(main: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A test of both planes at once, which mostly waits; where times are held, of one after the other."""
+
+    async def test(tmp_path: Path, **fixtures: Any) -> None:
+        runs = []
+        for dialect in Dialect:
+            (directory := tmp_path / dialect.value).mkdir()
+            runs.append(main(dialect=dialect, tmp_path=directory, **fixtures))
+            if HOLDS_TIMES:
+                await runs.pop()
+        await side_by_side(*runs)
+
+    test.__name__, test.__doc__, test.__module__ = main.__name__, main.__doc__, main.__module__
+    whole = inspect.signature(main)
+    given = [one for one in whole.parameters.values() if one.name != "dialect"]
+    test.__signature__ = whole.replace(parameters=given)  # type: ignore[attr-defined]
+    return test
 
 
 def inside(**changes: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from faults.conftest import Measured
 from faults.proxy import Proxy, Way
-from faults.scene import CALLS, Scene, scene, side_by_side
+from faults.scene import CALLS, Scene, beside_both_planes, scene, side_by_side
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import Gate, WorkerProcess, until
@@ -123,6 +123,7 @@ async def test_f15_sent_and_unanswered_is_distinguished_from_never_sent(measured
 # ── F16 ──
 
 
+@beside_both_planes
 async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:
@@ -157,6 +158,7 @@ async def test_f16_stop_while_the_plane_is_away_acks_nothing_and_loses_nothing(
     measured("F16", f"{dialect.value}: runs of 4 finished commands", runs, "", exactly=4)
 
 
+@beside_both_planes
 async def test_f16_worker_killed_while_the_plane_is_away_leaves_its_outcomes_to_the_next(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

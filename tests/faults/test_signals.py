@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.conftest import Measured
-from faults.scene import QUICK, Scene, children_of, is_there, scene
+from faults.scene import QUICK, Scene, beside_both_planes, children_of, is_there, scene
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
 from noetl_worker.authoring.dev.forms.wire_form import Issued
@@ -82,6 +82,7 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
 # ── F2 ──
 
 
+@beside_both_planes
 async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewhere(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

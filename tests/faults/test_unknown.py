@@ -13,7 +13,7 @@ import nats
 
 from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
-from faults.scene import Scene, scene
+from faults.scene import Scene, beside_both_planes, scene
 from holds import HOLDS_TIMES
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -95,6 +95,7 @@ async def held_up_nothing(home: Scene, word: str, measured: Measured) -> list[in
     return unknown
 
 
+@beside_both_planes
 async def test_unknown_commands_hold_up_nothing_and_are_asked_six_times_at_most(
     dialect: Dialect, tmp_path: Path, measured: Measured
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
+from faults.scene import beside_both_planes
 from integration.house import house, noops
 from integration.processes import Gate
 from noetl_worker.authoring.dev.plane import RawCommand
@@ -23,6 +24,7 @@ from patience import until
 LONG, SMALL = 1, 2
 
 
+@beside_both_planes
 async def test_small_executions_run_while_a_long_one_holds_its_share_which_grows_once_nobody_waits(
     dialect: Dialect, tmp_path: Path
 ) -> None:

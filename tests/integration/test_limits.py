@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from faults.scene import beside_both_planes
 from integration.house import House, house, noops
 from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
@@ -18,6 +19,7 @@ async def cancel(home: House, execution_id: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@beside_both_planes
 async def test_cancelled_execution_stops_its_running_tool_and_is_told_as_cancelled(
     dialect: Dialect, tmp_path: Path
 ) -> None:
