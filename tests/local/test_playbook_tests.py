@@ -202,30 +202,33 @@ def test_one_that_takes_too_long_is_ended_and_the_next_one_runs(folder: Path) ->
     assert "ok  " in done.out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_interrupted_says_in_which_test_and_tells_of_those_that_ended(
-    folder: Path, number: signal.Signals, code: int
-) -> None:
-    began, report = folder / "began", folder / "report.xml"
+async def test_interrupted_says_in_which_test_and_tells_of_those_that_ended(folder: Path) -> None:
+    """By either signal, two runs at once: each lets what runs end for three seconds."""
     (folder / "p.yaml").write_text(
         "metadata: {name: p, path: p}\n"
-        f'workflow: [{{step: start, tool: {{kind: shell, command: "touch {began}; sleep 60"}}}}]\n'
+        f'workflow: [{{step: start, tool: {{kind: shell, command: "touch {folder}/$$.began; sleep 60"}}}}]\n'
     )
     file = written(
         folder,
         "cases:\n- {name: short, stand_ins: {start: {result: 1}}, expect: {}}\n"
         "- {name: long, expect: {}}\n- {name: after, expect: {}}\n",
     )
-    running = WorkerProcess(folder, "test", {}, ["test", str(file), "--junit", str(report)])
-    await until(began.exists, "the second test")
-    running.signal(number)
-    await until(lambda: not running.is_running, "its end")
-    assert running.process.returncode == code
-    assert running.text.splitlines()[-2:] == [
-        f"interrupted: {file}:3: long; 1 did not begin",
-        "1 test: 1 passed, 0 failed",
-    ]
-    assert [case.get("name") for case in ET.parse(report).getroot()[0]] == ["short"]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    reports = {number: folder / f"{number}.xml" for number in codes}
+    runs = {
+        number: WorkerProcess(folder, str(number), {}, ["test", str(file), "--junit", str(report)])
+        for number, report in reports.items()
+    }
+    await until(lambda: len(list(folder.glob("*.began"))) == len(runs), "the second test of each")
+    for number, running in runs.items():
+        running.signal(number)
+    for number, running in runs.items():
+        assert await running.exit_code() == codes[number]
+        assert running.text.splitlines()[-2:] == [
+            f"interrupted: {file}:3: long; 1 did not begin",
+            "1 test: 1 passed, 0 failed",
+        ]
+        assert [case.get("name") for case in ET.parse(reports[number]).getroot()[0]] == ["short"]
 
 
 @pytest.mark.parametrize(

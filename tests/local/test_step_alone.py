@@ -66,11 +66,23 @@ def whole_run(playbook: Path, dialect: Dialect = Dialect.PYTHON) -> str:
 
 
 def test_step_runs_alone_with_what_it_saw_in_an_earlier_run(playbook: Path, dialect: Dialect) -> None:
-    """A loop as a whole, or one item of it; `last` is the newest run in which the step ran."""
+    """A loop as a whole, or one item of it, which keeps its place: templates see it, and so do its lines. `last` is
+    the newest run in which the step ran."""
+    place, seen = {
+        Dialect.PYTHON: ("{{ iter._index }} {{ iter._first }} {{ iter._last }}", "1 False True"),
+        Dialect.RUST: ("{{ _index }} of {{ _total }}", "1 of 2"),
+    }[dialect]
+    text = playbook.read_text().replace('n: "{{ n }}", ', f'n: "{{{{ n }}}}", at: "{place}", ')
+    playbook.write_text(text.replace("{'v': a * s", "{'at': at, 'v': a * s"))
     run = whole_run(playbook, dialect)
     playbook.write_text(playbook.read_text().replace("sum(rows)", "max(rows)"))
-    assert results(dev(playbook, "--step", "each[1]", "--run", run, "--dialect", dialect.value)) == [("each", 35)]
-    whole = dev(playbook, "--step", "each", "--run", "last", "--dialect", dialect.value)
+    lines = dev(playbook, "--step", "each[1]", "--run", run, "--dialect", dialect.value)
+    [done] = [line for line in lines if line["event"] == "done"]
+    assert (done["loop_index"], done["result"]["v"], done["result"]["at"]) == (1, 35, seen)
+    assert lines[-1]["status"] == "COMPLETED"
+    only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect.value)
+    assert "item 7 of step each did not run in it; there ran item 1;" in only.err
+    whole = dev(playbook, "--step", "each", "--run", run, "--dialect", dialect.value)
     assert results(whole) == [("each", 70), ("each", 35)]
     assert results(dev(playbook, "--step", "last", "--run", "last", "--dialect", dialect.value)) == [("last", 2)]
 
@@ -113,23 +125,6 @@ def test_name_that_the_step_has_not_is_refused(playbook: Path, tmp_path: Path, g
     assert said == [f"noetl-worker dev: --with {file}: step last uses no name {guess}"]
 
 
-def test_item_keeps_its_place_in_the_loop(playbook: Path, dialect: Dialect) -> None:
-    """Templates see it, and so do its lines."""
-    place, seen = {
-        Dialect.PYTHON: ("{{ iter._index }} {{ iter._first }} {{ iter._last }}", "1 False True"),
-        Dialect.RUST: ("{{ _index }} of {{ _total }}", "1 of 2"),
-    }[dialect]
-    text = playbook.read_text().replace('n: "{{ n }}", ', f'n: "{{{{ n }}}}", at: "{place}", ')
-    playbook.write_text(text.replace("{'v': a * s", "{'at': at, 'v': a * s"))
-    whole_run(playbook, dialect)
-    lines = dev(playbook, "--step", "each[1]", "--run", "last", "--dialect", dialect.value)
-    only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect.value)
-    assert "item 7 of step each did not run in it; there ran item 1;" in only.err
-    [done] = [line for line in lines if line["event"] == "done"]
-    assert (done["loop_index"], done["result"]["v"], done["result"]["at"]) == (1, 35, seen)
-    assert lines[-1]["status"] == "COMPLETED"
-
-
 def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) -> None:
     run = whole_run(playbook)
     lines = dev(playbook, "--step", "each[1]", "--run", run, "--set", "workload.scale=100")
@@ -138,18 +133,12 @@ def test_set_wins_over_the_earlier_run_and_a_secret_is_todays(playbook: Path) ->
     assert done["result"]["is"] == len("long-Enough-71-secret")
 
 
-def test_step_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
-    """The plane keeps the names of such a command apart."""
-    playbook.write_text(playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}"))
-    run = whole_run(playbook)
-    assert results(dev(playbook, "--step", "last", "--run", run)) == [("last", sum(range(5000)))]
-
-
-def test_item_that_is_given_much_keeps_its_place(playbook: Path) -> None:
-    """The plane keeps the inputs of such a command apart too."""
+def test_step_or_item_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
+    """The plane keeps the names of such a command, and its inputs, apart."""
     text = playbook.read_text().replace("rows: [1, 2]", f"rows: {list(range(5000))}")
     playbook.write_text(text.replace("  - step: each\n", '  - step: each\n    input: {many: "{{ start.rows }}"}\n'))
     run = whole_run(playbook)
+    assert results(dev(playbook, "--step", "last", "--run", run)) == [("last", sum(range(5000)))]
     [done] = [line for line in dev(playbook, "--step", "each[1]", "--run", run) if line["event"] == "done"]
     assert (done["loop_index"], done["result"]["v"]) == (1, 35)
 
