@@ -185,7 +185,9 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     assert shown.getvalue().count("COMPLETED in ") == 2
 
 
-async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_interrupted_run_gets_its_page_and_a_last_line_of_what_was_interrupted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     page = tmp_path / "run.html"
     shown = io.StringIO()
     path = written(tmp_path, one_step("{kind: shell, command: 'echo up; sleep 60'}"))
@@ -193,6 +195,9 @@ async def test_interrupted_run_gets_its_page(tmp_path: Path, capfd: pytest.Captu
         await until(lambda: "start | up" in shown.getvalue(), "output")
     assert "echo up; sleep 60" in page.read_text()
     assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err
+    *_, ended, last = shown.getvalue().splitlines()
+    assert ended.startswith("INTERRUPTED in ")
+    assert last.startswith("interrupted: start (shell, command ")
 
 
 async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(tmp_path: Path) -> None:

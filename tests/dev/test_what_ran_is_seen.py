@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dev.shown_session import interrupted_session, session
+from dev.shown_session import session
 from noetl_worker.models import Dialect
 from patience import until
 
@@ -159,14 +159,3 @@ async def test_each_attempt_of_a_retry_is_shown_with_its_wait(tmp_path: Path) ->
     assert again == [
         f"start (retry) | task 'one', attempt {n} of 3: Command exited with code 3; again in 0.01 s" for n in (1, 2)
     ]
-
-
-async def test_last_line_of_an_interrupted_run_says_what_was_interrupted(tmp_path: Path) -> None:
-    path = tmp_path / "p.yaml"
-    path.write_text(f"{BEGIN}  - step: start\n    tool: {{kind: shell, command: 'echo up; sleep 60; echo late'}}\n")
-    shown = io.StringIO()
-    async with interrupted_session(path, shown):
-        await until(lambda: "start | up\n" in shown.getvalue(), "output")
-    *_, ended, last = shown.getvalue().splitlines()
-    assert ended.startswith("INTERRUPTED in ")
-    assert last.startswith("interrupted: start (shell, command ")
