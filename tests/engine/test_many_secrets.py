@@ -86,7 +86,13 @@ def steps_of_kilobytes(text: Callable[[int], str], call: Callable[[str], Any]) -
 
 
 @pytest.mark.parametrize(
-    ("shape", "path"), [*((shape, "text") for shape in TEXTS), ("nearly", "document"), ("nearly", "value")]
+    ("shape", "path"),
+    [
+        ("base64", "text"),
+        ("nearly", "document"),
+        *(pytest.param(*one, marks=pytest.mark.sweep) for one in (("words", "text"), ("nearly", "text"))),
+        pytest.param("nearly", "value", marks=pytest.mark.sweep),
+    ],
 )
 def test_python_takes_at_most_twice_the_steps_for_a_thousand_secrets_as_for_ten(shape: str, path: str) -> None:
     """Of a search for each secret they were 70 to 100 times as many, and of a wrapped text as well."""

@@ -32,7 +32,7 @@ def keys_and_texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(value=VALUES, is_inside=st.booleans(), is_ascii=st.booleans())
 def test_what_has_no_mark_has_nothing_when_it_is_walked(
     engine: Any, value: Any, is_inside: bool, is_ascii: bool
