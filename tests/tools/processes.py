@@ -51,7 +51,7 @@ async def until_gone(group: int) -> list[int]:
 
 async def with_time(run: Callable[[float], Awaitable[T]], was_enough: Callable[[T], object]) -> T:
     """What comes of a run whose timeout struck after it had got so far: a busy machine starts no program at once."""
-    for timeout_s in (1.5, 12.0, 96.0):
+    for timeout_s in (0.4, 3.0, 20.0, 96.0):
         found = await run(timeout_s)
         if was_enough(found):
             break
