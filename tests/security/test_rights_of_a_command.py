@@ -150,21 +150,24 @@ async def test_duckdb_has_its_share_of_the_memory() -> None:
     assert await limit_of_duckdb(allowed="200MiB", memory_limit="150MiB") == "150.0 MiB"
 
 
-async def test_sql_does_not_take_more_memory_than_its_share() -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET GLOBAL max_memory = '9GiB'",
+        pytest.param("RESET memory_limit", marks=pytest.mark.sweep),
+        pytest.param("PRAGMA memory_limit = '9GiB'", marks=pytest.mark.sweep),
+        "SET VARIABLE more = '9GiB'; SET memory_limit = getvariable('more')",
+    ],
+)
+async def test_sql_does_not_take_more_memory_than_its_share(statement: str) -> None:
     """SQL raises DuckDB's memory limit."""
     pytest.importorskip("duckdb")
     registry = Registry(plugins=False, confinement=Confinement("basic", duckdb_bytes=30 << 20))
     context = tool_context(registry=registry)
-    for statement in (
-        "SET GLOBAL max_memory = '9GiB'",
-        "RESET memory_limit",
-        "PRAGMA memory_limit = '9GiB'",
-        "SET VARIABLE more = '9GiB'; SET memory_limit = getvariable('more')",
-    ):
-        hog = f"{statement}; SET temp_directory = ''; SELECT count(DISTINCT i) FROM range(2000000000) r(i)"
-        with pytest.raises(ToolError, match=r"Out of Memory|the process of DuckDB was killed|bad_alloc") as caught:
-            await registry.run_tool("duckdb", {"query": hog}, context)
-        assert caught.value.kind == "resource"
+    hog = f"{statement}; SET temp_directory = ''; SELECT count(DISTINCT i) FROM range(2000000000) r(i)"
+    with pytest.raises(ToolError, match=r"Out of Memory|the process of DuckDB was killed|bad_alloc") as caught:
+        await registry.run_tool("duckdb", {"query": hog}, context)
+    assert caught.value.kind == "resource"
     assert (await registry.run_tool("duckdb", {"query": "SELECT 1 AS x"}, context)).data["rows"] == [{"x": 1}]
     await registry.aclose()
 
