@@ -135,6 +135,7 @@ async def test_packages_that_are_not_there_are_the_authors_error_in_uvs_words(st
     assert (stage.environments(), stage.unfinished()) == ([], [])
 
 
+@pytest.mark.sweep  # uv asks again for ten seconds
 async def test_index_that_is_down_may_be_back_later(stage: Stage) -> None:
     login = "joe:s3cr3t-p4ssw0rd"
     stage.online(f"http://{login}@127.0.0.1:{closed_port()}/simple")
