@@ -9,7 +9,7 @@ import ast
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -69,11 +69,11 @@ class Event:
     has_advice: bool = False
 
 
-def texts(tree: ast.AST) -> dict[str, str]:
+def texts(nodes: Sequence[ast.AST]) -> dict[str, str]:
     """The constants and plain variables of a file that are texts; not those of several texts."""
     found: dict[str, str] = {}
     several: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)
         if isinstance(target, ast.Name) and isinstance(value, ast.expr) and (text := text_of(value, {})) is not None:
@@ -88,9 +88,9 @@ def text_of(node: ast.expr, known: Mapping[str, str]) -> str | None:
     return known.get(node.id) if isinstance(node, ast.Name) else None
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
+def calls(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str, ast.Call]]:
     """(event, level, the call) of each line."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
         if isinstance(node.func, ast.Attribute) and node.func.attr not in LEVELS:
@@ -104,17 +104,21 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, str, ast.Call]]:
 def events() -> dict[str, Event]:
     found: defaultdict[str, Event] = defaultdict(Event)
     files = {file: file.relative_to(PACKAGE).parts[0] for file in sorted(PACKAGE.rglob("*.py"))}
-    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files if files[file] not in NOT_A_WORKERS}
-    own = {file: texts(tree) for file, tree in trees.items()}
+    trees = {
+        file: list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        for file, room in files.items()
+        if room not in NOT_A_WORKERS
+    }
+    own = {file: texts(nodes) for file, nodes in trees.items()}
     shared = {
         name: text
         for known in own.values()
         for name, text in known.items()
         if name.isupper() and not name.startswith("_")
     }
-    for file, tree in trees.items():
+    for file, nodes in trees.items():
         known = {**shared, **own[file]}
-        for name, level, call in calls(tree):
+        for name, level, call in calls(nodes):
             event = found[name]
             if re.search(r"StepLog|step_log|self._log\(\)|context.logger", ast.unparse(call.func)):
                 event.fields.update(GROUPS["ids"])

@@ -83,18 +83,13 @@ def stage(module: str) -> str | None:
     return STAGES[found] if found is not None else None
 
 
-LOOKED_AT = (ast.If, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.Attribute)
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+LOOKED_AT = (ast.If, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Attribute)
 
 
 @cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """Of a file, those that a rule below reads."""
-    return tuple(node for node in ast.walk(tree(path)) if isinstance(node, LOOKED_AT))
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, LOOKED_AT))
 
 
 @cache
@@ -259,7 +254,7 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 
 def test_no_class_name_stands_twice() -> None:
     """Twins of the two engines share theirs; `_core.pyi` has those of the compiled one."""
-    named = Counter(node.name for path in sources() for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef))
+    named = Counter(node.name for path in sources() for node in nodes(path) if isinstance(node, ast.ClassDef))
     assert {name: times for name, times in named.items() if times > 1} == {}
 
 
