@@ -59,7 +59,7 @@ async def run_many(registry: Registry, count: int, place: Path) -> None:
     await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
 
 
-@pytest.mark.parametrize("count", [24, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("count", [16, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
 async def test_nothing_is_left_of_many_duckdb_commands(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +70,7 @@ async def test_nothing_is_left_of_many_duckdb_commands(
     me = os.getpid()
     of_other_tests = set(below(me))
     try:
-        await run_many(registry, max(count // 10, 24), data)  # what is kept warm is there then
+        await run_many(registry, max(count // 10, AT_ONCE), data)  # what is kept warm is there then
         before = descriptors(), set(below(me)), memory_kb(me)
         await run_many(registry, count, data)
         await until(lambda: len(below(me)) <= len(before[1]) + AT_ONCE, "the end of the processes of commands")
