@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = dict.fromkeys(_file(item) for item in items)
     waiting = [file for file in files if not WAITING.isdisjoint(file.split("/"))]
     computing = [file for file in files if WAITING.isdisjoint(file.split("/"))]
-    begins = {file: 0.8 * place / len(waiting) for place, file in enumerate(waiting)}
+    begins = {file: 0.6 * place / len(waiting) for place, file in enumerate(waiting)}
     begins |= {file: place / len(computing) for place, file in enumerate(computing)}
     items.sort(key=lambda item: begins[_file(item)])
 
