@@ -37,7 +37,7 @@ workflow:
           policy: {{rules: [{{when: "{{{{ output.status == 'error' }}}}", then: {{do: retry, delay: 0}}}}]}}
     next: {{arcs: [{{step: kid}}]}}
   - step: kid
-    tool: {{kind: playbook, path: shop/kid}}
+    tool: {{kind: playbook, path: shop/kid, poll_interval: 0.1}}
     next: {{arcs: [{{step: last}}]}}
   - step: last
     tool: {{kind: http, url: "{{{{ server_url }}}}/api/executions/77"}}

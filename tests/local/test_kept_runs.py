@@ -175,9 +175,8 @@ def test_run_of_a_child_playbook_is_kept_with_its_parent(tmp_path: Path) -> None
     (tmp_path / "child.yaml").write_text(
         'metadata: {name: c, path: c}\nworkflow: [{step: start, tool: {kind: shell, command: "exit 3"}}]\n'
     )
-    parent = (
-        "metadata: {name: p, path: p}\nworkflow: [{step: start, tool: {kind: playbook, path: c, return_step: start}}]\n"
-    )
+    tool = "{kind: playbook, path: c, return_step: start, poll_interval: 0.1}"
+    parent = f"metadata: {{name: p, path: p}}\nworkflow: [{{step: start, tool: {tool}}}]\n"
     children = [line for line in ran(tmp_path, parent) if line["event"] == "failed"]
     assert "c is FAILED" in why(children[0]["execution_id"]).out
 
