@@ -6,7 +6,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.orchestration.playbook import known_kinds
@@ -80,7 +80,7 @@ def _check_tool(inspection: Inspected, part: ToolPart, context: ToolContext) -> 
     if part.is_task:
         _check_policy(inspection, part)
     if kind != "task_sequence":  # its tasks are looked at one by one
-        _check_fields(inspection, part, tool, context)
+        _FieldCheck.of(inspection, part, tool).run(context)
 
 
 def _check_policy(inspection: Inspected, part: ToolPart) -> None:
@@ -125,86 +125,138 @@ def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
 # ── fields ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_fields(inspection: Inspected, part: ToolPart, tool: Tool[Any], context: ToolContext) -> None:
-    is_named = part.is_task and part.config.get("name") == part.label
-    not_its_own = {"kind", *(_OF_TASK if part.is_task else _OF_STEP), *(["name"] if is_named else [])}
-    config = {key: value for key, value in part.config.items() if key not in not_its_own}
-    if part.is_task and isinstance(config.get("spec"), Mapping):
-        config["spec"] = {key: value for key, value in config["spec"].items() if key not in _OF_TASK}
-    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
-    given = (*config.items(), *mapping(config.get("spec")).items())
-    templated = {spellings.get(key, key) for key, value in given if has_template(value)}
-    hints = fields.field_types(tool.config_model)
-    raw_fields: frozenset[str] = getattr(tool, "raw_fields", frozenset())
-    filled = {
-        key: value
-        if spellings.get(key, key) in raw_fields
-        else _filled(value, hints.get(spellings.get(key, key), Any), key)
-        for key, value in config.items()
-    }
-    for warning in _report_errors(inspection, part, tool, context, filled, templated):
-        _report_warning(inspection, part, warning, spellings, templated)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _FieldCheck:
+    """The check of the fields of one tool."""
 
+    inspection: Inspected
+    part: ToolPart
+    tool: Tool[Any]
+    config: Mapping[str, Any]
+    """The tool's own fields, as written."""
+    spellings: Mapping[str, str]
+    templated: Set[str]
+    """Names of the fields that contain templates."""
 
-def _report_errors(
-    inspection: Inspected,
-    part: ToolPart,
-    tool: Tool[Any],
-    context: ToolContext,
-    filled: dict[str, Any],
-    templated: set[str],
-) -> Sequence[ConfigurationError]:
-    """Report the errors in a tool's fields. Return the warnings about fields that the tool ignores.
+    @classmethod
+    def of(cls, inspection: Inspected, part: ToolPart, tool: Tool[Any]) -> _FieldCheck:
+        is_named = part.is_task and part.config.get("name") == part.label
+        not_its_own = {"kind", *(_OF_TASK if part.is_task else _OF_STEP), *(["name"] if is_named else [])}
+        config = {key: value for key, value in part.config.items() if key not in not_its_own}
+        if part.is_task and isinstance(config.get("spec"), Mapping):
+            config["spec"] = {key: value for key, value in config["spec"].items() if key not in _OF_TASK}
+        spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
+        given = (*config.items(), *mapping(config.get("spec")).items())
+        templated = {spellings.get(key, key) for key, value in given if has_template(value)}
+        return cls(inspection, part, tool, config, spellings, templated)
 
-    The tool's own check ends at the first error. So a wrong field is replaced by a fitting value or removed, and the
-    check is repeated.
+    def run(self, context: ToolContext) -> None:
+        """Report the errors in the fields, and the fields that the tool ignores.
 
-    Args:
-        filled: the fields, with fitting values in place of templates.
-        templated: names of the fields that contain templates.
-    """
-    spellings = fields.field_spellings(tool.config_model, getattr(tool, "field_aliases", {}))
-    hints = fields.field_types(tool.config_model)
-    unknown = _unknown_fields(part.kind, _without_doubles(filled, spellings), tool)
-    left, dropped = dict(filled), set[str]()
-    for _ in range(2 * len(filled) + 1):
+        The tool's own check ends at the first error. So a wrong field is replaced by a fitting value or removed, and
+        the check is repeated.
+        """
+        hints = fields.field_types(self.tool.config_model)
+        left, dropped = self._filled(hints), set[str]()
+        unknown = self._unknown_fields(left)
+        warnings: Sequence[ConfigurationError] = unknown
+        for _ in range(2 * len(left) + 1):
+            try:
+                warnings = self.inspection.registry.prepare(self.part.kind, left, context).warnings
+                break
+            except TemplateError as error:
+                if not self.templated:
+                    self.inspection.add("NW204", self.part.path, f"{self.part.kind}: {error}")
+                break
+            except ConfigurationError as error:
+                problem = error
+            own = self._own(str(next(iter(_field_path(problem.field)), "")))
+            if own in dropped:
+                break
+            if not self._is_of_stand_in(problem):
+                self._report_error(problem, unknown)
+            names = [name for name in left if self._own(name) == own]
+            if problem.reason == "missing" or not names:
+                break
+            fitting = _stand_in(hints.get(own, Any), own)
+            is_kept = all(isinstance(left[name], (str, int, float)) and left[name] != fitting for name in names)
+            left = {name: value for name, value in left.items() if name not in names}
+            left |= {own: fitting} if is_kept else {}
+            dropped |= set() if is_kept else {own}
+        for warning in warnings:
+            self._report_warning(warning)
+
+    def _own(self, name: str) -> str:
+        """Return the field's name in the config model for any of its spellings."""
+        return self.spellings.get(name, name)
+
+    def _filled(self, hints: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields with fitting values in place of templates."""
+        raw_fields: frozenset[str] = getattr(self.tool, "raw_fields", frozenset())
+        return {
+            key: value if self._own(key) in raw_fields else _filled(value, hints.get(self._own(key), Any), key)
+            for key, value in self.config.items()
+        }
+
+    def _unknown_fields(self, filled: Mapping[str, Any]) -> tuple[ConfigurationError, ...]:
+        seen = {self._own(name): name for name in reversed(list(filled))}
+        config = {name: value for name, value in filled.items() if seen[self._own(name)] == name}  # no second spelling
+        kind, model = self.part.kind, self.tool.config_model
         try:
-            return inspection.registry.prepare(part.kind, left, context).warnings
-        except TemplateError as error:
-            if not templated:
-                inspection.add("NW204", part.path, f"{part.kind}: {error}")
-            break
-        except ConfigurationError as error:
-            problem = error
-        first = str(next(iter(_field_path(problem.field)), ""))
-        own = spellings.get(first, first)
-        if own in dropped:
-            break
-        if not _is_of_stand_in(problem, spellings, part.config, templated):
-            _report_error(inspection, part, problem, unknown, spellings)
-        names = [name for name in left if spellings.get(name, name) == own]
-        if problem.reason == "missing" or not names:
-            break
-        fitting = _stand_in(hints.get(own, Any), own)
-        is_kept = all(isinstance(left[name], (str, int, float)) and left[name] != fitting for name in names)
-        left = {name: value for name, value in left.items() if name not in names} | ({own: fitting} if is_kept else {})
-        dropped |= set() if is_kept else {own}
-    return unknown
+            _, unknown = fields.canonical(kind, config, model, getattr(self.tool, "field_aliases", {}))
+        except ConfigurationError:  # `run` reports this error
+            return ()
+        return tuple(fields.unknown_field(kind, name, fields.field_names(model)) for name in unknown)
 
+    def _is_of_stand_in(self, error: ConfigurationError) -> bool:
+        """Return True if an error is about a value that replaces a template, so that it is no mistake of the author."""
+        if _TEXT in error.problem:
+            return True
+        first, *inside = _field_path(error.field) or ("",)
+        if not first:
+            return bool(self.templated)
+        own, config = self._own(str(first)), self.part.config
+        given = (*config.items(), *mapping(config.get("spec")).items())
+        value: Any = next((value for name, value in given if self._own(name) == own), None)
+        for name in inside:
+            value = value.get(name) if isinstance(value, dict) else value
+        return isinstance(value, str) and has_template(value)
 
-def _unknown_fields(kind: str, config: Mapping[str, Any], tool: Tool[Any]) -> tuple[ConfigurationError, ...]:
-    try:
-        _, unknown = fields.canonical(kind, config, tool.config_model, getattr(tool, "field_aliases", {}))
-    except ConfigurationError:  # `_report_errors` reports this error
-        return ()
-    known = fields.field_names(tool.config_model)
-    return tuple(fields.unknown_field(kind, name, known) for name in unknown)
+    def _report_error(self, error: ConfigurationError, unknown: Sequence[ConfigurationError]) -> None:
+        kind = self.part.kind
+        text = str(error if error.tool.startswith(kind) else error.within(kind))
+        if error.reason != "missing" or _field_path(error.field)[0] in self.part.config:
+            self.inspection.add("NW204", self._place(error.field), text)
+        elif misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why
+            self._report_unknown(misspelt, is_warning=False)
+        else:
+            self.inspection.add("NW203", self.part.path, text)
 
+    def _report_warning(self, warning: ConfigurationError) -> None:
+        if warning.field == "spec.policy":  # not on the Python plane: NW504
+            return
+        if warning.reason == "unknown":
+            self._report_unknown(warning)
+        elif not self.templated:  # other values decide which fields are ignored
+            self.inspection.add("NW205", self._place(warning.field), str(warning))
 
-def _without_doubles(config: Mapping[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields without those that are given a second time, under another spelling."""
-    seen = {spellings.get(name, name): name for name in reversed(list(config))}
-    return {name: value for name, value in config.items() if seen[spellings.get(name, name)] == name}
+    def _report_unknown(self, warning: ConfigurationError, *, is_warning: bool | None = None) -> None:
+        of_task = fields.closest(warning.field.removeprefix("spec."), _OF_TASK) if self.part.is_task else ""
+        suggestion = of_task or warning.suggestion
+        text = f"{self.part.kind}: unknown field {warning.field!r}{did_you_mean(suggestion)}"
+        place = self._place(warning.field)
+        self.inspection.add("NW202", place, text if suggestion else str(warning), is_warning=is_warning)
+
+    def _place(self, field: str) -> Place | Path:
+        """Return the place of a field, which may be written in another spelling or inside `spec`."""
+        path, playbook = self.part.path, self.inspection.playbook
+        first, *inside = (field,) if playbook.has((*path, field)) else _field_path(field) or ("",)
+        own = self._own(str(first))
+        for name in (first, own, *(other for other, name in self.spellings.items() if name == own)):
+            for found in ((*path, name), (*path, "spec", name)):
+                if playbook.has(found):
+                    return playbook.key_place(_existing_part(self.inspection, found, tuple(inside)))
+        return path
 
 
 def _filled(value: Any, hint: Any, name: str = "") -> Any:
@@ -235,78 +287,3 @@ def _stand_in(hint: Any, name: str = "") -> Any:
         return arguments[0]
     text = f"https://{_TEXT}" if name.endswith(_ADDRESSES) else _TEXT
     return _STAND_INS.get(origin or hint, text) if hint is not str else text
-
-
-def _is_of_stand_in(
-    error: ConfigurationError, spellings: Mapping[str, str], config: Mapping[str, Any], templated: set[str]
-) -> bool:
-    """Return True if an error is about a value that replaces a template, so that it is no mistake of the author."""
-    if _TEXT in error.problem:
-        return True
-    first, *inside = _field_path(error.field) or ("",)
-    if not first:
-        return bool(templated)
-    own = spellings.get(str(first), first)
-    given = (*config.items(), *mapping(config.get("spec")).items())
-    value: Any = next((value for name, value in given if spellings.get(name, name) == own), None)
-    for name in inside:
-        value = value.get(name) if isinstance(value, dict) else value
-    return isinstance(value, str) and has_template(value)
-
-
-def _report_error(
-    inspection: Inspected,
-    part: ToolPart,
-    error: ConfigurationError,
-    unknown: Sequence[ConfigurationError],
-    spellings: Mapping[str, str],
-) -> None:
-    text = str(error if error.tool.startswith(part.kind) else error.within(part.kind))
-    if error.reason == "missing" and _field_path(error.field)[0] not in part.config:
-        if misspelt := next((warning for warning in unknown if warning.suggestion), None):  # that is why
-            _report_unknown(inspection, part, misspelt, spellings, is_warning=False)
-        else:
-            inspection.add("NW203", part.path, text)
-    else:
-        inspection.add("NW204", _place_of_field(inspection, part, error.field, spellings), text)
-
-
-def _report_warning(
-    inspection: Inspected,
-    part: ToolPart,
-    warning: ConfigurationError,
-    spellings: Mapping[str, str],
-    templated: set[str],
-) -> None:
-    if warning.field == "spec.policy":  # not on the Python plane: NW504
-        return
-    if warning.reason == "unknown":
-        _report_unknown(inspection, part, warning, spellings)
-    elif not templated:  # other values decide which fields are ignored
-        inspection.add("NW205", _place_of_field(inspection, part, warning.field, spellings), str(warning))
-
-
-def _report_unknown(
-    inspection: Inspected,
-    part: ToolPart,
-    warning: ConfigurationError,
-    spellings: Mapping[str, str],
-    *,
-    is_warning: bool | None = None,
-) -> None:
-    of_task = fields.closest(warning.field.removeprefix("spec."), _OF_TASK) if part.is_task else ""
-    suggestion = of_task or warning.suggestion
-    text = f"{part.kind}: unknown field {warning.field!r}{did_you_mean(suggestion)}"
-    place = _place_of_field(inspection, part, warning.field, spellings)
-    inspection.add("NW202", place, text if suggestion else str(warning), is_warning=is_warning)
-
-
-def _place_of_field(inspection: Inspected, part: ToolPart, field: str, spellings: Mapping[str, str]) -> Place | Path:
-    """Return the place of a field, which may be written in another spelling or inside `spec`."""
-    first, *inside = (field,) if inspection.playbook.has((*part.path, field)) else _field_path(field) or ("",)
-    own = spellings.get(str(first), first)
-    for name in (first, own, *(other for other, name in spellings.items() if name == own)):
-        for path in ((*part.path, name), (*part.path, "spec", name)):
-            if inspection.playbook.has(path):
-                return inspection.playbook.key_place(_existing_part(inspection, path, tuple(inside)))
-    return part.path
