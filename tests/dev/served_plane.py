@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 
-from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings
 from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S

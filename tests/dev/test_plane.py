@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from dev.served_plane import event, serving
-from noetl_worker.authoring.dev import DevControlPlane, PlaneSettings, RawCommand
 from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 

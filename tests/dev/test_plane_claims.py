@@ -9,7 +9,9 @@ import httpx
 
 from dev.served_plane import claim, serving
 from nats_client import connected
-from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 

@@ -9,7 +9,7 @@ import pytest
 
 from compat.page_playbooks import FAILED, PAGE, REFUSED, STANDS_STILL, PagePlaybook, page_playbooks
 from dev.served_plane import with_worker
-from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.models import Dialect
 
 PLAYBOOKS = page_playbooks()

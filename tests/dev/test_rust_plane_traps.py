@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dev.served_plane import claim, serving
-from noetl_worker.authoring.dev import RawCommand
 from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane import RawCommand
 from noetl_worker.models import Dialect
 
 

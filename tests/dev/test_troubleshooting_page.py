@@ -10,7 +10,7 @@ import pytest
 
 import noetl_worker
 from dev.served_plane import with_worker
-from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.lint.inspector import inspect_text
 from noetl_worker.errors import NoetlWorkerError
 from noetl_worker.models import Dialect

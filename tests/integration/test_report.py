@@ -12,7 +12,7 @@ from rich.console import Console
 
 from closed_port import closed_port
 from integration.processes import Ended, typed
-from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.session import run_playbook
 from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import httpx
 
 from dev.served_plane import serving
-from noetl_worker.authoring.dev import DevControlPlane
 from noetl_worker.authoring.dev.live_page import live_page
+from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
 

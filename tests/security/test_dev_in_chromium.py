@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from noetl_worker.authoring.dev import DevControlPlane, PlaneSettings
 from noetl_worker.authoring.dev.live_page import live_page
-from noetl_worker.authoring.dev.plane import DevServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, DevServer
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from patience import until
 from run_page.told_plane import CHROMIUM
 from run_page.watched_plane import PLAYBOOK

@@ -21,8 +21,10 @@ import pytest
 from closed_port import closed_port
 from dev.shown_session import interrupted_session, session
 from integration.processes import PROBES, WorkerProcess, command_line, typed
-from noetl_worker.authoring.dev import DevControlPlane, NatsServer, PlaneSettings, RawCommand
+from noetl_worker.authoring.dev.nats_server import NatsServer
+from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.authoring.dev.server.route_table import route_table
+from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.cli.dev import reporting
 from noetl_worker.cli.kept_plane import kept_plane
 from noetl_worker.errors import JetStreamError

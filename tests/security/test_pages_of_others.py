@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from dev.served_plane import serving
-from noetl_worker.authoring.dev import DevControlPlane
+from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 

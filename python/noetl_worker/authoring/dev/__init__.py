@@ -17,31 +17,3 @@ differs-from-upstream:
 | claim lock held by somebody else | happens by itself | only by `claims.hold(event_id)` |
 | restart of the plane | state is in Postgres | state is in the process; `stop()` and `start()` keep it |
 """
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from noetl_worker.authoring.dev.nats_server import NatsServer
-    from noetl_worker.authoring.dev.orchestration.playbook import Playbook
-    from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
-    from noetl_worker.authoring.dev.settings import PlaneSettings
-
-__all__ = ["DevControlPlane", "NatsServer", "PlaneSettings", "Playbook", "RawCommand"]
-
-_MODULES = {
-    "DevControlPlane": "plane",
-    "NatsServer": "nats_server",
-    "PlaneSettings": "settings",
-    "Playbook": "orchestration.playbook",
-    "RawCommand": "plane",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at first use, so that `check` does not load the server."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
