@@ -13,6 +13,7 @@ from noetl_worker.authoring.dev.excerpts import EXCERPT, glance
 from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
 from noetl_worker.authoring.dev.live_view import LineView, reported
 from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,10 @@ def test_glance_is_what_a_tool_s_result_comes_to(value: Any, said: str) -> None:
 def test_last_line_of_a_run_says_whose_it_is_once_there_is_another_one() -> None:
     shown = io.StringIO()
     view = LineView(Console(file=shown))
-    runs = [Execution(number, 1, path, 1, None, {}, {}, None, 0.0) for number, path in ((7, "p"), (8, "p"), (9, "q"))]
+    nothing = Playbook("p", {}, {})
+    runs = [
+        Execution(number, 1, path, 1, nothing, {}, {}, None, 0.0) for number, path in ((7, "p"), (8, "p"), (9, "q"))
+    ]
     view.begin(runs[0], {})
     view.summary(runs[0])
     for run in runs[1:]:

@@ -152,8 +152,7 @@ class DevControlPlane(PlaneState):
         entry = self.catalog.find(path=path)
         if entry is None:
             raise KeyError(path)
-        playbook = self.catalog.playbook(entry)
-        execution, _ = self.executions.begin(entry, playbook, payload or {}, parent_execution_id, alone)
+        execution, _ = self.executions.begin(entry, payload or {}, parent_execution_id, alone)
         await self.dispatcher.flush()
         return execution.execution_id
 
@@ -172,7 +171,7 @@ class DevControlPlane(PlaneState):
         for command in commands:
             if execution is None or not one_execution:
                 entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
-                execution, _ = self.executions.begin(entry, None, {})
+                execution = self.executions.open(entry, {})
             issued.append(self._raw(execution, command))
         self.dispatcher.issue(issued, publish=publish)
         await self.dispatcher.flush()

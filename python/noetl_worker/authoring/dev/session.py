@@ -301,8 +301,7 @@ class _Shown:
 
     def _about(self, execution_id: int, node: str, command_ref: str | None) -> About:
         execution = self._plane.execution(execution_id)
-        known = execution.playbook.steps if execution.playbook is not None else {}
-        step = known.get(node.removesuffix(STEP_OF_TASKS))
+        step = execution.playbook.steps.get(node.removesuffix(STEP_OF_TASKS))
         kind = step.kind if step is not None else ""
         owner = "" if execution_id == self._execution_id else execution.path
         position = execution.positions.get(command_ref or "")

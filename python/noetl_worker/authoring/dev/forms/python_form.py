@@ -55,7 +55,7 @@ class PythonForm:
         self, execution: Execution, *, output: Mapping[str, JsonValue] | None, event: Mapping[str, JsonValue]
     ) -> dict[str, JsonValue]:
         name = str(execution.execution_id)
-        keychain = execution.playbook.keychain if execution.playbook is not None else ()
+        keychain = execution.playbook.keychain
         manifest = {"_keychain_manifest": _manifest(keychain)} if keychain else {}
         seen = {**execution.variables, **manifest}
         return {
@@ -112,8 +112,7 @@ class PythonForm:
         stats = {"total": len(run.items), "failed": run.failed, "success": len(results) - run.failed}
         # Recorded (loop-parallel): the plane shows only the result that came last.
         value = {"results": results[-1:], "stats": stats}
-        known = execution.playbook.steps.get(step) if execution.playbook is not None else None
-        if known is None or not known.is_sequence:  # recorded (loop-parallel; loop-sequence)
+        if not execution.playbook.steps[step].is_sequence:  # recorded (loop-parallel; loop-sequence)
             execution.steps.clear()
         execution.steps[step] = execution.variables[step] = with_context(value)
         if run.items:  # recorded (loop-sequential-claim-4): the last item's names are still visible after the loop

@@ -46,7 +46,7 @@ class RustForm:
         A step that was entered or skipped is never entered again (recorded: set-counter, large-single). A step waits
         until every entered step with an arc to it is completed (recorded: arcs-join).
         """
-        if step.name in execution.entered | execution.skipped or execution.playbook is None:
+        if step.name in execution.entered | execution.skipped:
             return False
         under_way = execution.entered.difference(execution.completed_steps)
         known = execution.playbook.steps
@@ -83,8 +83,7 @@ class RustForm:
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         execution.steps[step] = {"context": _hydrated(outcome), "status": "COMPLETED"}
-        known = execution.playbook.steps.get(step) if execution.playbook is not None else None
-        execution.namespaces[step] = _namespace(outcome, is_sequence=known is not None and known.is_sequence)
+        execution.namespaces[step] = _namespace(outcome, is_sequence=execution.playbook.steps[step].is_sequence)
 
     def keep_item(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         return None  # recorded (loop-sequential): an item does not see the results of earlier items
@@ -125,7 +124,7 @@ class RustForm:
         There are no events if arcs were chosen and none of their targets may be entered (recorded: set-counter). A step
         that was entered before is not reported as skipped (recorded: http-step-pages).
         """
-        steps = execution.playbook.steps if execution.playbook is not None else {}
+        steps = execution.playbook.steps
         entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]
         if chosen and not entered:
             return []

@@ -10,7 +10,7 @@ from typing import Any, Final
 from noetl_worker.authoring.dev.database import insert_into
 from noetl_worker.authoring.dev.kept.runs import KeptRow
 from noetl_worker.authoring.dev.orchestration.execution import Execution
-from noetl_worker.authoring.dev.orchestration.playbook import parse_yaml
+from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.authoring.dev.settings import PlaneSettings
@@ -29,6 +29,8 @@ _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
 )  # fmt: skip
+_NO_PLAYBOOK: Final = Playbook(path="", workload={}, steps={})
+"""Playbook of an execution that is only read."""
 _NO_LIMIT: Final = 1 << 40
 """A size in bytes that no row reaches, so that redaction shortens nothing."""
 
@@ -86,7 +88,7 @@ async def serve_stored_run(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlP
             plain, nested = value["plain"], {name: dumps(item) for name, item in value["json"].items()}
             if kind == _EXECUTIONS:
                 plain.pop("dialect", None)
-                plane.executions.restore(Execution(playbook=None, payload={}, **plain))
+                plane.executions.restore(Execution(playbook=_NO_PLAYBOOK, payload={}, **plain))
             elif kind == _CATALOG:
                 plane.catalog.restore(CatalogEntry(**plain, content=nested["content"].decode()))
             elif kind == _RESULTS:

@@ -62,8 +62,6 @@ class Asked:
 
     def _note(self, step: Step, where: str, value: Any, scope: Mapping[str, JsonValue], hidden: _Hidden) -> None:
         playbook = self.execution.playbook
-        if playbook is None:
-            return
         roots = {*_ROOTS, *playbook.steps} - hidden.roots
         for path, text in texts_below((), value):
             if has_template(text) and not _CODE.intersection(path):
@@ -117,10 +115,9 @@ class Asked:
         return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
     def _written(self) -> frozenset[str]:
-        playbook = self.execution.playbook
-        steps = playbook.steps.values() if playbook is not None else ()
         blocks = [
-            {"set": step.set, "arcs": [{"set": arc.set} for arc in step.arcs], "tool": step.tool} for step in steps
+            {"set": step.set, "arcs": [{"set": arc.set} for arc in step.arcs], "tool": step.tool}
+            for step in self.execution.playbook.steps.values()
         ]
         return frozenset(_names_set(blocks))
 

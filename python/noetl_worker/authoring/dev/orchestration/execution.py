@@ -71,8 +71,8 @@ class Execution:
     catalog_id: int
     path: str
     version: int
-    playbook: Playbook | None
-    """The playbook; None for commands that a test made without a playbook, after which nothing follows."""
+    playbook: Playbook
+    """The playbook. It has no steps for commands that a test made without a playbook, after which nothing follows."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
     """Values that `execute` was given. They win over the playbook's workload, and on the Python plane they are inputs

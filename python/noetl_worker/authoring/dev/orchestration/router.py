@@ -162,14 +162,12 @@ class Router:
             RefusedPart: the only step is a loop, and its inputs give the loop no items.
         """
         turn = _Turn(self._form, execution)
-        if alone is not None and execution.playbook is not None:
+        first = execution.playbook.first(self._form.dialect)
+        if alone is not None:
             for name, value in alone.results(execution.playbook).items():
                 self._form.keep(execution, name, CommandOutcome(name, True, value))
             execution.playbook = alone.playbook_alone(execution.playbook)
-        playbook = execution.playbook
-        first = playbook.first(self._form.dialect) if playbook is not None else None
-        if alone is not None and playbook is not None:
-            first = next(iter(playbook.steps.values()))
+            first = execution.playbook.steps[alone.step]
         if first is not None:
             turn.enter(first, turn.scope(None, "command_creation", first), None)
         if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
@@ -192,7 +190,7 @@ class Router:
         if outcome.fails_execution:
             execution.is_failed = True
             execution.error = outcome.error
-        step = execution.playbook.steps.get(outcome.step) if execution.playbook is not None else None
+        step = execution.playbook.steps.get(outcome.step)
         if step is not None:
             execution.current_step = step.name
             execution.ends_with_a_sequence = step.is_sequence
@@ -265,7 +263,7 @@ class _Turn:
         for index, arc in enumerate(chosen):
             self.asked.note_set(step, "next.set", arc.set, scope)
             added = self.form.set_of_arc(execution, arc, scope)
-            target = execution.playbook.steps.get(arc.step) if execution.playbook is not None else None
+            target = execution.playbook.steps.get(arc.step)
             if target is None:  # `end`, or an unknown name, which the real plane ignores (recorded: missing-step)
                 decision.leads_nowhere = False
                 continue

@@ -75,15 +75,14 @@ class Executions:
         """Answer POST /api/execute."""
         given = fields_of(body)
         entry = self._entry(given)
-        playbook = self._catalog.playbook(entry)
         if self._is_rust and (refusal := self._refusal_of_rust(entry)):
             return rust_error(refusal.status, refusal.text)
-        if not self._is_rust and (reason := _refused_tool(playbook)):
+        if not self._is_rust and (reason := _refused_tool(self._catalog.playbook(entry))):
             return detail(422, reason)
         payload = given.get("payload") or given.get("workload") or {}
         parent = given.get("parent_execution_id")
         try:
-            execution, generated = self.begin(entry, playbook, payload, int(parent) if parent is not None else None)
+            execution, generated = self.begin(entry, payload, int(parent) if parent is not None else None)
         except (TemplateError, PlaybookError) as error:
             return rust_error(500, str(error)) if self._is_rust else detail(500, str(error))
         return answer(
@@ -115,7 +114,6 @@ class Executions:
     def begin(
         self,
         entry: CatalogEntry,
-        playbook: Playbook | None,
         payload: Mapping[str, JsonValue],
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
@@ -123,20 +121,38 @@ class Executions:
         """Start an execution. Return the execution and the number of commands that were issued.
 
         Args:
-            playbook: None for an execution whose commands are made by the caller.
             payload: values that win over the playbook's workload.
             alone: the only step to run; None: the whole playbook.
 
         Raises:
             RefusedPart: the Rust plane does not execute such a playbook, or the step cannot be run alone.
         """
-        if playbook is not None and self._is_rust and (refusal := self._refusal_of_rust(entry)):
+        if self._is_rust and (refusal := self._refusal_of_rust(entry)):
             raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Spot(path=refusal.path))
-        if playbook is not None and not self._is_rust:
+        execution = self.open(entry, payload, parent_execution_id, alone)
+        try:
+            execution.keychain = {
+                str(item.get("name")): fields
+                for index, item in enumerate(execution.playbook.keychain)
+                if (fields := self._keychain.resolve(entry.catalog_id, item, index))
+            }
+            return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
+        except Exception:  # a credential is missing, or the Rust plane cannot render a template (recorded: methods)
+            del self._by_id[execution.execution_id]
+            raise
+
+    def open(
+        self,
+        entry: CatalogEntry,
+        payload: Mapping[str, JsonValue],
+        parent_execution_id: int | None = None,
+        alone: StepAlone | None = None,
+    ) -> Execution:
+        """Add an execution with its first events, and without commands. See `begin`."""
+        playbook = self._catalog.playbook(entry)
+        if not self._is_rust:
             playbook = playbook.as_python_reads_it()
-        workload = {**(playbook.workload if playbook is not None else {}), **payload}
-        if alone is not None and playbook is not None:
-            workload |= alone.variables(playbook)
+        workload = {**playbook.workload, **payload, **(alone.variables(playbook) if alone is not None else {})}
         execution = Execution(
             execution_id=self._log.ids.next(),
             catalog_id=entry.catalog_id,
@@ -151,18 +167,7 @@ class Executions:
         )
         self._by_id[execution.execution_id] = execution
         self._write_opening(execution)
-        if playbook is None:
-            return execution, 0
-        try:
-            execution.keychain = {
-                str(item.get("name")): fields
-                for index, item in enumerate(playbook.keychain)
-                if (fields := self._keychain.resolve(entry.catalog_id, item, index))
-            }
-            return execution, self._dispatcher.apply(execution, self._router.begin(execution, alone))
-        except Exception:  # a credential is missing, or the Rust plane cannot render a template (recorded: methods)
-            del self._by_id[execution.execution_id]
-            raise
+        return execution
 
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
         """Return the real Rust plane's first reason not to execute the entry, or None.
@@ -180,7 +185,7 @@ class Executions:
             self._log.write(number, "playbook_started", path, "STARTED")
             return
         shown: dict[str, JsonValue] = {"workload": execution.workload, "playbook_path": path}
-        first = execution.playbook.first(Dialect.PYTHON) if execution.playbook is not None else None
+        first = execution.playbook.first(Dialect.PYTHON)
         opened = {"error": None, "status": "initialized", "final_step": None}
         context = {**opened, "result": shown}
         begun = self._log.write(number, "playbook.initialized", path, "initialized", context=context)
