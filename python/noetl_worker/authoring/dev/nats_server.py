@@ -157,15 +157,11 @@ class NatsServer:
 
     async def stop(self) -> None:
         """Stop the process, and wait for its end. The data directory stays."""
-        process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        with anyio.move_on_after(STOP_TIMEOUT_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            with anyio.move_on_after(STOP_TIMEOUT_S):
+                await self._process.wait()
+        await self.kill()
 
     async def kill(self) -> None:
         """Kill the process, and wait for its end. The data directory stays."""
