@@ -18,7 +18,7 @@ from noetl_worker.authoring.dev.registration.shapes import (
     of_type,
     optional,
 )
-from noetl_worker.authoring.outline import Path
+from noetl_worker.authoring.outline import Path, StepPart, arc_target, step_arcs
 from noetl_worker.models.wire import fields_of
 
 KINDS: Final = frozenset(
@@ -235,7 +235,7 @@ def _checks(steps: list[dict[str, Any]], document: Mapping[str, Any]) -> Iterato
         if isinstance(step.get("when"), str) and not _is_expression(step["when"]):
             yield Refusal((*path, "when"), f"Step '{step.get('step')}': invalid 'when' expression: {step['when']}")
         yield from _loop_checks(step, path)
-        yield from _arc_checks(step, path, names)
+        yield from _arc_checks(StepPart(path, step), names)
 
 
 def _loop_checks(step: Mapping[str, Any], path: Path) -> Iterator[Refusal]:
@@ -255,16 +255,13 @@ def _loop_checks(step: Mapping[str, Any], path: Path) -> Iterator[Refusal]:
         yield Refusal(where, f"Step '{name}': loop requires `in:` (the collection expression)", "in")
 
 
-def _arc_checks(step: Mapping[str, Any], path: Path, names: list[Any]) -> Iterator[Refusal]:
-    following = step.get("next")
-    is_router = isinstance(following, dict)
-    arcs = following.get("arcs") if isinstance(following, dict) else following
-    items = [((), arcs)] if isinstance(arcs, str) else list(enumerate(arcs if isinstance(arcs, list) else ()))
-    name, where = step.get("step"), "next.arcs" if is_router else "next"
-    for index, arc in items:
-        at: Path = (*path, "next", *(("arcs",) if is_router else ()), *((index,) if isinstance(index, int) else ()))
-        written = arc[0] if isinstance(arc, list) and arc else arc
-        target = written if isinstance(written, str) else fields_of(arc).get("step")
+def _arc_checks(step: StepPart, names: list[Any]) -> Iterator[Refusal]:
+    following, name = step.value.get("next"), step.value.get("step")
+    where = "next.arcs" if isinstance(following, dict) else "next"
+    if isinstance(following, dict) and "arcs" not in following:  # `{step: ...}` is a router without arcs here
+        return
+    for at, arc in step_arcs(step):
+        target = arc[0] if isinstance(arc, list) and arc else arc_target(arc)
         if isinstance(target, str) and target not in names:
             place = at if isinstance(arc, str) else (*at, "step")
             yield Refusal(place, f"Step '{name}' references unknown step '{target}' in {where}")
