@@ -12,8 +12,8 @@ from noetl_worker.authoring.dev.database import Ids, moment
 from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
-from noetl_worker.authoring.dev.orchestration.python_templates import ListResult
-from noetl_worker.authoring.dev.orchestration.rendering import ONE_NAME, python_set, render_fields
+from noetl_worker.authoring.dev.orchestration.python_templates import ONE_NAME, ListResult
+from noetl_worker.authoring.dev.orchestration.rendering import python_set, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, listed_items, names_set, write
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of

@@ -5,10 +5,9 @@ Mistakes in a playbook are not reported here; `noetl-worker check` does that.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -154,12 +153,6 @@ def is_limit(value: JsonValue) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def misspelt(name: str, there: Iterable[object]) -> str:
-    """Return a hint with the existing name that is most like a missing one, or ""."""
-    close = difflib.get_close_matches(name, [str(one) for one in there], n=1)
-    return f"; is '{close[0]}' meant to be it?" if close else ""
 
 
 def _labelled(task: JsonValue) -> JsonValue:

@@ -25,7 +25,8 @@ from noetl_worker.text.templates.sandbox import Environment
 from noetl_worker.text.templates.template import only_expression
 
 _NAME: Final = re.compile(r"\s*\{\{\s*(\w+)\s*\}\}\s*")
-_PATH: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
+ONE_NAME: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
+"""A template that is one dotted name: `{{ start.total }}`."""
 _EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 
@@ -50,12 +51,12 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
     try:
         template = compiled(_ENGINE, text)
         found = template(**seen) if isinstance(template, TemplateExpression) else template.render(seen)
-        if not is_read and _PATH.fullmatch(text) is None:
+        if not is_read and ONE_NAME.fullmatch(text) is None:
             return str(found)
         plain = _plain(found)  # raises if a value is missing anywhere in it
     except Exception as error:  # an expression may raise anything
         raise TemplateError(f"template {text!r}: {error}") from error
-    return plain if _PATH.fullmatch(text) else _read(plain)
+    return plain if ONE_NAME.fullmatch(text) else _read(plain)
 
 
 class _StepResult(dict[str, Any]):

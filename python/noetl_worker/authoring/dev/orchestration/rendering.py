@@ -39,8 +39,6 @@ _NONE: Final = re.compile(r"\s*\{\{\s*none\s*\}\}\s*")
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE: Final = 2**63 - 1
-ONE_NAME: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
-"""A template that is one dotted name: `{{ start.total }}`."""
 UNKNOWN_FILTERS: Final = frozenset(
     {
         "center", "filesizeformat", "forceescape", "len", "random", "striptags", "truncate", "urlencode", "urlize",

@@ -6,11 +6,11 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, is_limit, misspelt
+from noetl_worker.authoring.dev.orchestration.playbook import END, NO_CURSOR, is_limit
 from noetl_worker.authoring.lint.findings import Inspected
 from noetl_worker.authoring.outline import Path, StepPart, list_or_empty, mapping, step_arcs, step_parts, tool_parts
 from noetl_worker.tools.docs.playbook_schema import ARC_KEYS, LOOP_KEYS, NEXT_KEYS
-from noetl_worker.tools.fields import nearest
+from noetl_worker.tools.fields import closest, nearest
 
 _PLAYBOOK: Final = frozenset(
     {"apiVersion", "kind", "metadata", "workload", "keychain", "workbook", "workflow", "executor", "spec", "vars"}
@@ -111,7 +111,9 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
             inspection.add("NW106", inspection.playbook.key_place(tool.path), message, is_warning=True)
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
-            inspection.add("NW105", tool.path, f"the tool's kind is missing{misspelt('kind', tool.config)}")
+            written = closest("kind", [*map(str, tool.config)])
+            hint = f"; is '{written}' meant to be it?" if written else ""
+            inspection.add("NW105", tool.path, f"the tool's kind is missing{hint}")
 
 
 def _step(inspection: Inspected, step: StepPart) -> None:
