@@ -273,8 +273,8 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
         stored = await context.worker.control_plane.put_result(name, text, source_step=context.command.step)
     except ControlPlaneError as error:
         kind = "connection" if error.is_retryable else "server_error"
-        text = f"the result {name!r} cannot be stored: {error}: see the control plane's log, then run the step again"
-        raise ToolError(text, kind=kind, retryable=True) from error
+        told = f"the result {name!r} cannot be stored: {error}: see the control plane's log, then run the step again"
+        raise ToolError(told, kind=kind, retryable=True) from error
     reference = stored.get("ref")
     if not isinstance(reference, str):
         raise ToolError("the control plane stored the result but gave no reference: report it", kind="server_error")
