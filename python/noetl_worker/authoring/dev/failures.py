@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.excerpts import excerpt, glance, printable
+from noetl_worker.authoring.dev.orchestration.execution import Position
 from noetl_worker.authoring.dev.places import FilePlaces
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.secrets.redaction import redact_text, redact_value
@@ -24,23 +25,13 @@ _DESCRIPTION: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class LoopItem:
-    index: int
-    iterator: str
-    value: JsonValue
-
-    def __str__(self) -> str:
-        return f"{self.iterator} = {excerpt(redact_value(self.value), _ITEM) or 'null'}"
-
-
-@dataclass(frozen=True, slots=True)
 class About:
     """Facts about a command from the plane and the playbook's file."""
 
     kind: str = ""
     owner: str = ""
     """Path of the playbook of a child execution; "" for a command of the execution that the user started."""
-    item: LoopItem | None = None
+    item: Position | None = None
     request: str = ""
     """Method and address of an `http` command; "" for other kinds."""
     places: FilePlaces = field(default_factory=FilePlaces)
@@ -112,7 +103,7 @@ class Failure:
 def failure_lines(failure: Failure) -> list[str]:
     """Return the lines about a failure: step, task and error, then file and line, request and ids, then details."""
     task = f", task {failure.task}" if failure.task else ""
-    item = f"[{failure.about.item.index}], {failure.about.item}" if failure.about.item is not None else ""
+    item = _item_text(failure.about.item) if failure.about.item is not None else ""
 
     def placed(text: str) -> str:
         return failure.about.places.in_file(text, failure.step, failure.task)
@@ -123,3 +114,7 @@ def failure_lines(failure: Failure) -> list[str]:
     if said := "; ".join(filter(None, (where and f"at {where}", failure.asked, failure.ids))):
         lines.append(f"    {said}")
     return lines + [f"    | {printable(placed(line))}" for line in failure.details()]
+
+
+def _item_text(item: Position) -> str:
+    return f"[{item.index}], {item.run.iterator} = {excerpt(redact_value(item.item), _ITEM) or 'null'}"

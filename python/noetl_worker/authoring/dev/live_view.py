@@ -16,8 +16,8 @@ from rich.console import Console
 from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.excerpts import cut, duration, glance, one_line, printable
-from noetl_worker.authoring.dev.failures import About, Failure, LoopItem, failure_lines
-from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
+from noetl_worker.authoring.dev.orchestration.execution import Execution, Position
 from noetl_worker.authoring.run_page.tasks import passed_failure
 from noetl_worker.models.spellings import SEQUENCES, STEP_OF_TASKS
 from noetl_worker.models.wire import JsonValue, fields_of
@@ -91,7 +91,7 @@ class Timeline:
     """Collects the plane's events by step, and returns what is to be shown of them."""
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
-    items: dict[str, LoopItem] = field(default_factory=dict)
+    items: dict[str, Position] = field(default_factory=dict)
     """Loop item of each command, by command id. The plane forgets an item before it writes the command's end."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
     """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""

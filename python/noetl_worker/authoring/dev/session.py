@@ -17,7 +17,7 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.failures import About, LoopItem
+from noetl_worker.authoring.dev.failures import About
 from noetl_worker.authoring.dev.kept.rows import stored_rows
 from noetl_worker.authoring.dev.kept.runs import KeptRuns
 from noetl_worker.authoring.dev.live_view import JsonView, LineView, View
@@ -304,8 +304,7 @@ class _Shown:
         step = execution.playbook.steps.get(node.removesuffix(STEP_OF_TASKS))
         kind = step.kind if step is not None else ""
         owner = "" if execution_id == self._execution_id else execution.path
-        position = execution.positions.get(command_ref or "")
-        item = LoopItem(position.index, position.run.iterator, position.item) if position is not None else None
+        item = execution.positions.get(command_ref or "")
         request = self._request(command_ref) if kind == "http" and command_ref is not None else ""
         return About(kind, owner, item, request, self._places.get(execution.path, FilePlaces()))
 

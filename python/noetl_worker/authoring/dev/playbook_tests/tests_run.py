@@ -13,7 +13,8 @@ import yaml
 
 from noetl_worker.authoring.dev.credential_files import credentials_beside
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.live_view import reported
+from noetl_worker.authoring.dev.failures import About
+from noetl_worker.authoring.dev.live_view import Timeline
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.plane import DevControlPlane
@@ -30,7 +31,6 @@ from noetl_worker.tools.process.live_output import PrintedLine, watched
 
 log = logging.getLogger(__name__)
 _MOST_PRINTED: Final = 20
-_ENDS: Final = ("call.done", "call.error", "command.failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +148,8 @@ class _Seen:
     """Results by the step's name and, for a loop, the item's index; the index is 0 for a step without a loop."""
     errors: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
-    _places: dict[str, int] = field(default_factory=dict)
     _loops: set[str] = field(default_factory=set)
-    _ended: set[str] = field(default_factory=set)
+    _timeline: Timeline = field(default_factory=Timeline)
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,22 +160,19 @@ class _Seen:
         ref = event.command_ref
         if ref is None or event.execution_id in self._before:
             return
-        step = event.node.removesuffix(STEP_OF_TASKS)
         execution = self.plane.execution(event.execution_id)
         is_ours = execution.parent_execution_id is None
-        if event.event_type == "command.issued" and is_ours:
+        happening = self._timeline.take(event, About(item=execution.positions.get(ref)))
+        step, item = event.node.removesuffix(STEP_OF_TASKS), self._timeline.items.get(ref)
+        if is_ours and event.event_type == "command.issued":
             self.results.setdefault(step, {})
-            if (position := execution.positions.get(ref)) is not None:
-                self._loops.add(step)
-                self._places[ref] = position.index
-        elif event.event_type in _ENDS and ref not in self._ended:
-            self._ended.add(ref)
-            value, error = reported(event)
+            self._loops |= {step} if item is not None else set()
+        elif happening is not None and happening.word != "started":
             if is_ours:
-                self.results.setdefault(step, {})[self._places.get(ref, 0)] = value
-            if error is not None:
-                self.errors.append(error)
-                self._lines.append(f"{step} failed: {error}")
+                self.results.setdefault(step, {})[item.index if item is not None else 0] = happening.value
+            if happening.failure is not None:
+                self.errors.append(happening.failure.error)
+                self._lines.append(f"{step} failed: {happening.failure.error}")
 
     def printed(self, line: PrintedLine) -> None:
         if line.execution_id not in self._before:
