@@ -15,7 +15,6 @@ import pytest
 from dev.shown_session import interrupted_session, session
 from noetl_worker.cli.dev import reporting
 from noetl_worker.cli.local_worker import local_worker
-from noetl_worker.errors import PlaybookError
 from noetl_worker.models import Dialect
 from noetl_worker.pipeline.outbox.dev_token import token_file
 from patience import until
@@ -130,14 +129,6 @@ async def test_entry_beside_the_playbook_that_cannot_be_read_is_no_neighbour(tmp
     assert code == 0
 
 
-async def test_playbook_of_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "p.yaml"
-    path.write_bytes(one_step("{kind: noop}").encode() + b"    desc: caf\xe9\n")
-    with pytest.raises(PlaybookError) as caught:
-        await run_file(path)
-    assert str(caught.value) == f"{path}:5: not UTF-8"
-
-
 async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None:
     def broken(*given: object, **named: object) -> Any:
         raise RuntimeError("no worker today")
@@ -145,13 +136,6 @@ async def test_worker_that_cannot_start_ends_the_session(tmp_path: Path) -> None
     path = written(tmp_path, one_step("{kind: noop}"))
     with pytest.raises(RuntimeError, match="no worker today"):
         await run_file(path, worker_factory=broken)
-
-
-async def test_kept_session_stays_until_cancelled(tmp_path: Path) -> None:
-    shown = io.StringIO()
-    async with interrupted_session(written(tmp_path, one_step("{kind: noop}")), shown, keep=True) as task:
-        await until(lambda: "Ctrl-C" in shown.getvalue(), "the end of the run")
-        assert not task.done()
 
 
 def is_told(shown: io.StringIO, *texts: str) -> bool:
@@ -185,7 +169,7 @@ async def test_kept_session_shows_the_end_of_each_further_run(tmp_path: Path) ->
     assert shown.getvalue().count("COMPLETED in ") == 2
 
 
-async def test_interrupted_run_gets_its_page_and_a_last_line_of_what_was_interrupted(
+async def test_interrupted_run_says_what_was_interrupted_and_gets_its_page(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "run.html"
@@ -193,11 +177,11 @@ async def test_interrupted_run_gets_its_page_and_a_last_line_of_what_was_interru
     path = written(tmp_path, one_step("{kind: shell, command: 'echo up; sleep 60'}"))
     async with interrupted_session(path, shown, on_end=reporting(page)):
         await until(lambda: "start | up" in shown.getvalue(), "output")
-    assert "echo up; sleep 60" in page.read_text()
-    assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err
     *_, ended, last = shown.getvalue().splitlines()
     assert ended.startswith("INTERRUPTED in ")
     assert last.startswith("interrupted: start (shell, command ")
+    assert "echo up; sleep 60" in page.read_text()
+    assert f"{page}: p RUNNING, 1 command, " in capfd.readouterr().err
 
 
 async def test_secret_in_a_file_is_read_anew_by_each_run_and_by_its_page(tmp_path: Path) -> None:

@@ -35,10 +35,6 @@ async def test_output_of_a_step_that_succeeded_is_shown_with_its_step(tmp_path: 
     assert "start (stderr) | err" in lines
 
 
-async def test_output_is_shown_on_a_terminal(tmp_path: Path) -> None:
-    assert "start | out" in await shown_of(tmp_path, PRINTS, terminal=True)
-
-
 async def test_quiet_run_shows_no_output(tmp_path: Path) -> None:
     shown = await shown_of(tmp_path, PRINTS, is_quiet=True)
     assert " | " not in shown

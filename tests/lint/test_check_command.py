@@ -72,24 +72,15 @@ def test_warning_is_exit_code_0_and_with_strict_1(tmp_path: Path) -> None:
 
 
 def test_folder_gives_its_playbooks_and_no_other_yaml(tmp_path: Path) -> None:
-    written(tmp_path, WRONG, "deep/a.yml")
+    """A folder that is called like a playbook is looked into, and a link to nowhere is none."""
+    written(tmp_path, WRONG, "old.yaml/a.yml")
     written(tmp_path, FINE)
+    (tmp_path / "gone.yaml").symlink_to("/nowhere/a.yaml")
     written(tmp_path, "services: {}\n", "compose.yaml")
     written(tmp_path, WRONG, ".hidden/b.yaml")
     ended = checked(str(tmp_path))
     assert ended.err == "2 playbooks: 1 error, 0 warnings\n"
     assert "a.yml:3:5" in ended.out
-
-
-def test_folder_that_is_called_like_a_playbook_is_looked_into(tmp_path: Path) -> None:
-    written(tmp_path, WRONG, "old.yaml/a.yaml")
-    assert checked(str(tmp_path)).err == "1 playbook: 1 error, 0 warnings\n"
-
-
-def test_link_that_leads_nowhere_is_no_playbook_of_its_folder(tmp_path: Path) -> None:
-    written(tmp_path, FINE)
-    (tmp_path / "old.yaml").symlink_to("/nowhere/a.yaml")
-    assert checked(str(tmp_path)).err == "1 playbook: 0 errors, 0 warnings\n"
 
 
 def test_named_file_that_is_no_playbook_is_an_error_but_for_a_hook(tmp_path: Path) -> None:
@@ -244,18 +235,12 @@ def test_hook_of_pre_commit_runs_as_it_is_written(tmp_path: Path) -> None:
 # ── dev ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_dev_warns_of_what_is_found_and_runs(tmp_path: Path) -> None:
+def test_dev_warns_of_what_is_found_and_runs_and_with_strict_refuses_it(tmp_path: Path) -> None:
     file = written(tmp_path, WARNED)
-    ended = typed("dev", file, "--json")
-    assert ended.code == 0
-    assert ended.err_lines == [f"warning: {file}:4:45: NW309 workload has no 'b'"]
-
-
-def test_dev_with_strict_refuses_what_is_found(tmp_path: Path) -> None:
-    file = written(tmp_path, WARNED)
-    ended = typed("dev", file, "--strict")
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err_lines == [f"error: {file}:4:45: NW309 workload has no 'b'"]
+    for flag, word, code in (("--json", "warning", 0), ("--strict", "error", 2)):
+        ended = typed("dev", file, flag)
+        assert (ended.code, bool(ended.out)) == (code, code == 0)
+        assert ended.err_lines == [f"{word}: {file}:4:45: NW309 workload has no 'b'"]
 
 
 @pytest.mark.parametrize(
