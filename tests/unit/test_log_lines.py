@@ -177,18 +177,6 @@ async def test_line_of_a_message_that_is_not_run_has_the_ids_and_kind_of_its_com
         progress.command = replace(command(kind="noop"), **ids, step="load")
 
 
-async def test_line_of_each_try_of_a_request_has_the_ids_of_its_command() -> None:
-    answers = iter([answer(503, {"error": "no"}), answer(503, {"error": "no"}), answer(200, {})])
-    at, _ = plane(lambda *_: next(answers), Dialect.PYTHON)
-    ours = command()
-    decision = CaseDecision(1, SetVar("total", 3))
-    with structlog.testing.capture_logs() as found:
-        await act(decision, ours, at)
-    tries = [line for line in found if line["event"] == "request_retried"]
-    assert [line["tries"] for line in tries] == [1, 2]
-    assert all(ours.log_ids().items() <= line.items() for line in tries)
-
-
 REF = {"kind": "result_ref", "ref": "noetl://execution/7/result/start/1", "store": "kv"}
 
 
@@ -205,6 +193,10 @@ async def fetch_earlier_result(at: Plane, ours: Command) -> None:
 
 async def fetch_credential(at: Plane, ours: Command) -> None:
     await CommandCredentials(ours, at).credential("pg")
+
+
+async def set_variable(at: Plane, ours: Command) -> None:
+    await act(CaseDecision(1, SetVar("total", 3)), ours, at)
 
 
 async def ask_whether_cancelled(at: Plane, ours: Command) -> None:
@@ -238,6 +230,7 @@ async def leave_its_tool_behind(at: Plane, ours: Command) -> None:
         ("request_retried", fetch_context),
         ("request_retried", fetch_earlier_result),
         ("request_retried", fetch_credential),
+        ("request_retried", set_variable),
         ("cancellation_unknown", ask_whether_cancelled),
         ("claim_unknown", ask_whose_it_is),
         ("events_not_accepted", tell_its_end),

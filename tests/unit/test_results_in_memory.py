@@ -54,14 +54,6 @@ async def test_large_result_that_is_stored_for_all_servers_is_not(store: str) ->
     assert warnings(lines) == []
 
 
-async def test_event_of_the_rust_plane_has_no_room_for_a_stored_result() -> None:
-    assert "response" not in await done(FITS, "memory", Dialect.RUST)
-
-
-async def test_room_of_a_batch_is_counted_in_escaped_json() -> None:
-    assert "response" not in await done({"rows": ["слово " * 20] * 4_000}, "memory")
-
-
 async def test_one_that_the_event_has_no_room_for_is_a_warning_for_each_playbook_and_step() -> None:
     assert len(json.dumps(TOO_LARGE)) > 2 * 1024 * 1024
     warned = Warned()

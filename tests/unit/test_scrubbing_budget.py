@@ -83,12 +83,6 @@ async def test_small_result_of_short_words_stays_in_its_event() -> None:
     assert (stub.costs, "reference" in call_done(transport)["result"]) == ([], False)
 
 
-async def test_large_result_of_words_is_in_its_event_too_for_the_templates_of_arcs() -> None:
-    data = {"rows": ["a few words " * 100] * 200}
-    _, transport = await told(data)
-    assert call_done(transport)["response"] == data
-
-
 @pytest.mark.parametrize("failed", [False, True])
 async def test_no_part_of_a_cut_field_is_taken_for_the_whole(failed: bool) -> None:
     data = {"text": HEX, "rows": [1, HEX], "in": {"n": 1, "text": HEX}, "small": {"n": [1]}, "none": None}
