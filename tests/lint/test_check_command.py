@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -272,7 +274,9 @@ def test_150_steps_with_150_different_conditions_each_are_checked_in_5_s_of_cpu(
             lines.append(f"        - {{step: {target}, when: '{{{{ ctx.x == {row * 150 + column} }}}}'}}")
     file = tmp_path / "arcs.yaml"
     file.write_text("\n".join(lines))
-    before_s = time.process_time()
-    result = CliRunner().invoke(app_for("noetl-worker"), ["check", str(file)])
-    assert not holds.HOLDS_TIMES or time.process_time() - before_s < 5.0
-    assert "1 playbook: 0 errors" in result.output
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-m", "noetl_worker", "check", file], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert not holds.HOLDS_TIMES or spent_s < 5.0
+    assert "1 playbook: 0 errors" in result.stderr + result.stdout

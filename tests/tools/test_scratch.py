@@ -108,6 +108,7 @@ async def test_directory_in_which_a_command_has_closed_some_is_removed(elsewhere
 
 
 @pytest.mark.usefixtures("elsewhere")
+@pytest.mark.heavy_on_loop(reason="the test itself makes a thousand directories")
 async def test_directory_that_is_too_deep_to_be_removed_costs_no_outcome() -> None:
     def deep(path: Path) -> None:
         here = os.open(".", os.O_RDONLY)
