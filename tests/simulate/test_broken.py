@@ -24,7 +24,7 @@ RARE = {
     "nak_dropped": 1,
     "not_looked_whether_it_is_in_flight": 164,
     "a_passing_trouble_fails_the_command": 29,
-    "ids_follow_the_clock": 1,
+    "ids_follow_the_clock": 21,
     "accepted_batches_are_not_remembered": 1,
     "what_waits_is_never_lost": 15,
 }
