@@ -164,6 +164,18 @@ async def test_second_signal_cancels_all_and_the_third_ends_them_at_once(tmp_pat
             gate.open()  # ends the tools that are left
 
 
+async def test_second_signal_ends_the_supervisor_with_the_code_for_commands_cut_off(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with house(worker=False) as home, two_workers(home, tmp_path, **ONE_SLOT) as worker:
+        await home.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * 2)
+        await until(lambda: gate.runs == 2, "each worker has one")
+        worker.signal()
+        await until(lambda: len(worker.logged("draining")) == 2, "draining")
+        worker.signal()
+        assert await worker.exit_code() == 4
+        assert worker.logged("stopped")[-1]["codes"] == [4, 4]
+
+
 class Deaths:
     """A supervisor whose worker ends at once, each time; its clock and its waits are the test's."""
 
