@@ -29,9 +29,20 @@ class PostgresServer:
         self.data.mkdir()
         self._wheel = Wheel(self.data)
         self._wheel.ensure_pgdata_inited()
-        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {self.port}"
-        self._ctl("-w", "-t", "30", "-l", str(self.data / "server.log"), "-o", options, "start")
+        log = self.data / "server.log"
+        try:
+            self._start(log)
+        except subprocess.CalledProcessError as error:
+            if "Address already in use" not in log.read_text():
+                self._directory.cleanup()
+                raise RuntimeError(log.read_text()) from error
+            self.port = free_port()  # between the look for a free port and the start another program took it
+            self._start(log)
         return self
+
+    def _start(self, log: Path) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {self.port}"
+        self._ctl("-w", "-t", "30", "-l", str(log), "-o", options, "start")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
