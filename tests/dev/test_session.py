@@ -65,7 +65,7 @@ async def test_playbook_that_stands_still_ends_the_session_and_says_so(tmp_path:
         written(tmp_path, f"{text}  - step: last\n    tool: {{kind: noop}}\n"), dialect=Dialect.RUST
     )
     assert code == 1
-    assert re.search(r"nothing follows: \S+p\.yaml:\d+: no arc of step 'start' brings a step in", shown)
+    assert re.search(r"nothing follows: \S+p\.yaml:\d+: no arc of step 'start' leads on", shown)
 
 
 async def test_overrides_reach_the_workload_at_any_depth(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_settings_file_beside_or_above_holds_and_flags_win(tmp_path: Path) -> No
         ("strict: maybe\n", "strict is 'maybe': write true or false"),
         ("[", "not YAML at line"),
         ("strict: !!bool x\n", "not YAML"),
-        ("baseline: none.json\n", "none.json: No such file or directory; --write-baseline makes it"),
+        ("baseline: none.json\n", "none.json: No such file or directory; make the file with --write-baseline"),
         ("credentials: none.yaml\n", "none.yaml: No such file or directory"),
     ],
 )

@@ -144,7 +144,7 @@ def test_what_differs_is_told_at_its_line_and_in_junit(folder: Path) -> None:
         *(f"{file}:8: steps", "[", '"start"', '+ "each"', '"last"', "]"),
         *(f"{file}:11: results.last.n", "- true", "+ 7"),
         *(f"{file}:12: results.last.list", "[", "1", "+ 2", "3", "]"),
-        *(f"{file}:13: results.last.lst", "it is not there; did you mean 'list'?; there is n, list"),
+        *(f"{file}:13: results.last.lst", "the key is missing; did you mean 'list'?; the result has n, list"),
         "last | n is 7",
         told[19],
         *(f"{file}:20: outcome", '- "completed"', '+ "failed"'),
@@ -289,7 +289,7 @@ def test_every_wrong_file_is_named(folder: Path) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err_lines == [
         f"noetl-worker test: {folder}/p.test.yaml:1: write `cases` as a list of at least one test",
-        f"noetl-worker test: {folder}/q.test.yaml: there is no q.yaml beside it: name another one in `playbook`",
+        f"noetl-worker test: {folder}/q.test.yaml: no q.yaml is beside this file: name the playbook in `playbook`",
     ]
 
 

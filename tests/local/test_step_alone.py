@@ -81,7 +81,7 @@ def test_step_runs_alone_with_what_it_saw_in_an_earlier_run(playbook: Path, dial
     assert (done["loop_index"], done["result"]["v"], done["result"]["at"]) == (1, 35, seen)
     assert lines[-1]["status"] == "COMPLETED"
     only = refused(playbook, "--step", "each[7]", "--run", str(lines[0]["execution_id"]), "--dialect", dialect.value)
-    assert "item 7 of step each did not run in it; there ran item 1;" in only.err
+    assert "the run has no item 7 of step each, only item 1;" in only.err
     whole = dev(playbook, "--step", "each", "--run", run, "--dialect", dialect.value)
     assert results(whole) == [("each", 70), ("each", 35)]
     assert results(dev(playbook, "--step", "last", "--run", "last", "--dialect", dialect.value)) == [("last", 2)]
@@ -146,14 +146,12 @@ def test_step_or_item_that_saw_much_is_given_all_of_it(playbook: Path) -> None:
 def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: Path) -> None:
     run = str(dev(playbook)[0]["execution_id"])  # it fails in `each`
     assert "no such step; did you mean 'last'?" in refused(playbook, "--step", "lst").err
-    assert "step last did not run in it; there ran start, each" in refused(playbook, "--step", "last", "--run", run).err
-    assert f"no such run is kept; the newest runs are {run}" in refused(playbook, "--step", "last", "--run", "1").err
-    assert (
-        "it was a run of --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
-    )
+    assert "the run has no step last, only start, each" in refused(playbook, "--step", "last", "--run", run).err
+    assert f"no such run is stored; the newest runs are {run}" in refused(playbook, "--step", "last", "--run", "1").err
+    assert "the run used --dialect python" in refused(playbook, "--step", "each", "--run", run, "--dialect", "rust").err
     assert "items are read from a run: give --run ID" in refused(playbook, "--step", "each[1]").err
     assert "name the step with --step" in refused(playbook, "--run", run).err
-    assert "item 7 of step each did not run in it; there ran items 0 to 2" in (
+    assert "the run has no item 7 of step each, only items 0 to 2" in (
         refused(playbook, "--step", "each[7]", "--run", "last").err
     )
     (tmp_path / "in.json").write_text("[1]")
@@ -175,7 +173,7 @@ def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path
     dev(other)
     said = refused(playbook, "--step", "last", "--run", "last").err_lines
     assert said == [
-        "noetl-worker dev: --run last: step last did not run in it; there ran start, each; "
+        "noetl-worker dev: --run last: the run has no step last, only start, each; "
         f"the newest runs are {newer}, {older}"
     ]
     none = refused(playbook, "--step", "last", "--run", "last", "--dialect", "rust").err_lines
@@ -197,7 +195,7 @@ def test_kept_runs_that_cannot_be_read_are_one_line(
     file.write_bytes(contents)
     file.chmod(mode)
     [said] = refused(playbook, "--step", "last", "--run", "last").err_lines
-    assert said.startswith("noetl-worker dev: --run last: the kept runs cannot be read: ")
+    assert said.startswith("noetl-worker dev: --run last: the stored runs cannot be read: ")
     assert str(file) in said
     assert said.endswith(reason)
 
@@ -207,5 +205,5 @@ def test_loop_over_what_is_not_there_says_what_to_give(playbook: Path, dialect: 
     playbook.write_text(playbook.read_text().replace("{{ workload.divisors }}", name))
     said = refused(playbook, "--step", "each", "--dialect", dialect.value).err_lines
     line = playbook.read_text().partition(name)[0].count("\n") + 1
-    reason = f"--step each: loop.in gave nothing ({name}): give --run last or --with FILE"
+    reason = f"--step each: loop.in gave no items ({name}): give --run last or --with FILE"
     assert said == [f"noetl-worker dev: {playbook}:{line}: {reason}"]

@@ -126,7 +126,7 @@ async def test_digest_of_a_large_stored_result_is_made_off_the_loop() -> None:
     store.results["noetl://memory/s/r"] = json.dumps(["a" * 200_000]).encode()
     threads = Threads()
     config = {"uri": "noetl://memory/s/r", "sha256": "0" * 64}
-    with pytest.raises(ToolError, match="not 0{64}: store it again"):
+    with pytest.raises(ToolError, match=r"not 0{64}: store it again"):
         await arun_tool("artifact", config, control_plane=store)
     assert threads.given == 1
 

@@ -220,7 +220,7 @@ TRANSFER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {**FROM_FILE, "target": {"type": "duckdb", "database": ":memory:", "table": "t"}},
-        "target: 'database' is ':memory:', which ends with the transfer: a DuckDB target is a file",
+        "target: 'database' is ':memory:', which ends with the transfer: name the file of the DuckDB target",
     ),
     (
         {**FROM_FILE, "target": {"type": "duckdb", "database": "f", "table": "t", "auth": {"x": 1}}},

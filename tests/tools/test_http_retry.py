@@ -340,7 +340,7 @@ def test_page_that_fails_is_the_result(server: ToolServer) -> None:
     [
         (
             {"next_call": {"params": {"page": 1}}},
-            "page 3 asks for the same as one before it: 'next_call' does not move on",
+            "page 3 repeats an earlier request: let 'next_call' ask for another page",
         ),
         ({"collect": "items"}, "page 1: the answer has no 'items' to collect; correct 'path'"),
         ({"collect": "data.²"}, "page 1: the answer has no 'data.²' to collect; correct 'path'"),

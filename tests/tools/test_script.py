@@ -222,7 +222,7 @@ def test_script_from_a_file_and_from_an_address(cluster: FakeCluster, tmp_path: 
 
 def test_script_that_no_config_map_can_hold_is_refused(cluster: FakeCluster, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigurationError, match="the script is over 1000000 bytes, which a ConfigMap cannot hold: fetch parts in it"
+        ConfigurationError, match="the script is over 1000000 bytes, which a ConfigMap cannot hold: let the script"
     ):
         script(tmp_path, {"script": {"content": "#" * 1_000_001}})
     assert cluster.objects == {}

@@ -64,15 +64,15 @@ def test_failure_is_that_of_the_entrys_kind() -> None:
         (ADD, "the playbook's workbook has no entry 'x'; it has: 'add'"),
         (
             {"name": "x", "tool": [{"kind": "noop"}]},
-            "entry 'x' needs 'tool' with one 'kind'; a list makes a playbook of its own",
+            "entry 'x' needs 'tool' with one 'kind'; put a list of tools into a playbook of its own",
         ),
         (
             {"name": "x", "tool": {"kind": "workbook", "name": "x"}},
-            "entry 'x' is of kind workbook itself; name the entry it means in the step",
+            "entry 'x' is of kind workbook itself; name the other entry in the step",
         ),
         (
             {"name": "x", "tool": {"kind": "shell", "env": {"T": "{{ keychain.k.token }}"}, "command": "true"}},
-            "entry 'x' reads the keychain, which is opened for what the command carries: use 'auth' there, "
+            "entry 'x' reads the keychain, which only fields in the command can read: use 'auth' there, "
             "or give the value as the step's 'input'",
         ),
     ],

@@ -1,6 +1,6 @@
 """A command that `exec` or `replay` runs in this process, without a claim and without a report to a control plane.
 
-The worker's own stages run it. The requests that they would have sent are collected instead.
+The worker's own stages run the command. The requests of these stages are collected instead of sent.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Withheld:
 
 
 class WithholdingTransport:
-    """A transport that sends only requests that change nothing. It collects all other requests, and answers them."""
+    """A transport that sends only requests that change nothing. The transport answers all other requests itself."""
 
     def __init__(self, asked: Transport) -> None:
         self._asked = asked
@@ -147,7 +147,7 @@ class LocalRun:
             body: the answer of the claim.
             envelope: the notification of the command.
             plane: the plane that the tool may ask.
-            progress: a caller may interrupt the tool by its `stop`; None: nobody does.
+            progress: the caller may interrupt the tool by `progress.stop`; None: nobody interrupts the tool.
         """
         progress = progress or Progress()
         progress.task = asyncio.current_task()

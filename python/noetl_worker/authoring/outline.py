@@ -98,7 +98,7 @@ def reached_from(names: Iterable[str], steps: Mapping[str, StepPart]) -> frozens
 
 
 def tool_parts(document: Mapping[str, object]) -> Iterator[ToolPart]:
-    """Yield the tools of all steps and workbook entries. Each task of a list is a tool of its own."""
+    """Yield the tools of all steps and workbook entries. Each task of a list counts as one tool."""
     for step in step_parts(document):
         yield from step_tools(step)
     for index, entry in enumerate(list_or_empty(document.get("workbook"))):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Return the object of a public name from the chosen engine, or with `__all__` the list of these names."""
+    """Return a public object of the chosen engine. For the name `__all__`, return the list of public names."""
     chosen = importlib.import_module("noetl_worker.engine.chosen")
     if name not in ("__all__", *chosen.__all__):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -43,8 +43,8 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
     Raises:
         SettingsError: `choice` is another word.
-        EngineUnavailable: `rust` was chosen and is not installed; or the installed Rust engine has another version than
-            the package, also under `auto`, since the installation is broken then.
+        EngineUnavailable: `rust` was chosen and is not installed; or the versions of the installed Rust engine and the
+            package differ. Such an installation is broken, so this is an error under `auto` too.
     """
     if choice not in ("auto", "rust", "python"):
         raise SettingsError(VARIABLE, choice, "one of auto, rust, python")
@@ -75,7 +75,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
 
 def require(choice: str) -> None:
-    """Check that NOETL_WORKER_ENGINE of the settings is the engine that was imported before they were read.
+    """Check that NOETL_WORKER_ENGINE of the settings names the engine that this process has imported.
 
     Raises:
         SettingsError: `choice` is the other engine.

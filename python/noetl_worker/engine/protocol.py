@@ -15,17 +15,17 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.wire import JsonValue
 
 MAX_DEPTH: Final = 512
-"""Largest depth of nested arrays and objects in a document. A deeper document is the DocumentError `json_depth`."""
+"""Largest depth of nested arrays and objects in a document. A deeper document raises the DocumentError `json_depth`."""
 
 MAX_INTEGER_DIGITS: Final = 4_300
-"""Most digits of an integer. More are the DocumentError `json_number`. This is CPython's default limit."""
+"""Most digits of an integer, CPython's default limit. A longer integer raises the DocumentError `json_number`."""
 
 TEMPLATES: Final = 1
-"""Mark for `{{`, `{%` or `{#` in a text."""
+"""Bit of `find_marks`: a text may contain `{{`, `{%` or `{#`."""
 REFERENCES: Final = 2
-"""Mark for a field in the result store, or a keychain entry."""
+"""Bit of `find_marks`: there may be a reference to a field in the result store, or to a keychain entry."""
 SECRETS: Final = 4
-"""Mark for a key that names a secret, or a URL, which may contain a password."""
+"""Bit of `find_marks`: there may be a key that names a secret, or a URL, which may contain a password."""
 
 Side = Literal["left", "right"]
 
@@ -34,12 +34,12 @@ class CaseMatch(NamedTuple):
     """The first case whose conditions all hold."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a match
-    """Position of the case among the cases that parse, as the planes' own workers report it."""
+    """Index of the case, counting only cases that parse. The planes' own workers report the same index."""
     action: CaseAction
 
 
 class PendingMatch(Protocol):
-    """A match that has reached a side of a condition with a template, and needs the rendered value to go on."""
+    """A paused search for the first case that holds. A condition's side is a template and has to be rendered first."""
 
     @property
     def case(self) -> int:
@@ -54,7 +54,8 @@ class PendingMatch(Protocol):
 
     @property
     def template(self) -> JsonValue:
-        """The value to render: the text of a left side, or the JSON value of a right side with a template in a text."""
+        """The value to render: the left side's text, or the right side's JSON value, in which some text is a
+        template."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
         """Go on with the rendered value. A pending match may be resumed any number of times.
@@ -89,7 +90,8 @@ class CompiledCases(Protocol):
     def __len__(self) -> int: ...
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | PendingMatch | None:
-        """Return the first case whose conditions all hold, or None; a pending match if a template is reached before.
+        """Return the first case whose conditions all hold, or None; a pending match if a template has to be rendered
+        first.
 
         Args:
             variables: a JSON object; any other value counts as no variables.
@@ -181,6 +183,7 @@ class Engine(Protocol):
             data: the text in UTF-8; it need not be JSON.
 
         Returns:
-            The sum of TEMPLATES, REFERENCES and SECRETS. A missing mark is certain: neither the text nor JSON inside
-            its texts contains such a thing. An escaped ASCII character could hide anything, so it sets all marks.
+            The sum of TEMPLATES, REFERENCES and SECRETS. A mark that is not set is certain: the text, and any JSON
+            embedded in it, contains nothing of that sort. An escaped ASCII character could hide anything, so its
+            presence sets all marks.
         """

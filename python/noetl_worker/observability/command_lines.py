@@ -8,9 +8,9 @@ from typing import Final
 from noetl_worker.observability.logging import level_is_on
 
 MOST_A_SECOND: Final = 50
-"""Commands per second that each get a line of their own."""
+"""Commands per second that all get a log line; of further commands only a sample does."""
 ONE_OF: Final = 100
-"""Number of commands above MOST_A_SECOND of which one gets a line."""
+"""Size of the sample: above MOST_A_SECOND, one in this many commands gets a line."""
 
 
 class CommandLines:
@@ -31,7 +31,7 @@ class CommandLines:
     def read_level(self) -> None:
         """Read the log's level, which an operator may have changed.
 
-        This is not done for each command, because it costs more than the log line.
+        Reading the level for each command would cost more than the log line.
         """
         self.is_debug = level_is_on(logging.DEBUG)
         """True if each delivery gets a log line."""
@@ -44,7 +44,8 @@ class CommandLines:
             at: monotonic time at which the command's tool ended.
 
         Returns:
-            The share of commands that get a line at this time, for the line of this one; 0 if this one gets none.
+            The sampled share of commands, to be logged in this command's line (1 if all get a line). 0 if this command
+            gets no line.
         """
         if self._which != "sampled":
             return 1.0 if self._which == "all" else 0.0

@@ -25,7 +25,7 @@ EXIT_UNCAUGHT: Final = 1
 EXIT_SETTINGS: Final = 2
 EXIT_CANNOT_START: Final = 3
 EXIT_BROKEN: Final = 6
-"""Exit code of a worker that had started. Starting it again may help; after EXIT_CANNOT_START it does not."""
+"""Exit code of a worker that failed after its start. A restart may help, unlike after EXIT_CANNOT_START."""
 EXIT_AT_ONCE: Final = 130
 log = structlog.get_logger("noetl_worker")
 
@@ -34,23 +34,23 @@ class FailureReason(NamedTuple):
     """The exit code and the advice for one value of the field `reason`."""
 
     exit_code: int | None
-    """Exit code of the process; None: the worst of the processes below it."""
+    """Exit code of the process. None: a supervisor ends with the worst exit code of its worker processes."""
     advice: str
 
 
 REASONS: Final[Mapping[str, FailureReason]] = {
-    "uncaught": FailureReason(EXIT_UNCAUGHT, "start it again, and report this line with its `exception`"),
-    "setting": FailureReason(EXIT_SETTINGS, "correct what `error` names; `noetl-worker config` shows what is in force"),
+    "uncaught": FailureReason(EXIT_UNCAUGHT, "start the worker again, and report this line with its `exception`"),
+    "setting": FailureReason(EXIT_SETTINGS, "correct the setting in `error`; `noetl-worker config` shows the settings"),
     "engine": FailureReason(EXIT_SETTINGS, "install the engine that `error` names, or unset NOETL_WORKER_ENGINE"),
     "nats": FailureReason(EXIT_CANNOT_START, "check NATS_URL and the login; `noetl-worker doctor` tries both"),
     "durable": FailureReason(EXIT_CANNOT_START, "do what `error` says; `noetl-worker nats ensure` shows what differs"),
     "credentials": FailureReason(EXIT_CANNOT_START, "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"),
     "control_plane": FailureReason(EXIT_CANNOT_START, "check NOETL_SERVER_URL; `noetl-worker doctor` asks the plane"),
-    "nats_closed": FailureReason(EXIT_BROKEN, "start it again; if it ends again, check the NATS login"),
-    "keepalive": FailureReason(EXIT_BROKEN, "start it again, and report the line `keepalive_died` of the log"),
-    "processes": FailureReason(None, "look at the `worker_failed` lines of its workers, above this one"),
+    "nats_closed": FailureReason(EXIT_BROKEN, "start the worker again; if it ends again, check the NATS login"),
+    "keepalive": FailureReason(EXIT_BROKEN, "start the worker again, and report the log line `keepalive_died`"),
+    "processes": FailureReason(None, "look at the `worker_failed` lines of the worker processes, above this line"),
     "stopped_at_once": FailureReason(
-        EXIT_AT_ONCE, "nothing is lost: its commands are redelivered; next time send one signal and wait"
+        EXIT_AT_ONCE, "nothing is lost: the worker's commands are redelivered; next time send one signal and wait"
     ),
 }
 """All values of `reason`. docs/log-events.md lists them."""

@@ -173,7 +173,7 @@ _repeated: Final = RepeatedLines(lambda: level_is_on(logging.DEBUG))
 
 
 def flush_repeated(*, at_once: bool = False) -> None:
-    """Write the repeated lines that were held back for a minute; with `at_once`, all that were held back."""
+    """Write the repeated lines that were held back for a minute. With `at_once`, write all held-back lines."""
     _repeated.flush(at_once=at_once)
 
 

@@ -243,7 +243,7 @@ for _event in _EVENTS:
 
 
 def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
-    """Count one claim, by one of the four outcomes that upstream's metric has, and its duration."""
+    """Count one claim under one of the four words of upstream's metric, and record the claim's duration."""
     PULL_DURATION.observe(took_s)
     match claim:
         case Claimed():

@@ -11,7 +11,7 @@ LOGGED_EVERY_S: Final = 60.0
 
 
 class Outage:
-    """The failures of one dependency, and which of them are due to be logged. Thread-safe."""
+    """Counter of one dependency's failures, which decides when a failure is logged. Thread-safe."""
 
     def __init__(self, after: int = 1) -> None:
         """Begin without a failure. An outage begins after `after` failures in a row."""

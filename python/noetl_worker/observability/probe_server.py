@@ -1,4 +1,5 @@
-"""The HTTP server of the probe port. A connection has one request; their number and their time are bounded.
+"""The HTTP server of the probe port. A connection has one request. The number and the duration of connections are
+bounded.
 
 The connections take file descriptors that the tools need: 1,100 idle ones made every tool fail with EMFILE.
 """
@@ -20,7 +21,7 @@ from noetl_worker.process.handed_down import listening_socket
 from noetl_worker.text import json_text
 
 MAX_CONNECTIONS: Final = 64
-"""Most open connections. One more closes the oldest, so that a new probe is always answered."""
+"""Most open connections. A further connection closes the oldest, so that a new probe is always answered."""
 MAX_HEAD_BYTES: Final = 16 * 1024
 log = structlog.get_logger("noetl_worker.probes")
 

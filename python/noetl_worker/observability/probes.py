@@ -1,7 +1,7 @@
 """The pages /healthz, /livez, /readyz, /metrics and /debug/inflight.
 
 The keepalive thread serves them, so that they answer while the main loop is blocked. /livez fails if the worker makes
-no progress, also if its port is open: a worker once hung for 22 hours behind a green TCP probe. /readyz fails while
+no progress, even while its port is open: a worker once hung for 22 hours behind a green TCP probe. /readyz fails while
 the worker drains or is disconnected.
 """
 
@@ -17,10 +17,10 @@ from noetl_worker.observability.probe_server import Page
 from noetl_worker.process.threads import POOLS, WORK
 
 BLOCKED_AFTER_S: Final = 5.0
-"""Longest time without a turn of the main loop before it is reported as blocked."""
+"""Seconds without an iteration of the main loop after which the loop is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""Longest wait for a thread before the pool of threads is reported. Only the pool for the worker's own work makes
-/livez fail. A stuck resolver blocks the other pools, and a new process would have the same resolver."""
+"""Seconds of waiting for a thread after which the pool of threads is reported. Only the pool for the worker's own work
+makes /livez fail. A stuck resolver blocks the other pools, and a new process would have the same resolver."""
 
 
 @dataclass
@@ -30,15 +30,15 @@ class Health:
     ready: bool = False
     reason: str = "starting"
     pulse: float = field(default_factory=lambda: time.monotonic())
-    """Monotonic time by which the main loop should run again. If it runs later, it lags."""
+    """Monotonic time by which the main loop should run again. A loop that runs later lags."""
     puller_progress: Callable[[], float] | None = None
-    """Returns the monotonic time of the pull loop's last round; None before the worker pulls."""
+    """Callable that returns the monotonic time of the pull loop's last round; None before the worker pulls."""
     in_flight: Callable[[], Mapping[str, Any]] | None = None
-    """Returns the worker's state for /debug/inflight, with its commands; None before the worker pulls."""
+    """Callable that returns the worker's state and commands for /debug/inflight; None before the worker pulls."""
     plane_down: str | None = None
     """Fault of the control plane that heartbeats found; None if there is none. The keepalive thread writes it."""
     stands_after_s: float = STANDS_AFTER_S
-    """Longest wait for a thread, see `STANDS_AFTER_S`."""
+    """Seconds of waiting for a thread, see `STANDS_AFTER_S`."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
@@ -53,7 +53,7 @@ class Health:
         return max(0.0, time.monotonic() - self.pulse)
 
     def trouble(self) -> str | None:
-        """Return why the process makes no progress; None if it makes some."""
+        """Return why the process makes no progress, or None if the process makes progress."""
         lag_s = self.loop_lag_s()
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"

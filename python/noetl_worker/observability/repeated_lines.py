@@ -1,7 +1,7 @@
-"""Condensed log lines: of lines with the same cause, the first is written, and then one a minute with their number.
+"""Condensed log lines. The first line of a cause is written, and then one line a minute with the number of repeats.
 
-Without this a plane that answers 500 caused 6,894 lines a minute, one for each try of each command. At the level debug
-all lines are written.
+Without condensing, a plane that answered 500 caused 6,894 lines a minute, one for each try of each command. At the
+level debug all lines are written.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RepeatedLines:
         """Causes in the order of their last lines. `flush` writes in this order."""
 
     def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        """Return a line that is due, with the number of lines that it stands for if there are several.
+        """Return a line that is due. A line that stands for several lines gets their number as `repeats`.
 
         Raises:
             structlog.DropEvent: the line is held back.
@@ -84,7 +84,7 @@ class RepeatedLines:
         return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Write the last line that was held back of each cause whose minute is over; with `at_once`, of each cause."""
+        """Write the last held-back line of each cause whose minute is over. With `at_once`, do so for every cause."""
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):

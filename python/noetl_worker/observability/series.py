@@ -1,8 +1,8 @@
 """Counters, gauges and histograms without locks. prometheus_client collects their values at a scrape.
 
 The series of prometheus_client take a lock and a look-up for each event, 1 to 4 us, and a fast command has 43 events.
-These take one addition. They belong to the main loop: if two threads add to a series at the same moment, one addition
-may be lost.
+The series here take one addition. Only the main loop should add to them: if two threads add to a series at the same
+moment, one addition may be lost.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ COMBINED_GAUGES: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "process_start_time_seconds": max,
     "process_max_fds": min,
 }
-"""Functions by gauge that combine the values of the workers below one supervisor (`sums.py`). The values of any other
-gauge are added. The gauges named here are those of prometheus_client."""
+"""Functions by gauge that combine the values of the workers below one supervisor (`sums.py`). The gauges named here are
+prometheus_client's; each `Gauge` adds its own function. Values of gauges without a function are added up."""
 
 
 class Count:
@@ -123,8 +123,8 @@ class Gauge(MetricFamily[Level]):
             name: name of the metric.
             text: help text of the metric.
             labels: names of its labels.
-            combine: makes one value of those of several workers. `max` or `min`: all workers report the same number, or
-                the highest or lowest is the worst. `sum`: each worker reports a part.
+            combine: combines the values of several workers. `max` or `min` if all workers report the same number, or if
+                the highest or lowest number is the worst; `sum` if each worker reports a part.
         """
         super().__init__(name, text, labels, Level)
         COMBINED_GAUGES[name] = combine

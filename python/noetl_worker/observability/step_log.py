@@ -11,7 +11,7 @@ REMEMBERED: Final = 10_000
 
 
 class Warned:
-    """The warnings that were logged already. Beyond REMEMBERED the least recent one is forgotten."""
+    """The warnings that were logged already. Beyond REMEMBERED warnings, the least recent warning is forgotten."""
 
     def __init__(self) -> None:
         self._logged: OrderedDict[int, None] = OrderedDict()
@@ -31,8 +31,8 @@ class Warned:
 class StepLog:
     """The logger of one command. A warning that was logged before is logged at the level debug.
 
-    A warning is the same one if event, fields, step and playbook are the same. The playbook is known by its catalog id,
-    or if the claim has none, by the execution.
+    Two warnings are the same if their event, fields, step and playbook are equal. The playbook is known by its catalog
+    id, or by the execution's id if the claim has no catalog id.
     """
 
     def __init__(self, logger: Any, warned: Warned, command: Command) -> None:

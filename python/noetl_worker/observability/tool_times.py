@@ -33,7 +33,7 @@ def status_after(error: BaseException) -> str:
 class ToolTimes(MetricFamily[Times]):
     """The durations of tools. `labels(kind, status).observe(seconds)` adds one.
 
-    The two metrics that upstream has too contain the sum over all statuses.
+    Two of the four metrics are upstream's too, and have the sum over all statuses.
     """
 
     def __init__(self, *, buckets: Sequence[float]) -> None:

@@ -56,7 +56,7 @@ def add_trace_ids(_logger: Any, _method: str, line: MutableMapping[str, Any]) ->
 
 
 def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerProvider | None:
-    """Return the tracer provider that the standard variables ask for; None if they ask for none.
+    """Return the tracer provider that OpenTelemetry's variables ask for, or None if these variables ask for no traces.
 
     OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) switches traces on; OTEL_SDK_DISABLED=true and
     OTEL_TRACES_EXPORTER=none switch them off. The SDK reads its own variables for the sampler, headers, timeouts and

@@ -34,7 +34,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str,
     Args:
         name: name of the context, or path of its file.
         environment: texts by variable, for the directory of the contexts.
-        given: texts by variable, of the settings that other sources have. If they have a login, the context's login is
+        given: texts of the variables that other sources set. If these variables have a login, the context's login is
             not used.
 
     Raises:

@@ -11,7 +11,8 @@ from noetl_worker.settings import values
 
 _LINE: Final = "noetl_worker.settings.line"
 FILE_SUFFIX: Final = "_FILE"
-"""Suffix of a variable that names a file: NATS_PASSWORD_FILE names the password's file. Every secret has one."""
+"""Suffix of a variable that names a file: NATS_PASSWORD_FILE names the password's file. Every secret has such a
+variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,12 @@ class SettingLine:
     """Name of the field of `Settings`; "" for a variable of a family, which has no field."""
     variable: str
     aliases: tuple[str, ...]
-    """Other names of the variable, read too."""
+    """Other names under which the variable is read too."""
     default: str
     is_secret: bool
     """True if the value is hidden, and `variable` + `_FILE` may name a file that has it."""
     parse: Callable[[str], Any]
-    """Returns the value of a text, or raises ValueError with what is allowed."""
+    """Parser of the setting's text, which raises ValueError with the allowed values."""
     meaning: str = ""
     """Explanation for people, for docs/settings.md and the help of the flag."""
     unit: str = ""
@@ -67,11 +68,11 @@ def setting(
 
     Args:
         variable: environment variable that sets the field.
-        default: text that is parsed where no source gives one.
-        parse: returns the value of a text, or raises ValueError with what is allowed.
+        default: text that is parsed if no source sets the variable.
+        parse: returns the value of a text, or raises ValueError with the allowed values.
         aliases: other names of the variable.
         meaning: explanation for people, for docs/settings.md, `noetl-worker config` and the help of the flag.
-        unit: unit of the value, for the same readers.
+        unit: unit of the value, shown with `meaning`.
         source: program that the variable's name or default comes from.
     """
     is_secret = parse in (values.secret, values.nats_servers)

@@ -1,4 +1,5 @@
-"""`Settings`: every setting of the worker. Those of NATS are declared in nats.py, those of tools in tools.py."""
+"""`Settings`: every setting of the worker. The settings of NATS are declared in nats.py, the settings of tools in
+tools.py."""
 
 from __future__ import annotations
 
@@ -310,7 +311,8 @@ class Settings(ToolSettings, NatsSettings):
 
     @property
     def nats_tls(self) -> TlsPaths:
-        """Return the TLS files for NATS. A CA or a certificate that NATS has no setting for is the control plane's."""
+        """Return the TLS files for NATS. If NATS_CA or NATS_CERT is unset, the control plane's CA or certificate is
+        used."""
         ca, pair = self.nats_ca or self.tls_ca, (self.nats_cert, self.nats_key)
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
@@ -326,12 +328,12 @@ class Settings(ToolSettings, NatsSettings):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The variables that are set and have no effect, because another one is not set."""
+        """The variables that are set but have no effect, because a variable that they need is unset."""
         has_user = self.nats_user or any(urlsplit(url).username for url in self.nats_url.reveal().split(","))
         return ("NATS_PASSWORD",) if self.nats_password.reveal() and not has_user else ()
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the worker's own secrets in clear text, for the redaction of all that leaves."""
+        """Return the worker's own secrets in clear text, to redact them in everything that the worker sends or logs."""
         urls = (urlsplit(url) for url in self.nats_url.reveal().split(","))
         logins = [unquote(url.password or url.username or "") for url in urls if url.username]
         own = [

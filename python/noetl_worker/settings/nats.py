@@ -13,7 +13,7 @@ from noetl_worker.settings.values import Secret
 DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
 """Subject of the dead letters: messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
-"""The Python worker's name for the commands of no pool, which are published to the bare subject."""
+"""The published Python worker's name for commands without a pool, whose subject is NATS_SUBJECT itself."""
 SYSTEM_POOL: Final = "system"
 """Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
 and playbooks below `system/` (both planes' source). A worker serves it only if named."""
@@ -136,7 +136,8 @@ class NatsSettings:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """Return the durable's filter subjects: the given ones, else those of the given pools, else all commands."""
+        """Return the durable's filters: NATS_FILTER_SUBJECT, else the subjects of NOETL_WORKER_POOL_SEGMENTS, else all
+        commands."""
         base = self.nats_subject
         pool_filters = (base if pool == NO_POOL else f"{base}.{pool}.>" for pool in self.pool_segments)
         return self.nats_filter_subjects or tuple(pool_filters) or (base, f"{base}.>")
@@ -145,7 +146,8 @@ class NatsSettings:
     def pools(self) -> frozenset[str] | None:
         """Return the pools whose commands run here: those that the filters name, else NOETL_WORKER_POOL_SEGMENTS.
 
-        None means every pool except `system`. A filter with a wildcard in place of the pool names none.
+        None means every pool except `system`. If a filter has a wildcard in place of the pool, or another form,
+        NOETL_WORKER_POOL_SEGMENTS decides.
         """
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
         named = {read_pool(subject, self.nats_subject) for subject in filters}

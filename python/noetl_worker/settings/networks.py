@@ -45,7 +45,8 @@ class Networks:
     """A list of networks."""
 
     items: tuple[tuple[str, Network], ...]
-    """Each network with the item of the setting that it comes from: a name or the network as written."""
+    """Pairs of an item of the setting and its network. An item is a name, which can have several networks, or a
+    network."""
 
     @classmethod
     def parse(cls, items: Iterable[str]) -> Networks:
@@ -110,7 +111,7 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """Yield the address and, if it is an IPv6 address that leads to an IPv4 address, that one too."""
+    """Yield the address, and the IPv4 address to which an IPv6 address leads."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return

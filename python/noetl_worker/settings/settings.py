@@ -52,8 +52,8 @@ def read_settings(
     An empty variable counts as unset, except `WORKER_METRICS_BIND=`, which switches the endpoint off.
 
     Args:
-        environment: texts by variable; default `os.environ`. NOETL_WORKER_ENGINE of another source is then written into
-            `os.environ`, where the engine's import reads it.
+        environment: texts by variable; default `os.environ`. With the default, NOETL_WORKER_ENGINE from another source
+            is written into `os.environ`, where the engine's import reads it.
         flags: texts of command-line flags by variable; None for a flag that is not given.
         dotenv: path of a `.env` file; default `.env` in the working directory. The file may be missing.
 

@@ -22,12 +22,12 @@ _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
 """Prefixes of variables that only this program has."""
 _SHARED: Final = ("NOETL_", "NATS_", "WORKER_")
 """Prefixes of variables that other programs have too. Such a variable counts as mistyped only if it is very similar to
-a setting's."""
+a setting's name."""
 _LEAST_ALIKE: Final = 0.85
-"""Least similarity, from 0 to 1, of a variable with a prefix of our own to the setting that was meant. It is high:
-all these names begin alike."""
+"""Least similarity, from 0 to 1, at which a variable with a prefix in `_OURS` counts as a mistyped setting. The value
+is high because these names begin alike."""
 _LEAST_ALIKE_IF_SHARED: Final = 0.93
-"""The same for a variable with a shared prefix."""
+"""Least similarity, from 0 to 1, at which a variable with a prefix in `_SHARED` counts as a mistyped setting."""
 _SERVICE_VARIABLE: Final = re.compile(
     r"NOETL_WORKER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -39,7 +39,7 @@ GONE: Final[Mapping[str, str]] = {
     "NOETL_WORKER_RATE_LIMIT": "bound how many commands run at the same time by WORKER_MAX_CONCURRENT or "
     "NOETL_WORKER_KIND_LIMITS",
 }
-"""Advice by variable, for settings that were removed and whose absence changes what a worker does."""
+"""Advice by variable, for removed settings whose removal changes a worker's behaviour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,10 @@ def given_texts(
 
 
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
-    """Return the variables that are named like our settings but are none, each with the setting that was meant.
+    """Return variables that are named like our settings but unknown, each with the most similar setting or None.
 
-    None in place of the setting means that no setting is similar. Such a variable may be mistyped, or belong to another
-    worker or another version.
+    None means that no setting is similar; variables with a shared prefix are then left out. An unknown variable may be
+    mistyped, or belong to another worker or version.
     """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known

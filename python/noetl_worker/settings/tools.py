@@ -18,7 +18,7 @@ class ToolSettings:
     """The part of `Settings` that tools see."""
 
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Texts by variable, of the variables of `FAMILIES` and of those that `keychain_env_vars` lists."""
+    """Texts by variable: the variables of `FAMILIES`, and the variables that `keychain_env_vars` lists."""
     own_files: tuple[str, ...] = ()
     """The worker's own files and directories, closed to playbooks."""
     egress: EgressRule = field(default_factory=EgressRule)
@@ -136,11 +136,11 @@ class ToolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NamedVariables:
-    """A family of variables: a part of their names is chosen by the user."""
+    """A family of variables. The user chooses a part of each name (NOETL_SECRET_<NAME>)."""
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]
-    """Returns the value of a text, or raises ValueError with what is allowed."""
+    """Parser of a variable's text, which raises ValueError with the allowed values."""
     is_secret: bool = False
 
     def match_variable(self, name: str) -> str | None:
@@ -162,5 +162,5 @@ FAMILIES: Final = (
 
 
 def find_family(variable: str) -> NamedVariables | None:
-    """Return the family of a variable; None if it belongs to none."""
+    """Return the family of a variable, or None if the variable belongs to no family."""
     return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

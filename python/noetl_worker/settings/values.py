@@ -1,4 +1,4 @@
-"""The parsers of settings. A parser returns the value of a text, or raises ValueError with what is allowed."""
+"""The parsers of settings. A parser returns the value of a text, or raises ValueError with the allowed values."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def seconds(minimum: float) -> Callable[[str], float]:
 
 
 def optional(parse: Callable[[str], ValueT], empty: EmptyT) -> Callable[[str], ValueT | EmptyT]:
-    """Return a parser that gives `empty` for an empty text, and what `parse` gives for any other."""
+    """Return a parser that returns `empty` for an empty text, and `parse(text)` for any other text."""
     return lambda text: parse(text) if text.strip() else empty
 
 

@@ -15,8 +15,8 @@
         assert (call.kind, call.retryable) == ("auth", False)
         call.assert_no_secrets()
 
-`run_tool` returns the result or raises. `call_tool` returns everything about the call, failures too. The config goes
-through the same registry as in the worker: spellings, templates, types, unknown fields.
+`run_tool` returns the result or raises. `call_tool` returns everything about the call, failures too. As in the worker,
+the registry handles the config: spellings, templates, types, unknown fields.
 """
 
 from noetl_worker.testing.http_stub import HttpStub, Received

@@ -75,7 +75,7 @@ class HttpStub:
             text: the body as it is.
             headers: further headers; they replace the Content-Type that fits the body.
             delay_s: seconds to wait before the answer, to let the tool's timeout expire.
-            times: number of times the answer is given before the next one follows. None: always.
+            times: number of times the answer is given before the next answer follows. None: always.
 
         Raises:
             ValueError: `request` is not a method and a path.

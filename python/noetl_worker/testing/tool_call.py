@@ -37,7 +37,7 @@ class ToolCall:
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
     secrets: SecretTexts
-    """Secret texts in every form they may have: those of the credentials, and those given to `keep`."""
+    """Secret texts in every form they may have: the credentials' secrets, and the secrets given to `keep`."""
 
     @property
     def succeeded(self) -> bool:

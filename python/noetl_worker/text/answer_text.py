@@ -10,7 +10,7 @@ from noetl_worker.text.json_text import dumps
 MAX_CHARS: Final = 8_192
 """Most characters of the text: more than is shown, since a secret that is cut would not be found."""
 PRINTED: Final = ("stdout", "stderr")
-"""Names in a tool's data under which its output is."""
+"""Keys of a tool's data under which the printed output is."""
 
 
 def answer_beginning(data: JsonValue) -> str:

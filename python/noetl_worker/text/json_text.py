@@ -31,7 +31,7 @@ __all__ = ["dumps", "embed", "escaped_size", "fits", "loads", "loads_exact", "lo
 
 _MAX_UINT64: Final = 2**64 - 1
 _MIN_INT64: Final = -(2**63)
-"""Limits of the integers that orjson and serde accept, and so the planes, which read with one of them."""
+"""Limits of the integers that orjson and serde accept. Each plane reads JSON with one of these two libraries."""
 _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = b"0" * 19
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
@@ -43,15 +43,15 @@ parsed, which takes longer."""
 _ESCAPE_CHARS: Final = 6
 """Characters of an escaped UTF-16 unit: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
-"""Approximate bytes of memory in CPython for each of these signs. Texts are counted by their length. Lists and objects
-count twice, because the garbage collector visits each of them and stops everything meanwhile."""
+"""Approximate bytes of memory in CPython for each sign of JSON. Texts are counted by their length. Lists and objects
+count twice, because the garbage collector visits all of them and stops all threads meanwhile."""
 _AT_ONCE: Final = 16 << 20
-"""Most bytes, of a text or of its values, that are read at once, which takes 20 ms. More are read in pieces, between
-which other threads run."""
+"""Most bytes of memory, of a text and its values, that one parse takes: 20 ms. Larger JSON is parsed in pieces, and
+other threads run in between."""
 _MOST_GROWTH: Final = 95
 """Largest memory of a value for each byte of its text. `[],` takes the most."""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Most bytes of a text whose memory is not estimated, because it cannot be over `_AT_ONCE`."""
+"""Most bytes of a text whose memory is not estimated, because that memory cannot be over `_AT_ONCE`."""
 _LOOKED_AT: Final = 1 << 18
 """Bytes of a text that are estimated at a time."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
@@ -82,7 +82,7 @@ def loads(data: bytes | str) -> JsonValue:
 
 
 def loads_exact(data: bytes | str) -> JsonValue:
-    """Parse one JSON text, keeping integers beyond 64 bits. It is for data from outside that is passed on.
+    """Parse one JSON text, keeping integers beyond 64 bits, for data from outside that the worker passes on.
 
     `dumps` writes such a number as decimal text; a float would be a different number.
 
@@ -125,7 +125,7 @@ def memory_of(data: bytes | str) -> int:
         data: bytes in UTF-8, or text.
 
     Raises:
-        DocumentError: `json_size` if they are over 512 MiB. No value has been made then.
+        DocumentError: `json_size` if text and values would take over 512 MiB. Nothing has been parsed.
     """
     raw = data.encode() if isinstance(data, str) else data
     size = len(raw)
@@ -219,7 +219,8 @@ def dumps(value: JsonValue) -> bytes:
 def escaped_size(data: bytes) -> int:
     """Return the length of the JSON escaped to printable ASCII, as `json.dumps` writes it.
 
-    A number with an exponent is one character longer there (1e+16). This is not counted: an event has room for it.
+    A number with an exponent is one character longer in that form (1e+16). That character is not counted: an event has
+    room for it.
 
     Args:
         data: compact JSON in UTF-8.

@@ -93,7 +93,7 @@ def _check_nodes(text: str) -> None:
 def _check_aliases(root: yaml.Node) -> None:
     """Check that no alias contains itself and that aliases do not make too many values.
 
-    Each node is visited once. Its size counts a node below it as often as aliases name that node.
+    Each node is visited once. A node's size counts a descendant once for each alias that names the descendant.
 
     Raises:
         ConstructorError: a check fails.

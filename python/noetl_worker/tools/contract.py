@@ -48,8 +48,8 @@ class ToolLogger(Protocol):
         """Log a line that is shown only with LOG_LEVEL=debug.
 
         Args:
-            event: a name in snake_case, the same for each line of its sort.
-            fields: what varies; JSON values.
+            event: name of the event in snake_case, without any value.
+            fields: the values that vary, as JSON values.
         """
 
     def info(self, event: str, **fields: Any) -> Any:
@@ -105,7 +105,7 @@ class ToolControlPlane(Protocol):
         Args:
             name: name of the value within its execution.
             data: JSON in UTF-8.
-            source_step: the step that it comes from.
+            source_step: name of the step that made the value.
 
         Returns:
             The store's answer: `ref` is what `resolve_result` takes.
@@ -140,7 +140,7 @@ class Stop:
         self.reason: str | None = None
 
     def set(self, reason: str) -> None:
-        """Ask for the stop.
+        """Set the reason, and so request that the tool stops.
 
         Args:
             reason: one of timeout, cancelled, shutdown. The first one stays.
@@ -175,7 +175,7 @@ class ToolSecrets(Protocol):
         Call this at once with every such secret.
 
         Args:
-            text: a fetched token, a generated password. What `credential` gave is known already.
+            text: a fetched token, a generated password. Secrets that `credential` returned are registered already.
 
         Returns:
             False: the text is too short or too common to be distinguished from data, and stays in results.
@@ -279,8 +279,8 @@ class Tool(Protocol[ConfigT]):
 
     `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical ones
     of protocol/tasks.md#fields. Its `__post_init__` raises ConfigurationError (or ValueError) for whatever is seen to
-    be wrong from the rendered values alone: the command is then refused before it is reported as started. What a
-    credential, a file or the worker's environment decides is for `run`.
+    be wrong from the rendered values alone: the command is then refused before it is reported as started. Checks that
+    need a credential, a file or the worker's environment belong in `run`.
 
     Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
     spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
@@ -291,7 +291,7 @@ class Tool(Protocol[ConfigT]):
     seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts or
     ConfigurationErrors about parts of a decoded config that nothing reads, reported as unknown fields are;
     `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to install
-    it) lets `noetl-worker tools` say what is missing; `imports` names those that are imported with the kind, in a
+    it) lets `noetl-worker tools` say what is missing; `imports` names the modules that are imported with the kind, in a
     thread, before its first command.
     """
 
@@ -309,5 +309,5 @@ class Tool(Protocol[ConfigT]):
             Status error for a failure the playbook may handle: an exit code, an HTTP status.
 
         Raises:
-            ToolError: bad config, nothing to talk to.
+            ToolError: a bad config, or a server that cannot be reached.
         """

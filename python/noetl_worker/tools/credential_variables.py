@@ -113,7 +113,8 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     """Return the alias of the credential to fetch, and the name of the service.
 
-    `key` is an alias even without `source`, as fixtures write it: no entry has a value under that name.
+    `key` is an alias even without `source`, because NoETL's example playbooks write it so. No entry has a value named
+    `key`.
     """
     where = ConfigPlace("python", f"auth: {name!r}", f"auth.{name}")
     if not isinstance(entry, Mapping):

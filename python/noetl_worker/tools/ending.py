@@ -9,11 +9,10 @@ T = TypeVar("T")
 
 
 async def ended(running: asyncio.Future[T]) -> T:
-    """Return the result of `running`. A cancellation of the owner, and a second one, is raised only after `running`
+    """Return the result of `running`. A cancellation of the owner, even a repeated one, is raised only after `running`
     ends.
 
-    `asyncio.shield` would let the owner go on while the inner future still runs, and free their shared resources too
-    early.
+    With `asyncio.shield` the owner would go on while `running` still runs, and would free resources that both use.
     """
     is_cancelled = False
     while not running.done():

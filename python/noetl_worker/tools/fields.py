@@ -235,8 +235,8 @@ def decode(
     raw: Mapping[str, JsonValue],
     own_spellings: Mapping[str, str] = _NONE,
 ) -> Any:
-    """Decode `model` from canonical, rendered fields. `raw`, the fields as written, serves the error about a missing
-    one.
+    """Decode `model` from canonical, rendered fields. `raw`, the fields as written, explains a missing field in the
+    error.
 
     Raises:
         ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
@@ -389,7 +389,7 @@ def unknown_field(kind: str, name: str, known: Iterable[str]) -> ConfigurationEr
 
 
 def ignored_field(kind: str, name: str, why: str) -> ConfigurationError:
-    """Return the warning about a field that the tool does not read together with the given ones. `why` says why."""
+    """Return the warning about a field that the tool does not read. `why` is the reason, for instance another field."""
     return ConfigurationError(f"field {name!r} is ignored: {why}", field=name, tool=kind, reason="ignored")
 
 

@@ -14,7 +14,8 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolSettings
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Variable: directories, separated by `:`, that must contain such files. Empty: any directory that is not forbidden."""
+"""Variable with the directories, separated by `:`, in which playbooks may name files. Empty: any that is not forbidden.
+"""
 KERNEL: Final = ("/proc", "/sys")
 """Trees that expose the worker's memory and other processes' environments."""
 _OWN: Final = "noetl-"

@@ -26,8 +26,9 @@ __all__ = ["MemoryControlPlane", "RecordedLogger", "arun_tool", "run_tool", "too
 class MemoryControlPlane:
     """The control-plane calls a tool may make, kept in memory.
 
-    `executions` has the body of every `execute_playbook`. Put {"status": "COMPLETED", ...} into `statuses` under the id
-    that this call returned, to end the child, and its events into `events`, which `execution_detail` returns. `results`
+    `executions` has the body of every `execute_playbook`, which returns the child's id. To end the child, put
+    {"status": "COMPLETED", ...} into `statuses` under this id, and the child's events into `events` for
+    `execution_detail`. `results`
     and `variables` hold the stored values; `document` is the playbook of the command.
     """
 
@@ -175,7 +176,8 @@ async def arun_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **co
         context: see `tool_context`; or `context=` an existing ToolContext.
 
     Raises:
-        ToolError: what the worker reports as `call.error`: bad config, nothing to talk to.
+        ToolError: the failure that the worker reports as `call.error`: a bad config, or a server that cannot be
+            reached.
     """
     given = context.pop("context", None)
     registry = context.pop("registry", None) or Registry([] if isinstance(tool, str) else [tool], plugins=False)

@@ -51,7 +51,7 @@ class ConfigPlace(NamedTuple):
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
     def unnamed_part(self, name: str) -> ConfigPlace:
-        """Return a part of this one that texts do not name: only the path has it."""
+        """Return a part of this one under the same `where`: only the path has the part's name."""
         return self._replace(field=f"{self.field}.{name}")
 
 
@@ -226,7 +226,8 @@ def _then_of_else(otherwise: JsonValue) -> JsonValue:
 
 
 def _refuse_removed(where: ConfigPlace, given: Mapping[str, JsonValue]) -> None:
-    """Raise ConfigurationError for words of older playbooks: ignoring one would lose a value it sets or decides."""
+    """Raise ConfigurationError for words of older playbooks. To ignore such a word would lose the value that it
+    sets."""
     removed = [word for word in _REMOVED if word in given]
     if removed:
         raise where.wrong(f": {removed[0]!r} is not supported; use 'when', 'then' and 'set'", removed[0])
@@ -239,7 +240,7 @@ def parse_condition(where: ConfigPlace, word: str, when: JsonValue) -> JsonValue
         ConfigurationError: text that is neither a template nor a word for true or false.
     """
     if isinstance(when, str) and not has_template(when):
-        if when.strip().lower() not in _WORDS:  # as text without template marks it would always be true
+        if when.strip().lower() not in _WORDS:  # a text without template marks would always be true
             shown = fields.excerpt(when, 80)
             raise where.wrong(f": '{word}: {shown}' is no template; write it as {{{{ ... }}}}", word)
         return truthy(when)

@@ -1,4 +1,4 @@
-"""The registry of tools, and one call of one of them: `registry.prepare(kind, config, context)`, `prepared.run()`.
+"""The registry of tools, and a single call of a tool: `registry.prepare(kind, config, context)`, `prepared.run()`.
 
 `prepare` checks a config before `command.started` is reported: spellings, templates, types, unknown fields. Built-in
 tools are imported at first use; a plug-in that does not load causes one warning at start and a clear error for its
@@ -247,7 +247,7 @@ class Registry:
             await asyncio.to_thread(requirements.load, BUILT_IN[name])
 
     def warm_up(self, kinds: Iterable[str]) -> None:
-        """Start now what the first commands of some kinds would wait for.
+        """Start the processes and connections of some kinds now, so that their first commands need not wait.
 
         Args:
             kinds: unknown and refused ones are left out.
@@ -367,7 +367,8 @@ class Registry:
         return await prepared.run_in_time()
 
     async def aclose(self) -> None:
-        """Close what tools keep open between calls (HTTP connections, pools, the Python template process)."""
+        """Close the resources that tools keep open between calls (HTTP connections, pools, the Python template
+        process)."""
         for tool in {id(tool): tool for tool in self._tools.values()}.values():
             close = getattr(tool, "aclose", None)
             if close is None:
@@ -463,10 +464,10 @@ def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
 def _with_timeout(
     kind: str, raw_config: Mapping[str, JsonValue] | Sequence[JsonValue], tool: Tool[Any], context: ToolContext
 ) -> dict[str, JsonValue]:
-    """Return the config as an object, with one rendered `timeout` in seconds for every way it can be written.
+    """Return the config as an object, with all its timeouts rendered and combined into one `timeout` in seconds.
 
-    A bare list is a sequence's tasks. Fields of the tool under `spec` are lifted from there (playbooks of the Python
-    plane write them so; protocol/tasks.md#fields).
+    A bare list is a sequence's tasks. The tool's fields under `spec` move to the top, because playbooks of the Python
+    plane write them there (protocol/tasks.md#fields).
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     spec = fields_of(raw.get("spec"))

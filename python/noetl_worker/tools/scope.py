@@ -25,7 +25,8 @@ class CallScope:
 
     Args:
         stop: hands the reason to the tool.
-        timeout_s: the tool's own timeout. The tool knows it too, so it is interrupted only TOOL_S later.
+        timeout_s: the tool's own timeout in seconds. The tool knows this timeout too, so the tool is interrupted only
+            TOOL_S later.
         poll_s: delay before the first check whether the execution is cancelled: most tools have ended by then.
         until_cancelled: waits until the execution is cancelled. None: never checked.
         log_ids: returns the ids of the command, for the log.
@@ -56,8 +57,8 @@ class CallScope:
         """Return the result of the tool, or raise what it raised.
 
         Raises:
-            CommandCancelled: its execution was cancelled, and it was stopped.
-            Interrupted: the worker stops, and it was stopped.
+            CommandCancelled: the tool was stopped because its execution was cancelled.
+            Interrupted: the tool was stopped because the worker stops.
         """
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
@@ -71,7 +72,7 @@ class CallScope:
         try:
             await self._over
             if task.cancelled():
-                if not self._stop.is_set():  # nobody stopped it: a redelivery would repeat this for ever
+                if not self._stop.is_set():  # nobody stopped the tool: a redelivery would repeat this for ever
                     text = "the tool was cancelled from within: something that it awaited was"
                     raise ToolError(text, kind="cancelled")
             elif task.done():
@@ -108,7 +109,7 @@ class CallScope:
         task.cancel()
         await asyncio.wait({task}, timeout=self._grace_s)
         if not task.done():
-            import structlog  # here: `check` runs no tool
+            import structlog  # imported late: `check` runs no tool
 
             log = structlog.get_logger("noetl_worker.tool")
             advice = "the tool runs on until the process ends; find what it waits for"

@@ -32,7 +32,7 @@ class LocalCredential:
 
 
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
-    """Return the credentials of the file beside the playbook, and those given as `NAME=FILE`. The latter win.
+    """Return the credentials from the file beside the playbook and from each `NAME=FILE`. `NAME=FILE` wins.
 
     Raises:
         PlaybookError: a file cannot be read or contains no credentials; the text names the file, and the line or key.
@@ -43,7 +43,7 @@ def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredent
 
 
 def given_credential(text: str) -> LocalCredential:
-    """Read the credential that `NAME=FILE` gives, from a JSON or YAML file. Raises PlaybookError."""
+    """Read a credential from the JSON or YAML file in `NAME=FILE`. Raises PlaybookError."""
     name, equals, path = text.partition("=")
     if not equals or not name.strip() or not path.strip():
         raise PlaybookError(f"--credential {text!r}: write NAME=FILE, for example pg=pg.json")
@@ -67,7 +67,7 @@ def read_document(file: Path, otherwise: str = "neither JSON nor YAML") -> objec
     """Return the value in a YAML or JSON file.
 
     Args:
-        otherwise: what the error says about a file that does not parse.
+        otherwise: text of the error for a file that does not parse.
 
     Raises:
         PlaybookError: the file cannot be read or parsed; the text quotes nothing from the file.

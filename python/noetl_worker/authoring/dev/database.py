@@ -36,7 +36,7 @@ CREATE TABLE batches (
 def connect() -> sqlite3.Connection:
     """Open an empty database with its tables. Only this process uses it, and only from the event loop's thread.
 
-    SQLite keeps the data in memory, and writes what does not fit into its cache to a temporary file.
+    SQLite keeps the data in memory, and writes data beyond its cache to a temporary file.
     """
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.row_factory = sqlite3.Row
@@ -55,7 +55,7 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
 
     Args:
         at: seconds since 1970.
-        utc: how the text ends. The Rust plane writes `Z`, the Python plane mostly `+00:00`.
+        utc: last characters of the text. The Rust plane writes `Z`, the Python plane mostly `+00:00`.
     """
     if at is None:
         return None
@@ -66,7 +66,7 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
 class Ids:
     """Makes ids, each larger than the one before (protocol/events.md#ids).
 
-    The Python plane's come from its database. The Rust plane's are snowflakes: time, node and sequence in 63 bits.
+    The Python plane's database makes the ids. The Rust plane's ids are snowflakes (63 bits).
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -82,7 +82,7 @@ class Ids:
     def snowflake(self) -> int:
         """Return a snowflake: 41 bits of milliseconds, 10 of node, 12 of sequence.
 
-        Both planes use snowflakes for registered workers. After 4096 ids in one millisecond, the next is taken.
+        Both planes use snowflakes for registered workers. After 4096 ids, the next millisecond is used.
         """
         self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
         millisecond, sequence = divmod(self._last_of_node, 1 << 12)

@@ -20,7 +20,7 @@ class CommandRow(NamedTuple):
 
     event_id: int
     command_ref: str
-    """The command_id as text. The Python plane's is a number, the Rust plane's `<execution>:<step>:<event>`."""
+    """The command_id as text: a number on the Python plane, `<execution>:<step>:<event>` on the Rust plane."""
     execution_id: int
     node: str
     action: str
@@ -33,7 +33,7 @@ class CommandRow(NamedTuple):
     claimed_at: float | None
     published_at: float | None
     high_id: int
-    """Largest event id that the plane has made for this command. The Rust plane ignores a worker's event below it."""
+    """Largest event id that the plane made for this command. The Rust plane ignores a worker's event of a lower id."""
 
     @property
     def is_open(self) -> bool:
@@ -63,7 +63,7 @@ class LoggedEvent:
     by_batch: bool = False
     parent_event_id: int | None = None
     response: JsonValue = None
-    """The result that the Python plane gives to the next step. Listeners get it, and no row stores it."""
+    """The result that the Python plane gives to the next step. Listeners get this result, and no row stores it."""
 
     @property
     def result_context(self) -> dict[str, JsonValue]:
@@ -87,7 +87,7 @@ _INSERT_EVENT: Final = insert_into("events", _STORED)
 
 
 class EventLog:
-    """The commands and events of one plane. It is used only from the event loop's thread."""
+    """The commands and events of one plane. Only the event loop's thread may use this object."""
 
     def __init__(self, settings: PlaneSettings) -> None:
         self.db: Final = connect()

@@ -75,8 +75,8 @@ class Failure:
     def details(self) -> list[str]:
         """Return the lines that help to find the cause.
 
-        They are the error's further lines, else the traceback or the last lines of stderr, else the HTTP answer or the
-        result.
+        The first source with text gives the lines: the error's further lines, the traceback or the last lines of
+        stderr, the HTTP answer or the result.
         """
         _, *more = self.error.splitlines() or [""]
         if details := [line for line in more if line.strip()] or self._printed():

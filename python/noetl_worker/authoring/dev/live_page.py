@@ -39,7 +39,7 @@ MOST_LISTED: Final = 30
 _REST_S: Final = 0.3
 """Least seconds between two reads of a run."""
 _SHARE: Final = 4
-"""Seconds of pause for each second that the last read took, so that an open page does not slow down a large run."""
+"""Seconds of pause per second of the last read, so that an open page does not slow down a large run."""
 _HEADERS: Final = (
     ("cache-control", "no-store"),
     ("content-security-policy", "frame-ancestors 'none'"),  # the page's own policy cannot contain this directive
@@ -75,9 +75,9 @@ async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
 
 
 class _Doorkeeper:
-    """Middleware that refuses requests without the token and those of other servers' pages, with 404.
+    """Middleware that answers 404 to a request without the token or from another server's page.
 
-    It removes the token from the path of an accepted request.
+    The middleware removes the token from the path of an accepted request.
     """
 
     def __init__(self, app: ASGIApp, host: str, token: str) -> None:

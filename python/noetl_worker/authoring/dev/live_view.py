@@ -51,7 +51,7 @@ class StepRun:
     began_at: float | None = None
     ended_at: float | None = None
     passed: int = 0
-    """Number of commands with a failure after which a policy's rule went on."""
+    """Number of commands that succeeded because a policy's rule let a task's failure pass."""
     text: str = ""
     """Summary of the last result, or first line of the last error."""
     failures: list[Failure] = field(default_factory=list)
@@ -83,12 +83,12 @@ class Happening:
     value: JsonValue = None
     failure: Failure | None = None
     passed: str = ""
-    """Failure after which a policy's rule went on; "" if there was none."""
+    """The failure that a policy's rule let pass; "" if no failure was let pass."""
 
 
 @dataclass(slots=True)
 class Timeline:
-    """Collects the plane's events by step, and returns what is to be shown of them."""
+    """Collects the plane's events by step, and returns the starts and ends of commands to show."""
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, Position] = field(default_factory=dict)
@@ -97,13 +97,13 @@ class Timeline:
     """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
-    """The `call.done` of each list of tasks, by command id, until its last event. On the Rust plane only the last event
-    says which failures a rule let pass."""
+    """The `call.done` of each command with a list of tasks, by command id, until its `command.completed` arrives. On
+    the Rust plane only `command.completed` says which failures a rule let pass."""
     _noted: dict[str, LoggedEvent] = field(default_factory=dict)
     """The event with the worker's notes about each list of tasks, by command id (Python plane)."""
 
     def take(self, event: LoggedEvent, about: About) -> Happening | None:
-        """Note an event. Return the start or end of a command if the event is one that is to be shown, or None."""
+        """Note an event. Return the start or end of a command to show, or None for any other event."""
         ref = event.command_ref
         if ref is None:
             return None
@@ -244,7 +244,7 @@ class LineView(View):
             self._print(self._in_rows(line) if line.startswith(_RESULT) else line)
 
     def _in_rows(self, line: str) -> str:
-        """Shorten a line to a few rows of the terminal. A line to a pipe or a file is not shortened."""
+        """Shorten a line to a few rows of the terminal. A line for a pipe or a file is not shortened."""
         return cut(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
 
     def _print(self, line: str) -> None:
@@ -252,7 +252,7 @@ class LineView(View):
 
 
 class JsonView(View):
-    """A view of JSON lines: one object for each start and end of a command, and a summary as the last."""
+    """A view of JSON lines: one object for each start and end of a command, and a summary as the last object."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
@@ -363,8 +363,8 @@ def closing_lines(
     if any(failure.lacks_credential for run in runs for failure in run.failures):
         lines.append("  to give this run a credential: --credential NAME=FILE, or credentials.yaml beside the playbook")
     if execution.stands_still:
-        why = "" if execution.error else f"{at}no arc of step '{execution.current_step}' brings a step in; "
-        lines.append(f"  nothing follows: {why}the real plane keeps it running for ever")
+        why = "" if execution.error else f"{at}no arc of step '{execution.current_step}' leads on; "
+        lines.append(f"  nothing follows: {why}the real plane keeps the execution running for ever")
     if execution.error and (where or not any(run.failed for run in runs)):
         lines.append(f"  error: {at}{execution.error}")
     if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):

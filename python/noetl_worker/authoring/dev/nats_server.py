@@ -65,8 +65,8 @@ def find_binary() -> str:
 class NatsServer:
     """A nats-server process with JetStream on a loopback port; `async with` starts and stops it.
 
-    The data directory is temporary. `close()` removes it, and `stop()` does not, so that `start()` after `stop()` has
-    the same port and the same data.
+    The data directory is temporary. `close()` removes the directory. `stop()` keeps the directory, so that `start()`
+    after `stop()` has the same port and data.
     """
 
     def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:
@@ -202,7 +202,7 @@ class CommandStream:
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect, and create the stream or add what it lacks of its two subjects, `<subject>` and `<subject>.>`."""
+        """Connect, and create the stream with `<subject>` and `<subject>.>`, or add missing subjects to the stream."""
         self._client = Client()
         await self._client.connect(
             self._url,
@@ -231,9 +231,9 @@ class CommandStream:
             await context.update_stream(found)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> bool:
-        """Publish messages, given as subject and body. Return False if there is no connection or it breaks.
+        """Publish pairs of subject and body. Return False if the connection is missing or breaks.
 
-        After False the reaper publishes all of them again, so some may arrive twice, as from a real plane.
+        After False the reaper publishes all messages again, so some messages may arrive twice, as from a real plane.
         """
         client = self._client
         if client is None or not client.is_connected:
@@ -243,7 +243,7 @@ class CommandStream:
                 await client.publish(subject, body)
             await client.flush()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            log.warning("%d notifications could not be published, which is tried again later: %r", len(messages), error)
+            log.warning("%d notifications were not published, and are published later: %r", len(messages), error)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The development control plane: a stand-in for the real control planes, in one process and without a database."""
+"""The development control plane: a stand-in for the real control planes, in one process and with its data in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAIT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """A command that belongs to no playbook, for tests and benches. The fields are those of a claim's answer."""
+    """A command that belongs to no playbook, for tests and benches. The fields have the names of a claim's answer."""
 
     action: str = "noop"
     tool_config: JsonValue = None
@@ -52,8 +52,8 @@ class DevControlPlane(PlaneState):
 
     `async with DevControlPlane(nats_url=server.url) as plane:` serves until the block ends, in the caller's event loop.
     After `stop()`, `start()` serves the same data on the same port. The plane is not made for production: it has one
-    process, stores secrets in clear text, and lets everybody with the token do everything (everybody at all if
-    `PlaneSettings.token` is empty). It refuses requests to another host name and those sent by web pages.
+    process, stores secrets in clear text, and lets everybody with the token do everything. If `PlaneSettings.token` is
+    empty, nobody needs a token. The plane refuses requests to other host names and requests from web pages.
     """
 
     def __init__(self, settings: PlaneSettings | None = None, *, nats_url: str | None = None) -> None:
@@ -132,7 +132,7 @@ class DevControlPlane(PlaneState):
     # ── for tests ───────────────────────────────────────────────────────────────────────────────
 
     def register_playbook(self, content: str) -> CatalogEntry:
-        """Add a playbook, given as YAML, to the catalog without a check. Its path is its `metadata.path`."""
+        """Add a playbook, given as YAML, to the catalog without a check. The playbook's path is its `metadata.path`."""
         return self.catalog.add(read_playbook(content).path, content)
 
     async def execute(
@@ -231,14 +231,14 @@ class DevControlPlane(PlaneState):
         return found
 
     async def wait_until(self, predicate: Callable[[], bool], *, timeout_s: float | None = WAIT_S) -> None:
-        """Wait until `predicate` returns True. It is called again after each new event.
+        """Wait until `predicate` returns True. `predicate` is called again after each new event.
 
         Args:
             timeout_s: seconds after which TimeoutError is raised; None: never.
         """
         with anyio.move_on_after(timeout_s) as waiting:
             while not predicate():
-                self._changed.clear()  # other waiting tasks that the event has woken up go on all the same
+                self._changed.clear()  # tasks that the event has already woken up go on
                 await self._changed.wait()
         if waiting.cancelled_caught and not predicate():
             raise TimeoutError(f"the awaited state was not reached within {timeout_s:g} s")
@@ -291,7 +291,7 @@ class DevServer(uvicorn.Server):
         await self._serving
 
     async def main_loop(self) -> None:
-        """Wait until `end` is called. Every 100 ms at most, uvicorn updates the date that its answers have."""
+        """Wait until `end` is called. At least every 100 ms, uvicorn updates the date in the headers of its answers."""
         while not await self.on_tick(0):
             with anyio.move_on_after(0.1):
                 await self._asked_to_stop.wait()
@@ -302,5 +302,5 @@ class DevServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave SIGINT and SIGTERM to the worker in the same process; handling them here would break its drain."""
+        """Leave SIGINT and SIGTERM to the worker in the same process. A handler here would break the worker's drain."""
         yield

@@ -45,7 +45,7 @@ from noetl_worker.tools.process.live_output import PrintedLine, watched
 class WorkerFactory(Protocol):
     """A function whose context manager runs a worker during its block.
 
-    `kinds` names the tool kinds that the worker will probably run, so that it can load them early.
+    `kinds` names the tool kinds that the worker will probably run, so that the worker loads these tools early.
     """
 
     def __call__(
@@ -85,7 +85,7 @@ async def run_playbook(
         overrides: values of the workload by dotted name, with or without `workload.`: {"workload.base": "http://..."}.
         credentials: texts `NAME=FILE`, added to the credentials file beside the playbook.
         keep: go on serving after the end of the execution, until cancelled (Ctrl-C).
-        as_json: write JSON lines instead of text. `is_quiet` leaves out what the steps print.
+        as_json: write JSON lines instead of text. `is_quiet` leaves out the lines that steps print.
         is_strict: return 1 also if a step failed or a name in a template had no value.
         step: returns the only step to run, with its inputs; None: run the whole playbook.
         on_end: called when the execution is over or interrupted. The plane is still serving then.
@@ -151,7 +151,7 @@ def _joinable(plane: DevControlPlane) -> Iterator[None]:
             stack.enter_context(token_in_file(plane.url, plane.settings.token))
         except OSError as error:
             said = f"no other process can join this run, since its token could not be stored: {error}"
-            say(f"noetl-worker dev: {said}; mend this and start again", err=True)
+            say(f"noetl-worker dev: {said}; mend the cause and start again", err=True)
         yield
 
 
@@ -163,7 +163,7 @@ def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Store each execution with its children when the block ends. If this fails, the user is told and nothing else."""
+    """Store each execution with its child executions when the block ends. A failure to store is only printed."""
     try:
         yield
     finally:
@@ -172,7 +172,7 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
             if execution.parent_execution_id is None:
                 try:
                     if not KeptRuns().keep(execution.execution_id, stored_rows(plane, execution, data)):
-                        _warn(execution, "it is larger than the room for all stored runs; use smaller data")
+                        _warn(execution, "the run is larger than the space for all stored runs; use smaller data")
                 except (NoetlWorkerError, OSError, sqlite3.Error) as error:
                     _warn(execution, str(error))
 
@@ -182,10 +182,10 @@ def _warn(execution: Execution, reason: str) -> None:
 
 
 async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevControlPlane, nats: str) -> None:
-    """Stay until cancelled, and show how executions that others start end.
+    """Stay until cancelled, and show the summary of each execution that somebody else starts.
 
     Args:
-        console: where to show how a worker joins; None: the first JSON line has it already.
+        console: shows the settings for a worker that joins; None: the first JSON line has these settings.
     """
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
@@ -198,9 +198,9 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
 def _begin(
     plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
 ) -> dict[str, str]:
-    """Return the fields of the first line: addresses, names of credentials, and how a worker joins.
+    """Return the fields of the first line: addresses, and names of credentials.
 
-    The last are only in the JSON line of `--keep`.
+    The JSON line of `--keep` also has the settings with which a worker joins.
     """
     fields = {"control_plane": plane.url, "nats": nats} | ({"page": page} if page else {})
     if page and as_json:
@@ -235,7 +235,7 @@ async def _run(
 
 
 class _Shown:
-    """Passes the plane's events and the steps' printed lines to a view, with facts about their commands."""
+    """Passes the plane's events and the steps' printed lines to a view, each with facts about its command."""
 
     def __init__(self, plane: DevControlPlane, view: View, places: Mapping[str, FilePlaces], *, keep: bool) -> None:
         self._view, self._plane, self._places, self._keep = view, plane, places, keep
@@ -270,7 +270,7 @@ class _Shown:
             self._view.event(item, self._about(item.execution_id, item.node, item.command_ref))
 
     def end(self, execution: Execution, *, is_interrupted: bool = False) -> None:
-        """Show the summary of an execution. After an interrupted one, nothing more is shown."""
+        """Show the summary of an execution. After an interrupted execution, nothing more is shown."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
         spot = execution.refused
@@ -284,7 +284,7 @@ class _Shown:
         return self._places.get(path, FilePlaces()).spot_place(spot)
 
     async def follow_others(self) -> None:
-        """Show the summaries of executions that others start, until cancelled; then those that were interrupted."""
+        """Show the summaries of executions that others start. When cancelled, show open executions as interrupted."""
 
         def new() -> list[Execution]:
             return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]
@@ -342,7 +342,7 @@ def load_document(
 
 
 def _runnable(text: str, file: Path) -> dict[str, Any]:
-    """Return the parsed playbook. Raises PlaybookError, with the line, if this worker cannot run such a file."""
+    """Return the parsed playbook. Raises PlaybookError, with the line, if this worker cannot run the playbook."""
     read = read_text(text)
     if read.unreadable is not None:
         raise PlaybookError(f"{file}:{read.unreadable.place.line}: {read.unreadable.reason}")
@@ -362,7 +362,7 @@ def _override(workload: dict[str, Any], written: JsonValue, name: str, value: Js
 
     Args:
         workload: the mapping to change.
-        written: the workload as the file has it. An empty object in it may be given any names.
+        written: the workload as the file has it. Any name may be added to an empty object in the workload.
     """
     parts = name.removeprefix("workload.").split(".")
     if not all(parts):

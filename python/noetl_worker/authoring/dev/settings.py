@@ -1,4 +1,4 @@
-"""The settings of the development control plane. The default times are those of the real planes."""
+"""The settings of the development control plane. The default times are the real planes' times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PlaneSettings:
     publish_recovery_delay_s: float = 30.0
 
     result_prefix: Literal["/api", "/api/api"] = "/api"
-    """Prefix of the routes /result. Release v4.0.0 of the Python plane has /api/api, later ones have /api
+    """Prefix of the routes /result: /api/api in release v4.0.0 of the Python plane, /api in later releases
     (protocol/results.md#store)."""
     stream: str = "NOETL_COMMANDS"
     subject: str = "noetl.commands"

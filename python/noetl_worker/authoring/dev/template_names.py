@@ -17,7 +17,7 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _GIVES_WAY: Final = frozenset({"default", "d"})
 _MANY_NODES: Final = 100
-"""Number of nodes above which a template is compiled when it is read, since it may be nested too deeply for that."""
+"""Number of nodes above which reading a template also compiles it, to detect nesting that is too deep."""
 _ASKS: Final = frozenset({"defined", "undefined", "none"})
 
 
@@ -124,7 +124,7 @@ def _chains(node: nodes.Node, *, may_be_missing: bool) -> Iterator[Chain]:
 
 
 def _asked(node: nodes.Node, *, may_be_missing: bool) -> tuple[nodes.Node | None, bool]:
-    """Return the child of a node that the node tests or gives a default for, and whether that child may be missing.
+    """Return the operand of a filter, test, `or` or inline `if`, and whether the operand may be missing.
 
     Return (None, False) for any other node.
     """

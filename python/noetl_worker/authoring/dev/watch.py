@@ -1,4 +1,4 @@
-"""The files that a playbook uses, and waiting for a change to one of them."""
+"""The files that a playbook uses, and waiting for a change to one of these files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _WORD: Final = re.compile(r"[^\s\"'`=(),:;\[\]{}<>|&]{1,255}")
 
 
 def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
-    """Return the stamps of a playbook, of its credentials files, of the files and playbooks that it names, and of
-    `others`. Files that a playbook names are looked for in its folder and in the working directory.
+    """Return the stamps of a playbook, its credentials files, all files and playbooks that it names, and `others`.
+
+    Named files are searched in the playbook's folder and in the working directory.
     """
     folder = playbook.parent
     wanted = {playbook, *others, *(file for name in BESIDE if (file := folder / name).is_file())}
@@ -35,7 +36,7 @@ def file_stamps(playbook: Path, others: Sequence[Path] = ()) -> Stamps:
 
 
 async def until_changed(before: Stamps, playbook: Path) -> list[Path]:
-    """Wait until files have changed and were the same for a quarter of a second. Return the changed files."""
+    """Wait until files have changed, and then not again for a quarter of a second. Return the changed files."""
     last = before
     while True:
         await asyncio.sleep(_LOOK_S)

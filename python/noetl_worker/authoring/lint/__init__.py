@@ -1,1 +1,1 @@
-"""`noetl-worker check`: it finds mistakes in a playbook before the playbook runs, without a network or a plane."""
+"""`noetl-worker check`, which finds mistakes in a playbook before the playbook runs, without a network or a plane."""

@@ -13,7 +13,7 @@ from noetl_worker.errors import PlaybookError
 
 
 def _identity(mistake: Mistake, folder: Path) -> str:
-    """Return the text by which the baseline recognises a finding. It has no line, since lines move."""
+    """Return the text by which the baseline recognises a finding. The text has no line number, since lines move."""
     try:
         name = Path(os.path.relpath(mistake.file, folder)).as_posix()
     except ValueError:  # another drive
@@ -39,11 +39,11 @@ def new_mistakes(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}; --write-baseline makes it") from error
+        raise PlaybookError(f"{file}: {error.strerror or error}; make the file with --write-baseline") from error
     except ValueError:
         lines = None
     if not isinstance(lines, list):
-        raise PlaybookError(f"{file}: no baseline; --write-baseline makes one")
+        raise PlaybookError(f"{file}: no baseline; make a baseline with --write-baseline")
     known = Counter(map(str, lines))
     found: list[Mistake] = []
     for mistake in mistakes:

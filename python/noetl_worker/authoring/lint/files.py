@@ -45,7 +45,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 def _is_no_file(path: str) -> bool:
     """Return True for a folder whose name ends in .yaml, and for a link to nothing.
 
-    The functions of os.path are used since those of Path raise without permission.
+    This uses os.path, since the methods of Path raise PermissionError for a path without permission.
     """
     return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH112, PTH114
 
@@ -55,7 +55,7 @@ def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -
 
     Args:
         text: the playbook.
-        file: its path, for the findings.
+        file: path of the playbook, for the findings.
 
     Raises:
         PlaybookError: the baseline or the credentials file that the settings name cannot be read.

@@ -85,7 +85,7 @@ class Inspected:
         self.add(code, self.playbook.word_place(reading.path, word.line, word.name), message, is_warning=is_warning)
 
     def refuse(self, mistake: Mistake, plane: str) -> None:
-        """Note that a plane refuses the playbook because of a mistake, which is an error then."""
+        """Note that a plane refuses the playbook because of a mistake, so that the mistake is an error."""
         self.refused_by.setdefault(mistake, set()).add(plane)
 
     def judged(self) -> list[Mistake]:
@@ -109,7 +109,7 @@ class Inspected:
         return replace(mistake, severity="error", message=named)
 
     def has(self, prefix: str) -> bool:
-        """Return whether an error, or a mistake for which a plane may refuse the playbook, was found.
+        """Return whether `check` found an error, or a mistake for which a plane may refuse the playbook.
 
         Args:
             prefix: first characters of the codes to look for, for example NW1.

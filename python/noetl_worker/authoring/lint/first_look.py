@@ -21,7 +21,7 @@ def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tup
 
     Args:
         plane: the plane that the playbook will run on, python or rust.
-        select: codes to look for; empty: those that the settings file beside the playbook selects.
+        select: codes to look for; empty: the codes that the settings file beside the playbook selects.
     """
     settings = settings_beside(file.resolve().parent).with_flags(plane=plane, select=select)
     found = inspect(read_file_text(file), str(file), Registry(), settings)

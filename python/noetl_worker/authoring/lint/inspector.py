@@ -44,9 +44,10 @@ def inspect_text(
 
     Args:
         text: the playbook.
-        file: its path, for the findings.
+        file: path of the playbook, for the findings.
         registry: the tools of this worker.
-        plane: python or rust: what fails on this plane is an error, and what concerns only the other is left out.
+        plane: python or rust. A mistake that fails on this plane is an error; mistakes of only the other plane are
+            left out. None: both planes.
         credentials: names of the credentials that exist; None: names in `auth` are not checked.
     """
     playbook = read_text(text)
@@ -70,8 +71,9 @@ def inspect_text(
 
 
 def _is_silenced(mistake: Mistake, lines: list[str]) -> bool:
-    """Return True if a comment `# noetl: ignore` covers a mistake. It stands at the end of the mistake's line, or alone
-    on the line above.
+    """Return True if a comment `# noetl: ignore` covers a mistake.
+
+    The comment is at the end of the mistake's line, or alone on the line above.
     """
     own = lines[mistake.line - 1] if mistake.line <= len(lines) else ""
     above = lines[mistake.line - 2].strip() if mistake.line > 1 else ""

@@ -42,7 +42,7 @@ class RunDialect(Protocol):
         """
 
     def to_ask(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the ids of those command.issued events for which the plane has to be asked for the command."""
+        """Return the id of each command.issued event whose command has to be requested from the plane."""
 
     def issued(self, events: Sequence[Mapping[str, Any]], asked: Mapping[int, Mapping[str, Any]]) -> list[RunCommand]:
         """Return a command for each command.issued event.
@@ -125,7 +125,7 @@ def _end(command: RunCommand, outcome: ToolOutcome, at: float | None) -> None:
 
 
 def printed(fields: dict[str, Any]) -> tuple[str, str]:
-    """Remove `stdout` and `stderr` from a result, and return them, since the page shows them separately."""
+    """Remove `stdout` and `stderr` from a result, and return both texts, which the page shows separately."""
     stdout, stderr = (fields.pop(name) if isinstance(fields.get(name), str) else "" for name in ("stdout", "stderr"))
     return stdout, stderr
 
@@ -140,7 +140,7 @@ def item_in(names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def named_command(event: Mapping[str, Any]) -> str:
-    """Return the id of the command that an event names, or "" if it names none."""
+    """Return the id of the command that an event names, or "" for an event without a command."""
     return str(context_of(event).get("command_id") or "")
 
 

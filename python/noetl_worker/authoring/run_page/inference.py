@@ -1,4 +1,4 @@
-"""The Python plane's inferred COMPLETED, a status that it shows whenever no command is open, even between steps."""
+"""The Python plane's inferred COMPLETED, which the plane shows whenever no command is open, even between steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ENDS: Final = frozenset({"command.completed", "command.failed"})
 
 
 def inferred_end(status: object, events: Iterable[Mapping[str, Any]]) -> str:
-    """Return a remark about a COMPLETED without an event, with the steps whose commands have not all ended.
+    """Return a remark about a COMPLETED that no event confirms, with counts of the steps' ended commands.
 
     Return "" for any other status, and if an event says that the execution is completed.
 

@@ -2,7 +2,7 @@
 
 First, arcs that close a cycle are put aside. Second, each step gets the rank after the last step that leads to it.
 Third, each rank is sorted by the mean place of its steps' neighbours, which gives few crossings. An arc over several
-ranks has a place in each of them, so that it crosses no step. No small library does this: dagre needs lodash, networkx
+ranks has a place in each of these ranks, and crosses no step. No small library does this: dagre needs lodash, networkx
 needs numpy, graphviz is a program.
 """
 

@@ -48,7 +48,7 @@ def render_page(
         run: the execution to show.
         own_secrets: secrets of this process; they are redacted in all values.
         written: time to show as the page's time, in seconds since 1970; None: now.
-        runs: for a page that is served and updated, all executions to choose from (see `page_data`); None: a file.
+        runs: all executions to choose from (see `page_data`), for a page that a server updates; None: a page in a file.
         against: another execution to compare with; None: no comparison.
     """
     style, is_live = _file("page.css"), runs is not None
@@ -77,7 +77,7 @@ def _file(name: str) -> str:
 def _policy(style: str, script: str, *, is_live: bool) -> str:
     """Return a content security policy that allows only this style and this script.
 
-    It forbids forms, frames and base elements, and all requests, except those of a live page to its own server.
+    The policy forbids forms, frames, base elements and all requests. Only a live page may send requests to its server.
     """
     home = "connect-src 'self'; " if is_live else ""
     return (

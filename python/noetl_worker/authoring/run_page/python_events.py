@@ -1,8 +1,8 @@
 """The events of the Python plane (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
 
-Events name their command by a number, but `command.issued` does not: its `parent_event_id` names the event that led to
-it. Both the numbers of commands and the ids of `command.issued` grow. So a step's numbers and its `command.issued`
-events have the same order, and are paired. If a step does not have as many of one as of the other, the plane is asked.
+Events name their command by a number. Only `command.issued` has no such number; its `parent_event_id` names the event
+that led to the command. Both the numbers of commands and the ids of `command.issued` grow. So a step's numbers and its
+`command.issued` events have the same order, and are paired. If their counts differ, the plane is asked.
 """
 
 from __future__ import annotations

@@ -56,12 +56,12 @@ async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
                     family.append(found)
     run.children = family[1:]
     if missing:
-        run.notes.append(f"{missing} child executions are not shown: at most {MOST_CHILDREN} are read, if they exist.")
+        run.notes.append(f"{missing} child executions are not shown: unknown to the plane, or over {MOST_CHILDREN}.")
     return run
 
 
 async def _add_names(plane: Plane, run: ExecutionRun) -> None:
-    """Read the template names of commands for which the plane has stored them separately, and set each loop item."""
+    """Read the template names that the plane stored apart from their command. Set the loop item of each command."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def read(command: RunCommand) -> None:
@@ -79,8 +79,8 @@ async def _add_names(plane: Plane, run: ExecutionRun) -> None:
     lost = sum(not command.names for command in stored)
     if lost:
         run.notes.append(
-            f"The item of {lost} of {len(stored)} commands is not shown: the plane has stored it apart, at most "
-            f"{MOST_STORED} are read, and it may have expired."
+            f"The item of {lost} of {len(stored)} commands is not shown: the plane stores items apart, some may have "
+            f"expired, and the page reads at most {MOST_STORED} items."
         )
     for command in run.commands:
         if command.item is not None:
@@ -98,7 +98,7 @@ async def _child(plane: Plane, name: str) -> ExecutionRun | None:
 
 
 def _child_id(command: RunCommand, run: ExecutionRun) -> str:
-    """Return the id of the execution that a command started; "" if it started none."""
+    """Return the id of the execution that a command started; "" if the command started no execution."""
     kind = command.kind or run.steps[command.step].kind
     outputs = [(kind, command.output), *((task.kind, task.output) for task in command.tasks)]
     for kind, output in outputs:
@@ -118,7 +118,7 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
     if len(asked) < len(wanted):
         run.notes.append(
             f"The input of {len(wanted) - len(asked)} of {len(wanted)} commands is not shown: "
-            f"no event has it, and at most {MOST_ASKED} commands are asked for."
+            f"no event has the input, and the plane is asked for at most {MOST_ASKED} commands."
         )
     run.commands = fold(dialect, events, asked)
     await _add_names(plane, run)
@@ -134,7 +134,7 @@ async def _read_one(plane: Plane, execution_id: int) -> ExecutionRun:
 async def _all_events(plane: Plane, execution_id: int, detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return all events of an execution, in the order of their ids.
 
-    An event that is added between two requests moves others to the next page, so pages may repeat events.
+    An event that is added between two requests moves older events to the next page, so pages may repeat events.
     """
     found = {parse_id(event.get("event_id")): event for event in read_events(detail)}
     page = 0

@@ -61,7 +61,7 @@ class RunCommand:
     is_raised: bool = False
     """True if an event says that the command failed, and not only its tool."""
     passed: str = ""
-    """Failure after which a policy's rule or a case went on; "" if there was none."""
+    """The failure that a policy's rule or a case let pass; "" if no failure was let pass."""
     answer: str = ""
     """Body of the HTTP answer that failed the command."""
     names: Mapping[str, JsonValue] = field(default_factory=dict)
@@ -109,8 +109,8 @@ class ExecutionRun:
     commands: Sequence[RunCommand] = ()
     steps: Mapping[str, RunStep] = field(default_factory=dict)
     inferred: str = ""
-    """Remark about a status COMPLETED that no event confirms; "" for any other."""
+    """Remark about a status COMPLETED that no event confirms; "" for any other status."""
     notes: list[str] = field(default_factory=list)
     """Remarks for the reader about values that are missing on the page."""
     children: list[ExecutionRun] = field(default_factory=list)
-    """Executions that the commands started, and those that these started in turn."""
+    """All executions below this execution: child executions, their child executions, and so on."""

@@ -1,4 +1,4 @@
-"""The conversion of values for the execution page: they are redacted, made text, and shortened."""
+"""The conversion of values for the execution page: redaction, conversion to text, and shortening."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ShownValues:
 
 
 def visible(text: str) -> str:
-    """Replace control characters by their numbers, since some of them can make a name look like another name."""
+    """Replace control characters by their numbers, since a control character can make a name look like another name."""
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\u{{{ord(char):x}}}" for char in text)

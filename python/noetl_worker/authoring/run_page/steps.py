@@ -1,4 +1,4 @@
-"""The steps of an execution, with the arcs between them and which of these were taken."""
+"""The steps of an execution, and the arcs between the steps, with a mark on each taken arc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END: Final = "end"
 
 
 def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
-    """Return the steps by name: those of the playbook in its order, then those that only commands name.
+    """Return the steps by name: the playbook's steps in its order, then steps that only commands name.
 
     Args:
         document: the parsed playbook; {} if it is not known.
@@ -39,8 +39,8 @@ def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> di
 def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
     """Return the arcs that were taken, as pairs of steps. The values of the result are None.
 
-    On the Python plane a command names the step that led to it. On the Rust plane that step is, among the steps with an
-    arc to the command's step, the last that ended before the command was issued (protocol/events.md).
+    On the Python plane a command names its previous step. On the Rust plane the previous step is inferred: of the steps
+    with an arc to the command's step, the last to end before the command (protocol/events.md).
     """
     before: dict[str, list[str]] = {}
     for step in steps.values():

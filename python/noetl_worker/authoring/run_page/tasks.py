@@ -15,7 +15,7 @@ from noetl_worker.text.templates import template
 MOST_RENDERED: Final = 1_000
 """Largest number of commands whose tasks' inputs are rendered, which is slow after steps with large results."""
 _RULES: Final = frozenset({"spec", "policy", "set", "name"})
-"""Fields of a task that are no inputs. The worker evaluates them after the task, with further names."""
+"""Fields of a task that are no inputs. The worker evaluates these fields after the task, with further names."""
 _PASSED: Final = ("continue", "break", "jump")
 
 
@@ -73,7 +73,7 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def passed_failure(tries: object) -> str:
-    """Return the last failure after which a list of tasks went on; "" if there was none.
+    """Return the last task's failure that a policy let pass in a list of tasks; "" if there was no such failure.
 
     Only the newest try of each task counts.
 

@@ -59,7 +59,8 @@ _TO_BE_FOUND: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A match: the table and the two documents. It is immutable, so that a pending match can be resumed twice."""
+    """A search: the table and the two documents. The object is immutable, so that a pending match can be resumed
+    twice."""
 
     cases: tuple[Case, ...]
     variables: JsonValue
@@ -68,7 +69,7 @@ class _Match:
     def go_on(
         self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
     ) -> CaseMatch | NeedsTemplate | None:
-        """Evaluate the cases from one condition on.
+        """Evaluate conditions and cases in order, beginning with the condition `at` of the case `first_case`.
 
         Args:
             first_case: index of the condition's case.

@@ -50,11 +50,11 @@ _POSIX: Final[dict[str, Ranges]] = {
     "xdigit": [(0x30, 0x39), (0x41, 0x46), (0x61, 0x66)],
 }
 _ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
-"""Ranges with all characters whose categories have to be looked up."""
+"""Code points whose categories `unicodedata` is asked for. All other code points are private or unassigned."""
 _PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
-"""Letters that have two code points. `unicodedata` does not show that one folds to the other."""
+"""Characters, each with its equal under case folding, that `unicodedata` does not show to be equal."""
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (
     "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi",
@@ -128,7 +128,7 @@ def _of_categories(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def folded(ranges: Ranges) -> Ranges:
-    """Return the set with all characters added that fold to the same as one of its characters (simple folding)."""
+    """Return the ranges, with every character added that simple case folding makes equal to a member."""
     codes, alike = _cases()
     more = [
         (other, other)
@@ -141,7 +141,7 @@ def folded(ranges: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _cases() -> tuple[list[int], dict[int, list[int]]]:
-    """Return the characters that have another case, sorted, and for each the characters that fold to the same."""
+    """Return the characters with case variants, sorted, and a map from each character to its variants and itself."""
     by_fold: dict[int, list[int]] = {}
     for low, high in (*_of_categories(("Lu", "Ll", "Lt")), *_CASED_BESIDE_LETTERS):
         for code in range(low, high + 1):
@@ -191,7 +191,8 @@ def named_property(name: str) -> Ranges | None:
 
 
 def posix(source: str, at: int) -> tuple[Ranges, bool, int] | None:
-    """Read `[:name:]` or `[:^name:]`. Return the set, True if negated, and the end; None for an ordinary class."""
+    """Read `[:name:]` or `[:^name:]`. Return the set, True if negated, and the position after `:]`; None for an
+    ordinary class."""
     found = _POSIX_CLASS.match(source, at)
     if found is None or found.group(2) not in _POSIX:
         return None

@@ -33,7 +33,7 @@ class Condition:
     path: tuple[str, ...] | None
     """Path into the tool's data; None if the left side does not look into the data."""
     left_has_marks: bool
-    """True if the left side is a template, unless it names a variable."""
+    """True if the left side is a template, unless the left side names a variable."""
     right_has_marks: bool
     """True if a text of the right side is a template."""
 
@@ -112,7 +112,7 @@ def is_equal(left: JsonValue, right: JsonValue) -> bool:
 
 
 def _as_double(value: JsonValue) -> float:
-    """Convert a side of an ordering as Rust reads an f64. Null and a missing side are 0."""
+    """Convert an operand of gt, lt, gte or lte to a float, as Rust parses an f64. Null and a missing side are 0."""
     if value is None:
         return 0.0
     if isinstance(value, (int, float)):

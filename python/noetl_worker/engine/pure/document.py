@@ -31,8 +31,8 @@ _encoder: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 def parse(data: bytes) -> JsonValue:
     """Return the value of a JSON document.
 
-    Integers keep every digit, floats are read as the nearest double, and `1` and `1.0` stay different kinds. Of equal
-    keys the last value counts, at the place of the first.
+    Integers keep every digit, floats are read as the nearest double, and `1` and `1.0` stay different kinds. A repeated
+    key keeps its first position and its last value.
 
     Raises:
         DocumentError: `json_utf8`, `json_syntax`, `json_depth` (over 512), `json_number` (a float out of range, an

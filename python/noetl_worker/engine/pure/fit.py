@@ -21,7 +21,7 @@ TEXT_BYTES: Final = 512
 
 
 def fit_result(data: bytes, rules: FitRules) -> FittedResult:
-    """Redact a JSON document, measure its compact form, and make a preview if that is over `rules.max_bytes`.
+    """Redact a JSON document, measure it as compact JSON, and make a preview if the size is over `rules.max_bytes`.
 
     Raises:
         DocumentError: the bytes are not JSON.

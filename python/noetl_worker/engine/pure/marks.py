@@ -27,8 +27,8 @@ def find_marks(data: bytes) -> int:
 def _names_secrets(lower: bytes) -> bool:
     """Return True if a text may have a key that names a secret, or a URL.
 
-    Each word and pair of words that redaction knows contains one of the parts below; a test compares them. The parts
-    are written out, because a loop over a list of them takes three times as long.
+    Each word and pair of words that redaction knows contains one of the parts below; a test checks this. The parts are
+    written out, because a loop over a list of parts takes three times as long.
     """
     return (
         (b"pass" in lower or b"pwd" in lower or b"cred" in lower or b"secret" in lower)

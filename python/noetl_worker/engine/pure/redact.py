@@ -3,8 +3,8 @@
 Twin: rust/engine/src/redact.rs.
 
 Keys are judged by whole words: `author`, `concert` and `max_tokens` stay.
-References stay usable: in them only a text that is a known secret as a whole is replaced (noetl#626).
-Redacting twice changes nothing more. For this, URLs come last, since the other rules may leave a part of one behind.
+References stay usable: inside a reference, only a text that equals a known secret is replaced (noetl#626).
+A second redaction changes nothing. So URLs are redacted last, since the other rules may leave a part of a URL.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SENSITIVE_PAIRS: Final = frozenset(
         ("connection", "string"),
     }
 )
-# A key with such a last word describes a secret and does not contain it: token_type, secret_name, password_policy.
+# The value of a key with such a last word only describes a secret: token_type, secret_name, password_policy.
 DESCRIBING_WORDS: Final = frozenset({
     "name", "names", "type", "types", "kind", "url", "uri", "endpoint", "count", "counts",
     "length", "limit", "limits", "size", "budget", "usage", "expires", "expiry", "expiration",
@@ -178,7 +178,8 @@ class Redactor:
 
         Args:
             secrets: the known secrets.
-            free_text: True to replace the value of `password=...` and the like too. Results are data and keep it.
+            free_text: True to replace the value of `password=...` and the like too. In results, which are data, such a
+                value stays.
             known_only: True to replace known secrets only, without judging keys or shapes.
         """
         self.count = 0
@@ -235,7 +236,7 @@ class Redactor:
                 target[name] = self._child(value, waiting)
 
     def _located(self, value: JsonValue) -> JsonValue:
-        """Return a copy of a reference, in which only texts that are secrets as a whole are replaced."""
+        """Return a copy of a reference, in which only texts that equal a known secret are replaced."""
         outside, self._is_in_reference = self._is_in_reference, True
         try:
             return self.value(value)

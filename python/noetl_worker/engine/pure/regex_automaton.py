@@ -1,9 +1,9 @@
-"""The search of a text for a pattern. It follows all ways through the pattern's code at once, in linear time.
+"""The search of a text for a pattern. The search follows all paths through the pattern's code at once, in linear time.
 
-Twin: the `regex` crate's search. A state is the set of places in the code that may be reached after a character, so a
-known state costs one look-up per character. States are made when they are first reached, each in at most one pass over
-the code. There can be exponentially many, so they are forgotten when there are too many. Memory stays bounded, and so
-does the work of one search.
+Twin: the `regex` crate's search. A state is the set of positions in the code that are reachable after a character. A
+known state costs one look-up per character. A state is made when the search first reaches it, in at most one pass over
+the code. A pattern can have exponentially many states, so all states are forgotten above a limit (`KEPT`). Memory stays
+bounded, and so does the work of one search.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from noetl_worker.engine.pure.regex_code import Chars, Code, literal_head
 from noetl_worker.errors import ConditionError
 
 KEPT: Final = 4_096
-"""Most places and transitions of all known states together: about half a megabyte."""
+"""Largest sum of positions and transitions in all known states: about half a megabyte."""
 STEPS: Final = 1_000_000
-"""Most instructions for making the states of one search: a fifth of a second. Ordinary patterns take hundreds."""
+"""Most instructions for making the states of one search: 0.2 s. Ordinary patterns take hundreds of instructions."""
 
 _EDGE, _LINE, _WORD, _OTHER = range(4)
-"""Neighbours of a place in the text: an end of the text, a line feed, a word character, another character."""
+"""Kinds of neighbours of a position in the text: an end of the text, a line feed, a word character, another character.
+"""
 
 
 def _holding(before: int, after: int) -> frozenset[str]:
-    """Return the assertions that hold between two neighbours."""
+    """Return the assertions that hold at a position between neighbours of these two kinds."""
     word_before, word_after = before == _WORD, after == _WORD
     holds = {
         "text start": before == _EDGE,
@@ -46,7 +47,8 @@ _ALL_LOOKS: Final = frozenset().union(*_LOOKS.values())
 
 
 class _AutomatonState:
-    """The places that may be reached after the characters read so far, and the states after the next character."""
+    """The positions in the code that are reachable after the characters read, and the states after the next
+    character."""
 
     __slots__ = ("after", "after_interval", "before", "places")
 
@@ -101,7 +103,8 @@ class Automaton:
         return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
 
     def _follow(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
-        """Return the state that follows a state on a character for the first time, and the steps it took."""
+        """Find and record the state that follows `state` after a new character. Return that state and the number of
+        steps."""
         interval = -1 if char.isascii() else self._interval(char)
         following, steps = state.after_interval.get(interval), 0
         if following is None:
@@ -138,9 +141,9 @@ class Automaton:
         return known, steps
 
     def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
-        """Return the places that can be reached without taking a character and take one next, and the steps.
+        """Return the reachable instructions that take the next character, and the number of instructions visited.
 
-        None instead of the places means that the end of the code is reached, which is a match.
+        None in place of the list means that the end of the code is reachable, which is a match.
         """
         code, end = self._code, len(self._code)
         waiting, seen = list(places), set(places)
@@ -165,7 +168,8 @@ class Automaton:
         return _WORD if self._sees_words and char in self._word else _OTHER
 
     def _interval(self, char: str) -> int:
-        """Return the number of the interval of characters that all sets of the code treat as they treat `char`."""
+        """Return the number of the interval around `char`. Each set in the code contains the whole interval or nothing
+        of it."""
         if self._bounds is None:
             sets = {step for step in self._code if isinstance(step, Chars)} | {self._word}
             self._bounds = sorted({bound for chars in sets for bound in chars.bounds})

@@ -1,9 +1,9 @@
 """The code of a regular expression, made of pieces, and the size that the crate's program would have.
 
 Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece.
-`size` is the size in bytes of the crate's reverse program plus captures. This is the larger of the crate's two programs
-if classes reach beyond ASCII. It may be wrong by some per cent, because the crate knows newer characters than an older
-Python.
+`size` is the size in bytes of the crate's reverse program plus captures. The reverse program is the larger of the
+crate's two programs if classes reach beyond ASCII. `size` may be wrong by some per cent, because the crate knows newer
+characters than an older Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
 class has grown by more than 21 % (`\\p{Lm}`)."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
-"""Last characters of ranges with one length in UTF-8. Surrogates, which have no UTF-8 form, are a range too."""
+"""Last characters of the ranges in which all characters have one length in UTF-8. Surrogates are a range of their own.
+"""
 
 
 class Chars:
@@ -44,8 +45,8 @@ class Chars:
 
 
 Code: TypeAlias = list["Chars | str | tuple[int, ...]"]
-"""Instructions: `Chars` takes a character, a text goes on if the assertion of that name holds, a tuple goes on at each
-of its distances."""
+"""List of instructions. `Chars` takes a character. A text requires the assertion of that name. A tuple forks: it jumps
+by each of its distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def captured(piece: Piece) -> Piece:
 
 
 def row(pieces: Sequence[Piece]) -> Piece:
-    """Return a piece that matches the given pieces one after the other."""
+    """Return a piece that matches `pieces` one after the other."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max((piece.depth for piece in pieces), default=-1) + 1
@@ -91,7 +92,7 @@ def row(pieces: Sequence[Piece]) -> Piece:
 
 
 def alternatives(pieces: Sequence[Piece]) -> Piece:
-    """Return a piece that matches any one of the given pieces."""
+    """Return a piece that matches any one of `pieces`."""
     if len(pieces) == 1:
         return pieces[0]
     depth = max(piece.depth for piece in pieces) + 1
@@ -171,7 +172,8 @@ def _set_size(chars: Chars) -> int:
 
 
 def _words_size(words: list[bytes]) -> int:
-    """Return the size of alternative words in the regex crate: a trie with one fork for each prefix of a word."""
+    """Return the bytes that alternative words take in the regex crate: a trie with one fork for each prefix of a
+    word."""
     beginnings: list[dict[int, Any]] = [{}]
     for word in words:
         beginning = beginnings[0]
@@ -185,7 +187,7 @@ def _words_size(words: list[bytes]) -> int:
 
 
 def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield rows of byte ranges that together are the UTF-8 forms of the characters from `low` to `high`."""
+    """Yield sequences of byte ranges. Together they are the UTF-8 forms of the characters from `low` to `high`."""
     cut = next(_cuts(low, high), None)
     if cut is not None:
         yield from _encoded(low, cut)
@@ -195,7 +197,7 @@ def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def _cuts(low: int, high: int) -> Iterator[int]:
-    """Yield places at which `low` to `high` must be cut so that each part is one row of byte ranges."""
+    """Yield characters after which `low` to `high` must be cut, so that each part is one sequence of byte ranges."""
     yield from (last for last in _LAST_ALIKE if low <= last < high)
     for bits in (6, 12, 18) if low >= 0x80 else ():
         rest = (1 << bits) - 1

@@ -1,7 +1,7 @@
 """The parser of Rust's regular-expression dialect. It refuses every pattern that the Rust crate refuses.
 
 Twin: the parser of the `regex` crate. The only question is whether there is a match, so groups do not capture and
-greediness does not matter. The two engines differ in these rows; `regex_unsupported` is the error code here:
+greediness does not matter. The two engines differ in the rows below; `regex_unsupported` is an error code:
 
 | pattern or input                                     | Rust engine      | here                         |
 |------------------------------------------------------|------------------|------------------------------|

@@ -13,11 +13,12 @@ MIN_SECRET_CHARS: Final = 4
 """Least characters of a known secret to search for. Replacing every "1" would destroy the result, not protect it."""
 
 LONGEST_HEAD: Final = 1_024
-"""Characters by which a longer secret is found. It is replaced as far as the text agrees with it."""
+"""Number of first characters by which a longer secret is found. All following characters that agree are replaced too.
+"""
 _FEW: Final = 16
 """Most secrets for which one search per secret is fastest."""
 _WORTH_AN_INDEX: Final = 100
-"""Searches for each secret that cost as much as an index. A search of a longer text counts as several."""
+"""Number of searches per secret that take as long as building an index. A search of a longer text counts as several."""
 _CHARS_OF_A_SEARCH: Final = 512
 """Characters of a text that count as one search."""
 _STRIDE: Final = 8
@@ -61,7 +62,7 @@ class Secrets:
         return bool(self._anywhere)
 
     def and_anywhere(self, more: set[str]) -> Secrets:
-        """Return a set with these secrets and the texts `more`, which are replaced wherever they occur."""
+        """Return a copy with the texts `more` added as secrets that are replaced wherever they occur."""
         return Secrets((*self._anywhere, *more), tuple(self._all))
 
     def are_in(self, text: str) -> bool:
@@ -87,7 +88,8 @@ class Secrets:
         return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
 
     def replace(self, text: str) -> tuple[str, int]:
-        """Replace secrets from left to right, the longest one at each place. Return the new text and their number."""
+        """Replace secrets from left to right, the longest one at each place. Return the new text and the number of
+        replacements."""
         pieces: list[str] = []
         start = 0
         index = self._indexed()
@@ -120,8 +122,9 @@ class Secrets:
 class _Index:
     """Index that finds secrets in a text in time that depends on the text's length alone.
 
-    The secrets are sorted, and each is linked to the longest other secret that it begins with. At a place in the text,
-    the last secret not sorted after the text is the longest one there, or begins with the longest one.
+    The secrets are sorted, and each is linked to the longest other secret that it begins with. At a position in the
+    text, a binary search finds the last secret that is not sorted after the rest of the text. The longest secret at the
+    position is that secret, or a beginning of that secret.
     """
 
     __slots__ = (
@@ -133,7 +136,7 @@ class _Index:
         self._long = sorted(secret for secret in secrets if len(secret) > LONGEST_HEAD)
         long_heads = {secret[:LONGEST_HEAD] for secret in self._long}
         self._heads = sorted(long_heads.union(secret for secret in secrets if len(secret) <= LONGEST_HEAD))
-        # A text does not contain a word of that length by chance.
+        # No text contains the LONGEST_HEAD characters of a secret by chance.
         self._is_anywhere = [head in anywhere or head in long_heads for head in self._heads]
         none = [-1] * len(self._heads)
         self._shorter = none[:]
@@ -142,9 +145,10 @@ class _Index:
         """Links that skip several links of `_shorter`, so that any secret of a chain is found in a few steps."""
         self._depths = [0] * len(none)
         self._within = none[:]
-        """Links to the longest shorter secret that is replaced where the longer one ends inside a word."""
+        """Links from a secret to its longest beginning that is still replaced where the secret itself ends inside a
+        word."""
         self._anywhere = none[:]
-        """Links to the longest shorter secret that is replaced anywhere."""
+        """Links from a secret to its longest beginning that is replaced wherever that beginning occurs."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
         self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))

@@ -31,14 +31,14 @@ _MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
 
 
 class _Piece(NamedTuple):
-    """A line's part of an encoded text."""
+    """The part of an encoded text that is on one line."""
 
     digits: str
     """The encoded characters, without the addresses and blanks of a hex dump."""
     start: int
-    """Place at which the text begins that is replaced if the part is secret."""
+    """Position of the first character to replace if the part is secret."""
     end: int
-    """Place after that text."""
+    """Position after the last character to replace."""
     is_dump: bool = False
     """True for a line of a hex dump."""
 

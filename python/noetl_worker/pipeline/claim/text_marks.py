@@ -1,4 +1,4 @@
-"""Marks of a JSON text: whether a claim or a tool's config may contain templates, references or secrets."""
+"""Search of a JSON text for signs of templates, references and secrets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from noetl_worker.models.marks import Marks
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )
-"""Marks for each sum of bits that the engine returns."""
+"""Marks for each bit mask that the engine may return. The mask is the index."""
 
 
 def read_marks(text: bytes) -> Marks:
-    """Return the marks of a JSON text. Its keys, its values and JSON inside its texts are searched alike."""
+    """Return whether a JSON text may contain templates, references or secrets. The engine searches keys and values, and
+    JSON inside texts."""
     return _BY_SUM[engine.find_marks(text)]

@@ -1,1 +1,1 @@
-"""A claimed command: hydrated, run as one tool, its cases evaluated. `claimed_command` calls the rest."""
+"""The stages of a claimed command. The module `claimed_command` calls the other modules."""

@@ -1,4 +1,4 @@
-"""Polling for the cancellation of a running command's execution. No plane notifies a worker of it."""
+"""Polling for the cancellation of a running command's execution. No plane notifies a worker of a cancellation."""
 
 from __future__ import annotations
 

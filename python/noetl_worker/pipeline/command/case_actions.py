@@ -1,7 +1,7 @@
 """Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
 
-Cases are evaluated whether the tool succeeded or failed. `results.report` turns the decision into a report. Of the
-actions, only `set_var` runs here. It runs before the terminal events are sent, so if it fails, the command fails.
+Cases are evaluated whether the tool succeeded or failed. `results.report` turns the decision into a report. This module
+runs only the action `set_var`, before the terminal events are sent. A failed `set_var` fails the command.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
     """Return the first case that holds for the result.
 
     Raises:
-        ConditionError: a condition that was reached cannot be evaluated; the text names case and condition.
+        ConditionError: a condition cannot be evaluated; the text names the case and the condition.
     """
     if not command.cases:
         return _NO_CASE
@@ -63,7 +63,7 @@ async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
     """Run the action of the matched case if it is set_var. `goto` and `retry` are run by the plane.
 
     Raises:
-        ToolError: the plane did not take the variable.
+        ToolError: the plane did not store the variable.
     """
     action = decision.action
     if not isinstance(action, SetVar):

@@ -23,8 +23,8 @@ __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
 MOST_CACHED_BYTES: Final = 16 * 1024
-"""Size of the largest table that is cached; a larger one is compiled each time. Every command of a step has the same
-cases. All cached tables together have at most 4 MiB of JSON, and take several times as much memory."""
+"""Size in bytes of the longest JSON list of cases whose compiled form is cached. Every command of a step has the same
+cases. The JSON of all cached lists has at most 4 MiB. The compiled lists take several times as much memory."""
 
 
 def match_cases(
@@ -38,18 +38,19 @@ def match_cases(
     Args:
         cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON. Anything but
             a list counts as no cases.
-        variables: the variables that a left side without template marks may name. The tool's result is not among them.
+        variables: the variables that the left side of a condition may name without template marks. The tool's result is
+            not among them.
         data: the tool's `data` (not its envelope); None when the tool returned none.
-        render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. It is
-            called only for a side that is reached, left before right, and should offer the tool's data as `result`.
+        render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
+            should see the tool's data as `result`. Sides are rendered only when needed, the left side first.
 
     Returns:
-        CaseDecision: `index` counts parsable cases only; it and the action are absent when no case holds. `skipped`
-            lists the cases that do not parse.
+        CaseDecision: `index` counts parsable cases only. The index and the action are absent when no case holds.
+            `skipped` lists the cases that do not parse.
 
     Raises:
-        ConditionError: a condition that was reached cannot be evaluated; the text, `case` and `condition` name it.
-            Codes: `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
+        ConditionError: a condition cannot be evaluated. The text, `case` and `condition` tell which condition. Codes:
+            `not_a_number`, `not_numeric`, `invalid_regex`, `regex_unsupported`, `template`.
 
     Source: protocol/conditions.md#cases; vectors C001-C155, K01-K40. This function has no twin in Rust.
     """
@@ -94,7 +95,7 @@ def _encoded(value: JsonValue) -> bytes:
 
 
 def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
-    """Return the compiled table of a list of cases. A table of equal JSON is compiled only once, if it is not large.
+    """Return a list of cases in compiled form. Lists of equal JSON are compiled only once, up to MOST_CACHED_BYTES.
 
     Args:
         cases: as in `match_cases`.

@@ -119,11 +119,12 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts may be true, because not only workers can write notes.
+        """Return how many of the noted starts can have happened. Notes may be false, because not only workers can write
+        notes.
 
-        Each earlier delivery of this message may have started the command. The first delivery makes a note only if the
-        message is a copy. For a copy, the command's other messages may have started it too: at most once for each claim
-        that the plane has recorded, not counting the present claim.
+        Each earlier delivery of this message may have started the command. The first delivery notes a start only if the
+        message is a copy. Before a copy, deliveries of other messages may have started the command. The plane's
+        recorded claims, without the present claim, limit the number of starts.
 
         Args:
             noted: number of noted starts (`StartNotes`).
@@ -146,7 +147,7 @@ class ClaimedCommand:
 
     async def run(self) -> Disposition:
         """Run the tool, match the cases, and report the outcome. Return the answer for JetStream. If the worker stops
-        first, that answer returns the command to the stream."""
+        first, the answer returns the command to the stream."""
         progress = self.progress
         try:
             try:
@@ -285,7 +286,7 @@ class ClaimedCommand:
 
 
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
-    """Return whether the plane must be asked about the claim before the outcome is reported.
+    """Return whether the worker must ask the plane about the claim before reporting the outcome.
 
     The Rust plane accepts a claim of the same WORKER_ID at any time. So at a second delivery, the outbox of an earlier
     process may be sending an outcome of the command (seen: two outcomes). This is a function and no method: a command

@@ -39,7 +39,8 @@ _MAX_HOPS: Final = 4
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Most comparisons of a template-like text in a command's fields with one in its variables, which take a second."""
+"""Limit on comparisons of template-like texts in a command's fields with those texts in the variables. So many
+comparisons take a second."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
     "cannot tell which of them are data: pass fewer of them to one step, or let the tool read them from where they are"
@@ -53,7 +54,8 @@ def is_reference(value: JsonValue) -> bool:
 
 
 def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
-    """Return the command without its context. Even if the context is invalid, a failure can be reported with it."""
+    """Return the command without its context. The worker can report a failure of this command even if the context is
+    invalid."""
     meta: Mapping[str, JsonValue] = body.get("meta") or {}
     return Command(
         execution_id=envelope.execution_id,
@@ -227,11 +229,11 @@ async def _with_data_marked(
 ) -> list[dict[str, Any]]:
     """Return a tool's config and input in which texts that came from data are PlainText, so that they are not rendered.
 
-    The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or
-    the playbook has it and the plane could not render it.
+    The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or is
+    a template that the plane could not render.
 
     Raises:
-        ConfigurationError: there are too many such texts to compare.
+        ConfigurationError: there are too many template-like texts to compare.
     """
     find = partial(_template_like_data, fields, variables)
     data = find() if size <= LARGE else await off_loop(size, find)
@@ -241,7 +243,7 @@ async def _with_data_marked(
 def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -> list[str]:
     """Return the template-like texts in results of earlier steps and in the workload, the longest first.
 
-    The list is empty if the tool's config and input (`fields`) have no template, because then it is not needed.
+    The list is empty if the tool's config and input (`fields`) have no template, because nothing is compared then.
     """
     if not has_template(fields):
         return []
@@ -249,7 +251,7 @@ def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -
 
 
 def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what `_with_data_marked` returns.
+    """Return the config and the input. Each template-like text that consists of such data is PlainText.
 
     Args:
         fields: the config and the input.
@@ -282,7 +284,8 @@ def _has_closed_marks(text: str) -> bool:
 
 
 def _whole(value: Any, names: Names) -> Any:
-    """Return a tool's config in which packed results are unpacked. Template-like texts in them are marked as data."""
+    """Return a tool's config with packed results unpacked. Template-like texts in the unpacked results become
+    PlainText."""
     if isinstance(value, dict):
         whole = names.unpack(value)
         if whole is not value:
@@ -292,8 +295,8 @@ def _whole(value: Any, names: Names) -> Any:
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """Return the cases of the context, or else of the config, from which they are removed. Both have them under
-    `cases` or `case`."""
+    """Return the cases in the context or, if there are none, in the config. Remove the cases from the config. The key
+    is `cases` or `case`."""
     found: JsonValue = None
     for name in _CASES:
         if name in context and found is None:
@@ -318,8 +321,8 @@ def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
 
 
 def _attempt(meta: Mapping[str, JsonValue]) -> int:
-    """Return the number of the attempt, 1 if there is none. The plane sends `attempt`; the published worker reads
-    `attempts` (protocol/command.md#python-plane)."""
+    """Return the number of the attempt, or 1 if the plane sent no number. The plane sends `attempt`; the published
+    worker reads `attempts` (protocol/command.md#python-plane)."""
     value = meta["attempt"] if "attempt" in meta else meta.get("attempts", 1)
     return value if type(value) is int else 1
 

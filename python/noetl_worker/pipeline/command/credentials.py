@@ -55,7 +55,8 @@ class CommandCredentials:
         return self.known.add(text)
 
     def forget(self) -> None:
-        """Drop the cached secrets after a tool was refused with them. The next command asks the plane again."""
+        """Drop the cached secrets after a server refused a tool's login with these secrets. The next command asks the
+        plane again."""
         self._cache.forget(self._used)
 
     async def credential(self, alias: str) -> Mapping[str, JsonValue]:
@@ -190,8 +191,8 @@ class CommandCredentials:
     async def _entry_by_credentials(self, name: str) -> JsonValue:
         """Return the credential of this name for `_entry`, if the operator allows it.
 
-        For the execution's id, the plane returns an entry of kind `credential` from the execution's keychain, or any
-        registered credential of this name.
+        Asked with the execution's id, the plane returns an entry of kind `credential` from the execution's keychain.
+        Without such an entry, the plane returns any registered credential of this name.
         """
         try:
             return dict(await self.credential(name))
@@ -246,7 +247,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
         what: the subject of the error's text.
 
     Raises:
-        CredentialError: the plane gives no answer. It is retryable if the same command may succeed later.
+        CredentialError: the plane gives no answer. The error is retryable if the same command may succeed later.
     """
 
     async def once() -> T:
@@ -299,7 +300,7 @@ def keychain_names_in(value: JsonValue) -> set[str] | None:
     """Return the keychain entries that templates in `value` name, as `keychain.name` or `keychain["a name"]`. Return
     None if no template mentions the keychain.
 
-    A computed name is not found here, and its template then fails.
+    A name that a template computes is not found here, and the template then fails.
     """
     if next(_templates(value), None) is None:
         return None

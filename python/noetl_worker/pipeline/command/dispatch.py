@@ -1,6 +1,6 @@
 """Running: runs exactly one tool for a command, within its timeout.
 
-`dev` and `run` both use this module. A tool reaches the worker only by the ToolContext made here.
+`dev` and `run` both use this module. A tool can use the worker only through the ToolContext that this module makes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Dispatch:
     slots: _Slots
     warned: Warned = field(default_factory=Warned)
     ran_at: float = field(default=0.0, init=False)
-    """Monotonic time when the tool began; 0 before."""
+    """Monotonic time of the tool's start; 0 if the tool has not started."""
     ran_s: float = field(default=0.0, init=False)
     credentials: CommandCredentials = field(init=False)
     """The command's credentials. Their secrets are redacted in everything that leaves the worker."""
@@ -141,7 +141,7 @@ class Dispatch:
         return prepared
 
     def _checked(self, config: Mapping[str, JsonValue], values: ToolValues) -> PreparedTool:
-        """Return the tool's call with its config rendered and checked, and remember the secrets in it."""
+        """Return the tool's call with its config rendered and checked. Remember the secrets in the config."""
         command, known, marks = self.command, self.credentials.known, self.command.marks
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
@@ -162,7 +162,7 @@ class Dispatch:
         """Run the tool to its end.
 
         Raises:
-            CommandCancelled: its execution was cancelled.
+            CommandCancelled: the command's execution was cancelled.
             Interrupted: the worker stops.
             ToolError: the tool failed. Any other exception of the tool is raised as it is.
         """

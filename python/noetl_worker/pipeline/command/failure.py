@@ -8,7 +8,7 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Length of the shortest cause that is left out when an earlier text contains it. A shorter text may be contained by
+"""Fewest characters of a cause that is omitted as a repetition. A shorter cause may occur in an earlier text by
 chance."""
 
 

@@ -60,7 +60,7 @@ class ClaimOwnership:
     is_expired: Callable[[float], bool]
     """Returns True if another worker may have the command at the given monotonic time."""
     lease_s: float
-    """Seconds for which a claim stays with its holder, even a dead one."""
+    """Seconds for which a claim stays with its worker, even if the worker is dead."""
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
@@ -76,11 +76,12 @@ class ClaimOwnership:
         return time.monotonic() - self.claimed_at
 
     async def confirm(self) -> None:
-        """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another has it.
+        """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another worker has
+        the command.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). It is not raised when the plane gave the claim to another worker only because of the claim's age. The
-        plane takes the first of two outcomes, and if both workers gave up, there would be no outcome.
+        database). ClaimLost is not raised when the plane gave the claim to another worker only because of the claim's
+        age. The plane accepts the first of two outcomes. If both workers gave up, the plane would get no outcome.
         """
         tries = 0
         while True:
@@ -115,7 +116,8 @@ class ClaimOwnership:
 async def return_unstarted(
     events: CommandEvents, identity: Identity, delivery: Delivery, short: ResourceShortage
 ) -> Disposition | None:
-    """Return the nak for a command that this machine lacked resources for, or None if it must be reported as failed."""
+    """Return the nak for a command that this machine lacked resources for, or None if the command must be reported as
+    failed."""
     command, dialect = events.command, events.command.dialect
     metrics.RESOURCE_SHORTAGES.inc()
     disposition = acknowledge.short_of_resources(

@@ -84,7 +84,7 @@ class Inputs:
         return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
     def _drop_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the config without the inputs that `_merged` returns. `spec` loses its inputs too."""
+        """Return the config without the fields `input` and `args`, also without these fields inside `spec`."""
         left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
         return {**left, "spec": self._drop_inputs(spec)} if isinstance(spec, Mapping) else left
@@ -94,8 +94,8 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs that are still in the config: the objects under `spec`, and the texts at the top level,
-        which should render to an object."""
+        """Return the inputs that are still in the config: first the objects inside `spec`, then the texts at the top
+        level. Each text should render to an object."""
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
         names = self._inputs
@@ -113,8 +113,8 @@ class Inputs:
     ) -> dict[str, JsonValue]:
         """Return all inputs, rendered and merged.
 
-        Of equal keys, an input under `spec` counts least. The plane's rule says whether the step's or the tool's input
-        counts most (`step_input_wins`).
+        If several inputs have the same key, the plane's rule `step_input_wins` says whether the command's input or a
+        text in the config wins. An input inside `spec` never wins.
         """
         kind, commands = self.command.kind, [("input", given)]
         above = [*as_text, *commands] if RULES[self.command.dialect].step_input_wins else [*commands, *as_text]
@@ -130,8 +130,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Return an input rendered. An undefined variable becomes null, on the Python plane an empty text (recorded:
-        view-*)."""
+        """Return an input rendered. An undefined variable becomes null or, on the Python plane, an empty text
+        (recorded: view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:
@@ -151,8 +151,8 @@ def _read_templates(
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:
-    """Return a function that renders as `render` does, and raises RedactedValue if the result has a value that the
-    plane has redacted.
+    """Return a function that calls `render`. The function raises RedactedValue if the result contains a value redacted
+    by the plane.
 
     Args:
         redacted: paths where the plane put "[REDACTED]" in place of a value.

@@ -26,15 +26,16 @@ from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
 _MAX_BYTES: Final = MAX_RESULT_BYTES
-"""Limit on all results fetched for one command, the same as for one answer."""
+"""Largest total size in bytes of the results fetched for one command. One result may have as many bytes."""
 _TRUNCATED_FROM_BYTES: Final = 500
-"""Length from which a text in a preview may be truncated."""
+"""Bytes from which a text in a preview may be truncated."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
 """Fields of a preview with the result's address. A template that reads only these does not need the result."""
 _COPIES: Final = ("ctx", "workload")
 """Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Names by which `python` code reads the command's variables. In `rhai` code each variable is a name of its own."""
+"""Names by which `python` code reads the command's variables. `rhai` code reads each variable by the variable's own
+name."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
 """Kinds whose `script` may be the address of code that reads the command's variables."""
 
@@ -50,7 +51,7 @@ async def fill_referred_results(
     """Return the variables with the full result of each earlier step that the command reads beyond its preview.
 
     Args:
-        variables: from the claim; they are not changed.
+        variables: the variables in the claim, which are not changed.
         fields: the command's config and input.
         cases: the command's cases. A left side without template marks is a variable's name.
         command: gives the tool's kind (tasks of a list have their own) and the ids for the log.
@@ -86,7 +87,7 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
     """Return the names of the results that templates and code in a value need.
 
     Args:
-        kind: the tool kind of the command. It holds for code that is in no task with a kind of its own.
+        kind: the command's tool kind, which applies to code outside of tasks with their own kind.
     """
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
@@ -109,7 +110,7 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 
 
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
-    """Return whether the tool fetches its code later, so that the variables in it are not known yet.
+    """Return whether the tool fetches its code later. Until then nobody knows which variables the code reads.
 
     Such code is an entry of the workbook, or a script at an address. A script of several lines is not an address.
     """
@@ -142,8 +143,8 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that a path needs. A path that ends at a variable with many results needs them
-    all."""
+    """Return the names of the results that a path needs. A path that ends at a variable with many results needs all of
+    these results."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:

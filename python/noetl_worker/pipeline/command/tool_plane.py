@@ -92,6 +92,6 @@ class ToolPlane:
 
 
 def _require_no_null(packed: bytes, what: str) -> None:
-    """Raise ToolError for a character that no plane can store."""
+    """Raise ToolError if the JSON has a null character, which no plane can store."""
     if has_null(packed):
         raise ToolError(NullCharacters.find(packed).refusal(what), kind="transform")

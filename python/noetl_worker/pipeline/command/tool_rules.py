@@ -1,4 +1,4 @@
-"""The settings for tools: allowed kinds, replacements, confinement, and the addresses they may connect to."""
+"""Limits that the settings put on tools: allowed kinds, confinement, packages and the worker's own files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ log = structlog.get_logger("noetl_worker")
 _MOST_FILE_BYTES: Final = 64 << 30
 _MOST_DESCRIPTORS: Final = 16_384
 _MOST_PROCESSES: Final = 8_192
-"""Limits of one command, so that it cannot use up the machine. No ordinary command reaches them."""
+"""Most processes of all commands. This limit and the two above keep a command from using up the machine. No ordinary
+command reaches the limits."""
 _LEAST_SHARE: Final = 256 << 20
 """Least memory for one DuckDB, in bytes. With less it cannot do much."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
@@ -99,8 +100,8 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. Keeping commands
-    from it also keeps them from creating files in its parent directories."""
+    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. A command that
+    may not change this directory may not create files in its parent directories either."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())

@@ -56,8 +56,8 @@ _FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEF
 
 
 class ExecutionTraceIds(RandomIdGenerator):
-    """Generator of ids for traces without a parent: the same id in every worker for the commands of one execution. So
-    a sampler that decides by the id decides alike in every worker."""
+    """Generator of ids for traces without a parent: the same id in every worker for the commands of one execution. So a
+    sampler that decides by the trace id makes the same decision in every worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
@@ -88,8 +88,8 @@ class DeliveryTraces:
         }
 
     def begin(self, progress: Progress, delivery: Delivery, notification: Envelope | None) -> None:
-        """Begin the trace of a delivery. Call this in the delivery's own task: its code and the tool's task then belong
-        to the trace.
+        """Begin the trace of a delivery. Call this in the delivery's own task. All code of that task, and the tool's
+        task, then belong to the trace.
 
         Args:
             notification: None if the message cannot be read.
@@ -152,7 +152,7 @@ class _Unrecorded:
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Recorded:
-    """The recorded spans of a delivery: its own span, and below it one for each stage named in `_SPANS`."""
+    """The recorded spans of a delivery: the delivery's span, with a child span for each stage named in `_SPANS`."""
 
     tracer: Tracer
     process: Span | None
@@ -191,8 +191,8 @@ class _Recorded:
             stage.end()
 
     def end(self, _task: asyncio.Task[Any]) -> None:
-        """End the spans after the answer to JetStream. A timer that the tool started (of a connection pool) may still
-        run. From then on it belongs to no trace."""
+        """End the spans after the answer to JetStream. A timer that the tool started, such as a connection pool's, may
+        still run. After this call the timer belongs to no trace."""
         self._end_stage()
         span, self.process = self.process, None
         progress, self.progress = self.progress, None  # ends a reference cycle: `progress` refers to this trace
@@ -226,8 +226,7 @@ def _ids(at: SpanContext | None) -> tuple[str, str] | None:
 
 
 def _written(at: SpanContext) -> dict[str, str]:
-    """Return the trace headers that the SDK's propagator would write, without its search for the present span. An
-    invalid span has no headers."""
+    """Return the trace headers of a span, as the SDK's propagator would write them. An invalid span has no headers."""
     if not at.is_valid:
         return {}
     headers = {"traceparent": f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"}
@@ -239,7 +238,7 @@ def _written(at: SpanContext) -> dict[str, str]:
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
     """Return the notification's trace fields and the message's headers, with names in lower case (nats-py keeps the
-    sender's case). If both have a name, the header counts."""
+    sender's case). If both have a field of the same name, the header counts."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

@@ -35,12 +35,13 @@ MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """Age in seconds at which a message that met only server errors becomes a dead letter. The stream deletes a message
 after an hour (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down while it waited."""
+"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down while the message
+waited."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
-    """Return a delay that grows with the number of deliveries. Nine tenths of it are random, and it is never zero: a
-    failing message would come back at once."""
+    """Return a delay that grows with the number of deliveries. Nine tenths of the delay are random. The delay is never
+    zero, because a failing message would come back at once."""
     return backoff.delay_s(num_delivered, first_s, MAX_DELAY_S, jitter=0.9)
 
 
@@ -99,7 +100,8 @@ def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_deliv
 
 
 def no_free_slot() -> Disposition:
-    """Return the nak for a message beyond the free slots. An old pull may bring one after a reconnect."""
+    """Return the nak for a message that finds no free slot. After a reconnect, an old pull request may deliver such a
+    message."""
     return Disposition(DispositionKind.NO_SLOT, delay_s=1.0)
 
 
@@ -114,8 +116,8 @@ def internal_error(num_delivered: int, cause: str) -> Disposition:
 
 
 def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
-    """Return the answer for a command that this worker has or had already. Return None if an earlier delivery of the
-    same message is still in progress: its answer counts for both."""
+    """Return the answer for a command that this worker already runs or has finished. Return None if an earlier delivery
+    of the same message is still in progress: the answer to that delivery ends both."""
     if seen is Seen.REDELIVERED:
         return None
     if seen is Seen.FINISHED:
@@ -142,7 +144,7 @@ def system_pool(cause: str) -> Disposition:
 
 
 def not_a_notification(cause: str) -> Disposition:
-    """Return the term for bytes that are no notification. They become a dead letter and are not redelivered."""
+    """Return the term for bytes that are no notification. The bytes become a dead letter and are not redelivered."""
     return Disposition(DispositionKind.NOT_A_NOTIFICATION, cause)
 
 
@@ -151,8 +153,8 @@ def outcome_refused(cause: str) -> Disposition:
 
 
 def returned() -> Disposition:
-    """Return the nak of a worker that stops before a claim was granted. It has no delay, so that another worker takes
-    the message now."""
+    """Return the nak of a worker that stops before a claim was granted. The nak has no delay, so that another worker
+    takes the message now."""
     return Disposition(DispositionKind.RETURNED)
 
 
@@ -161,9 +163,9 @@ def short_of_resources(
 ) -> Disposition | None:
     """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
 
-    The command has had no effect yet. It is reported as failed if its message is old (`_is_old`), or
-    if no worker could claim it again. That is so on a Rust plane without WORKER_ID (`can_return` is false), and on the
-    Python plane for 1,800 s after the plane has learned of the start.
+    The command has had no effect yet. The command is reported as failed if its message is old (`_is_old`), or if no
+    worker could claim the command again. On a Rust plane without WORKER_ID, no worker could (`can_return` is false). On
+    the Python plane, no worker could for 1,800 s after the plane has learned of the start.
     """
     would_be_refused = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:
@@ -172,8 +174,8 @@ def short_of_resources(
 
 
 def interrupted(dialect: Dialect, claim_age_s: float, lease_s: float) -> Disposition:
-    """Return the nak for a claimed command whose outcome was not accepted before the worker stopped. Its delay lasts
-    until the command can be claimed again.
+    """Return the nak for a claimed command whose outcome was not accepted before the worker stopped. The nak's delay
+    lasts until the command can be claimed again.
 
     The Python plane refuses other workers until the claim is older than the lease. The Rust plane accepts a claim of
     the same worker id at any time.

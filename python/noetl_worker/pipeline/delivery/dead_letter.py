@@ -29,7 +29,8 @@ log = structlog.get_logger("noetl_worker.dead_letter")
 _MAX_TEXT_BYTES: Final = 65_536
 _EXCERPT_BYTES: Final = 4_096
 _MAX_BASE64_BYTES: Final = 512 * 1024
-"""Size of the largest message that a dead letter has as base64. It must fit into NATS' default max_payload of 1 MiB."""
+"""Size in bytes of the largest message that a dead letter has as base64. The dead letter must fit into NATS' default
+max_payload of 1 MiB."""
 _REPLACEMENT: Final = "\ufffd"
 """Character that stands for bytes that are not UTF-8."""
 _OWN_FIELDS: Final = frozenset(
@@ -40,7 +41,7 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Headers with credentials. Not everyone who may read dead letters may use these."""
+"""Headers with credentials. Not everyone who may read dead letters may use these credentials."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +131,8 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
 
 
 def _exact_text(data: bytes) -> str | None:
-    """Return the text from which the same bytes can be made again, or None if it is too long or there is none."""
+    """Return the bytes as text. Return None if the bytes are too long, or if the text would not encode to the same
+    bytes."""
     if len(data) > _MAX_TEXT_BYTES:
         return None
     try:
@@ -145,7 +147,7 @@ class DeadLetter:
     kind: str
     """Value of a DispositionKind."""
     reason: str
-    """Reason why the message can never run, with the plane's last answer if there was one."""
+    """Reason why the command can never run, with the plane's last answer if the plane gave one."""
     subject: str
     stream_sequence: int
     num_delivered: int

@@ -1,7 +1,7 @@
 """Limit on the slots that one execution may take while other executions wait (NOETL_WORKER_EXECUTION_SHARE).
 
 A command over the limit is returned with a delay, so that messages behind it are pulled. JetStream counts each return
-as a delivery. This worker does not count it as a try.
+as a delivery. This worker does not count a return as a try.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ExecutionShare:
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay with which this delivery is to be returned. If this worker is to take the delivery, set its
-        `tries` and return None."""
+        """Return the delay of the nak for this delivery. If this worker is to take the delivery, set its `tries` and
+        return None."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last
@@ -64,7 +64,8 @@ class ExecutionShare:
         return None
 
     def _is_another_execution_waiting(self, now: float, delivery: Delivery) -> bool:
-        """Return whether other executions may wait: the stream has undelivered messages, or one was just seen."""
+        """Return whether other executions may wait: the stream has undelivered messages, or a message of another
+        execution came within OTHERS_S."""
         return delivery.undelivered > 0 or now - self._other[1] < OTHERS_S
 
     def _may_return(self, now: float) -> bool:
@@ -74,7 +75,7 @@ class ExecutionShare:
         return self._returned <= self.slots * RETURNED_PER_SLOT
 
     async def counted(self, execution_id: int, work: Awaitable[ResultT]) -> ResultT:
-        """Return the result of the work. Until then, count the work as a slot of this execution."""
+        """Return the result of the work. Until the work is done, count one slot as this execution's."""
         self._running[execution_id] += 1
         try:
             return await work

@@ -1,6 +1,7 @@
 """Commands in flight or just finished, so that a command that arrives twice runs once.
 
-The executor looks here before it claims a command. Without that, duplicates of running commands once used up all slots.
+The executor looks here before it claims a command. Before the executor did so, duplicates of running commands once used
+up all slots.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Seen(Enum):
     PUBLISHED_AGAIN = "published_again"
     """Another message for a command in flight here (the plane published it twice, or two durables overlap)."""
     BEING_REPORTED = "being_reported"
-    """A dead process left an outcome of this command, and this worker is sending that outcome. If it is not accepted, a
-    later delivery may run the command."""
+    """A dead process left an outcome of this command, and this worker is sending that outcome. If the plane does not
+    accept the outcome, a later delivery may run the command."""
     FINISHED = "finished"
 
 
@@ -33,8 +34,8 @@ class InFlight:
     (protocol/notification.md#message).
 
     Args:
-        remember_s: seconds for which a finished command is remembered, at least. Two ack_waits are enough: after a lost
-            ack, the message is redelivered within one. A duplicate that comes later costs one claim (409).
+        remember_s: fewest seconds for which a finished command is remembered. Two ack_waits are enough: after a lost
+            ack, the message is redelivered within one ack_wait. A later duplicate costs one claim (409).
     """
 
     def __init__(self, remember_s: float = 60.0, *, clock: Callable[[], float] | None = None) -> None:

@@ -1,8 +1,8 @@
 """A thread with its own event loop and NATS connection, for work that must go on while the main loop is blocked.
 
 It sends `in_progress` for every unsettled delivery, sends the worker's heartbeats to the plane, and serves the probes.
-Measured with a blocked main loop: with `in_progress` on that loop's own connection a command was delivered 3 times, on
-a second connection in this thread once.
+Measured with a blocked main loop: a command was delivered 3 times when the main loop sent `in_progress`, and once when
+this thread did.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """True once an in_progress was late: the command may then belong to another worker, whatever was sent later."""
+    """True once an in_progress was late: the command may belong to another worker, even if later ones were in time."""
     deliveries: int = 1
     """Number of deliveries with this reply subject. Two are possible, since a recreated durable counts from 1 again."""
 
@@ -78,12 +78,12 @@ class InProgress:
             del self._beats[reply]
 
     def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat that the plane accepted, or of the first one just before it is sent.
+        """Note the time of a heartbeat that the plane accepted, or of the first heartbeat before the worker sends it.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
-            stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. It
-                then takes an outcome from either worker (protocol/claim.md#races).
+            stale_after_s: seconds without a heartbeat after which the plane gives this worker's claims to others. The
+                plane then accepts an outcome from either worker (protocol/claim.md#races).
         """
         if time.monotonic() - self._heard_at > self._stale_after_s:
             for beat in self._beats.copy().values():

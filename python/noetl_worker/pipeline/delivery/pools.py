@@ -20,7 +20,7 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 _MOST_CHARS = 60
 _USUAL = "shared"
-"""The Rust plane's pool for a command that names none (protocol/pools.md#subjects)."""
+"""The Rust plane's pool for a command that names no pool (protocol/pools.md#subjects)."""
 log = structlog.get_logger("noetl_worker")
 
 
@@ -41,7 +41,7 @@ class Pools:
     def __init__(self, settings: Settings) -> None:
         self._own = settings.pools
         self.welcome = frozenset({settings.nats_subject, *((_USUAL,) if self._own is None else self._own)})
-        """Pool names and the bare subject: a command with one of them is served without a further check."""
+        """Pool names, and the subject without a pool. A command with such a name or subject needs no further check."""
         self._settings = settings
         self._warned = Warned()
 

@@ -32,7 +32,7 @@ async def settle_delivery(
 
     Returns:
         The word under which the summary line counts the answer (disposition.WORDS), or None if the answer could not be
-        sent. The message is then redelivered, and the plane says that its command is finished.
+        sent. The message is then redelivered, and the plane refuses the second claim because the command is finished.
     """
     kind, delay_s = disposition.kind, disposition.delay_s
     answer = kind.answer

@@ -1,4 +1,5 @@
-"""Watch for acknowledgements that NATS refuses. A worker with such a login would go on until max_ack_pending."""
+"""Watch for acknowledgements that NATS refuses. A worker that may not acknowledge would go on until the durable reaches
+max_ack_pending."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class AckWatch:
-    """Watch that begins when an acknowledgement is refused and ends when one is accepted."""
+    """Watch that begins when NATS refuses an acknowledgement, and ends when NATS accepts an acknowledgement."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._outage = connection, Outage()

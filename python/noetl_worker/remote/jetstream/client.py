@@ -34,7 +34,8 @@ announces is not trusted."""
 _LONGEST_HEADERS: Final = 1024 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 _MOST_VALUES: Final = 250_000
-"""Most values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has 100,000."""
+"""Most values in one JSON answer, since parsing blocks the event loop. A page of a stream's subjects has 100,000
+values."""
 _IS_NATS: Final = "check that NATS_URL names a NATS server"
 _NO_SEED: Final = "NATS_SEED, or the file of NATS_NKEY, is not an NKEY seed; a seed begins with SU"
 _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CREDS a complete .creds file?"
@@ -49,7 +50,8 @@ class UnreadableAnswer(Error):
 
 
 class _Json:
-    """Replacement of the module `json` in nats-py, which parses answers on the event loop, with a limit on values."""
+    """Replacement of nats-py's module `json`, with a limit on values, since nats-py parses answers on the event
+    loop."""
 
     dumps: ClassVar = staticmethod(json.dumps)
 
@@ -116,8 +118,8 @@ class _Parser(Parser):
 class _Transport(TcpTransport):
     """Transport whose write to a broken connection raises OSError on every event loop.
 
-    uvloop raises RuntimeError instead, which neither the worker nor nats-py catches. It ended the task of a pull or an
-    ack before nats-py noticed the break, and would end nats-py's reconnect task silently.
+    uvloop raises RuntimeError instead, which neither the worker nor nats-py catches. The RuntimeError ended the task of
+    a pull or an ack before nats-py noticed the break, and would end nats-py's reconnect task silently.
     """
 
     def write(self, payload: bytes) -> None:
@@ -138,8 +140,8 @@ class Client(LibraryClient):
 
     nats-py (2.14 to 2.16) writes a PING at once, ahead of data that wait for its flusher. So `flush` returned before
     the server had read a publish, and did not report that the publish was refused. `drain` of a subscription returned
-    before the server had read the UNSUB. A command delivered in between was dropped until its ack_wait was over: 48 of
-    800 drains lost a command that way, and 2 with this order, through a gap in the server.
+    before the server had read the UNSUB. A command delivered in between was dropped until its ack_wait was over. In
+    nats-py's order 48 of 800 drains lost a command; in this order 2 did, through a gap in the server.
     tests/integration/test_connection.py checks the order on the wire.
     """
 
@@ -149,7 +151,7 @@ class Client(LibraryClient):
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
         """Callbacks given to `receive`, by subscription number."""
         self.left: float = math.inf
-        """Number of bytes that the server may still send."""
+        """Number of bytes that the server may still send; infinite unless a caller sets a limit."""
         self.has_had_too_much = False
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
@@ -157,7 +159,8 @@ class Client(LibraryClient):
         self.is_ack_refused = False
         """True if the server refused an acknowledgement since this flag was reset: the login may not publish it."""
         self._answers_refused: str | None = None
-        """The server's error if this login may not subscribe to answers, so that no request gets one, else None."""
+        """Server's error if this login may not subscribe to answers, so that every request stays unanswered; else
+        None."""
 
     async def _connect_to_server(self, s: Any) -> None:
         self._answers_refused, self.is_ack_refused = None, False  # permissions may have changed
@@ -166,7 +169,8 @@ class Client(LibraryClient):
             self._transport.__class__ = _Transport  # nats-py has no option for it
 
     async def _connect_to_first_address(self, s: Any) -> None:
-        """Connect to the first address of a server that answers. nats-py would look the name up by the event loop.
+        """Connect to the first address of a server that answers. nats-py would look the name up with the event loop's
+        resolver.
 
         A WebSocket still connects by name after the look-up, because TLS and the Host header need the name.
         """
@@ -183,8 +187,8 @@ class Client(LibraryClient):
     async def _process_connect_init(self) -> None:
         """Log in, and turn any failure into an error after which nats-py connects again.
 
-        Other errors would silently end its reconnecting. Seen with a key file that was being rewritten, and with a
-        server that sends another greeting.
+        Any other error would silently end nats-py's reconnecting. This was seen with a key file that was being
+        rewritten, and with a server that sends another greeting.
         """
         try:
             await super()._process_connect_init()
@@ -291,8 +295,8 @@ class Client(LibraryClient):
     async def _process_pong(self) -> None:
         """Handle a PONG, even for a `flush` that was cancelled.
 
-        nats-py would set a result on the cancelled future. The error would end its reader silently, and the connection
-        would receive nothing until pings stay unanswered.
+        nats-py would set a result on the cancelled future. The error would silently end nats-py's reader, and the
+        connection would receive nothing until pings stay unanswered.
         """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
 """Comparison of the existing stream and durable with the settings.
 
-A field with a setting has its own row and can be changed in place (tried against nats-server 2.15.1). The other fields
-that a worker needs, or that can lose messages, share one row.
+The comparison has rows (ComparedField). A field with a setting has a row of its own and can be changed in place (tried
+against nats-server 2.15.1). The other fields that a worker needs, or that can lose messages, share one row.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PULL_EXPIRES_S: Final = 30
 MAX_PULL_BATCH: Final = 256
 """Most messages of one of the worker's pull requests. A durable must allow it."""
 UNLIMITED: Final = -1
-"""Value of max_deliver without a limit. JetStream would stop delivering a message at the limit, unseen by KEDA; the
-worker makes a dead letter of it instead."""
+"""Value of max_deliver without a limit. At a limit JetStream would stop delivering a message, unseen by KEDA. The
+worker makes a dead letter of the message instead."""
 IN_PLACE: Final = "in place"
 """Change that `noetl-worker nats ensure --apply` makes."""
 BY_HAND: Final = "by hand"
@@ -37,8 +37,8 @@ SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas"
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """Line of the comparison, for one configuration field or several. `have` is the server's value, or None if the
-    stream or durable does not exist; `wanted` is the value by the settings."""
+    """Row of the comparison, for one configuration field or several. `have` is the server's value, or None if the
+    stream or durable does not exist; `wanted` is the value that the settings ask for."""
 
     field: str
     have: str | None
@@ -46,7 +46,8 @@ class ComparedField:
     agrees: bool
     matters: str
     is_fatal: bool = False
-    """True if no worker may start with a difference: it could not pull, or would claim another pool's commands."""
+    """True if a difference forbids workers to start: a worker could not pull, or would claim another pool's
+    commands."""
     patch: Mapping[str, Any] | None = None
     """Patch of the configuration that corrects the field (see `patched`), or None if somebody has to change it."""
 
@@ -266,7 +267,7 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """Return the row for a stream or durable that does not exist: without a server's value, and not agreeing."""
+    """Return a copy of the row for a missing stream or durable: a difference without a server's value, never fatal."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

@@ -37,11 +37,11 @@ _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
     "-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
 )
-"""Content of a .creds file."""
+"""Format of a .creds file with a JWT and a seed."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors that end an open connection."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
-"""Settings with credentials that NATS refuses without a reason: the client sees only "unexpected EOF"."""
+"""Settings whose expired credentials NATS refuses without a reason: the client sees only "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = (
     "run `noetl-worker doctor`, which checks the way to the server and the login; the worker tries again"
@@ -136,8 +136,8 @@ class Connection:
             self.client._transport.close()  # type: ignore[no-untyped-call]
 
     async def _open(self, options: dict[str, Any]) -> None:
-        """Connect with one attempt. Reconnecting is allowed afterwards: with it, nats-py would never give up its first
-        connect, not even after a refusal."""
+        """Connect with one attempt, and allow reconnecting afterwards. If reconnecting were allowed from the start,
+        nats-py would repeat its first connect for ever, even after a refusal."""
         self.client, self.last_error = Client(), None
         try:
             await self.client.connect(**{**options, "allow_reconnect": False, "max_reconnect_attempts": 1})
@@ -148,7 +148,8 @@ class Connection:
         self._is_up = True
 
     async def reopen(self, settings: Settings) -> None:
-        """Connect again after nats-py has closed the connection for good. After a failure it stays closed."""
+        """Connect again after nats-py has closed the connection for good. If the attempt fails, the connection stays
+        closed."""
         closed = self.client
         try:
             await self._open(_options(settings, self))

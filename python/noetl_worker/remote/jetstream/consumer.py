@@ -53,7 +53,8 @@ class Durable:
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Configuration of the stream, or None if this worker has just made the stream."""
     stream_created: str = field(default="", compare=False, repr=False)
-    """Creation time of the stream, as the server writes it. A later stream of the same name has lost the messages."""
+    """Creation time of the stream, as the server writes it. A stream that was made again has another time, and has lost
+    the messages."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
@@ -262,7 +263,7 @@ def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
                 settings=row.wanted,
                 matters=row.matters,
                 change=row.change,
-                advice=f"run `{ENSURE}` to change what can be changed; until then the worker uses the server's value",
+                advice=f"run `{ENSURE}` if `change` is in place; until then the worker uses the server's value",
             )
 
 

@@ -23,13 +23,14 @@ _NEW_STREAM: Final = {
     "name": DEAD_LETTER_STREAM,
     "subjects": [DEAD_LETTER_SUBJECT],
     "max_bytes": 256 * 1024 * 1024,
-    "discard": "new",  # when full, it refuses; the message is returned, and no old one is lost
+    "discard": "new",  # a full stream refuses new dead letters, whose messages are returned; old ones stay
     **SHARED_CONFIG,
 }
 _PUBLISH_TIMEOUT_S: Final = 5
 COUNTED_EVERY_S: Final = 60.0
 AFTER_A_FAILURE_S: Final = 900.0
-"""Seconds to wait after a failed count. A login without permission would otherwise log a warning each minute."""
+"""Seconds to wait after a failed count of the dead letters. Without this wait, a login without permission would log a
+warning each minute."""
 _NOT_COUNTED_ADVICE: Final = (
     "run `noetl-worker doctor`, which checks the permission: the metric of dead letters is out of date"
 )
@@ -128,7 +129,7 @@ class DeadLetterStore:
         """Publish a dead letter's message on its own subject, and return (stream, sequence) once JetStream has it.
 
         Args:
-            message_id: id of which the stream stores only one message within its duplicate window.
+            message_id: id of the message. The stream stores only one message with this id within its duplicate window.
 
         Raises:
             JetStreamError: the message is not stored, or it is not known whether it is stored.

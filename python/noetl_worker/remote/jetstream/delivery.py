@@ -16,8 +16,9 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
-"""Seconds to wait for the confirmation of one try of a term. A killed server loses sent data silently; with short tries
-a slot then waits one second and not five. The server confirms a repeated term like the first (tried)."""
+"""Seconds to wait for the confirmation of a term before the term is sent again. A killed server silently loses sent
+data, and a short wait then costs a slot one second, not five. The server confirms a repeated term like the first
+(tried)."""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
@@ -41,7 +42,8 @@ class Delivery:
     )
 
     def __init__(self, client: Client, message: Msg, received_at: float, *, wall_offset_s: float) -> None:
-        """Read a message. `received_at` is a monotonic time; `wall_offset_s` is the wall clock minus the monotonic."""
+        """Read a message. `received_at` is a monotonic time; `wall_offset_s` is wall-clock time minus monotonic
+        time."""
         self._client = client
         self.wall_offset_s = wall_offset_s
         self.data: bytes = message.data
@@ -62,7 +64,8 @@ class Delivery:
         except (IndexError, ValueError):
             raise JetStreamError(f"not a JetStream delivery (reply subject {message.reply!r})") from None
         self.tries = self.num_delivered
-        """Number of deliveries, without those returned because the execution had its share of the slots."""
+        """Number of deliveries, not counting deliveries returned because the execution already had its share of the
+        slots."""
 
     @classmethod
     def without_message(cls) -> Delivery:
@@ -72,8 +75,8 @@ class Delivery:
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Return the seconds since the stream stored the message. A jump of this machine's wall clock does not change
-        them: a fresh message would look old, and one server error would make a dead letter of it."""
+        """Return the seconds since the stream stored the message, unaffected by a jump of this machine's wall clock.
+        After a jump, a fresh message would look old, and one server error would make the message a dead letter."""
         return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property

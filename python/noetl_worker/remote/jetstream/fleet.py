@@ -25,7 +25,7 @@ log = structlog.get_logger("noetl_worker.fleet")
 
 
 def status_subject(settings: Settings) -> str:
-    """Return the subject on which the workers of this durable are asked."""
+    """Return the subject on which the workers of this durable are asked for their status."""
     return f"noetl.workers.{settings.nats_consumer}.status"
 
 
@@ -55,7 +55,7 @@ async def answer_until_cancelled(
 
 
 def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
-    """Return the body as JSON for one NATS message. If too large, the commands that have run shortest are left out."""
+    """Return the body as JSON for one NATS message. If the JSON is too large, drop the commands that started last."""
     commands = sorted(body.get("commands") or (), key=lambda command: -(command.get("seconds") or 0.0))
     while (
         len(packed := json.dumps({**body, "commands": commands}).encode()) > most_bytes - _HEADROOM_BYTES and commands

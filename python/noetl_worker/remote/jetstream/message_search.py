@@ -52,7 +52,7 @@ async def search_newest(client: Client, stream: str, matches: Callable[[bytes], 
 
 
 async def read_each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
-    """Yield the messages of these sequences that exist, in this order. Several are requested at a time."""
+    """Yield the messages of these sequences that exist, in this order. Several requests are under way at a time."""
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
         for message in await asyncio.gather(*asked):

@@ -81,6 +81,6 @@ async def _count(client: Client, stream: str, filters: Sequence[str], first: int
 
 
 def _without_covered(filters: Sequence[str]) -> list[str]:
-    """Drop filters that another one covers: JetStream refuses an overlap."""
+    """Drop each filter that another filter covers, because JetStream refuses overlapping filters."""
     distinct = list(dict.fromkeys(filters))
     return [one for one in distinct if not any(other != one and covers(other, one) for other in distinct)]

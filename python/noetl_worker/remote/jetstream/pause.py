@@ -22,7 +22,7 @@ from noetl_worker.remote.jetstream.consumer import ENSURE, Found
 from noetl_worker.remote.jetstream.message_search import get
 
 LEFT_S: Final = 15 * 60
-"""Seconds that every command must still have in the stream when a pause ends."""
+"""Seconds that must remain between the end of a pause and the expiry of any command in the stream."""
 _FIRST_VERSION: Final = (2, 11)
 log = structlog.get_logger("noetl_worker.remote.jetstream")
 

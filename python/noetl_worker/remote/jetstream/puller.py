@@ -98,7 +98,7 @@ class Puller:
     deliver: Callable[[Delivery], None]
     """Callback for each delivery, on the loop. It must not block."""
     ensure: Callable[[], Awaitable[Durable]]
-    """Callable that checks the durable, and makes it again if it is gone, after the server reported that."""
+    """Callable that checks a durable which the server reported missing, and makes a missing durable again."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Event that wakes the loop, for example when a slot becomes free."""
 
@@ -272,7 +272,8 @@ class Puller:
         self.wake.set()
 
     async def _mend(self) -> None:
-        """Wait after a refused pull (0.1 s growing to 5 s, jitter), and check a durable that is said to be gone."""
+        """Wait after a refused pull (0.1 s growing to 5 s, jitter), and check a durable that the server reported
+        missing."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)

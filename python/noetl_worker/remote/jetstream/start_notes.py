@@ -8,7 +8,7 @@ killed. The notes are in a bucket of NATS, because a dead worker can write nothi
 A note belongs to a command, not to a message: the Python plane publishes the command of a dead worker again in new
 messages, whose deliveries count from 1 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 
-Anyone who may write to the bucket can forge notes, so at most as many notes count as starts were possible.
+Anyone who may write to the bucket can forge notes, so notes beyond the number of possible starts are ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from noetl_worker.text import json_text
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
-"""Number of starts that ended with their worker, after which a command is reported as failed and not started again."""
+"""Number of starts of one command that its workers did not survive. The command then fails and is not started again."""
 _STREAM: Final = f"KV_{BUCKET}"
 _SUBJECTS: Final = f"$KV.{BUCKET}.>"
 _CONFIG: Final = {
@@ -55,7 +55,8 @@ _CONFIG: Final = {
 its command has expired too."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""Seconds without notes after a note that failed. Without permission each note takes `_TRY_S` to fail."""
+"""Seconds without notes after a failed request to the bucket. Without permission each request takes `_TRY_S` to
+fail."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
 """JetStream's err_code for a message that a limit of its stream refuses."""
@@ -109,7 +110,7 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Return `Slots.waiting`, and let other commands run again: this command may wait for one of them."""
+        """Let other commands run again, since this command may wait for one of them. Return `Slots.waiting`."""
         self.alone.close()
         return self._slots.waiting(kind)
 
@@ -138,7 +139,7 @@ class StartNotes:
         the worker then crashes.
 
         Args:
-            possible: returns how many of this number of notes can be true; no more of them count.
+            possible: called with the number of notes, returns how many notes can be true. Further notes are ignored.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -160,7 +161,8 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Return the result of `asking`, or None if it failed: a worker works without the bucket too."""
+        """Return the result of `asking`, or None if `asking` failed or was skipped: a worker works without the bucket
+        too."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None

@@ -20,7 +20,7 @@ _MAX_HEADER_S: Final = 3600.0
 class Meaning(Enum):
     ACCEPTED = "accepted"
     AUTH = "auth"
-    """Refused credentials: nothing will succeed until they are corrected, and then everything may."""
+    """Refused credentials: every request fails until the credentials are corrected, and may succeed afterwards."""
     PASSING = "passing"
     """Temporary trouble: the same request may be accepted later."""
     OVERLOADED = "overloaded"
@@ -75,7 +75,7 @@ def not_found(answer: Response) -> bool:
 
 
 def is_page(answer: Response) -> bool:
-    """Return whether the answer has a body that is no JSON object. It is a proxy's page then: planes send objects."""
+    """Return whether the answer's body is not a JSON object. Planes send objects, so such a body is a proxy's page."""
     return bool(answer.body) and not isinstance(answer.json(), dict)
 
 
@@ -85,5 +85,6 @@ def is_outage(answer: Response) -> bool:
 
 
 def floor_s(header_s: float | None) -> float:
-    """Return the least seconds to wait before the next try after this Retry-After, at most MAX_RETRY_AFTER_S."""
+    """Return the least seconds to wait before the next try: the Retry-After, at most MAX_RETRY_AFTER_S, or 0 without
+    one."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

@@ -95,7 +95,8 @@ class ControlPlaneClient:
         """Weak secrets of which a warning was logged (`credentials.py`)."""
 
     async def plane(self, server_url: str) -> Plane:
-        """Return the plane for a notification that names `server_url`, or "" if it names none.
+        """Return the plane for a notification. `server_url` is the server in the notification, or "" if it names no
+        server.
 
         The dialect of a plane is determined once.
 
@@ -168,7 +169,7 @@ class ControlPlaneClient:
             headers: headers that replace the usual ones for this URL.
             gate: gate of the plane, at which the request waits, and which notes its answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
-            on_sent: called when the gate lets the request pass. It then waits with no time limit and no place held.
+            on_sent: called when the gate lets the request pass. It then holds no place and has no limit but `timeout_s`.
             times: histogram of the route, for answers that pass a gate.
             is_stored: returns whether a server error says that the plane has stored the request before.
 
@@ -284,7 +285,7 @@ class Plane:
         return await self._object("GET", url_path("api", "executions", execution_id, "status"))
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """Return an execution with its events: all on the Rust plane, the newest page on the Python one."""
+        """Return an execution with all its events (Rust plane), or with the newest page of events (Python plane)."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
     async def list_events(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:

@@ -41,7 +41,8 @@ _WEIGHT: Final = 0.05
 
 
 class Gate:
-    """Limit on the requests at one control plane. A request takes a place at the gate and frees it at its end.
+    """Limit on the requests at one control plane. A request takes a place at the gate, and frees the place when the
+    request ends.
 
     Args:
         full: most concurrent requests.
@@ -91,7 +92,7 @@ class Gate:
             await self._turn(left_s)
         self.inside += 1
         if self.has_room():
-            # A request that leaves wakes one other, which is too few when the limit has grown.
+            # A request that leaves wakes only one waiting request, which is too few when the limit has grown.
             event_loop.give(self._waiting, None)
         return True
 
@@ -128,8 +129,8 @@ class Gate:
     def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
         """Note an answer of any status. `sent_at` is as in `refused`, `took_s` as in `answered`.
 
-        Server errors, and the answers that end a row of them, count only if the request belongs to an execution:
-        heartbeats say nothing about commands.
+        Server errors, and successes that end a series of server errors, count only if the request belongs to an
+        execution. Heartbeats say nothing about commands.
 
         Args:
             is_stored: the answer says that the plane has stored the request before, which is a success.
@@ -213,7 +214,8 @@ class Gate:
         return self.inside < self._reduced_to or self.inside < self.limit()
 
     async def _turn(self, left_s: float) -> None:
-        """Wait until a request frees its place or the pause ends, at most a second: the limit grows by itself."""
+        """Wait at most `left_s` seconds for a freed place, and no longer than until the gate's pause ends. Without a
+        pause, wait a second at most: the limit grows by itself."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         closed_s = self._closed_until - time.monotonic()

@@ -38,7 +38,8 @@ class Identity:
         return self.stable is not None or not RULES[dialect].accepts_same_worker
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
-        """Warn of settings with which a plane gives a worker's commands away, or never to another worker."""
+        """Warn if the plane would give away a live worker's commands, or would never give away a killed worker's
+        commands."""
         stale_after_s = RULES[dialect].stale_after_s
         if self._heartbeat_interval_s >= stale_after_s:
             log.warning(

@@ -1,4 +1,4 @@
-"""Results of earlier steps in a claim, which has them under the steps' names, in a form of its plane."""
+"""Results of earlier steps in a claim. The claim has each result under the step's name, in its plane's form."""
 
 from __future__ import annotations
 

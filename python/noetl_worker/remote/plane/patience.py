@@ -28,8 +28,8 @@ class Uncertainty:
     """Count of uncertain answers in a row: a 500 may be a fault of the plane or our mistake
     (protocol/events.md#python-plane).
 
-    Both tries and time count. Tries alone are over in 3 s: good results then failed while a plane restarted (seen in
-    the simulator).
+    Both the number of tries and the time count. When only tries counted, all tries were over in 3 s, and good results
+    failed while a plane restarted (seen in the simulator).
     """
 
     _tries = 0

@@ -20,7 +20,7 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Missed heartbeats in a row after which a plane is down. One is missed during a roll-out."""
+"""Missed heartbeats in a row after which a plane counts as down. A roll-out alone can cost one heartbeat."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
@@ -50,10 +50,10 @@ class PlaneWatch:
         """Reason why no command will come, or None if no such reason is known."""
 
     async def require_nats(self) -> None:
-        """Ask the plane at the start of the worker.
+        """Check at the worker's start that the plane's commands reach NATS. A plane that does not answer passes.
 
         Raises:
-            PlaneWithoutNats: the plane sends no commands over NATS, and no bridge does.
+            PlaneWithoutNats: the plane sends no commands over NATS, and no bridge brings them.
             JetStreamError: the stream of commands cannot be read.
         """
         try:
@@ -64,7 +64,8 @@ class PlaneWatch:
             log.debug("plane_health_unknown", error=str(error))
 
     async def check(self) -> None:
-        """Ask the plane again if ASKED_EVERY_S seconds have passed, and log a change once."""
+        """Check again, every ASKED_EVERY_S seconds, whether the plane's commands reach NATS. Log once when they
+        stop."""
         if time.monotonic() - self._asked_at < ASKED_EVERY_S:
             return
         before = self.trouble

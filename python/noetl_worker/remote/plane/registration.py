@@ -28,7 +28,7 @@ from noetl_worker.settings.settings import Settings
 T = TypeVar("T")
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
-"""Pause between tries to register, until the plane has accepted the row."""
+"""Seconds between tries to register, until the plane has accepted the row."""
 
 
 class Registration:
@@ -47,7 +47,8 @@ class Registration:
 
         Args:
             on_heartbeat: called for each accepted heartbeat with the monotonic time at which it was sent, and with the
-                seconds after which the plane gives up a silent worker. The first call is at once, with the time now.
+                seconds after which the plane gives up a silent worker. The constructor makes the first call, with the
+                current time.
         """
         self._plane, self._watch, self._on_heartbeat = plane, watch, on_heartbeat
         self._trouble = Outage()
@@ -99,7 +100,8 @@ class Registration:
         return True
 
     async def heartbeat(self) -> bool:
-        """Send a heartbeat. Register again if the plane does not know the row, for example after it was restored."""
+        """Send a heartbeat. Register again if the plane does not know the row, for example after the plane was
+        restored."""
         if self._plane.rules.heartbeat_registers:
             return await self._answered(self._plane.register(self._body)) is not None
         is_known = await self._answered(self._plane.heartbeat(self._worker_id))

@@ -238,7 +238,8 @@ class DialectRules(Protocol):
         return False
 
     def storing_s(self, size: int) -> float:
-        """Return the seconds that a plane takes at most to store a result of this size, beyond those of any request."""
+        """Return the most seconds that a plane takes to store a result of this size, beyond the usual time of a
+        request."""
         return 0.0
 
     # ── events ──

@@ -9,7 +9,7 @@ from noetl_worker.remote.plane.answers import MEANING, PASSES, Meaning, is_page
 from noetl_worker.remote.transport.transport import Response
 
 _REFUSALS: Final = frozenset({400, 409, 413, 422})
-"""Statuses with which a plane refuses an event set. Others come from a missing route, or from a proxy."""
+"""Statuses with which a plane refuses an event set. Other statuses come from a missing route, or from a proxy."""
 
 
 class SendStatus(Enum):

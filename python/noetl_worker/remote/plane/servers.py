@@ -1,7 +1,7 @@
 """Control planes that a worker knows: which of them it contacts, and the state of each.
 
-A notification names its server, and anyone who may publish to NATS can write one: a worker that contacted any server
-would run a stranger's commands. So only servers that the settings name are contacted.
+A notification names its server, and anyone who may publish to NATS can write a notification: a worker that contacted
+any server would run a stranger's commands. So only servers that the settings name are contacted.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Servers:
     def choose_url(self, named: str) -> str:
         """Return the URL to contact for a notification that names this server ("" if it names none).
 
-        For a name that the settings do not have, this is the configured plane's URL. The name may be another name of
-        that plane, and the plane does not know a forged command.
+        If the settings do not have the name, return the configured plane's URL, since the name may be an alias of that
+        plane. A forged command does no harm there, as the plane does not know the command.
         """
         if named in self._asked:
             return self._asked[named]
@@ -123,8 +123,8 @@ class Servers:
         if len(self._logged) > MAX_SERVERS:
             log.warning(
                 "more_servers_not_named",
-                advice="check who may publish command notifications: noetl_worker_servers_not_named_total counts those "
-                "with an unknown server",
+                advice="check who may publish command notifications: noetl_worker_servers_not_named_total counts the "
+                "notifications with an unknown server",
             )
             return
         log.warning(

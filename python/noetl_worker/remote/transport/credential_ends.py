@@ -40,7 +40,7 @@ def credential_ends(settings: Settings) -> Mapping[str, float]:
         name: value.reveal() if isinstance(value, Secret) else _read(value) for name, value in given.items() if value
     }
     found = {name: list(_ends(text)) for name, text in texts.items()}
-    # A bundle of authorities also has old ones, so its latest end counts; for a chain, the earliest does.
+    # A bundle of CAs also has old CAs, so its latest expiry counts. Of a chain, the earliest expiry counts.
     return {name: max(ends) if name.endswith("_CA") else min(ends) for name, ends in found.items() if ends}
 
 

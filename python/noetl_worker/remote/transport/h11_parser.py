@@ -28,7 +28,7 @@ class H11Parser:
         self._at_once = at_once
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self.head: h11.Response | h11.InformationalResponse | None = None
-        """Head of the last answer. An informational one (101) switches to a protocol that is not read here."""
+        """Head of the last answer. An informational answer (101) switches to a protocol that is not read here."""
         self._is_asked = False
         """True from a request to the end of its answer. For a plane, `feed_data` supplies the request."""
         self.is_behind = False

@@ -55,7 +55,8 @@ _CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 
 
 class Headers(Mapping[str, str]):
-    """Headers of an answer, with names in lower case. They are decoded on first use, which most answers never see."""
+    """Headers of an answer, with names in lower case. The headers of most answers are never read, so they are decoded
+    on first use."""
 
     __slots__ = ("_pairs", "_read")
 
@@ -91,7 +92,7 @@ class _PlaneConnection(HttpConnection[Response]):
         super().__init__()
         self._server = server
         self.unwritten = b""
-        """Request to write at the end of this turn of the loop."""
+        """Request to write at the end of this iteration of the event loop."""
 
     # ── the request ──
 
@@ -184,12 +185,12 @@ class _Origin:
         self._open: set[_PlaneConnection] = set()
         self._opening = 0
         self.asking: list[_PlaneConnection] = []
-        """Connections whose requests are written together at the end of this turn of the loop. Otherwise the server
-        would sleep between them, and waking it costs the sender 10 to 20 µs."""
+        """Connections whose requests are written together at the end of this iteration of the event loop. Otherwise the
+        server would sleep between two requests, and each waking costs the sender 10 to 20 µs."""
         self._waiting: deque[asyncio.Future[_PlaneConnection | None]] = deque()
 
     async def connection(self, deadline: float, now: float) -> _PlaneConnection:
-        """Return a connection to write to: the one used last, or a new one.
+        """Return a connection to write to: the last used idle connection, else a new one.
 
         Raises:
             TimeoutError, OSError, ssl.SSLError: no connection is free in time, or none can be opened.

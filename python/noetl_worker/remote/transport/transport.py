@@ -24,7 +24,7 @@ Body: TypeAlias = bytes | tuple[bytes, ...]
 """Body of a request. A tuple's parts are sent one after the other and never joined, to avoid copying a large result."""
 _PART_BYTES: Final = 256 * 1024
 CONNECT_S: Final = 10.0
-"""Time limit for connecting if the request has none."""
+"""Seconds allowed for connecting, for a request without a time limit."""
 PROBE_S: Final = 15
 PROBES: Final = 4
 """TCP keepalive: after PROBE_S without a byte the peer is probed up to PROBES times. Nothing else would end an

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from noetl_worker.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Match of a segment that has nothing to escape and no dot, as most have."""
+"""Match function for a segment with nothing to escape and no dot, as most segments are."""
 _CLAIM_SEGMENTS: Final = frozenset({"api", "commands", "claim"})
 """Segments of each claim's path, which need no check."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")

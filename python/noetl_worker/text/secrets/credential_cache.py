@@ -1,4 +1,4 @@
-"""A cache of credentials from a control plane, kept for a minute. A loop of a thousand commands asks for one once.
+"""A cache of credentials from a control plane, kept for a minute, so that a loop of commands causes one request.
 
 There is one cache per control-plane client, so one per worker. The key says who may see an entry (`credentials.py`).
 Entries are kept serialised, so that no command can change what the next one gets. Failures are never kept: a
@@ -48,7 +48,7 @@ class CredentialCache:
         """Return a fresh copy of the value under `key`. A missing value is fetched once for all concurrent callers.
 
         Raises:
-            Exception: any exception of `fetch`, to every caller that waits for it. Nothing is kept then.
+            Exception: any exception of `fetch`, for every caller that waits for the value. Nothing is cached then.
         """
         packed = self._find(key)
         if packed is None:
@@ -57,7 +57,7 @@ class CredentialCache:
                 flight = asyncio.ensure_future(self._fetch(key, fetch))
                 self._flights[key] = flight
                 flight.add_done_callback(_retrieve_exception)
-            packed = await asyncio.shield(flight)  # a caller's cancellation must not cancel the others
+            packed = await asyncio.shield(flight)  # one caller's cancellation must not cancel the request of all
         return json_text.loads(packed)
 
     def forget(self, keys: Iterable[Key]) -> None:

@@ -41,7 +41,8 @@ _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNO
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
 _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
 """Pattern of the password in a URL, applied to a word up to its last `@`. Unlike in `redact`, a password may contain a
-slash: such a config is a mistake, which the error text would quote. Digits before a slash are a port."""
+slash. A URL with a slash in its password is invalid, and the error text would quote the URL. Digits before a slash are
+a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
 """Pattern of a parameter in a URL's query."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
@@ -52,7 +53,8 @@ _MIN_FLOAT_CHARS: Final = 6
 
 
 MOST_OF_A_COMMAND: Final = 1_000
-"""Most different secrets of one command. Everything that leaves is searched for all forms of each, up to 80."""
+"""Most different secrets of one command. All data that leaves the worker is searched for up to 80 forms of each secret.
+"""
 _TOO_MANY: Final = (
     "this command has more than {:,} different secrets (its credentials, and all values under names like `password` or "
     "`token`), and the worker cannot look for more: give other names to fields that hold no secret, keep the secrets "
@@ -64,21 +66,21 @@ class _Meaning(NamedTuple):
     """Meaning of a name in a config for the value under it."""
 
     is_alias: bool
-    """True if a text names a credential, and an object names or contains one."""
+    """True if the value is an alias, or an object that names or contains a credential."""
     is_secret: bool
     is_several: bool
-    """True if a text is a secret, and so is each text in an object."""
+    """True if the value is a secret text, or an object in which each text is a secret."""
 
 
 class KnownSecrets:
     """A growing set of texts that must not leave the worker.
 
-    Measured: making the forms of one secret takes 5 to 30 us. Then redacting a text or result takes 2 ms per thousand
-    secrets (5 ms on the Python engine, 40 ms for a large one), plus a time that depends on its size alone.
+    Measured: making the forms of one secret takes 5 to 30 us. Redacting a text or result takes 2 ms per thousand
+    secrets: 5 ms on the Python engine, 40 ms for a large text. The rest of the time depends on the text's size alone.
     """
 
     def __init__(self, own: Sequence[str] = (), *, most: int | None = None) -> None:
-        """Begin with the worker's own secrets, which do not count.
+        """Begin with the worker's own secrets, which the limit `most` does not count.
 
         Args:
             own: the worker's own secrets, the same for every command of the process.
@@ -131,7 +133,7 @@ class KnownSecrets:
             self.add(scalar)
 
     def add_credential(self, data: Mapping[str, JsonValue]) -> list[str]:
-        """Add the values of a credential, except its addresses; of an address, add the password in it.
+        """Add the values of a credential. From an address, add only the password or signature.
 
         Returns:
             The fields whose secret is too weak to be told from a word.
@@ -251,7 +253,7 @@ def _parts(text: str) -> Iterator[str]:
         yield from _parts(header.group(1))
 
 
-@lru_cache(maxsize=8)  # the worker's secrets stay in memory anyway; a command's must not outlive it in a cache
+@lru_cache(maxsize=8)  # the worker's secrets stay in memory anyway; a command's secrets must not stay in a cache
 def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
     found = _Found()
     for text in texts:

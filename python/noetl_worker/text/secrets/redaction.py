@@ -1,7 +1,8 @@
 """The redaction of all that leaves the worker except event bodies: exception texts, log lines, values of events.
 
 Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Code that logs or stores values
-for a command gets its secrets from `known_here()`, in the command's task and all tasks that this task starts.
+for a command gets the command's secrets from `known_here()`, in the command's task and in all tasks that this task
+starts.
 """
 
 from __future__ import annotations
@@ -83,18 +84,18 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def first_chars(text: str, most: int) -> str:
-    """Return the first `most` characters of a text, with a mark in place of a known secret's beginning at the end."""
+    """Return the first `most` characters of a text. A mark replaces the beginning of a known secret before the cut."""
     return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Return bytes that were cut at their end, with a mark in place of a beginning of a known secret at the end."""
+    """Return bytes that were cut at their end. A mark replaces the beginning of a known secret before the cut."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Return bytes that were cut at their start, with a mark in place of an end of a known secret at the start."""
+    """Return bytes that were cut at their start. A mark replaces the end of a known secret after the cut."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 
@@ -132,6 +133,7 @@ def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
 
 
 async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return what `remove_known` returns. A large value is copied in a thread, so that the event loop goes on."""
+    """Return the copy that `remove_known` makes. A large value is copied in a thread, so that the event loop goes
+    on."""
     work = partial(remove_known, value, known)
     return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()

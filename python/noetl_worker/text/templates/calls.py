@@ -95,7 +95,7 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""Leading arguments of Jinja's own filters and tests, by their kind."""
+"""First arguments that Jinja passes to filters and tests, by the kind that a filter or test declares."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:

@@ -39,7 +39,8 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """Charge a filter that makes texts of `size` times the bytes of a text. A list or object becomes a text first."""
+    """Charge a filter whose results are `size` times as large as the value's text. A list or object becomes text
+    first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -49,7 +50,8 @@ def _printed(budget: Budget, value: Any, size: int = 1) -> None:
 
 
 def _text(times: int = 1, per_sign: int = 0) -> Cost:
-    """Return the cost of making a text `times` as large, with `per_sign` nodes for each of its characters."""
+    """Return the cost of a filter whose result is `times` as large as a text, with `per_sign` nodes for each
+    character."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
@@ -70,7 +72,8 @@ def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a change of case. CPython reserves three of the widest characters for each one in a non-ASCII text."""
+    """Charge a change of case. CPython reserves three of the widest characters for each character of a non-ASCII
+    text."""
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
@@ -236,7 +239,8 @@ def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
-    """Charge the writing of JSON, where a control character becomes six. An indent costs once per level and element."""
+    """Charge the writing of JSON, where a control character takes six bytes. An indent costs once per level and
+    element."""
     step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}; give a smaller one")
@@ -246,7 +250,7 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
 
 
 def _levels(value: Any) -> int:
-    """Return the sum of the levels of all lines that a value has in indented JSON."""
+    """Return the total indentation of a value's lines in indented JSON, in levels."""
     levels, waiting = 0, [(value, 1)]
     while waiting:
         item, level = waiting.pop()

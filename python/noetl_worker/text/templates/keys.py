@@ -17,7 +17,7 @@ _LONGEST: Final = 60
 """Most bits of an integer key. Many longer integers have the same hash."""
 MAX_NUMBERS: Final = 4_000
 """Most number keys of one object. Numbers with different hashes can still be chosen so that the slots Python tries are
-taken. With this many, looking one up stays within the budget for an object of that size."""
+taken. At this limit, the look-up of one key in an object of that size stays within the budget."""
 KEY_TYPES: Final = (str, int, float, type(None), Undefined)
 
 

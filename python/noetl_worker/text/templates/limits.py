@@ -34,7 +34,7 @@ CONTAINER_NODES: Final = 8
 _MAPPING_NODES: Final = 12
 """Nodes for the visit of an object, including its keys and values."""
 _ENTRY_NODES: Final = 4
-"""Least nodes for a key and its value. Most of it is for finding out their types."""
+"""Least nodes for a key and its value, most of them for finding out the types."""
 _WRITTEN: Final = 8
 """Factor for the bytes of a list or object that becomes text."""
 ROUND_NODES: Final = 8
@@ -92,7 +92,7 @@ class Budget:
         if self._nodes < 0:
             raise SecurityError(f"it takes more than {MAX_NODES:,} steps: do it in a python step, or on less data")
         if self._bytes < 0:
-            raise SecurityError(f"it makes more than {MAX_BYTES:,} bytes on the way: do it in a python step")
+            raise SecurityError(f"it makes texts and lists of more than {MAX_BYTES:,} bytes: do it in a python step")
 
     def charge_round(self, count: int) -> None:
         """Charge one round of a loop or one call of a macro.
@@ -105,10 +105,11 @@ class Budget:
             raise SecurityError(f"it runs for more than {MAX_TIME_S:g} s: do it in a python step")
 
     def charge_value(self, value: Any, weight: int = 1, size: int = 1) -> None:
-        """Charge a value and everything in it: `weight` nodes for each element, and the bytes of texts `size` times.
+        """Charge a value and everything in it: `weight` nodes for each element, and `size` times the bytes of its
+        texts.
 
-        A value that occurs twice in it costs twice. A list of only numbers or texts costs a quarter: it is visited
-        without Python code.
+        An element that occurs twice in the value costs twice. A list of only numbers or texts costs a quarter, because
+        no Python code visits its elements.
         """
         if isinstance(value, str):
             self.charge(1, size * text_size(value))
@@ -137,7 +138,7 @@ class Budget:
                     self.charge_number(item, size)
 
     def charge_number(self, number: int, size: int = 1) -> None:
-        """Charge the conversion of an integer to text, which only costs for a long one."""
+        """Charge the conversion of an integer to text. Only a long integer costs anything."""
         if (bits := number.bit_length()) > _LONG_BITS:
             self.charge(bits * bits >> 16, size * (bits // 3))
 

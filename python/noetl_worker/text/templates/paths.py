@@ -68,7 +68,8 @@ def names_in(code: str, names: Iterable[str]) -> set[str]:
 
 
 def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield the code in a tool's own fields. Base64 is decoded; a template in its place is yielded as it is."""
+    """Yield the code in a tool's own fields. Base64 is decoded; a text that is not base64, such as a template, is
+    yielded unchanged."""
     for name in _CODE:
         if isinstance(fields.get(name), str):
             yield fields[name]
@@ -81,7 +82,7 @@ def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
-    """Return the places that code may read, in a tool's config or in the configs of its tasks."""
+    """Return the `places` whose first name occurs in code, in a tool's config or in the configs of its tasks."""
     code = " ".join(_find_all_codes(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
     in_code = names_in(code, names.values())

@@ -2,8 +2,9 @@
 
 The store keeps the fields of a command above 8 kB (protocol/command.md#python-plane) and large results. It replaces
 everything that looks like a secret, even a list under `authors` (read in its source;
-`authoring/dev/server/stored_form.py` has the rule). A tool that got the replacement would succeed with a wrong value,
-or miss a credential of that name. So each replacement is found when it is fetched, and reading one fails.
+`authoring/dev/server/stored_form.py` has the rule). A tool that got "[REDACTED]" would succeed with a wrong value, or
+find no credential of that name. So the worker marks each replacement when it fetches the value, and reading a marked
+text fails.
 """
 
 from __future__ import annotations
@@ -101,14 +102,14 @@ def check_read(value: Any) -> Any:
 
 
 def check_given(value: JsonValue, places: Sequence[str] = ()) -> None:
-    """Check that a tool gets no text that the plane has put in place of another value.
+    """Check that a tool gets no "[REDACTED]" that the plane has put in place of a value.
 
     Args:
         value: the tool's config.
-        places: places of such texts in the variables. If there are any, a rendered text may contain one.
+        places: paths of redacted values in the variables. If there are any, each text with "[REDACTED]" is refused.
 
     Raises:
-        RedactedValue: the tool would get such a text.
+        RedactedValue: the config has a redacted value.
     """
     waiting: list[JsonValue] = [value]
     while waiting:

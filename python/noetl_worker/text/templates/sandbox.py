@@ -26,7 +26,7 @@ from noetl_worker.text.templates.redacted import check_read
 _NO_STEPS: Final = frozenset({"ctx", "event", "input", "iter", "job", "keychain", "loop", "output", "vars", "workload"})
 """Variables that are not the result of a step. Their `result` is an ordinary key."""
 _METHOD: Final = "method"
-"""The `ctx` of an attribute's syntax node that is called."""
+"""Value of `ctx` in the syntax node of an attribute that is called as a method."""
 _SHORT: Final = 1_000
 """Most characters of a text whose comparison costs nothing."""
 
@@ -90,7 +90,7 @@ class MissingSecret(ChainableUndefined):
 
 
 class RequiredSecret(MissingSecret):
-    """A missing keychain entry on a plane that gives no null for one. `default` and `is defined` still work."""
+    """A missing keychain entry on a plane that gives no null for it. `default` and `is defined` still work."""
 
     __slots__ = ()
 
@@ -172,7 +172,7 @@ class _Generator(CodeGenerator):
     """A code generator in which only calls look up methods. All other attributes are keys. `~` joins by `to_text`."""
 
     def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
-        """Write Python code with the code of some expressions in it, each followed by a comma."""
+        """Write `before`, then the Python code of each expression with a comma, then `after`."""
         self.write(before)
         for part in parts:
             self.visit(part, frame)
@@ -329,7 +329,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def compared(context: Context, value: Any) -> Any:
-        """Return a side of a comparison, charged because everything in it may be visited."""
+        """Return a side of a comparison, and charge all its values, since the comparison may visit all."""
         if isinstance(value, str):
             if len(value) > _SHORT:
                 current_budget(context).charge(1 + len(value) // 64)

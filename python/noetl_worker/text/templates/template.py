@@ -99,7 +99,7 @@ def render(
 def _render(
     value: JsonValue, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    """Render a value within a budget. `budget` is None for a single text, which makes one when it needs it."""
+    """Render a value within a budget. `budget` is None for a single text; its budget is made only when needed."""
     if isinstance(value, str):
         if isinstance(value, PlainText):
             return str(value)
@@ -122,7 +122,7 @@ def _render(
 
 
 def _strip_comments(text: str) -> str:
-    """Return a text, which has no other template, without its comments `{# ... #}`. `${#` in it is shell code."""
+    """Return a text without its comments `{# ... #}`. The text has no other template, and its `${#` is shell code."""
     kept, at = [], 0
     while (start := text.find("{#", at)) >= 0:
         end = text.find("#}", start + 2)
@@ -148,7 +148,7 @@ def _render_text(
             return found
     try:
         return compiled.run(variables, undefined, budget or Budget())
-    except (CredentialError, RedactedValue):  # these name what is missing; a TemplateError would hide their kind
+    except (CredentialError, RedactedValue):  # these name the missing value; a TemplateError would hide their kind
         raise
     except Exception as error:  # an expression may raise anything
         _fail(source, error, compiled.template)
@@ -250,8 +250,8 @@ def _path(expression: nodes.Expr | None) -> tuple[str, ...] | None:
 def to_json(value: Any, budget: Budget) -> JsonValue:
     """Convert a Jinja result to a JSON value: undefined -> None, tuples and iterators -> lists.
 
-    A value that is in it several times is charged each time, because JSON repeats it. Lists and objects of scalars are
-    returned as they are, which needs no Python code per element.
+    A value that occurs several times in the result is charged each time, because JSON repeats the value. Lists and
+    objects of scalars are returned as they are, which needs no Python code per element.
     """
     kind = type(value)
     if kind in _SCALARS:

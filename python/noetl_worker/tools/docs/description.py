@@ -1,4 +1,4 @@
-"""Descriptions of a tool kind for people, made from its config model: what it does, its fields and their meaning.
+"""Descriptions of a tool kind for people, made from its config model: the kind's work, its fields and their meaning.
 
 A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read
 from the source on request, never when a command runs.

@@ -26,7 +26,7 @@ _WORDS: Final = "|".join(
 
 
 def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
-    """Return a schema for a value of `schemas`, or for text that spells or renders one."""
+    """Return a schema for a value of `schemas`, for text that spells such a value, or for a template."""
     text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$|{_TEMPLATE}"}
     return {"anyOf": [*schemas, text], "description": description}
 
@@ -56,7 +56,7 @@ def json_schema(tool: Tool[Any], *, strict: bool = False) -> dict[str, JsonValue
 
     Args:
         tool: from `Registry.get`, or your own.
-        strict: unknown fields do not validate; otherwise they do, as the worker only warns of them.
+        strict: True to refuse unknown fields. By default they validate, because the worker only warns of them.
     """
     description = describe_kind(tool)
     own = _own_properties(tool, description)

@@ -1,7 +1,7 @@
 """The answer of an HTTP exchange: read and unpacked into bounded memory, and converted to a JSON value.
 
-A small compressed body may unpack to gigabytes, and one chunk of 64 KiB to 64 MiB. So the unpacking itself is limited,
-not only its result.
+A small compressed body may unpack to gigabytes, and a chunk of 64 KiB may unpack to 64 MiB. So the unpacking itself is
+limited, not only its result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from noetl_worker.tools.http.client import without_user
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
 _LONGEST_WAIT_S: Final = 1e9
-"""Longest wait from a Retry-After, longer than any command runs; a timer takes no infinity."""
+"""Longest wait in seconds that a Retry-After may cause. No command runs that long, and a timer takes no infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HEADER: Final = 1024
 """Longest header, in characters, that is parsed."""
@@ -48,7 +48,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 class Content:
     """A body of at most `limit` bytes; `is_cut` is True if there were more.
 
-    The body stays in the pieces in which it arrived: the allocator moves a growing buffer, which needs its size twice.
+    The body stays in the pieces in which it arrived. One growing buffer would take twice its size when it is moved.
     """
 
     limit: int
@@ -179,8 +179,8 @@ class _Unpacking:
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
-    """Return the result for an answer, with the fields of both planes' workers. `in_plane_form` removes those of one
-    plane. `content` is emptied."""
+    """Return the result for an answer, with the fields of both planes' workers, and empty `content`. `in_plane_form`
+    keeps the fields of one plane."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)
@@ -207,7 +207,7 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
-    """Keep the answer's fields that the plane's own worker gives: an arc, a `set` or a next step may read them."""
+    """Return the result without the answer's fields that the plane's own worker does not give."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # there was no answer
         return result
     for name in form.not_of_http:

@@ -33,8 +33,8 @@ _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 class Authorization:
     """The headers and parameters that authorise a request.
 
-    `fetched` is the access token in them, if it was fetched. A caller whose request is refused gives it to
-    `Tokens.forget`.
+    `fetched` is the access token among the values, if the worker fetched one. A caller whose request is refused gives
+    this token to `Tokens.forget`.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -64,8 +64,8 @@ class Authorizer:
                 hosts that the operator has named.
 
         Raises:
-            CredentialError: the alias is not known, the credential lacks what its type needs, or a secret of the
-                worker's may not be sent there.
+            CredentialError: the alias is not known, the credential lacks a field that its type needs, or a secret of
+                the worker may not be sent to the destination.
             ConfigurationError: a type that cannot be sent with a request.
         """
         check_auth(auth)
@@ -123,7 +123,7 @@ class Authorizer:
         return await merged_data(own, context)
 
     async def _from_secret_manager(self, own: Mapping[str, Any], context: ToolContext) -> dict[str, JsonValue]:
-        """Fetch the secret for {"key": "projects/...", "oauth_credential": alias}; its text is the token."""
+        """Fetch the secret for {"key": "projects/...", "oauth_credential": alias}; the secret's text is the token."""
         alias, name = own.get("oauth_credential"), str(own.get("key") or own.get("secret_name"))
         google = dict(await context.secrets.credential(str(alias))) if alias else {}
         access = await self.tokens.google(google, context.settings)

@@ -1,8 +1,8 @@
 """The text encodings that a server may choose for its answer.
 
-Only the listed codecs are used: some of Python's take quadratic time (punycode: 27 s for 0.8 MB), fail on anything
-(idna), or are not for text, and Python caches every name it looks up for ever. So Python's table of aliases is read
-here, and its registry is asked only for listed names.
+Only the listed codecs are used: some of Python's codecs take quadratic time (punycode: 27 s for 0.8 MB), fail on
+ordinary text (idna), or are not for text. Python's registry caches for ever every name that is looked up there. So this
+module reads Python's table of aliases, and asks the registry only for listed names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ gb2312:gbk big5hkscs:big5 cn-big5:big5 shift-jis:cp932 windows-31j:cp932 euc-kr:
 windows-874:cp874 dos-874:cp874 koi8:koi8-r koi8-ru:koi8-u unicode:utf-16 ucs-2:utf-16 unicode-1-1-utf-8:utf-8
 iso88591:latin-1 iso-8859-8-i:iso8859-8 latin-9:iso8859-15
 """
-"""Names that Python does not know, and names mapped to the larger encoding that servers send under them."""
+"""Name in an answer -> codec: names that Python does not know, and names under which servers send a larger encoding."""
 _CODECS: Final = {codec: codec for codec in _READ.split()} | dict(pair.split(":") for pair in _READ_AS.split())
 
 

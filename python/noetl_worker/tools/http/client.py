@@ -56,7 +56,7 @@ class ClientOptions:
     client_key: str | None = None
     proxy: str | None = None
     is_own: bool = False
-    """The address comes from the worker's own settings, not from a playbook, so the address is not checked."""
+    """True if the address comes from the worker's own settings, not from a playbook. Such an address is not checked."""
 
 
 _Key: TypeAlias = tuple[str, ClientOptions, EgressRule | None]
@@ -75,12 +75,12 @@ class Clients:
     """httpx clients, each used by one command at a time.
 
     One client for all commands would cost more: with a proxy, httpcore looks at each of a client's connections several
-    times at every request, and asks the kernel about the idle ones. With 32 commands at a time that took half of a
-    request's CPU.
+    times at every request, and asks the kernel about the idle ones. With 32 commands at a time these checks took half
+    of a request's CPU.
 
     Args:
         transport: replaces the network in tests.
-        max_idle: most clients without a command. The one used last is taken first.
+        max_idle: most clients without a command. The client used last is taken first.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None, *, max_idle: int = 50) -> None:
@@ -101,7 +101,7 @@ class Clients:
         Args:
             to: the first address of the command. A client that has sent a request to this server still has a
                 connection to it.
-            settings: say which addresses are denied, and which files the options may name.
+            settings: the denied addresses, and the directories whose files the options may name.
 
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
@@ -138,7 +138,7 @@ class Clients:
             await client.aclose()
 
     async def aclose(self) -> None:
-        """Close idle clients now, and the others when their commands end."""
+        """Close idle clients now, and clients in use when their commands end."""
         self._is_closed = True
         idle, self._idle = self._idle, []
         for one in idle:
@@ -268,7 +268,8 @@ def _tls_context(options: ClientOptions, settings: ToolSettings) -> ssl.SSLConte
 
 
 def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings) -> str | None:
-    """Return a path by which OpenSSL, which accepts only paths, reads the file that was checked and opened here."""
+    """Check and open a file of the options. Return the path of the open descriptor, because OpenSSL accepts only
+    paths."""
     given = getattr(options, name)
     if not given:
         return None

@@ -19,7 +19,7 @@ from noetl_worker.tools.http.egress_backend import connected
 
 _MOST_IDLE: Final = 20
 _DAY_S: Final = 86_400.0
-"""Handshake limit that leaves the deadline to the exchange; asyncio's own would be one minute."""
+"""Handshake limit of one day, so that only the exchange's deadline counts; asyncio's default is one minute."""
 
 
 class ClientTransport(httpx.AsyncBaseTransport):

@@ -1,4 +1,4 @@
-"""A tool's connection. It gives an answer's body in pieces as they arrive, and reads no faster than they are taken."""
+"""A tool's connection. It gives an answer's body in pieces as they arrive, and reads no faster than the caller does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamedConnection(HttpConnection[None]):
         super().__init__()
         self._arrived = bytearray()
         self._failure: Broken | None = None
-        """The error for which the connection was closed here. Bytes that have arrived are not read any more."""
+        """The error for which this side closed the connection. Bytes that have arrived are not read any more."""
         self._lost: Exception | None = None
         """The error by which the network closed the connection. Bytes that arrived before still count."""
         self._read_s = NO_LIMIT_S
@@ -61,7 +61,7 @@ class StreamedConnection(HttpConnection[None]):
         return httpx.Response(head.status_code, headers=self._pairs, stream=body, extensions=extensions)
 
     async def next_piece(self) -> bytes | None:
-        """Return the bytes of the body that have arrived, or None at its end."""
+        """Return the bytes of the body that have arrived, or None at the body's end."""
         try:
             while not self._content:
                 if not self._is_asked:
@@ -94,7 +94,7 @@ class StreamedConnection(HttpConnection[None]):
             await self._writable
 
     async def _read_on(self) -> None:
-        """Read what has arrived, or wait until something does."""
+        """Read the bytes that have arrived, or wait until some arrive."""
         if self._parser.is_behind or self._arrived or not self.is_open:
             await asyncio.sleep(0)  # lets other tasks run, so that a server cannot occupy the loop
         else:
@@ -169,7 +169,7 @@ class StreamedConnection(HttpConnection[None]):
 
 
 def _raise_as_httpx(error: BaseException) -> NoReturn:
-    """Raise the error as httpx names it. An error without such a name is raised unchanged."""
+    """Raise httpx's exception for an error, or the error itself if httpx has no such exception."""
     cause = error.__cause__ if isinstance(error, Broken) else error
     if isinstance(cause, h11.ProtocolError):
         raise getattr(httpx, type(cause).__name__)(str(cause)) from error

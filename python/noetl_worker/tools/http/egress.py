@@ -22,13 +22,14 @@ class EgressDenied(ConfigurationError):
 
 
 async def check_literal(rule: EgressRule, request: httpx.Request) -> None:
-    """Check the host of a URL if it is an address. This is a client's event hook: it sees requests to proxies too."""
+    """Check a URL's host if the host is an IP address. This is a client's event hook: it sees requests to proxies
+    too."""
     with suppress(ValueError):  # the host is a name
         check(rule, request.url.host, unquote(request.url.host))
 
 
 def refusal(rule: EgressRule, host: str, address: str, port: int | None) -> str | None:
-    """Return why a connection to this address of a host is denied; None if it is allowed, or for a name."""
+    """Return why a connection to a host's address is denied; None if it is allowed, or if `address` is a name."""
     try:
         check(rule, host, unquote(address), port)
     except EgressDenied as error:

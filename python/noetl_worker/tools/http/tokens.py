@@ -1,7 +1,7 @@
 """Access tokens fetched from OAuth2 (client credentials) and Google, cached until shortly before they expire.
 
-The key of a cached token is a digest of the whole request for it, secrets included: only a command with the same
-credential gets it.
+The cache key of a token is a digest of the whole token request, secrets included. So only a command with the same
+credential gets the token.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Tokens:
         """Return a Google access token, from a service account's key, a refresh token, or the worker's own identity.
 
         Args:
-            values: {"private_key", "client_email", ...} or {"service_account_json": that, or its text};
+            values: {"private_key", "client_email", ...} or {"service_account_json": such an object or its JSON};
                 {"refresh_token", "client_id", "client_secret"}; without any of these the application default
                 credentials: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
         """
@@ -239,7 +239,7 @@ def _read_token(answer: Mapping[str, Any], url: httpx.URL) -> tuple[str, float |
 
 
 def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
-    """Return the first of these fields that has a value. Raises CredentialError."""
+    """Return the first of the fields `names` that has a value. Raises CredentialError if none has."""
     for name in names:
         value = values.get(name)
         if isinstance(value, (str, int)) and str(value):
@@ -269,7 +269,7 @@ def secret_address(name: str) -> str:
 
 
 def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
-    """Return True if a Google token for these values is the worker's own: they hold no key and no refresh token."""
+    """Return True if a Google token would be the worker's own: the values have no key and no refresh token."""
     return _account(values) is None
 
 

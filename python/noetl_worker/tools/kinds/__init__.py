@@ -1,1 +1,1 @@
-"""The kinds: one folder for each, with its page `page.md`."""
+"""The tool kinds, each in a folder with its guide `page.md`."""

@@ -2,7 +2,7 @@
 
 It is used where a cgroup is delegated, because RLIMIT_NPROC counts all processes of a user, the worker's too. This
 module uses only the standard library and is loaded by path: the template process (`python_template.py`) joins the
-cgroup at its start, and with it all that it starts.
+cgroup at its start, so every process that it starts is a member too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 GROUP = "noetl-commands-"
 """Name prefix of the cgroup of a worker's commands; the worker's process id follows."""
 DELEGATED = ("user.delegate", "trusted.delegate")
-"""Attributes by which systemd marks a cgroup as its service's own."""
+"""File attributes by which systemd marks a cgroup as delegated to a service."""
 
 
 def commands_group(worker: int) -> Path:
-    """Return the cgroup of the commands of this worker process, which may not exist.
+    """Return the path of the cgroup for the commands of this worker process. The cgroup may not exist.
 
-    With cgroups of version 1 it is below the worker's own. With version 2 no cgroup can have both processes and
-    limited children, so it is beside the worker's, in a parent that was delegated.
+    With cgroups of version 1 the path is below the worker's own cgroup. With version 2 no cgroup can have both
+    processes and limited children, so the path is beside the worker's cgroup, in a parent that was delegated.
 
     Raises:
         OSError: no cgroup can be made; the text says why.

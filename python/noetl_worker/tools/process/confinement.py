@@ -34,7 +34,7 @@ SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 @dataclass(frozen=True)
 class Calls:
-    """Numbers of system calls, for programs of one kind."""
+    """Numbers of system calls, for programs of one architecture (`kind`)."""
 
     kind: int
     """Value of AUDIT_ARCH_*, by which the kernel tells 64-bit programs from 32-bit ones on the same machine."""
@@ -149,7 +149,8 @@ def landlock_version() -> int:
 
 
 def has_domains() -> bool:
-    """Return True if commands cannot reach or signal a process outside, even one that has not hidden its memory yet."""
+    """Return True if the kernel keeps commands from all processes outside, even before such a process hides its
+    memory."""
     return landlock_version() >= SCOPES_SINCE
 
 
@@ -174,7 +175,7 @@ def enter(confinement: Confinement) -> None:
 
 
 def _can_filter_calls() -> bool:
-    """Return True if the kernel has filters with our flag. It then refuses a call without a program with EFAULT."""
+    """Return True if the kernel has filters with our flag. Such a kernel refuses a missing program with EFAULT."""
     return _set_filter(None) == errno.EFAULT
 
 
@@ -202,7 +203,7 @@ def _filter_calls(allows_namespaces: bool) -> None:
 
 
 def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, int, int]]:
-    """Return the part of the filter for programs of one kind: no call reaches into another process or the kernel.
+    """Return the part of the filter for one architecture: no call reaches into another process or the kernel.
 
     ptrace(2) would be open in the moment before a new program hides its memory, and would follow its forks.
     prlimit(2) could permanently lower limits of any process of the user, the worker too, so it may change only those
@@ -348,7 +349,8 @@ def call_landlock(number: int, *arguments: int | bytes) -> int:
 class OomScore:
     """The OOM score of this process and of its forks. Create this object before `enter`.
 
-    While memory is hidden, root owns this file of each process, so a fork cannot open its own file, but inherits it.
+    While memory is hidden, root owns each process's file with the score. So a fork cannot open its own file, but
+    inherits the score.
     """
 
     def __init__(self) -> None:
@@ -358,7 +360,7 @@ class OomScore:
             self._own = os.read(self.file, 16)
 
     def set_first(self) -> None:
-        """Let forks be killed first when memory is short, from now on."""
+        """Let the kernel kill forks first when memory is short, from now on."""
         self._set(OOM_FIRST)
 
     def set_back(self) -> None:

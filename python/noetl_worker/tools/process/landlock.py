@@ -53,7 +53,8 @@ def is_there() -> bool:
 
 
 def missing() -> list[str]:
-    """Return what this system lacks without Landlock, or with an older one, to be logged once at the start."""
+    """Return the protections that this system lacks because Landlock is absent or too old. The worker logs them at its
+    start."""
     lacking = [] if is_there() else ["/proc, /sys and the worker's own files hidden from DuckDB"]
     return lacking if landlock_version() >= SCOPES_SINCE else [*lacking, "signals kept inside a command"]
 

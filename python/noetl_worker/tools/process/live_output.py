@@ -24,7 +24,7 @@ class PrintedLine:
     command_id: str
     step: str
     stream: str
-    """stdout or stderr, or `retry` for the worker's own line about another try."""
+    """stdout or stderr, or `retry` for the worker's own line about another attempt."""
     text: str
 
 

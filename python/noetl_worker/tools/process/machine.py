@@ -13,7 +13,7 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def memory_bytes() -> int:
-    """Return the bytes of the machine, or of the lowest limit of its cgroups; 0 if the system does not say."""
+    """Return the machine's memory in bytes, or the lowest memory limit of this process's cgroups; 0 if unknown."""
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -22,10 +22,11 @@ def memory_bytes() -> int:
 
 
 def _limits() -> Iterator[int]:
-    """Yield the limits of this process's cgroup and of those above it (version 2), up to what its container shows."""
+    """Yield the memory limits of this process's cgroup and of the cgroups above it (version 2), as far as they are
+    visible."""
     with suppress(OSError, ValueError):  # not Linux, or version 1
         own = next(line for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))[3:]
         place = Path(own.strip("/"))
         for one in (place, *place.parents):
-            with suppress(OSError, ValueError):  # the root has none, and "max" is no number
+            with suppress(OSError, ValueError):  # the root has no limit, and "max" is no number
                 yield int((CGROUPS / one / "memory.max").read_text())

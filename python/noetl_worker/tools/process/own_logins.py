@@ -1,8 +1,8 @@
-"""The worker's own logins, hidden from libraries that use one if a playbook's connection has none.
+"""The worker's own logins, hidden from libraries that would use them for a playbook's connection without a login.
 
-DuckDB's extensions do so, and SQL can read the keys that `httpfs` found (`current_setting`). A C library reads the
-process's environment. `os.environ` keeps the logins, for code that reads them because a setting or a document says
-so.
+DuckDB's extensions would use such logins, and SQL can read the keys that `httpfs` found (`current_setting`). A C
+library reads the process's environment, from which the logins are removed. `os.environ` keeps the logins for Python
+code that reads them on purpose.
 """
 
 from __future__ import annotations

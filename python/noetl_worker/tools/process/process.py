@@ -31,7 +31,7 @@ from noetl_worker.tools.process.live_output import LiveLines
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """Maximum bytes kept of each stream; at worst twice this for each running command."""
 MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
-"""File of the worker's cgroup, if that is one of version 2."""
+"""File in which the kernel counts memory events of the worker's cgroup, if the cgroup is of version 2."""
 GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
@@ -116,8 +116,8 @@ class Finished:
     notes: tuple[str, ...] = ()
     """Changes made to the output: parts left out, or not UTF-8."""
     answer: Mapping[str, JsonValue] | None = None
-    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}; None: it ended without one (os._exit,
-    a signal)."""
+    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}; None: the code ended without an
+    answer (os._exit, a signal)."""
     has_met_oom: bool = False
     """True if the kernel killed a process meanwhile for lack of memory. SIGKILL alone does not show who sent it."""
 
@@ -262,7 +262,7 @@ class Capture:
         self._dropped = 0
 
     def data(self) -> bytes:
-        """Return everything that was read, if nothing is left out."""
+        """Return the kept bytes: everything that was read, unless `left_out` counts bytes."""
         return bytes(self._head) + self._tail
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:

@@ -1,8 +1,7 @@
 """Directories that commands run in: each command has one of its own, and finds it empty.
 
-Creating and removing a directory writes to a file system's journal twice, and may wait for the disk. A directory
-that a command leaves as it was created is kept for the next one, provided that no process of the first is left to
-write to it.
+Creating and removing a directory writes to a file system's journal twice, and may wait for the disk. A directory that a
+command leaves as it was created is kept for the next command, if no process of the first command still runs.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def _remove(paths: dict[str, _Look]) -> None:
 
 def _remove_tree(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    if _opened(path):  # it still exists: it holds a directory that is closed to its owner
+    if _opened(path):  # the path still exists: a directory below is closed to its owner
         for place, directories, _ in os.walk(path):
             for name in directories:
                 _opened(os.path.join(place, name))  # noqa: PTH118

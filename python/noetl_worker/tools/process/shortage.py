@@ -86,7 +86,7 @@ def raise_shortage(what: str, error: Exception) -> None:
 
 
 async def when_there_is_room(run: Callable[[], Awaitable[T]], left_s: Callable[[], float | None]) -> T:
-    """Await `run()`, and again after a wait while it raises ResourceShortage: for a command with earlier effects.
+    """Await `run()`, and repeat it after a wait if it raises ResourceShortage. The command has had effects already.
 
     Raises:
         ResourceShortage: there was no room for 30 s, or `left_s()` is shorter than the next wait.

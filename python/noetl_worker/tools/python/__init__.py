@@ -1,1 +1,1 @@
-"""Python processes of commands: a warm template, its forks, and their messages."""
+"""Python processes of commands: a warm template process, its forks, and the messages between them and the worker."""

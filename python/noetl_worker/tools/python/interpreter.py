@@ -25,7 +25,7 @@ _OPTIONS: Final = ("-I", "-X", "utf8")
 _PYTHONS: Final = "NOETL_WORKER_PYTHONS"
 _CHANNEL: Final = 3
 _NAME: Final = re.compile(r"python3(\.(9|[1-9]\d))?")
-"""Names of the programs of CPython 3.9 and newer, with threads that have its lock."""
+"""Pattern of program names of CPython 3.9 and newer, except free-threaded builds (`python3.13t`)."""
 _STICKY: Final = 0o1000
 _WRITABLE_BY_OTHERS: Final = 0o022
 
@@ -33,7 +33,8 @@ _WRITABLE_BY_OTHERS: Final = 0o022
 def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
     """Return the path of the interpreter that a step names.
 
-    Links to its directory are resolved, because through one the interpreter would find another environment.
+    Links in the directory's path are resolved, because under a link's path the interpreter would find another
+    environment.
 
     Raises:
         ConfigurationError: the operator has not allowed it.
@@ -51,7 +52,8 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
 
 
 def _placed(interpreter: str) -> Path:
-    """Resolve the directory's links, not the file's own: a virtual environment is found by its interpreter's path."""
+    """Resolve links in the directory's path only: an interpreter finds its virtual environment by its own file's
+    path."""
     path = Path(interpreter)
     return path.parent.resolve() / path.name
 
@@ -62,7 +64,7 @@ def template_program(interpreter: str) -> tuple[str, int, int] | None:
 
     A template process is started unconfined, and confines itself before it forks commands. So its program must be
     one that no command can change, unless a command could change the worker's own as well: only root and the owner
-    of the worker's environment may write it. What a virtual environment adds is loaded by the command alone.
+    of the worker's environment may write it. Only the command loads the packages of a virtual environment.
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: links in a circle, up to Python 3.12
         base = Path(interpreter).resolve(strict=True)
@@ -80,8 +82,8 @@ def _is_kept_by(keepers: set[int], path: Path) -> bool:
 
 
 def started_once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
-    """Return a program request for a template: the interpreter of one command, whose own request follows on the
-    socket."""
+    """Return the request by which a template starts an interpreter for one command. The command's own request follows
+    on the socket."""
     return {
         "program": interpreter,
         "argv": [interpreter, *_OPTIONS, _SCRIPT, "once", str(_CHANNEL), confinement.level],
@@ -97,7 +99,8 @@ class TemplateProcess:
     Args:
         serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty:
             commands are Python code.
-        interpreter: its program. Another than the worker's own loads no packages: each command does so by itself.
+        interpreter: program of the template. If it is not the worker's own, the template loads no packages: each
+            command loads its own.
     """
 
     def __init__(self, confinement: Confinement, serving: str = "", interpreter: str = sys.executable) -> None:

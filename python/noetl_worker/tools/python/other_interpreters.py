@@ -37,12 +37,12 @@ class OtherInterpreters:
         """Run one command's code to its end, as `PythonRunner.run` does.
 
         Args:
-            executable: the interpreter to run in, or that of the virtual environment to run in.
+            executable: path of the interpreter that runs the code, possibly in a virtual environment.
         """
         limits: dict[str, Any] = {"timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
         runner = self._runner(executable)
         if runner is not None:
-            with suppress(ResourceShortage):  # it has not begun; perhaps this is no interpreter, and says so itself
+            with suppress(ResourceShortage):  # the code has not begun; if this is no interpreter, the run below says so
                 return await runner.run({**request, "executable": executable}, **limits)
         return await self._own.run(request, once=executable, **limits)
 

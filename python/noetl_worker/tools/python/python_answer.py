@@ -54,8 +54,8 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """Begin with the first request, which is on its way. Call this again only if that request never reached its
-        command."""
+        """Begin the conversation once the first request is being sent. Call this again only if that request never
+        reached its command."""
         self._request, self._answer = request, answer
         answer.on_line = self._told
         answer.watch()

@@ -1,4 +1,4 @@
-"""Analysis of a `python` step's code: a top-level return, a `result`, a `main` that it calls itself.
+"""Analysis of a `python` step's code: a top-level return, a `result`, a `main` that the code calls itself.
 
 This file is read by path into the template process, like `python_template.py`, so it imports only the standard
 library.
@@ -29,7 +29,7 @@ def assigns_result(table: symtable.SymbolTable) -> bool:
 
 
 def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the input named `result`, and a copy to compare it with afterwards."""
+    """Return the input named `result` and a copy of it. A later comparison shows whether the code changed the input."""
     injected = request["input"].get("result")
     return injected, copy.deepcopy(injected)
 
@@ -57,7 +57,8 @@ def has_changed(value: Any, copy: Any) -> bool:
 
 
 def calls_of_main(source: str) -> set[str]:
-    """Return where the code itself calls the `main` it defines: "guard" (`if __name__ == "__main__":`), "top"."""
+    """Return where the code calls its own `main`: "guard" (in `if __name__ == "__main__":`), "top" (elsewhere at top
+    level)."""
     if "main" not in source:
         return set()
     try:

@@ -31,7 +31,7 @@ import uuid
 from typing import Any, NoReturn
 
 TEMPLATE = vars(sys.modules["__main__"])
-"""Names of `python_template.py`, which reads this file."""
+"""Names defined in `python_template.py`, which reads this file."""
 EXCHANGE, CONFINEMENT = TEMPLATE["EXCHANGE"], TEMPLATE["CONFINEMENT"]
 VALUES, CODE = (TEMPLATE["read"](TEMPLATE["HERE"], module) for module in ("python_values", "python_code"))
 FILE_NAME = CODE["FILE_NAME"]
@@ -53,7 +53,7 @@ ROUNDS = 12
 """Rounds of the rehearsal: the interpreter specializes code that has run about eight times."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
-"""Environment of the template process: most variables that a command gets, and no others (`interpreter.py`)."""
+"""Environment of the template process. Each variable is one that commands get too (`interpreter.py`)."""
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
@@ -65,7 +65,7 @@ NOT_GIVEN: dict[str, Any] = {
 """Defaults of a request, for code without input or limits."""
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
 AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
-"""State in which the standard library has nothing to do at an exit."""
+"""Number of exit callbacks, and log handlers, at the start. If both are unchanged, an exit needs no work."""
 
 
 def rehearse() -> None:
@@ -135,8 +135,8 @@ def run_command(channel: int, is_begun: bool = False) -> NoReturn:
 
 
 def end_without_traceback() -> None:
-    """Stop dumping tracebacks in a process that the code forks, and may end by SIGTERM, like a `multiprocessing`
-    pool."""
+    """Stop dumping tracebacks at SIGTERM, in a process that the code has forked. A `multiprocessing` pool ends its
+    processes by SIGTERM."""
     if signal.getsignal(SIGTERM) == signal.SIG_DFL:  # the code set no handler
         faulthandler.unregister(SIGTERM)
 
@@ -177,8 +177,8 @@ def finish_threads() -> None:
 
 
 def end_executors() -> None:
-    """End executors as the interpreter does before it waits for threads, since their threads wait for work until
-    then."""
+    """End executors before the wait for threads, as the interpreter does. Until then an executor's threads wait for
+    work."""
     for end in reversed(vars(threading)["_threading_atexits"]):
         try:
             end()
@@ -251,7 +251,7 @@ def enter_environment(executable: str) -> None:
     if os.path.exists(prefix + "/pyvenv.cfg"):  # noqa: PTH110
         sys.prefix = sys.exec_prefix = prefix
         site.PREFIXES[:] = (prefix, *base) if sees_system_packages(prefix) else (prefix,)
-    for name in ("sysconfig", "sitecustomize"):  # the first has read the prefix
+    for name in ("sysconfig", "sitecustomize"):  # sysconfig has read the old prefix
         sys.modules.pop(name, None)
     for packages in site.getsitepackages():
         site.addsitedir(packages)

@@ -22,9 +22,9 @@ encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def begin(channel: int, process: int) -> None:
-    """Report that the command begins, before its request is read. A command that has not reported has had no effect,
-    and never will if the worker has closed its end (BrokenPipeError). `process` is 0 if the process above ends the
-    command."""
+    """Report that the command begins, before its request is read. Before this report a command has no effect. If the
+    worker has closed its end, the report fails (BrokenPipeError) and the command never runs. `process` is 0 if the
+    parent process ends the command."""
     os.write(channel, PROCESS_ID.pack(process))
 
 
@@ -35,7 +35,8 @@ def receive(channel: int) -> Any:
 
 
 def receive_exactly(channel: int, size: int) -> bytes:
-    """Read from the descriptor itself: memory that a socket object touches would be copied for each child."""
+    """Read `size` bytes from the descriptor itself: memory that a socket object touches would be copied for each
+    child."""
     parts = bytearray()
     while len(parts) < size:
         data = os.read(channel, min(size - len(parts), 1 << 20))

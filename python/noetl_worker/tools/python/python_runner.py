@@ -1,5 +1,5 @@
 """Running user Python, and programs, in forked children of a warm template process. This is the worker's side of
-`python_template.py`; commands are confined there.
+`python_template.py`, which confines the commands.
 
 A runner has one template, started at first use or by `warm_up`, and again after its death. A template that does not
 answer for 2 s (user code may stop its parent) is killed, and commands that had not started by then run in the next one.
@@ -47,11 +47,11 @@ class PythonRunner:
     """Runs Python code and programs in forks of a warm interpreter. `aclose` ends the interpreter and all its forks.
 
     Args:
-        serving: module that the template loads, whose `run_command` runs the commands; empty: they are Python code.
+        serving: module that the template loads, whose `run_command` runs the commands; empty: commands are Python code.
         interpreter: program of the template.
         memory_events: file in which the kernel counts processes it has killed.
         answer_s: seconds without an answer after which a template process is replaced.
-        start_s: seconds for its first answer.
+        start_s: seconds for the first answer of a template process.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PythonRunner:
         self._busy: set[_Template] = set()
 
     def warm_up(self) -> None:
-        """Start the template now, which the first command would wait for."""
+        """Start the template now, so that the first command need not wait for it."""
         with suppress(ToolError, OSError):  # the first command tries again, and reports why it does not start
             self._living_template()
 
@@ -190,7 +190,7 @@ class PythonRunner:
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
-        raise ResourceShortage("no template process stays alive to start the command")  # it has not begun in any
+        raise ResourceShortage("no template process stays alive to start the command")  # the command has begun in none
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
@@ -201,7 +201,8 @@ class PythonRunner:
         return TemplateProcess(self._confinement, self._serving, self._interpreter)
 
     def _supervisor(self) -> _Template:
-        """Return an idle supervisor, or a new one. Each runs one command at a time, and ends all that this started."""
+        """Return an idle supervisor, or a new one. A supervisor runs one command at a time and ends all processes of
+        the command."""
         while self._supervisors:
             supervisor = self._supervisors.pop()
             if not supervisor.is_dead:
@@ -222,7 +223,8 @@ class _NotStarted(Exception):
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
-    """Return both ends of the channel, our end twice, and two pipes. After an OSError, none is left open."""
+    """Open a socket pair and two pipes, with a duplicate of our socket for the answers. After an OSError none is left
+    open."""
     with ExitStack() as opened:
         mine, theirs = map(opened.enter_context, socket.socketpair())
         mine.setblocking(False)
@@ -246,7 +248,7 @@ class _Fork:
         self._number = self._template.fork(os.dup(control))
 
     def end(self, seconds: float) -> None:
-        if not self._template.is_dead:  # otherwise its control socket tells it
+        if not self._template.is_dead:  # else the closed control socket ends the fork
             self._template.send(REQUEST.pack(b"K", self._number, signal.SIGKILL))
 
 
@@ -325,7 +327,8 @@ class _Template:
         started: float,
         conversation: Conversation | None,
     ) -> process.Finished:
-        """Run a command. `started` is when the command came, as it may have waited for an earlier template."""
+        """Run a command. `started` is the time before the first template was tried, since an earlier one may have
+        died."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -351,7 +354,7 @@ class _Template:
             if answer.process is None and not self._is_closed:
                 raise _NotStarted
             raise ToolError(
-                f"the Python template process {self._end}, and the command with it", kind="process", retryable=True
+                f"the command ended, because the Python template process {self._end}", kind="process", retryable=True
             )
         if answer.process is None and not timed_out:
             raise ResourceShortage("no process can be started for the command")

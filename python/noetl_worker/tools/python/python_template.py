@@ -6,13 +6,15 @@ with `-S` too: nothing of a virtual environment runs before a command has entere
 `python_runner.py`; the protocol:
 
 * control socket, worker -> here: 10 bytes (op, command number, signal). `F` comes with three descriptors
-  (socket of the command, stdout, stderr): fork, for Python code. `E`: likewise, for a program that the request names
-  (program, argv, env, cwd; `channel`: its number for the socket). `K`: send the signal to the command's process group.
+  (socket of the command, stdout, stderr): fork, for Python code. `E`: the same three descriptors, to start the program
+  that the command's request names (program, argv, env, cwd; `channel`: the descriptor number under which the program
+  finds the socket). `K`: send the signal to the command's process group.
   `A`: answer. `S` comes with a control socket: fork a supervisor, which serves that socket.
 * control socket, here -> worker: 17 bytes (op, command number, value). `X`: exit status as in `subprocess` (negative
   for a signal); 255 for a fork that failed, NOT_STARTED for a program that could not be started. `A`: the answer asked
   for. `S`: the supervisor exists.
-* socket of the command: `python_exchange.py`. A command reports its beginning there: the worker does not wake for it.
+* socket of the command: `python_exchange.py`. A command reports its beginning on this socket, and the worker reads the
+report only later.
 
 When the worker goes away, the control socket ends: everything is killed and this process ends. With a confinement
 (`confinement.py`) each command has a supervisor: a fork of the template that runs one command at a time. Whatever
@@ -79,7 +81,7 @@ class Template:
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
         self.own = [self.wake, self.wake_write, control.fileno()]
-        """Descriptors that a fork closes by number, as it keeps their objects."""
+        """Descriptors that a fork closes by number, because the fork keeps the objects that hold them."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
         self.domain = CONFINEMENT["Domain"](self.is_supervisor, tuple(confinement.closed))
@@ -191,7 +193,8 @@ class Template:
                 kill_group(pid, value)
 
     def reap(self) -> None:
-        """Reap ended children, after killing what a command left behind, while its process id cannot be reused."""
+        """Reap ended children. Kill the process group of an ended command first: until the reaping, its process id is
+        not reused."""
         while ended := an_ended_child():
             number = self.running.pop(ended, None)
             if number is not None:
@@ -201,17 +204,17 @@ class Template:
                 self.kill_left_behind()
             if number is not None:
                 self.answer(b"X", number, os.waitstatus_to_exitcode(status))
-            if self.is_supervisor and not self.running:  # and nothing is left below it
+            if self.is_supervisor and not self.running:  # and nothing is left below this supervisor
                 return
 
     def kill_left_behind(self) -> None:
-        """Kill processes that a command left: every child of ours that is not a command. Their children become ours
-        then."""
+        """Kill the processes that a command left: every child of ours that is not a command. The children of a killed
+        process become ours."""
         try:
             while not self.running:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     if not CONFINEMENT["kill_children"](()):
-                        return  # the system does not list them: logged at the worker's start
+                        return  # the system does not list children: logged at the worker's start
                     os.waitpid(-1, 0)
         except ChildProcessError:
             return
@@ -233,9 +236,9 @@ class Template:
 
 
 def kill_group(pid: int, number: int) -> None:
-    """Signal the group, or only the leader, which at first has no group of its own.
+    """Signal a command's group, or only the command's process, which at first has no group of its own.
 
-    Both are never signalled: a second SIGTERM would end the process while it still writes its traceback.
+    One call never signals both: a second SIGTERM would end the process while it still writes its traceback.
     """
     for kill in (os.killpg, os.kill):
         try:

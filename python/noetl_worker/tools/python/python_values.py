@@ -13,8 +13,8 @@ from typing import Any
 
 
 def read_again(value: Any) -> Any:
-    """Return an input as the Python plane's own worker does: that plane turns an object or a list in a single tool's
-    input into text before a worker gets it. Templates in it are not rendered."""
+    """Parse an input's text back to an object or a list, as the Python plane's own worker does. That plane turns an
+    object or a list in a single tool's input into text. Templates in the input are not rendered."""
     if not isinstance(value, str):
         return value
     text = value.strip()

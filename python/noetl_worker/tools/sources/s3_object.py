@@ -37,7 +37,7 @@ async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> 
             object with the values. Missing values are taken from the credential, then from the AWS_* variables.
 
     Raises:
-        ConfigurationError: botocore is not installed, or would run a program that a command may have put there.
+        ConfigurationError: botocore is not installed, or would run a program that a command may have placed.
     """
     known = {name: os.environ[name] for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL") if os.environ.get(name)}
     if os.environ.get("AWS_REGION"):

@@ -28,7 +28,7 @@ _COMMENT_MARK: Final = re.compile(r"/\*|\*/")
 
 
 def statements(text: str) -> list[str]:
-    """Return the statements of `text`, without their semicolons, leaving out those of only white space and comments.
+    """Return the statements of `text` without semicolons. A statement of only white space and comments is left out.
 
     An unclosed string, name, quote or comment extends to the end of the text: the server will report it.
     """

@@ -39,7 +39,7 @@ class SqlFields:
     """Fields of several SQL kinds."""
 
     query_b64: str | list[str] | None = None
-    """Base64 of such UTF-8 text as `query`; it is not rendered, so `{{` in it is only text."""
+    """Base64 of the SQL as UTF-8 text. The SQL is not rendered, so `{{` is only text."""
     as_objects: bool = True
     """Rows as objects; false: as lists in the order of `columns`."""
     max_rows: int = MAX_ROWS
@@ -69,7 +69,8 @@ class Batch:
         first: Sequence[Sequence[Any]] | None = None,
         affected: int | None = None,
     ) -> None:
-        """Record a statement with rows, at most `max_rows` + 1. `first`: its first rows as shown, if they differ."""
+        """Record a statement with rows, at most `max_rows` + 1. `first`: the rows for `samples`, if not the first of
+        `rows`."""
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
@@ -122,8 +123,8 @@ def sql_text(query: str | Sequence[str] | None, encoded: str | Sequence[str] | N
     """Return one SQL text from `query` (a text, or a list of statements) or from `query_b64`, its base64 form.
 
     Raises:
-        ConfigurationError: neither is given, both differ, there is no statement, or it is not base64. Call this in a
-            model's `__post_init__`: the worker then refuses the config before the command is reported as started.
+        ConfigurationError: neither is given, both differ, there is no statement, or `encoded` is not base64. Call this
+            in a model's `__post_init__`: the worker then refuses the config before the command is reported as started.
     """
     if query is None and encoded is None:
         raise ConfigurationError(

@@ -143,7 +143,7 @@ class PythonForm:
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """Carry out an arc's `set`, and return {}: the values are visible to all later steps.
 
-        A value that cannot be rendered is written as its text (recorded: set-order).
+        If a template cannot be rendered, its text is written as the value (recorded: set-order).
         """
         for path, value in names_set(arc.set):
             try:
@@ -254,8 +254,8 @@ def _loop_input(position: Position) -> dict[str, JsonValue]:
 def _tool_config(step: Step, scope: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the `tool_config` of a command.
 
-    It has the tool's rendered fields, with null for a missing `spec` or `output`, as the plane sends it. The tasks of a
-    list are not rendered.
+    The config has the tool's rendered fields. A missing `spec` or `output` is null, as the plane sends it. The tasks of
+    a list are not rendered.
     """
     if not isinstance(step.tool, Mapping):
         return {"tasks": [dict(task) for task in step.tool or ()]}

@@ -104,7 +104,7 @@ class RustForm:
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """Return the values of an arc's `set`, which only the arc's target sees.
 
-        Their templates do not see `output` (recorded: set-arc).
+        Templates in this `set` do not see `output` (recorded: set-arc).
         """
         added: dict[str, JsonValue] = {}
         _set(added, arc.set, {name: value for name, value in scope.items() if name != "output"})
@@ -202,7 +202,7 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """Return a worker's report. If it has a reference to stored data, a preview is added as `data` (recorded:
+    """Return a worker's report. A report with a reference to stored data gets a preview as `data` (recorded:
     large-list).
     """
     reported = outcome.reported
@@ -213,8 +213,8 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a task sequence's result. If each task's result is an object, its fields are added at the top level
-    (protocol/tasks.md#lists).
+    """Return a task sequence's result. If all tasks' results are objects, the fields of these objects are added at the
+    top level (protocol/tasks.md#lists).
     """
     if not all(isinstance(inner, dict) for inner in value.values()):
         return dict(value)
@@ -246,10 +246,10 @@ def _tool_config(command: StepCommand) -> JsonValue:
 
 
 def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[str, JsonValue]) -> None:
-    """Raise RefusedTemplate if a task has a template that the plane tries to render, and cannot.
+    """Raise RefusedTemplate if the plane fails to render a template in a task.
 
-    The plane renders a task's template, outside the fields in LEFT_TO_WORKER, as soon as all its names have values
-    (seen on noetl-server 3.54.0).
+    The plane renders a template as soon as all names in the template have values (seen on noetl-server 3.54.0). The
+    plane never renders the fields in LEFT_TO_WORKER.
     """
     fields = [{name: value for name, value in task.items() if name not in LEFT_TO_WORKER} for task in tasks]
     for _, text in texts_below((), fields):

@@ -7,15 +7,15 @@ from typing import Final
 from noetl_worker.authoring.dev.template_names import Reading
 
 _FUNCTIONS: Final = frozenset({"range", "dict", "namespace"})
-"""Functions that the plane's template engine has. A template that calls another one is left to the worker."""
+"""Functions that the plane's template engine has. The worker renders a template that calls any other function."""
 LEFT_TO_WORKER: Final = frozenset({"args", "input", "set", "spec", "command"})
-"""Fields of a task in a list that the plane does not render."""
+"""Fields that the plane does not render in a task of a list."""
 
 
 def names_of_plane(reading: Reading) -> list[tuple[str, ...]] | None:
     """Return the names in a task's template. The plane renders the template once all of these names have values.
 
-    Return None for a template that the plane never renders and the worker does.
+    Return None for a template that only the worker renders.
     """
     if reading.error is not None or any(word.name not in _FUNCTIONS for word in reading.functions):
         return None

@@ -37,9 +37,9 @@ class WireForm(Form, Protocol):
         """Return a command that belongs to no playbook, with new ids.
 
         Args:
-            node: name of its step.
-            action: kind of its tool.
-            context: its `tool_config` and `input`.
+            node: name of the command's step.
+            action: kind of the command's tool.
+            context: the command's `tool_config` and `input`.
         """
 
     def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:

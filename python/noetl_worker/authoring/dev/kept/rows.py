@@ -56,7 +56,7 @@ def stored_rows(
     rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
 
     def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
-        """Make a redacted row. A column of bytes contains JSON and is stored under `json`, any other under `plain`."""
+        """Make a redacted row. Columns of bytes (JSON) are stored under `json`, all other columns under `plain`."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
         return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)

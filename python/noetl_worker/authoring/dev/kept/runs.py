@@ -62,7 +62,7 @@ class KeptRuns:
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
     def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
-        """Return the rows of a run, all or those of one kind; [] if no such run is stored.
+        """Return the rows of a run, or only the rows of one kind; [] if the run is not stored.
 
         Args:
             name: id of the run's execution, of one of its commands or of one of its events.

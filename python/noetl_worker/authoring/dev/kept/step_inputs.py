@@ -45,7 +45,7 @@ def step_with(
 
     Args:
         name: the step's name, or one item of its loop: `each[2]`.
-        file: a YAML or JSON object of names and values; they win over those of `run`.
+        file: a YAML or JSON object of names and values, which win over the values in `run`.
         run: the id of a stored run; `last` is the newest run in which this step ran.
         overrides: dotted names of the workload whose values in the run are ignored.
 
@@ -75,7 +75,7 @@ def _parsed(name: str) -> tuple[str, int | None]:
 
 
 def _flat(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the given names, with the content of `workload` and `ctx` moved to the top level."""
+    """Return the object `given` with the content of `workload` and `ctx` moved to the top level."""
     inner = [found for name in ("workload", "ctx") if isinstance(found := given.get(name), dict)]
     flat = {name: value for name, value in given.items() if name not in ("workload", "ctx")}
     return {**{name: value for found in inner for name, value in found.items()}, **flat}
@@ -93,9 +93,9 @@ def _read_names(file: Path) -> dict[str, JsonValue]:
 
 
 def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
-    """Raise PlaybookError for a given name that nothing in the step uses.
+    """Raise PlaybookError for a name in `given` that nothing in the step uses.
 
-    A step that runs a workbook entry is not checked, since its inputs are in the entry.
+    A step that runs a workbook entry is not checked, since the entry has the inputs.
     """
     words = _words(asdict(playbook.steps[step]))
     if "workbook" in words:
@@ -129,8 +129,8 @@ def _names_in_run(
     except _NotSeen as error:
         raise PlaybookError(f"--run {run}: {error}") from error
     except (OSError, sqlite3.Error) as error:
-        what = f"{kept.file}: {error}; if it stays so, move it away" if isinstance(error, sqlite3.Error) else error
-        raise PlaybookError(f"--run {run}: the kept runs cannot be read: {what}") from error
+        what = f"{kept.file}: {error}; if it recurs, move the file" if isinstance(error, sqlite3.Error) else error
+        raise PlaybookError(f"--run {run}: the stored runs cannot be read: {what}") from error
     names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
     lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
     return {key: value for key, value in names.items() if key not in lost or key not in playbook.workload}, place
@@ -139,8 +139,9 @@ def _names_in_run(
 def _saw(
     kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return what the step saw in this run, or in the last run that had it. Raises _NotSeen with the newest run's
-    reason.
+    """Return the names and values that the step saw in this run; for `last`, in the newest run with this step.
+
+    Raises _NotSeen; its text gives the newest run's reason.
     """
     reasons = []
     for name in _matching_runs(kept, playbook, dialect) if run == LAST else [run]:
@@ -149,7 +150,7 @@ def _saw(
         except _NotSeen as error:
             reasons.append(str(error))
     ids = ", ".join(islice(_matching_runs(kept, playbook, dialect), _MOST_NAMED))
-    none = f"no run of {playbook.path} with --dialect {dialect.value} is kept"
+    none = f"no run of {playbook.path} with --dialect {dialect.value} is stored"
     raise _NotSeen("; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none]))
 
 
@@ -164,15 +165,15 @@ def _matching_runs(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iter
 def _seen_in(
     rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
-    """Return the names and values that the step saw in this run. Raises _NotSeen if the step did not run in it."""
+    """Return the names and values that the step saw in this run. Raises _NotSeen if this run did not run the step."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
     if not runs:
-        raise _NotSeen("no such run is kept")
+        raise _NotSeen("no such run is stored")
     if (was := runs[0]["dialect"]) != dialect.value:
-        raise _NotSeen(f"it was a run of --dialect {was}")
+        raise _NotSeen(f"the run used --dialect {was}")
     ours = {one["execution_id"] for one in runs if one["path"] == playbook.path}
     if not ours:
-        raise _NotSeen(f"it was a run of {runs[0]['path']}, not of {playbook.path}")
+        raise _NotSeen(f"the run is of {runs[0]['path']}, not of {playbook.path}")
     commands = [command for command in _commands(rows) if command.execution_id in ours]
     of_step = [one for one in commands if one.step == step]
     if found := [one for one in of_step if item in (None, one.item)]:
@@ -180,9 +181,9 @@ def _seen_in(
         return names, _place(found[-1], rows) if item is not None else None
     if items := [one.item for one in of_step if one.item is not None]:
         ran = f"items {min(items)} to {max(items)}" if len(items) > 1 else f"item {items[0]}"
-        raise _NotSeen(f"item {item} of step {step} did not run in it; there ran {ran}")
+        raise _NotSeen(f"the run has no item {item} of step {step}, only {ran}")
     ran = ", ".join(dict.fromkeys(one.step for one in commands)) or "nothing"
-    raise _NotSeen(f"step {step} did not run in it; there ran {ran}")
+    raise _NotSeen(f"the run has no step {step}, only {ran}")
 
 
 class _KeptCommand(NamedTuple):
@@ -206,7 +207,7 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
 def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
     """Return the place of a command's item in its loop.
 
-    The Rust plane writes the loop's size into the command's meta, the Python plane into its inputs.
+    The Rust plane writes the loop's size into the command's meta, the Python plane into the command's inputs.
     """
     assert command.item is not None
     size = command.meta.get("iteration_total")
@@ -216,7 +217,7 @@ def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
 
 
 def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
-    """Return the object itself, or the stored object if the value is only a reference to it.
+    """Return the object `value`. If `value` is only a reference, return the stored object.
 
     The Python plane stores large objects separately (protocol/command.md#python-plane).
     """

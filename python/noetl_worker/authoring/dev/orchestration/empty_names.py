@@ -1,4 +1,4 @@
-"""Names in templates that have no value. Planes and workers fill in nothing there, without an error or a warning."""
+"""Names without a value in templates. Planes and workers render such a name as nothing, without a warning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Asked:
     def note_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
         """Check the condition of an arc.
 
-        A name of `ctx` that any `set` of the playbook writes may have no value yet, since conditions test for that.
+        A `ctx` name that any `set` of the playbook writes is not reported, since conditions test for such names.
         """
         text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
         self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written))
@@ -46,7 +46,7 @@ class Asked:
         self._note(step, "loop.in", collection, scope, _Hidden())
 
     def note_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
-        """Check the inputs and the tool of a step. In a list of tasks, names that its tasks may make are left out."""
+        """Check the inputs and the tool of a step. Names that a task in a list of tasks may write are left out."""
         inputs = {**step.input, **_tool_inputs(step.tool)}
         is_filled_in = self.dialect is Dialect.PYTHON
         hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
@@ -99,7 +99,7 @@ class Asked:
             is_known = entry in self.execution.keychain
             return "the entry has no such field" if is_known else f"no entry '{entry}' has been resolved"
         if root == "ctx":
-            return "no `set` has written it"
+            return "no `set` has written this name"
         if root in ("workload", "iter"):
             return f"the {'workload' if root == 'workload' else 'item'} has no such key"
         if root not in self.execution.completed_steps:
@@ -124,7 +124,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """Names that are not reported, since the command itself gives them a value."""
+    """Names that are not reported, since the command itself gives these names a value."""
 
     roots: frozenset[str] = frozenset()
     ctx: Callable[[], frozenset[str]] = frozenset

@@ -29,7 +29,7 @@ class EmptyName(NamedTuple):
 
 @dataclass(slots=True)
 class LoopRun:
-    """A running loop: which items were issued, and the results of those that have ended."""
+    """A running loop: its items, the index of the next item, and the results of ended items."""
 
     iterator: str
     epoch_id: str
@@ -75,8 +75,8 @@ class Execution:
     """The playbook. It has no steps for commands that a test made without a playbook, after which nothing follows."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
-    """Values that `execute` was given. They win over the playbook's workload, and on the Python plane they are inputs
-    of the first command."""
+    """The values for `execute`, which win over the playbook's workload. On the Python plane these values are also
+    inputs of the first command."""
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
@@ -98,7 +98,7 @@ class Execution:
     steps: dict[str, JsonValue] = field(default_factory=dict)
     """Python plane: the result of each step. Rust plane: the worker's report about each step."""
     namespaces: dict[str, JsonValue] = field(default_factory=dict)
-    """Rust plane: what templates see of each step's result, by the step's name."""
+    """Rust plane: each step's result as templates see it, by the step's name."""
     entered: set[str] = field(default_factory=set)
     """Names of the steps that were entered, at the start or through an arc."""
     skipped: set[str] = field(default_factory=set)

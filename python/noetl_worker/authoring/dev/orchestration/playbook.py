@@ -44,7 +44,7 @@ class Loop:
     iterator: str = "item"
     is_parallel: bool = False
     max_in_flight: JsonValue = None
-    """A number, or a template that gives one."""
+    """Largest number of items in flight, or a template for this number."""
     only: int | None = None
     """Index of the one item to run; None: all items."""
 
@@ -100,7 +100,7 @@ class Playbook:
         )
 
     def as_python_reads_it(self) -> Playbook:
-        """Return the playbook with each tool that has a policy as a list of one task (recorded: single-policy)."""
+        """Return the playbook in which each tool with a policy is a list of one task (recorded: single-policy)."""
         return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
     def first(self, plane: Dialect) -> Step | None:
@@ -120,7 +120,7 @@ def known_kinds() -> frozenset[str]:
 
 
 def read_file_text(file: Path) -> str:
-    """Return the text of a file. Bytes that are not UTF-8 become surrogates, whose place `parse_yaml` reports.
+    """Return the text of a file. Bytes that are not UTF-8 become surrogates, and `parse_yaml` reports their place.
 
     Raises:
         PlaybookError: the file cannot be read, is no regular file, or is too large.

@@ -42,7 +42,7 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
         is_read: True converts the text of a number, a list or `none`; False leaves it as text.
 
     Raises:
-        TemplateError: the template cannot be rendered. The plane then leaves it as text; as a condition it is false.
+        TemplateError: the template cannot be rendered. The plane then leaves the text; a condition is false.
     """
     name = _NAME.fullmatch(text)
     if name is not None and name[1] in scope:
@@ -60,8 +60,8 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
 
 
 class _StepResult(dict[str, Any]):
-    """A step's result. A key that it lacks is looked up in its `context`; without a key `data`, `data` is the result
-    itself (recorded: view-*, http-request).
+    """A step's result. A key that the result lacks is looked up in the result's `context`. If the result
+    has no key `data`, `data` is the result itself (recorded: view-*, http-request).
     """
 
     def under(self, key: str) -> Any:

@@ -54,8 +54,8 @@ _FALSE: Final = frozenset({"", "false", "0", "no", "none", "null", "off", "{}", 
 def render_fields(value: JsonValue, scope: Mapping[str, JsonValue], plane: Dialect) -> JsonValue:
     """Return a value with its templates rendered as this plane renders them.
 
-    The worker resolves `keychain.` in a template. So a text that is only such a name becomes `{"$noetl_ref": ...}`, and
-    any other text with it is not rendered.
+    The worker, not the plane, resolves `keychain.` names. So a text that is only a `keychain.` name becomes
+    `{"$noetl_ref": ...}`. Any other text with `keychain.` is not rendered.
 
     Raises:
         TemplateError: the Rust plane cannot render a template.
@@ -107,7 +107,7 @@ def _rendered_by_rust(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _evaluated(text: str, scope: Mapping[str, JsonValue]) -> JsonValue:
-    """Return what a template gives on the Rust plane: a value if it is one expression, otherwise text.
+    """Render a template as the Rust plane does. Return a value if the template is one expression, otherwise text.
 
     Raises TemplateError.
     """
@@ -193,7 +193,7 @@ _ENGINE: Final = _RustEngine()
 def _json_typed(value: JsonValue) -> JsonValue:
     """Return a text's value if the text is JSON, or else the text (protocol/command.md#rust-plane).
 
-    The Rust plane converts every text so, even one without a template.
+    The Rust plane converts every text in this way, even a text without a template.
 
     `007` gives 7, `true` gives true, and an empty text gives null (recorded: braces-single, shell-true). A text in
     quotes stays text. `+5`, `.5`, `5.` and `007.5` give numbers, a number beyond 64 bits gives a float, and `None` and
@@ -288,7 +288,7 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
         where: the condition's place, for the log.
 
     Raises:
-        RefusedTemplate: the Rust plane cannot evaluate the condition. On the Python plane it is false then.
+        RefusedTemplate: the Rust plane cannot evaluate the condition. On the Python plane such a condition is false.
     """
     if when is None or isinstance(when, bool):
         return when is not False
@@ -304,6 +304,6 @@ def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Di
     except TemplateError as error:
         if plane is Dialect.RUST:
             raise RefusedTemplate(str(error), str(when)) from error
-        log.warning("%s: the condition cannot be evaluated and counts as false; mend it: %s", where, error)
+        log.warning("%s: the condition cannot be evaluated and counts as false; mend the condition: %s", where, error)
         return False
     return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)

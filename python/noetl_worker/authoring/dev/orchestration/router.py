@@ -1,7 +1,7 @@
 """The decision about what follows when a command has ended: arcs, `set`, loops, and the end of the execution.
 
-It reads and changes only the Execution: no database, no clock, no network. What a plane does differently is in its
-`Form`.
+The router reads and changes only the Execution: no database, no clock, no network. Differences between the planes are
+in their `Form`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Trigger:
     step: str
     batch_request_id: int | None
     fanout: Sequence[str] = ()
-    """Names of all steps that were entered at the same time; empty for a single one."""
+    """Names of all steps that were entered at the same time; empty for a single step."""
     target_index: int = 0
 
 
@@ -66,7 +66,7 @@ class Decision:
     leads_nowhere: bool = False
     """True if the playbook goes on here, but its plane will never enter another step."""
     passes: int = 0
-    """Number of steps without a tool that were passed in this decision."""
+    """Number of steps without a tool that this decision entered."""
 
 
 class Form(Protocol):
@@ -109,7 +109,7 @@ class Form(Protocol):
         """Return how many items of a loop over `size` items may be open at the same time."""
 
     def with_item(self, scope: Mapping[str, JsonValue], position: Position) -> dict[str, JsonValue]:
-        """Return the names and values of `scope`, with those of one loop item added."""
+        """Return `scope` with the names and values of one loop item added."""
 
     def keep(self, execution: Execution, step: str, outcome: CommandOutcome) -> None:
         """Make a step's result visible to later templates."""
@@ -143,7 +143,7 @@ class Form(Protocol):
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Return the events that the plane writes about the chosen arcs of a step and about its other arcs."""
+        """Return the events that the plane writes about a step's chosen arcs and about the step's other arcs."""
 
 
 class Router:
@@ -171,8 +171,8 @@ class Router:
         if first is not None:
             turn.enter(first, turn.scope(None, "command_creation", first), None)
         if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
-            what = "for what it was given" if alone.names else "give --run last or --with FILE"
-            reason = f"--step {first.name}: loop.in gave nothing ({first.loop.collection}): {what}"
+            what = "give other inputs" if alone.names else "give --run last or --with FILE"
+            reason = f"--step {first.name}: loop.in gave no items ({first.loop.collection}): {what}"
             raise RefusedPart(reason, Spot(first.name, ("loop", "in")))
         return turn.settled()
 
@@ -202,7 +202,7 @@ class Router:
         return turn.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """Decide after a command failed for good (`command.failed` without a `call.error`); nothing follows it."""
+        """Decide after a `command.failed` without a `call.error`. No step follows such a command."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -213,7 +213,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The making of one decision."""
+    """A decision while the router makes it."""
 
     form: Form
     execution: Execution
@@ -226,7 +226,7 @@ class _Turn:
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
-        """Return the names that templates see at this event."""
+        """Return the names and values that templates see at this event."""
         output = outcome.output if outcome is not None else None
         return self.form.scope(
             self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}
@@ -434,7 +434,7 @@ def _limit(value: JsonValue) -> int | None:
 
 
 def listed_items(collection: JsonValue) -> list[JsonValue] | None:
-    """Return the items of a rendered `in`: those of a list, or {key, value} for each key of an object; else None."""
+    """Return the items of a rendered `in`: a list's items, or {key, value} for each key of an object; else None."""
     if isinstance(collection, list):
         return collection
     if isinstance(collection, dict):

@@ -17,7 +17,7 @@ class Spot:
     path: Path = ()
     """Path of the part, below its step or, without a step, below the top of the playbook."""
     template: str = ""
-    """Text of a template that is somewhere below `path`, for a part whose exact path is not known; otherwise ""."""
+    """Text of the refused template, somewhere below `path`, if the template's exact path is not known; otherwise ""."""
 
 
 class RefusedPart(PlaybookError):

@@ -20,7 +20,7 @@ class ItemPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepAlone:
-    """A step that is run alone, and what it is given."""
+    """A step that is run alone, with values in place of the results of other steps."""
 
     step: str
     names: Mapping[str, JsonValue]
@@ -28,7 +28,7 @@ class StepAlone:
     inputs: Mapping[str, JsonValue]
     """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Place of the only loop item to run. None: run all items, or the one that `names` has under the iterator."""
+    """Place of the only loop item to run. None: run the item that `names` has for the iterator, else all items."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -37,7 +37,7 @@ class StepAlone:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
     def playbook_alone(self, playbook: Playbook) -> Playbook:
-        """Return the playbook with only this step. If a loop item is given, its loop runs only this item."""
+        """Return the playbook with only this step. If `names` has a loop item, the step's loop runs only this item."""
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:

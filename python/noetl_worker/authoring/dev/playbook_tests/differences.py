@@ -48,7 +48,7 @@ def differences(
             else:
                 there = ", ".join(map(str, actual)) or "nothing"
                 guess = nearest(str(key), list(map(str, actual)))
-                why = f"it is not there{guess}; there is {there}"
+                why = f"the key is missing{guess}; the result has {there}"
                 yield Difference(text.key_place(inside).line, f"{name}.{key}", (why,))
     elif isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
         for place, (one, other) in enumerate(zip(expected, actual, strict=True)):

@@ -1,4 +1,4 @@
-"""The file with tests of a playbook, `name.test.yaml` beside `name.yaml`. It is checked before any test runs."""
+"""The file with tests of a playbook, `name.test.yaml` beside `name.yaml`. The file is checked before any test runs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _tested_playbook(file: Path) -> Path:
     name = next(file.name.removesuffix(ending) for ending in _ENDINGS if file.name.endswith(ending))
     found = [path for ending in (".yaml", ".yml") if (path := file.with_name(name + ending)).is_file()]
     if not found:
-        raise PlaybookError(f"{file}: there is no {name}.yaml beside it: name another one in `playbook`")
+        raise PlaybookError(f"{file}: no {name}.yaml is beside this file: name the playbook in `playbook`")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""The running of tests. Each file gets a control plane, NATS server and worker of its own, each test an execution."""
+"""The running of tests. Each file has its own control plane, NATS server and worker. Each test is one execution."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _MOST_PRINTED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class FinishedTest:
-    """A test that has run, with its differences; without any it has passed."""
+    """A test that has run, with its differences. A test without differences has passed."""
 
     file: TestsFile
     test: PlaybookTest
     seconds: float
     differences: tuple[Difference, ...]
     told: tuple[str, ...] = ()
-    """Errors of steps and lines that they printed, which help to find the cause of a difference."""
+    """Errors and printed lines of the steps, which help to find the cause of a difference."""
 
     @property
     def lines(self) -> list[str]:
@@ -98,7 +98,7 @@ async def _run(plane: DevControlPlane, test: PlaybookTest, seen: _Seen, limit_s:
     except Exception as error:  # the other tests are run, and reported
         if not isinstance(error, (PlaybookError, TemplateError)):
             log.exception("test %r of %s", test.name, entry.path)
-        return [Difference(test.line, "it cannot be executed", (str(error) or type(error).__name__,))]
+        return [Difference(test.line, "the playbook cannot be executed", (str(error) or type(error).__name__,))]
     finally:
         stop()
     return list(_compared(test, plane.execution(execution_id), seen))
@@ -125,7 +125,7 @@ def _compared(test: PlaybookTest, execution: Execution, seen: _Seen) -> Iterator
 
 
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the expectation with secrets redacted as the worker redacts results, so that they compare as equal.
+    """Return the expectation with secrets redacted as in the worker's results, so that secrets compare as equal.
 
     A step's name such as `token` does not make its whole result a secret.
     """

@@ -1,4 +1,4 @@
-"""The Python plane's model of a playbook, as in package `noetl` 4.0.0. The plane refuses playbooks that do not fit it.
+"""The Python plane's model of a playbook, as in `noetl` 4.0.0. The plane refuses playbooks that do not fit the model.
 
 Unknown keys are ignored. The plane does not check the tasks of a list; the worker does.
 """

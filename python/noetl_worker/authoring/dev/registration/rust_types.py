@@ -201,7 +201,7 @@ _PLAYBOOK: Final = _record(
 
 
 def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
-    """Yield the reasons why the Rust plane does not execute a playbook. The plane's answer is the first one."""
+    """Yield the reasons why the Rust plane does not execute a playbook. The plane's answer gives the first reason."""
     found = list(_PLAYBOOK(document, ()))
     yield from (refusal._replace(text=_placed(refusal), status=400) for refusal in found)
     if document.get("apiVersion", "noetl.io/v2") != "noetl.io/v2":

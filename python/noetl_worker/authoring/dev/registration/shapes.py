@@ -34,7 +34,7 @@ def value_at(value: Any, path: Path) -> Any:
 
 
 Shape: TypeAlias = Callable[[Any, Path], Iterator[Refusal]]
-"""A check of a value, which is called with the value and its path, and yields what is wrong with the value."""
+"""A check, called with a value and its path. The check yields a Refusal for each mistake in the value."""
 
 
 def anything(value: Any, path: Path) -> Iterator[Refusal]:

@@ -59,7 +59,7 @@ def missing(name: str, body: JsonValue, *, where: str = "body") -> Refused:
 
 
 def required(name: str, body: JsonValue) -> dict[str, JsonValue]:
-    """Return the body. Raises Refused, with the Python plane's 422 as the answer, if it lacks this field."""
+    """Return the body. Raises Refused, with the Python plane's 422 as the answer, if the body lacks this field."""
     if not isinstance(body, dict) or name not in body:
         raise missing(name, body)
     return body

@@ -33,7 +33,7 @@ class _Pending(NamedTuple):
     request_id: int
     execution: Execution
     items: Sequence[tuple[Item, int]]
-    """The posted events, each with the id that it was stored under."""
+    """The posted events, each with the id of its stored row."""
     queued_at: float
 
 
@@ -136,7 +136,7 @@ class Batches:
             self._work(self._queue.popleft())
 
     def _work(self, pending: _Pending) -> None:
-        """Act on a batch. The plane acts only on the last of its actionable events."""
+        """Act on a batch. The plane acts only on the batch's last actionable event."""
         began = time.time()
         execution, request_id = pending.execution, str(pending.request_id)
         context = {
@@ -151,7 +151,7 @@ class Batches:
         except Exception as error:
             log.exception("batch %s of execution %s failed", request_id, execution.execution_id)
             self._close(pending, "failed", "processing_error", str(error))
-            # What the real plane does next is not recorded. Without this, the execution would run for ever.
+            # No recording shows the real plane's next action. Without this, the execution would run for ever.
             self._dispatcher.fail(execution, error)
             return
         self._close(

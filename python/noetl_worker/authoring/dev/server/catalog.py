@@ -104,7 +104,7 @@ class Catalog:
         """Return an entry, or None if there is no such entry.
 
         Args:
-            path: find the newest version of this path, or `version` of it.
+            path: find the entry of this path: version `version`, or the newest version without `version`.
             catalog_id: find the entry with this id; the other arguments are ignored.
         """
         newest_first = reversed(self._entries)
@@ -158,8 +158,10 @@ class Catalog:
         }
 
     def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
-        """Return the fields of an answer that have the parsed playbook: all of it on the Python plane, only the steps
-        and the workload on the Rust plane (tests/compat/real_plane.py asked the real one).
+        """Return the answer's fields with the parsed playbook.
+
+        The Python plane gives the whole playbook, the Rust plane only the steps and the workload (seen on a real Rust
+        plane by tests/compat/real_plane.py).
         """
         document = parse_yaml(entry.content)
         if not self._is_rust or not isinstance(document, dict):

@@ -29,10 +29,10 @@ HARD_TIMEOUT_S: Final = 1800.0
 class Claims:
     """Decides who may run a command.
 
-    On the Python plane a claim is a lease. During `claim_lease_s` only its holder has it. After that another worker
-    may take the command if the holder is missing from the registry, is not ready or sends no heartbeats, and after
-    `HARD_TIMEOUT_S` in any case. A cache of recent claims refuses other workers without these checks. On the Rust
-    plane a claim is for ever, and its holder may repeat it.
+    On the Python plane a claim is a lease. For `claim_lease_s` only its holder may run the command. Later another
+    worker may take the command if the holder is missing from the registry, is not ready or sends no heartbeats. After
+    `HARD_TIMEOUT_S` another worker may always take the command. A cache of recent claims refuses other workers without
+    these checks. On the Rust plane a claim is for ever, and the holder may repeat the claim.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Claims:
 
     def _remember(self, event_id: int, worker_id: str) -> None:
         now = time.monotonic()
-        self._cache.pop(event_id, None)  # so that the order of the dictionary is that of the expiries
+        self._cache.pop(event_id, None)  # keeps the dictionary in the order of expiry
         self._cache[event_id] = (worker_id, now + self._settings.claims_cache_ttl_s)
         while (oldest := next(iter(self._cache), None)) is not None and self._cache[oldest][1] < now:
             del self._cache[oldest]
@@ -142,7 +142,7 @@ class Claims:
 
 
 def command_body(row: CommandRow) -> dict[str, JsonValue]:
-    """Return a command as `GET /commands/{event_id}` answers it."""
+    """Return the body that `GET /commands/{event_id}` answers for a command."""
     return {
         "execution_id": row.execution_id,
         "node_id": row.node,

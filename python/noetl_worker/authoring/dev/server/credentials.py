@@ -51,7 +51,8 @@ class Credentials:
 
         Args:
             with_data: include the secret data.
-            entry: data of a keychain entry of this name; the Rust plane answers with it if no credential has the name.
+            entry: data of a keychain entry of this name. The Rust plane answers with this data if no credential has the
+                name.
         """
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):

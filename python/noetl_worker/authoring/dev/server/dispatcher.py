@@ -52,7 +52,7 @@ class Dispatcher:
             if command.position is not None:
                 execution.positions[ref] = command.position
             issued.append(built)
-        if noticed:  # written only now: a command that cannot be rendered has raised, and nothing is stored
+        if noticed:  # not earlier: if a command cannot be rendered, nothing may be stored
             self._log.append(noticed)
         self.issue(issued, caused_by=caused_by or execution.lifecycle_event_ids[0] or None)
         if decision.is_over:
@@ -133,7 +133,7 @@ class Dispatcher:
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:
-        """End an execution as COMPLETED or FAILED, and write its last events. Do nothing if it has ended already."""
+        """End an execution as COMPLETED or FAILED, and write its last events. Ignore an ended execution."""
         if execution.is_over:
             return
         execution.status = "FAILED" if execution.is_failed else "COMPLETED"

@@ -27,7 +27,7 @@ _DIRECT_POSTGRES: Final = ("db_host", "db_port", "db_user", "db_password", "db_n
 
 
 class Executions:
-    """All executions of one plane, in memory. Their commands and events are in the event log."""
+    """All executions of one plane, in memory. The executions' commands and events are in the event log."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Executions:
         """Return an execution. Raises Refused, with the plane's 404 as the answer, for an unknown id.
 
         Args:
-            otherwise: the Python plane's message for an unknown id; "" for its usual one.
+            otherwise: the Python plane's message for an unknown id; "": the usual message.
         """
         execution = self._by_id.get(execution_id)
         if execution is not None:
@@ -66,7 +66,7 @@ class Executions:
         return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
     def restore(self, execution: Execution) -> None:
-        """Add an execution of an earlier plane, so that it can be read. The caller adds its rows to the event log."""
+        """Add an execution of an earlier plane for reading. The caller adds the execution's rows to the event log."""
         self._by_id[execution.execution_id] = execution
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
@@ -172,8 +172,8 @@ class Executions:
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
         """Return the real Rust plane's first reason not to execute the entry, or None.
 
-        Two kinds of reasons are ignored here, and `noetl-worker check` reports them: a missing head (apiVersion, kind,
-        metadata), and anything inside a tool, whose kind may come from a plug-in or a test.
+        Two kinds of reasons are ignored here, but not by `noetl-worker check`: a missing head (apiVersion, kind,
+        metadata), and anything inside a tool, since a plug-in or a test may provide the tool's kind.
         """
         found = refused_by_rust(fields_of(parse_yaml(entry.content)))
         minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
@@ -198,7 +198,7 @@ class Executions:
     # ── cancelling ──────────────────────────────────────────────────────────────────────────────
 
     def cancel_route(self, execution_id: int, body: JsonValue) -> HttpAnswer:
-        """Answer POST /api/executions/{id}/cancel. Children are cancelled with their parent."""
+        """Answer POST /api/executions/{id}/cancel. The Python plane cancels child executions too."""
         execution = self.known(execution_id)
         if self._is_rust:
             return self._cancel_rust(execution)
@@ -254,7 +254,7 @@ class Executions:
     def cancellation_route(self, execution_id: int) -> HttpAnswer:
         """Answer GET /api/executions/{id}/cancellation-check.
 
-        On the Python plane only the field `cancelled` is reliable; the others come from the last event.
+        On the Python plane only the field `cancelled` is reliable. The other fields come from the last event.
         """
         execution = self.known(execution_id)
         is_cancelled = execution.status == "CANCELLED"

@@ -127,7 +127,7 @@ class Inspection:
         """Answer GET /api/executions/{id}/events.
 
         The Python plane's answer is a page, newest first, and heeds ?event_type=, ?page= and ?page_size=. The Rust
-        plane's has all events, oldest first.
+        plane's answer has all events, oldest first.
         """
         execution = self._executions.known(execution_id)
         if self._is_rust:

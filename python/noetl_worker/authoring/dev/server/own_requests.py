@@ -1,8 +1,8 @@
-"""The check of requests to a server of `dev`. It refuses requests of other users, and of pages of other sites.
+"""The check of requests to a server of `dev`. Requests of other users and of other sites' pages are refused.
 
-The server listens on 127.0.0.1. Every user of this machine can send it requests, so each request needs the token, which
-only the user who started `dev` can read. A page of any site can make this machine's browser send requests too. Such a
-request has the other site in `Origin`, or in `Host` if the site's name was made to lead to 127.0.0.1.
+The server listens on 127.0.0.1. Every user of this machine can send requests to the server, so each request needs the
+token. Only the user who started `dev` can read the token. A page of any site can make this machine's browser send
+requests too. Such a request names the other site in `Origin`, or in `Host` if the site's name leads to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PROBES: Final = ("/health", "/api/health")
 _DEMO: Final = "/demo/"
-"""Prefix of the routes for examples. They contain no data of a run, so they need no token."""
+"""Prefix of the routes for examples. These routes have no data of a run, so they need no token."""
 
 
 class OwnAddresses:
-    """The URLs under which a server may be asked."""
+    """The URLs at which a server accepts requests."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         self.urls: Final = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls)})
@@ -44,13 +44,13 @@ class OwnAddresses:
 
 
 class OwnRequests:
-    """Middleware that refuses requests to other addresses, of other servers' pages, and without the token."""
+    """Middleware that refuses a request to another address, from another server's page, or without the token."""
 
     def __init__(self, app: ASGIApp, addresses: OwnAddresses, token: str, token_file: Path) -> None:
         """Wrap an application.
 
         Args:
-            token: the token that requests need; "": none.
+            token: the token that requests need; "": no token is needed.
             token_file: the file with the token, which the refusal names.
         """
         self._app, self._addresses = app, addresses

@@ -49,7 +49,7 @@ class Item:
 
     @property
     def is_driving(self) -> bool:
-        """True if the plane acts on the event, and does not only store it."""
+        """True if the plane acts on the event; False: the plane only stores the event."""
         return self.is_actionable and self.name not in _NOT_ACTED_ON
 
 
@@ -212,7 +212,7 @@ class PythonEvents:
         if ref is not None and ref not in execution.open_commands:
             return 0
         if ref is not None and item.name in _RESULTS and self._log.find_of_command(ref, _RESULTS, before=event_id):
-            return 0  # only the first result of a command counts, even one that was stored and not acted on
+            return 0  # only the first result of a command counts, even if the plane stored it without acting
         outcome = self._outcome(item, step, ref, request_id)
         return self._dispatcher.apply(execution, self._router.advance(execution, outcome), event_id)
 
@@ -263,7 +263,8 @@ class PythonEvents:
 def command_ref(item: Item, *, by_batch: bool = False) -> str | None:
     """Return the id of the command that an event names, as text, or None.
 
-    The plane looks into several fields, in a batch only into one. It ignores text that is no number (recorded: odd4).
+    The plane reads the id from several fields, in a batch only from `command_id` of the payload. Text that is no number
+    is ignored (recorded: odd4).
     """
     payload = item.payload
     places: list[JsonValue] = [payload.get("command_id")]

@@ -23,8 +23,8 @@ _MOST_AT_ONCE: Final = 100
 class Reaper:
     """Publishes commands again.
 
-    On both planes these are commands that could not be published. On the Python plane they are also commands that
-    nobody has claimed for a while, and those whose worker is lost.
+    On both planes, commands whose first publishing failed are published again. On the Python plane, commands that no
+    worker has claimed for a while and commands of lost workers are published again too.
     """
 
     def __init__(

@@ -142,7 +142,7 @@ class RuntimeRegistry:
     # ── for claims and the reaper ───────────────────────────────────────────────────────────────
 
     def why_lost(self, name: str | None, stale_s: float) -> str | None:
-        """Return why the worker that holds a claim counts as lost; None while it is ready and sends heartbeats.
+        """Return why the worker that holds a claim is lost; None while the worker is ready and sends heartbeats.
 
         Args:
             stale_s: seconds after the last heartbeat from which a worker counts as lost.
@@ -166,7 +166,7 @@ def _times(row: Mapping[str, JsonValue], *, utc: str) -> dict[str, JsonValue]:
 def _check_rust(body: JsonValue, raw: bytes) -> None:
     """Raise Refused for a body that the Rust plane refuses.
 
-    For that plane `kind` and `component_type` are one field (recorded: register-both-kind-and-component-type).
+    The Rust plane treats `kind` and `component_type` as one field (recorded: register-both-kind-and-component-type).
     """
     if not isinstance(body, dict):
         raise rust_refused_body("EOF while parsing a value", raw)

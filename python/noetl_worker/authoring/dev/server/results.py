@@ -60,10 +60,10 @@ class Results:
         return HttpAnswer(200, data) if data is not None else self._not_found(f"'TempRef not found: {ref}'")
 
     def get_route(self, execution_id: int, step: str, *, is_resolved: bool) -> HttpAnswer:
-        """Answer GET /result/{execution_id}/{step} with the newest result of that name.
+        """Answer GET /result/{execution_id}/{step} with the newest result whose name is `step`.
 
         Args:
-            is_resolved: answer with the data; otherwise with the facts about them and a preview.
+            is_resolved: True answers with the data, False with facts about the data and a preview.
         """
         row = self._newest.get((execution_id, step))
         if row is None:
@@ -87,7 +87,7 @@ class Results:
         return [row for row in self._by_ref.values() if row["execution_id"] == execution_id]
 
     def restore(self, row: dict[str, JsonValue]) -> None:
-        """Add a result as a row, of this plane or of an earlier one. The row's `data` is JSON in bytes."""
+        """Add a row of this plane's or an earlier plane's result store. The row's `data` is JSON in bytes."""
         self._by_ref[row["ref"]] = self._newest[row["execution_id"], row["name"]] = row
 
     def externalise(
@@ -158,7 +158,7 @@ class Results:
         return row
 
     def _new_ref(self, execution_id: int, name: JsonValue) -> str:
-        """Make an unused reference. The Python plane's references end in 32 bits, so a new one may be taken already."""
+        """Make an unused reference. The Python plane's references end in 32 bits, so a reference may exist already."""
         while True:
             tail = str(self._ids.next())
             if not self._is_rust:

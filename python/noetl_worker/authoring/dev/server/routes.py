@@ -34,7 +34,7 @@ class RouteCall(NamedTuple):
 
     @property
     def execution_id(self) -> int:
-        """The execution's id from the path. Raises ValueError, whose text the real plane also answers with."""
+        """The execution's id from the path. Raises ValueError; the real plane's answer has the same text."""
         return int(self.path["execution_id"])
 
 
@@ -42,7 +42,7 @@ Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 
 
 class Endpoint:
-    """The ASGI application for all methods of one path. Starlette wraps a function, but not an object like this."""
+    """The ASGI application for all methods of one path. An object, since Starlette would wrap a function."""
 
     def __init__(self, template: str, handlers: Mapping[str, Handler], plane: PlaneState) -> None:
         self._template, self._handlers, self._plane = template, handlers, plane
@@ -106,7 +106,7 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
 def build_app(plane: PlaneState, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
     """Return the ASGI application of a plane.
 
-    It counts each request, and publishes the notifications of new commands before it answers.
+    The application counts each request. It publishes the notifications of new commands before it answers.
 
     Args:
         table: the handlers by path template and method; templates are tried in this order.

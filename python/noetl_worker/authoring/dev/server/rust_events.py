@@ -41,7 +41,7 @@ class RustEvents:
         for missed events once a second, and this plane does not."""
 
     def single(self, body: JsonValue, raw: bytes) -> HttpAnswer:
-        """Answer POST /api/events. The worker's id of the event is its primary key, and events are read in id order."""
+        """Answer POST /api/events. The worker makes the event's id. The plane reads events in id order."""
         execution_id = _execution_id(body, raw)
         given, meta = body.get("event_id"), body.get("meta")
         event_id = given if isinstance(given, int) else self._log.ids.next()
@@ -65,7 +65,7 @@ class RustEvents:
     def batch(self, body: JsonValue, raw: bytes) -> HttpAnswer:
         """Answer POST /api/events/batch. The plane makes the ids and drops `meta`.
 
-        It notes a `call.done`, acts on a `command.completed`, and only stores any other event.
+        The plane notes a `call.done`, acts on a `command.completed`, and only stores any other event.
         """
         execution_id = _execution_id(body, raw)
         posted = body.get("events")
@@ -108,8 +108,9 @@ class RustEvents:
             self._fail(execution, event, ref)
 
     def _advance(self, execution: Execution, outcome: CommandOutcome) -> None:
-        """Advance an execution after an outcome. An error in this, such as a template that the plane cannot render,
-        fails the execution (recorded: filter-urlencode).
+        """Advance an execution after an outcome.
+
+        An error, such as a template that the plane cannot render, fails the execution (recorded: filter-urlencode).
         """
         try:
             self._dispatcher.apply(execution, self._router.advance(execution, outcome))
@@ -119,7 +120,7 @@ class RustEvents:
             self._dispatcher.fail(execution, error)
 
     def _fail(self, execution: Execution, event: LoggedEvent, ref: str) -> None:
-        """Mark the execution as failed. A `command.failed` also ends it, even while other commands are open."""
+        """Mark the execution as failed. A `command.failed` also ends the execution, even with open commands."""
         error = event.result_context.get("error")
         execution.is_failed = execution.is_failed_by_command = True
         execution.error = str(error) if error is not None else execution.error

@@ -32,8 +32,8 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A test's function that is called with each request before its handler. It may return the answer, or wait; with None
-the request goes on to the handler."""
+"""A test's function, which is called with each request before the request's handler. The function may wait, and may
+return the answer; if it returns None, the handler answers."""
 
 
 class PlaneState:

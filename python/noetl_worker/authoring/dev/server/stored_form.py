@@ -2,7 +2,7 @@
 
 The rules come from the plane's source (`core/sanitize.py`, `core/credential_refs.py` as of May 2026). A recording
 confirms one rule: a short text under `password` or `token` is kept (result-get-secret-like). The plane also removes the
-names of the playbook's keychain from a stored value; they are not known here.
+names of the playbook's keychain from a stored value; this module does not, since it does not know these names.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SECRETS: Final = (
     (("=",), _OF_LINK),
     (("://",), _ADDRESS),
 )
-"""Pairs of words and a pattern. Every match contains one of the words, so a large text is searched for them first."""
+"""Pairs of words and a pattern. Every match contains one of the words, so large texts are first searched for words."""
 
 
 def as_stored(value: JsonValue, depth: int = 0) -> JsonValue:

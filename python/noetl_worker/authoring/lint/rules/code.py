@@ -24,7 +24,7 @@ _UNCLOSED: Final = ("Unterminated quoted string", 'while looking for matching `"
 _PART_OF_SHELL: Final = re.compile(
     r"""\\. | '[^']*' | "(?:\\.|[^"\\])*" | (?<!\S)\#[^\n]* | (?P<open>['"])""", re.DOTALL | re.VERBOSE
 )
-"""A part of a shell command that may contain a quote. The group `open` is a quote that is not closed."""
+"""Pattern of an escape, quote or comment in a shell command. The group `open` is an unclosed quote."""
 _SHELL_S: Final = 5.0
 _RHAI_S: Final = 5.0
 _SECRET_NAME: Final = re.compile(
@@ -37,7 +37,7 @@ _SECRET_TEXT: Final = re.compile(
 )
 _LEAST_SIGNS: Final = 12
 _LEAST_SPREAD: Final = 2.8
-"""Entropy in bits per character above which a text may be a secret. Words of a language have less."""
+"""Entropy in bits per character above which a text may be a secret. A language's words have less entropy."""
 
 
 def check_code(inspection: Inspected) -> None:
@@ -144,7 +144,7 @@ def _line_of_open_quote(text: str) -> int:
 
 
 def _check_secret(inspection: Inspected, path: Path, text: str) -> None:
-    """Report a text that is probably a secret. The message does not quote it."""
+    """Report a text that is probably a secret. The message does not quote the text."""
     name = str(path[-1])
     if (known := _SECRET_TEXT.search(text)) is not None:
         line = text.count("\n", 0, known.start()) + 1

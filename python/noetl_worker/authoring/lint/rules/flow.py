@@ -51,7 +51,7 @@ def _check_arcs(inspection: Inspected, step: StepPart, steps: dict[str, StepPart
             guess = nearest(name, sorted(steps))
             inspection.add("NW402", place, f"step '{step.name}' leads to '{name}', which is no step{guess}")
         if always is not None and mode == "exclusive":
-            message = f"the arc to '{name}' is never taken: the one to '{always}' before it has no `when`"
+            message = f"the arc to '{name}' is never taken: the earlier arc to '{always}' has no `when`"
             inspection.add("NW403", place, message)
         elif not isinstance(arc, dict) or arc.get("when") is None:
             always = name
@@ -70,7 +70,7 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
 def _check_workbook(inspection: Inspected) -> None:
     """Report a workbook entry that no step runs.
 
-    Nothing is reported if a step names an entry that does not exist, since that step probably means one of these.
+    Nothing is reported if a step names an entry that does not exist, since that step probably means an unused entry.
     """
     callers = [tool.config for tool in tool_parts(inspection.document) if tool.kind == "workbook"]
     run = {str(caller.get("task") or caller.get("name")) for caller in callers}
@@ -83,7 +83,7 @@ def _check_workbook(inspection: Inspected) -> None:
 
 
 def _entries(inspection: Inspected) -> list[str]:
-    """Return the names of steps that need no arc to them: those with which the planes begin, and `final_step`."""
+    """Return the names of steps that need no incoming arc: the first step of each plane, and `final_step`."""
     playbook = Playbook.from_document(inspection.document)
     planes = [one for one in Dialect if inspection.plane in (None, one.value)]
     firsts = [first.name for plane in planes if (first := playbook.first(plane)) is not None]
@@ -92,7 +92,7 @@ def _entries(inspection: Inspected) -> list[str]:
 
 
 def _goto(step: Any) -> list[str]:
-    """Return the names of the steps to which cases of this step go."""
+    """Return the names of the steps that this step's cases lead to."""
     found: list[str] = []
     for case in list_or_empty(step.get("case")) or list_or_empty(step.get("cases")):
         goto = mapping(mapping(mapping(case).get("then")).get("goto")).get("step")

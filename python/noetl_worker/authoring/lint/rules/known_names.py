@@ -1,7 +1,7 @@
 """The names that templates of a playbook may use.
 
-A name that is made in any part of the playbook counts as known in all its templates. A template sees fewer names when
-it is rendered, but so no correct name is reported as a mistake.
+A name that any part of the playbook makes counts as known in all templates. A rendered template sees fewer names, but
+in this way no correct name is reported as a mistake.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """Return the keys of a step's result, without those that every result has; None if they are not known."""
+    """Return the keys of a step's result, without the keys of every result; None if the keys are not known."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None
@@ -103,7 +103,7 @@ def result_keys(step: StepPart) -> frozenset[str] | None:
 
 
 def _python_keys(code: str) -> frozenset[str] | None:
-    """Return the keys of the dicts that Python code assigns to `result`; None if the code does not show all of them."""
+    """Return the keys of the dicts that Python code assigns to `result`; None if the code does not show all keys."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # MemoryError is for too deeply nested code

@@ -22,7 +22,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[R
 }
 _HEAD: Final = ("apiVersion", "kind", "metadata")
 _EVERYWHERE: Final = ("NW100", "NW503")
-"""Codes of findings that already say that a plane refuses the playbook, so that its reason is not reported again."""
+"""Codes of findings that already give a plane's reason to refuse the playbook. This reason is not reported again."""
 
 
 def check_refusals(inspection: Inspected) -> None:
@@ -74,7 +74,7 @@ def _hint(refusal: Refusal) -> str:
 def _places(inspection: Inspected, refusal: Refusal) -> set[tuple[int, int]]:
     """Return the lines and columns where another rule may have found the same mistake.
 
-    They are those of the refused value and its key, and of keys that are like a missing key.
+    The places are the refused value, its key, and any key that is similar to a missing key.
     """
     playbook, path = inspection.playbook, refusal.path
     paths: list[Path] = [path]

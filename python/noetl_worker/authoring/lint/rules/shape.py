@@ -41,7 +41,7 @@ _TYPES: Final[Mapping[type, str]] = {dict: "a mapping", list: "a list", str: "te
 def check_shape(inspection: Inspected) -> None:
     playbook = inspection.playbook
     for key, place, first in playbook.duplicates:
-        inspection.add("NW102", place, f"key '{key}' is there twice; it stands in line {first.line} too")
+        inspection.add("NW102", place, f"key '{key}' occurs twice, first in line {first.line}")
     if not isinstance(playbook.value, dict):
         inspection.add("NW104", (), "a playbook is a mapping with metadata and workflow", is_warning=False)
         return
@@ -96,7 +96,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
             _missing(inspection, path, item, "step", "step is missing: every step needs a name", also=_STEP)
         elif name in names:
             line = inspection.playbook.key_place(("workflow", names[name], "step")).line
-            message = f"step '{name}' is there twice; the other one is in line {line}"
+            message = f"step '{name}' occurs twice; the other step is in line {line}"
             inspection.add("NW106", (*path, "step"), message)
         else:
             names[name] = index
@@ -107,7 +107,7 @@ def _workflow(inspection: Inspected, workflow: list[Any]) -> None:
         _step(inspection, step)
     for tool in tool_parts(inspection.document):
         if tool.label in tool.labels[: tool.position]:
-            message = f"task '{tool.label}' is there twice in its list; of the results only the last one is left"
+            message = f"task '{tool.label}' occurs twice in its list; only the last result is kept"
             inspection.add("NW106", inspection.playbook.key_place(tool.path), message, is_warning=True)
         kind = tool.config.get("kind")
         if not isinstance(kind, str) or not kind:
@@ -218,7 +218,7 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Report a missing key, unless a similar key exists, which is reported as unknown already.
+    """Report a missing key. Report nothing if a similar key exists, since that key is already reported as unknown.
 
     Args:
         also: keys that are correct although they are similar to the missing one.

@@ -61,7 +61,7 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
         _unknown(inspection, reading, reading.methods, _METHODS, "NW304", "method")
         for word in reading.functions:
             if word.name == TOKEN and "headers" in reading.path:
-                continue  # of the kind http
+                continue  # the worker provides `token` in HTTP headers
             if word.name in reading.free and word.name not in _FUNCTIONS | known:
                 hint = f"; did you mean the filter '| {_INSTEAD[word.name]}'?" if word.name in _INSTEAD else ""
                 guess = hint or nearest(word.name, sorted(_FUNCTIONS))
@@ -75,9 +75,10 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
 
 
 def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
-    """Return True if a mistake in a template is only a warning, or None.
+    """Return True if a mistake in a template is only a warning; None: the code decides.
 
-    It is if only the Python plane renders the template: a wrong condition is then false, and any other text stays.
+    A mistake in `next`, `set` or `loop` is a warning for the Python plane alone. There a wrong condition is false, and
+    any other wrong template stays as text.
     """
     is_of_plane = len(path) > 2 and path[2] in ("next", "set", "loop")
     return True if is_of_plane and inspection.plane == "python" else None

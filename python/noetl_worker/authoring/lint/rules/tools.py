@@ -209,7 +209,7 @@ class _FieldCheck:
         return tuple(fields.unknown_field(kind, name, fields.field_names(model)) for name in unknown)
 
     def _is_of_stand_in(self, error: ConfigurationError) -> bool:
-        """Return True if an error is about a value that replaces a template, so that it is no mistake of the author."""
+        """Return True if an error is about a value that replaces a template, and so is no mistake of the author."""
         if _TEXT in error.problem:
             return True
         first, *inside = _field_path(error.field) or ("",)

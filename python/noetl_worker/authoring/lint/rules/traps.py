@@ -18,7 +18,7 @@ from noetl_worker.authoring.outline import (
 )
 
 _MOST_ARCS: Final = 1_000
-"""Number of arcs above which it is not computed which steps lead to which, since the work grows with its square."""
+"""Largest number of arcs for which the steps after each step are computed. The work grows with this number's square."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Arcs of a step, each as its path, the arc as written, and the name of the target step."""
 
@@ -36,7 +36,7 @@ def check_traps(inspection: Inspected) -> None:
             _check_join(inspection, arcs, reached)
     for tool in tool_parts(inspection.document):
         if tool.kind == "http" and not tool.is_task and mapping(tool.config.get("retry")).get("on_success"):
-            message = "`while` and `next_call` are filled in before the first page is there"
+            message = "`while` and `next_call` are rendered before the first page arrives"
             inspection.add("NW515", inspection.playbook.key_place((*tool.path, "retry", "on_success")), message)
 
 
@@ -68,11 +68,11 @@ def _opposites(text: str) -> list[str]:
 def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
-    """Report a step that the plane never enters, since it counts as skipped after an arc to it was not taken."""
+    """Report a step that the plane never enters: once an arc to a step is not taken, the step counts as skipped."""
     seen: set[str] = set()
     for path, arc, name in arcs:
         if not is_inclusive and name in seen:
-            message = f"step '{name}' is never entered: of two arcs to it one is passed over"
+            message = f"step '{name}' is never entered: the plane skips one of the two arcs to the step"
             inspection.add("NW513", (*path, "step"), message)
             continue
         seen.add(name)
@@ -80,7 +80,7 @@ def _check_skipped(
         others = [other for _, _, other in arcs if other != name] if reached else []
         by = next((other for other in others if name in reached.get(other, ())), None)
         if may_be_passed_over and by is not None:
-            message = f"step '{name}' is never entered by way of '{by}', once this arc has been passed over"
+            message = f"step '{name}' is never entered from '{by}' once the plane has skipped this arc"
             inspection.add("NW513", (*path, "step"), message)
 
 
@@ -90,6 +90,6 @@ def _check_join(inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozens
         for other in targets[:index]:
             both = (reached.get(name, frozenset()) | {name}) & (reached.get(other, frozenset()) | {other})
             if both:
-                message = f"step '{min(both)}' is entered with the first way that comes there, and perhaps again"
+                message = f"step '{min(both)}' is entered after the first of two ways, perhaps again after the other"
                 inspection.add("NW514", (*arcs[0][0][:3], "spec", "mode"), message)
                 return

@@ -39,8 +39,9 @@ class BatchState(NamedTuple):
 def unqueued_batch(refused: JsonValue) -> str | None:
     """Return the id of the batch that the plane has stored but will never process, from the body of a 503, or None.
 
-    The plane also writes this to the state of the batch, unless the plane's database is down (read in its source). In
-    that case the state stays `accepted` for ever, and a request under the same key is answered as a duplicate.
+    The plane also records this failure in the batch's state, unless the plane's database is down (read in its source).
+    With the database down, the state stays `accepted` for ever, and a request under the same key is answered as a
+    duplicate.
     """
     detail = fields_of(fields_of(refused).get("detail"))
     if detail.get("code") not in _BEFORE_THE_QUEUE:

@@ -19,8 +19,8 @@ _LOOP_SIZE: Final = "__loop_collection_size"
 
 class PythonNames:
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the variables with the results unpacked that the plane has resolved, and with the loop's size in
-        `iter`."""
+        """Return the variables with the results of earlier steps unpacked or completed. In a loop, `iter` has the
+        loop's size."""
         names = variables
         for name in variables:
             value = variables[name]
@@ -85,10 +85,10 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _complete_result(value: JsonValue) -> JsonValue:
-    """Complete an earlier step's result, which the plane gives to a list of tasks as scalars and `context`.
+    """Complete an earlier step's result. A list of tasks gets the result from the plane as scalars and `context`.
 
-    A name that the result does not have is looked up in `context`. `data` is the `data` in `context`, or else the step
-    itself, as a single tool of that plane reads it (recorded: view-*, list-reads-*).
+    A name that the result lacks is looked up in `context`. If `context` has no `data`, `data` is the step itself, as
+    for a single tool of that plane (recorded: view-*, list-reads-*).
     """
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:

@@ -71,7 +71,7 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
     (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
     (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
-"""Parts by two flags: whether they include the start, and whether the command failed."""
+"""Requests by two flags: with the start of the command or not, and whether the command failed."""
 
 
 class PythonRules(DialectRules):
@@ -140,8 +140,8 @@ class PythonRules(DialectRules):
             return HeldByOther(text, wait_s)
         if code == "active_claim" and detail.get("worker_status"):
             return HeldByThisWorker(text, wait_s)
-        # "Command is being claimed": a momentary lock without an owner. If acked, it waits for the reaper
-        # (protocol/claim.md#python-plane).
+        # "Command is being claimed": a momentary lock without an owner. If the message were acked, the command would
+        # wait for the reaper (protocol/claim.md#python-plane).
         return RetryLater(text, wait_s)
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]:
@@ -232,7 +232,8 @@ class PythonRules(DialectRules):
         return SendStatus.PASSING if how is SendStatus.UNCERTAIN and is_wrapped else how
 
     def new_key(self, execution_id: int) -> str:
-        # One key per set and all its tries: the same key with another body stores nothing (protocol/batches.md#key).
+        # One key for an event set and all its tries: a known key with another body stores nothing
+        # (protocol/batches.md#key).
         return f"{execution_id}:{unique()}"
 
     def body(
@@ -296,7 +297,7 @@ def _allowed(value: JsonValue) -> JsonValue:
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether JSON would not change this value, down to the depth that `_plain_values` reads."""
+    """Return whether encoding as JSON would keep this value unchanged, as deep as `_plain_values` reads."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -311,9 +312,9 @@ def _is_json(data: JsonValue, depth: int = 2) -> bool:
 def _plain_values(data: JsonValue) -> JsonValue:
     """Return the plain values of a result and of the objects in it, or None if there are none.
 
-    All three terminal events repeat these values, as those of the plane's own worker do (recorded). The full result is
-    only in `call.done`, as `response`, which templates, arcs and `set` of later steps read. With full copies in all
-    events, 100 bytes became 5 kB.
+    All three terminal events repeat these values, as the events of the plane's own worker do (recorded). The full
+    result is only in `call.done`, as `response`, which templates, arcs and `set` of later steps read. With full copies
+    in all events, 100 bytes became 5 kB.
     """
     if not isinstance(data, dict):
         return None
@@ -336,8 +337,8 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
     """Return the context and the upload of a result that is stored.
 
-    Both have the small fields that were not cut. Cut values are left out: the plane then gives a template to the worker
-    instead of rendering it with a part of the value.
+    Context and upload have the small fields that were not cut, and the context also a failure's status and error. The
+    plane cannot render a template that needs a cut value, and leaves the template to the worker.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
@@ -357,10 +358,11 @@ def _is_whole(value: JsonValue) -> bool:
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Shorten the result of a list of tasks to `room` bytes. Return None if it was cut before.
+    """Shorten the result of a list of tasks to `room` bytes. Return None for a result that was cut before, or is not an
+    object.
 
-    The variables are kept first, because nothing else has them, then the smaller results of tasks. A template that
-    needs a value left out goes to the worker, which reads the full result.
+    The tasks' variables are kept first, because no other event field has them, then the smaller results. The plane
+    leaves a template that needs a missing value to the worker, which reads the full result.
     """
     data = json_text.loads_exact(whole)
     if not isinstance(data, dict) or _CUT in data:  # already cut to another limit
@@ -410,10 +412,11 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _noted(command: CommandFields, report: Report) -> dict[str, Any]:
-    """Return an event of its own for the notes for people, which is sent before the terminal events.
+    """Return a separate event with the report's notes for people, to be sent before the terminal events.
 
-    A caller is given the context of a terminal event: the kind `agent` takes the context of a child's last event. An
-    event's `meta` is no place either, as the plane does not return it (protocol/events.md#python-plane).
+    Notes in a terminal event's context would reach a calling playbook: the tool kind `agent` reads the context of a
+    child's last event. An event's `meta` is no place either, as the plane does not return it
+    (protocol/events.md#python-plane).
     """
     payload = {"command_id": command.command_id, "result": {"context": report.notes}}
     return {"step": command.step, "name": NOTED, "payload": payload, "actionable": False, "informative": True}

@@ -43,7 +43,8 @@ _UNSEARCHED: Final = "}}"
 """End of packed text. The plane takes a text that contains `}}` for code and does not search it (noetl v4,
 `sanitize.py`). `}}` begins no template, and base64 readers skip it."""
 _BYTES_PER_S: Final = 12_500
-"""Bytes per second of the slowest search that the deadline of a PUT allows for. Ordinary words go 160 times as fast."""
+"""Bytes per second of the slowest search that the deadline of a PUT allows for. The plane searches ordinary words 160
+times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:
@@ -114,7 +115,7 @@ def is_no_route(answer: Response) -> bool:
 def has_expired(answer: Response) -> bool:
     """Return whether the answer says that one server's memory has dropped a result, an hour after its PUT.
 
-    At the next request the plane looks into its store, where NATS keeps the data for two hours. The data are there
-    unless the plane has deleted them: older versions do not, and a deletion can fail.
+    At the next request the plane looks into its NATS bucket, which keeps the data for two hours. A newer plane deletes
+    the data earlier, unless the deletion fails; an older plane never deletes the data.
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

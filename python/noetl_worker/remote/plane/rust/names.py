@@ -14,7 +14,8 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 class RustNames(Names):
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the flat names of the claim, with a copy of all as `ctx`, and as `workload` if that is missing."""
+        """Return the claim's variables, with a copy of all variables as `ctx`. If `workload` is missing, the copy is
+        `workload` too."""
         del step_input
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}

@@ -58,7 +58,7 @@ class ArtifactConfig:
     action: Literal["get", "put"] = "get"
     """get or put."""
     uri: str | None = None
-    """The place. A put without one goes to the result store."""
+    """Place to get from or put to (see above). A put without `uri` goes to the result store."""
     result_ref: str | dict[str, Any] | None = None
     """A reference to the result store, or an object that has it under `ref`; another way to give `uri`."""
     input: dict[str, Any] = field(default_factory=dict)
@@ -66,12 +66,12 @@ class ArtifactConfig:
     data: Any = None
     """The value that a put stores: text as it is, anything else as JSON."""
     name: str | None = None
-    """Name of a stored result; the step's when absent."""
+    """Name of a stored result; absent: the step's name."""
     encoding: Literal["auto", "json", "text", "base64"] = "auto"
-    """Form of the returned content: auto is JSON where it parses, else text, else base64. put: base64 decodes
-    `data`."""
+    """get: form of the returned content; auto: JSON if the content parses, else text, else base64. put: form of `data`;
+    with base64 the worker decodes `data`."""
     compress: bool = False
-    """put: gzip the content. A get unpacks gzip by itself where it finds it."""
+    """put: gzip the content. A get unpacks gzip content without this field."""
     sha256: str | None = None
     """get: expected SHA-256 digest of the content as stored; the step fails if it differs."""
     max_bytes: int = DEFAULT_MAX_BYTES
@@ -140,11 +140,12 @@ class ArtifactTool(OverHttp):
     """Tool of kind `artifact`. Data of get: {data, uri, size_bytes, compressed, sha256}. Data of put: {uri, size_bytes,
     compressed, sha256}, and for a stored result the control plane's answer (ref, store, scope, expires_at).
 
-    size_bytes and sha256 describe the content as stored (gzip included); for a stored result, its compact JSON.
+    size_bytes and sha256 describe the content as stored (gzip included); for a stored result, they describe the compact
+    JSON.
     Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
 
-    differs-from-upstream: one data shape for every place (the Rust worker gives a stored result bare, as
-    `result_fetch` does); `put` works; `sha256` is compared.
+    differs-from-upstream: one data shape for every place (for a stored result the Rust worker returns only the value,
+    as `result_fetch` does); `put` works; `sha256` is compared.
     """
 
     kind: ClassVar[str] = "artifact"
@@ -206,7 +207,8 @@ class ArtifactTool(OverHttp):
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
     ) -> bytes:
-        """Send a request and return the answer's body. Raises ToolError without an answer, or if it is no success."""
+        """Send a request and return the answer's body. Raises ToolError if no answer arrives, or if the answer is no
+        success."""
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
         headers = {name: text_or_json(value) for name, value in config.headers.items() if value is not None}
@@ -240,8 +242,8 @@ class ArtifactTool(OverHttp):
 
 
 def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
-    """Return the content without gzip, and the description of the stored content. Raises ToolError if its digest is not
-    `config.sha256`."""
+    """Return the content without gzip, and the description of the stored content. Raises ToolError if the stored
+    content's digest is not `config.sha256`."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
     _check_digest(config, described)
@@ -294,7 +296,8 @@ def _bounded(config: ArtifactConfig, size: int) -> None:
 
 
 def _unpacked(config: ArtifactConfig, content: bytes) -> bytes:
-    """Unpack gzip. Raises ToolError for more than `max_bytes`: a packed kilobyte can unpack to a gigabyte."""
+    """Unpack gzip. Raises ToolError if the unpacked content exceeds `max_bytes`: a packed kilobyte can hold a
+    gigabyte."""
     place = _place(config.uri)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:

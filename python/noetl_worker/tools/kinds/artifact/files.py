@@ -17,10 +17,10 @@ _ROOT: Final = "NOETL_ARTIFACT_ROOT"
 
 
 def absolute(uri: str) -> str:
-    """Return the path of a file:// address or an absolute path, as it is written.
+    """Return the absolute path in `uri`, which is a file:// address or a path. Links are not followed.
 
     Raises:
-        ConfigurationError: a relative path, or another host.
+        ConfigurationError: `uri` has a relative path, or names another host.
     """
     text = uri
     if uri.lower().startswith("file:"):
@@ -41,7 +41,7 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
     """Return the file at `absolute(uri)`, with its links followed.
 
     Raises:
-        ConfigurationError: as `absolute`, or playbooks may not name this file.
+        ConfigurationError: as `absolute`, or the file is not for playbooks.
     """
     path = checked("artifact", uri, Path(absolute(uri)), settings)
     root = settings.artifact_root
@@ -66,7 +66,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
     """Write a temporary file beside `path` and rename it, so that a reader sees the old content or the new.
 
-    After `stopped` is set nothing is renamed: the caller has given up, and may have written newer content.
+    After `stopped` is set, the file is not renamed: the caller has given up, and may have written newer content.
 
     Raises:
         ToolError: auth, not_found or client_error.

@@ -1,6 +1,7 @@
-"""The names of a cluster that a step may use: those that the worker's operator allows, never the worker's own Secrets.
+"""Check of the namespaces, service accounts and Secrets that a step's Job uses.
 
-The finished Job is checked, so that no spelling of a config can bypass this.
+The worker's operator allows them by name; the worker's own Secrets are never allowed. The check reads the finished
+manifest of the Job, so that no spelling of a config can bypass the check.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from noetl_worker.tools.contract import ToolSettings
 _SETTING = "NOETL_WORKER_KUBERNETES_ALLOW"
 _OWN = "NOETL_WORKER_KUBERNETES_OWN_SECRETS"
 _DEFAULT_ACCOUNT = "default"
-"""Service account of a pod that names none."""
+"""Service account of a pod whose manifest names no account."""
 _REFERENCES = frozenset({"secretKeyRef", "secretRef"})
 
 

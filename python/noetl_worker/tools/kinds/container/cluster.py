@@ -35,7 +35,8 @@ _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 GONE: Final = "404"
-"""Code of the failure for an object that is gone: the HTTP status. A failure without a status has a word as code."""
+"""Failure code for an object that does not exist: HTTP status 404. A failure without an HTTP status has a word as
+code."""
 _THERE_ALREADY: Final = "409"
 
 
@@ -53,7 +54,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError: `auth` leads to no cluster.
+        ConfigurationError: `auth` has no address of a cluster.
     """
     written = written_data(auth)
     if auth is not None and written is not None and not _url(written):
@@ -115,10 +116,10 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class ClusterTool:
-    """Base of the tools that make Jobs. It has their connections, and the path of the worker's own service account."""
+    """Base of the tools that make Jobs, with their connections and the path of the worker's own service account."""
 
     first_poll_s: ClassVar[float]
-    """Seconds before the state of a new Job is asked for."""
+    """Seconds before the tool first asks for the state of a new Job."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class Cluster:
         self._pods = self._core + url_path("pods")
 
     async def create(self, job: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-        """Create the Job and return it as the cluster has it. Return the existing Job if it was created before."""
+        """Create the Job, or find the existing Job of the same name. Return the cluster's copy of the Job."""
         with before_any_effect("no room for a connection to the cluster"):
             made = await _none_for(_THERE_ALREADY, self._object("POST", self._jobs, job))
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
@@ -230,7 +231,7 @@ class Cluster:
 
 
 async def _none_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the awaited answer, or None if it fails with this code."""
+    """Return the awaited answer, or None if the call fails with `code`."""
     try:
         return await answer
     except ToolError as error:

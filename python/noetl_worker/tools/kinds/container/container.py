@@ -23,7 +23,7 @@ from noetl_worker.tools.kinds.container.job_run import JobRun
 from noetl_worker.tools.process.shortage import before_any_effect
 
 DEFAULT_TIMEOUT_S: Final = 900.0
-"""Timeout of a Job if neither the step nor the command has one."""
+"""Timeout of a Job in seconds if neither the step nor the command has a timeout."""
 LONGEST_POLL_S: Final = 10.0
 _MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "Preempting", "Shutdown", "NodeShutdown"})
 _IN_RUNTIME: Final = (
@@ -74,12 +74,12 @@ class ContainerTool(ClusterTool):
     created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
     result are the container's.
 
-    A command that is redelivered after a crash of its worker waits for the Job that it made before. For this, a
-    worker that shuts down leaves the Job running. Errors: process (the container failed), auth, client_error
-    (Kubernetes refuses the Job), not_found (no such namespace), connection.
+    A command that is redelivered after a crash of its worker waits for its existing Job. For this, a worker that shuts
+    down leaves the Job running. Errors: process (the container failed), auth, client_error (Kubernetes refuses the
+    Job), not_found (no such namespace), connection.
 
-    differs-from-upstream: the Rust worker creates the Job and leaves its end to a callback of the server, which only
-    that server has; here the worker waits for the end on both planes, as the Python worker does.
+    differs-from-upstream: the Rust worker only creates the Job, and the Rust server's callback reports its end. Here
+    the worker waits for the Job's end on both planes, as the Python worker does.
     """
 
     kind: ClassVar[str] = "container"

@@ -19,7 +19,7 @@ from noetl_worker.tools.process import process
 
 CONTAINER_NAME: Final = "main"
 _DEADLINE_GRACE_S: Final = 30
-"""Seconds between the worker's timeout and the Job's own deadline, which ends the Job of a worker that is gone."""
+"""Seconds from the worker's timeout to the Job's own deadline. The deadline ends a Job whose worker is gone."""
 _NEVER_STARTS: Final = frozenset(
     {"InvalidImageName", "ImagePullBackOff", "ErrImageNeverPull", "CreateContainerFieldsError", "CreateContainerError"}
 )
@@ -43,7 +43,7 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _VARIABLE: Final = re.compile(r"[^=\x00-\x1f\x7f]+")
 _RESOURCES: Final = ("requests", "limits", "claims")
 
-# ── checks for a `__post_init__`: each raises ConfigurationError for what no Job can have ─────
+# ── checks for a `__post_init__`: each raises ConfigurationError for a value that no Job can have ─────
 
 
 def check_variable_name(name: str) -> None:
@@ -73,7 +73,7 @@ def check_job(config: ContainerFields | JobFields) -> None:
 
 
 def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """Return the resources as a container of a Job has them; nulls count as absent."""
+    """Return the resources in the form of a container's manifest; nulls count as absent."""
     present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
     return _present(present) or None
 
@@ -117,7 +117,8 @@ def job_manifest(
     *,
     deadline_s: int,
 ) -> dict[str, JsonValue]:
-    """Return a Job with one container, given the container's and the pod's own fields; nulls are left out."""
+    """Return a Job with one container. `container` and `pod` have further fields of the container and the pod; nulls
+    are left out."""
     whole: dict[str, JsonValue] = {
         "name": CONTAINER_NAME,
         "image": config.image,
@@ -149,16 +150,16 @@ def with_owner(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dic
 def job_name(context: ToolContext) -> str:
     """Return noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
 
-    A command that is redelivered after a crash has the same name, and finds its Job. A task of a sequence may run
-    several times within one command, so its name is new each time.
+    A redelivered command makes the same name, and so finds its Job. A task of a sequence may run several times within
+    one command, so its Job's name is new each time.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
     return f"noetl-container-{slug}-{context.command.execution_id}-{own_letters(context, 6)}"
 
 
 def own_letters(context: ToolContext, count: int) -> str:
-    """Return letters for the name of a Job: the same for each delivery of one attempt of a command, but new ones for
-    each run of a task in a sequence."""
+    """Return letters for the name of a Job. The letters are the same for each delivery of one attempt of a command, but
+    new for each run of a task in a sequence."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
@@ -167,8 +168,9 @@ def own_letters(context: ToolContext, count: int) -> str:
 def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) -> dict[str, JsonValue]:
     """Return an object's metadata, with labels by which an operator finds a Job.
 
-    differs-from-upstream: not `noetl.execution-id` and `noetl.step-name`. By these the platform's k8s-watcher (read
-    in its source, noetl/ops) posts a second `call.done` for the step; here the command itself reports the Job's end.
+    differs-from-upstream: there are no labels `noetl.execution-id` and `noetl.step-name`. For a Job with these labels
+    the platform's k8s-watcher posts a second `call.done` (read in its source, noetl/ops); here the command itself
+    reports the Job's end.
     """
     # A label must begin and end with a letter or a digit.
     step = _NOT_IN_LABELS.sub("-", context.command.step).lstrip("-._")[:63].rstrip("-._")

@@ -27,7 +27,7 @@ class ContainerFields:
     namespace: str = "noetl"
     """Namespace of the Job."""
     service_account: str | None = None
-    """Service account of the pod; the namespace's default when absent."""
+    """Service account of the pod; absent: the default account of the namespace."""
     backoff_limit: int = 0
     """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
@@ -46,11 +46,12 @@ class ContainerFields:
     ttl_seconds_after_finished: int = 300
     """Seconds until Kubernetes removes the ended Job."""
     wait: bool = True
-    """false: only create the Job; nothing reports to the playbook how it ended."""
+    """false: only create the Job. The playbook does not learn the Job's outcome."""
     max_log_bytes: int = 262_144
-    """Maximum bytes of the output that are returned, from its beginning."""
+    """Maximum bytes of output in the result, from the beginning of the output."""
     runtime: dict[str, Any] = field(default_factory=dict)
-    """The Python worker's form: image, namespace, command, args, env, serviceAccountName."""
+    """Object with fields of the Job, as the Python worker reads it: image, namespace, command, args, env,
+    serviceAccountName, resources."""
     timeout: float | None = None
     """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
 
@@ -71,7 +72,7 @@ class JobFields:
     ttl_seconds_after_finished: int = 300
     backoff_limit: int = 3
     timeout: float = 600.0
-    """Seconds until the Job is ended, its retries included."""
+    """Seconds, retries included, until the Job is ended."""
     install_dependencies: list[str] = field(default_factory=list)
     """Requirements that pip installs first."""
     resources: dict[str, Any] = field(default_factory=dict)

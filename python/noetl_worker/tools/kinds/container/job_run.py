@@ -26,7 +26,7 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 
 class JobRun:
-    """Creates one Job, and watches it until its end. `kind` is the tool's; log events and errors name it."""
+    """Creates one Job, and watches the Job until its end. Log events and errors name `kind`, the tool's kind."""
 
     def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
         self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
@@ -36,9 +36,9 @@ class JobRun:
     async def create(
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
-        """Create the Job, or find the existing one, and then the objects for which its pod waits. Return the Job.
+        """Create the Job unless it exists, and then the objects that its pod waits for. Return the Job.
 
-        `beside`: resource -> manifest of such an object.
+        `beside`: resource -> manifest of an object that the pod waits for.
 
         If one of the objects cannot be created, the Job is deleted.
 
@@ -85,7 +85,7 @@ class JobRun:
             raise
 
     async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
-        """Poll until the Job has ended; a poll that fails but may succeed later is repeated."""
+        """Poll until the Job has ended. Repeat a poll whose failure may pass."""
         tries = 0
         while True:
             try:
@@ -128,7 +128,7 @@ class JobRun:
         return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
 
     async def abandon(self) -> None:
-        """Delete the Job of a command that is stopped, unless the worker shuts down."""
+        """Delete the Job, because its command was stopped. Keep the Job if the worker is shutting down."""
         if self._context.stop.reason != "shutdown":  # after a shutdown the command is redelivered, and finds its Job
             await self.delete()
 

@@ -55,9 +55,10 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
 
 
 def job_name(context: ToolContext) -> str:
-    """Return a name that is the same for each delivery of one attempt of a command, so that a redelivery finds its Job.
+    """Return the Job's name, the same for each delivery of one attempt of a command: a redelivered command finds its
+    Job.
 
-    A task of a sequence may run several times within one command, so its name is new each time.
+    A task of a sequence may run several times within one command, so its Job's name is new each time.
     """
     return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
 
@@ -65,10 +66,12 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the manifest of the Job, and resource -> manifest of its ConfigMap and Secret, without their owner."""
+    """Return the Job's manifest, and the manifests of its ConfigMap and Secret by resource. The ConfigMap and the
+    Secret have no owner yet."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(
-            f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: fetch parts in it"
+            f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: "
+            "let the script fetch parts of its code"
         )
     metadata = object_metadata("script", name, job.namespace, context)
     config_map: dict[str, JsonValue] = {
@@ -97,7 +100,8 @@ def manifests(
 
 
 def _command(job: JobConfig, arguments: str) -> list[JsonValue]:
-    """Return `python /scripts/script.py '<input as JSON>'`, after pip. The shell interprets no text of the playbook."""
+    """Return the container's command: pip, if the script needs packages, then `python /scripts/script.py '<input as
+    JSON>'`. The shell interprets no text of the playbook."""
     if not job.install_dependencies:
         return ["python", "/scripts/script.py", arguments]
     install = 'input="$1"; shift; pip install --quiet --no-cache-dir "$@" && exec python /scripts/script.py "$input"'

@@ -1,8 +1,8 @@
-"""The process that runs one DuckDB command. It has the command's only connection, and ends with the command.
+"""The process that runs one DuckDB command. The process has the command's only connection, and ends with the command.
 
 `session.py` is the worker's side. A request is one frame, and its answer is one line of JSON. The first request says
-which database to open. The process is forked from a template (`python_template.py`), in which DuckDB is loaded and
-an instance is open, without threads.
+which database to open. The process is forked from a template process (`python_template.py`), which has DuckDB loaded,
+an instance open, and no threads.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _PIECE_BYTES: Final = 8 << 20
 """Maximum bytes of rows, as text, in one answer; the next answer has the next rows."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
-"""Fields of a `sql.Batch` that the answer to a script has."""
+"""Fields of `sql.Batch` that are in the answer to a script."""
 
 
 _PREPARED: Final = PreparedInstance()
 
 
 def prepare() -> None:
-    """Load DuckDB and open an instance in the template process. If that fails, each command tries it again, and reports
-    the failure."""
+    """Load DuckDB and open an instance in the template process. If loading or opening fails, each command's process
+    tries again and reports the failure."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):
         _PREPARED.open(importlib.import_module("duckdb"))
 
 
 def run_command(channel: int) -> NoReturn:
-    """Answer the worker's requests until the last one, then end this process."""
+    """Answer the worker's requests, then end this process."""
     status = 1
     faulthandler.unregister(signal.SIGTERM)  # a traceback of our code does not help an author of SQL
     quiet = os.open(os.devnull, os.O_RDWR)
@@ -119,7 +119,7 @@ class Child:
 
         A database in memory stays open until the process ends, which is 8 ms faster.
         """
-        with suppress(self._duckdb.Error):  # a cursor, as the connection's own transaction may have failed
+        with suppress(self._duckdb.Error):  # by a cursor: the connection's transaction may have failed
             if not self._connection.cursor().execute(_ATTACHED).fetchall():
                 return
         self._connection.close()
@@ -171,7 +171,7 @@ class Child:
 
 def _surround(start: FirstRequest) -> None:
     around = start.surroundings
-    wanted = around.environment  # most of it equals the template's and stays: each change costs time
+    wanted = around.environment  # most variables stay as in the template process: a change costs time
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
     os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})

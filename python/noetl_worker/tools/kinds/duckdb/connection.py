@@ -1,4 +1,5 @@
-"""Opening and setting up a DuckDB connection in the process of a command, for SQL or for one end of a transfer."""
+"""Opening and setting up a DuckDB connection in the process of a command, for SQL, or for the source or target of a
+transfer."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = "lock"
 """Word in DuckDB's error for a file that another process has open."""
 _BESIDE_BYTES: Final = 512 << 20
-"""Bytes of memory that the process needs besides what DuckDB counts: for Python, libraries, a result and the stacks of
-threads."""
+"""Bytes of memory that the process needs in addition to DuckDB's limit: for Python, libraries, a result and the stacks
+of threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
@@ -43,7 +44,7 @@ def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
         ResourceShortage: this machine is out of file descriptors.
     """
     opening = start.opening
-    if is_out_of_descriptors():  # checked here, as DuckDB 1.5 ends the process when it has none
+    if is_out_of_descriptors():  # checked here: without a descriptor DuckDB 1.5 ends the process
         raise ResourceShortage(f"{opening.kind}: no file descriptor is free to open {opening.database!r}")
     if opening.read_only and opening.database == MEMORY:
         raise ConfigurationError(f"{opening.kind}: 'read_only' is for a 'database' file: name one")
@@ -143,8 +144,7 @@ def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> Non
 
 
 def _check_room(what: str, error: Exception) -> None:
-    """Raise ResourceShortage if the failure was a lack of descriptors or memory, which only DuckDB's error text
-    tells."""
+    """Raise ResourceShortage if the text of DuckDB's error reports a lack of descriptors or memory."""
     if is_shortage_text(str(error)):
         raise ResourceShortage(f"{what}: {error}") from error
 

@@ -22,38 +22,39 @@ from noetl_worker.tools.sql.source import check_sql, read_sql
 
 @dataclass(frozen=True, slots=True)
 class DuckdbConfig(sql.SqlFields):
-    """Run SQL in an embedded DuckDB; the data is the last statement's: {columns, rows, row_count, affected_rows,
+    """Run SQL in an embedded DuckDB. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
     statements, statement_count}, and `truncated: true` when rows were left out.
 
-    * Without `database` the tables live in memory and end with the command: workers hold no state.
-      Where `NOETL_DATA_DIR` is set each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as
-      with the Python worker. **Another worker does not see it** (unless the directory is shared), and nobody deletes
-      it: use it for playbooks that rely on it, with one worker.
-    * Commands of one file run one after the other in this worker (with `read_only` together). For a file that another
-      process has open, a command waits 30 s at most.
+    * Without `database` the tables live in memory and end with the command: workers hold no state. If the worker has
+      `NOETL_DATA_DIR`, each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as with the
+      Python worker. **Another worker does not see this file** (unless the workers share the directory), and no worker
+      deletes it. Set `NOETL_DATA_DIR` only with one worker, for playbooks that rely on these files.
+    * Commands that use one file run one after the other in this worker; commands with `read_only` run together. For a
+      file that another process has open, a command waits 30 s at most.
     * Each statement is a transaction of its own unless the text has BEGIN and COMMIT. A text that leaves a transaction
       open fails.
-    * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits; date and time ISO 8601, INTERVAL
-      an ISO 8601 duration (DuckDB's library counts a month as 30 days), BLOB base64, JSON and STRUCT objects, LIST a
-      list, MAP an object, UUID text; NaN and infinities "NaN", "Infinity", "-Infinity", of a date or a moment
-      "infinity", "-infinity".
+    * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits. Dates and times are ISO 8601,
+      INTERVAL is an ISO 8601 duration (DuckDB's library counts a month as 30 days). BLOB is base64, JSON its value,
+      STRUCT and MAP an object, LIST a list, UUID text. NaN and infinite numbers are "NaN", "Infinity", "-Infinity";
+      infinite dates and timestamps are "infinity", "-infinity".
     * Playbooks cannot open files under /proc, /sys and the worker's own directories. `NOETL_WORKER_FILE_ROOTS`
       (directories, separated by `:`) limits DuckDB to these directories, without remote paths, and to the step's
       `extensions`.
-    * Each command has a process of its own, which sees no variable, descriptor or memory of the worker. It ends with
-      the command; a crash, and memory beyond its share, fail that command alone.
+    * Each command has a process of its own, which sees no variable, descriptor or memory of the worker. The process
+      ends with the command. A crash, or too much memory, fails only that command.
     * A timeout or a cancelled execution ends the statement.
     """
 
     query: str | list[str] | None = None
-    """SQL text of one or more statements, or a list of them; DuckDB splits them."""
+    """SQL text of one or more statements, or a list of such texts. DuckDB splits a text into its statements."""
     script: str | dict[str, Any] | None = None
     """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
-    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
+    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. The worker renders templates in the
+    SQL."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     database: str | None = None
-    """Database file, created if it does not exist; absent or `:memory:`: see above."""
+    """Database file, created if it does not exist. `:memory:` is a database in memory; absent: see above."""
     read_only: bool = False
     """Open the file for reading only: several commands, and other processes, may read it together."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
@@ -62,8 +63,9 @@ class DuckdbConfig(sql.SqlFields):
     extensions: list[str] = field(default_factory=list)
     """Extensions to load, installed first if they are missing: `spatial`, or `h3 from community`."""
     memory_limit: str | None = None
-    """Maximum memory of the command, like 2GB, up to its limit without this field: NOETL_DUCKDB_MEMORY_LIMIT, else a
-    share of 80 % of the machine (with NOETL_WORKER_ISOLATION=off: all of that, or more on request)."""
+    """Maximum memory of the command, like 2GB. Absent: NOETL_DUCKDB_MEMORY_LIMIT, else a share of 80 % of the machine.
+    A larger value counts as that limit. With NOETL_WORKER_ISOLATION=off the share is the whole 80 %, and a larger value
+    counts."""
     threads: int | None = None
     """Number of threads of a query; absent: one for each core."""
 
@@ -115,7 +117,7 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return a result's data. On the Python plane add each statement's rows under the names that its worker uses.
+    """Return a result's data. On the Python plane add each statement's rows under the Python worker's names.
 
     In these added values JSON is text (recorded: duckdb-multi, duckdb-json).
     """

@@ -63,15 +63,17 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
-"""(id of an event loop, file) -> its turns. An entry exists while a command uses the file or waits for it."""
+"""Turns of each database file, by the id of an event loop and the file. An entry exists while a command uses the file
+or waits for it."""
 
 
 @asynccontextmanager
 async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait until this command may open the file, and hold the turn during the block. In memory there is no wait.
+    """Wait until this command may open the file, and hold the turn during the block. A database in memory needs no
+    turn.
 
     Args:
-        database: its name, as returned by `canonical`.
+        database: name of the database, as returned by `canonical`.
     """
     if database == MEMORY:
         yield

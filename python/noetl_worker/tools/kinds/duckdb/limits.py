@@ -36,12 +36,14 @@ _FIXED: Final = frozenset(
         "temp_directory",
     }
 )
-"""Settings about files and extensions, which SQL may not change. Those of `_LOGS` are fixed too, as logs are files."""
+"""Settings about files and extensions, which SQL may not change. Nor may SQL change the settings in `_LOGS`: logs are
+files."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 
 def limit_bytes(connection: Any) -> int:
-    """Return the bytes of memory that a connection may use. DuckDB shows them with one decimal, as `819.2 MiB`."""
+    """Return the bytes of memory that a connection may use. DuckDB shows this limit with one decimal, as
+    `819.2 MiB`."""
     [(shown,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     match = _SHOWN.fullmatch(str(shown))
     if match is None:

@@ -1,4 +1,4 @@
-"""The database to open and the setup of its process, which the worker sends to that process as one JSON object."""
+"""The database to open and the setup of its process. The worker sends both to the process as one JSON object."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A DuckLake catalog to attach. It is attached before SQL is limited to the file roots, which allow no server."""
+    """A DuckLake catalog to attach. The process attaches the catalog before it limits SQL to the file roots, because
+    the roots allow no server."""
 
     text: str
-    """The ATTACH statement. Credentials are not in it, but in `Opening.secrets`."""
+    """The ATTACH statement, without credentials: these are in `Opening.secrets`."""
     name: str
     is_used: bool
     """True to run `USE name` before the first statement."""
@@ -84,7 +85,8 @@ class FirstRequest:
         return {"opening": asdict(self.opening), "surroundings": asdict(self.surroundings)}
 
     def reached(self) -> tuple[str, ...]:
-        """Return the directories that the process may reach if file roots are set, else (): all that are not hidden."""
+        """Return the directories that the process may reach. Without file roots return (): all directories that are not
+        hidden."""
         around = self.surroundings
         if not around.roots:
             return ()

@@ -26,7 +26,7 @@ _KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
 """Prefix of a path with a scheme or database kind: file:///proc, sqlite:/proc."""
 _SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
-"""Beginning of a name that is no plain path: DuckDB expands it, or it names a kind of database (`sqlite:x`)."""
+"""Beginning of a name that is no plain path: `~`, which DuckDB expands, or a kind of database (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
@@ -40,8 +40,8 @@ def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: b
     special to DuckDB.
 
     Raises:
-        ConfigurationError: `given` is no path or address, is a forbidden file, or lies outside of the file roots, as
-            every address does.
+        ConfigurationError: `given` is no path or address, is a forbidden file, or is outside the file roots; every
+            address is outside.
     """
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 PREPARED_SETTINGS: Final = {"python_enable_replacements": "false", "allow_persistent_secrets": "false"}
-"""Settings of every DuckDB connection. With replacements, SQL could read our Python variables as tables, and an error
-would show our code. A persistent secret would be a file in our home directory, for every later execution."""
+"""Settings of every DuckDB connection. With replacement scans, SQL could read our Python variables as tables, and an
+error would show our code. A persistent secret would be a file in our home directory, for every later execution."""
 _WITHOUT_THREADS: Final = ({"threads": 1, "async_threads": 0}, {"threads": 1})
 """Settings with which DuckDB starts no thread; versions before 2.0 have no `async_threads`."""
 _READ_WHEN_OPENED: Final = ("HOME", "TZ")
@@ -29,7 +29,8 @@ class PreparedInstance:
         self._environment: dict[str, str | None] = {}
 
     def open(self, duckdb: Any) -> None:
-        """Open the instance. If that fails or starts a thread, keep none: each command then opens its own."""
+        """Open the instance. If opening fails or starts a thread, drop the instance: each command then opens its own
+        instance."""
         for settings in _WITHOUT_THREADS:
             with suppress(Exception):
                 connection = duckdb.connect(config={**PREPARED_SETTINGS, **settings})
@@ -39,7 +40,8 @@ class PreparedInstance:
                 connection.close()
 
     def take(self) -> Any:
-        """Return a new connection to the instance, with DuckDB's default number of threads, or None without one.
+        """Return a new connection to the instance, with DuckDB's default number of threads. Return None if there is no
+        instance, or if the environment has changed since it was opened.
 
         A connection that was opened before the fork gives all processes the same random numbers (DuckDB before 2.0).
         """
@@ -62,5 +64,5 @@ def _environment() -> dict[str, str | None]:
 
 
 def _thread_count() -> int:
-    """Return the number of this process's threads. Raises OSError if the kernel does not tell it."""
+    """Return the number of this process's threads. Raises OSError if the kernel does not tell the number."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())

@@ -25,7 +25,7 @@ class DuckdbSecret:
     values: Mapping[str, str] = field(repr=False)
 
     def statement(self) -> str:
-        """Return the CREATE SECRET statement. The secret values are in it, so it is never shown."""
+        """Return the CREATE SECRET statement. The statement has the secret values, so it is never shown."""
         options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
@@ -58,7 +58,8 @@ _TYPES: Final[Mapping[str, tuple[str, str, Mapping[str, tuple[str, ...]]]]] = {
     "http": ("http", "httpfs", {"BEARER_TOKEN": ("token", "bearer_token"), "SCOPE": ("scope",)}),
     "huggingface": ("huggingface", "httpfs", {"TOKEN": ("token",)}),
 }
-"""Type of secret -> DuckDB's type, the extension that provides it, option -> fields of a credential."""
+"""Type of a credential -> DuckDB's type of secret, the extension that provides this type, and option -> fields of the
+credential."""
 _OTHER_WORDS: Final = {
     "postgresql": "postgres",
     "gcs_hmac": "gcs",
@@ -70,7 +71,7 @@ _OTHER_WORDS: Final = {
     "bearer_token": "http",
 }
 _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential")
-"""Fields that mark one credential if they hold text; an object without them maps names to credentials
+"""Fields of a single credential. An object without text in any of these fields maps names to credentials
 (protocol/tasks.md#fields)."""
 
 
@@ -78,7 +79,7 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
     """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
 
     Raises:
-        ConfigurationError: as `fetch_secrets`, and for several credentials under one name.
+        ConfigurationError: as `fetch_secrets`, or one name has several credentials.
     """
     for name, given in _named(kind, auth).items():
         written = written_data(given)
@@ -89,18 +90,19 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
 async def fetch_secrets(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
     """Return the secrets that `auth` asks for.
 
-    "alias" gives one secret of that name; {"pg_db": {"source": "credential", "key": "alias"}, ...} one for each
-    name.
+    "alias" gives one secret of that name. {"pg_db": {"source": "credential", "key": "alias"}, ...} gives one secret for
+    each name.
 
     Raises:
-        ConfigurationError: a credential of a type that DuckDB has no secret for, or with nothing in it.
-        CredentialError: an alias that does not resolve.
+        ConfigurationError: DuckDB has no secret for a credential's type, or the credential has no known field.
+        CredentialError: an alias does not resolve.
     """
     return [await _secret(kind, name, given, context) for name, given in _named(kind, auth).items()]
 
 
 def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return name of the secret -> its credential. Raises ConfigurationError for a value that is not a credential."""
+    """Return the credentials by name of their secret. Raises ConfigurationError for a value that is not a
+    credential."""
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)

@@ -60,7 +60,7 @@ class Duckdb:
         self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
     def check_files(self, kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-        """Check the files that SQL names, unless the kernel already denies the process all forbidden ones.
+        """Check the files that SQL names, unless the kernel already denies the process all forbidden files.
 
         Raises:
             ConfigurationError: a file is forbidden.
@@ -79,10 +79,10 @@ class Duckdb:
     ) -> ToolResult | None:
         """Run every statement of `text`, the last one with `params`, and record the results in `batch`.
 
-        `ours`: the command's turn for its database file, which is awaited first.
+        `ours`: the command's turn for its database file. The turn is awaited first.
 
         Returns:
-            None if the statements ran; a timeout if they and the wait took too long.
+            None if the statements ran. A timeout if the wait and the statements took longer than the command's time.
 
         Raises:
             ToolError: a statement failed; the text has the statement and DuckDB's report.
@@ -113,10 +113,10 @@ class Duckdb:
 
     @asynccontextmanager
     async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
-        """Open a DuckDB that is used step by step.
+        """Open a DuckDB process for the steps of a transfer, and end it after the block.
 
         Raises:
-            ToolError: the database cannot be opened. ConfigurationError is one such error.
+            ToolError: the database cannot be opened. If the config is wrong, this is a ConfigurationError.
         """
         async with self._start(opening, settings) as start:
             session = Session(opening.kind, self._runner, start)
@@ -250,7 +250,7 @@ def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
-    """Copy the answer's data into `batch`. Raises ToolError if the answer is not that to a script."""
+    """Copy the answer's data into `batch`. Raises ToolError if the answer lacks the data of a script's answer."""
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):

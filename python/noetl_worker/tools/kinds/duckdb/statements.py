@@ -56,7 +56,8 @@ def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
 
 
 def statement_failure(error: Any, what: str) -> ToolError:
-    """Return the ToolError for an error of DuckDB in `what`, or for a value that Python cannot hold (OverflowError)."""
+    """Return the ToolError for an error of DuckDB, or for a value that Python cannot hold (OverflowError). `what` names
+    the statement."""
     if isinstance(error, OverflowError):
         return ToolError(f"{what}: a value is too large for Python: {error}: CAST it to VARCHAR", kind="db_error")
     names = {base.__name__ for base in type(error).__mro__}
@@ -96,8 +97,8 @@ def _number_of_more(result: Any) -> int:
 def _counts(statement: Any) -> bool:
     """Return True if DuckDB's single column `Count` is the number of changed rows, not a column of the author's.
 
-    DuckDB expects rows or a count from the same statements; only RETURNING shows which. DuckDB treats PIVOT as
-    several statements (MULTI), from which it expects anything.
+    For an INSERT, DuckDB's parser announces rows or a count; only RETURNING shows which of the two comes. DuckDB treats
+    PIVOT as several statements (MULTI), for which its parser announces every kind of result.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)

@@ -21,13 +21,14 @@ _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
 _ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""Call of mysql_query() or a similar function. Describing such a SELECT may make the other database run the query."""
+"""Call of a function like mysql_query(), which queries another database. Describing a SELECT with such a call may run
+the query there."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
 class SelectReading:
-    """An extended SELECT. `rows` makes the rows of the author's SELECT from its rows."""
+    """An extended SELECT. `rows` turns the extended SELECT's rows into the rows of the author's SELECT."""
 
     text: str
     names: Sequence[str]
@@ -35,7 +36,7 @@ class SelectReading:
     """Indexes of the columns whose texts were added after the last column, in the order of the texts."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Return the rows of the author's SELECT from the rows of the extended one."""
+        """Return the rows of the author's SELECT from the rows of the extended SELECT."""
         count = len(self.names)
         rows = []
         for row in fetched:
@@ -73,7 +74,7 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """Return a value, or its text if that is more precise: an infinity, or nanoseconds (in ISO 8601)."""
+    """Return a value, or its text if the text is more precise: an infinity, or nanoseconds (in ISO 8601)."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)

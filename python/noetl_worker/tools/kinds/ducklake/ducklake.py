@@ -30,21 +30,21 @@ _SERVERS: Final = ("postgres", "mysql")
 class DucklakeConfig(sql.SqlFields):
     """Run SQL in a DuckLake: tables as Parquet files under `data_path`, their catalog in a database.
 
-    The catalog is attached as `catalog_name` and used, so that tables need no prefix. The data is that of kind
-    `duckdb`, with `catalog: {name, data_path}` added. Needs DuckDB's extension `ducklake` (and `postgres`, `sqlite`
-    or `mysql` for such a catalog), which is installed on the worker's machine or fetched from there. A catalog in a
-    DuckDB file is for one worker; several workers need one in Postgres.
+    The catalog is attached as `catalog_name`, and is the default, so that tables need no prefix. The data has the
+    fields of kind `duckdb`, and `catalog: {name, data_path}`. The worker loads DuckDB's extension `ducklake` (and
+    `postgres`, `sqlite` or `mysql` for such a catalog), and installs a missing extension. A catalog in a DuckDB file is
+    for one worker; several workers need a catalog in Postgres.
 
     SQL may open the same files as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` a catalog file and `data_path`
-    must be in its directories; a catalog in Postgres or MySQL is reached all the same.
+    must be in its directories. A catalog in Postgres or MySQL needs no such directory.
     """
 
     query: str | list[str] | None = None
-    """SQL text of one or more statements, or a list of them; DuckDB splits them."""
+    """SQL text of one or more statements, or a list of such texts. DuckDB splits a text into its statements."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     catalog_connection: str | None = field(default=None, repr=False)
-    """Place of the catalog: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
+    """Address of the catalog: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
     DuckDB file. Absent: the first credential of `auth` that is of type postgres or mysql."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Credentials of the catalog and of the store of `data_path` (s3, gcs): an alias, or an object
@@ -89,15 +89,15 @@ class DucklakeConfig(sql.SqlFields):
             parse_extension("ducklake", wanted)
 
     def catalog(self) -> str:
-        """Return `catalog_connection` without its prefix; empty if the catalog is named by a credential."""
+        """Return `catalog_connection` without its prefix; empty if a credential names the catalog."""
         return (self.catalog_connection or "").removeprefix("ducklake:").strip()
 
 
 class DucklakeTool:
     """Tool of kind `ducklake`: a DuckDB in memory for each command, with the catalog attached.
 
-    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name; the Python worker's goes
-    on after a failed command, here the first failure ends it.
+    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name; the Python worker continues
+    after a failed statement, here the first failure ends the command.
     """
 
     kind: ClassVar[str] = "ducklake"
@@ -126,7 +126,7 @@ class DucklakeTool:
 
 
 def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
-    """Return the database to open for a command, and the path of the catalog as ATTACH takes it.
+    """Return the database to open for a command, and the path of the catalog for ATTACH.
 
     Raises:
         ConfigurationError: an impossible catalog or directory.
@@ -149,7 +149,8 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
 def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
-    """Return the path of the catalog as ATTACH takes it, and for a catalog on a server the secret with its address."""
+    """Return the path of the catalog for ATTACH and, for a catalog on a server, the secret with the server's
+    address."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
     server = _parse_server(given)
@@ -171,7 +172,8 @@ def _catalog(
 
 
 def _parse_server(catalog: str) -> tuple[str, dict[str, str]] | None:
-    """Return postgres or mysql, and its address as options of a secret; None for a catalog in a file."""
+    """Return the kind of server (postgres or mysql) and its address as options of a secret, or None for a catalog in a
+    file."""
     kind, _, address = catalog.partition(":")
     if kind not in ("postgres", "postgresql", "mysql"):
         return None

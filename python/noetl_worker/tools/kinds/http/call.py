@@ -1,4 +1,4 @@
-"""A call of the `http` tool: exchanges, tries after failures, pages after successes, under one deadline."""
+"""A call of the `http` tool: exchanges, retries after failures and pages after successes, under one deadline."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _NO_AUTHORIZATION: Final = Authorization()
 
 
 class HttpCall:
-    """A call of the tool.
+    """All exchanges of one `http` step.
 
-    `run` returns the result of the last exchange. Its data has `attempts` if there was more than one exchange, and
-    `pages` if pages were asked for.
+    `run` returns the result of the last exchange. The result's data has `attempts` after more than one exchange, and
+    `pages` if `retry` asks for pages.
     """
 
     def __init__(self, config: HttpFields, context: ToolContext, clients: Clients, authorizer: Authorizer) -> None:
@@ -60,8 +60,8 @@ class HttpCall:
         self._received = 0
         self._exchanges = 0
         self._has_connected = False
-        """True if a server may know of this call. A shortage on this machine is then a failure, and does not return the
-        command."""
+        """True if a server may know of this call. From then on a shortage on this machine fails the command instead of
+        returning it to the stream."""
 
     async def run(self) -> ToolResult:
         self._first_headers = self._headers = await self._rendered_headers()
@@ -78,9 +78,9 @@ class HttpCall:
     # ── tries ──
 
     async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """Repeat the exchange until no rule asks for another try.
+        """Repeat the exchange until no rule asks for another exchange.
 
-        Return the last result, and the facts that rules see. Raises the ToolError of the last try.
+        Return the last exchange's result, and the facts that rules see. Raises the ToolError of the last exchange.
         """
         tries, stop = 0, self._context.stop
         share = room.share(stop)
@@ -107,8 +107,8 @@ class HttpCall:
         return rule if rule is not None and tries < rule.attempts else None
 
     async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
-        """Wait as long as the rule or the server's Retry-After says. Return False at once if too little time is
-        left."""
+        """Wait as long as the rule or the server's Retry-After says, and return True. Return False at once if too
+        little time is left or the command is stopped."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
         if self._context.stop.is_set():
@@ -133,7 +133,7 @@ class HttpCall:
         for number in range(1, pages.limit + 1):
             asked = _fingerprint(config, self._headers)
             if asked in seen:
-                return _page_failure(f"page {number} asks for the same as one before it: 'next_call' does not move on")
+                return _page_failure(f"page {number} repeats an earlier request: let 'next_call' ask for another page")
             seen.add(asked)
             names: dict[str, JsonValue] = {"_retry": {"index": number, "count": number}, pages.into: gathered}
             result, facts = await self._tried(config, names)
@@ -156,7 +156,8 @@ class HttpCall:
         return ToolResult.success(last, exit_code=0)
 
     def _next(self, config: HttpFields, pages: http_retry.Pages, facts: http_retry.Facts) -> HttpFields:
-        """Return the request of the next page: its `params` and `headers` are merged in, other fields replaced."""
+        """Return the request of the next page. `next_call` adds to the previous `params` and `headers`, and replaces
+        other fields. A new `url` without `params` drops the previous `params`."""
         rendered = self._context.values.render(pages.next_call, facts.names)
         changes: dict[str, Any] = {}
         for name, value in fields_of(rendered).items():
@@ -176,12 +177,13 @@ class HttpCall:
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
-        """Check that the next page, whose place an answer may have named, gets no credentials for another place.
+        """Check that a next page on another server gets no credentials. An answer may have named that server.
 
-        A redirect is followed without credentials, but without them another place would hardly return the right page.
+        For a redirect the credentials are left out. Here the call fails, because the other server would hardly return
+        the right page without credentials.
 
         Raises:
-            CredentialError: the next page is at another place, and the request has credentials.
+            CredentialError: the next page is on another server, and the request has credentials.
         """
         here = Destination(self._config.url, self._first_headers).place()
         there = Destination(following.url, self._headers).place()
@@ -214,7 +216,7 @@ class HttpCall:
         return _timed_out(limit_shown_s, config.url)
 
     async def _authorized(self, config: HttpFields) -> ToolResult:
-        """Do one exchange, and a second one with a new token if a cached token was refused."""
+        """Do one exchange. If the server refuses a cached token, do a second exchange with a new token."""
         result, fetched = await self._sent(config)
         if fetched is not None and fields_of(result.data).get("status_code") == 401:
             self._authorizer.tokens.forget(fetched)
@@ -330,8 +332,8 @@ def _page_failure(message: str) -> ToolResult:
 
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
-    """Return `gathered` with the page's part added. Raises ValueError if the page lacks the part,
-    or the part has the wrong type."""
+    """Return `gathered` with the value at `pages.path` of the page added. Raises ValueError if the page lacks this
+    value, or if the value has the wrong type."""
     try:
         part = part_at(payload, pages.path)
     except LookupError:
@@ -362,7 +364,7 @@ def _unanswered(error: httpx.TimeoutException, config: HttpFields) -> ToolResult
 
 
 def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
-    """Return the result without the parameters in its `url` that authorised the request."""
+    """Return the result with the authorising parameters removed from its `url`."""
     if not params or not isinstance(result.data, dict):
         return result
     url = httpx.URL(str(result.data["url"]))
@@ -372,10 +374,11 @@ def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
 
 
 def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
-    """Return the result for an answer that cannot be used. Raises ToolError without an answer, or without a request.
+    """Return the result for an answer that cannot be used. Raises ToolError if there is no answer, or if no request
+    could be sent.
 
-    A missing answer is raised, as in the Rust worker: on that plane a returned failure completes the step, and an
-    unreachable host would pass silently. A task sequence's rules see both.
+    A missing answer is raised, as in the Rust worker. On the Rust plane a returned failure completes the step, so an
+    unreachable host would pass silently. The rules of a task sequence see raised and returned failures.
     """
     place = shown(request.url)
     data: dict[str, JsonValue] = {"url": place, "status_code": None}

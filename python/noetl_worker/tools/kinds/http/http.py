@@ -23,18 +23,18 @@ _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig(HttpFields):
-    """Sends one request, again after failures or page by page when `retry` says so.
+    """Sends one request, and with `retry` again after failures or page by page.
 
-    The body is the first of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and `data` that is
-    given.
+    The body is the first given field of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and
+    `data`.
 
     Result: the same as from the plane's own worker, `{status_code, headers, body, data}` on the Rust plane, `body`
     and `data` being the same payload; `{status_code, headers, data, url, elapsed}` on the Python plane. Header names
     are in lower case. Also `truncated` (true when the answer was cut), `notes` (changes made to the answer),
-    `attempts` (when there was more than one exchange) and `pages`. Another status than 2xx is an error with the data
-    kept: kind auth (401, 403), not_found (404), timeout (408), rate_limit (429), server_error (5xx), client_error;
-    408, 429 and 5xx may be retried. No answer at all (refused, unknown host, dropped) is an error of kind connection
-    without data.
+    `attempts` (when there was more than one exchange) and `pages`. A status other than 2xx is an error that keeps the
+    data: kind auth (401, 403), not_found (404), timeout (408), rate_limit (429), server_error (5xx), client_error; 408,
+    429 and 5xx may be retried. A missing answer (refused, unknown host, dropped) is an error of kind connection without
+    data.
     """
 
     def __post_init__(self) -> None:
@@ -55,7 +55,8 @@ class HttpConfig(HttpFields):
 class HttpTool(OverHttp):
     """Tool of kind `http`. A worker's commands share connections, but not cookies: executions share nothing.
 
-    differs-from-upstream: any spelling of the method; `timeout` counts; redirects are followed unless switched off.
+    differs-from-upstream: the method may be in any spelling; `timeout` limits the call; redirects are followed unless
+    switched off.
     """
 
     kind: ClassVar[str] = "http"

@@ -24,8 +24,8 @@ class HttpFields:
     """Header -> value; numbers and booleans become text, nulls are left out. `{{ token(alias) }}` in a value is the
     bearer token of that credential; on the Rust plane only in a list of tasks."""
     params: dict[str, Any] = field(default_factory=dict)
-    """Query parameters; an object is JSON text, nulls are left out. A list is JSON text on the Rust plane, and repeats
-    its parameter on the Python plane. Lists in `form` are sent in the same way."""
+    """Query parameters. An object is sent as JSON text, a null is left out. A list is sent as JSON text on the Rust
+    plane, and as a repeated parameter on the Python plane. Lists in `form` are sent in the same way."""
     json: Any = None
     """Body: any value, as JSON."""
     form: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class HttpFields:
     timeout: float | None = None
     """Seconds for the call, its retries and pages included; absent: the command's remaining time."""
     attempt_timeout: float | None = None
-    """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without one."""
+    """Seconds for one exchange, its body included; absent: the `timeout`, or 60 without a `timeout`."""
     connect_timeout: float | None = None
     """Seconds until the connection is established; absent: part of the exchange's time."""
     read_timeout: float | None = None
@@ -59,7 +59,7 @@ class HttpFields:
     verify: bool = True
     """False: accept any TLS certificate."""
     ca_file: str | None = None
-    """Path of the certificate authorities to trust (PEM); absent: the public ones."""
+    """Path of the certificate authorities to trust (PEM); absent: the public authorities."""
     client_cert: str | None = None
     """Path of a client certificate (PEM), with its key unless `client_key` has it."""
     client_key: str | None = None
@@ -67,14 +67,14 @@ class HttpFields:
     proxy: str | None = None
     """Address of an HTTP proxy; absent: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the worker."""
     response_type: Literal["json", "text", "binary"] = "json"
-    """json: parsed, or text if it is not JSON; text: in the declared charset, or UTF-8 (with a note) if that charset is
-    not in the Encoding Standard; binary: {"base64", "size"}."""
+    """json: the parsed answer, or its text if it is not JSON. text: the answer in its declared charset, or in UTF-8
+    (with a note) if the Encoding Standard lacks this charset. binary: {"base64", "size"}."""
     max_response_bytes: int = MAX_RESPONSE_BYTES
-    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). More are cut, and `truncated` is
-    set."""
+    """Maximum bytes of the answer, or of all pages together (8 MiB, at most 256 MiB). A longer answer is cut, and
+    `truncated` is true."""
     retry: Any = None
-    """Tries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
+    """Retries and pages: true, a number of exchanges, or an object or list (see the guide); absent: one exchange."""
     address: httpx.URL = field(init=False, repr=False, compare=False)
-    """The parsed `url`. It is kept because parsing costs a tenth of a request."""
+    """The parsed `url`, kept because parsing costs a tenth of a request."""
     options: ClientOptions = field(init=False, repr=False, compare=False)
     """Options of the connection."""

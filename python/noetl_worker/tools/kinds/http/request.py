@@ -30,7 +30,7 @@ _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
 
 class FileParts(NamedTuple):
-    """Opens the files of a request, and closes them with it."""
+    """Opens the files of a request. `stack` closes these files."""
 
     stack: ExitStack
     settings: ToolSettings
@@ -41,7 +41,8 @@ class FileParts(NamedTuple):
 
 
 def parse_method(text: str) -> str:
-    """Return the method in capitals. differs-from-upstream: any spelling, the Rust worker takes capitals only."""
+    """Return the method in capitals. differs-from-upstream: any spelling is allowed; the Rust worker takes only
+    capitals."""
     method = text.strip().upper()
     if method not in METHODS:
         raise ConfigurationError(f"method {text!r} is none of {', '.join(METHODS)}", field="method", tool="http")
@@ -78,11 +79,11 @@ def build(
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
-    """Return the request of one exchange. Called in a thread if it has files.
+    """Return the request of one exchange. A request with files is built in a thread.
 
     Args:
         headers: `config.headers`, rendered.
-        files: opens the files of a multipart body, and closes them when the caller ends its stack.
+        files: opens the files of a multipart body; the caller closes them with `files.stack`.
         lists_are_json: True to send a list in `params` or `form` as one text, False to repeat its field.
 
     Raises:
@@ -122,7 +123,7 @@ def build(
 def _in_bytes(
     method: str, url: httpx.URL, given: set[str], content: bytes
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
-    """Return the headers that go before and after the given ones, and the body.
+    """Return the headers to send before the step's headers, the headers to send after them, and the body.
 
     httpx would add the same headers, but goes through all headers four times, half the time of building a request.
     """
@@ -136,7 +137,7 @@ def _in_bytes(
 
 
 class _OffLoop(httpx.AsyncByteStream):
-    """A multipart body whose files are read off the loop, where httpx would read them."""
+    """A multipart body whose files are read in a thread. httpx would read them on the event loop."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -154,7 +155,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _routed(
     config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the query and httpx's keywords for the body, from the first given field that may hold one."""
+    """Return the query and httpx's keywords for the body. Both come from the first given field that may hold a body."""
     if config.json is not None:
         return {}, {"content": dumps(config.json), "is_json": True}
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
@@ -204,7 +205,7 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FilePar
 
 
 def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
-    """Return (file name, content, content type) of one file, as httpx takes a part."""
+    """Return (file name, content, content type) of one file, in httpx's form."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)

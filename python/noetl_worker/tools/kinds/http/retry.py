@@ -1,7 +1,7 @@
-"""The `retry` field of an `http` step: tries after a failure, and pages after a success.
+"""The `retry` field of an `http` step: retries after a failure, and pages after a success.
 
-Every form that playbooks use is parsed into one plan, and an unknown word is refused: upstream reads `retry` and,
-depending on the worker, ignores it.
+Every form that playbooks use is parsed into one plan. An unknown word is refused; the published workers may ignore
+`retry` silently.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """A rule for trying again. `attempts` counts every exchange, the first one included; times are seconds."""
+    """A rule for repeating an exchange. `attempts` counts every exchange, also the first; times are in seconds."""
 
     when: JsonValue = None
-    """A condition. None: try again after a retryable failure or, with `statuses` or `kinds`, after one of these."""
+    """A condition. None: repeat after a retryable failure or, with `statuses` or `kinds`, after a failure that they
+    list."""
     stop_when: JsonValue = None
     statuses: frozenset[int] = frozenset()
     kinds: frozenset[str] = frozenset()
@@ -67,7 +68,7 @@ class RetryRule:
 @dataclass(frozen=True, slots=True)
 class Pages:
     """Rules for reading a list page by page. `next_call` overrides fields of the request for the next page. `path` is
-    the dotted path to the part of each page that is collected."""
+    the dotted path to the collected value in each page."""
 
     condition: JsonValue
     next_call: Mapping[str, JsonValue]
@@ -95,7 +96,7 @@ def parse(value: JsonValue) -> RetryPlan:
             {"when", "then"}.
 
     Raises:
-        ConfigurationError: names the wrong word and the possible ones.
+        ConfigurationError: a word is wrong; the error names the possible words.
     """
     if value is None or value is False:
         return RetryPlan()
@@ -165,7 +166,8 @@ def _rule(given: JsonValue, where: ConfigPlace) -> RetryRule:
 
 
 def _reasons(value: Mapping[str, JsonValue], where: ConfigPlace) -> tuple[frozenset[int], frozenset[str]]:
-    """Return the statuses and kinds of `retry_on` (both mixed), `retry_on_status` and `statuses`."""
+    """Return the statuses and the kinds of failure in `retry_on`, `retry_on_status` and `statuses`. Each may mix
+    both."""
     statuses: set[int] = set()
     kinds: set[str] = set()
     for key in ("retry_on", "retry_on_status", "statuses"):
@@ -212,7 +214,7 @@ def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
 
 
 def _condition(value: Mapping[str, JsonValue], where: ConfigPlace, words: tuple[str, ...]) -> JsonValue:
-    """Return the first of `words` that is given, as a condition, or None if there is none."""
+    """Return the parsed condition of the first field of `value` that `words` names, or None without such a field."""
     word = next((key for key in words if value.get(key) is not None), None)
     return None if word is None else parse_condition(where, word, value[word])
 
@@ -242,7 +244,8 @@ def _integer(where: ConfigPlace, value: JsonValue, least: int) -> int:
 
 
 def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[str, int], default: float) -> float:
-    """Return the first of `names` that is given, divided by its number: 1000 for milliseconds."""
+    """Return in seconds the first field of `value` that `names` names, or `default`. `names` maps a field to its units
+    per second: 1000 for milliseconds."""
     for name, divisor in names.items():
         if value.get(name) is not None:
             given = 0.0 if value[name] in (0, 0.0, "0") else seconds(value[name], f"{where.field}.{name}", "http")
@@ -254,7 +257,7 @@ def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[s
 
 
 def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
-    """Return True if the rule asks for another try after the exchange that `facts` describe."""
+    """Return True if the rule asks for another exchange. `facts` describe the last exchange."""
     if rule.stop_when is not None and is_true(rule.stop_when, facts, context):
         return False
     if rule.when is not None:
@@ -267,7 +270,8 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Return True if a condition holds, as policies see it: a cursor holds, and null or an empty text does not.
+    """Return True if a condition holds, by the rules of policies: a cursor's text counts as true, null and an empty
+    text as false.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """
@@ -279,6 +283,7 @@ def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
 
 
 def delay_s(rule: RetryRule, tries: int) -> float:
-    """Return seconds before the next try, after `tries` exchanges. Jitter multiplies them by 0.5 to 1.5."""
+    """Return the seconds to wait before the next exchange, after `tries` exchanges. Jitter multiplies the wait by 0.5
+    to 1.5."""
     delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
     return delay * random.uniform(0.5, 1.5) if rule.jitter else delay

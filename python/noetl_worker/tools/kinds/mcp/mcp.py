@@ -62,13 +62,14 @@ class McpConfig:
     request_id: int = 1
     """Id of the first request."""
     protocol_version: str = "2025-03-26"
-    """Version offered to the server. The version in its answer is used."""
+    """Protocol version offered to the server. The worker uses the version in the server's answer."""
     client_name: str = "noetl-worker"
     """Client name sent to the server."""
     client_version: str = "0"
     """Client version sent to the server."""
     capabilities: dict[str, Any] = field(default_factory=dict)
-    """Capabilities sent to the server; the worker implements none of those that a server may ask for."""
+    """Client capabilities sent to the server. The worker implements none: it refuses every request of the server but
+    ping."""
     timeout: float | None = None
     """Longest time of the conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
 
@@ -100,8 +101,8 @@ class McpTool(OverHttp):
     a tool result with `isError` has kind execution, a JSON-RPC error kind client_error or server_error with its
     code. Errors: connection (no answer), auth, not_found, rate_limit, server_error (HTTP), parse.
 
-    differs-from-upstream: a failure is a failure (both workers record a success with status error in it); the
-    session is closed; `notifications/initialized` is sent.
+    differs-from-upstream: a server's failure fails the step (both published workers record a success with status
+    error); the session is closed; `notifications/initialized` is sent.
     """
 
     kind: ClassVar[str] = "mcp"
@@ -187,7 +188,8 @@ class McpTool(OverHttp):
 
 
 def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
-    """Return the server's name and endpoint. Raises ConfigurationError with the variables to set if none is known."""
+    """Return the server's name and endpoint. Raises ConfigurationError if no endpoint is known; the error names the
+    variables to set."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
@@ -232,10 +234,10 @@ async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonVal
 
 
 async def _closed(session: McpSession, context: ToolContext) -> None:
-    """Close the session. A failure is only logged: an open session costs the server something, not this worker."""
+    """Close the session. Only log a failure, because a session that stays open costs the server, not this worker."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
-    except Exception as error:  # whatever it is, it does not change the call's outcome
+    except Exception as error:  # a failed close does not change the call's outcome
         context.logger.debug("mcp_session_not_closed", problem=f"{type(error).__name__}: {error}")
 
 
@@ -257,7 +259,7 @@ def _rpc_failure(error: RpcError, about: Mapping[str, JsonValue]) -> ToolResult:
 
 
 def _text(result: Mapping[str, JsonValue]) -> str:
-    """Return the text contents, a line each, or the result as JSON if there are none."""
+    """Return the text contents, a line each. Return the result as JSON if it has no list of contents."""
     contents = result.get("content") or result.get("contents")
     if isinstance(contents, list):
         texts = [

@@ -93,7 +93,8 @@ class McpSession:
         return {**headers, "Mcp-Session-Id": self.session_id} if self.session_id else headers
 
     async def _post(self, message: Mapping[str, JsonValue], request_id: int | None) -> Mapping[str, Any]:
-        """Send a message and return the JSON-RPC answer to `request_id`, or {} for a message without an answer."""
+        """Send a message and return the JSON-RPC answer to `request_id`, or {} if `request_id` is None: the message
+        then gets no answer."""
         headers = {**self._request_headers(), "Content-Type": "application/json"}
         request = httpx.Request("POST", self._endpoint, headers=headers, content=dumps(message))
         place = shown(self._endpoint)
@@ -161,7 +162,7 @@ class McpSession:
             yield chunk
 
     async def _message(self, event: bytearray, place: str) -> Mapping[str, Any]:
-        """Return the object of an event, and empty the event."""
+        """Return the JSON object in an event, and clear the buffer `event`."""
         text = bytes(event)
         event.clear()
         if not text.strip():  # an event without content keeps the stream alive

@@ -1,4 +1,5 @@
-"""Connections of tools to NATS servers: found by credential, shared between commands, closed with the tool.
+"""Connections of tools to NATS servers. Commands with the same credential share a connection, which is closed with the
+tool.
 
 The worker's own connection is never used: a playbook's traffic must not delay deliveries and acks, and the
 playbook's credential decides what it may do.
@@ -33,7 +34,7 @@ COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
 _IDLE_BYTES: Final = 64 * 1024
 """Maximum bytes that a server may send while no command runs: pings and late answers."""
 _RESETS: Final = 3
-"""Retries of a connection that is reset while it is made, before an error is reported."""
+"""Number of retries if the server resets a new connection, before the tool reports the error."""
 _CREDENTIAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "url": ("url", "nats_url", "servers", "nats_servers"),
     "user": ("user", "username", "nats_user", "nats_username"),
@@ -76,11 +77,11 @@ def check_login(kind: str, fields: NatsLogin) -> None:
 
 
 async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) -> Address:
-    """Return the address and login. The tool's own fields win over those of the credential that `auth` names.
+    """Return the address and login. The tool's own fields win over the fields of the credential that `auth` names.
 
     Raises:
-        ConfigurationError: neither has an address.
-        CredentialError: the alias is not known, or its creds text is malformed.
+        ConfigurationError: there is no `auth`, and the tool's fields have no address, or an address is malformed.
+        CredentialError: the alias is not known, the credential has no address, or its creds text is malformed.
     """
     with before_any_effect(f"{kind}: no room to fetch the credential"):
         found = await credential_data(kind, fields.auth, context)
@@ -102,7 +103,7 @@ async def resolve_address(kind: str, fields: NatsLogin, context: ToolContext) ->
 
 
 def _servers(kind: str, url: JsonValue) -> tuple[str, ...]:
-    """Return the server addresses in `url`. Raises ConfigurationError for a malformed one."""
+    """Return the server addresses in `url`. Raises ConfigurationError for a malformed address."""
     entries = url if isinstance(url, list) else str(url or "").split(",")
     servers = tuple(str(entry).strip() for entry in entries if str(entry).strip())
     for server in servers:
@@ -122,7 +123,7 @@ def _without_login(server: str) -> str:
 
 
 class _Entry:
-    """The connection to one address, once it is made, and the number of commands that use it."""
+    """The connection to one address, or None until it is open, and the number of commands that use the connection."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -130,14 +131,14 @@ class _Entry:
         self.client: Any = None
         self.users = 0
         self.refusals: deque[str] = deque(maxlen=100)
-        """Permission violations. The server reports them separately, and never answers the refused request."""
+        """Permission violations that the server reported. The server never answers the refused request itself."""
 
 
 class Connections:
     """The connections of one tool.
 
     Args:
-        max_idle: maximum number of unused connections kept open; the least recently used one is closed first.
+        max_idle: maximum number of unused connections kept open; the least recently used connection is closed first.
     """
 
     def __init__(self, max_idle: int = 16) -> None:
@@ -176,7 +177,7 @@ class Connections:
         return entry.refusals.pop() if entry is not None and entry.refusals else None
 
     async def aclose(self) -> None:
-        """Close all connections; commands that still use one fail."""
+        """Close all connections. A command that still uses a connection fails."""
         entries = list(self._entries.values())
         self._entries.clear()
         for entry in entries:

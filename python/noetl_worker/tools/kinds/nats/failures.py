@@ -34,7 +34,7 @@ async def leased_client(connections: Connections, address: Address, operation: s
 def library_failure(operation: str, error: Exception, refusal: str | None) -> ToolError:
     """Return the ToolError for an error of nats-py.
 
-    `refusal`: the permission violation that the server reported. The server never answers such a request, so the
+    `refusal`: the permission violation that the server reported. The server never answers a forbidden request, so the
     library raises only a timeout.
     """
     import nats.errors
@@ -73,7 +73,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "JSONDecodeError": "the server's answer is not JSON",
     "TimeoutError": "the server did not answer in time",
 }
-"""Our text for errors whose own text is only a class name, or does not say why something is wrong."""
+"""Error class -> our text, for errors whose own text is only a class name or gives no reason."""
 
 
 def _failure_text(error: Exception) -> str:

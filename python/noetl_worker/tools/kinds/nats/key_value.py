@@ -17,7 +17,7 @@ from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_text
 
 _MAX_KEYS: Final = 10_000
 _OPENING_S: Final = 2.0
-"""Longest wait for a cancelled watch to open, so that it can be stopped."""
+"""Maximum seconds to wait for a cancelled watch to open. Only an open watch can be stopped."""
 
 # ── key-value ───────────────────────────────────────────────────────────────────────────────────
 
@@ -72,7 +72,7 @@ async def _keys(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenerator[Any, None]:
-    """Yield the entries that are in the bucket when the watch begins, up to the last one."""
+    """Yield the entries that the bucket had when the watch began."""
     has_begun = False
     while True:
         entry = await watcher.updates()
@@ -86,9 +86,10 @@ async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenera
 
 
 async def _has_messages(client: Any, config: NatsFields) -> bool:
-    """Return True if the bucket has keys. nats-py's mark for the end of the present entries does not tell.
+    """Return True if the bucket has entries. nats-py's end mark, which follows the existing entries, does not tell.
 
-    nats-py sets the mark when no entry is pending and none has arrived, which is also true while all are on the way.
+    nats-py sets the end mark when no entry is pending and none has arrived. This also holds while all entries are still
+    on the way.
     """
     info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
     return bool(info.state.subjects)
@@ -98,7 +99,8 @@ async def _has_messages(client: Any, config: NatsFields) -> bool:
 async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
     """Provide a watcher, and stop it at the end.
 
-    nats-py does not stop a watcher whose opening was cancelled: it would run as long as the shared connection.
+    nats-py does not stop a watcher whose opening was cancelled: such a watcher would run as long as the shared
+    connection.
     """
     opened = asyncio.ensure_future(opening)
     try:
@@ -143,7 +145,7 @@ async def _object_get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 
 
 class _Content:
-    """A buffer to which nats-py adds the chunks of an object. Its own buffer is copied with each chunk."""
+    """A buffer to which nats-py adds the chunks of an object. nats-py's own buffer would be copied for each chunk."""
 
     def __init__(self, info: Any) -> None:
         self.info = info

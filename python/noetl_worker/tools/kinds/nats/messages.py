@@ -18,7 +18,7 @@ from noetl_worker.tools.kinds.nats.operation import Operation
 from noetl_worker.tools.payload import MAX_RESULT_BYTES, as_bytes, as_headers
 
 _ANSWER_GRACE_S: Final = 2.0
-"""Longest wait for a pull's last status after the pull's own end."""
+"""Maximum seconds to wait for a pull's last status after the pull has expired."""
 ACK: Final = b"+ACK"
 _CONFIRM_S: Final = 5.0
 _REFUSED_PULLS: Final = (
@@ -27,8 +27,8 @@ _REFUSED_PULLS: Final = (
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
 )
-"""(status, word in its description, text about the consumer, kind of failure). Descriptions are compared in lower case
-and without spaces."""
+"""Statuses that refuse a pull: (status, word in the server's description, our text about the consumer, kind of
+failure). Descriptions are compared in lower case and without spaces."""
 
 
 def check_names(**names: str | None) -> None:
@@ -134,12 +134,12 @@ def _content(client: Any, config: NatsFields) -> bytes:
 async def pull(client: Any, operation: str, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
     """Return at most `batch` messages of a durable pull consumer within `timeout_s`, without acking any.
 
-    This is one pull request whose time and size the server bounds, on an inbox of its own: when it returns, no
-    message of the pull is still on its way. nats-py's `fetch` hides a deleted consumer and can leave a message
-    waiting.
+    The call sends one pull request with an inbox of its own. The server bounds the request's time and size, so no
+    message of the pull is still on its way when the call returns. nats-py's `fetch` hides a deleted consumer, and can
+    leave a message waiting.
 
     Raises:
-        ToolError: the stream or consumer does not exist, or cannot be pulled from.
+        ToolError: the stream or consumer does not exist, or the server refuses the pull.
     """
     import nats.errors
 
@@ -167,10 +167,10 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
 
 
 async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) -> None:
-    """Nak all messages of an interrupted pull, so that others get them at once: those taken, arrived, or on the way.
+    """Nak all messages of an interrupted pull, so that other clients get these messages at once.
 
-    The inbox ends first: a message that is returned while its pull still waits is delivered to it again, and has no
-    owner until the consumer's ack wait is over.
+    The inbox is drained first. Otherwise the server could deliver a returned message to the same pull again, where no
+    client reads the message until the consumer's ack wait is over.
     """
     import nats.errors
 
@@ -203,7 +203,8 @@ async def _nak(messages: Sequence[Any]) -> None:
 
 
 def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
-    """Return True if the status ends a pull without an error, False for a heartbeat (100). Raises ToolError else."""
+    """Return True if the status ends a pull without an error, False for a heartbeat (100). Raises ToolError for any
+    other status."""
     if status == "100":
         return False
     text = description.lower().replace(" ", "")
@@ -229,7 +230,8 @@ def _ends(status: str, description: str, what: str, has_messages: bool) -> bool:
 
 
 async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
-    """Ack pulled messages, and return how many the server confirmed. The others are redelivered after the ack wait."""
+    """Ack pulled messages, and return how many the server confirmed. The server redelivers unconfirmed messages after
+    the ack wait."""
     try:
         problems = await acknowledge(client, [message.reply for message in messages], ACK)
     except asyncio.CancelledError:
@@ -239,7 +241,7 @@ async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
 
 
 async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dict[str, str]:
-    """Answer pulled messages with `answer` (+ACK, -NAK, +TERM), and wait until the server has confirmed it.
+    """Answer pulled messages with `answer` (+ACK, -NAK, +TERM), and wait for the server's confirmations.
 
     Returns:
         ack id -> why the server did not confirm; empty if all were confirmed.

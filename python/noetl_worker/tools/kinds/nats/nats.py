@@ -25,7 +25,7 @@ MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
-"""Fields that every operation reads. A plane puts the task's label into `name`."""
+"""Fields that are never reported as unread. `name` is among them because a plane puts the task's label there."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
@@ -34,8 +34,9 @@ _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 class NatsConfig(NatsFields):
     """An operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
-    The connection comes from `auth` or from `url` with `user`/`password` or `token`; it is kept for later commands with
-    the same credential, and is never the worker's own. Buckets, streams and consumers must exist.
+    The connection comes from `auth`, or from `url` with `user`/`password` or `token`. The worker keeps the connection
+    for later commands with the same credential; it is never the worker's own connection. Buckets, streams and consumers
+    must exist.
     """
 
     def __post_init__(self) -> None:

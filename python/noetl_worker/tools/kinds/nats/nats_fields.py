@@ -11,15 +11,15 @@ class NatsLogin:
     """Fields of a connection."""
 
     url: str | list[str] | None = None
-    """Server, or a list of servers; wins over the credential's."""
+    """Address of the server, or a list of addresses; wins over the credential's url."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url and user + password, token, creds (text of a .creds file) or nkey (a seed)."""
     user: str | None = None
-    """User name; wins over the credential's."""
+    """User name; wins over the credential's user."""
     password: str | None = None
-    """Password; wins over the credential's."""
+    """Password; wins over the credential's password."""
     token: str | None = None
-    """Token; wins over the credential's."""
+    """Token; wins over the credential's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class NatsFields(NatsLogin):
     consumer: str | None = None
     """Durable pull consumer of js_consume."""
     subject: str | None = None
-    """Subject of js_publish; js_get_msg: the last message on it."""
+    """js_publish: subject of the message. js_get_msg: return the last message on this subject."""
     headers: dict[str, Any] = field(default_factory=dict)
     """Headers of a message; nulls are left out. The stream drops a duplicate by its `Nats-Msg-Id`."""
     seq: int | None = None
     """js_get_msg: sequence number of the message."""
     last: bool = False
-    """js_get_msg: the stream's last message."""
+    """js_get_msg: true returns the stream's last message."""
     batch: int = 100
     """js_consume: maximum number of messages; above 1000 counts as 1000."""
     timeout_ms: int = 1000

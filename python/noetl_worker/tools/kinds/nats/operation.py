@@ -11,7 +11,8 @@ from noetl_worker.tools.payload import parse_payloads
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
-    """Parse the payloads in an operation's result in place, off the loop. Their memory is charged to `owner`."""
+    """Parse the payloads in an operation's result in place, off the loop. The memory of the parsed payloads is charged
+    to `owner`."""
     places = [
         (part, name)
         for part in (found, *found.get("messages", ()), *found.get("entries", ()))
@@ -25,7 +26,7 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
 
 
 class Operation(NamedTuple):
-    """An operation, and the fields that it reads besides those of the connection."""
+    """An operation, and the fields that it reads besides the fields of the connection."""
 
     call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
     """Function that runs the operation with a connected client. Payloads in its result are bytes, which `with_values`

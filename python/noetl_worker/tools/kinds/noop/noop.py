@@ -16,8 +16,9 @@ class NoopConfig:
     message: str | None = None
     """Text of the returned data if there is no `result`."""
     result: Any = None
-    """The data to return, rendered; absent: that of the plane's own worker, {"status": "ok", "message": message or
-    "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python plane."""
+    """The data to return, rendered. Absent: the data that the plane's own worker returns, {"status": "ok", "message":
+    message or "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python
+    plane."""
 
 
 class NoopTool:

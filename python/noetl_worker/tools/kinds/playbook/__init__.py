@@ -1,1 +1,1 @@
-"""Kinds `playbook` and `workbook`: calls of other playbooks, and of parts of the same one."""
+"""Kinds `playbook` and `workbook`: calls of other playbooks, and of entries in the playbook's own `workbook`."""

@@ -1,11 +1,11 @@
 """The result of an ended child execution, in the form of each control plane's own worker.
 
-The Python plane's status answer has values of steps (`variables`), except values with a `status` or a `reference`,
-and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; read in its source: the case of
-`reference`, and that later versions show only values made by `set`). Its events add only the `reference` of a large
-result (protocol/results.md#limits; read in its source): an event shows `result.context` of a worker's event, and not
-its `response`. The Rust plane's status answer has no values; they are in the child's events
-(protocol/executions.md#children).
+The Python plane's status answer has the values of steps in `variables`. The status answer leaves out values with a
+`status` or a `reference`, and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; read in
+its source: the case of `reference`, and that later versions show only values made by `set`). The Python plane's events
+add only the `reference` of a large result (protocol/results.md#limits; read in its source): an event shows
+`result.context` of a worker's event, and not its `response`. The Rust plane's status answer has no values; they are in
+the child's events (protocol/executions.md#children).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENDS: Final = ("call.done", "call.error", "loop.done")
 
 
 class NoSuchResult(Exception):
-    """The child completed without a result of the wanted step. The text lists the steps that have one."""
+    """The child completed without a result of the wanted step. The text lists the steps that have a result."""
 
 
 class NotShown(Exception):
@@ -45,10 +45,11 @@ def child_state(status: Mapping[str, JsonValue]) -> str | None:
 
 
 def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
-    """Return True if a status answer says that the child has ended. `before`: the answer before this one.
+    """Return True if a status answer says that the child has ended. `before`: the previous status answer.
 
-    `completion_inferred` is the Python plane's guess, and it may be wrong between two steps. Then the wanted step
-    must have run; if no step is wanted, the previous answer must have been the same.
+    `completion_inferred` marks a guess of the Python plane, which may be wrong between two steps. A guess counts only
+    if the wanted step has run. If no step is wanted, the previous answer must have had the same guess and the same
+    completed steps.
     """
     if child_state(status) != "completed" or not status.get("completion_inferred"):
         return child_state(status) is not None
@@ -61,7 +62,7 @@ def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] |
 async def fetch_result(
     status: Mapping[str, JsonValue], step: str | None, execution_id: int, context: ToolContext, ask: Ask
 ) -> JsonValue:
-    """Return the value of `step`, or of the whole child, after it completed.
+    """Return the value of `step`, or of the whole child, after the child has completed.
 
     Raises:
         NoSuchResult: the step has no result.
@@ -85,7 +86,8 @@ async def fetch_result(
 
 
 def _is_left_out(status: Mapping[str, JsonValue], step: str | None) -> bool:
-    """Return True if this step ran, but the Python plane's status answer lacks its value. Raises NoSuchResult."""
+    """Return True if this step ran, but the Python plane's status answer lacks its value. Raises NoSuchResult if the
+    step did not run."""
     found, ran = _variables(status), _completed_steps(status)
     if step is None or step in found:
         return False
@@ -102,11 +104,11 @@ def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
 def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
     """Return the reference of a large result on the Python plane, from the newest event that ended the step.
 
-    A loop has no such reference, because its last item is not its result. Nor has a list of tasks, whose events have
-    another name (protocol/command.md#loops).
+    A loop has no such reference, because the result of its last item is not the result of the loop. A list of tasks has
+    none either, because its events have another name (protocol/command.md#loops).
 
     Raises:
-        NotShown: there is no reference.
+        NotShown: the newest event has no reference.
     """
     ends = (event for event in _events(detail) if event.get("node_name") == step and event.get("event_type") in _ENDS)
     last = next(ends, {})
@@ -129,7 +131,8 @@ def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
 
 
 def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str, JsonValue]:
-    """Return the newest `call.done` of the step; without a step, the newest one with a value, or else the newest."""
+    """Return the newest `call.done` of the step. Without a step, return the newest `call.done` with a value, or else
+    the newest of all."""
     calls = [event for event in _events(detail) if event.get("event_type") == "call.done"]
     fitting = [call for call in calls if step is None or str(call.get("node_name")) == step]
     if not fitting:
@@ -149,7 +152,8 @@ def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def _events(detail: Mapping[str, JsonValue]) -> Sequence[Mapping[str, Any]]:
-    """Return the events, newest first. They are sorted by id: the plane lists events of one moment in any order."""
+    """Return the events, newest first. The events are sorted by id, because the plane lists simultaneous events in any
+    order."""
     return sorted(read_events(detail), key=lambda event: int(event.get("event_id") or 0), reverse=True)
 
 

@@ -1,7 +1,8 @@
 """The child that a waiting command has started, noted at the control plane for the command's next attempt.
 
-Neither plane lists the children of an execution, or keeps which command started one (protocol/executions.md#children).
-So the worker notes it in a variable of the parent's execution, from the start of the child to the end of the wait.
+Neither plane lists the children of an execution, or records which command started a child
+(protocol/executions.md#children). So the worker notes the child in a variable of the parent's execution, from the start
+of the child to the end of the wait.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ChildNote:
         self._name: Final = f"__child_of_{_NOT_IN_NAMES.sub('_', str(context.command.command_id))}"
 
     async def read(self) -> int | None:
-        """Return the id of the child that an earlier attempt waited for, or None if none is noted."""
+        """Return the id of the child that an earlier attempt waited for, or None if no child is noted."""
         try:
             noted = await self._context.worker.control_plane.get_var(self._name)
         except ControlPlaneError as error:
@@ -33,7 +34,7 @@ class ChildNote:
         return int(noted) if isinstance(noted, str) and noted.isdecimal() else None
 
     async def write(self, execution_id: int | None) -> None:
-        """Note the child's id, or None when the wait for it is over."""
+        """Note the child's id, or None when the wait for the child is over."""
         noted = str(execution_id) if execution_id is not None else ""
         try:
             await self._context.worker.control_plane.set_vars({self._name: noted})

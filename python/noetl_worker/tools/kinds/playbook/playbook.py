@@ -26,24 +26,24 @@ from noetl_worker.tools.kinds.playbook.child_note import ChildNote
 _MIN_POLL_S: Final = 0.05
 _STATUS_ADVICE: Final = "if this goes on, look at the control plane; the worker asks again"
 _VALUE_ADVICE: Final = (
-    "`set` in the child what is wanted under a name of its own, and read `variables.NAME` of this step, which has "
-    "`return_result` and names no step of the child"
+    "`set` the value in the child under a name of its own; in this step use `return_result` without `return_step`, and "
+    "read `variables.NAME` of its result"
 )
 _LIST_LAG_S: Final = 15.0
-"""Seconds after a child's end in which its step is still looked for: the plane's list of completed steps may lag behind
-the end (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
+"""Seconds after a child's end during which the worker still asks for the wanted step. The plane's list of completed
+steps may lag behind the end (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybookConfig:
     """Starts another playbook as a child execution, and waits for it only when asked to.
 
-    The step succeeds as soon as the control plane has accepted the child; with `return_result` or `return_step` it
-    waits for the child's end. A step that waits holds no slot of the worker.
+    The step succeeds as soon as the control plane has accepted the child; with `return_result` or `return_step` the
+    step waits for the child's end. A step that waits holds no slot of the worker.
     """
 
     path: str | None = None
-    """Path of the child in the catalog; this or `catalog_id` is needed."""
+    """Path of the child in the catalog. Either `path` or `catalog_id` is needed."""
     catalog_id: str | None = None
     """Id of the child in the catalog, instead of `path`."""
     version: Any = None
@@ -51,17 +51,19 @@ class PlaybookConfig:
     payload: dict[str, Any] = field(default_factory=dict)
     """The child's workload."""
     input: dict[str, Any] = field(default_factory=dict)
-    """More of the child's workload; wins over `payload`. Absent or empty: the step's own input."""
+    """Further values of the child's workload; they win over `payload`. Absent or empty: the step's own input."""
     parent_execution_id: int | None = None
-    """Parent execution of the child; absent: this one."""
+    """Parent execution of the child; absent: this execution."""
     return_result: bool = False
     """Wait for the child's end and return its result."""
     return_step: str | None = None
-    """Wait for the child's end and return this step's result. If the plane lists it late, ask for 15 s more."""
+    """Name of a step of the child: wait for the child's end, and return the result of that step. If the plane lists the
+    step late, the worker asks for 15 s more."""
     result_step: str | None = None
     """Another name of `return_step`, used by newer playbooks."""
     timeout: float | None = None
-    """Seconds to wait for the child's end; absent: the command's remaining time. The child goes on after it."""
+    """Seconds to wait for the child's end; absent: the command's remaining time. The child goes on after the
+    timeout."""
     poll_interval: float = 2.0
     """Seconds between two requests for the child's status, at least 0.05."""
 
@@ -91,7 +93,7 @@ class PlaybookTool:
             return await _wait(config, context)
         started = await _start(config, context)
         data = _started_data(started.get("execution_id"), config)
-        # On the Python plane, as from its own worker, the answer is under `data`, and the status is that of the call.
+        # On the Python plane the answer is under `data`, and `status` is the call's, as from the Python worker.
         if context.command.form.child_is_its_status:
             data.update(status="success", data=dict(started))
         return ToolResult.success(data)
@@ -102,7 +104,7 @@ def _started_data(execution_id: JsonValue, config: PlaybookConfig) -> dict[str, 
 
 
 async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
-    """Wait for the child that an earlier attempt of this command has started, or for a new one."""
+    """Wait for the child that an earlier attempt of this command has started, or for a new child."""
     note = ChildNote(context)
     execution_id = await note.read()
     if execution_id is None:
@@ -194,7 +196,7 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the answer. A question that fails but may succeed later is repeated until the wait is over."""
+        """Return the answer to `question`. Repeat a question whose failure may pass, until the wait is over."""
         while True:
             try:
                 return await question()
@@ -205,20 +207,21 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     def _failure(self, text: str, kind: str, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return a failure with the child's data, or raise it if the value was asked for on the Rust plane.
+        """Return a failure with the child's data. Raise the failure instead if the step has `return_result` on the Rust
+        plane.
 
-        A returned failure completes the step there, and the playbook would go on without the value; that plane's
-        worker raises too.
+        On the Rust plane a returned failure completes the step, and the playbook would go on without the value. The
+        Rust worker raises too.
         """
         if self.config.return_result and not self.context.command.form.child_is_its_status:
             raise ToolError(text, kind=kind)
         return ToolResult.failure(text, kind=kind, data=self._child_fields(status))
 
     def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return a failure if the value was asked for, or else the status document.
+        """Return a failure if the step has `return_result`, or else the status document.
 
-        With only the name of a step, the Python plane's own worker waits and returns the status document, whatever
-        the step's result is: playbooks do this with a last step that has no result.
+        Without `return_result`, the Python worker waits and returns the status document, whatever the named step's
+        result is. Playbooks name a last step without a result for this.
         """
         problem = (
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "
@@ -230,15 +233,16 @@ class _ChildRun:
         return ToolResult.success(self._shown(status))
 
     def _shown(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return a completed child's status document on the Python plane, and the steps whose values it lacks."""
+        """Return a completed child's status document on the Python plane, and the steps whose values the document
+        lacks."""
         missing = steps_without_value(status)
         return {**self._child_fields(status), **({"steps_without_value": missing} if missing else {})}
 
     def _child_fields(self, status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the status document and the fields that name the child.
 
-        On the Python plane the document's fields are fields of the result, as in its worker. On the Rust plane the
-        document is under `status`.
+        On the Python plane the document's fields are fields of the result, as in the Python worker. On the Rust plane
+        the document is under `status`.
         """
         data = {**self.started, "async": False}
         if not self.context.command.form.child_is_its_status:

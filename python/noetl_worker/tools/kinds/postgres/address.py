@@ -31,17 +31,17 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 """Settings of a connection unless its `connection_string` has others; times in seconds."""
 _ADDRESS_DEFAULTS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
-"""Defaults of an address without a `connection_string`. libpq's own would be the user of the worker's process, and a
-database of that name."""
+"""Defaults of an address without a `connection_string`. libpq's own defaults would be the user of the worker's process,
+and a database of that name."""
 _FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
 _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}
-"""Values of a login that is not given. libpq's defaults would be the worker's: PGPASSWORD, PGPASSFILE, PGSSLCERT,
-PGSSLKEY, `~/.pgpass` and `~/.postgresql`, sent to whatever server a playbook names."""
+"""Values of login settings that are absent. libpq would take the worker's own (PGPASSWORD, PGPASSFILE, PGSSLCERT,
+PGSSLKEY, `~/.pgpass` and `~/.postgresql`) and send them to any server that a playbook names."""
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
 """Settings naming files that libpq opens on the event loop, where a pipe would block all commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""A setting and its value that names no file: it means the authorities that the machine trusts."""
+"""A setting and a value of it that names no file: `system` means the authorities that the machine trusts."""
 _READS_LOGIN: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
     "service": _READS_LOGIN,
@@ -69,7 +69,8 @@ class PostgresLogin:
     connection_string: str | None = field(default=None, repr=False)
     """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
     host: str | None = None
-    """Host name or address, or the directory of a Unix socket; wins over the credential's, like each field below."""
+    """Host name or address, or the directory of a Unix socket. This field and each field below win over the
+    credential's."""
     port: int | None = None
     """Port; absent: 5432."""
     user: str | None = None
@@ -82,7 +83,7 @@ class PostgresLogin:
     """TLS mode; absent: prefer."""
     schema: str | None = None
     """`search_path` of this command: a schema, or several separated by commas. As in SQL, `Sales` is the schema sales,
-    and `"Sales"` has its capital."""
+    and `"Sales"` keeps the capital."""
 
 
 def check_connection(fields: PostgresLogin) -> None:
@@ -119,7 +120,8 @@ def parse_schemas(text: str) -> list[str]:
 
 
 def _can_parse(address: str) -> bool:
-    """Return True if libpq can parse the address, or if libpq is not installed, which is reported when the step runs.
+    """Return True if libpq can parse the address. Without libpq also return True: the step then reports the missing
+    library.
 
     Cached, because parsing takes 0.1 ms.
     """
@@ -140,12 +142,13 @@ _parses: Final = ByShortKey(_can_parse, most=64).__getitem__
 async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> str:
     """Return the address as libpq reads it. `kind` names the tool in messages.
 
-    A field written in the playbook wins over the credential's, `connection_string` over both. Values are quoted: a
-    password with @, / or # is only a password.
+    A field of the playbook wins over `connection_string`, and `connection_string` over the credential. Values are
+    quoted, so a password may have @, / or #.
 
     Raises:
-        ConfigurationError: no address, or one that does not parse (the text is not shown: it has the password).
-        CredentialError: the alias does not resolve.
+        ConfigurationError: there is no address, or libpq cannot parse it. The error does not show the address, which
+            has the password.
+        CredentialError: the credential's alias does not resolve.
     """
     psycopg = library()
     found = await credential_data(kind, fields.auth, context)

@@ -19,19 +19,22 @@ from noetl_worker.tools.kinds.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Maximum bytes of one exchange: a text, a statement with parameters, a chunk of a transfer."""
+"""Maximum bytes that the server may send in one exchange: for a text of SQL, a statement with parameters, or a chunk of
+a transfer."""
 _LOOK_S: Final = 0.02
 _ANY_PORT: Final = 5432
-"""Port for looking up addresses, which do not depend on it."""
+"""Port for looking up addresses. The addresses do not depend on the port."""
 _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
 """Position of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 _NO_SOCKET: Final = "could not create socket"
-"""libpq's text for a shortage on this machine. libpq may give no text, and a server may report the same of itself."""
+"""libpq's words for a shortage on this machine; a server reports its own shortage without these words. libpq may also
+give no text."""
 
 
 async def connect(conninfo: str) -> Any:
-    """Return a new connection with autocommit and our readers of values, which prepares no statements on the server.
+    """Return a new connection with autocommit and our readers of values. The connection prepares no statements on the
+    server.
 
     Raises:
         ResourceShortage: this machine is out of file descriptors.
@@ -92,7 +95,8 @@ def _too_much() -> ToolError:
 
 
 def _counted(exchange: Any, count: Callable[[Any], None]) -> Generator[Any, Any, Any]:
-    """Drive a psycopg generator. Before each of its reads, call `count` with what the generator waited for."""
+    """Drive a psycopg generator. Before each of its reads, call `count` with the value that the generator yielded
+    last."""
     try:
         wanted = next(exchange)
         while True:
@@ -129,11 +133,11 @@ class _ReadWatch:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._most: dict[int, int] = {}
-        """Descriptor -> most bytes it may receive in all; -1: the connection was cut off."""
+        """Descriptor -> maximum bytes that the connection may receive in all; -1: the connection was cut off."""
         self._thread: threading.Thread | None = None
 
     def set(self, descriptor: int, most: int) -> bool:
-        """Set the most bytes that a connection may receive. Return True if the connection was cut off."""
+        """Set the maximum bytes that a connection may receive. Return True if the connection was cut off."""
         with self._changed:
             if self._most.setdefault(descriptor, most) < 0:
                 return True
@@ -173,7 +177,8 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """Counts the bytes that the server sends in one exchange: a text of SQL with its answers, or a part of it."""
+    """Counts the bytes that the server sends in one exchange: its answers to a text of SQL, or some of these
+    answers."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 
@@ -185,7 +190,7 @@ class _Exchange:
         self._reads = 0
 
     def count(self, _: Any) -> None:
-        """Count the bytes before a read. Raises ToolError if they are too many."""
+        """Count the bytes that arrived before a read. Raises ToolError if the server has sent too many bytes."""
         self._reads += 1
         if self._reads == 1:  # libpq reads no more than its buffer holds before it knows of a long message
             return
@@ -228,7 +233,8 @@ def _bounded_class() -> Any:
             return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
-            """Wait for an exchange as `wait` does, but do not ask the server to cancel it if this task is cancelled."""
+            """Wait for an exchange as `wait` does. If this task is cancelled, do not ask the server to cancel the
+            exchange."""
             return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
 
         async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Conversion of an error that Postgres reports to a ToolError: message, SQLSTATE, place, detail and hint."""
+"""Conversion of an error that Postgres reports to a ToolError: message, SQLSTATE, position, detail and hint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _WRONG: Final = ("invalid ", "sslmode value", "root certificate file")
 
 
 def connection_failure(error: Exception) -> ToolError:
-    """Return the ToolError for a failed connection. Its kind is read from the text: libpq gives no SQLSTATE here."""
+    """Return the ToolError for a failed connection. The text decides the kind of failure, because libpq gives no
+    SQLSTATE here."""
     message = str(error)
     if any(text in message for text in _REFUSED) or ("role" in message and "does not exist" in message):
         own = "; give 'auth' or 'password': PGPASSWORD and ~/.pgpass of the worker are not for playbooks"
@@ -56,8 +57,8 @@ def is_statement_timeout(error: Any) -> bool:
 def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
     """Return the ToolError for a failed statement of `text`, with the kind that its SQLSTATE means.
 
-    `done`: number of statements before it, which succeeded. `has_params`: leave out the position that the server
-    gives, because with parameters the server saw another text.
+    `done`: number of successful statements before the failed statement. `has_params`: leave out the server's position,
+    because with parameters the server saw another text.
     """
     psycopg = library()
     state = error.sqlstate or ""
@@ -87,7 +88,7 @@ def _sqlstate_kind(state: str, severity: str | None) -> tuple[str, bool]:
 
 
 def _remedy(message: str) -> str:
-    """Return what to write instead of placeholders that psycopg did not understand."""
+    """Return the advice for placeholders that psycopg did not understand, or an empty text for another error."""
     if re.search(r"the query has \d+ placeholders? but \d+ parameters? ", message):
         return "; give one value in 'params' for each place holder ($1, $2 or %s), and write %% for a percent sign"
     if "are allowed as placeholders" in message or "incomplete placeholder" in message:

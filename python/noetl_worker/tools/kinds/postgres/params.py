@@ -1,8 +1,8 @@
 """The values of a statement's placeholders, in the types that psycopg sends.
 
-A JSON list can mean a Postgres array or a jsonb value, and an empty list is written differently as each (`{}` and
-`[]`; jsonb would read the first as an object). So the server is asked for the expected types if a list is among the
-values. If the server does not know, a list with an object in it is jsonb and any other list an array.
+A JSON list can mean a Postgres array or a jsonb value. An empty array is written `{}` and an empty jsonb list `[]`;
+jsonb would read `{}` as an object. So the server is asked for the expected types if a list is among the values. If the
+server does not know, a list with an object in it is jsonb and any other list an array.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def unused_values(text: str, params: Sequence[Any]) -> list[int]:
 
 
 async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is_numbered: bool) -> dict[Any, int]:
-    """Return key of a value -> OID of the type that the server expects there; {} if the server does not know."""
+    """Return the OID of the type that the server expects for each value, by the value's key. Return {} if the server
+    does not know."""
     psycopg = library()
     numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
     if any(key not in values for key in keys):
@@ -78,7 +79,8 @@ def _numbered(text: str) -> tuple[str, list[Any]]:
 
 
 def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
-    """Have the server parse the statement. Return its parameters' types, or [] if refused (running it shows why)."""
+    """Have the server parse the statement. Return the types of the statement's parameters, or [] if the server refuses
+    the statement. Running the statement shows the reason."""
     from psycopg import generators
 
     pgconn.send_prepare(b"", text, list(types))

@@ -1,9 +1,10 @@
 """Open connections to Postgres, kept between commands, with one pool for each address.
 
-psycopg_pool is not used. It connects in background tasks, reports a wrong password or a refused connection as "no
-connection within the timeout", and goes on trying. It also resets a connection in a task for which the next command
-waits (docs/decisions.md has the figures). Here the command itself connects and sees the server's message. The reset
-is one text, sent when a command is over; its answer is read when the next command begins, and has arrived by then.
+psycopg_pool is not used, because psycopg_pool connects in background tasks. It reports a wrong password or a refused
+connection as "no connection within the timeout", and goes on trying. psycopg_pool also resets a connection in a task
+that the next command waits for (docs/decisions.md has the figures). Here the command itself connects and sees the
+server's message. The reset is one text of SQL, sent when a command is over. The next command reads the server's answer,
+which has arrived by then.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
 )
-"""The parts of DISCARD ALL, which itself is not allowed in one text with the session's settings that follow."""
+"""The statements that DISCARD ALL stands for. DISCARD ALL itself may not share one text with the session's settings,
+which follow."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,12 +38,13 @@ class ConnectionPools:
     """The connection pools of one worker, one for each address."""
 
     max_size: int = 8
-    """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer,
-    limit how many commands of the kind run at a time."""
+    """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer
+    connections, limit how many commands of the kind run at a time."""
     max_idle_s: float = 60.0
     """Seconds after which an unused connection is closed."""
     max_age_s: float = 1800.0
-    """Seconds after which a connection is not used again, so that load balancers and changed roles take effect."""
+    """Age in seconds after which a connection is not used again, so that load balancers and changed roles take
+    effect."""
     ping_after_s: float = 20.0
     """Idle seconds after which a connection is tested before use, as a firewall may have dropped it."""
 
@@ -54,8 +57,8 @@ class ConnectionPools:
     async def connection(self, conninfo: str, session: str = "") -> AsyncIterator[Any]:
         """Provide a connection for one command. `session`: SET statements that hold during the command.
 
-        Nothing of a command reaches the next one: a connection that is left inside a transaction is closed, any
-        other is reset. Raises the errors of `connect`.
+        Nothing of a command reaches the next command. A connection that a command leaves inside a transaction is
+        closed, any other connection is reset. Raises the errors of `connect`.
         """
         pool = self._pool(conninfo)
         member = await pool.take(session)
@@ -112,7 +115,7 @@ class _Member:
 
 
 class _Pool:
-    """The connections to one address: at most `max_size`. The most recently used one is taken first."""
+    """The connections to one address: at most `max_size`. The most recently used connection is taken first."""
 
     def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
@@ -137,7 +140,7 @@ class _Pool:
         self.in_use += 1
         try:
             while self.idle:
-                # the most recently used one, preferring those with the same settings
+                # prefer a connection with the same settings, then the most recently used
                 member = max(self.idle, key=lambda one: (one.session == session, one.idle_since))
                 self.idle.remove(member)
                 if await self._ready(member, session):
@@ -164,7 +167,7 @@ class _Pool:
             pgconn.finish()
 
     def close(self) -> None:
-        """Close the idle connections now, and the others when they are returned."""
+        """Close the idle connections now, and each other connection when it is returned."""
         self.is_closed = True
         self.close_idle(0.0)
 
@@ -179,7 +182,8 @@ class _Pool:
         self._places.release()
 
     async def _ready(self, member: _Member, session: str) -> bool:
-        """Check, reset and set up an idle connection. Return False if that fails; the connection is then closed."""
+        """Check, reset and set up an idle connection. Return False if a part of this fails; the connection is then
+        closed."""
         psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False

@@ -45,30 +45,32 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 
 @dataclass(frozen=True, slots=True)
 class PostgresConfig(PostgresLogin, sql.SqlFields):
-    """Run SQL in Postgres; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
-    statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, and for a
-    statement without rows `message` and a `row_count` that is the number of rows it changed (-1: none are counted),
-    as from that plane's worker.
+    """Run SQL in Postgres. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
+    statements, statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, as
+    from the Python worker. A statement without rows has a `message` there, and its `row_count` is the number of changed
+    rows (-1: not counted).
 
-    * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing one
-      undoes them all. A text that leaves a transaction open fails.
+    * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing
+      statement undoes all of them. A text that leaves a transaction open fails.
     * Nothing stays behind: settings, `search_path`, temporary tables, locks and prepared statements end with the
       command.
     * Every statement with rows returns them (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric
-      is exact text, date and time ISO 8601, interval an ISO 8601 duration, bytea base64, json and jsonb themselves, an
-      array a list (up to 256 kB); NaN and infinities "NaN", "Infinity", "-Infinity"; ranges, inet, enum, composite,
-      hstore and every other type the server's text.
+      is exact text, dates and times are ISO 8601, an interval is an ISO 8601 duration, bytea is base64. A json or jsonb
+      value stays JSON, an array (up to 256 kB) is a list. NaN and infinities are "NaN", "Infinity", "-Infinity".
+      Ranges, inet, enum, composite, hstore and every other type are the server's text.
     * A timeout ends the statement on the server too, and so does a cancelled execution.
     """
 
     query: str | list[str] | None = None
-    """SQL text of one or more statements, or a list of them; the server splits them."""
+    """SQL text of one or more statements, or a list of such texts. The server splits a text into its statements."""
     script: str | dict[str, Any] | None = None
     """Source of the SQL, instead of `query`: a path, a file://, http(s)://, gs:// or s3:// address, or {"uri",
-    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. Templates in it are rendered."""
+    "source": {"type": inline | file | http | gcs | s3, ...}} as in the python kind. The worker renders templates in the
+    SQL."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `$1, $2` or `%s`, an object for `%(name)s`. An
-    object becomes jsonb, a list an array or json, as the server expects there; the server finds the other types."""
+    object becomes jsonb. A list becomes an array or JSON, whichever the server expects. The server decides the types of
+    the other values."""
 
     def __post_init__(self) -> None:
         text = check_sql("postgres", self)
@@ -143,7 +145,8 @@ class PostgresTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return a result's data. On the Python plane add a `status`, and for a write a `message`, as its worker does.
+    """Return a result's data. On the Python plane add a `status`, and for a write a `message`, as the Python worker
+    does.
 
     For a statement that changes no rows by itself (DDL), `row_count` is -1 on the Python plane, and `affected_rows` is
     0 on the Rust plane (recorded: pg-writes).
@@ -164,8 +167,8 @@ def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
 def session_settings(schema: str | None, timeout_s: float | None) -> str:
     """Return the SET statements that a command starts with.
 
-    `statement_timeout` ends the statement of a worker that is gone. It is a power of two seconds above the command's
-    time, so that commands with nearly the same time left can use a connection with the same setting.
+    `statement_timeout` ends the statement of a worker that is gone. Its value is a power of two in seconds, above the
+    command's time. So commands with nearly the same time left can use a connection with the same setting.
     """
     settings = []
     if timeout_s is not None:

@@ -1,8 +1,8 @@
-"""Running the statements of one text and keeping as many rows as are wanted.
+"""Running the statements of one text, and keeping the first rows of their results.
 
-psycopg's cursors hold every row of a result in memory before the first is read. Here rows arrive in small results,
-and rows beyond `max_rows` are dropped on arrival. libpq supports several statements with small results, which
-psycopg's `stream()` does not. Values are made after everything has arrived: many or large ones off the loop, once
+psycopg's cursors hold every row of a result in memory before the first row is read. Here rows arrive in small results,
+and rows beyond `max_rows` are dropped on arrival. libpq supports several statements with small results, which psycopg's
+`stream()` does not. Python values are made after all rows have arrived. Many or large values are made in a thread, once
 the worker has memory for them.
 """
 
@@ -21,11 +21,11 @@ from noetl_worker.tools.sql.sql import Batch
 
 _ROWS_AT_A_TIME: Final = 100
 _MANY_VALUES: Final = 10_000
-"""Maximum number of values that are made on the event loop. It takes 5 ms to make them."""
+"""Maximum number of values that are made on the event loop. Making this many values takes 5 ms."""
 _VALUE_BYTES: Final = 64
 """Approximate memory of one value in a row, besides its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
-"""Commands whose count is the number of rows that they return, not of rows that they changed."""
+"""Commands whose count is the number of returned rows, not of changed rows."""
 
 
 async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
@@ -38,7 +38,7 @@ async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> N
         owner: the command to which the memory of the values is charged.
 
     Raises:
-        psycopg.Error: of the first statement that failed; `batch` has the statements before it.
+        psycopg.Error: a statement failed. `batch` has the statements before the first failed statement.
     """
     results = _Results(connection, batch)
     async with connection.lock:
@@ -60,7 +60,7 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
         result: a complete result.
         batch: receives the rows.
         command: the statement's command, as the server names it.
-        count: number of rows it changed.
+        count: number of rows that the statement changed.
         owner: as in `run_text`.
     """
     results = _Results(connection, batch)
@@ -111,7 +111,7 @@ class _Results:
         self._json = {self._psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
         self._batch = batch
         self._parts: list[tuple[Any, int]] = []
-        """Results of the current statement, and how many of their rows are wanted."""
+        """Results of the current statement, each with the number of its wanted rows."""
         self._wanted = 0
         self._values = 0
         self._work: list[partial[None]] = []
@@ -168,7 +168,8 @@ class _Results:
                 one()
 
     def _local_size(self, parts: list[tuple[Any, int]]) -> int:
-        """Return the bytes of the values, from a Unix socket alone: there received bytes are not counted."""
+        """Return the bytes of the values from a Unix socket, whose received bytes are not counted. Return 0 for another
+        connection, or for so many values that a thread makes them anyway."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(

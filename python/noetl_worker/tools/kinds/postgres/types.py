@@ -1,6 +1,7 @@
 """Readers for Postgres values that psycopg would read with a loss, or not at all.
 
-They are registered on one connection at a time, never on psycopg itself: other code in the process keeps its own.
+The readers are registered on one connection at a time, never on psycopg itself: other code in the process keeps
+psycopg's own readers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOMENT: Final = re.compile(
 _MOMENTS: Final = ("time", "timetz", "timestamp", "timestamptz")
 _TEXTS: Final = ("date", "inet", "cidr")
 LONGEST_APART: Final = 1 << 18
-"""Maximum bytes of an array, a record or a range that is parsed; a longer one stays the server's text."""
+"""Maximum bytes of an array or record that is parsed. A longer array or record stays the server's text."""
 _SHORT: Final = 1 << 12
 _JSON: Final = ("json", "jsonb")
 _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")
@@ -36,7 +37,7 @@ def register(psycopg: Any, connection: Any) -> None:
 
     Arrays and records are parsed up to 256 kB, and JSON if its values fit into memory; otherwise they stay text.
     Values that Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stay the server's text: psycopg
-    would fail the query for one such value. A moment keeps the offset that the session had when it was sent.
+    would fail the query for one such value. A timestamptz keeps the UTC offset that the server wrote.
     """
     for name, loader in _loaders(psycopg).items():
         connection.adapters.register_loader(name, loader)
@@ -44,7 +45,7 @@ def register(psycopg: Any, connection: Any) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _loaders(psycopg: Any) -> Mapping[str | int, type]:
-    """Return type name or number -> its reader."""
+    """Return the readers by name or number of the type."""
 
     def loader(read: Callable[[str], str]) -> type:
         class Loader(psycopg.adapt.Loader):  # type: ignore[misc]

@@ -52,21 +52,22 @@ _NO_ANSWER: Final = (
 class PythonConfig:
     """Runs Python code in a process of its own, with an empty directory and a scrubbed environment.
 
-    The code finds each key of `input` as a global, all of them as `args` and `input_data`; also `context`,
-    `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
-    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, as
-    with its own worker, an input that is the text of an object or a list (JSON, or as Python prints it) becomes that
-    object or list, and any other text loses its last line break.
+    The code finds each key of `input` as a global, and the whole input as `args` and `input_data`. It also finds
+    `context`, `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane a text
+    in `input` that is an object or a list (as JSON, or as Python prints it) becomes that object or list. Any other text
+    loses its last line break, as with the Python worker.
 
-    Result: the value of a top-level `return`, else the global `result`, else the return value of `main()` (also
-    `async def`; its parameters by name; once, even where `if __name__ == "__main__":` calls it); with none of them
-    `{stdout, stderr}`, and on the Python plane `status` (`success`) and a `message` too. There `main()` comes before
-    `result`, unless the code calls it by itself. Values without a JSON form are converted: NaN, infinities and NaT
-    to null; Decimal, UUID and ints beyond 64 bits to text; dates to ISO 8601, those of numpy in their own unit;
-    bytes to base64; sets to sorted lists; numpy and pandas to numbers and lists (a frame: its rows); dataclasses to
-    objects; keys to text as in `json.dumps`; anything else to its `str()`. `stdout`, `stderr` and `exit_code` are
-    beside the data. An exception is an error of kind python with its type as the code and the traceback, from the
-    code's first line on, in stderr; a timeout keeps the output and adds a traceback of the running code.
+    Result: the value of a top-level `return`, else the global `result`, else the return value of `main()`. Code without
+    any of these gives `{stdout, stderr}`, and on the Python plane also `status` (`success`) and a `message`. `main()`
+    may be `async def`, gets its parameters by name, and runs once, even if `if __name__ == "__main__":` calls it. On
+    the Python plane `main()` comes before `result`, unless the code itself calls `main()`. Values without a JSON form
+    are converted: NaN, infinities and NaT to null; Decimal, UUID and ints beyond 64 bits to text; dates to ISO 8601,
+    numpy's dates in their own unit; bytes to base64; sets to sorted lists; numpy and pandas to numbers and lists (a
+    frame: its rows); dataclasses to objects; keys to text as in `json.dumps`; any other value to its `str()`. `stdout`,
+    `stderr` and `exit_code` are beside the data. An exception is an error of kind python, with the exception's type as
+    the code. The traceback is in stderr, from the code's first line on. A timeout keeps the output and adds a traceback
+    of the running code.
 
     differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
     and `os._exit` ends the worker.
@@ -91,23 +92,24 @@ class PythonConfig:
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or name -> {"key": alias, "service"}: given to the code as GOOGLE_APPLICATION_CREDENTIALS,
     AWS_*, AZURE_* or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a
-    Postgres password (PGPASSFILE) are in files that no directory has; a program gets them by `subprocess.run(...,
-    pass_fds=auth_fds)`."""
+    Postgres password (PGPASSFILE) are in files without a path in any directory. A program gets these files by
+    `subprocess.run(..., pass_fds=auth_fds)`."""
     env: dict[str, Any] = field(default_factory=dict)
     """Variables added to PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
     cwd: str | None = None
     """Working directory; absent: an empty directory, whose content is removed afterwards."""
     python: str | None = None
-    """Another interpreter, CPython 3.9 or newer; absent: the worker's own, which is warm. Another
-    that only root or the owner of the worker's environment can change is warm too, at most four at a time; any other
-    starts for each command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name it."""
+    """Path of another interpreter, CPython 3.9 or newer; absent: the worker's own. The worker keeps its own interpreter
+    ready, and up to four others that only root or the owner of the worker's environment can change. Any other
+    interpreter starts anew for each command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS`
+    must name the interpreter."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
-    """Maximum MiB of memory (data) of the code; beyond it, MemoryError. Linux only; absent: no limit but the
-    machine's."""
+    """Maximum MiB of data memory of the code. Code that needs more gets a MemoryError. Linux only; absent: only the
+    machine's limit."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Maximum bytes kept of stdout and of stderr each (4 MiB): the first and the last half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB): half from the beginning, half from the end."""
 
     def __post_init__(self) -> None:
         check_numbers(_LEAST_MEMORY_MB, memory_mb=self.memory_mb)
@@ -134,7 +136,8 @@ class PythonConfig:
             self.packages(written or "")
 
     def packages(self, code: str) -> WantedPackages | None:
-        """Return the packages that `deps` or `code` asks for, or None. Raises ConfigurationError if one is wrong."""
+        """Return the packages that `deps` or `code` asks for, or None. Raises ConfigurationError if a requirement is
+        wrong."""
         if _BLOCK in code or {"packages", "python"} & (self.deps or {}).keys():
             from noetl_worker.tools.kinds.python.packages.wanted import wanted_packages
 
@@ -197,7 +200,8 @@ class PythonTool:
         return _result(run, config, context)
 
     async def prefetch(self, config: PythonConfig, context: ToolContext) -> tuple[str, ...]:
-        """Install the packages of a step without running the step. Return its requirements; () if there are none."""
+        """Install the packages of a step without running the step. Return the step's requirements, or () if it has
+        none."""
         wanted = config.packages(await self._sources.of_script(config.source, context))
         if wanted is None:
             return ()

@@ -24,7 +24,7 @@ class ResultFetchConfig:
     ref: str | dict[str, Any]
     """The reference, noetl://execution/...; or an object that has it under `ref`, as planes pass it to a step."""
     prefer: Literal["http", "flight"] = "http"
-    """Protocol. There is no Arrow Flight here: flight is reported, and HTTP used, as upstream does."""
+    """Protocol. This worker has no Arrow Flight: it reports `flight` as ignored and uses HTTP, as upstream does."""
     flight_endpoint: str | None = None
     """Reported as ignored: results are fetched over HTTP."""
     bearer_token: str | None = field(default=None, repr=False)

@@ -1,9 +1,9 @@
 """Kind `rhai`: runs a script in the native build's interpreter, in a process of its own.
 
 That interpreter does not limit what one call of a script may take (`replace` of a long text, closures in closures,
-values that contain themselves), so a process is needed to limit its memory and its stack. The language is a superset
-of the two published dialects: `http_*` return maps with `status`, `body` and `error`, `args` is a map and each of
-its members a variable too, values keep their JSON types.
+values that contain themselves), so a process of its own limits a script's memory and stack. The language is a superset
+of the two published dialects: `http_*` return maps with `status`, `body` and `error`, `args` is a map whose members are
+variables too, and values keep their JSON types.
 
 differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
 """
@@ -37,11 +37,11 @@ _INSTALL: Final = (
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
 _MAX_OUTPUT_BYTES: Final = 65_536
-"""Maximum bytes of a script's output, as in rust/rhai. There the first line that does not fit is cut between two
-characters, and the rest is dropped."""
+"""Maximum bytes of a script's output, as in rust/rhai. The Rust code cuts the first line that does not fit between two
+characters, and drops the rest."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
-"""Maximum number of characters of a script's output in its failure."""
+"""Maximum number of characters of a script's output in the text of its failure."""
 _FAILURES: Final[Mapping[str, str]] = {"script": "execution", "limit": "resource"}
 _MEMORY_MB: Final = 512
 _GRACE_S: Final = 1.0
@@ -67,9 +67,10 @@ result = {"kind": kind, "value": json.loads(value or b"null"), "message": messag
 class RhaiConfig:
     """Runs a Rhai script in a process of its own: no files, no modules, 512 MiB of memory, limits on everything.
 
-    The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. Its functions are
-    `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`, `http_post`,
-    `http_delete` (and the same with `_auth`), and Rhai's standard packages. Needs the native build of the worker.
+    The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. The script's
+    functions are `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`,
+    `http_post`, `http_delete` (and the same with `_auth`), and Rhai's standard packages. Needs the native build of the
+    worker.
     """
 
     code: str
@@ -81,8 +82,8 @@ class RhaiConfig:
 
 
 class RhaiTool:
-    """Tool of kind `rhai`. The script's process is forked like one of `python`, and ends at the deadline or on
-    cancellation."""
+    """Tool of kind `rhai`. The script's process is forked like a process of kind `python`, and ends at the deadline or
+    on cancellation."""
 
     kind: ClassVar[str] = "rhai"
     config_model: ClassVar[type] = RhaiConfig
@@ -103,8 +104,9 @@ class RhaiTool:
             timeout is a failure.
 
         Raises:
-            ToolError: the script threw, or reached a limit; with the position in the script. On the Rust plane a
-                returned failure would let the playbook go on, while the published worker fails the command.
+            ToolError: the script threw an error or reached a limit; the text has the position in the script. On the
+                Rust plane a returned failure would let the playbook go on, while the published worker fails the
+                command.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
         if missing(self):
@@ -150,7 +152,7 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
     if not isinstance(answer, Mapping):
         error = (run.answer or {}).get("error")
         said = str(error.get("message")) if isinstance(error, Mapping) else process.exit_text(run.exit_code)
-        limit = f"it may need {_MEMORY_MB} MiB of memory, and nest values as deep as its stack holds them"
+        limit = f"it may use {_MEMORY_MB} MiB of memory and nest values as deep as its stack allows: build less"
         raise ToolError(f"rhai: the process of the script failed ({said}); {limit}", kind="resource")
     took: dict[str, Any] = {"duration_ms": run.duration_ms}
     kind, output = str(answer["kind"]), str(answer["output"])
@@ -175,8 +177,8 @@ def _without_half(output: str) -> str:
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
-    """Return the names that a script sees, with their values. Later ones replace earlier ones: variables, arguments,
-    variables that hide arguments, maps."""
+    """Return the names that a script sees, with their values. A name in a later group replaces the same name in an
+    earlier group: variables, arguments, variables that hide arguments, maps."""
     variables = dict(context.values.variables)
     names: dict[str, JsonValue] = {**variables, **config.input}
     form = context.command.form

@@ -30,13 +30,14 @@ class ScriptConfig:
     """Runs a Python script as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
 
     The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names. The Job gets the
-    script as a ConfigMap and `job.env` as a Secret, both removed with it; the script gets the input as JSON in its
-    first argument. A Job that the timeout or a cancelled command ends is deleted. A command that is redelivered
-    after a crash of its worker waits for the Job that it already has.
+    script as a ConfigMap and `job.env` as a Secret, and Kubernetes removes both with the Job. The script gets the input
+    as JSON in its first argument. After a timeout or a cancelled execution the worker deletes the Job. A command that
+    is redelivered after a crash of its worker waits for its existing Job.
 
     Result: `{status, job_name, namespace, pod_name, execution_time, output, succeeded, failed, exit_code}`; `output`
     is the first MiB of the newest pod's log, `status` completed, failed or timeout. A Job that fails is an error of
-    kind process with the exit code; an API that refuses is one of kind auth, not_found or client_error.
+    kind process with the exit code. A refusal of the Kubernetes API is an error of kind auth, not_found or
+    client_error.
     """
 
     script: str | dict[str, Any]
@@ -46,13 +47,13 @@ class ScriptConfig:
     """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
     seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
     auth: str | dict[str, Any] | None = None
-    """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own."""
+    """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own cluster."""
     input: dict[str, Any] = field(default_factory=dict)
     """Values for the script; they win over the step's own input."""
     timeout: float | None = None
     """Seconds; absent: the shorter of `job.timeout` and the command's remaining time."""
     decoded_job: JobConfig = field(init=False, repr=False, compare=False)
-    """The config that `job` decodes to."""
+    """The parsed config of `job`."""
     unknown: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """Unknown names in `job`."""
 
@@ -69,7 +70,7 @@ class ScriptConfig:
 class ScriptTool(ClusterTool):
     """Tool of kind `script`.
 
-    differs-from-upstream: gs:// scripts are read by the worker; the ConfigMap and the Secret belong to the Job.
+    differs-from-upstream: the worker itself reads gs:// scripts; the Job owns the ConfigMap and the Secret.
     """
 
     kind: ClassVar[str] = "script"
@@ -136,7 +137,7 @@ def _count(value: JsonValue) -> int:
 
 
 def _data(status: str, run: JobRun, output: str | None, job: JobConfig, started: float) -> dict[str, JsonValue]:
-    """Return the data that ScriptConfig's docstring describes, without unknown values."""
+    """Return the result's data, as ScriptConfig's docstring describes. Unknown values are left out."""
     fields: dict[str, JsonValue] = {
         "status": status,
         "job_name": run.name,

@@ -46,8 +46,9 @@ _PROVIDERS: Final = ("env", "file", "google")
 class SecretsConfig:
     """Reads one secret.
 
-    Later tasks of the same task sequence can use its value, which is redacted from everything that leaves the
-    worker. A step of its own is therefore of no use: write {{ keychain.<name>.<field> }} or `auth` there.
+    Later tasks of the same task sequence can use the secret's value. The worker redacts this value from everything that
+    leaves the worker, so a secrets step outside of a sequence is of no use. Without a sequence, write
+    {{ keychain.<name>.<field> }} or `auth` in the step that needs the secret.
     """
 
     name: str | None = None
@@ -93,8 +94,8 @@ class SecretsTool(OverHttp):
     Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too
     long).
 
-    differs-from-upstream: `env` reads only what the worker offers to playbooks, since its own passwords are in its
-    environment too; the value never reaches an event.
+    differs-from-upstream: `env` reads only variables that the worker offers to playbooks, because the worker's own
+    passwords are in its environment too. The value never reaches an event.
     """
 
     kind: ClassVar[str] = "secrets"

@@ -22,7 +22,8 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 
 _PREVIEW: Final = 200
 _LONGEST_ARGUMENT: Final = 100_000
-"""Maximum bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer one is passed in a file."""
+"""Maximum bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer command is passed in a
+file."""
 _LEAST_OUTPUT: Final = 4096
 """Minimum bytes kept of each command of a list, however much earlier commands printed."""
 _CODES: Final = {126: "found, but cannot be run", 127: "command not found"}
@@ -33,18 +34,19 @@ class ShellConfig:
     """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty directory
     and a scrubbed environment.
 
-    Result: the same as from the plane's own worker, `{exit_code, stdout, stderr}` on the Rust plane, with `commands`
-    for a list: for each that ran `{cmd_preview, returncode, stdout, stderr, duration_ms}`; on the Python plane
-    `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between them.
-    `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control plane
-    can store U+0000: output with it (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The code is negative
-    for a signal. Another exit code than 0 is an error of kind process with the code; a timeout (SIGTERM to the
-    process group, SIGKILL 2 seconds later) keeps the output so far. Processes that a command leaves running in its
-    group are killed when it ends; with `NOETL_WORKER_ISOLATION=basic` so are all other processes that it started.
+    Result: the same as from the plane's own worker, `{exit_code, stdout, stderr}` on the Rust plane; a list of commands
+    adds `commands`, with `{cmd_preview, returncode, stdout, stderr, duration_ms}` for each command that ran. On the
+    Python plane `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between
+    them. `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control
+    plane can store U+0000, so output with U+0000 (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The exit
+    code is negative for a signal. An exit code other than 0 is an error of kind process with this code. A timeout
+    (SIGTERM to the process group, SIGKILL 2 seconds later) keeps the output so far. When a command ends, the worker
+    kills the processes that it leaves running in its group; with `NOETL_WORKER_ISOLATION=basic` also all other
+    processes that it started.
     """
 
     command: str | list[str]
-    """Text of a command, or a list that runs in order and stops at the first that does not exit with 0."""
+    """Text of a command, or a list of commands, which run in order until a command does not exit with 0."""
     shell: str = "sh"
     """The shell, run as `<shell> -c <command>`."""
     cwd: str | None = None
@@ -56,8 +58,8 @@ class ShellConfig:
     capture: bool = True
     """False: the output is thrown away (upstream: it goes to the worker's own output, mixed with its log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
-    """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: the first and the last
-    half."""
+    """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: half from the beginning, half
+    from the end."""
 
     def __post_init__(self) -> None:
         check_numbers(1, max_output_bytes=self.max_output_bytes)
@@ -147,7 +149,7 @@ def _arguments(command: str, scratch: str) -> list[str]:
 
 
 def _data(runs: list[process.Finished], config: ShellConfig, form: ToolForm) -> dict[str, JsonValue]:
-    """Return the data in the form of the plane's own worker, whose names that plane's playbooks use."""
+    """Return the data under the names that the plane's own worker uses."""
     between = "\n" if form.has_return_code else ""
     code = runs[-1].exit_code
     data: dict[str, JsonValue] = {"returncode": code} if form.has_return_code else {"exit_code": code}
@@ -173,7 +175,7 @@ def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout
 
 
 def _failure(run: process.Finished) -> ToolFailure:
-    """Return the failure that a shell's exit code means: 126, 127, and 128 + n for a program that a signal ended."""
+    """Return the failure for an exit code. A shell's 126, 127, and 128 + n (a signal ended a program) are explained."""
     exit_code = run.exit_code
     if run.has_met_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")

@@ -67,35 +67,39 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
-"""First words of statements that change nothing: after only these, an open transaction has nothing to lose."""
+"""First words of statements that change nothing. After only such statements, an open transaction has nothing to
+lose."""
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
 _VALUE_BYTES: Final = 64
 """Approximate memory of one value in a row, besides its text."""
 _MOST_BYTES: Final = 256 << 20
-"""Maximum memory of the rows of one `fetch`, in bytes."""
+"""Maximum bytes of memory for the rows of one `fetch`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnowflakeConfig(sql.SqlFields):
-    """Run SQL in Snowflake; the data is the last statement's: {columns, rows, row_count, affected_rows, statements,
-    statement_count}, and `truncated: true` when rows were left out.
+    """Run SQL in Snowflake. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
+    statements, statement_count}, and `truncated: true` when rows were left out.
 
-    One session runs all statements (USE and ALTER SESSION hold for later ones), each a transaction of its own unless
-    the text has BEGIN and COMMIT; the first that fails ends the command, and so does a transaction that is left
-    open. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times ISO 8601, BINARY
-    base64. Each command signs in anew. A timeout ends the statement in Snowflake, too.
+    One session runs all statements, so USE and ALTER SESSION hold for later statements. Each statement is a transaction
+    of its own unless the text has BEGIN and COMMIT. The first statement that fails ends the command; a text that leaves
+    a transaction open fails. NUMBER with decimals is exact text, VARIANT, OBJECT and ARRAY are JSON, dates and times
+    are ISO 8601, BINARY is base64. Each command signs in anew. A timeout ends the statement in Snowflake, too.
 
-    differs-from-upstream: both workers answer {statement_0: ..., statement_1: ...} and go on after a failure.
+    differs-from-upstream: both published workers answer {statement_0: ..., statement_1: ...} and continue after a
+    failure.
     """
 
     query: str | list[str] | None = None
-    """SQL text of one or more statements, or a list of them; Snowflake's connector splits them."""
+    """SQL text of one or more statements, or a list of such texts. Snowflake's connector splits a text into its
+    statements."""
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `%s`, an object for `%(name)s`."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Alias of a credential of type snowflake, or an object with its data; fields written here win over it."""
+    """Alias of a credential of type snowflake, or an object with its data. The step's own fields win over the
+    credential."""
     account: str | None = None
     """Account identifier, `ORG-ACCOUNT`. Required, here or in the credential."""
     user: str | None = None
@@ -109,7 +113,8 @@ class SnowflakeConfig(sql.SqlFields):
     token: str | None = field(default=None, repr=False)
     """OAuth or programmatic access token, with `authenticator`."""
     authenticator: str | None = None
-    """Way to sign in: the connector's word (oauth, programmatic_access_token, ...); absent: password or key pair."""
+    """Method to sign in, as the connector names it (oauth, programmatic_access_token, ...); absent: password or key
+    pair."""
     warehouse: str | None = None
     """Warehouse; absent: COMPUTE_WH."""
     database: str | None = None
@@ -181,10 +186,12 @@ def _counts(statement: str, names: Sequence[str]) -> bool:
 
 
 def _without_files(statement: str) -> str:
-    """Return the statement without its leading comments: a parameter in a comment could end it, and inject SQL.
+    """Return the statement without its leading comments: a parameter in a comment could end the comment, and inject
+    SQL.
 
     Raises:
-        ConfigurationError: the statement is PUT or GET, for which the connector would open files that a server names.
+        ConfigurationError: the statement is PUT or GET. For these the connector would open any file that the server
+            names.
     """
     begin = 0
     while (match := _COMMENT.match(statement, begin)) is not None:
@@ -192,8 +199,8 @@ def _without_files(statement: str) -> str:
     text = statement[begin:].lstrip()
     if text[:3].upper() in ("PUT", "GET"):
         raise ConfigurationError(
-            "snowflake: PUT and GET open files of the worker's machine, which are not for playbooks: use a stage with "
-            "storage of its own, or INSERT (kind transfer)"
+            "snowflake: PUT and GET open files of the worker's machine, which are not for playbooks: use an "
+            "external stage, or INSERT (kind transfer)"
         )
     return text
 
@@ -212,8 +219,7 @@ def check_connection(fields: Any) -> None:
 async def connection_settings(
     kind: str, fields: Any, context: ToolContext, timeout_s: float | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of the connector's `connect`. `fields` has the connection fields, or some of them, and
-    `auth`.
+    """Return the arguments of the connector's `connect`. `fields` has `auth` and some or all of the connection fields.
 
     Raises:
         ConfigurationError: no account, user or secret, or a key that cannot be read.
@@ -234,8 +240,8 @@ async def connection_settings(
 
 
 def _own_settings(fields: Any, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the connector's settings from the fields and the credential. Raise ConfigurationError if one is
-    missing."""
+    """Return the connector's settings from the fields and the credential. Raise ConfigurationError if a required
+    setting is missing."""
     settings = {name: str(value) for name, value in {**_DEFAULTS, **given_values(fields, found, _FIELDS)}.items()}
     for name in ("account", "user"):
         if name not in settings:
@@ -343,11 +349,11 @@ class SnowflakeSession:
         return await self._do(partial(_fetch_rows, cursor, size))
 
     async def close(self) -> None:
-        """End the session. A statement that still runs ends with it."""
+        """End the session. A statement that still runs ends with the session."""
         connection, self._connection = self._connection, None
         if connection is None:
             with suppress(ResourceShortage):  # without a thread nobody has signed in
-                started(self._thread, self._close_late)  # cancelled during the login: the thread closes it afterwards
+                started(self._thread, self._close_late)  # cancelled during the login: the thread closes the connection
         else:
             # In a thread of its own: a statement may block the session's thread, and closing may never end.
             other = ThreadPoolExecutor(1, thread_name_prefix="snowflake-end")

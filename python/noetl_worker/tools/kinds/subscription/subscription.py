@@ -49,8 +49,9 @@ class SubscriptionConfig(NatsLogin):
     timeout_ms: int = 1000
     """poll: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: str = "on_success"
-    """poll: on_success, auto or true acks the returned messages; manual, defer or false gives `ack_ids` instead; none
-    gives nothing, and the messages are redelivered after the consumer's ack wait."""
+    """poll: on_success, auto or true acks the returned messages; manual, defer or false returns `ack_ids` instead.
+    With none the worker neither acks nor returns `ack_ids`, and the messages are redelivered after the consumer's
+    ack wait."""
     ack_ids: list[str] = field(default_factory=list)
     """ack, nack, term: the `ack_ids` of a poll."""
     nack_delay_ms: int | None = None
@@ -116,7 +117,7 @@ class SubscriptionTool(NatsConnectionTool):
     in the stream as text, `acked` true if the server has confirmed the ack of each message.
 
     Data of ack, nack, term: {status: success | partial, source, operation, requested, disposed, errors: [{ack_id,
-    error}], metrics: {duration_ms}}. Errors: as the nats tool.
+    error}], metrics: {duration_ms}}. Errors: as in kind `nats`.
     """
 
     kind: ClassVar[str] = "subscription"

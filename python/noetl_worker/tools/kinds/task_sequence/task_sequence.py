@@ -1,7 +1,7 @@
 """Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
-A failure of any kind, an exception too, reaches the task's rules as `output`. A result with `{{` in it stays data.
+The task's rules see every failure, also an exception, as `output`. A result with `{{` in it stays data.
 
 The result's data has one form for both planes (`SequenceProgress.data`). `python_form` or `rust_form` converts it.
 """
@@ -37,7 +37,7 @@ _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of the list, parsed."""
+    """A parsed task of the list."""
 
     label: str
     kind: str
@@ -49,11 +49,11 @@ class Task:
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
-    """Warnings about words of the policy that nothing reads."""
+    """Warnings about words in the task's policy that the worker does not read."""
 
 
 def parse_tasks(entries: Sequence[JsonValue]) -> tuple[Task, ...]:
-    """Parse tasks of either wire form: {name, kind, ...} or {label: {kind, ...}}; unnamed ones are task_0, task_1, ...
+    """Parse tasks in either form: {name, kind, ...} or {label: {kind, ...}}. Unnamed tasks are task_0, task_1, ...
 
     Raises:
         ConfigurationError: an entry has another form, no kind, or an impossible rule.
@@ -112,7 +112,7 @@ def _object(label: str, name: str, task: Mapping[str, JsonValue]) -> Mapping[str
 
 @dataclass(frozen=True, slots=True)
 class TaskSequenceConfig:
-    """Runs a list of tools as one command, one after the other on the same worker, under the policy rules of each.
+    """Runs a list of tools as one command, one after the other on the same worker. Each tool has its own policy rules.
 
     A list-valued `tool:` of a step becomes this kind. Each task is rendered just before it runs and sees the results
     of earlier tasks, under their names and as `_prev`. A rule of a task may continue, retry, jump, break or fail.
@@ -120,7 +120,7 @@ class TaskSequenceConfig:
     """
 
     tasks: list[Any]
-    """Tasks in order: each is `{name, kind, ...}` or `{NAME: {kind, ...}}`; `spec.policy` has a task's rules."""
+    """Tasks in order: each is `{name, kind, ...}` or `{NAME: {kind, ...}}`; a task's rules are in its `spec.policy`."""
     parsed: tuple[Task, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
@@ -143,9 +143,9 @@ class TaskSequenceTool:
         return told
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
-        """Refuse tasks that are already known to be wrong, before the first one has changed anything.
+        """Refuse tasks that are already known to be wrong, before the first task has changed anything.
 
-        A task with rules is not checked: its rules see every failure, also a wrong config.
+        Do not check a task with rules, because its rules see every failure, also a wrong config.
         """
         for task in config.parsed:
             if task.rules:
@@ -154,7 +154,8 @@ class TaskSequenceTool:
             context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
-        """Return the sum of the tasks' own timeouts: a sequence without a timeout must not end them earlier."""
+        """Return the sum of the tasks' own timeouts, in seconds. A sequence without a timeout must not end its tasks
+        earlier."""
         return sum(map(_task_timeout_s, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
@@ -174,12 +175,12 @@ class SequenceProgress:
     context: ToolContext
     position: int = 0
     end: str | None = None
-    """End of the sequence: ok, break, failed or timeout; None while it runs."""
+    """Outcome of the sequence: ok, break, failed or timeout; None while the sequence runs."""
     results: dict[str, JsonValue] = field(default_factory=dict)
     updates: dict[str, JsonValue] = field(default_factory=dict)
-    """Values for later steps: name with its scope, as written -> value, in the order in which they were set."""
+    """Values for later steps, in the order of assignment, by name with its scope (`ctx.a`)."""
     executions: dict[str, int] = field(default_factory=dict)
-    """Task -> number of its runs since it last succeeded."""
+    """Label of a task -> number of the task's runs since its last success."""
     error: ToolFailure | None = None
     exit_code: int | None = None
     last: ToolResult | None = None
@@ -245,7 +246,7 @@ class SequenceProgress:
             run = partial(self.context.worker.run_tool, task.kind, config, context)
             return self.joined(await (run() if self.steps == 1 else when_there_is_room(run, self.time_left)))
         except ToolError as error:
-            if isinstance(error, ResourceShortage) and self.steps == 1:  # nothing was done yet: not for the rules
+            if isinstance(error, ResourceShortage) and self.steps == 1:  # no task has run yet: the rules do not see it
                 raise
             return ToolResult.raised(str(error), kind=error.kind, retryable=error.retryable, code=error.code)
         except Exception as error:  # a plug-in may raise anything: `output.error` has it
@@ -258,7 +259,8 @@ class SequenceProgress:
         return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:
-        """Return a task's result. Of an inner sequence, apply the `set` values here, and return its data by label."""
+        """Return a task's result. If the task is a sequence, apply its `set` values to this sequence, and return its
+        data by label."""
         if not isinstance(result.data, SequenceData):
             return result
         for name, value in result.data["updates"].items():
@@ -266,8 +268,8 @@ class SequenceProgress:
         return dataclasses.replace(result, data=rust_form({**result.data, "updates": {}}))
 
     def expose(self, task: Task, result: ToolResult) -> None:
-        """Make the task's data visible to later tasks; that of a failed task only on the Rust plane (recorded:
-        policy-continue)."""
+        """Make the task's data visible to later tasks. A failed task's data is visible only on the Rust plane
+        (recorded: policy-continue)."""
         self.last, self.last_position, data = result, self.position, result.data
         is_flat = self.form.sequence_is_flat
         if result.status is not ToolStatus.SUCCESS and not is_flat:
@@ -281,7 +283,8 @@ class SequenceProgress:
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's own `set`. If its template fails, return that as the task's failure, which the rules see."""
+        """Apply the task's own `set`. If a template in `set` fails, return this as the task's failure, so that the
+        rules see it."""
         outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -291,9 +294,9 @@ class SequenceProgress:
         return result
 
     def assign(self, assignments: Mapping[str, JsonValue], extra: Mapping[str, JsonValue], *, is_rules: bool) -> None:
-        """Apply a `set` block; `ctx.a.b` nests.
+        """Apply a `set` block. `ctx.a.b` sets `b` in the object `ctx.a`.
 
-        Later steps see every name that a rule sets. Of a task's own `set` they see only `ctx.*` (recorded:
+        Later steps see every name that a rule sets. From a task's own `set` later steps see only `ctx.*` (recorded:
         set-task-bare, set-task-iter, set-rule).
         """
         for name, value in assignments.items():
@@ -313,7 +316,7 @@ class SequenceProgress:
             self.stop("timeout", None)  # the sequence's time is over, not only the task's
             return
         if succeeded and verb != "retry":
-            self.executions[task.label] = 0  # differs-from-upstream: a task revisited by `jump` has its tries again
+            self.executions[task.label] = 0  # differs-from-upstream: a `jump` to a task restores its tries
         if action is not None and verb == "retry":
             await self.retry(task, action, result)
         elif action is not None and verb == "jump":
@@ -377,8 +380,8 @@ class SequenceProgress:
         return ToolResult(status, self.data(self.error), self.error, tries=self.tries.entries, **output)
 
     def data(self, error: ToolFailure | None) -> SequenceData:
-        """Return what `python_form` and `rust_form` convert: {status, results, updates, _prev}, and after a failure
-        {failed_task, failed_index, error}."""
+        """Return the data that `python_form` and `rust_form` convert: {status, results, updates, _prev}, and after a
+        failure {failed_task, failed_index, error}."""
         results, label = self.results, self.tasks[self.position].label
         if error is not None and self.last is not None and self.last_position == self.position and label not in results:
             results = {**results, label: self.last.data}
@@ -393,7 +396,7 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """Return an update for the plane, which replaces whole values: `ctx.w.b` is reported as all of `ctx.w`."""
+        """Return an update for the plane, which replaces whole values: for `ctx.w.b` return all of `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -423,7 +426,7 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
     """Return the tool's own fields, and the ("args" | "input", values) pairs in the order in which they apply.
 
     Raises:
-        UnknownTool: no such kind.
+        UnknownTool: the worker has no tool of the task's kind.
         ConfigurationError: `args` is neither a field of the tool nor an object of input values.
     """
     if task.args is None:
@@ -437,7 +440,8 @@ def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonV
 
 
 def _task_timeout_s(task: Task) -> float:
-    """Return the seconds that a task may take by its own timeouts, 0 without any, infinite if one is a template."""
+    """Return the seconds that a task may take by its own timeouts: 0 without a timeout, infinite if a timeout is a
+    template."""
     spec = task.config.get("spec")
     times = [where.get(name) for where in (task.config, spec) if isinstance(where, Mapping) for name in TIMEOUTS]
     if has_template(times):

@@ -1,4 +1,4 @@
-"""The tries of the tasks of a running sequence, for the report of its outcome."""
+"""The tries (runs of a task, repeats included) of a running sequence, for the report of the sequence's outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noetl_worker.models.wire import fields_of
 from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, answer_beginning
 
 _MOST: Final = 100
-"""Maximum number of tries in a report: the first ones and the newest ones."""
+"""Maximum number of tries in a report: the first and the newest tries, half each."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,8 @@ class Tries:
     def append(
         self, began: float, ended: float, task: str, kind: str, attempt: int, result: ToolResult, then: str
     ) -> None:
-        """Add a try of a task. `began` and `ended` are times of `time.monotonic`, `then` is the action after it."""
+        """Add a try of a task. `began` and `ended` are times of `time.monotonic`, `then` is the action after the
+        try."""
         at, took = (int(1000 * seconds) for seconds in (began - self._started, ended - began))
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:

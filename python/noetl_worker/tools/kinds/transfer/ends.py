@@ -41,13 +41,14 @@ _READ: Final[Mapping[str, frozenset[str]]] = {
     "snowflake": frozenset({"query", "auth", "account", "user", "password", "database", "schema", "warehouse", "role"}),
     "http": frozenset({*SENT_BY_HTTP, *RENDERED_BY_HTTP, "data_path"}),
 }
-"""Type of an end -> fields that it reads; "source" or "target" -> fields that each source or target reads."""
+"""Type of a source or target -> fields for this type. "source" or "target" -> fields for every source or target."""
 _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EndConnection(PostgresLogin):
-    """Fields for the connection of either end: those of Postgres, which other types use too, and three of Snowflake."""
+    """Connection fields of a source or target: the fields of Postgres, which other types use too, and three of
+    Snowflake."""
 
     account: str | None = None
     """snowflake: account."""
@@ -80,7 +81,7 @@ class TransferSource(_EndConnection):
     body: Any = None
     """http: body; text as it is."""
     retry: Any = None
-    """http: tries and pages, as in kind http."""
+    """http: retries and pages, as in kind http."""
     max_response_bytes: int | None = None
     """http: a longer answer fails the transfer; absent: the 8 MiB of kind http."""
     data_path: str | None = None
@@ -103,7 +104,7 @@ class TransferSource(_EndConnection):
 
 @dataclass(frozen=True, slots=True)
 class TransferTarget(_EndConnection):
-    """The table the rows go to."""
+    """The table that receives the rows."""
 
     type: str
     """postgres, duckdb or snowflake."""
@@ -123,7 +124,7 @@ class TransferTarget(_EndConnection):
             )
         if self.type == "duckdb" and str(self.database).startswith(MEMORY):
             given = f"'database' is {self.database!r}, which ends with the transfer"
-            raise ConfigurationError(f"{given}: a DuckDB target is a file", field="database")
+            raise ConfigurationError(f"{given}: name the file of the DuckDB target", field="database")
         _check_connection("target", self)
 
 
@@ -138,7 +139,7 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
 
 
 def end_type(name: str, given: Mapping[str, Any]) -> str | None:
-    """Return the type of an end, as in `_READ`, or None if the type is a template.
+    """Return the type of a source or target, as in `_READ`, or None if the type is a template.
 
     Raises:
         ConfigurationError: no type is given.
@@ -153,7 +154,7 @@ def end_type(name: str, given: Mapping[str, Any]) -> str | None:
 
 
 def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[ConfigurationError]:
-    """Return the warnings about the fields in `given` that an end of this type does not read."""
+    """Return the warnings about the fields in `given` that a source or target of this type does not read."""
     model, other = (TransferSource, TransferTarget) if name == "source" else (TransferTarget, TransferSource)
     read = _READ[kind] | _READ[name]
     if name == "target":
@@ -174,7 +175,7 @@ def unread(name: str, kind: str, given: Mapping[str, Any]) -> list[Configuration
 
 
 def decode_end(name: str, given: Mapping[str, Any], model: type[EndT]) -> EndT:
-    """Return the fields of an end, whose templates are rendered already, as an instance of `model`.
+    """Return the rendered fields of a source or target as an instance of `model`.
 
     Raises:
         ConfigurationError: no type is given, or a field is missing or of the wrong type.

@@ -1,4 +1,4 @@
-"""The plan of a transfer, and the parts that all targets share: names of columns and keys."""
+"""The plan of a transfer, and the code that all targets share: names of columns, keys and JSON text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class JsonText(str):
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """A session of a Postgres server: the time at which the server started, which identifies it, and the session's
-    process."""
+    """A session of a Postgres server. The server's start time identifies the server, `pid` is the session's process."""
 
     server_started: str
     pid: int
@@ -58,7 +57,8 @@ class TransferPlan:
 
 
 def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) -> None:
-    """Raise ToolError if `row` has NULL in a key column: an upsert never finds such a row, as NULL equals nothing."""
+    """Raise ToolError if `row` has NULL in a key column. An upsert never finds this row again, because NULL equals
+    nothing."""
     for key in keys:
         if row[columns.index(key)] is None:
             raise ToolError(
@@ -83,7 +83,8 @@ class Writer:
         self._keys: list[str] = []
 
     def _match(self, columns: Sequence[str], actual: Sequence[str], primary_key: Sequence[str] = ()) -> None:
-        """Match the rows' `columns` to `actual`, the table's. Raises ConfigurationError if a column does not fit."""
+        """Match the rows' `columns` to `actual`, the table's columns. Raises ConfigurationError if a column does not
+        fit."""
         self._columns = matched(self._plan.target.table, columns, actual)
         self._keys = self._plan.upsert_keys(primary_key, self._columns, actual) if columns else []
 
@@ -91,19 +92,21 @@ class Writer:
         return ", ".join(map(identifier, self._columns))
 
     def _changes(self, rows: str) -> str:
-        """Return the SET list of an upsert: the columns that are not a key, from the row in `rows`.
+        """Return the SET list of an upsert: it takes each column that is not a key from the row named `rows`.
 
-        If all columns are keys, one key is set: the row then counts as updated, and is locked like any other.
+        If all columns are keys, the list sets one key column: the row then counts as updated, and is locked like other
+        rows.
         """
         columns = [column for column in self._columns if column not in self._keys] or self._keys[:1]
         return ", ".join(f"{name} = {rows}.{name}" for name in map(identifier, columns))
 
 
 def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[str]:
-    """Return `columns` in the spelling of `actual`, the table's columns: the same name, or else one in another case.
+    """Return `columns` in the spelling of `actual`, the table's columns: the same name, or else the same name in
+    another case.
 
     Raises:
-        ConfigurationError: the table has no such column or several, or two of `columns` are the same column of it.
+        ConfigurationError: the table has no such column or several, or two of `columns` match one column of the table.
     """
     found = []
     for name in columns:
@@ -119,7 +122,7 @@ def matched(table: str, columns: Sequence[str], actual: Sequence[str]) -> list[s
 
 
 def identifier(name: str) -> str:
-    """Return a name in double quotes, which all these databases read."""
+    """Return a name in double quotes, in the form that every target database reads."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -176,8 +179,8 @@ def without_json(value: Any) -> Any:
 
 
 def json_inside(value: JsonText, path: Sequence[str] = ()) -> Any:
-    """Return the value at `path` in a JSON text, as JSON text, or None if there is none. Without `path`, an array is
-    returned as a list of JSON texts."""
+    """Return the value at `path` in a JSON text, as JSON text, or None if the path leads to no value. Without `path`,
+    an array is returned as a list of JSON texts."""
     found = json.loads(value, parse_int=JsonText, parse_float=JsonText)
     for name in path:
         if not isinstance(found, dict) or name not in found:

@@ -62,9 +62,9 @@ class SourceReader:
     types: Mapping[str, str]
     """Column -> DuckDB's name of its type, if the source knows the type."""
     fetch: Callable[[], Awaitable[Sequence[Row]]]
-    """Function that returns the next chunk of rows; empty after the last one."""
+    """Function that returns the next chunk of rows; empty after the last chunk."""
     all_rows: Sequence[Row] = ()
-    """All rows, from a source that gets them at once. Their values decide the types of a new table's columns."""
+    """All rows, if the source reads all rows at once. Their values decide the types of a new table's columns."""
     session: PostgresSession | None = None
     """Session of a Postgres source."""
 
@@ -184,7 +184,7 @@ async def _http(
 
     result = await context.worker.run_tool("http", config, context.with_render(render))
     if context.stop.is_set():
-        raise asyncio.CancelledError  # its answer came at the moment of the stop, and no longer counts
+        raise asyncio.CancelledError  # the answer came as the command was stopped, and no longer counts
     if result.status is not ToolStatus.SUCCESS:
         failure = result.error
         text = failure.message if failure else "the request failed"
@@ -251,4 +251,4 @@ async def _snowflake(
 
 
 READERS: Final = {"postgres": _postgres, "duckdb": _duckdb, "http": _http, "snowflake": _snowflake}
-"""Type of a source -> the function that opens it and closes it at the end, whatever happened."""
+"""Type of a source -> function that returns the context manager of the opened source."""

@@ -48,7 +48,7 @@ _KEY: Final = (
 
 @asynccontextmanager
 async def duckdb_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[DuckdbWriter]:
-    """Open the target's file for this transfer alone. Closing it rolls back a transfer that is not committed."""
+    """Open the target's file for this transfer alone. Closing the file rolls back a transfer that is not committed."""
     kind, target = "transfer: target", plan.target
     database = canonical(f"{kind}: 'database'", str(target.database), context.settings)
     secrets = tuple(await fetch_secrets(kind, target.auth, context))

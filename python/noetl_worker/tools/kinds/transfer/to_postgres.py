@@ -40,7 +40,7 @@ LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = a.attrelid AND k.contype = 
 WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY a.attnum
 """
-"""Query for the columns of a table: name, type (of a domain, its base type), and place in the primary key."""
+"""Query for the columns of a table: name, type (for a domain the base type), and position in the primary key."""
 
 _READ_BY: Final = """
 WITH RECURSIVE parts AS (
@@ -51,13 +51,14 @@ WHERE pid = %s AND granted AND extract(epoch FROM pg_postmaster_start_time())::t
     AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
 LIMIT 1
 """
-"""Query that returns a row if the session holds a lock on the table or a part of it. A transaction locks all that it
-reads."""
+"""Query that returns a row if the session holds a lock on the table or on a partition of the table. A transaction locks
+each table that it reads."""
 
 
 @asynccontextmanager
 async def postgres_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[PostgresWriter]:
-    """Open the target's connection for this transfer alone. Closing it rolls back a transfer that is not committed."""
+    """Open the target's connection for this transfer alone. Closing the connection rolls back a transfer that is not
+    committed."""
     target = plan.target
     connection = await connect(await conninfo("transfer: target", target, context))
     try:
@@ -163,7 +164,7 @@ class PostgresWriter(Writer):
 
 
 def _place(columns: Sequence[str]) -> str:
-    """Return a name that no column has. It is for the column that keeps the order of the rows."""
+    """Return the name of the column that keeps the order of the rows. No column in `columns` has this name."""
     name = "noetl_place"
     while name in columns:
         name += "_"
@@ -189,7 +190,7 @@ def _adapted(value: Any, kind: str) -> Any:
 
 def _element(value: Any, kind: str) -> Any:
     """Return an element of an array that psycopg writes as `kind`, the array's type. A list in the array is a further
-    dimension, but in an array of JSON a JSON value."""
+    dimension; in an array of JSON a list is a JSON value."""
     if value is not None and (kind.startswith("json") or isinstance(value, dict)):
         return json_text(value)
     if isinstance(value, list):
@@ -201,7 +202,8 @@ def _element(value: Any, kind: str) -> Any:
 
 
 def _single(value: Any, kind: str) -> Any:
-    """Return a value in the server's own text form: psycopg would write UUIDs without dashes, `t` and `1E-7`."""
+    """Return a value in the server's own text form: psycopg would write UUIDs without dashes, true as `t`, and decimals
+    like `1E-7`."""
     value = without_json(value)
     if isinstance(value, uuid.UUID):
         return str(value)

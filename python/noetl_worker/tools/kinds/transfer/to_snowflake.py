@@ -26,14 +26,15 @@ _PLACE: Final = '"NOETL_PLACE"'
 
 @asynccontextmanager
 async def snowflake_writer(plan: TransferPlan, context: ToolContext, duckdb: Duckdb) -> AsyncIterator[SnowflakeWriter]:
-    """Open the target's session for this transfer alone. Closing it rolls back a transfer that is not committed."""
+    """Open the target's session for this transfer alone. Closing the session rolls back a transfer that is not
+    committed."""
     settings = await snowflake.connection_settings("transfer: target", plan.target, context, context.timeout_s)
     async with snowflake.session({**settings, "autocommit": False}) as session:
         yield SnowflakeWriter(plan, session)
 
 
 class SnowflakeWriter(Writer):
-    """A writer whose upsert uses a temporary table and MERGE. It does not support VARIANT columns."""
+    """A writer whose upsert uses a temporary table and MERGE. The target may have no VARIANT columns."""
 
     def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
         super().__init__(plan)
@@ -92,5 +93,5 @@ class SnowflakeWriter(Writer):
 
 
 def _name(part: str) -> str:
-    """Return a plain name as it is, for Snowflake to fold, and any other name quoted."""
+    """Return a plain name unchanged, so that Snowflake turns it into capitals. Return any other name quoted."""
     return part if part.isidentifier() else identifier(part)

@@ -1,4 +1,4 @@
-"""Kind `transfer`: moves rows from one place into a table of another, in one transaction."""
+"""Kind `transfer`: moves rows from a source into a table of a target, in one transaction."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class TransferConfig:
     """Move rows from `source` into the table of `target`: all of them or, after any failure, none.
 
     * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
-      rows with equal `key` columns and adds the others (of two source rows with one key the later wins).
+      rows with equal `key` columns and adds the other rows (if two source rows have one key, the later row wins).
     * Rows are read and written in chunks: memory holds one chunk (an http source: the complete answer).
     * The table must exist; only a DuckDB table is created when it is missing, with types like the source's (numeric
       without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or ignoring case, unless
       `mapping` is given.
-    * JSON of a Postgres or DuckDB source reaches a JSON column unchanged, with null and every digit. Any other column
-      gets its text, of a JSON string without the quotes, and NULL for null.
-    * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text as JSON.
-      Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
+    * JSON of a Postgres or DuckDB source reaches a JSON column unchanged, with null and every digit. A column of
+      another type gets the JSON as text, a JSON string without its quotes, and NULL for null.
+    * Objects and lists go into JSON columns as JSON, lists into array columns as arrays, and both into text columns as
+      JSON. Text that is a JSON object or array goes into a JSON column as it is, other text as a JSON string.
 
     Data: {direction, source_type, target_type, mode, rows_transferred, chunks_processed, target_table, columns}, and
     with upsert rows_inserted and rows_updated.
@@ -67,12 +67,12 @@ class TransferConfig:
     """`type` postgres, duckdb or snowflake, its connection, `table` (with `schema`); `key` and `mapping` are accepted
     here too."""
     mode: Literal["append", "replace", "upsert"] = "append"
-    """append, replace or upsert: what happens to existing rows."""
+    """append, replace or upsert: the treatment of existing rows (see above)."""
     mapping: dict[str, str] = field(default_factory=dict)
-    """Target column -> source column, or a dotted path into an object of it; only these columns are moved. Absent:
-    every source column."""
+    """Target column -> source column, or a dotted path into an object in a source column. Only these columns are moved.
+    Absent: every source column."""
     key: str | list[str] | None = None
-    """Columns of the target that identify a row in an upsert; absent: its primary key."""
+    """Columns of the target that identify a row in an upsert; absent: the target's primary key."""
     chunk_size: int = 1000
     """Rows read and written at a time, 1 to 100000."""
     timeout: float | None = None
@@ -106,10 +106,10 @@ class TransferConfig:
         return decode_end("source", given, TransferSource)
 
     def source_now(self, context: ToolContext) -> TransferSource:
-        """Return the source, with its templates rendered except those that kind http itself renders.
+        """Return the source with rendered templates. Kind http itself renders the templates of `headers` and `retry`.
 
         Raises:
-            ConfigurationError: the rendered source is none that `__post_init__` accepts.
+            ConfigurationError: `__post_init__` would refuse the rendered source.
         """
         if self.ends[0] is not None:
             return self.ends[0]
@@ -153,8 +153,8 @@ def _check_files(source: TransferSource, target: TransferTarget, settings: ToolS
 
 
 class TransferTool:
-    """Tool of kind `transfer`. Each transfer has its own connections to both ends. Closing them rolls back a transfer
-    that was interrupted."""
+    """Tool of kind `transfer`. Each transfer has its own connections to source and target. Closing these connections
+    rolls back a transfer that was interrupted."""
 
     kind: ClassVar[str] = "transfer"
     aliases: ClassVar[tuple[str, ...]] = ("snowflake_transfer",)
@@ -176,7 +176,7 @@ class TransferTool:
     is_confined: ClassVar[bool] = True
 
     def __init__(self, *, confinement: Confinement = UNCONFINED) -> None:
-        # a transfer may have a DuckDB process at each end, so each has half of the memory
+        # source and target may have a DuckDB process each, so each process gets half of the memory
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def check(self, config: TransferConfig, context: ToolContext) -> None:
@@ -186,7 +186,7 @@ class TransferTool:
             _check_files(source, target, context.settings)
 
     def ignored(self, config: TransferConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that belong to an end of another type."""
+        """Return warnings about fields that belong to a source or target of another type."""
         kind = end_type("source", config.source) if isinstance(config.source, dict) else None
         ignored = unread("source", kind, config.source) if kind and isinstance(config.source, dict) else []
         return [*ignored, *unread("target", config.ends[1].type, config.target)]
@@ -233,8 +233,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """Return name of a DuckDB file -> True if the file is only read. Transfers lock files in the order of their names,
-    so that they never wait for each other."""
+    """Return the names of the DuckDB files, each with True if the file is only read. Transfers lock files in the order
+    of their names, so that they never wait for each other."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True

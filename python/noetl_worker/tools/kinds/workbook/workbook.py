@@ -23,8 +23,8 @@ class WorkbookConfig:
     """Runs an entry of the playbook's `workbook`, found by its name.
 
     A command names the entry but does not contain it: the worker asks the control plane's catalog for the playbook
-    in the version that is being executed. The entry's templates see the same values as a step's, and the input by
-    name.
+    in the version that is being executed. The entry's templates see the same values as a step's templates, and each
+    value of the input by its name.
     """
 
     name: str | None = None
@@ -48,7 +48,7 @@ class WorkbookConfig:
 
 
 class WorkbookTool:
-    """Tool of kind `workbook`. Result and failures are those of the entry's kind."""
+    """Tool of kind `workbook`. The result and the failures come from the entry's own tool."""
 
     kind: ClassVar[str] = "workbook"
     config_model: ClassVar[type] = WorkbookConfig
@@ -83,7 +83,8 @@ async def _playbook(context: ToolContext) -> Mapping[str, JsonValue]:
 
 
 def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
-    """Return the entry of this name. Raises ConfigurationError with the existing names if there is none."""
+    """Return the entry of this name. Raises ConfigurationError if there is no such entry; the error names the existing
+    entries."""
     given = playbook.get("workbook")
     entries = [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
     found = next((entry for entry in entries if entry.get("name") == name), None)
@@ -94,22 +95,22 @@ def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonVal
 
 
 def _entry_tool(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
-    """Return the kind and its fields: `tool: {kind: python, code: ...}`, or `tool: python` with the fields beside
-    it."""
+    """Return the kind and its fields from `tool: {kind: python, code: ...}`, or from `tool: python` with the fields
+    beside `tool`."""
     given = entry.get("tool", entry.get("type"))
     tool = given if isinstance(given, Mapping) else entry
     kind = tool.get("kind") if isinstance(given, Mapping) else given
     if not isinstance(kind, str) or not kind:
         raise ConfigurationError(
-            f"workbook: entry {name!r} needs 'tool' with one 'kind'; a list makes a playbook of its own"
+            f"workbook: entry {name!r} needs 'tool' with one 'kind'; put a list of tools into a playbook of its own"
         )
     if kind == "workbook":
         raise ConfigurationError(
-            f"workbook: entry {name!r} is of kind workbook itself; name the entry it means in the step"
+            f"workbook: entry {name!r} is of kind workbook itself; name the other entry in the step"
         )
     if _reads_keychain(tool):
         raise ConfigurationError(
-            f"workbook: entry {name!r} reads the keychain, which is opened for what the command carries: "
+            f"workbook: entry {name!r} reads the keychain, which only fields in the command can read: "
             "use 'auth' there, or give the value as the step's 'input'"
         )
     return kind, tool

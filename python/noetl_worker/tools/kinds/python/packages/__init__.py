@@ -1,1 +1,1 @@
-"""Packages of python steps: what a step asks for, the environments that are kept, and their build by uv."""
+"""Packages of python steps: the packages that a step asks for, their environments on disk, and the build by uv."""

@@ -42,7 +42,7 @@ class Interpreter:
     path: str
     version: str
     identity: str
-    """Text that two interpreters have in common if each can run the environments of the other."""
+    """Text that is equal for two interpreters if each can run the other's environments."""
 
 
 class PackageEnvironments:
@@ -57,7 +57,8 @@ class PackageEnvironments:
     async def environment(
         self, wanted: WantedPackages, given: str | None, context: ToolContext, deadline: float | None
     ) -> AsyncIterator[str]:
-        """Provide the path of an interpreter that has these packages. Its environment is not removed during the block.
+        """Provide the path of an interpreter that has these packages. No worker removes the interpreter's environment
+        during the block.
 
         Args:
             wanted: the packages.
@@ -149,7 +150,7 @@ class PackageEnvironments:
         if given:
             text = f"{given!r} is no {version}; name another one, or leave `python` out"
         else:
-            text = f"no interpreter of this worker is {version}; NOETL_WORKER_PYTHONS names those besides its own"
+            text = f"no interpreter of this worker is {version}; have the operator add one to NOETL_WORKER_PYTHONS"
         raise ConfigurationError(text, field="deps.python", tool="python")
 
     async def _inspected(self, path: str) -> Interpreter | None:
@@ -179,7 +180,8 @@ def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
 
 
 def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: ToolSettings) -> str:
-    """Return the key of an environment in the store, which its lock and interpreter decide.
+    """Return the key of an environment in the store: the hash of its lock, its interpreter and the mode of the
+    packages.
 
     Without a lock return `recipe`, a key that no environment has.
     """

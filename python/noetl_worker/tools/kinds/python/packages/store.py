@@ -1,4 +1,4 @@
-"""The environments with packages on disk, shared by all workers of a machine. Each environment there is complete.
+"""The environments with packages on disk, shared by all workers of a machine. Each listed environment is complete.
 
 A worker that uses an environment holds a shared lock on its directory, whose modification time is the time of its
 last use. A worker that builds or removes environments holds the lock on `turn`, an empty file. The kernel releases
@@ -37,7 +37,7 @@ def hashed_key(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredEnvironment:
-    """A complete environment in the store, and what it was built for."""
+    """A complete environment in the store, with the requirements and the Python version that it was built for."""
 
     path: Path
     requirements: tuple[str, ...]
@@ -77,14 +77,16 @@ class PackageStore:
     # ── use ──
 
     def lock_text(self, recipe: str) -> str | None:
-        """Return the lock that a recipe was resolved to, or None if it was not resolved yet."""
+        """Return the lock (the resolved versions) of a recipe, or None if the recipe was not resolved yet. A recipe is
+        the hash of requirements, interpreter and mode."""
         with suppress(FileNotFoundError):
             return (self._locks / recipe).read_text(encoding="utf-8")
         return None
 
     @contextmanager
     def in_use(self, key: str) -> Iterator[Path | None]:
-        """Keep an environment from being removed during the block. Give its path, or None if it is not in the store."""
+        """Keep an environment from being removed during the block. Yield the environment's path, or None if the store
+        lacks the environment."""
         path = self._environments / key
         descriptor = _opened(path)
         try:
@@ -111,7 +113,8 @@ class PackageStore:
 
     @asynccontextmanager
     async def turn(self, deadline: float | None = None) -> AsyncIterator[Path]:
-        """Wait until nobody else builds on this machine. Give a new directory for the build, and remove it at the end.
+        """Wait until nobody else builds on this machine. Yield a new directory for the build, and remove the directory
+        at the end.
 
         Raises:
             ConfigurationError: the directory cannot be written.
@@ -127,10 +130,10 @@ class PackageStore:
         try:
             while not _locked(lock, fcntl.LOCK_EX):
                 if deadline is not None and time.monotonic() > deadline:
-                    text = "other packages were installed all of the command's time"
+                    text = "another build of packages took all of the command's time: run the step again"
                     raise ToolError(text, kind="timeout", retryable=True)
                 await asyncio.sleep(_LOOK_AGAIN_S)
-            await finished_off_loop(partial(_remove_all, list(self._building.glob("*"))))  # of builds that were killed
+            await finished_off_loop(partial(_remove_all, list(self._building.glob("*"))))  # left by killed builds
             own = Path(tempfile.mkdtemp(dir=self._building))
             try:
                 yield own
@@ -149,9 +152,10 @@ class PackageStore:
         built.rename(self._environments / key)
 
     def make_room(self, most_bytes: int, but: str = "") -> list[StoredEnvironment]:
-        """Remove the least recently used environments until the others have at most `most_bytes`. Return the removed.
+        """Remove the least recently used environments until the others have at most `most_bytes`. Return the removed
+        environments.
 
-        Environments in use and the one with the key `but` stay.
+        Environments in use stay, and so does the environment with the key `but`.
         """
         stored = self.environments()
         left, removed = sum(one.size for one in stored), []

@@ -1,4 +1,4 @@
-"""Running uv as commands are run: confined, without the worker's secrets, in a directory of its own."""
+"""Running uv in the same way as commands: confined, without the worker's secrets, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Uv:
     Args:
         run: starts a program.
         directory: the directory in which uv works, and which holds all that it fetches.
-        config: path of uv's settings; empty: those of the user and the machine.
+        config: path of uv's settings; empty: the settings of the user and the machine.
         mode: `wheels` or `any`.
         deadline: end of the command's time, by `time.monotonic`; None: no end.
     """

@@ -33,7 +33,7 @@ class WantedPackages:
     """The packages that a step asks for, and the interpreter that they need."""
 
     requirements: tuple[str, ...]
-    """Requirements in a normal spelling, sorted."""
+    """Requirements in their normalised spelling, sorted."""
     python: str = ""
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class WantedPackages:
 
 
 def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None:
-    """Return the packages of a step, or None if it asks for none.
+    """Return the packages of a step, or None if the step asks for no packages.
 
     Raises:
         ConfigurationError: a requirement does not parse, a package is listed twice, or two places name packages.
@@ -71,8 +71,8 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
 
 
 def _listed(given: Any) -> list[tuple[str, Any]]:
-    """Return (place below `packages`, requirement) pairs. `packages` is a list or, as for the Python plane's worker, an
-    object of lists."""
+    """Return the requirements, each with its path below `packages`. `packages` is a list or, as for the Python worker,
+    an object of lists."""
     lists = [(f".{name}", one) for name, one in given.items()] if isinstance(given, Mapping) else [("", given)]
     for name, one in lists:
         if not isinstance(one, list):
