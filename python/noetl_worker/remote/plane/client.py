@@ -169,7 +169,7 @@ class ControlPlaneClient:
             headers: headers that replace the usual ones for this URL.
             gate: gate of the plane, at which the request waits, and which notes its answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
-            on_sent: called when the gate lets the request pass. It then holds no place and has no limit but `timeout_s`.
+            on_sent: called when the gate lets the request pass. It then holds no place, and only `timeout_s` limits it.
             times: histogram of the route, for answers that pass a gate.
             is_stored: returns whether a server error says that the plane has stored the request before.
 
