@@ -177,14 +177,14 @@ def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path
         f"the newest runs are {newer}, {older}"
     ]
     none = refused(playbook, "--step", "last", "--run", "last", "--dialect", "rust").err_lines
-    assert none == ["noetl-worker dev: --run last: no run of p with --dialect rust is kept"]
+    assert none == ["noetl-worker dev: --run last: no run of p with --dialect rust is stored"]
 
 
 @pytest.mark.parametrize(
     ("contents", "mode", "reason"),
     [
         (b"", 0o644, "has mode 0644, so other users can access it: chmod go-rwx it"),
-        (b"not a database" * 100, 0o600, "file is not a database; if it stays so, move it away"),
+        (b"not a database" * 100, 0o600, "file is not a database; if it recurs, move the file"),
     ],
 )
 def test_kept_runs_that_cannot_be_read_are_one_line(

@@ -9,7 +9,7 @@ import pytest
 from noetl_worker.errors import TemplateError
 from noetl_worker.text.templates.template import render
 
-STEPS, BYTES = "takes more than 1,000,000 steps", "makes more than 64,000,000 bytes"
+STEPS, BYTES = "takes more than 1,000,000 steps", "makes texts and lists of more than 64,000,000 bytes"
 NEST = "{% set t = (1, 1) %}" + "{% set t = (t, t) %}" * 22
 """Of 2 ** 23 elements in 22 tuples."""
 LOOP = (

@@ -28,7 +28,7 @@ ROUNDS, PARTS = 1_000_000, 10
 One tenth is timed: whatever is slow is looked at often, and each look has a time of its own beside it."""
 LOOKS = 5
 """At what was slow beside plain Python the first time: what else runs on the machine only ever adds to it."""
-OVER = re.compile(r"it (takes|makes) more than")
+OVER = re.compile(r"it (takes|makes texts and lists of) more than")
 REFUSED = re.compile(rf"{OVER.pattern}|of over|is over|no longer than a line|a width in its format")
 """What the budget says, and the bounds of a single argument. Any other failure is of a call that was never made."""
 MAX_MEMORY = 100_000_000

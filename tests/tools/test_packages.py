@@ -207,7 +207,10 @@ async def test_address_of_a_package_passes_by_the_index_and_needs_any(stage: Sta
 async def test_version_that_no_interpreter_has_is_an_error_with_the_setting(stage: Stage) -> None:
     ran = await run(stage.worker(), {**NAMES, "deps": {"packages": ["alpha"], "python": "3.99"}})
     assert ran.failure == ("configuration", False)
-    assert "no interpreter of this worker is python ==3.99.*; NOETL_WORKER_PYTHONS names" in ran.said
+    assert (
+        "no interpreter of this worker is python ==3.99.*; have the operator add one to NOETL_WORKER_PYTHONS"
+        in ran.said
+    )
 
 
 async def test_version_picks_one_of_the_interpreters_that_the_operator_names(stage: Stage) -> None:

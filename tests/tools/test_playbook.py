@@ -254,7 +254,7 @@ def test_value_that_the_python_plane_does_not_show_is_no_null(case: str) -> None
         ToolStatus.ERROR, "not_found", ended["variables"],
     )  # fmt: skip
     assert asked.error.message.startswith(text)
-    assert "`set` in the child what is wanted" in asked.error.message
+    assert "`set` the value in the child" in asked.error.message
 
 
 PYTHON_REF = "noetl://execution/767537020863251321/result/start/403da428"
