@@ -10,13 +10,16 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest import mock
 
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from integration.processes import Ended, typed
+from noetl_worker.cli import main
 from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools import requirements
 from noetl_worker.tools.docs.description import describe_kind
@@ -32,8 +35,16 @@ REGISTRY = Registry(plugins=False)
 KINDS = REGISTRY.kinds()
 
 
-def command(*arguments: str, **variables: str | None) -> Ended:
-    return typed("tools", *arguments, **variables)
+def command(*arguments: str, **variables: str | None) -> SimpleNamespace:
+    """Run `noetl-worker tools` in this process. The copy of tests/tools/test_added_kind.py has these tests alone."""
+    words = mock.patch.object(sys, "argv", ["noetl-worker", "tools", *arguments])
+    with words, CliRunner().isolation(env=variables) as (out, err, _):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        sys.stderr.flush()
+        return SimpleNamespace(
+            code=int(ended.value.code or 0), out=out.getvalue().decode(), err=err.getvalue().decode()
+        )
 
 
 # ── docs/tools ───────────────────────────────────────────────────────────────────────────────
