@@ -57,7 +57,9 @@ def failures(
         str, typer.Option("--since", metavar="TIME", help="90s, 20m, 1h: the stream keeps commands for an hour.")
     ] = "1h",
     most: Annotated[int, typer.Option("--most", min=1, help="Most executions to ask for, the newest.")] = 500,
-    retry: Annotated[bool, typer.Option("--retry", help="Run them again, if the control plane can.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Say how to start each anew: no control plane runs one again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show the executions that failed lately, by kind, error and step, with their

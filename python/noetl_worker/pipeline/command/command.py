@@ -19,7 +19,7 @@ from noetl_worker.models.notification import Envelope
 from noetl_worker.models.spellings import INPUTS
 from noetl_worker.models.wire import JsonValue, texts_in, with_scalars
 from noetl_worker.pipeline.command.referred_results import fill_referred_results
-from noetl_worker.process.threads import LARGE, finished_off_loop, off_loop
+from noetl_worker.process.threads import finished_off_loop, off_loop
 from noetl_worker.remote.plane.client import Plane
 from noetl_worker.remote.plane.names import Names
 from noetl_worker.remote.plane.patience import COMMAND_TRIES, retry_while_passing
@@ -236,7 +236,7 @@ async def _with_data_marked(
         ConfigurationError: there are too many template-like texts to compare.
     """
     find = partial(_template_like_data, fields, variables)
-    data = find() if size <= LARGE else await off_loop(size, find)
+    data = await off_loop(size, find)
     return await finished_off_loop(partial(_marked, fields, data)) if data else fields
 
 

@@ -115,20 +115,13 @@ class Dispatch:
             for kind in kinds_in(command.config):
                 await self.registry.load(kind)
         if marks.secrets:
-            look = partial(known.add_inline, command.variables.get("workload"))
-            if command.size <= LARGE:
-                look()
-            else:
-                await off_loop(command.size, look)
+            await off_loop(command.size, partial(known.add_inline, command.variables.get("workload")))
         if marks.references:
             given = await self.credentials.resolve_references(given)
             config = await self.credentials.resolve_references(config)
         inputs = Inputs(command, self.credentials, self.worker_id, self.registry.fields_of, is_strict=strict)
         config, values = await inputs.merge(config, given)
-        if command.size <= LARGE:  # without a call, because nearly all commands are small
-            prepared = self._checked(config, values)
-        else:
-            prepared = await off_loop(command.size, partial(self._checked, config, values))
+        prepared = await off_loop(command.size, partial(self._checked, config, values))
         prepared.limit(self.limits.default_s, self.limits.hard_s)
         if prepared.warnings:
             self._warn(prepared)

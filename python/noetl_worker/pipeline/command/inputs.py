@@ -11,7 +11,7 @@ from noetl_worker.models.command import Command
 from noetl_worker.models.spellings import input_names
 from noetl_worker.models.wire import JsonValue
 from noetl_worker.pipeline.command.credentials import CommandCredentials, keychain_names_in
-from noetl_worker.process.threads import LARGE, off_loop
+from noetl_worker.process.threads import off_loop
 from noetl_worker.remote.plane.dialects import RULES
 from noetl_worker.text.templates import template
 from noetl_worker.text.templates.redacted import check_given
@@ -40,13 +40,13 @@ class Inputs:
         size, has_templates, plain, names = self.command.size, self.command.marks.templates, given, None
         if has_templates:
             read = partial(_read_templates, config, given)
-            names, plain = read() if size <= LARGE else await off_loop(size, read)
+            names, plain = await off_loop(size, read)
         values = await self._values(plain, names)
         in_spec, as_text = self._find_inputs(config)
         if not has_templates and not in_spec and not as_text:
             return ({**config, "input": given} if given else config), values
         merge = partial(self._merged, in_spec, as_text, given, values.variables)
-        inputs = merge() if size <= LARGE else await off_loop(size, merge)
+        inputs = await off_loop(size, merge)
         if in_spec or as_text or len(plain) < len(given):
             config = self._drop_inputs(config)
             values = await self._values(inputs, names)

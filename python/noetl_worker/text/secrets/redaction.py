@@ -16,7 +16,7 @@ from noetl_worker.engine.pure.redact import MARK, MIN_SECRET_CHARS, Redactor
 from noetl_worker.engine.pure.secrets import Secrets
 from noetl_worker.engine.pure.wrapped import with_lines
 from noetl_worker.models.fit import SecretTexts
-from noetl_worker.models.wire import JsonValue, texts_in
+from noetl_worker.models.wire import JsonValue, is_larger, texts_in
 from noetl_worker.process.threads import finished_off_loop
 from noetl_worker.text import json_text
 
@@ -136,4 +136,4 @@ async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonVal
     """Return the copy that `remove_known` makes. A large value is copied in a thread, so that the event loop goes
     on."""
     work = partial(remove_known, value, known)
-    return await finished_off_loop(work) if sum(map(len, texts_in(value))) > LARGE else work()
+    return await finished_off_loop(work) if is_larger(value, LARGE) else work()

@@ -20,7 +20,7 @@ from noetl_worker.tools.process.live_output import watched
 Run = Callable[..., Awaitable[process.Finished]]
 """`PythonRunner.run_program`."""
 _LONGEST: Final = 2_000
-_CAUSE: Final = re.compile(r"\n\s*cause: ")
+_CAUSE: Final = re.compile(r"\n[ \t]*cause: ")
 _OUT_OF_REACH: Final = re.compile(
     r"Request failed after|error sending request|HTTP status server error|operation timed out"
 )
