@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from unittest import mock
 
 import httpx
@@ -295,10 +297,34 @@ def given(**variables: str | None) -> dict[str, str | None]:
     return {**ours, "NOETL_WORKER_ENGINE": os.environ.get("NOETL_WORKER_ENGINE"), "COLUMNS": "100", **variables}
 
 
+class CommandStream(io.TextIOBase):
+    """The standard error of a command. Lines of threads that ran before it, such as a worker's, go elsewhere."""
+
+    def __init__(self, own: TextIO, others: TextIO) -> None:
+        self._earlier = {*threading.enumerate()} - {threading.current_thread()}
+        self._own = own
+        self._others = others
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+    @property
+    def _stream(self) -> TextIO:
+        return self._others if threading.current_thread() in self._earlier else self._own
+
+
 def typed(*arguments: str, **variables: str | None) -> Ended:
     """Run it in this process: what a command says and does, where neither its start nor its signals are the matter."""
+    others = sys.stderr
     words = mock.patch.object(sys, "argv", ["noetl-worker", *arguments])
     with logging_guard.kept(), words, CliRunner().isolation(env=given(**variables)) as (out, err, _):
+        sys.stderr = CommandStream(sys.stderr, others)
         with pytest.raises(SystemExit) as ended:
             main()
         sys.stderr.flush()
