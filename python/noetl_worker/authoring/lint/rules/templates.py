@@ -128,10 +128,13 @@ def _check_chain(
 def _check_written(inspection: Inspected, reading: Reading, chain: Chain, known: frozenset[str]) -> None:
     root, name, *_ = chain.names
     if name not in known | _OF_ITEMS:
-        iterators = {str(mapping(step.value.get("loop")).get("iterator")) for step in step_parts(inspection.document)}
-        guess = nearest(name, sorted(iterators | _OF_ITEMS if root == "iter" else known))
+        guess = nearest(name, sorted(_iterators(inspection.document) | _OF_ITEMS if root == "iter" else known))
         word = Word(name, chain.line)
         inspection.add_word(reading, word, "NW311", f"nothing writes '{root}.{name}'{guess}")
+
+
+def _iterators(document: Mapping[str, object]) -> set[str]:
+    return {str(mapping(step.value.get("loop")).get("iterator")) for step in step_parts(document)}
 
 
 def _check_keychain(inspection: Inspected, reading: Reading, chain: Chain) -> None:
