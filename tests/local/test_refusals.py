@@ -75,7 +75,8 @@ AT_ONCE = {
         "workflow:\n  - {step: start, tool: {kind: noop}}\n",
         "python rust",
         6,
-        "keychain: pg: no credential is named 'gone': --credential gone=FILE, or credentials.yaml beside the playbook",
+        "keychain: pg: no credential is named 'gone': give --credential gone=FILE, "
+        "or write credentials.yaml beside the playbook",
     ),
 }
 

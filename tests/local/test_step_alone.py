@@ -156,7 +156,7 @@ def test_what_cannot_be_run_alone_says_what_there_is(playbook: Path, tmp_path: P
     )
     (tmp_path / "in.json").write_text("[1]")
     wrong = refused(playbook, "--step", "last", "--with", str(tmp_path / "in.json"))
-    assert "an object of names is needed" in wrong.err
+    assert "write an object of names" in wrong.err
     for name, form in (("bad.json", "not JSON"), ("bad.yaml", "neither JSON nor YAML")):
         (tmp_path / name).write_text('{"start": {"rows": [1, 2}}')
         [said] = refused(playbook, "--step", "last", "--with", str(tmp_path / name)).err_lines

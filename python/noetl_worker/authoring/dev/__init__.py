@@ -1,16 +1,16 @@
 """A control plane and a NATS server for `noetl-worker dev` and for tests.
 
-The control plane is a stand-in for the real ones. Tests compare its answers (statuses, keys, types) with recordings of
-the real planes (tests/compat), and its claims with claims recorded after the same events (tests/compat/values; known
-differences are in claims.yaml). These differences are intended:
+This control plane imitates the real ones. Tests compare its answers (statuses, keys, types) with recordings of the real
+planes (tests/compat). Tests also compare its claims with claims that a real plane gave after the same events
+(tests/compat/values). claims.yaml lists the claims that differ. The following differences are intended:
 
 differs-from-upstream:
 
 | what | the real plane | here |
 |---|---|---|
-| an end after a list of tasks or after the first command (Python) | only inferred as complete | inferred, and ended |
+| end after one step or a list of tasks (Python) | no last event, status is guessed | no last event, COMPLETED |
 | templates | each plane's own engine | ours, with each plane's rules (`rendering`) |
-| single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, the execution never ends | it ends |
+| single events `call.done`, then `command.completed` (Python v4.0.0) | steps run, but no end | execution ends |
 | a parallel loop with a failed item (Python) | stays open, with `failed: true` | ends FAILED after its last item |
 | `cases` of a step or tool | rendered with everything else, or dropped | reach the worker as written |
 | simultaneous claims (Python) | two workers may both get 200 | only one worker gets 200 |

@@ -14,13 +14,14 @@ from noetl_worker.errors import PlaybookError
 from noetl_worker.text.yaml_text import UNREADABLE, JsonLoader, error_position
 
 BESIDE: Final = ("credentials.yaml", "credentials.yml", "credentials.json")
-"""Names of a credentials file in the playbook's folder. The first that exists is read: {NAME: {type, data}, ...}."""
+"""Names of credentials files. `dev` reads the first of these files that exists in the playbook's folder. Its content is
+`{NAME: {type, data}, ...}`."""
 _FORM: Final = "{type: postgres, data: {...}}, as POST /api/credentials takes it"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCredential:
-    """A credential of the development control plane."""
+    """A credential that `dev` reads from a file and gives to its control plane."""
 
     name: str
     type: str | None
@@ -32,7 +33,9 @@ class LocalCredential:
 
 
 def local_credentials(playbook: Path, given: Sequence[str]) -> list[LocalCredential]:
-    """Return the credentials from the file beside the playbook and from each `NAME=FILE`. `NAME=FILE` wins.
+    """Return the credentials from the file beside the playbook and from each `NAME=FILE`.
+
+    If both have a credential of one name, the credential from `NAME=FILE` is returned.
 
     Raises:
         PlaybookError: a file cannot be read or contains no credentials; the text names the file, and the line or key.

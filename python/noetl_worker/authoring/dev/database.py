@@ -11,7 +11,8 @@ from typing import Final
 from noetl_worker.models.wire import Dialect
 
 EPOCH_MS: Final = 1_704_067_200_000
-"""The time from which ids count, in milliseconds since 1970: 2024-01-01T00:00:00Z, as in every NoETL component."""
+"""Time at which the clock in all ids starts, in milliseconds since 1970: 2024-01-01T00:00:00Z. Every NoETL component
+uses this time."""
 MAX_ID: Final = 2**63 - 1
 _NODE: Final = 1
 
@@ -34,7 +35,8 @@ CREATE TABLE batches (
 
 
 def connect() -> sqlite3.Connection:
-    """Open an empty database with its tables. Only this process uses it, and only from the event loop's thread.
+    """Open a new database with empty tables. Only this process uses the database, and only from the event loop's
+    thread.
 
     SQLite keeps the data in memory, and writes data beyond its cache to a temporary file.
     """
@@ -64,9 +66,10 @@ def moment(at: float | None, *, utc: str = "+00:00") -> str | None:
 
 
 class Ids:
-    """Makes ids, each larger than the one before (protocol/events.md#ids).
+    """Makes the ids of one plane. Each id is larger than the id before (protocol/events.md#ids).
 
-    The Python plane's database makes the ids. The Rust plane's ids are snowflakes (63 bits).
+    On a real Python plane the database makes the ids. On the Rust plane ids are snowflakes: 63-bit numbers that contain
+    the time.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -80,9 +83,10 @@ class Ids:
         return self._last
 
     def snowflake(self) -> int:
-        """Return a snowflake: 41 bits of milliseconds, 10 of node, 12 of sequence.
+        """Return a snowflake: 41 bits of milliseconds, 10 bits of node, 12 bits of sequence number.
 
-        Both planes use snowflakes for registered workers. After 4096 ids, the next millisecond is used.
+        Both planes give snowflakes to registered workers. After 4096 ids in one millisecond, the next id contains the
+        next millisecond.
         """
         self._last_of_node = max(self._last_of_node + 1, _now_ms() << 12)
         millisecond, sequence = divmod(self._last_of_node, 1 << 12)

@@ -1,4 +1,4 @@
-"""The commands and events of a development plane, as rows of a database, and queries on them."""
+"""The event log of a development plane: commands and events as rows of a database, and queries for these rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noetl_worker.text.json_text import dumps, loads
 
 
 class CommandRow(NamedTuple):
-    """An issued command. `context` and `meta` are JSON without spaces, as they stand in a claim's answer."""
+    """An issued command. `context` and `meta` are JSON without spaces, ready for the answer to a claim."""
 
     event_id: int
     command_ref: str
@@ -63,7 +63,8 @@ class LoggedEvent:
     by_batch: bool = False
     parent_event_id: int | None = None
     response: JsonValue = None
-    """The result that the Python plane gives to the next step. Listeners get this result, and no row stores it."""
+    """A worker's result for the next step (Python plane). The event log passes this result to listeners and does not
+    store it."""
 
     @property
     def result_context(self) -> dict[str, JsonValue]:
@@ -105,7 +106,10 @@ class EventLog:
     # ── events ──────────────────────────────────────────────────────────────────────────────────
 
     def append(self, events: Sequence[LoggedEvent]) -> None:
-        """Store events in one transaction, then call the listeners. Raises sqlite3.IntegrityError for a used id."""
+        """Store events in one transaction, then call the listeners.
+
+        Raises sqlite3.IntegrityError if an event with the same id is stored already.
+        """
         self.db.execute("BEGIN")
         with self.db:
             self.db.executemany(_INSERT_EVENT, map(_event_row, events))
@@ -127,7 +131,7 @@ class EventLog:
         """Return events of an execution in the order of their ids.
 
         Args:
-            event_types: the types to return; none: all types.
+            event_types: types of the events to return; without types, events of all types are returned.
             command_ref: return only events that name this command.
         """
         parameters: list[JsonValue] = [execution_id]
@@ -141,7 +145,7 @@ class EventLog:
         return [_event(row) for row in rows]
 
     def last_event(self, execution_id: int) -> LoggedEvent:
-        """Return the last event of an execution. Every execution has one, since its start is an event."""
+        """Return the last event of an execution. Every execution has at least one event: its start."""
         row = self.db.execute(
             f"SELECT {_EVENT_COLUMNS} FROM events WHERE execution_id = ? ORDER BY event_id DESC LIMIT 1",
             (execution_id,),
@@ -191,7 +195,7 @@ class EventLog:
         )
 
     def set_status(self, command_ref: str, status: str) -> None:
-        """Set the status of a command that has not ended. The status of an ended command is not changed."""
+        """Set the status of a command, unless the command has ended."""
         self.db.execute(
             "UPDATE commands SET status = ? WHERE command_ref = ? AND status IN ('PENDING', 'CLAIMED', 'RUNNING')",
             (status, command_ref),

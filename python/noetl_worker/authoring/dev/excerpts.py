@@ -1,4 +1,4 @@
-"""Values as one line of limited length and without terminal control characters, for a playbook's author."""
+"""Short texts about values, for a playbook's author: one line, a limited length, and no terminal control characters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
 def glance(value: JsonValue, limit: int = EXCERPT) -> str:
     """Summarise a step's result in one line of at most `limit` characters.
 
-    The line is what a program printed, an HTTP answer, or the rows of a query; for other results it is JSON.
+    For a program the line is its output, for an HTTP request the answer, for a query the rows. Any other result is
+    shown as JSON.
     """
     if not isinstance(value, dict):
         return excerpt(value, limit)

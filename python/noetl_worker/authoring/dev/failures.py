@@ -15,7 +15,7 @@ from noetl_worker.text.secrets.redaction import redact_text, redact_value
 STDERR_LINES: Final = 8
 TRACEBACK_LINES: Final = 200
 BODY: Final = 500
-"""Largest number of characters that are shown of an HTTP answer."""
+"""Largest number of characters of an HTTP answer that the lines about a failure show."""
 _ITEM: Final = 120
 _TRACEBACK: Final = re.compile(r"^.*\(most recent call (?:first|last)\):$", re.MULTILINE)
 _DESCRIPTION: Final = frozenset(
@@ -26,7 +26,7 @@ _DESCRIPTION: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Facts about a command from the plane and the playbook's file."""
+    """Facts about a command that events lack: tool kind, loop item, HTTP request, and lines of the playbook's file."""
 
     kind: str = ""
     owner: str = ""
@@ -68,15 +68,18 @@ class Failure:
 
     @property
     def asked(self) -> str:
-        """Method and final address of an `http` command, without secrets; "" for other kinds."""
+        """Method and address of an `http` command, without secrets; "" for other kinds.
+
+        The address is the `url` in the result, or else the address in the command.
+        """
         method, _, address = self.about.request.partition(" ")
         return f"{method} {redact_text(str(self._fields.get('url') or address))}" if self.about.request else ""
 
     def details(self) -> list[str]:
         """Return the lines that help to find the cause.
 
-        The first source with text gives the lines: the error's further lines, the traceback or the last lines of
-        stderr, the HTTP answer or the result.
+        The lines come from the first of these sources that has text: the error without its first line; the traceback in
+        stderr, or the last lines of stderr; the HTTP answer; the result.
         """
         _, *more = self.error.splitlines() or [""]
         if details := [line for line in more if line.strip()] or self._printed():

@@ -1,8 +1,8 @@
 """A web server with the execution page (run_page/) of each run of a development plane. An open page shows new events.
 
-Every user of this machine, and every web page in a browser here, can send requests to this server's port. So a request
-is answered only if its path has the secret token, its `Host` is the printed address, and no page of another server
-sent it.
+Every user of this machine, and every web page in a browser here, can send requests to this server's port. So the server
+answers a request only if three conditions are met. The path has the secret token, `Host` is the printed address, and
+the request comes from no page of another server.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from noetl_worker.text import json_text
 
 MOST_LISTED: Final = 30
 _REST_S: Final = 0.3
-"""Least seconds between two reads of a run."""
+"""Shortest pause, in seconds, before an open page reads its run again."""
 _SHARE: Final = 4
-"""Seconds of pause per second of the last read, so that an open page does not slow down a large run."""
+"""Further pause before the next read, as a multiple of the last read's duration. Without this pause, an open page would
+slow down a large run."""
 _HEADERS: Final = (
     ("cache-control", "no-store"),
     ("content-security-policy", "frame-ancestors 'none'"),  # the page's own policy cannot contain this directive
@@ -53,7 +54,7 @@ _STATES: Final = {"COMPLETED": "done", "FAILED": "failed", "CANCELLED": "failed"
 
 @asynccontextmanager
 async def live_page(plane: DevControlPlane) -> AsyncIterator[str]:
-    """Serve the pages of a plane's runs during the block, and yield their address."""
+    """Serve the pages of a plane's runs during the block, and yield the address of the pages."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, token = f"127.0.0.1:{listener.getsockname()[1]}", secrets.token_urlsafe(24)
     variables = {
@@ -98,7 +99,7 @@ class _Doorkeeper:
 
 
 class _Pages:
-    """Routes of the live page."""
+    """HTTP routes of the page server: newest run, page of a run, events of a run, cancelling, starting again."""
 
     def __init__(self, plane: DevControlPlane, client: ControlPlaneClient) -> None:
         self._plane, self._client = plane, client

@@ -30,7 +30,7 @@ _RUST_RESULT: Final = frozenset({"status", "context", "reference", "command_id"}
 _BOOKKEEPING: Final = ("command_id", "worker_id", "status", "call_index")
 _RESULT: Final = "  result: "
 _MOST_ROWS: Final = 3
-"""Largest number of a terminal's rows that one line of the view may take."""
+"""Largest number of terminal lines that one line of output may fill."""
 _NARROW: Final = 80
 _MOST_FAILURES: Final = 5
 """Largest number of failures of one step that the summary shows."""
@@ -43,7 +43,7 @@ class StepRun:
     execution_id: int
     step: str
     name: str
-    """Name of the step, in a child execution preceded by the playbook's path."""
+    """Name to show: the step's name. For a step of a child execution, the playbook's path comes first: `PATH: STEP`."""
     kind: str
     issued: int = 0
     done: int = 0
@@ -53,7 +53,7 @@ class StepRun:
     passed: int = 0
     """Number of commands that succeeded because a policy's rule let a task's failure pass."""
     text: str = ""
-    """Summary of the last result, or first line of the last error."""
+    """Text to show in one line: a summary of the step's last result, or the first line of the step's last error."""
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -73,7 +73,7 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A start or an end of a command, to be shown."""
+    """The start or the end of a command, for a view to show."""
 
     word: str
     """`started`, `done` or `failed`."""
@@ -92,13 +92,14 @@ class Timeline:
 
     runs: dict[tuple[int, str], StepRun] = field(default_factory=dict)
     items: dict[str, Position] = field(default_factory=dict)
-    """Loop item of each command, by command id. The plane forgets an item before it writes the command's end."""
+    """Loop item of each command, by command id. The plane has deleted the item when the event about the command's end
+    arrives."""
     _claimed: dict[str, tuple[StepRun, float]] = field(default_factory=dict)
     """The step and the time of the claim (seconds since 1970) of each claimed command, by command id."""
     _ended: set[str] = field(default_factory=set)
     _lists: dict[str, LoggedEvent] = field(default_factory=dict)
-    """The `call.done` of each command with a list of tasks, by command id, until its `command.completed` arrives. On
-    the Rust plane only `command.completed` says which failures a rule let pass."""
+    """The `call.done` of each command with a list of tasks, by command id, until the command's `command.completed`
+    arrives. On the Rust plane only `command.completed` names the failures that a policy's rule let pass."""
     _noted: dict[str, LoggedEvent] = field(default_factory=dict)
     """The event with the worker's notes about each list of tasks, by command id (Python plane)."""
 
@@ -176,7 +177,7 @@ def reported(event: LoggedEvent) -> tuple[JsonValue, str | None]:
 
 
 class View(ABC):
-    """Shows the executions of one session."""
+    """Base class for the outputs of `dev`. A view shows the executions of one session."""
 
     def __init__(self) -> None:
         self.timeline: Final = Timeline()
@@ -205,7 +206,7 @@ class View(ABC):
 
         Args:
             is_interrupted: the user stopped the session before the execution's end.
-            where: file and line of the part of the playbook that the plane could not execute; "" if there is none.
+            where: file and line of the playbook's part that the plane could not execute; "" without such a part.
         """
 
 
@@ -244,7 +245,7 @@ class LineView(View):
             self._print(self._in_rows(line) if line.startswith(_RESULT) else line)
 
     def _in_rows(self, line: str) -> str:
-        """Shorten a line to a few rows of the terminal. A line for a pipe or a file is not shortened."""
+        """Shorten a line for a terminal to `_MOST_ROWS` terminal lines. Lines for a pipe or a file stay whole."""
         return cut(line, _MOST_ROWS * self._console.width) if self._console.is_terminal else line
 
     def _print(self, line: str) -> None:

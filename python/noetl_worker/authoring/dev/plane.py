@@ -60,7 +60,8 @@ class DevControlPlane(PlaneState):
         """Create a plane. Without `nats_url`, no notifications are published."""
         super().__init__(settings, nats_url=nats_url)
         self.app: Final = build_app(self, route_table(self))
-        """The routes as an ASGI application, for tests without a socket; such tests call `finish_work` themselves."""
+        """The routes as an ASGI application. A test can use the application without a socket, and then calls
+        `finish_work` itself."""
         self._port = self.settings.port
         self._server: DevServer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -143,7 +144,7 @@ class DevControlPlane(PlaneState):
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> int:
-        """Start an execution of a registered playbook. Return its id. Raises KeyError for an unknown path.
+        """Start an execution of a registered playbook. Return the execution's id. Raises KeyError for an unknown path.
 
         Args:
             payload: values that win over the playbook's workload.
@@ -211,7 +212,11 @@ class DevControlPlane(PlaneState):
         return self.log.execution_commands(execution_id)
 
     def events(self, execution_id: int, *event_types: str) -> list[LoggedEvent]:
-        """Return the events of an execution in the order of their ids, all of them or only the given types."""
+        """Return the events of an execution in the order of their ids.
+
+        Args:
+            event_types: types of the events to return; without types, events of all types are returned.
+        """
         return self.log.events(execution_id, *event_types)
 
     def events_of_command(self, event_id: int, *event_types: str) -> list[LoggedEvent]:
@@ -238,7 +243,7 @@ class DevControlPlane(PlaneState):
         """
         with anyio.move_on_after(timeout_s) as waiting:
             while not predicate():
-                self._changed.clear()  # tasks that the event has already woken up go on
+                self._changed.clear()  # a task that `_changed` has already woken still goes on
                 await self._changed.wait()
         if waiting.cancelled_caught and not predicate():
             raise TimeoutError(f"the awaited state was not reached within {timeout_s:g} s")

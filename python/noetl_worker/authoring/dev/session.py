@@ -43,7 +43,7 @@ from noetl_worker.tools.process.live_output import PrintedLine, watched
 
 
 class WorkerFactory(Protocol):
-    """A function whose context manager runs a worker during its block.
+    """A function that returns an async context manager. A worker runs inside the manager's block.
 
     `kinds` names the tool kinds that the worker will probably run, so that the worker loads these tools early.
     """
@@ -54,11 +54,13 @@ class WorkerFactory(Protocol):
 
 
 OnEnd: TypeAlias = Callable[[DevControlPlane, int], Awaitable[None]]
-"""A function that is called with the plane and the execution's id when the execution is over or interrupted."""
+"""A callback for the end of an execution, or for its interruption by the user. Arguments: the plane, and the
+execution's id."""
 
 
 _GIVEN: Final = ("server_url", "nats_url")
-"""Names that a run adds to the workload, so that `--set` may give them although the playbook does not declare them."""
+"""Names that `dev` adds to the workload of every run. So `--set` may give values to these names even if the playbook
+does not declare the names."""
 
 
 async def run_playbook(
@@ -129,7 +131,9 @@ async def _alone(step: Callable[[Playbook], StepAlone] | None, document: Mapping
 
 
 async def _registered_neighbours(plane: DevControlPlane, file: Path) -> dict[str, FilePlaces]:
-    """Register the other playbooks in the file's folder. Return the lines of their parts, by `metadata.path`."""
+    """Register the other playbooks in the file's folder. Return the line numbers in each playbook, by its
+    `metadata.path`.
+    """
     found = await asyncio.to_thread(neighbours, file)
     return {plane.register_playbook(content).path: places_in(content, str(one)) for one, content in found}
 
@@ -142,9 +146,9 @@ def _page(plane: DevControlPlane) -> AbstractAsyncContextManager[str]:
 
 @contextmanager
 def _joinable(plane: DevControlPlane) -> Iterator[None]:
-    """Store the plane's token in a file during the block, so that other processes of this user can join the run.
+    """Store the plane's token in a file during the block, so that this user's other processes can join the run.
 
-    If the file cannot be written, the run goes on and the user is told.
+    If the file cannot be written, print a message and go on without the file.
     """
     with ExitStack() as stack:
         try:
@@ -163,7 +167,7 @@ def _settings_to_join(plane: DevControlPlane) -> dict[str, str]:
 
 @contextmanager
 def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[None]:
-    """Store each execution with its child executions when the block ends. A failure to store is only printed."""
+    """Store each execution with its child executions when the block ends. A failure is only printed."""
     try:
         yield
     finally:
@@ -185,7 +189,8 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
     """Stay until cancelled, and show the summary of each execution that somebody else starts.
 
     Args:
-        console: shows the settings for a worker that joins; None: the first JSON line has these settings.
+        console: output for the settings that another worker needs to join this run. None: the first JSON line has these
+            settings.
     """
     if console is not None:
         exports = [f"export {name}={quote(text)}" for name, text in _settings_to_join(plane).items()]
@@ -198,7 +203,7 @@ async def _stay(shown: _Shown, console: Console | None, page: str, plane: DevCon
 def _begin(
     plane: DevControlPlane, nats: str, known: Sequence[LocalCredential], page: str, *, as_json: bool
 ) -> dict[str, str]:
-    """Return the fields of the first line: addresses, and names of credentials.
+    """Return the fields of the first line of output: addresses, and names of credentials.
 
     The JSON line of `--keep` also has the settings with which a worker joins.
     """
@@ -284,7 +289,9 @@ class _Shown:
         return self._places.get(path, FilePlaces()).spot_place(spot)
 
     async def follow_others(self) -> None:
-        """Show the summaries of executions that others start. When cancelled, show open executions as interrupted."""
+        """Show the summary of each execution that another program starts. When cancelled, show open executions as
+        interrupted.
+        """
 
         def new() -> list[Execution]:
             return [one for one in self._plane.executions.all() if one.execution_id in self._begun - self._ended]

@@ -18,8 +18,8 @@ class PlaneSettings:
     public_url: str | None = None
     """The `server_url` that notifications name; None: the plane's own URL.
 
-    A test with a proxy sets the proxy's URL here and in the worker's NOETL_SERVER_URL, since a worker asks only servers
-    that its settings name. The plane refuses requests to any host but this one and loopback."""
+    A worker sends requests only to servers that its settings name. So a test with a proxy sets the proxy's URL here and
+    in the worker's NOETL_SERVER_URL. The plane refuses requests to any host but this URL's host and loopback."""
     token: str = field(default="", repr=False)
     """Bearer token that every route requires, except the health routes and /demo/. Empty: no token is required."""
 

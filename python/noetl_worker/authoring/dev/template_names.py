@@ -17,7 +17,7 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _GIVES_WAY: Final = frozenset({"default", "d"})
 _MANY_NODES: Final = 100
-"""Number of nodes above which reading a template also compiles it, to detect nesting that is too deep."""
+"""Number of syntax nodes above which a template is also compiled. Compiling detects nesting that is too deep."""
 _ASKS: Final = frozenset({"defined", "undefined", "none"})
 
 

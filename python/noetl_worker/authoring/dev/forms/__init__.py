@@ -1,1 +1,1 @@
-"""Events and commands in the form of each plane."""
+"""The rules of each plane for results, templates, commands and notifications."""

@@ -23,7 +23,11 @@ _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
 class PythonForm:
-    """The Python plane's rules. `ctx`, `workload` and the top level show the same names and values."""
+    """The Python plane's rules for results, templates and commands.
+
+    In templates, `ctx.x` and `workload.x` are the variable `x`. `x` alone is the result of a step `x`, or else the
+    variable `x`.
+    """
 
     dialect = Dialect.PYTHON
     goes_on_after_no_items = False  # recorded (loop-empty)
@@ -37,8 +41,8 @@ class PythonForm:
     def begin_event(self, execution: Execution) -> None:
         """Remove the values that the plane drops between events (recorded: view-*, large-*, set-step-output).
 
-        Results of earlier steps lose their lists and objects, except `context` and `reference`. `ctx` loses the objects
-        that have a `status`.
+        Results of earlier steps lose their lists and objects, except `context` and `reference`. `ctx` loses each object
+        with a key `status`, except an object of the workload.
         """
         execution.variables = execution.kept_variables
         for name, value in execution.steps.items():
@@ -48,7 +52,7 @@ class PythonForm:
                 execution.steps[name] = {**plain, **kept, "context": value.get("context", value)}
 
     def may_enter(self, execution: Execution, step: Step) -> bool:
-        """Return False while a command of the step is open (recorded: arcs-join)."""
+        """Return whether an arc may enter the step: False while a command of the step is open (recorded: arcs-join)."""
         return step.name not in execution.open_commands.values()
 
     def scope(
@@ -125,25 +129,29 @@ class PythonForm:
         return value["results"] if isinstance(value, dict) and "_prev" in value and "results" in value else value
 
     def items(self, collection: JsonValue, rendered: JsonValue) -> list[JsonValue] | None:
-        """Return the items of a loop. A template that is more than one dotted name gives one item: its value as text
-        (recorded: loop-number).
+        """Return the items of a loop (recorded: loop-number).
+
+        If the loop's `in` is one dotted name, such as `{{ start.rows }}`, the name's value has the items. Any other
+        text in `in` gives one item: the rendered text.
         """
         if isinstance(collection, str) and not ONE_NAME.fullmatch(collection):
             return [str(rendered)]
         return listed_items(rendered)
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        """Carry out a step's `set`. A value that cannot be rendered is not written (recorded: loop-set-step,
-        set-step-output).
+        """Write the values of a step's `set` to the execution's variables (recorded: loop-set-step, set-step-output).
+
+        Skip a value whose template cannot be rendered.
         """
         for path, value in names_set(block):
             with suppress(TemplateError):
                 write(execution.variables, path, python_set(value, scope))
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Carry out an arc's `set`, and return {}: the values are visible to all later steps.
+        """Write the values of an arc's `set` to the execution's variables. Return {}, since every later step sees the
+        values.
 
-        If a template cannot be rendered, its text is written as the value (recorded: set-order).
+        If a template cannot be rendered, write the template's text as the value (recorded: set-order).
         """
         for path, value in names_set(arc.set):
             try:
@@ -227,7 +235,8 @@ def _with_context(output: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def with_context(value: JsonValue) -> JsonValue:
     """Return a step's result as templates see it (protocol/events.md#python-plane).
 
-    An object gets a key `context` with the object itself.
+    An object gets a key `context` that contains the object: `{"n": 1}` becomes `{"n": 1, "context": {"n": 1}}`. A list
+    becomes a ListResult.
     """
     if isinstance(value, dict) and "context" not in value:
         return {**value, "context": value}

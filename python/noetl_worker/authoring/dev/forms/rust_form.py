@@ -22,11 +22,14 @@ from noetl_worker.text.templates.template import has_template
 
 _POOL = "shared"
 _ROUTING_ONLY = ("output", "ctx")
-"""Names that the plane's own templates may use, and that a claim's answer does not contain."""
+"""Names that only the plane uses, to render templates itself. The plane does not send these names with a command."""
 
 
 class RustForm:
-    """The Rust plane's rules. Templates see each step's data under the step's name, and each report under `steps`."""
+    """The Rust plane's rules for results, templates and commands.
+
+    Templates see the data of a step `x` as `x`, and the worker's report about the step as `steps.x`.
+    """
 
     dialect = Dialect.RUST
     goes_on_after_no_items = True
@@ -43,8 +46,8 @@ class RustForm:
     def may_enter(self, execution: Execution, step: Step) -> bool:
         """Return True if an arc may enter the step now.
 
-        A step that was entered or skipped is never entered again (recorded: set-counter, large-single). A step waits
-        until every entered step with an arc to it is completed (recorded: arcs-join).
+        A step that was entered or skipped is never entered again (recorded: set-counter, large-single). Every entered
+        step with an arc to the new step must be completed first (recorded: arcs-join).
         """
         if step.name in execution.entered | execution.skipped:
             return False
@@ -119,10 +122,10 @@ class RustForm:
     def notices_of_choice(
         self, execution: Execution, chosen: Sequence[Arc], passed_over: Sequence[Arc]
     ) -> list[Notice]:
-        """Return the events `step.enter` and `step.skipped` for the targets of a step's arcs.
+        """Return one event for the target of each arc: `step.enter` for a chosen arc, `step.skipped` for any other arc.
 
-        There are no events if arcs were chosen and none of their targets may be entered (recorded: set-counter). A step
-        that was entered before is not reported as skipped (recorded: http-step-pages).
+        Return no event if every chosen arc leads to a step that may not be entered now (recorded: set-counter). Omit
+        `step.skipped` for a step that was entered before (recorded: http-step-pages).
         """
         steps = execution.playbook.steps
         entered = [arc for arc in chosen if arc.step not in steps or self.may_enter(execution, steps[arc.step])]
@@ -191,8 +194,10 @@ def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Ma
 
 
 def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
-    """Return a step's result as templates see it: the tool's data, and the same data again under `data`
-    (protocol/tasks.md#results). Neither status nor error is included.
+    """Return a step's result as templates see it (protocol/tasks.md#results).
+
+    The tool's data appears twice, at the top level and under `data`: `{"n": 1}` becomes `{"n": 1, "data": {"n": 1}}`.
+    The status and the error are left out.
     """
     value = outcome.value
     if not isinstance(value, dict):
@@ -202,8 +207,9 @@ def _namespace(outcome: CommandOutcome, *, is_sequence: bool) -> JsonValue:
 
 
 def _hydrated(outcome: CommandOutcome) -> JsonValue:
-    """Return a worker's report. A report with a reference to stored data gets a preview as `data` (recorded:
-    large-list).
+    """Return the worker's report about a command (recorded: large-list).
+
+    If the report has a reference to stored data, add a preview of the data under `result.context.data`.
     """
     reported = outcome.reported
     if outcome.ref is None or not isinstance(reported, dict):
@@ -213,8 +219,10 @@ def _hydrated(outcome: CommandOutcome) -> JsonValue:
 
 
 def _task_fields(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a task sequence's result. If all tasks' results are objects, the fields of these objects are added at the
-    top level (protocol/tasks.md#lists).
+    """Return a task sequence's result with the fields of its tasks' results added (protocol/tasks.md#lists).
+
+    `{"fetch": {"n": 1}}` becomes `{"fetch": {"n": 1}, "n": 1}`. If the result of any task is no object, nothing is
+    added.
     """
     if not all(isinstance(inner, dict) for inner in value.values()):
         return dict(value)
@@ -259,8 +267,9 @@ def _refuse_in_tasks(tasks: Sequence[Mapping[str, JsonValue]], scope: Mapping[st
 
 
 def _in_order(value: JsonValue) -> JsonValue:
-    """Return a value with the keys of its objects in alphabetical order, as the plane sends it (recorded:
-    http-request).
+    """Return a value with the keys of each object in alphabetical order.
+
+    The plane sends the keys in this order (recorded: http-request).
     """
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value)}

@@ -1,4 +1,4 @@
-"""The templates in a list of tasks that the Rust plane renders itself (protocol/command.md)."""
+"""The rule for who renders a template in a list of tasks: the Rust plane or the worker (protocol/command.md)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 from noetl_worker.authoring.dev.template_names import Reading
 
 _FUNCTIONS: Final = frozenset({"range", "dict", "namespace"})
-"""Functions that the plane's template engine has. The worker renders a template that calls any other function."""
+"""Functions of the Rust plane's template engine. The worker renders a template that calls any other function."""
 LEFT_TO_WORKER: Final = frozenset({"args", "input", "set", "spec", "command"})
-"""Fields that the plane does not render in a task of a list."""
+"""Fields of a task in a list that the Rust plane does not render. The worker renders these fields."""
 
 
 def names_of_plane(reading: Reading) -> list[tuple[str, ...]] | None:
-    """Return the names in a task's template. The plane renders the template once all of these names have values.
+    """Return the names that must have values before the Rust plane renders a task's template.
 
     Return None for a template that only the worker renders.
     """

@@ -1,4 +1,4 @@
-"""An issued command, and what both planes have in common when they issue one."""
+"""The interface of a plane's rules for commands and notifications, and functions for both planes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Issued:
 
     execution_id: int
     event_id: int
-    """Id of the `command.issued` event. Workers claim the command by it."""
+    """Id of the `command.issued` event. A worker uses this id in the request that claims the command."""
     command_id: CommandId
     node: str
     action: str
@@ -28,7 +28,7 @@ class Issued:
 
 
 class WireForm(Form, Protocol):
-    """The rules of one plane, which also make its commands and notifications."""
+    """All rules of one plane: how an execution goes on (`Form`), and what its commands and notifications contain."""
 
     def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
         """Return a command of a playbook's step, with new ids (protocol/command.md)."""
@@ -47,7 +47,7 @@ class WireForm(Form, Protocol):
 
 
 def basic_meta(execution: Execution, node: str, kind: str, command_id: CommandId) -> dict[str, JsonValue]:
-    """Return the meta fields of a command that both planes send (recorded: *-claim, rust-control-plane)."""
+    """Return the fields that both planes send in the `meta` of a command (recorded: *-claim, rust-control-plane)."""
     return {
         "step": node,
         "attempt": 1,

@@ -1,1 +1,1 @@
-"""Finished runs of `noetl-worker dev`, stored on disk so that they can be shown and reused later."""
+"""Finished runs of `noetl-worker dev`, stored on disk. Later commands show a run or reuse the inputs of its steps."""

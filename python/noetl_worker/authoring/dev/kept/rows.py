@@ -1,4 +1,4 @@
-"""Reading a run of `dev` from its plane as redacted rows, and serving such rows from a new plane."""
+"""Conversion of a finished run of `dev` to rows without secrets. A new plane can serve a run from such rows."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _EXECUTIONS: Final = "executions"
 _CATALOG: Final = "catalog"
 _RESULTS: Final = "results"
 _TABLES: Final = {"commands": "command_ref", "events": "event_id"}
-"""The plane's tables with rows of an execution, each with the column that identifies a row."""
+"""Tables in the plane's database with rows of executions. Each value names the column with the row's id."""
 _FIELDS: Final = (
     "execution_id", "catalog_id", "path", "version", "workload", "parent_execution_id", "started_at", "status",
     "stands_still", "ended_at", "error", "is_failed",
 )  # fmt: skip
 _NO_PLAYBOOK: Final = Playbook(path="", workload={}, steps={})
-"""Playbook of an execution that is only read."""
+"""Empty playbook for an execution from storage. No step of such an execution is run again."""
 _NO_LIMIT: Final = 1 << 40
-"""A size in bytes that no row reaches, so that redaction shortens nothing."""
+"""Size limit in bytes that no row reaches. Redaction shortens larger values, so here redaction shortens nothing."""
 
 
 def stored_rows(
@@ -77,7 +77,7 @@ def stored_rows(
 
 @asynccontextmanager
 async def serve_stored_run(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
-    """Serve a new plane that contains only this run, and yield the plane.
+    """Serve a stored run from a new plane without other runs, and yield the plane.
 
     The plane has a port of its own, requires a token, and does not use NATS.
     """

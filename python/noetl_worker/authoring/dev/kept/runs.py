@@ -1,6 +1,7 @@
-"""The runs of `dev` on disk, as rows of one SQLite table. When there are too many, the oldest run is removed first.
+"""The finished runs of `dev` on disk, as rows of one SQLite table.
 
-Only this user can read the directory and the file, since they contain the data of steps.
+If there are too many runs or bytes, the oldest runs are removed. The rows contain the data of steps, so only this user
+can read the directory and the file.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _FILE: Final = "runs.sqlite3"
 
 
 class KeptRow(NamedTuple):
-    """A row that a run left on its development plane."""
+    """A stored row of a finished run, for example an event or a command."""
 
     kind: str
-    """Name of the plane's table that the row is from."""
+    """Type of the row: `executions`, `catalog`, `commands`, `events` or `results`."""
     id: str
     contents: bytes
     """The row's columns as JSON."""
@@ -43,8 +44,8 @@ class KeptRow(NamedTuple):
 class KeptRuns:
     """The file with finished runs of `dev`.
 
-    Every method raises OSError or sqlite3.Error if the file cannot be used, and PlaybookError if another version of
-    this program wrote the file.
+    Every method raises OSError or sqlite3.Error if the file cannot be used. Every method raises PlaybookError if
+    another version of this program wrote the file.
     """
 
     def __init__(self, directory: Path | None = None, *, most_runs: int = 100, most_bytes: int = 200 << 20) -> None:
@@ -52,7 +53,7 @@ class KeptRuns:
         self._most_runs, self._most_bytes = most_runs, most_bytes
 
     def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
-        """Store a run under its execution id. Return False if the run alone is larger than the file may be."""
+        """Store a run under its execution id. Return False if this run alone exceeds the limit of the file's size."""
         self._make()
         with self._opened() as database, database:
             database.execute("DELETE FROM rows WHERE run = ?", (run,))
@@ -75,7 +76,11 @@ class KeptRuns:
             return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
 
     def newest(self, most: int) -> list[int]:
-        """Return the execution ids of the newest runs, at most `most` of them, the newest first."""
+        """Return the execution ids of the newest runs, the newest first.
+
+        Args:
+            most: largest number of ids to return.
+        """
         if not self.file.exists():
             return []
         with self._opened() as database:
@@ -97,7 +102,8 @@ class KeptRuns:
                 database.executescript(_TABLE)
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version != _VERSION:
-                raise PlaybookError(f"{self.file} has version {version}, not {_VERSION}: move the file away")
+                said = f"another version of noetl-worker wrote {self.file} (format {version}, not {_VERSION})"
+                raise PlaybookError(f"{said}: move the file away")
             yield database
 
     def _is_too_much(self, database: sqlite3.Connection) -> bool:

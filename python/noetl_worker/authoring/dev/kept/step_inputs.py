@@ -1,4 +1,4 @@
-"""The inputs of a step that is run alone, read from a file or from the step's command in a stored run."""
+"""The inputs of a step that is run alone. The inputs come from a file, or from the step's command in a stored run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _OF_THE_RUN: Final = frozenset(
     {"execution_id", "catalog_id", "job", "event", "output", "path", "steps", "server_url", "nats_url"}
     | {"ctx", "workload", "iter", "loop", "loop_index", "_index", "_total", "_keychain_manifest"}
 )
-"""Names whose values a plane makes for each run. A file of inputs may give them, although no step declares them."""
+"""Names that have a value in every run, since the plane makes the value. A file of inputs may give a value to these
+names, although no step declares the names."""
 _MOST_RUNS: Final = 100
 _MOST_NAMED: Final = 5
 
 
 class _NotSeen(Exception):
-    """A stored run has no inputs of the step; the text says why."""
+    """Error for a stored run that has no inputs of the wanted step. The text says why."""
 
 
 def step_with(
@@ -88,14 +89,14 @@ def _read_names(file: Path) -> dict[str, JsonValue]:
     except (OSError, PlaybookError) as error:
         raise PlaybookError(f"--with {file}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(found, dict):
-        raise PlaybookError(f'--with {file}: an object of names is needed, for example {{"start": {{"rows": []}}}}')
+        raise PlaybookError(f'--with {file}: write an object of names, for example {{"start": {{"rows": []}}}}')
     return {str(name): value for name, value in found.items()}
 
 
 def _refuse_unknown(given: Mapping[str, JsonValue], playbook: Playbook, step: str, source: str) -> None:
     """Raise PlaybookError for a name in `given` that nothing in the step uses.
 
-    A step that runs a workbook entry is not checked, since the entry has the inputs.
+    Skip the check for a step that runs a workbook entry: the entry uses the names, not the step.
     """
     words = _words(asdict(playbook.steps[step]))
     if "workbook" in words:
@@ -121,7 +122,8 @@ def _names_in_run(
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """Return the names and values that a step saw in a stored run, and the item's place in its loop.
 
-    A redacted value is replaced by the workload's present value, since secrets are not stored.
+    Leave out a name of the workload whose stored value is redacted. The step then gets the value from the playbook's
+    workload.
     """
     kept = KeptRuns()
     try:
@@ -141,7 +143,7 @@ def _saw(
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """Return the names and values that the step saw in this run; for `last`, in the newest run with this step.
 
-    Raises _NotSeen; its text gives the newest run's reason.
+    Raises _NotSeen if no such run has these names and values. The text says why, for the newest run.
     """
     reasons = []
     for name in _matching_runs(kept, playbook, dialect) if run == LAST else [run]:
@@ -205,7 +207,7 @@ def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
 
 
 def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
-    """Return the place of a command's item in its loop.
+    """Return the index of a command's loop item, and the number of items in the loop.
 
     The Rust plane writes the loop's size into the command's meta, the Python plane into the command's inputs.
     """

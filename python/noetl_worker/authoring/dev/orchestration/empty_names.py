@@ -1,4 +1,8 @@
-"""Names without a value in templates. Planes and workers render such a name as nothing, without a warning."""
+"""The search for names in templates that have no value.
+
+Planes and workers render such a name as nothing, without a warning. So `dev` reports such names to the playbook's
+author.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +36,9 @@ class Asked:
     dialect: Dialect
 
     def note_arc(self, step: Step, position: int, when: JsonValue, scope: Mapping[str, JsonValue]) -> None:
-        """Check the condition of an arc.
+        """Check the condition of an arc for names without a value.
 
-        A `ctx` name that any `set` of the playbook writes is not reported, since conditions test for such names.
+        Skip a `ctx` name that any `set` of the playbook writes: conditions often test whether such a name exists.
         """
         text = when if not isinstance(when, str) or has_template(when) else "{{ " + when + " }}"
         self._note(step, f"next.arcs[{position}].when", text, scope, _Hidden(ctx=self._written))
@@ -46,7 +50,9 @@ class Asked:
         self._note(step, "loop.in", collection, scope, _Hidden())
 
     def note_command(self, step: Step, scope: Mapping[str, JsonValue]) -> None:
-        """Check the inputs and the tool of a step. Names that a task in a list of tasks may write are left out."""
+        """Check the inputs and the tool of a step for names without a value. Skip names that a task of the step may
+        write.
+        """
         inputs = {**step.input, **_tool_inputs(step.tool)}
         is_filled_in = self.dialect is Dialect.PYTHON
         hidden = _Hidden(frozenset(inputs), is_filled_in=is_filled_in)
@@ -110,7 +116,7 @@ class Asked:
         return f"the result of step '{root}' has no such key"
 
     def _is_referred(self, root: str, scope: Mapping[str, JsonValue]) -> bool:
-        """Return whether a step's result is so large that the scope has only a reference to it and a preview."""
+        """Return whether the scope has only a reference and a preview of a step's result, since the result is large."""
         seen = {name: scope[name] for name in (root, STEPS) if name in scope}
         return "_ref" in fields_of(scope.get(root)) or root in _NAMES[self.dialect].referred(seen)
 
@@ -128,11 +134,13 @@ class _Hidden:
 
     roots: frozenset[str] = frozenset()
     ctx: Callable[[], frozenset[str]] = frozenset
-    """Returns the names of `ctx` to leave out. Called only when a name is missing, since the call is slow."""
+    """Function that returns the names of `ctx` to leave out. The call is slow, so only a name without a value causes
+    the call."""
     is_all_of_iter: bool = False
     """True to leave out all names of `iter`."""
     is_filled_in: bool = False
-    """True if the worker renders the templates, and fetches results that are too large for the scope."""
+    """True if the worker renders the templates. If the plane sends only a reference to a large result, the worker can
+    fetch the result."""
 
     def has(self, root: str, below: list[str]) -> bool:
         return (root == "ctx" and bool(below) and below[0] in self.ctx()) or (root == "iter" and self.is_all_of_iter)

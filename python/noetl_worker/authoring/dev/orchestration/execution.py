@@ -72,15 +72,17 @@ class Execution:
     path: str
     version: int
     playbook: Playbook
-    """The playbook. It has no steps for commands that a test made without a playbook, after which nothing follows."""
+    """The playbook of the execution. A test can create commands without a playbook; then the playbook here has no
+    steps, and no command follows."""
     workload: Mapping[str, JsonValue]
     payload: Mapping[str, JsonValue]
-    """The values for `execute`, which win over the playbook's workload. On the Python plane these values are also
-    inputs of the first command."""
+    """Values from the request that started the execution. These values win over the playbook's workload. On the Python
+    plane, the first command also gets these values as inputs."""
     parent_execution_id: int | None
     started_at: float
     lifecycle_event_ids: tuple[int, int] = (0, 0)
-    """Ids of playbook.initialized and workflow.initialized, which are the parents of the last events."""
+    """Ids of the events playbook.initialized and workflow.initialized. On the Python plane, the execution's last events
+    name these two events as their parents."""
     status: Status = "RUNNING"
     stands_still: bool = False
     """True if no command is open and no step will follow, although the plane says RUNNING (recorded:
@@ -102,7 +104,7 @@ class Execution:
     entered: set[str] = field(default_factory=set)
     """Names of the steps that were entered, at the start or through an arc."""
     skipped: set[str] = field(default_factory=set)
-    """Rust plane: names of the steps to which an arc was not taken."""
+    """Rust plane: names of skipped steps. A step is skipped if the plane does not choose an arc to the step."""
     ends_with_a_sequence: bool = False
     """True if the last step that ended was a list of tasks."""
     completed_steps: list[str] = field(default_factory=list)
@@ -119,13 +121,13 @@ class Execution:
     empty: list[EmptyName] = field(default_factory=list)
     """Names in templates that had no value."""
     loop_count: int = 0
-    """Number of loops that were started. Each loop's epoch id contains it."""
+    """Number of loops that were started. The epoch id of each loop contains the loop's number."""
 
     @property
     def kept_variables(self) -> dict[str, JsonValue]:
         """The variables that the Python plane still has at the next event.
 
-        Objects with a `status` are dropped, except those of the workload (recorded: tool-shell-status-final,
+        The plane drops objects with a key `status`, except objects of the workload (recorded: tool-shell-status-final,
         set-step-output).
         """
 
@@ -161,7 +163,7 @@ class CommandOutcome:
     event_type: str = "call.done"
     command_ref: str | None = None
     merged: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Values that a task sequence wrote to `ctx`, which become variables of the execution."""
+    """Values that a task sequence wrote to `ctx`. The router adds these values to the execution's variables."""
     batch_request_id: int | None = None
     ref: JsonValue = None
 

@@ -1,6 +1,6 @@
-"""A playbook's YAML, parsed into typed steps as the real planes parse it.
+"""A playbook's YAML, parsed into typed steps in the way of the real planes.
 
-Mistakes in a playbook are not reported here; `noetl-worker check` does that.
+This module ignores mistakes in a playbook. `noetl-worker check` reports the mistakes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _UNWRITTEN_OF_POLICY: Final = {
 _MOST_BYTES: Final = 64 * 1024 * 1024
 NO_CURSOR: Final = "this worker does not run cursor loops; read the rows in a step before, and loop over them"
 END: Final = "end"
-"""Name of a step that the planes add, so that an arc may lead to it although the playbook has no such step."""
+"""Name of a step that the planes add to every playbook. So an arc may lead to `end` without such a step in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arc:
-    """An arc to a next step."""
+    """A `next` entry of a step: the name of the following step, the condition, and a `set`."""
 
     step: str
     when: JsonValue = None
@@ -85,7 +85,7 @@ class Playbook:
 
     @classmethod
     def from_document(cls, document: Mapping[str, JsonValue]) -> Playbook:
-        """Read a parsed YAML document. Parts of a wrong shape are left out."""
+        """Read a parsed YAML document. Values of a wrong type are left out."""
         metadata = fields_of(document.get("metadata"))
         steps: dict[str, Step] = {}
         for item in list_or_empty(document.get("workflow")):
@@ -100,7 +100,10 @@ class Playbook:
         )
 
     def as_python_reads_it(self) -> Playbook:
-        """Return the playbook in which each tool with a policy is a list of one task (recorded: single-policy)."""
+        """Return a copy of the playbook in which a single tool with a policy is a list of one task.
+
+        The Python plane reads a playbook in this way (recorded: single-policy).
+        """
         return replace(self, steps={name: _with_policy_in_list(step) for name, step in self.steps.items()})
 
     def first(self, plane: Dialect) -> Step | None:
@@ -144,7 +147,10 @@ def parse_yaml(text: str, *, otherwise: str = "not YAML") -> JsonValue:
 
 
 def read_playbook(text: str) -> Playbook:
-    """Return the playbook in a YAML text, without parts of a wrong shape. Raises PlaybookError for other text."""
+    """Return the playbook in a YAML text, without values of a wrong type.
+
+    Raises PlaybookError if the text is not YAML.
+    """
     return Playbook.from_document(fields_of(parse_yaml(text)))
 
 

@@ -1,7 +1,8 @@
 """The rendering of templates on the Python plane (recorded: tests/compat/values).
 
-A template that is one dotted name gives the value itself. Any other template gives text, which is then converted if it
-is the text of a number, a list or `none`. If a name has no value, the plane leaves the template as it is.
+A template of one dotted name, such as `{{ start.rows }}`, gives the name's value. Any other template gives text. The
+plane then converts the text of a number, a list or `none`: `7` becomes the number 7. A template with a name without a
+value stays as written.
 """
 
 from __future__ import annotations
@@ -32,17 +33,20 @@ _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 
 
 class ListResult(list[JsonValue]):
-    """A list that a step returned. Templates can use it only as a whole, under the step's name or as `step.result`."""
+    """A list that a step returned. Templates of later steps find the list under `STEP` and `STEP.result`. `STEP[0]` has
+    no value.
+    """
 
 
 def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = True) -> JsonValue:
     """Return the value of a template.
 
     Args:
-        is_read: True converts the text of a number, a list or `none`; False leaves it as text.
+        is_read: True converts the text of a number, a list or `none`; False leaves the text unchanged.
 
     Raises:
-        TemplateError: the template cannot be rendered. The plane then leaves the text; a condition is false.
+        TemplateError: the template cannot be rendered. The plane then keeps the template's text, or counts a condition
+            as false.
     """
     name = _NAME.fullmatch(text)
     if name is not None and name[1] in scope:
@@ -60,8 +64,10 @@ def python_value(text: str, scope: Mapping[str, JsonValue], *, is_read: bool = T
 
 
 class _StepResult(dict[str, Any]):
-    """A step's result. A key that the result lacks is looked up in the result's `context`. If the result
-    has no key `data`, `data` is the result itself (recorded: view-*, http-request).
+    """A step's result as templates read the result (recorded: view-*, http-request).
+
+    For a key that the result lacks, the result's `context` is searched. If the result has no key `data`, `STEP.data` is
+    the result itself.
     """
 
     def under(self, key: str) -> Any:
@@ -80,7 +86,7 @@ def _seen(value: JsonValue) -> Any:
 
 
 class _Engine(Environment):
-    """The worker's engine with the rules of plain Jinja.
+    """The Python plane's template engine: the worker's engine with the rules of plain Jinja.
 
     `default` does not replace null, a subscript may give a method, and a missing name is an error.
     """

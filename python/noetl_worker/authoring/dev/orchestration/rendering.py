@@ -139,8 +139,9 @@ def _inside(value: Any) -> str:
 
 
 def _rust_length(value: Any) -> int:
-    """Return the length of a value, for a text in bytes. Raises TemplateError for a missing value (recorded: unicode,
-    large-single-length).
+    """Return the length of a value, as the Rust plane's filter `length` counts: of a text, the number of bytes.
+
+    Raises TemplateError for a missing value (recorded: unicode, large-single-length).
     """
     if value is None or isinstance(value, Undefined):
         raise TemplateError("Template render error: cannot calculate length of value of type undefined")
@@ -152,7 +153,10 @@ def _rust_items(value: Any) -> list[Any]:
 
 
 def _rust_end(index: int, value: Any) -> Any:
-    """Return the item at an index. Raises TemplateError for an empty list (seen on noetl-server 3.54.0)."""
+    """Return the first item (index 0) or last item (index -1) of a list, as the Rust plane's filters do.
+
+    Raises TemplateError for an empty list (seen on noetl-server 3.54.0).
+    """
     items = _rust_items(value)
     if not items:
         raise TemplateError("Template render error: sequence is empty")
@@ -183,7 +187,10 @@ class _RustEngine(Environment):
         self.tests |= {"none": lambda value: False}  # recorded (arcs-conditions): null counts as undefined
 
     def step_result(self, context: Any, name: str, obj: Any) -> Any:
-        """Return the value of a step's key `result`. The worker's engine may return the step itself instead."""
+        """Return the value of `STEP.result`: the value of the result's own key `result`.
+
+        The worker's engine differs: if the result lacks this key, that engine returns the whole result.
+        """
         return self.getattr(obj, "result")
 
 
@@ -282,7 +289,7 @@ def is_there(names: Sequence[str], scope: Mapping[str, JsonValue], plane: Dialec
 
 
 def holds(when: JsonValue, scope: Mapping[str, JsonValue], where: str, plane: Dialect) -> bool:
-    """Return whether a condition is true. A missing `when` is true. A text without braces is an expression.
+    """Return whether a condition is true. A missing `when` counts as true. A text without braces is an expression.
 
     Args:
         where: the condition's place, for the log.

@@ -1,7 +1,7 @@
 """The decision about what follows when a command has ended: arcs, `set`, loops, and the end of the execution.
 
-The router reads and changes only the Execution: no database, no clock, no network. Differences between the planes are
-in their `Form`.
+The router reads and changes only the Execution: no database, no clock, no network. For each plane, a `Form` has the
+rules in which the planes differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.models.wire import Dialect, JsonValue
 
 _MAX_PASSES: Final = 100
-"""Largest number of steps without a tool that may follow one another. More are taken for an endless cycle."""
+"""Largest number of steps without a tool that may follow one another. A longer chain counts as an endless cycle: the
+execution fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Decision:
     is_over: bool = False
     """True if no command is open and none follows, so that the execution ends."""
     leads_nowhere: bool = False
-    """True if the playbook goes on here, but its plane will never enter another step."""
+    """True if the real plane would neither enter a further step nor end the execution."""
     passes: int = 0
     """Number of steps without a tool that this decision entered."""
 
@@ -101,7 +102,7 @@ class Form(Protocol):
         """Return the names and values that templates see.
 
         Args:
-            output: value of `output`; None: there is no outcome yet.
+            output: value of `output`; None at the start of an execution, when no command has ended.
             event: value of `event`.
         """
 
@@ -118,16 +119,16 @@ class Form(Protocol):
         """Make the result of a loop item visible to the loop's next items."""
 
     def keep_loop(self, execution: Execution, step: str, run: LoopRun) -> JsonValue:
-        """Make a loop's results visible under the step's name, and return them."""
+        """Make a loop's results visible to templates under the step's name. Return the results."""
 
     def loop_item(self, outcome: CommandOutcome) -> JsonValue:
         """Return the value that a loop's result contains for one item."""
 
     def set_of_step(self, execution: Execution, block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:
-        """Carry out the `set` of a step."""
+        """Write the values of a step's `set` to the execution's variables."""
 
     def set_of_arc(self, execution: Execution, arc: Arc, scope: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Carry out the `set` of a chosen arc. Return the names and values that only the arc's target sees."""
+        """Write the values of a chosen arc's `set`. Return the names and values that only the arc's target sees."""
 
     def is_passed_over(self, step: Step, scope: Mapping[str, JsonValue]) -> bool:
         """Return True if the step's own `when` prevents its tool from running."""
@@ -156,7 +157,7 @@ class Router:
         """Return the decision at the start of an execution: its first commands.
 
         Args:
-            alone: the only step to run, after which nothing follows; None: the whole playbook.
+            alone: the only step to run; no other step follows. None: run the whole playbook.
 
         Raises:
             RefusedPart: the only step is a loop, and its inputs give the loop no items.
@@ -202,7 +203,7 @@ class Router:
         return turn.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
-        """Decide after a `command.failed` without a `call.error`. No step follows such a command."""
+        """Return the decision after a `command.failed` without a `call.error`: no step follows."""
         execution.is_failed = True
         execution.error = execution.error or error
         step = execution.open_commands.pop(command_ref, None)
@@ -213,7 +214,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A decision while the router makes it."""
+    """A decision that the router is making. Each method adds commands and notices to the decision."""
 
     form: Form
     execution: Execution
@@ -243,8 +244,9 @@ class _Turn:
     # ── steps ───────────────────────────────────────────────────────────────────────────────────
 
     def leave(self, step: Step, outcome: CommandOutcome) -> None:
-        """Carry out the step's `set`, then its arcs, then each chosen arc's `set` and target
-        (protocol/tasks.md#results).
+        """Leave a step: write the step's `set`, choose among the step's arcs, and follow each chosen arc.
+
+        To follow an arc, write the arc's `set`, then enter the arc's target (protocol/tasks.md#results).
         """
         execution, decision = self.execution, self.decision
         if step.name not in execution.completed_steps:
@@ -269,7 +271,7 @@ class _Turn:
                 continue
             if not self.form.may_enter(execution, target):
                 continue
-            decision.leads_nowhere = False  # `enter` may set it again
+            decision.leads_nowhere = False  # `enter` may set the flag again
             trigger = Trigger(
                 event_type="call.done" if outcome.event_type == "loop.done" else outcome.event_type,
                 step=step.name,
@@ -403,9 +405,10 @@ class _Turn:
 
 
 def names_set(block: Mapping[str, JsonValue]) -> Iterator[tuple[list[str], JsonValue]]:
-    """Yield the path and value of each entry of a `set` that writes to `ctx`, as `ctx.name` or only `name`.
+    """Yield the path and the value of each entry of a `set` that writes to `ctx`.
 
-    Entries for other scopes are left out, since their values are gone after the step.
+    Such an entry's key is `ctx.name` or only `name`. Entries for other scopes, such as `iter.name`, are left out: after
+    the step, their values are gone.
     """
     for key, value in block.items():
         scoped, _, name = str(key).partition(".")
@@ -425,7 +428,7 @@ def write(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
 
 
 def _limit(value: JsonValue) -> int | None:
-    """Return a rendered `max_in_flight` as a number; None if it is no whole number of at least 1."""
+    """Return a rendered `max_in_flight` as a number; None for any value but a whole number of at least 1."""
     try:
         found = int(value) if isinstance(value, (int, str)) else 0
     except ValueError:

@@ -1,4 +1,6 @@
-"""The part of a playbook that a plane cannot execute, so that messages can name a line of the file."""
+"""The location of a part of a playbook that a plane cannot execute. Messages use the location to name a line of the
+playbook's file.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,19 @@ from noetl_worker.errors import PlaybookError, TemplateError
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A part of a playbook."""
+    """The location of a part of a playbook: its step, and its path in the step."""
 
     step: str = ""
     """Name of the part's step; "" for a part outside the steps."""
     path: Path = ()
-    """Path of the part, below its step or, without a step, below the top of the playbook."""
+    """Path of the part inside the step. For a part outside the steps, the path inside the whole playbook."""
     template: str = ""
-    """Text of the refused template, somewhere below `path`, if the template's exact path is not known; otherwise ""."""
+    """Text of the template that the plane refused, if only the text is known: a search below `path` finds its line.
+    Otherwise ""."""
 
 
 class RefusedPart(PlaybookError):
-    """A plane does not execute a playbook because of one part of it."""
+    """Error for a playbook that a plane does not execute because of one part. `spot` locates the part."""
 
     def __init__(self, reason: str, spot: Spot) -> None:
         super().__init__(reason)
@@ -29,7 +32,7 @@ class RefusedPart(PlaybookError):
 
 
 class RefusedTemplate(TemplateError):
-    """The Rust plane cannot render a template."""
+    """Error for a template that the Rust plane cannot render. `spot` has the template's text."""
 
     def __init__(self, reason: str, template: str) -> None:
         super().__init__(reason)

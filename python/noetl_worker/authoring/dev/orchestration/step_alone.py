@@ -12,7 +12,7 @@ from noetl_worker.models.wire import JsonValue
 
 
 class ItemPlace(NamedTuple):
-    """Index of a loop's item, and number of all items."""
+    """Index of a loop item (`at`), and number of all items of the loop (`of`)."""
 
     at: int
     of: int
@@ -28,7 +28,8 @@ class StepAlone:
     inputs: Mapping[str, JsonValue]
     """Values that replace the step's own inputs, by name."""
     place: ItemPlace | None = None
-    """Place of the only loop item to run. None: run the item that `names` has for the iterator, else all items."""
+    """Index of the loop item in `names`, and the loop's size. None counts as item 0 of 1. If `names` has no loop item,
+    the place is not used, and all items run."""
 
     def results(self, playbook: Playbook) -> dict[str, JsonValue]:
         return {name: value for name, value in self.names.items() if name in playbook.steps}
@@ -37,7 +38,10 @@ class StepAlone:
         return {name: value for name, value in self.names.items() if name not in playbook.steps}
 
     def playbook_alone(self, playbook: Playbook) -> Playbook:
-        """Return the playbook with only this step. If `names` has a loop item, the step's loop runs only this item."""
+        """Return the playbook with only this step.
+
+        If `names` has a value for the loop's iterator, the loop runs only once, with this value as its item.
+        """
         step = playbook.steps[self.step]
         loop = step.loop
         if loop is not None and loop.iterator in self.names:

@@ -36,7 +36,7 @@ def differences(
     """Yield the differences between two values. An actual object may have additional keys; all else must be equal.
 
     Args:
-        name: path of the values in the test's `expect`, as text.
+        name: path of the expected value, to show, for example `results.fetch`.
         text: the parsed file of the test.
         path: path of the expected value in `text`.
     """

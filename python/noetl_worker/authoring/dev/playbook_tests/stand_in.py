@@ -1,4 +1,4 @@
-"""The tool that replaces a step's tool in a test, and returns the result that the test gives for the step."""
+"""The tool `stand_in`. In a test, this tool replaces a step's own tool and returns the result from the tests file."""
 
 from __future__ import annotations
 

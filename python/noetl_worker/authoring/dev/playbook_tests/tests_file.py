@@ -48,8 +48,8 @@ def read_tests_files(paths: Sequence[Path], *, named: str = "") -> list[TestsFil
     """Return the files of tests, each with its tests.
 
     Args:
-        paths: files of tests, playbooks with a file of tests beside them, and folders, which are searched with all
-            folders below.
+        paths: files of tests, playbooks, and folders. For a playbook `a.yaml`, the file of tests is `a.test.yaml`. A
+            folder is searched with all folders inside.
         named: return only tests whose names contain this text.
 
     Raises:

@@ -72,7 +72,7 @@ async def run_tests(
         for _, content in neighbours(file.playbook):
             plane.register_playbook(content)
         seen = _Seen(plane)
-        # The worker starts inside this block, since only the output of tasks that start inside is watched.
+        # The worker starts inside this block: `watched` sees only the output of asyncio tasks that start in the block.
         with watched(lambda line: seen.printed(line)):
             async with worker_factory(nats.url, plane.url, dialect, settings.token):
                 for test in file.tests:
@@ -127,7 +127,7 @@ def _compared(test: PlaybookTest, execution: Execution, seen: _Seen) -> Iterator
 def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """Return the expectation with secrets redacted as in the worker's results, so that secrets compare as equal.
 
-    A step's name such as `token` does not make its whole result a secret.
+    A step may be named `token`. Only secrets inside the step's result are then redacted, not the whole result.
     """
     values: dict[str, JsonValue] = {}
     if "result" in expected:
@@ -141,7 +141,9 @@ def _without_secrets(expected: Mapping[str, JsonValue]) -> Mapping[str, JsonValu
 
 @dataclass(slots=True)
 class _Seen:
-    """Collects the results, errors and output of the steps of executions that start after its creation."""
+    """Collects the results, errors and output of the steps of one test. Executions that started before this object was
+    made are ignored.
+    """
 
     plane: DevControlPlane
     results: dict[str, dict[int, JsonValue]] = field(default_factory=dict)
@@ -153,7 +155,7 @@ class _Seen:
     _before: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Note the earlier executions, since a test that was cancelled may still send events."""
+        """Note the executions of earlier tests. Events that a cancelled test still sends are then ignored."""
         self._before = {execution.execution_id for execution in self.plane.executions.all()}
 
     def take(self, event: LoggedEvent) -> None:

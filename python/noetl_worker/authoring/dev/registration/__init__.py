@@ -1,1 +1,1 @@
-"""The checks with which each control plane accepts or refuses a playbook."""
+"""The checks of a playbook by each control plane, at registration and before an execution."""

@@ -1,7 +1,7 @@
 """The Rust plane's types of a playbook, as in noetl-server 3.54.0, and its further checks before an execution.
 
-In a tool and in `next`, a field of type text accepts only text. In other parts it accepts a number too. Unknown keys
-are ignored.
+In a tool and in `next`, a field of type text accepts only text. Elsewhere, a field of type text also accepts a number.
+Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ _LOOP: Final = _record(
 
 
 def _or_in_order(fields: Mapping[str, Shape], *needed: str) -> Shape:
-    """Return the shape of a part of `next`: a mapping, or a list of the mapping's values in this order."""
+    """Return the check for an object in `next`.
+
+    The Rust plane accepts a mapping, or a list of the mapping's values in the order of `fields`.
+    """
     record, shapes = _record(fields, *needed), list(fields.values())
 
     def check(value: Any, path: Path) -> Iterator[Refusal]:
@@ -214,7 +217,7 @@ def refused_by_rust(document: Mapping[str, Any]) -> Iterator[Refusal]:
 
 
 def _placed(refusal: Refusal) -> str:
-    """Return a refusal's text after its place, for example `workflow[0].loop.in: invalid type`."""
+    """Return a refusal's text with the path in front, for example `workflow[0].loop.in: invalid type`."""
     words = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in refusal.path).lstrip(".")
     return f"{words}: {refusal.text}" if words else refusal.text
 

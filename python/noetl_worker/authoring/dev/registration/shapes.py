@@ -1,4 +1,4 @@
-"""Checks of the shape of a parsed YAML document, with the error texts of a plane's own parser."""
+"""Checks of the types and keys in a parsed YAML document, with the error texts of a plane's own parser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def value_at(value: Any, path: Path) -> Any:
 
 
 Shape: TypeAlias = Callable[[Any, Path], Iterator[Refusal]]
-"""A check, called with a value and its path. The check yields a Refusal for each mistake in the value."""
+"""A function that checks one value at a path of the document. The function yields a Refusal for each mistake in the
+value."""
 
 
 def anything(value: Any, path: Path) -> Iterator[Refusal]:
@@ -42,7 +43,7 @@ def anything(value: Any, path: Path) -> Iterator[Refusal]:
 
 
 def of_type(*types: type, said: str) -> Shape:
-    """Return a check that a value has one of these Python types. True and False are no numbers.
+    """Return a check that a value has one of these Python types. True and False do not count as numbers.
 
     Args:
         said: text of the refusal.
@@ -86,7 +87,7 @@ def list_of(shape: Shape, said: str = "Input should be a valid list") -> Shape:
 
 
 def mapping_of(shape: Shape = anything, said: str = "Input should be a valid dictionary") -> Shape:
-    """Return a check for a mapping whose keys are text and whose values have `shape`."""
+    """Return a check for a mapping whose keys are text and whose values pass the check `shape`."""
 
     def check(value: Any, path: Path) -> Iterator[Refusal]:
         if not isinstance(value, dict):
@@ -102,7 +103,7 @@ def mapping_of(shape: Shape = anything, said: str = "Input should be a valid dic
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The check of a mapping with known keys. Other keys are ignored."""
+    """Check of a mapping: required keys, forbidden keys, and the type of each key's value. Other keys are ignored."""
 
     fields: Mapping[str, Shape]
     needed: tuple[str, ...] = ()

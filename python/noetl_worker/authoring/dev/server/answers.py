@@ -71,6 +71,6 @@ def rust_error(status: int, message: str) -> HttpAnswer:
 
 
 def rust_refused_body(reason: str, body: bytes) -> Refused:
-    """Return the refusal for a body of the wrong shape: the Rust plane's 422, whose body is plain text."""
+    """Return the refusal for a body that does not fit the route: the Rust plane's 422, with plain text as the body."""
     message = f"Failed to deserialize the JSON body into the target type: {reason} at line 1 column {len(body)}"
     return Refused(HttpAnswer(422, message.encode(), TEXT))

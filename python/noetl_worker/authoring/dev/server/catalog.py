@@ -31,7 +31,9 @@ class CatalogEntry(NamedTuple):
 
 
 class Catalog:
-    """The registered playbooks of one plane. Registration refuses only what the real plane refuses."""
+    """The registered playbooks of one plane. Registration refuses a playbook only if the real plane would refuse the
+    playbook.
+    """
 
     def __init__(self, settings: PlaneSettings, ids: Ids) -> None:
         self._ids = ids
@@ -82,7 +84,7 @@ class Catalog:
         return "; ".join(said[:_MOST_SAID]) + more if said else None
 
     def _is_of_own_kind(self, refusal: Refusal, document: Mapping[str, JsonValue]) -> bool:
-        """Return whether the refusal is about a tool kind that this plane's settings allow in addition."""
+        """Return whether the refusal is about a tool kind that `PlaneSettings.extra_kinds` allows."""
         if refusal.path[-1:] != ("kind",):
             return False
         return fields_of(value_at(document, refusal.path[:-1])).get("kind") in self._extra_kinds
@@ -95,7 +97,7 @@ class Catalog:
         return entry
 
     def restore(self, entry: CatalogEntry) -> None:
-        """Restore an entry of an earlier plane."""
+        """Restore an entry with its id and version, for example from the plane of a stored run."""
         self._entries.append(entry)
 
     def find(
@@ -104,8 +106,9 @@ class Catalog:
         """Return an entry, or None if there is no such entry.
 
         Args:
-            path: find the entry of this path: version `version`, or the newest version without `version`.
-            catalog_id: find the entry with this id; the other arguments are ignored.
+            path: return an entry with this path.
+            version: version of the entry with `path`; None: the newest version.
+            catalog_id: return the entry with this id, and ignore the other arguments.
         """
         newest_first = reversed(self._entries)
         if catalog_id is not None:
@@ -160,8 +163,8 @@ class Catalog:
     def _parsed(self, entry: CatalogEntry) -> dict[str, JsonValue]:
         """Return the answer's fields with the parsed playbook.
 
-        The Python plane gives the whole playbook, the Rust plane only the steps and the workload (seen on a real Rust
-        plane by tests/compat/real_plane.py).
+        The Python plane gives the whole playbook. The Rust plane gives only the steps and the workload (seen on a real
+        Rust plane by tests/compat/real_plane.py).
         """
         document = parse_yaml(entry.content)
         if not self._is_rust or not isinstance(document, dict):
@@ -170,7 +173,7 @@ class Catalog:
 
 
 def _placed(refusal: Refusal) -> str:
-    """Return a refusal's text after its place: `workflow.0.step: Field required` (recorded:
+    """Return a refusal's text with the path in front: `workflow.0.step: Field required` (recorded:
     catalog-register-empty-content).
     """
     place = ".".join(map(str, (*refusal.path, *filter(None, [refusal.missing]))))

@@ -1,4 +1,6 @@
-"""The answers to claims, which decide which worker runs a command, for both planes (protocol/claim.md)."""
+"""The answers to claims, for both planes. A claim's answer decides whether the worker runs the command
+(protocol/claim.md).
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,11 @@ HARD_TIMEOUT_S: Final = 1800.0
 class Claims:
     """Decides who may run a command.
 
-    On the Python plane a claim is a lease. For `claim_lease_s` only its holder may run the command. Later another
-    worker may take the command if the holder is missing from the registry, is not ready or sends no heartbeats. After
-    `HARD_TIMEOUT_S` another worker may always take the command. A cache of recent claims refuses other workers without
-    these checks. On the Rust plane a claim is for ever, and the holder may repeat the claim.
+    On the Python plane a claim is a lease. For the first `claim_lease_s` seconds, only the claim's holder may run the
+    command. Later another worker may take the command if the holder is lost: not registered, not ready, or without
+    heartbeats. After `HARD_TIMEOUT_S` another worker may always take the command. A cache remembers recent claims: for
+    `claims_cache_ttl_s` seconds, other workers are refused without these checks. On the Rust plane a claim is for ever,
+    and the holder may repeat the claim.
     """
 
     def __init__(

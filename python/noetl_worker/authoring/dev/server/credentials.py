@@ -79,7 +79,7 @@ class Credentials:
         for row in self._by_name.values():
             if name in (row["name"], row["id"]):
                 return row["data"]
-        hint = f"--credential {name}=FILE, or credentials.yaml beside the playbook"
+        hint = f"give --credential {name}=FILE, or write credentials.yaml beside the playbook"
         reason = f"keychain: {entry}: no credential is named '{name}': {hint}"
         raise RefusedPart(reason, Spot(path=("keychain", index)))
 
@@ -95,7 +95,7 @@ class Credentials:
 class Keychain:
     """The keychain entries of one plane, by catalog entry, name and scope.
 
-    A read is always answered with 200. The answer's `status` says whether the entry exists.
+    A read is always answered with 200. The field `status` of the answer says whether the entry exists.
     """
 
     def __init__(self, settings: PlaneSettings, credentials: Credentials) -> None:

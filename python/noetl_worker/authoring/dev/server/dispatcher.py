@@ -1,4 +1,4 @@
-"""The carrying out of a router's decision: commands are stored and published, and an execution's end is written."""
+"""The dispatcher of a plane: it stores and publishes the commands that a router has decided on, and ends executions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from noetl_worker.text.json_text import dumps, embed
 class Dispatcher:
     """Issues commands and ends executions.
 
-    Rows are written at once. Notifications are published by `flush`, which is called after every request.
+    Commands and events are stored at once. Notifications wait for `flush`, which is called after every request.
     """
 
     def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
@@ -36,8 +36,8 @@ class Dispatcher:
         """Carry out a router's decision. Return the number of commands that were issued.
 
         Args:
-            caused_by: id of the event that led to the decision, which becomes the parent of the new events; None: the
-                execution's first event.
+            caused_by: id of the event that led to the decision; None: the execution's first event. This event is the
+                parent of each `command.issued` event.
         """
         number, at, ids = execution.execution_id, time.time(), self._log.ids
         noticed = [

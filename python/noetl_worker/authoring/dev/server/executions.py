@@ -66,7 +66,10 @@ class Executions:
         return [execution for execution in self._by_id.values() if execution.parent_execution_id == execution_id]
 
     def restore(self, execution: Execution) -> None:
-        """Add an execution of an earlier plane for reading. The caller adds the execution's rows to the event log."""
+        """Add an execution of an earlier plane, so that routes can show the execution.
+
+        The caller adds the execution's rows to the event log.
+        """
         self._by_id[execution.execution_id] = execution
 
     # ── starting ────────────────────────────────────────────────────────────────────────────────
@@ -125,7 +128,8 @@ class Executions:
             alone: the only step to run; None: the whole playbook.
 
         Raises:
-            RefusedPart: the Rust plane does not execute such a playbook, or the step cannot be run alone.
+            RefusedPart: the Rust plane does not execute the playbook, a credential is missing, or the step cannot be
+                run alone.
         """
         if self._is_rust and (refusal := self._refusal_of_rust(entry)):
             raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Spot(path=refusal.path))
@@ -148,7 +152,7 @@ class Executions:
         parent_execution_id: int | None = None,
         alone: StepAlone | None = None,
     ) -> Execution:
-        """Add an execution with its first events, and without commands. See `begin`."""
+        """Add an execution with its first events, and without commands. See `begin` for the arguments."""
         playbook = self._catalog.playbook(entry)
         if not self._is_rust:
             playbook = playbook.as_python_reads_it()
@@ -170,10 +174,11 @@ class Executions:
         return execution
 
     def _refusal_of_rust(self, entry: CatalogEntry) -> Refusal | None:
-        """Return the real Rust plane's first reason not to execute the entry, or None.
+        """Return the first reason why the real Rust plane would not execute the playbook of the entry, or None.
 
-        Two kinds of reasons are ignored here, but not by `noetl-worker check`: a missing head (apiVersion, kind,
-        metadata), and anything inside a tool, since a plug-in or a test may provide the tool's kind.
+        `noetl-worker check` reports two kinds of mistakes that this method ignores. First, the head (apiVersion, kind,
+        metadata) may be missing. Second, a tool may have any content, since a plug-in or a test may provide the tool's
+        kind.
         """
         found = refused_by_rust(fields_of(parse_yaml(entry.content)))
         minded = (one for one in found if "tool" not in one.path[:-1] and (one.path or one.missing not in _HEAD))
@@ -274,9 +279,9 @@ class Executions:
 
 
 def _refused_tool(playbook: Playbook) -> str | None:
-    """Return the reason not to issue the first command, or None.
+    """Return the reason why the plane refuses the first step's tool, or None.
 
-    The plane refuses a `postgres` tool without a credential's name in `auth` (recorded: tool-postgres-*).
+    The plane refuses a `postgres` tool that does not name its credential in `auth` (recorded: tool-postgres-*).
     """
     first = playbook.first(Dialect.PYTHON)
     if first is None or first.kind != "postgres" or not isinstance(first.tool, Mapping):

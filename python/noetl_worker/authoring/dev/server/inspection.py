@@ -52,8 +52,9 @@ class Inspection:
     def _looks_complete(self, execution: Execution) -> bool:
         """Guess whether an execution is complete, as the real plane does.
 
-        True: the last event is a finished batch and no command is open (recorded: batch-actionable-default).
-        False: no step will ever follow (recorded: loop-over-seq-rows).
+        The guess is True if the last event is `batch.completed` and no command is open (recorded:
+        batch-actionable-default). The guess is False for an execution in which no step will ever follow (recorded:
+        loop-over-seq-rows).
         """
         last = self._log.last_event(execution.execution_id)
         if last.event_type != "batch.completed" or execution.is_failed or execution.stands_still:

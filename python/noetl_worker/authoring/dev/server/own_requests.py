@@ -51,7 +51,7 @@ class OwnRequests:
 
         Args:
             token: the token that requests need; "": no token is needed.
-            token_file: the file with the token, which the refusal names.
+            token_file: path of the file with the token. The refusal of a request without the token names this file.
         """
         self._app, self._addresses = app, addresses
         self._authorization: Final = f"Bearer {token}".encode() if token else b""

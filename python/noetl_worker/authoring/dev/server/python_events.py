@@ -1,4 +1,4 @@
-"""The Python plane's event route: which events it refuses, stores and acts on (protocol/events.md)."""
+"""The Python plane's event route: which events the plane refuses, stores and acts on (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ROW_STATUS: Final = {
 _INTERNAL: Final = "_internal_data"
 _MAX_DEPTH: Final = 8
 _MOST_CONTEXT: Final = 102_400
-"""Largest result context in bytes."""
+"""Largest size in bytes of an event's `result.context`. The plane stores {} in place of a larger context."""
 _CONTROL: Final = ("response", "result", "error", "loop_event_id", "loop_iteration_index")
 
 
@@ -99,7 +99,7 @@ def _holds_internal(value: JsonValue, depth: int) -> bool:
 
 
 class PythonEvents:
-    """Stores the events of the Python plane and lets the router act on them."""
+    """Stores the posted events of the Python plane. Passes an event to the router if the plane acts on the event."""
 
     def __init__(
         self, log: EventLog, executions: Executions, router: Router, dispatcher: Dispatcher, results: Results
@@ -136,7 +136,7 @@ class PythonEvents:
     # ── shared with the batch route ─────────────────────────────────────────────────────────────
 
     def execution_for(self, execution_id: JsonValue, items: Sequence[Item]) -> Execution:
-        """Return the execution of these events, after a check of their payloads.
+        """Return the execution of posted events, after a check of the events' payloads.
 
         Raises TypeError or ValueError with the text of the real plane's 500.
         """
@@ -244,8 +244,9 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result that the next step sees if a worker reported a reference instead of the data (recorded:
-        result-reference-claim-2).
+        """Return the result for the next step if a worker reported a reference (recorded: result-reference-claim-2).
+
+        The result is the report, with the data from the result store added.
         """
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None

@@ -21,10 +21,10 @@ _MOST_AT_ONCE: Final = 100
 
 
 class Reaper:
-    """Publishes commands again.
+    """Repeats the notifications of commands that no worker runs.
 
-    On both planes, commands whose first publishing failed are published again. On the Python plane, commands that no
-    worker has claimed for a while and commands of lost workers are published again too.
+    On both planes, the notification of a command is repeated if its first publishing failed. On the Python plane there
+    are two further reasons. No worker has claimed the command for a while, or the worker with the claim is lost.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Reaper:
             await self._dispatcher.flush()
 
     def recover(self) -> None:
-        """Publish the commands that could not be published when they were issued."""
+        """Publish again each notification whose first publishing failed."""
         limit = time.time() - self._settings.publish_recovery_delay_s
         lost = [row for row in self._log.commands_in("PENDING") if row.published_at is None and row.issued_at <= limit]
         self._republish(lost, as_text=False)

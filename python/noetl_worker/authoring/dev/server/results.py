@@ -18,7 +18,8 @@ from noetl_worker.text.json_text import dumps, loads
 DEFAULT_TTL_S: Final = 3600.0
 _TTL_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_INLINE: Final = 8_192
-"""Size in bytes above which a field of a command is stored here and replaced by a reference."""
+"""Size in bytes above which a field of a command goes to the result store. The command then has a reference in place of
+the field."""
 _STORES: Final = ("kv", "memory", "db")
 _FIELDS: Final = ("spec", "input", "tool_config", "render_context")
 
@@ -93,10 +94,10 @@ class Results:
     def externalise(
         self, context: Mapping[str, JsonValue], *, execution_id: int, step: str, command_id: JsonValue
     ) -> Mapping[str, JsonValue]:
-        """Return a command's context. Fields above 8 KiB are stored and replaced by references
-        (protocol/command.md#python-plane).
+        """Return a command's context with references in place of fields above 8 KiB (protocol/command.md#python-plane).
 
-        The size is that of JSON with spaces after separators (recorded: view-seq-http, names-list).
+        The result store keeps the replaced fields. A field's size is the size of its JSON with spaces after separators
+        (recorded: view-seq-http, names-list).
         """
         replaced: dict[str, JsonValue] = {}
         for name in _FIELDS:

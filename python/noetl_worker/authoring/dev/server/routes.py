@@ -1,4 +1,4 @@
-"""The plane as an ASGI application: requests are parsed, and given to the handlers of their routes."""
+"""The plane as an ASGI application. The application parses requests, and calls the handler of each request's route."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class RouteCall(NamedTuple):
 
     @property
     def execution_id(self) -> int:
-        """The execution's id from the path. Raises ValueError; the real plane's answer has the same text."""
+        """Id of the execution in the path. Raises ValueError for any other text; a real plane answers with the same
+        error text.
+        """
         return int(self.path["execution_id"])
 
 
@@ -42,7 +44,11 @@ Handler: TypeAlias = Callable[[RouteCall], HttpAnswer]
 
 
 class Endpoint:
-    """The ASGI application for all methods of one path. An object, since Starlette would wrap a function."""
+    """The ASGI application for all methods of one path.
+
+    The application is an object, not a function: Starlette would call a function as a request handler, not as an ASGI
+    application.
+    """
 
     def __init__(self, template: str, handlers: Mapping[str, Handler], plane: PlaneState) -> None:
         self._template, self._handlers, self._plane = template, handlers, plane
@@ -106,7 +112,7 @@ def _bad_json(raw: bytes, dialect: Dialect) -> HttpAnswer:
 def build_app(plane: PlaneState, table: Mapping[str, Mapping[str, Handler]]) -> ASGIApp:
     """Return the ASGI application of a plane.
 
-    The application counts each request. It publishes the notifications of new commands before it answers.
+    The application counts each request. Before an answer is sent, the notifications of new commands are published.
 
     Args:
         table: the handlers by path template and method; templates are tried in this order.

@@ -1,4 +1,7 @@
-"""The Rust plane's routes for one event, whose id the worker makes, and for batches (protocol/events.md#rust-plane)."""
+"""The Rust plane's two event routes: one for a single event, one for a batch (protocol/events.md#rust-plane).
+
+The worker makes the id of a single event. The plane makes the ids of a batch's events.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +179,7 @@ def _read(
 def _outcome(step: str, ref: str, reported: Mapping[str, JsonValue]) -> CommandOutcome:
     """Return the outcome that a worker reported for a step.
 
-    A tool's own failure is reported as a `call.done` with a status, and the playbook goes on after it
+    The worker reports a tool's own failure as a `call.done` with a status. The playbook goes on after such a failure
     (protocol/events.md#rust-plane).
     """
     result = fields_of(reported.get("result"))

@@ -32,8 +32,8 @@ from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect
 
 Fault: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-"""A test's function, which is called with each request before the request's handler. The function may wait, and may
-return the answer; if it returns None, the handler answers."""
+"""A function of a test. The plane calls the function with each request, before the request's handler. The function may
+wait, and may return the answer. After None, the handler answers."""
 
 
 class PlaneState:
