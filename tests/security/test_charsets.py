@@ -45,7 +45,7 @@ async def test_charset_off_the_list_is_utf8_with_a_note(charset: str) -> None:
     transport = answering(body, content_type=f"text/plain; charset={charset}")
     data = await run(HttpTool(transport), url="http://a.test/", response_type="text")
     assert data["body"] == '"\\u00e9-é-+AGE-"\ufffd'
-    assert data["notes"][0] == f"body: the charset {charset!r} is not one that is read here, read as UTF-8"
+    assert data["notes"][0] == f"body: the charset {charset!r} is not supported, read as UTF-8"
 
 
 async def test_no_name_that_a_server_sends_reaches_the_codec_registry() -> None:

@@ -257,7 +257,7 @@ def test_credential_names_no_other_site_that_the_others_are_sent_to(
 ) -> None:
     kept = {"type": "headers", "headers": {"X-Plain": "1", "Host": "evil"}}
     several = auth if with_it else {"one": OWN, "two": auth if isinstance(auth, dict) else {"credential": auth}}
-    with pytest.raises(CredentialError, match=r"http: headers? auth: Host is no credential: give it in 'headers'"):
+    with pytest.raises(CredentialError, match=r"http: headers? auth: Host may not be set here: give it in 'headers'"):
         run_tool("http", {"url": identity.url("/echo"), "auth": several, **with_it},
                  credentials={"own": OWN, "kept": kept}, settings=AT_HOME)  # fmt: skip
     assert not any(seen.path == "/echo" for seen in identity.requests)

@@ -104,7 +104,7 @@ def test_with_version_2_the_group_is_beside_the_workers_own(machine: Machine, mo
 @pytest.mark.parametrize(
     ("own", "reason"),
     [
-        ("0::/\n", "the worker is in the root cgroup, or in none of version 2: run it in a delegated cgroup"),
+        ("0::/\n", "the worker is in the root cgroup, or has no cgroup of version 2: run it in a delegated cgroup"),
         ("0::/pod/worker\n", "has no pids controller"),
         ("0::/elsewhere/worker\n", "No such file"),
         ("8:pids:/elsewhere\n", "cannot be written"),

@@ -355,7 +355,7 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
     ({"source": "sqs"}, "unsupported source 'sqs'. Supported: nats"),
     (
         {"source": "kafka"},
-        "source 'kafka' is not read by this worker, nats is: bridge it to a stream, or read it with "
+        "source 'kafka' is not read by this worker: bridge it to a NATS stream, or read it with "
         "the python tool and a client library",
     ),
     (
@@ -374,11 +374,11 @@ SUBSCRIPTION: list[tuple[dict[str, Any], str]] = [
     ({**POLL, "batch": 0}, "'batch' is 0: give 1 or more"),
     (
         {"source": "nats", "operation": "ack"},
-        "ack requires 'ack_ids', as a poll with ack: defer gave them",
+        "ack requires 'ack_ids': give the `ack_ids` of a poll with `ack: defer`",
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.API.STREAM.DELETE.S"]},
-        "ack_id '$JS.API.STREAM.DELETE.S' is not from a NATS poll; give the ids of one",
+        "ack_id '$JS.API.STREAM.DELETE.S' is not from a NATS poll; give the `ack_ids` of a poll",
     ),
     (
         {"source": "nats", "operation": "ack", "ack_ids": ["$JS.ACK.x"] * 1001},

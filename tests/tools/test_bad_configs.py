@@ -80,16 +80,16 @@ def test_sequence_that_cannot_work_is_refused_before_it_starts(config: Any, mess
         (
             [{"else": {"do": "fail"}}, {"when": True, "else": {"then": "fail"}}],
             [
-                "task 'a': rule 0: 'else' has no 'then': the default action is taken; write else: {then: {do: ...}}",
+                "task 'a': rule 0: 'else' has no 'then': the default action is used; write else: {then: {do: ...}}",
                 "task 'a': rule 1: 'else' beside 'when' is ignored; make it a rule of its own",
             ],
         ),
         (
             [{"when": False, "then": {"do": "retry", "attempts": 1.5, "delay": "1s", "backoff": "quick"}}],
             [
-                "task 'a': rule 0: 'attempts: 1.5' is no whole number: 3 are taken",
-                "task 'a': rule 0: 'delay: 1s' is no number: 1 s is taken",
-                "task 'a': rule 0: 'backoff: quick' is none of none, fixed, linear, exponential: fixed is taken",
+                "task 'a': rule 0: 'attempts: 1.5' is no whole number: 3 is used",
+                "task 'a': rule 0: 'delay: 1s' is no number: 1 s is used",
+                "task 'a': rule 0: 'backoff: quick' is none of none, fixed, linear, exponential: fixed is used",
             ],
         ),
         (

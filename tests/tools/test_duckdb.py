@@ -155,7 +155,7 @@ def test_failed_statement_is_named(text: str, kind: str, message: str) -> None:
 
 def test_transaction_that_is_left_open_fails(file: str) -> None:
     query("create table t(i int)", database=file)
-    with pytest.raises(ToolError, match="it leaves a transaction open, and nothing of that was kept") as caught:
+    with pytest.raises(ToolError, match="the SQL leaves a transaction open, which was rolled back") as caught:
         query("begin; insert into t values (1)", database=file)
     assert caught.value.kind == "db_transaction"
     query("begin; insert into t values (2); commit", database=file)

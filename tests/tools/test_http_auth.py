@@ -135,7 +135,7 @@ NONE = "; the credential or `auth` object has none"
         ({"type": "oauth2_client_credentials", "token_url": "http://h/"}, "oauth2 auth needs 'client_id'" + NONE),
         (
             {"type": "api_key", "token": "a\nb"},
-            "api_key auth: its value has a line break in it: remove it from the credential",
+            "api_key auth: the value for the header has a line break: remove it from the credential",
         ),
         (
             {"type": "bearer", "source": "secret", "key": "none"},

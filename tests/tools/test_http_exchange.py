@@ -176,7 +176,7 @@ def b64(data: bytes) -> dict[str, Any]:
         ("é".encode("latin-1"), "text/plain; charset=iso-8859-1", "json", "é", None),
         ('"é"'.encode("latin-1"), "application/json; charset=iso-8859-1", "json", "é", None),
         (b"a", "text/plain; charset=no-such", "text", "a",
-         ["body: the charset 'no-such' is not one that is read here, read as UTF-8"]),
+         ["body: the charset 'no-such' is not supported, read as UTF-8"]),
         (b"a\xffb", "text/plain", "json", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
         (b"a\xffb", "image/png", "json", b64(b"a\xffb"), ["body: neither JSON nor text, given as base64"]),
         (b"a\xffb", "image/png", "text", "a\ufffdb", ["body: not utf-8 at byte 1, unreadable bytes replaced"]),
@@ -297,7 +297,7 @@ def test_redirect_to_what_is_no_address_is_a_client_error(server: ToolServer) ->
     for proxy in ({}, {"proxy": server.url("")}):
         result = get(server, "/redirect", params={"to": "mailto:a@b"}, **proxy)
         assert (result.kind, result.code) == ("client_error", "UnsupportedProtocol")
-        assert "the answer's Location is no address that can be asked: " in str(result.message)
+        assert "the answer redirects to an address that cannot be requested: " in str(result.message)
 
 
 @pytest.mark.parametrize(("length", "message"), [("2", "Too much data"), ("50", "Too little data")])

@@ -229,7 +229,7 @@ async def test_stream_info(session: Session) -> None:
         (
             "js_consume",
             {"stream": "none", "consumer": "c", "timeout_ms": 50},
-            "js_consume failed: consumer 'c' of stream 'none' does not answer: it must exist before",
+            "js_consume failed: consumer 'c' of stream 'none' does not answer: create it before this step",
         ),
     ],
 )

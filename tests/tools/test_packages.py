@@ -371,7 +371,7 @@ async def test_directory_that_others_may_write_is_not_used(stage: Stage) -> None
     stage.packages.mkdir()
     stage.packages.chmod(0o777)
     ran = await run(stage.worker(), NAMES, "alpha")
-    assert "can be written by others: name a directory in NOETL_WORKER_PACKAGES_DIR" in ran.said
+    assert "can be written by other users: name a directory in NOETL_WORKER_PACKAGES_DIR" in ran.said
 
 
 # ── code of strangers ──

@@ -357,6 +357,6 @@ def test_text_goes_in_the_encoding_of_the_connection(postgres: Postgres) -> None
     assert query("select 'é' as \"ü\", length('é') as n")["rows"] == [{"ü": "é", "n": 1}]
     assert query("select 'é' = $1 as a, $2::text[] as b", params=["é", ["ü"]])["rows"] == [{"a": True, "b": ["ü"]}]
     for params in ([], ["x"]):
-        with pytest.raises(ToolError, match=r"latin.* no such character") as caught:
+        with pytest.raises(ToolError, match=r"latin.* lacks this character") as caught:
             query(f"select '€'{', $1' if params else ''}", params=params)
         assert caught.value.kind == "db_error"

@@ -110,7 +110,7 @@ async def test_schema_of_one_command_is_not_the_next_ones(run: Run, tool: Postgr
 async def test_transaction_left_open_fails_and_is_undone(server: Postgres, run: Run) -> None:
     server.sql("create table if not exists kept(i int)")
 
-    with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as caught:
+    with pytest.raises(ToolError, match="leaves a transaction open, which was rolled back: end it") as caught:
         await run("begin; insert into kept values (1)")
     assert caught.value.kind == "db_transaction"
     assert (await run("select count(*) as n from kept"))["rows"] == [{"n": 0}]
@@ -129,7 +129,7 @@ async def test_transaction_left_open_before_a_statement_with_parameters_fails(
     server.sql("drop table if exists kept_not; create table kept_not(i int)")
 
     text = f"{begin}; insert into kept_not values (1); {end}insert into kept_not values ($1)"
-    with pytest.raises(ToolError, match="leaves a transaction open, and nothing of that was kept: end it") as error:
+    with pytest.raises(ToolError, match="leaves a transaction open, which was rolled back: end it") as error:
         await run(text, params=[2])
     assert error.value.kind == "db_transaction"
     await run("begin; insert into kept_not values (3); commit; insert into kept_not values ($1)", params=[4])

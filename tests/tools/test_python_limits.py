@@ -142,7 +142,7 @@ async def test_object_whose_text_cannot_be_had_is_an_error_of_the_code() -> None
 async def test_exception_that_cannot_tell_itself_is_still_told() -> None:
     result = await python("class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd()")
     assert result.status is ToolStatus.ERROR
-    assert result.error.message == "Odd: (its text cannot be had)"
+    assert result.error.message == "Odd: (the text of this exception cannot be read)"
 
 
 async def test_infinite_recursion_is_an_exception() -> None:

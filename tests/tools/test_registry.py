@@ -79,7 +79,7 @@ IGNORED: list[tuple[dict[str, Any], list[str]]] = [
     ({"spec": {"databse": "x", "policy": {}, "timeout": 3, "count": 2, "nothing": None}},
      ["unknown field 'spec.databse' is ignored; did you mean 'database'?"]),
     ({"spec": {"policy": {"rules": [{"then": "retry"}]}}},
-     ["spec.policy is ignored: rules count in a list; make `tool` a list of this one task"]),
+     ["spec.policy is ignored: rules work only in a list; make `tool` a list of this one task"]),
     ({"retry": 3}, ["retry is ignored for kind echo: write the step's tool as a list with a rule `do: retry`"]),
 ]  # fmt: skip
 

@@ -75,8 +75,8 @@ def test_a_variable_that_is_listed_is_read() -> None:
 def test_a_value_too_short_to_be_hidden_is_not_given_out(value: str) -> None:
     error = refused({"name": "db"}, keep=KnownSecrets().add, settings=tool_settings(NOETL_SECRET_DB=value))
     assert (str(error), error.kind) == (
-        "Secret 'db' is too short or too common to be told from a word, and could not be kept out of results: "
-        "give it a random text of at least 12 characters",
+        "Secret 'db' is too short or too common to be redacted in results: give it a random text of at least "
+        "12 characters",
         "resource",
     )
 

@@ -48,7 +48,7 @@ def test_data_is_the_last_statements_in_one_session(snow: FakeSnowflake) -> None
 @pytest.mark.parametrize("text", ["begin; insert into t values (1)", "/* first */ START transaction"])
 def test_transaction_that_is_left_open_fails(snow: FakeSnowflake, text: str) -> None:
     snow.database.execute("create table t(i int)")
-    with pytest.raises(ToolError, match=r"it leaves a transaction open, and nothing of that was kept") as caught:
+    with pytest.raises(ToolError, match=r"the SQL leaves a transaction open, which was rolled back") as caught:
         query(text)
     assert caught.value.kind == "db_transaction"
 

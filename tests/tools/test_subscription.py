@@ -106,6 +106,6 @@ async def test_a_consumer_that_is_not_there_is_told(reader: Reader) -> None:
     with pytest.raises(ToolError) as caught:
         await reader.call("poll", consumer="other")
     assert (str(caught.value), caught.value.kind) == (
-        f"poll failed: consumer 'other' of stream {reader.stream!r} does not answer: it must exist before",
+        f"poll failed: consumer 'other' of stream {reader.stream!r} does not answer: create it before this step",
         "not_found",
     )

@@ -72,7 +72,7 @@ def test_failure_is_that_of_the_entrys_kind() -> None:
         ),
         (
             {"name": "x", "tool": {"kind": "shell", "env": {"T": "{{ keychain.k.token }}"}, "command": "true"}},
-            "entry 'x' reads the keychain, which only fields in the command can read: use 'auth' there, "
+            "entry 'x' reads the keychain, but only the fields of a step may read it: use 'auth' in the entry, "
             "or give the value as the step's 'input'",
         ),
     ],

@@ -146,7 +146,7 @@ async def test_worker_that_drains_says_so_whatever_the_plane_does() -> None:
     assert await worker.ready() == (503, "draining")
 
 
-@pytest.mark.parametrize("trouble", ["the event loop has been blocked for", "the pull loop has not turned"])
+@pytest.mark.parametrize("trouble", ["the event loop has been blocked for", "the pull loop has made no progress"])
 async def test_worker_that_is_stuck_is_not_ready_on_any_page(trouble: str) -> None:
     health = Health()
     health.set_ready(True, "pulling")

@@ -80,7 +80,7 @@ def test_file_of_a_secret_that_is_unreadable_empty_or_one_of_two_stops_the_start
     empty, binary = tmp_path / "empty", tmp_path / "binary"
     empty.write_text(" \n")
     binary.write_bytes(b"\xff\xfe")
-    for path, allowed in ((tmp_path / "none", "No such file"), (empty, "not empty"), (binary, "no text")):
+    for path, allowed in ((tmp_path / "none", "No such file"), (empty, "not empty"), (binary, "not UTF-8 text")):
         assert re.search(rf"NATS_PASSWORD_FILE.*{allowed}", refusal({"NATS_PASSWORD_FILE": str(path)}))
     both = refusal({"NATS_PASSWORD_FILE": str(empty), "NATS_PASSWORD": "hunter2"})
     assert re.search(r"NATS_PASSWORD_FILE.*set it or NATS_PASSWORD, not both", both)
@@ -152,7 +152,7 @@ def test_login_in_the_address_goes_before_that_of_a_context(url: str, login: dic
 @pytest.mark.parametrize("key", ["nsc", "jetstream_domain", "inbox_prefix", "tls_first", "socks_proxy"])
 def test_context_that_asks_for_what_a_worker_does_not_do_stops_the_start(key: str, tmp_path: Path) -> None:
     text = refusal(context(tmp_path, **{key: "x"}))
-    assert re.search(rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not use", text)
+    assert re.search(rf"NATS_CONTEXT='prod'.*without {key}, which a worker does not support", text)
 
 
 def test_context_that_is_not_there_or_is_none_names_its_file(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_context_that_is_not_there_or_is_none_names_its_file(tmp_path: Path) -> 
     other = refusal({**there, "NATS_CONTEXT": "other"})
     assert re.search(r"NATS_CONTEXT='other'.*other\.json: No such file", other)
     (tmp_path / "nats/context/prod.json").write_text("{")
-    assert "prod.json: it is no JSON" in refusal(there)
+    assert "prod.json: the file is not JSON" in refusal(there)
 
 
 # ── logins ──
@@ -196,7 +196,7 @@ def test_path_that_cannot_be_asked_for_is_a_wrong_setting(variable: str) -> None
 def test_dotenv_file_that_cannot_be_read_stops_the_start_in_one_line(tmp_path: Path) -> None:
     binary = tmp_path / ".env"
     binary.write_bytes(b"WORKER_ID=\xff\xfe\n")
-    for path, reason in ((binary, "it is no text"), (tmp_path / TOO_LONG, "File name too long")):
+    for path, reason in ((binary, "the file is not UTF-8 text"), (tmp_path / TOO_LONG, "File name too long")):
         assert re.match(rf"\.env='{path}' is not usable: .*{reason}", refusal({}, dotenv=path))
         with pytest.raises(SettingsError, match=reason):
             unknown_names(SETTINGS, {}, path)

@@ -1,7 +1,7 @@
-"""The engine, in Rust and in Python: notifications, cases, redaction.
+"""The engine, in Rust and in Python: it decodes notifications, evaluates cases and redacts secrets.
 
-The public names (docs/library.md) are those of `chosen.py`, which loads one of the two at the first use of a name. So a
-command line that needs no engine loads none.
+`chosen.py` has the public names (docs/library.md). The first use of a public name imports `chosen.py` and loads one of
+the two engines. So a CLI command that uses no public name loads no engine.
 """
 
 from __future__ import annotations

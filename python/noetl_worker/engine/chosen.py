@@ -75,7 +75,7 @@ def load_engine(choice: str) -> tuple[str, Engine]:
 
 
 def require(choice: str) -> None:
-    """Check that NOETL_WORKER_ENGINE of the settings names the engine that this process has imported.
+    """Check that the setting NOETL_WORKER_ENGINE (`choice`) allows the engine that this process has imported.
 
     Raises:
         SettingsError: `choice` is the other engine.

@@ -1,7 +1,8 @@
 """The interface of an engine: the calls that both engines have, with equal results and equal errors.
 
-A call takes bytes or small scalars and returns a frozen value. It calls no Python function of the caller, and keeps no
-object of the caller after its end. `engine/pure` is the specification; `rust/engine` has a twin of each of its files.
+A call takes bytes and small values, and returns a frozen value. A call runs no Python function of the caller. After the
+call the engine has no reference to the caller's objects. `engine/pure` is the specification; each of its files has a
+twin in `rust/engine`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ MAX_INTEGER_DIGITS: Final = 4_300
 TEMPLATES: Final = 1
 """Bit of `find_marks`: a text may contain `{{`, `{%` or `{#`."""
 REFERENCES: Final = 2
-"""Bit of `find_marks`: there may be a reference to a field in the result store, or to a keychain entry."""
+"""Bit of `find_marks`: a text may contain a reference to a field in the result store, or to a keychain entry."""
 SECRETS: Final = 4
-"""Bit of `find_marks`: there may be a key that names a secret, or a URL, which may contain a password."""
+"""Bit of `find_marks`: a text may contain a key named like a secret, or a URL. A URL may contain a password."""
 
 Side = Literal["left", "right"]
 
@@ -39,11 +40,12 @@ class CaseMatch(NamedTuple):
 
 
 class PendingMatch(Protocol):
-    """A paused search for the first case that holds. A condition's side is a template and has to be rendered first."""
+    """A paused search for the first case that holds. One side of a condition is a template and has to be rendered
+    before the search goes on."""
 
     @property
     def case(self) -> int:
-        """Index of the case, counting only those that parse."""
+        """Index of the case, counting only cases that parse."""
 
     @property
     def condition(self) -> int:
@@ -54,7 +56,7 @@ class PendingMatch(Protocol):
 
     @property
     def template(self) -> JsonValue:
-        """The value to render: the left side's text, or the right side's JSON value, in which some text is a
+        """The value to render: the text of the left side, or the JSON value of the right side with at least one
         template."""
 
     def resume(self, rendered: bytes) -> CaseMatch | PendingMatch | None:
@@ -81,25 +83,26 @@ class CompiledCases(Protocol):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The names of all variables that left sides may look up, sorted. `match` needs no others."""
+        """Names of all variables that the left sides of conditions may read, sorted. `match` needs no other
+        variables."""
 
     @property
     def reads_result(self) -> bool:
-        """True if a left side looks into the tool's data. If not, `data` of `match` may be None."""
+        """True if the left side of a condition reads the tool's data. If False, `data` of `match` may be None."""
 
     def __len__(self) -> int: ...
 
     def match(self, variables: bytes, data: bytes | None) -> CaseMatch | PendingMatch | None:
-        """Return the first case whose conditions all hold, or None; a pending match if a template has to be rendered
-        first.
+        """Return the first case whose conditions all hold, or None if there is no such case. Return a pending match if
+        a template has to be rendered first.
 
         Args:
             variables: a JSON object; any other value counts as no variables.
-            data: the tool's `data` as JSON; None when the tool returned none.
+            data: the tool's `data` as JSON; None when the tool returned no data.
 
         Raises:
-            ConditionError: a reached condition cannot be evaluated (`not_a_number`, `not_numeric`,
-                `invalid_regex`, and `regex_unsupported` on the pure engine); has `case` and `condition`.
+            ConditionError: a condition cannot be evaluated (`not_a_number`, `not_numeric`, `invalid_regex`, and
+                `regex_unsupported` on the pure engine). The error has the indexes `case` and `condition`.
             DocumentError: one of the documents does not parse.
         """
 
@@ -119,10 +122,10 @@ class Engine(Protocol):
         """
 
     def compile_cases(self, data: bytes) -> CompiledCases:
-        """Parse cases. A case that does not parse goes to `skipped`.
+        """Parse a list of cases. A case that does not parse goes to `skipped`.
 
         Args:
-            data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value is an empty table.
+            data: a JSON array of cases (protocol/conditions.md#cases); any other JSON value counts as an empty array.
 
         Raises:
             DocumentError: the bytes are not JSON within the limits.
@@ -157,7 +160,8 @@ class Engine(Protocol):
         """
 
     def fit_result(self, data: bytes, rules: FitRules) -> FittedResult:
-        """Redact a JSON document, measure it, and cut a preview if it is over the budget.
+        """Redact a JSON document and measure its size. If the size is over the budget, make a short preview of the
+        document.
 
         Args:
             data: any JSON value.
@@ -168,7 +172,8 @@ class Engine(Protocol):
         """
 
     def redact_text(self, text: str, secrets: Sequence[str], words: Sequence[str] = ()) -> str:
-        """Replace known secrets, credentials by their shape, and `password=...` pairs in free text.
+        """Replace secrets in free text: known secrets, texts that look like credentials, and the values of
+        `password=...` pairs.
 
         Args:
             text: any text for people: an error, a line of a log.
@@ -177,13 +182,13 @@ class Engine(Protocol):
         """
 
     def find_marks(self, data: bytes) -> int:
-        """Return marks of what a JSON text may contain.
+        """Return bits that tell what a JSON text may contain: templates, references, secrets.
 
         Args:
             data: the text in UTF-8; it need not be JSON.
 
         Returns:
-            The sum of TEMPLATES, REFERENCES and SECRETS. A mark that is not set is certain: the text, and any JSON
-            embedded in it, contains nothing of that sort. An escaped ASCII character could hide anything, so its
-            presence sets all marks.
+            The sum of TEMPLATES, REFERENCES and SECRETS, as far as the text may contain them. If a bit is not set, the
+            text and any JSON embedded in it certainly lack that content. An escaped ASCII character sets all bits,
+            because it could hide any content.
         """

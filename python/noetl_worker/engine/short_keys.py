@@ -12,7 +12,8 @@ _Value = TypeVar("_Value")
 
 
 class ByShortKey(dict[_Key, _Value]):
-    """A cache in which `cache[key]` is `make(key)`. It has only short keys. At `most` keys the cache is cleared."""
+    """A cache in which `cache[key]` is `make(key)`. It stores only keys of at most `_LONGEST` characters. When it has
+    `most` keys, it is cleared."""
 
     def __init__(self, make: Callable[[_Key], _Value], most: int) -> None:
         self._make = make

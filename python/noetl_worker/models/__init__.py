@@ -1,9 +1,10 @@
-"""Frozen values that cross rooms.
+"""Values that the worker's subpackages pass to each other: commands, claim answers, tool results, reports.
 
-Ids are Python ints (64-bit, exact). `command_id` is sent back in the form in which it was received, as a number or a
-text: the Rust plane compares texts, and the Python plane reads both forms.
+Ids are exact Python ints of 64 bits, except `command_id`. A `command_id` is an int or a text, as the plane sent it. The
+worker sends it back with the same type: the Rust plane compares texts, and the Python plane reads both types.
 
-Code outside the package imports the values from here. The package imports them from the modules that define them.
+Code outside the package imports these values from this module. The package itself imports each value from the module
+that defines the value.
 """
 
 from noetl_worker.models.case import CaseAction, CaseDecision, Continue, Exit, Fail, Goto, Retry, SetVar, SkippedCase

@@ -1,4 +1,5 @@
-"""Waits before the next try: one formula for the worker's own retries, another for retries that a playbook asks for."""
+"""Waiting times before a retry: `delay_s` for the worker's own retries, `asked_s` for retries that a playbook
+defines."""
 
 from __future__ import annotations
 
@@ -12,23 +13,24 @@ GROWTHS: Final = ("none", "fixed", "linear", "exponential")
 def delay_s(
     attempt: int, first_s: float, most_s: float, *, jitter: float, draw: Callable[[], float] = random.random
 ) -> float:
-    """Return a wait of first_s * 2^(attempt-1) seconds, at most most_s. The fraction `jitter` of it is random.
+    """Return the wait in seconds before a retry: first_s * 2^(attempt-1), at most `most_s`, minus a random part.
 
     Args:
-        attempt: number of the failed try, from 1.
-        jitter: between 0 and 1. 0.9 gives a wait between a tenth and all of it, so that workers that failed at the same
-            time do not come back at the same time.
+        attempt: number of the failed attempt, from 1.
+        jitter: largest fraction of the wait that is subtracted at random, from 0 to 1. With 0.9, between 10 % and 100 %
+            of the wait remains. So workers that failed at the same time retry at different times.
     """
     base_s = min(most_s, first_s * 2.0 ** min(attempt - 1, 16))
     return base_s * (1 - jitter + jitter * draw())
 
 
 def asked_s(growth: str, first_s: float, tries: int, *, multiplier: float = 2.0) -> float:
-    """Return the wait in seconds that a policy rule or a `retry` asks for after `tries` failed tries. It is neither
-    random nor limited.
+    """Return the wait in seconds that a playbook defines for a retry, in a policy rule or in `retry`. The wait has no
+    random part and no upper limit.
 
     Args:
-        growth: one of GROWTHS.
+        growth: how the wait grows with each failed attempt, one of GROWTHS.
+        tries: number of failed attempts so far.
     """
     if growth == "exponential":
         return float(first_s * multiplier ** min(tries - 1, 64))

@@ -1,4 +1,5 @@
-"""Decisions of a command's cases (protocol/conditions.md#cases)."""
+"""Values for the cases of a command: the actions of cases, skipped cases, and the decision
+(protocol/conditions.md#cases)."""
 
 from __future__ import annotations
 

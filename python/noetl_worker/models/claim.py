@@ -17,14 +17,15 @@ class Claimed:
     body: Mapping[str, JsonValue]
     """The plane's answer, with the command."""
     marks: Marks = ALL
-    """Marks of what the answer may contain."""
+    """Flags that tell what the answer may contain: templates, references, secrets."""
     size: int = 0
-    """Bytes of the answer."""
+    """Size of the answer in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyFinished:
-    """A command that is over, alone or with its whole execution. Nothing is left to do."""
+    """A command that has already ended, alone or because its whole execution ended. The worker acks the message and
+    runs nothing."""
 
     reason: str
 
@@ -39,7 +40,8 @@ class HeldByOther:
 
 @dataclass(frozen=True, slots=True)
 class HeldByThisWorker:
-    """A command that was already claimed with this worker's id. It runs here, or an earlier process claimed it."""
+    """A command that was already claimed with this worker's id. The command runs in this process, or an earlier process
+    with the same id claimed it."""
 
     reason: str
     retry_after_s: float | None
@@ -63,14 +65,15 @@ class AuthRefusedClaim:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """A command that the plane does not know, or does not know yet, as after a restored database."""
+    """A command of which the plane has no record. The record may appear later, for example after the plane's database
+    was restored."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefused:
-    """A refusal for good. The notification becomes a dead letter with the plane's answer."""
+    """A claim that is refused for good. The notification becomes a dead letter, with this reason."""
 
     reason: str
 

@@ -11,7 +11,8 @@ from noetl_worker.models.wire import CommandId, Dialect, JsonValue, command_ids
 
 @dataclass(frozen=True, slots=True)
 class LoopPosition:
-    """A command's position in a loop. On the Python plane the command's events have it (protocol/command.md#loops)."""
+    """Position of a command in a loop. On the Python plane, the worker's events for the command repeat this position
+    (protocol/command.md#loops)."""
 
     event_id: JsonValue = None
     iteration_index: JsonValue = None
@@ -41,9 +42,10 @@ class Command:
     loop: LoopPosition | None = None
     catalog_id: str | None = None
     marks: Marks = ALL
-    """Marks of templates, references and secrets that `config`, `input` and `variables` may contain."""
+    """Flags that tell whether `config`, `input` and `variables` may contain templates, references or secrets."""
     size: int = 0
-    """Bytes of JSON that the command was made of: the claim's answer and the stored values that it refers to."""
+    """Size in bytes of the JSON behind this command: the claim's answer, plus the stored values to which the answer
+    refers."""
     redacted: Sequence[str] = ()
     """Paths in `variables` where the plane put "[REDACTED]" in place of a value (text/templates/redacted.py)."""
 

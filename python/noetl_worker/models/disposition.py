@@ -1,7 +1,7 @@
 """The ways in which a notification can end, each with the answer that JetStream gets.
 
-Code decides by the kind alone. Texts are for people, and nothing parses them. A kind's value is its word in logs,
-metrics and dead letters.
+Code branches on `DispositionKind` only. `Disposition.text` and `Disposition.reason` are for people, and no code parses
+them. The value of a kind, such as `already_finished`, appears in logs, metrics and dead letters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def assert_never(value: NoReturn) -> NoReturn:
     Raises:
         AssertionError: always.
     """
-    raise AssertionError(f"{value!r} has no row")
+    raise AssertionError(f"no `match` branch handles {value!r}: add a branch")
 
 
 class Answer(Enum):
@@ -44,16 +44,18 @@ class DispositionKind(Enum):
     BUSY = "retry_later", Answer.NAK
     AUTH_REFUSED = "auth_refused", Answer.NAK
     NOT_FOUND = "not_found", Answer.NAK
-    """A command that the plane does not know yet. After some deliveries it becomes UNKNOWN_COMMAND."""
+    """A command that the plane does not know yet. After several deliveries the kind is UNKNOWN_COMMAND instead."""
     FOREIGN_POOL = "foreign_pool", Answer.NAK
-    """A command of another pool, whose workers may still get it. Once the message is old it becomes POOL_NOT_SERVED."""
+    """A command of another pool. The nak lets a worker of that pool take the message. Once the message is old, the kind
+    is POOL_NOT_SERVED instead."""
     SYSTEM_POOL = "system_pool", Answer.ACK
-    """A command of the pool `system`, matched by a filter for all pools. Workers of that pool get it from their own
-    durable."""
+    """A command of the pool `system`, received because the worker's filter matches all pools. The worker acks the
+    message, since workers of `system` receive the command from their own durable."""
     DUPLICATE = "in_flight_here", Answer.NAK
     NO_SLOT = "no_free_slot", Answer.NAK
     OVER_SHARE = "over_share", Answer.NAK
-    """A command whose execution already has its share of the slots (pipeline/delivery/execution_share.py)."""
+    """A command whose execution already uses as many slots as one execution may
+    (pipeline/delivery/execution_share.py)."""
     RETURNED = "returned", Answer.NAK
     INTERRUPTED = "interrupted", Answer.NAK
     SHORT_OF_RESOURCES = "short_of_resources", Answer.NAK
@@ -83,25 +85,25 @@ _REASONS: Final[Mapping[DispositionKind, str]] = {
     DispositionKind.OUTCOME_REFUSED: "the control plane refuses the outcome",
     DispositionKind.POOL_NOT_SERVED: "another pool's command",
 }
-"""First words of the reason in a dead letter. The reason of a refused claim is the plane's answer alone, which begins
-with "claim"."""
+"""First words of the reason in a dead letter. CLAIM_REFUSED has no entry: its reason is the text of the refusal, and
+that text already begins with "claim"."""
 _NAMES: Final = {**_REASONS, DispositionKind.CLAIM_REFUSED: "claim"}
 WORDS: Final[Mapping[tuple[DispositionKind, Answer], str]] = {
     (kind, answer): f"{answer.value}:{_NAMES.get(kind, kind.value)}" for kind in DispositionKind for answer in Answer
 }
-"""Words of the summary line, by kind and by the answer that was really given: it is a nak if the dead letter could not
-be stored."""
+"""Texts for a command's summary log line, by kind and by the answer that JetStream really got. A nak replaces the
+kind's term if the dead letter could not be stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """The end of one notification."""
+    """The decision on how one notification ends: the kind, the cause as text, and the delay of a redelivery."""
 
     kind: DispositionKind
     text: str = ""
     """Cause, for people."""
     delay_s: float = 0.0
-    """Delay of a nak in seconds. It is zero only while the worker stops."""
+    """Seconds until JetStream redelivers a message that the worker answered with nak. Only a stopping worker uses 0."""
 
     @property
     def answer(self) -> Answer:

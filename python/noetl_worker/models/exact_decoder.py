@@ -31,4 +31,4 @@ def refuse_constant(text: str) -> JsonValue:
 
 
 exact_decoder: Final = json.JSONDecoder(parse_float=read_float, parse_constant=refuse_constant)
-"""Decoder that keeps every digit of an integer."""
+"""JSON decoder that keeps every digit of an integer, and refuses NaN and infinite numbers."""

@@ -34,11 +34,11 @@ class SecretTexts:
 LESS_ADVICE: Final = (
     "let the step return less, or put it into a file, an object store or an artifact and return its address"
 )
-"""Advice on a result that no later command can be given."""
+"""Advice in error messages about a result that is too large to be passed to a later command."""
 MAX_RESULT_BYTES: Final = 64 << 20
-"""Size of the largest result in bytes. A later command reads the result in one answer."""
+"""Largest size of a stored result, in bytes. A later command receives a stored result as one whole HTTP answer."""
 _ENVELOPE_BYTES: Final = 512
-"""Bytes reserved for what an event has around the fitted result: an object and the command id."""
+"""Bytes reserved in an event for data around the fitted result: the enclosing object and the command id."""
 
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
@@ -60,12 +60,12 @@ class FitRules:
 
     @classmethod
     def of(cls, known: SecretTexts, *, max_bytes: int, most_bytes: int = MAX_RESULT_BYTES) -> FitRules:
-        """Return the rules for a command's secrets.
+        """Return the rules for fitting the result of a command with these secrets.
 
         Args:
             known: the secrets, grouped by where they are replaced.
-            max_bytes: limit on a result in an event, with the event's parts around it.
-            most_bytes: limit on a result in the result store.
+            max_bytes: largest size in bytes of a result inside an event, together with the object around the result.
+            most_bytes: largest size in bytes of a result in the result store.
         """
         return cls(
             max_bytes - _ENVELOPE_BYTES,

@@ -1,4 +1,4 @@
-"""Marks of what a claim may contain. What a claim certainly lacks is not searched for."""
+"""Flags that tell what the answer to a claim may contain, so that the worker skips needless searches."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Final, NamedTuple
 
 
 class Marks(NamedTuple):
-    """Marks of what a claim may contain. True means perhaps, False means certainly not."""
+    """Flags that tell what the answer to a claim may contain. True means "perhaps", False means "certainly not"."""
 
     templates: bool = True
-    """A text with `{{`, `{%` or `{#`."""
+    """True if a text may contain `{{`, `{%` or `{#`."""
     references: bool = True
-    """A reference to a field in the result store, or to a keychain entry."""
+    """True if there may be a reference to a field in the result store, or to a keychain entry."""
     secrets: bool = True
-    """A key that is named like a secret, or a URL, which may contain a password."""
+    """True if there may be a key named like a secret, or a URL. A URL may contain a password."""
 
 
 ALL: Final = Marks()

@@ -13,12 +13,12 @@ class Envelope(NamedTuple):
 
     execution_id: int
     event_id: int
-    """Id of the `command.issued` event, by which the command is claimed."""
+    """Id of the `command.issued` event. The worker claims the command by this id."""
     command_id: CommandId
     step: str
     server_url: str
-    """URL of the plane to claim from and report to. It is "" if the notification has none: the setting's URL is then
-    used."""
+    """URL of the plane that issued the command. "" if the notification names no plane: the worker then uses
+    NOETL_SERVER_URL."""
     pool: str | None
     """Pool that is to run the command (`execution_pool`), or None if the notification names none."""
     trace: Mapping[str, JsonValue] | None

@@ -19,7 +19,8 @@ class Upload:
     source_step: str
     preview: JsonValue
     beside: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Keys that the event's context has beside the reference. On the Rust plane it has the command id."""
+    """Further entries of the event's context besides the reference. On the Rust plane the context also has the command
+    id."""
 
     def reference(self, answer: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return the reference that an event has in place of the result (protocol/results.md#store).
@@ -48,14 +49,16 @@ class Upload:
 
 @dataclass(slots=True)  # not frozen: one is made per command, and freezing costs time
 class Report:
-    """The outcome of a command, fitted and redacted. The terminal events of either plane are written from it."""
+    """The outcome of a command, fitted and redacted. The worker builds the terminal events for either plane from this
+    value."""
 
     status: str
     """Status of the tool (success, error, timeout), even if a case or the worker itself failed the command."""
     context: JsonValue
     """Value of `result.context` in the events: an object within the event budget, or None."""
     response: JsonValue = None
-    """The tool's own data. None if there is a reference, except for some results on the Python plane."""
+    """Data that the tool returned. None if `reference` stands for the data; a few reports to the Python plane have
+    both."""
     reference: Mapping[str, JsonValue] | None = None
     """The reference to the stored result. None before the result store has the result."""
     upload: Upload | None = None

@@ -1,8 +1,8 @@
-"""Slots: the limit on the commands that run at the same time, and the limits for single tool kinds.
+"""Slots: the limit on the commands that run at the same time, and further limits for single tool kinds.
 
-A waiting command holds no slot. It may wait for a child execution, for the plane to accept its outcome, for room in its
-kind, or to run alone. `window` limits how many messages are pulled. `free` and the limits of the kinds limit how many
-commands run.
+A waiting command usually holds no slot. A command waits for a child execution, or for the plane to accept its outcome.
+Other commands wait for the limit of their kind, or to run alone. `Slots.window` limits how many messages the worker
+pulls. `Slots.free` and the limits of the kinds decide how many commands run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WAITING_PER_SLOT: Final = 10
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A command that waits for room in its kind or to run alone, or that runs after such a wait."""
+    """An entry for a command that waits: for the limit of its kind, or until it may run alone."""
 
     kind: str = ""
     """Kind of the command's tool; "" for a command that has to run alone."""
@@ -30,28 +30,28 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Slots:
-    """The slots of a worker."""
+    """The slots of one worker. A running command holds a slot. A waiting command gives its slot to another command."""
 
     size: int
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Largest number of commands at the same time, for each limited kind."""
+    """Most commands that may run at the same time, by tool kind. A kind without an entry has no limit of its own."""
     ceiling: Callable[[], int] = field(default=lambda: sys.maxsize)
-    """Function that returns how many slots may be filled now, as the control plane and the machine allow. A value below
-    one counts as one."""
+    """Function that returns how many slots may be filled now. An overloaded control plane or machine lowers the number.
+    A number below one counts as one."""
     on_free: Callable[[], object] = field(default=lambda: None)
     """Function that is called when a slot is free again."""
     used: int = field(default=0, init=False)
     """Number of slots that are taken."""
     parked_elsewhere: int = field(default=0, init=False)
-    """Number of commands that wait without a slot, not counting those that wait for room in their kind."""
+    """Number of commands that wait without a slot, except commands that wait for the limit of their kind."""
     _running: Counter[str] = field(default_factory=Counter, init=False)
     _queue: list[_Waiter] = field(default_factory=list, init=False)
     _alone: list[_Waiter] = field(default_factory=list, init=False)
-    """Commands that have to run alone. The first one runs now, or is the next to run."""
+    """Commands that have to run alone, in order. The first command runs now, or runs next."""
 
     @property
     def parked_for_kind(self) -> int:
-        """Number of commands that wait for room in their kind."""
+        """Number of commands that wait for the limit of their kind."""
         return len(self._queue)
 
     @property
@@ -60,15 +60,16 @@ class Slots:
         return bool(self._alone)
 
     def free(self) -> int:
-        """Return the number of free slots.
+        """Return the number of free slots. Return 0 if a command runs alone, or waits to run alone.
 
-        It is negative while a command runs again after a wait, and the command that took its slot still runs too.
+        The number is negative while more commands run than there are slots. This happens after a wait: the command
+        continues at once, although another command has taken its slot.
         """
         return 0 if self._alone else self.size - self.used
 
     def window(self) -> int:
-        """Return how many more messages may be pulled. Return 0 if too many commands wait for their kind, or if one has
-        to run alone."""
+        """Return how many more messages the worker may pull. Return 0 if too many commands wait for the limit of their
+        kind, or if a command has to run alone."""
         if self._alone or len(self._queue) >= self.size:
             return 0
         return min(self.size, max(1, self.ceiling())) - self.used
@@ -86,13 +87,14 @@ class Slots:
 
     @contextmanager
     def waiting(self, kind: str | None = None) -> Iterator[None]:
-        """Give up the command's slot, and its place in the limit of `kind`, until the end of the block.
+        """Give up the command's slot while the `with` block runs. The command also stops counting in the limit of
+        `kind`.
 
-        At the end the command gets both back at once, even above the limits, so that it can always finish. If
-        WAITING_PER_SLOT commands per slot already wait in this way, the command keeps both.
+        At the end of the block the command gets its slot back at once, even above the limits. So the command can always
+        finish. If WAITING_PER_SLOT commands for each slot already wait in this way, the command keeps its slot.
 
         Args:
-            kind: the kind in whose limit the command counts, or None.
+            kind: tool kind whose limit counts the command, or None if no limit counts the command.
         """
         if self.parked_elsewhere >= self.size * WAITING_PER_SLOT:
             yield
@@ -115,9 +117,11 @@ class Slots:
                 self._running[kind] += 1
 
     async def enter_alone(self) -> None:
-        """Wait, without a slot, until no other command holds a slot. Then let no other command run until `leave_alone`.
+        """Wait, without a slot, until no other command holds a slot. Then let no other command start until
+        `leave_alone`.
 
-        A command inside `waiting` may still go on at the same time, because it may be waiting for this very command.
+        A command inside `waiting` may still go on at the same time. It may be the parent playbook that waits for this
+        command.
         """
         place = _Waiter()
         self._alone.append(place)
@@ -138,8 +142,8 @@ class Slots:
 
     @asynccontextmanager
     async def kind(self, kind: str) -> AsyncIterator[None]:
-        """Wait, without a slot, until the kind has room. Count the command in the kind's limit until the end of the
-        block."""
+        """Wait, without a slot, until the limit of the kind allows one more command. Count the command in that limit
+        until the end of the `with` block."""
         if kind not in self.limits:
             yield
             return
@@ -160,7 +164,8 @@ class Slots:
             self._leave(place)
 
     def _admit(self) -> None:
-        """Let waiting commands run, in order, while slots are free, their kind has room, and no other runs alone."""
+        """Let commands that wait for the limit of their kind run, in order. A command needs a free slot and room below
+        the limit of its kind. Another command that has to run alone comes first."""
         for place in list(self._queue):
             if self.used >= self.size:
                 return
@@ -174,7 +179,8 @@ class Slots:
             place.admitted.set_result(None)
 
     def _leave(self, place: _Waiter) -> None:
-        """End the wait of a command, or its place in the limit of its kind. The command has its slot afterwards."""
+        """End a command's wait for the limit of its kind, or stop counting the command in that limit. The command holds
+        a slot afterwards."""
         if place in self._queue:
             self._queue.remove(place)
             self.used += 1

@@ -1,10 +1,10 @@
-"""The stop of a worker: its levels, waits that end when a level is reached, and the time left for each part of it.
+"""The shutdown of a worker: its levels, waits that end when a level is reached, and time limits for the last steps.
 
 The level only rises. The levels are:
 
-drain       nothing more is pulled; running commands go on, for NOETL_WORKER_DRAIN_TIMEOUT_S
-grace over  tools are interrupted, waits end, each report gets one more try; then all commands are returned
-hard        everything that still runs is cut off
+drain       the worker pulls no more messages; running commands go on, for NOETL_WORKER_DRAIN_TIMEOUT_S
+grace over  the worker interrupts tools, ends waits and tries each report once more; then it returns all commands
+hard        the worker cancels everything that still runs
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 CLAIM_S: Final = 3.0
-"""Seconds for the answer to a claim once the grace period is over."""
+"""Seconds that the worker waits for the answer to a claim, once the grace period is over."""
 REPORT_S: Final = 3.0
-"""Seconds for the terminal events of a command once the grace period is over. After that the outbox has them."""
+"""Seconds that the worker tries to send a command's terminal events, once the grace period is over. After that the
+events stay in the outbox."""
 TOOL_S: Final = 5.0
-"""Seconds for an interrupted tool to give its partial output. After that it is no longer waited for."""
+"""Seconds that an interrupted tool has to return its partial output. After that the worker no longer waits for the
+tool."""
 KEEPALIVE_S: Final = 5.0
-"""Seconds for the keepalive thread to deregister and close its connection, after everything else has ended."""
+"""Seconds that the keepalive thread has to deregister the worker and close its connection, after everything else has
+ended."""
 
 
 class StopLevel(IntEnum):
@@ -33,14 +36,14 @@ class StopLevel(IntEnum):
 
 
 class Stopping:
-    """The level that the stop of this worker has reached."""
+    """The current shutdown level of this worker, with waits that end when a level is reached."""
 
     def __init__(self) -> None:
         self.level = StopLevel.NONE
         self._reached = {level: asyncio.Event() for level in StopLevel if level}
 
     def reach(self, level: StopLevel) -> None:
-        """Raise the level to this one. A level below the present one changes nothing."""
+        """Raise the shutdown level to `level`. A `level` below the current shutdown level changes nothing."""
         for reached, event in self._reached.items():
             if reached <= level:
                 event.set()
@@ -59,7 +62,7 @@ class Stopping:
         return self.level >= StopLevel.HARD
 
     async def reached(self, level: StopLevel) -> None:
-        """Wait until this level is reached."""
+        """Wait until the shutdown has reached `level`."""
         await self._reached[level].wait()
 
     async def sleep(
@@ -73,9 +76,9 @@ class Stopping:
             stopped.cancel()
 
     async def unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
-        """Return the coroutine's result, or None if a drain begins first. The coroutine is then cancelled.
+        """Return the coroutine's result. If a drain begins first, cancel the coroutine and return None.
 
-        So a worker that waits for a server at its start ends at a SIGTERM.
+        So SIGTERM also ends a worker that still waits for a server during its start.
         """
         task, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(self.reached(StopLevel.DRAIN))
         try:

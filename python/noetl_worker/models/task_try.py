@@ -1,4 +1,4 @@
-"""A try of a task in a list of tasks, for people who look at the command."""
+"""An attempt at a task in a list of tasks, recorded for people who inspect the command."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ class TaskTry:
     kind: str
     attempt: int
     at_ms: int
-    """Time of the try in milliseconds since the start of the list."""
+    """Start of the attempt, in milliseconds since the list of tasks started."""
     duration_ms: int
     then: str
-    """Action that followed the try: continue, retry, jump, break or fail."""
+    """Action that followed the attempt: continue, retry, jump, break or fail."""
     error: str = ""
-    """Reason of a failed try; "" for a success."""
+    """Error text of a failed attempt; "" for a success."""
     answer: str = ""
-    """Start of a failed try's data. Like stdout and stderr it is not redacted yet."""
+    """First characters of the data that a failed attempt returned. Like `stdout` and `stderr`, this text is not
+    redacted yet."""
     stdout: str = ""
-    """End of the output that the task printed."""
+    """Last characters that the task wrote to standard output."""
     stderr: str = ""
-    """End of the errors that the task printed."""
+    """Last characters that the task wrote to standard error."""

@@ -1,4 +1,4 @@
-"""Results of tools, and how the results of each plane's own worker differ."""
+"""Results of tools, and the differences between the results that the two planes expect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class ToolFailure:
 
 @dataclass(frozen=True, slots=True)
 class RaisedFailure(ToolFailure):
-    """A failure that a task of a list raised. It fails the command on both planes, unless a rule continues the list."""
+    """A failure that a task raised as an exception, inside a list of tasks. The failure fails the whole command on both
+    planes, unless a policy rule of the task continues the list."""
 
 
 @dataclass(slots=True)  # not frozen: two are made per command, and freezing costs time; nothing changes one
@@ -44,7 +45,7 @@ class ToolResult:
     exit_code: int | None = None
     duration_ms: int | None = None
     tries: Sequence[TaskTry] = ()
-    """Tries of the tasks, if the tool was a list of tasks."""
+    """Attempts at the single tasks, if the tool was a list of tasks."""
 
     @classmethod
     def success(cls, data: JsonValue = None, **fields: Any) -> ToolResult:
@@ -80,7 +81,7 @@ class ToolResult:
 
     @classmethod
     def raised(cls, message: str, **fields: Any) -> ToolResult:
-        """Return the failure that a task of a list raised.
+        """Return the failure that a task raised as an exception, inside a list of tasks.
 
         Args:
             message: the text of the failure.
@@ -126,10 +127,11 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolForm:
-    """The form of tool results on one plane: that of the plane's own worker, because playbooks rely on it."""
+    """Differences between the two planes in what tools read and return. Each plane's own worker has its own format, and
+    playbooks rely on that format."""
 
     success_word: str
-    """Word for a successful status that the rules of a policy read."""
+    """Status word for a success, as the rules of a policy see it: `ok` or `success`."""
     missing_value: JsonValue = None
     """Value of an undefined variable in a template of an input or a task."""
     error_has_status_code: bool = False
@@ -139,29 +141,32 @@ class ToolForm:
     field_list_is_json: bool = False
     """True if a list in `params` or `form` (kind http) is sent as one JSON text, not as one field per item."""
     main_first: bool = False
-    """True if a function `main` takes precedence over a variable `result` (kind python)."""
+    """True if code (kind python) returns the result of its function `main`, even if a variable `result` is set."""
     reads_input_again: bool = False
-    """True if code (kind python) gets an input text with the JSON of an object or list as that value, and any other
-    text without its last line break."""
+    """True if input texts are parsed before code (kind python) gets them. `"[1]"` becomes a list; a text that is no
+    object or list only loses its last line break."""
     variables_hide_arguments: bool = False
     """True if a script (kind rhai) sees the command's variable, not its argument, where both have the same name."""
     says_no_result: bool = False
-    """True if code without a result (kind python) is reported with a status and a message."""
+    """True if code that sets no result (kind python) returns a status and a message instead."""
     has_return_code: bool = False
-    """True if a shell's exit code is named `returncode`, and the result also has all commands with their times."""
+    """True if the result of kind shell names the exit code `returncode`, and lists all commands with their
+    durations."""
     sql_has_message: bool = False
-    """True if SQL answers with a status and a message, and counts the rows changed by a write in `row_count`."""
+    """True if a SQL result has a status and a message, and `row_count` counts the rows that a write changed."""
     numbers_statements: bool = False
-    """True if a result of DuckDB has the rows of each statement under the statement's number."""
+    """True if a DuckDB result also describes each statement under numbered keys: `command_1_rows`,
+    `command_1_sample`."""
     noop_names_step: bool = False
     """True if the result of kind noop has the step's name."""
     child_is_its_status: bool = False
-    """True if the result of a child execution is its status document, not its result value."""
+    """True if a step that runs a child execution returns the child's status document, not the child's result value."""
     start_takes_trace: bool = False
-    """True if the request that starts a child takes a field `trace`. The notifications of the child's commands then
-    have it (protocol/notification.md#message)."""
+    """True if the plane accepts a field `trace` in the request that starts a child execution. The plane then puts
+    `trace` into the notifications of the child's commands (protocol/notification.md#message)."""
     sequence_is_flat: bool = False
-    """True if the result of a sequence has the labels of its tasks as its only keys, failed tasks too."""
+    """True if the result of a list of tasks is one object whose keys are the task labels. Failed tasks have a key
+    too."""
     bare_rule_holds: bool = False
     """True if a policy rule with an action, and without `when` and `else`, always holds. False if it never holds
     (protocol/tasks.md#policies)."""

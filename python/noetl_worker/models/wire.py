@@ -1,4 +1,4 @@
-"""Types of values on the wire, and small readers of them that all rooms use."""
+"""Types of the JSON values that planes and workers exchange, and small functions that read such values."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ CommandId: TypeAlias = int | str
 
 
 class Dialect(str, Enum):
-    """The control plane that issued a command. It decides the form of every event."""
+    """The type of the control plane that issued a command: Python or Rust. The format of every event depends on this
+    type."""
 
     PYTHON = "python"
     RUST = "rust"
 
 
 def fields_of(value: object) -> dict[str, Any]:
-    """Return `value` if it is an object, else an empty dict."""
+    """Return `value` if it is a dict (a JSON object), else an empty dict."""
     return value if isinstance(value, dict) else {}
 
 
 def command_ids(known: Any) -> dict[str, object]:
-    """Return the ids and step of a command or its notification, by which operators search the log.
+    """Return the ids and the step of a command or notification, for log lines. Operators search the log by these
+    values.
 
     Args:
-        known: an object with these attributes.
+        known: a command or an envelope, with the attributes `execution_id`, `command_id`, `event_id` and `step`.
     """
     return {
         "execution_id": known.execution_id,
@@ -39,7 +41,7 @@ def command_ids(known: Any) -> dict[str, object]:
 
 
 def context_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `result.context` of a plane's event. It has the values that a worker sent, on both planes."""
+    """Return `result.context` of an event. On both planes this object has the values that the worker sent."""
     return fields_of(fields_of(event.get("result")).get("context"))
 
 
@@ -61,7 +63,8 @@ def with_scalars(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> 
 
 
 def is_larger(value: JsonValue, most: int) -> bool:
-    """Return True if a JSON value has more than `most` characters, members of objects and items of lists."""
+    """Return True if a JSON value is larger than `most`. Its size is the number of characters in its texts, plus the
+    number of its object members and list items."""
     waiting = [value]
     while waiting and most >= 0:
         item = waiting.pop()

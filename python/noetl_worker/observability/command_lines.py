@@ -8,19 +8,21 @@ from typing import Final
 from noetl_worker.observability.logging import level_is_on
 
 MOST_A_SECOND: Final = 50
-"""Commands per second that all get a log line; of further commands only a sample does."""
+"""Number of commands per second that all get a log line. Beyond this number only a sample gets a line."""
 ONE_OF: Final = 100
-"""Size of the sample: above MOST_A_SECOND, one in this many commands gets a line."""
+"""Size of the sample beyond MOST_A_SECOND: one in this many commands gets a log line."""
 
 
 class CommandLines:
-    """The choice for one worker. A command that gets no line costs one call."""
+    """A sampler: it chooses which finished commands of a worker get a log line. A command without a log line costs one
+    call."""
 
     def __init__(self, which: str) -> None:
         """Begin to choose.
 
         Args:
-            which: failed, sampled, all or none. A failed command is not chosen here: it has the line `command_failed`.
+            which: value of NOETL_WORKER_LOG_COMMANDS: failed, sampled, all or none. Failed commands are not chosen
+                here: they have the log line `command_failed`.
         """
         self._which = which
         self._second_ends = 0.0
@@ -34,18 +36,18 @@ class CommandLines:
         Reading the level for each command would cost more than the log line.
         """
         self.is_debug = level_is_on(logging.DEBUG)
-        """True if each delivery gets a log line."""
+        """True at the log level debug, at which each delivery gets a log line."""
         self.is_on = self.is_debug or (self._which in ("sampled", "all") and level_is_on(logging.INFO))
 
     def share(self, at: float) -> float:
-        """Decide about one command that has succeeded.
+        """Decide whether a command that has succeeded gets a log line.
 
         Args:
             at: monotonic time at which the command's tool ended.
 
         Returns:
-            The sampled share of commands, to be logged in this command's line (1 if all get a line). 0 if this command
-            gets no line.
+            0 if this command gets no line. Otherwise the fraction of commands that get a line at present, which the
+            line then shows: 1 if all commands do, 0.01 if one in a hundred does.
         """
         if self._which != "sampled":
             return 1.0 if self._which == "all" else 0.0

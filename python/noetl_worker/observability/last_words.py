@@ -34,7 +34,7 @@ class FailureReason(NamedTuple):
     """The exit code and the advice for one value of the field `reason`."""
 
     exit_code: int | None
-    """Exit code of the process. None: a supervisor ends with the worst exit code of its worker processes."""
+    """Exit code of the process. None for a supervisor, which ends with the worst exit code of its worker processes."""
     advice: str
 
 
@@ -73,7 +73,7 @@ def reason_for(error: BaseException) -> str:
 
 
 def log_failure(error: BaseException) -> int:
-    """Log the end of a process by this error. Return the process's exit code."""
+    """Log that `error` ends this process. Return the process's exit code."""
     reason = reason_for(error)
     code = REASONS[reason].exit_code or EXIT_UNCAUGHT
     is_uncaught = reason == "uncaught"
@@ -82,7 +82,7 @@ def log_failure(error: BaseException) -> int:
 
 
 def log_end(exit_code: int, reason: str, *, error: str = "", exc_info: BaseException | None = None) -> None:
-    """Log `worker_failed`. A log that is not set up yet is set up first.
+    """Log the event `worker_failed`. If logging is not configured yet, configure it first.
 
     Args:
         exit_code: exit code of the process.

@@ -47,8 +47,9 @@ class SafeLogger:
         """Create the logger of one command.
 
         Args:
-            logger: returns the structlog logger. It is called for each line, not before: most commands log nothing.
-            known: returns the secrets of the command.
+            logger: function that returns the structlog logger. It is called for each line and not before, because most
+                commands log nothing.
+            known: function that returns the secrets of the command.
         """
         self._logger = logger
         self._known = known
@@ -173,12 +174,13 @@ _repeated: Final = RepeatedLines(lambda: level_is_on(logging.DEBUG))
 
 
 def flush_repeated(*, at_once: bool = False) -> None:
-    """Write the repeated lines that were held back for a minute. With `at_once`, write all held-back lines."""
+    """Write the repeated lines that were held back for at least a minute. With `at_once`, write all held-back lines."""
     _repeated.flush(at_once=at_once)
 
 
 def toggle_debug(usual: str) -> None:
-    """Switch the log's level to debug, or from debug back to `usual` (to info if that is debug). Log the change."""
+    """Switch the log level to debug, or from debug back to the level `usual`. If `usual` is debug, switch back to info.
+    Log the change."""
     was_debug = level_is_on(logging.DEBUG)
     now = "debug" if not was_debug else "info" if usual == "debug" else usual
     structlog.configure(

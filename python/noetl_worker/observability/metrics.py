@@ -1,7 +1,7 @@
-"""The Prometheus metrics. Names that upstream has too (`noetl_worker_*`) keep their meaning.
+"""The Prometheus metrics. A metric that the published NoETL workers have too means the same here.
 
-`execution_id` is never a label. A series whose labels are known beforehand is shown at zero from the start, so that an
-absent series means "this version does not have it" and never "it did not happen yet".
+`execution_id` is never a label. A series whose labels are known in advance is shown at zero from the start. So an
+absent series means "this version does not have it", and never "it did not happen yet".
 """
 
 from __future__ import annotations
@@ -63,18 +63,20 @@ PARKED: Final = Gauge(
 )
 LAST_START: Final = Gauge(
     "noetl_worker_last_start",
-    "1 while a command runs alone on its last allowed start, or waits to: nothing else is pulled",
+    "1 while a command on its last allowed start runs alone or waits to run alone: the worker pulls nothing else",
 )
 GATE_LIMIT: Final = Gauge(
     "noetl_worker_gate_limit",
     "Most requests at the same time to a control plane of the settings, or to its result store",
     ["plane", "gate"],
 )
-GATE_IN_USE: Final = Gauge("noetl_worker_gate_in_use", "Requests to it without an answer yet", ["plane", "gate"])
-GATE_WAITING: Final = Gauge("noetl_worker_gate_waiting", "Requests that wait to be sent to it", ["plane", "gate"])
+GATE_IN_USE: Final = Gauge("noetl_worker_gate_in_use", "Requests to the plane without an answer yet", ["plane", "gate"])
+GATE_WAITING: Final = Gauge(
+    "noetl_worker_gate_waiting", "Requests to the plane that wait to be sent", ["plane", "gate"]
+)
 GATE_DOWN: Final = Gauge(
     "noetl_worker_gate_down",
-    "1 while it counts as down: several requests in a row were refused or not answered",
+    "1 while the plane counts as down: several requests in a row were refused or not answered",
     ["plane", "gate"],
     combine=max,
 )
@@ -94,7 +96,7 @@ DEAD_LETTERS_KEPT: Final = Gauge(
 )
 OUTCOMES_DROPPED: Final = Counter(
     "noetl_worker_outcomes_dropped",
-    "Late outcomes that were not reported: another worker has the command, or it is over or unknown",
+    "Late outcomes that were not reported: another worker has the command, or the command is over or unknown",
 )
 EXECUTIONS_STANDING_STILL: Final = Counter(
     "noetl_worker_executions_standing_still",
@@ -143,7 +145,7 @@ PENDING: Final = Gauge(
 )
 OLDEST_WAITING: Final = Gauge(
     "noetl_worker_nats_consumer_oldest_waiting_seconds",
-    "Upper bound of the longest wait of a message, as this worker sees it; a pool's is the minimum of its workers",
+    "Upper bound of the longest wait of a message, as this worker sees it; for a pool, take the workers' minimum",
     ["stream", "consumer"],
     combine=min,
 )
@@ -243,7 +245,8 @@ for _event in _EVENTS:
 
 
 def claim_ended(claim: ClaimAnswer, took_s: float) -> None:
-    """Count one claim under one of the four words of upstream's metric, and record the claim's duration."""
+    """Count one claim in the metric `noetl_worker_pulls`, and record the claim's duration. The metric has four
+    outcomes: claimed, already_claimed, retry_later, failed."""
     PULL_DURATION.observe(took_s)
     match claim:
         case Claimed():

@@ -1,7 +1,7 @@
 """The HTTP server of the probe port. A connection has one request. The number and the duration of connections are
 bounded.
 
-The connections take file descriptors that the tools need: 1,100 idle ones made every tool fail with EMFILE.
+Connections take file descriptors that the tools need: 1,100 idle connections made every tool fail with EMFILE.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def _serves() -> tuple[int, Mapping[str, Any]]:
 
 
 class ProbeServer:
-    """The server of the pages. A page under /debug/ needs a client on loopback, or the token."""
+    """The HTTP server of the probe pages. A page under /debug/ needs a client on loopback, or the debug token."""
 
     def __init__(self, pages: Mapping[str, Page], *, debug_token: str = "", answered_within_s: float = 5.0) -> None:
         """Create a server that does not listen yet.
@@ -116,14 +116,15 @@ class ProbeServer:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body: Mapping[str, Any] | bytes
         if not path:
-            status, body = 400, {"error": "no HTTP request"}
+            status, body = 400, {"error": "the request is not HTTP: send GET or HEAD"}
         elif path not in self._pages:
-            status, body = 404, {"error": f"there are {', '.join(self._pages)}"}
+            status, body = 404, {"error": f"there is no such page: ask for {', '.join(self._pages)}"}
         elif method not in ("GET", "HEAD"):
-            status, body = 405, {"error": "GET or HEAD"}
+            status, body = 405, {"error": "the method is not allowed: send GET or HEAD"}
         elif path.startswith("/debug/") and not self._is_admitted(peer, headers):
             advice = (
-                "from this machine only, by its address or name, or with NOETL_WORKER_DEBUG_TOKEN as a bearer token"
+                "this page answers only this machine: ask for it by this machine's address or name, or send "
+                "NOETL_WORKER_DEBUG_TOKEN as a bearer token"
             )
             status, body = 403, {"error": advice}
         else:
@@ -170,7 +171,7 @@ def _is_own_name(host: str) -> bool:
 
 
 def listening_at(host: str, port: int) -> socket.socket:
-    """Open the listening socket. `::` means every address of both families, if the machine has both."""
+    """Open the listening socket. The host `::` listens on all IPv6 and IPv4 addresses, if the machine supports both."""
     if ":" not in host:
         return socket.create_server((host, port))
     is_both = host == "::" and socket.has_dualstack_ipv6()

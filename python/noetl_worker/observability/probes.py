@@ -19,13 +19,14 @@ from noetl_worker.process.threads import POOLS, WORK
 BLOCKED_AFTER_S: Final = 5.0
 """Seconds without an iteration of the main loop after which the loop is reported as blocked."""
 STANDS_AFTER_S: Final = 10.0
-"""Seconds of waiting for a thread after which the pool of threads is reported. Only the pool for the worker's own work
-makes /livez fail. A stuck resolver blocks the other pools, and a new process would have the same resolver."""
+"""Seconds that a call waits for a thread before its thread pool is reported on /livez. Only the pool for the worker's
+own work makes /livez fail. The other pools wait for a DNS resolver, and a new process would have the same resolver."""
 
 
 @dataclass
 class Health:
-    """The state of the worker for its probes. The main loop writes it, the keepalive thread reads it."""
+    """The state of the worker that its probes report. The main loop writes the state, and the keepalive thread reads
+    it."""
 
     ready: bool = False
     reason: str = "starting"
@@ -36,9 +37,9 @@ class Health:
     in_flight: Callable[[], Mapping[str, Any]] | None = None
     """Callable that returns the worker's state and commands for /debug/inflight; None before the worker pulls."""
     plane_down: str | None = None
-    """Fault of the control plane that heartbeats found; None if there is none. The keepalive thread writes it."""
+    """Fault of the control plane that heartbeats have found, or None. The keepalive thread writes it."""
     stands_after_s: float = STANDS_AFTER_S
-    """Seconds of waiting for a thread, see `STANDS_AFTER_S`."""
+    """Seconds that a call may wait for a thread, see `STANDS_AFTER_S`."""
 
     def set_ready(self, ready: bool, reason: str) -> None:
         self.ready, self.reason = ready, reason
@@ -58,10 +59,10 @@ class Health:
         if lag_s > BLOCKED_AFTER_S:
             return f"the event loop has been blocked for {lag_s:.1f} s"
         if self.puller_progress is not None and time.monotonic() - self.puller_progress() > 60:
-            return "the pull loop has not turned for 60 s"
+            return "the pull loop has made no progress for 60 s"
         work = POOLS.get(WORK)
         if work is not None and (stands_s := work.stands_s()) > self.stands_after_s:
-            return f"no thread has ended its work for {stands_s:.1f} s, and more waits"
+            return f"no thread has ended its work for {stands_s:.1f} s, and further work waits"
         return None
 
 

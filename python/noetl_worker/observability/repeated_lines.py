@@ -1,6 +1,7 @@
-"""Condensed log lines. The first line of a cause is written, and then one line a minute with the number of repeats.
+"""Condensing of repeated log lines. The first line of a cause is written at once, and then one line a minute with the
+number of repeats.
 
-Without condensing, a plane that answered 500 caused 6,894 lines a minute, one for each try of each command. At the
+Without condensing, a plane that answered 500 caused 6,894 lines a minute, one for each attempt of each command. At the
 level debug all lines are written.
 """
 
@@ -31,10 +32,10 @@ REPEATED: Final = frozenset(
         *("started_not_sent", "started_refused", "tls_files_unreadable"),
     )
 )
-"""Events that repeat until their cause is gone. Events about the outcome of one command are not condensed: an operator
-needs the ids in them."""
+"""Log events that are condensed, because they repeat until their cause is gone. Events about the outcome of one command
+are not condensed: an operator needs the ids in them."""
 _CAUSE: Final = ("reason", "what", "error", "problem")
-"""Fields that describe the cause."""
+"""Fields of a log line that together identify its cause."""
 _CAUSE_CHARS: Final = 200
 _MOST_CAUSES: Final = 200
 """Most causes that are counted separately. Further causes of an event are counted together."""
@@ -63,7 +64,8 @@ class RepeatedLines:
         """Causes in the order of their last lines. `flush` writes in this order."""
 
     def __call__(self, logger: Any, method: str, event_dict: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        """Return a line that is due. A line that stands for several lines gets their number as `repeats`.
+        """Return a log line that is to be written now. If the line stands for several lines, its field `repeats` has
+        their number.
 
         Raises:
             structlog.DropEvent: the line is held back.
@@ -84,7 +86,8 @@ class RepeatedLines:
         return event_dict if said["failures"] == 1 else {**event_dict, _COUNT: said["failures"]}
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Write the last held-back line of each cause whose minute is over. With `at_once`, do so for every cause."""
+        """Write the last held-back line of each cause, if the last written line of the cause is over a minute old. With
+        `at_once`, write this line for every cause."""
         due: list[tuple[_Cause, int]] = []
         with self._lock:
             for key, cause in list(self._causes.items()):

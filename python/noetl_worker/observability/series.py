@@ -22,12 +22,13 @@ COMBINED_GAUGES: Final[dict[str, Callable[[Iterable[float]], float]]] = {
     "process_start_time_seconds": max,
     "process_max_fds": min,
 }
-"""Functions by gauge that combine the values of the workers below one supervisor (`sums.py`). The gauges named here are
-prometheus_client's; each `Gauge` adds its own function. Values of gauges without a function are added up."""
+"""Functions that combine the values of one gauge from all workers of a supervisor, by gauge name (`sums.py`). The
+gauges listed here belong to prometheus_client; each `Gauge` adds its own function. For a gauge without a function, the
+values are added up."""
 
 
 class Count:
-    """A number that grows."""
+    """The value of a counter: a number that only grows."""
 
     __slots__ = ("value",)
 
@@ -39,7 +40,7 @@ class Count:
 
 
 class Level(Count):
-    """A number that goes up and down."""
+    """The value of a gauge: a number that goes up and down."""
 
     __slots__ = ()
 
@@ -88,7 +89,7 @@ class MetricFamily(Collector, Generic[SeriesT]):
         return self.labels()
 
     def describe(self) -> Iterable[Metric]:
-        """Return the family's names, so that a second family of the same name is refused."""
+        """Return the metric with its name, so that the registry refuses a second metric of the same name."""
         return self.collect()
 
     def _rows(self) -> list[tuple[tuple[str, ...], SeriesT]]:

@@ -31,8 +31,8 @@ class Warned:
 class StepLog:
     """The logger of one command. A warning that was logged before is logged at the level debug.
 
-    Two warnings are the same if their event, fields, step and playbook are equal. The playbook is known by its catalog
-    id, or by the execution's id if the claim has no catalog id.
+    Two warnings are the same if their event, fields, step and playbook are equal. A playbook is identified by its
+    catalog id. If the claim has no catalog id, the execution's id is used instead.
     """
 
     def __init__(self, logger: Any, warned: Warned, command: Command) -> None:

@@ -19,7 +19,7 @@ _COUNTED: Final = frozenset({"counter", "histogram"})
 
 @dataclass(frozen=True)
 class _Families(Collector):
-    """The collector that `generate_latest` formats as text."""
+    """A collector of combined metrics, so that `generate_latest` can format them as text."""
 
     families: Iterable[Metric]
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
 
 PLAIN_WIDTH: Final = 120
-"""Width used without a terminal. Output of `kubectl exec` without -t is still read on a terminal."""
+"""Width of output in characters if standard output is not a terminal. People still read output of `kubectl exec`
+without -t on a terminal."""
 
 
 def harmless(text: str) -> str:
@@ -26,7 +27,8 @@ def harmless(text: str) -> str:
 
 
 def harmless_json(text: str) -> str:
-    """Return JSON of the same value without control characters. `json.dumps` escapes only those of ASCII."""
+    """Return a JSON text with its control characters escaped. `json.dumps` escapes only the control characters of
+    ASCII."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
@@ -59,7 +61,8 @@ def say_json(value: Any, *, indent: int | None = None) -> None:
 
 
 def safe_console(**given: Any) -> Console:
-    """Return a console of rich whose texts are harmless; `given` are the arguments of `Console`."""
+    """Return a console of `rich` that escapes control characters in all texts. `given` are the arguments of
+    `Console`."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -72,9 +75,8 @@ def safe_console(**given: Any) -> Console:
 
 
 def operator_console() -> Console:
-    """Return standard output as a console. It has colours only on a terminal. Its width is that of the terminal, else
-    COLUMNS, else PLAIN_WIDTH.
-    """
+    """Return a console of `rich` for standard output. It has colours only on a terminal. Its width is the terminal's
+    width, else the variable COLUMNS, else PLAIN_WIDTH."""
     console = safe_console(highlight=False)
     has_width = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if has_width else safe_console(highlight=False, width=PLAIN_WIDTH)

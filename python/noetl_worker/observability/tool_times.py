@@ -31,9 +31,10 @@ def status_after(error: BaseException) -> str:
 
 
 class ToolTimes(MetricFamily[Times]):
-    """The durations of tools. `labels(kind, status).observe(seconds)` adds one.
+    """The durations of tools. `labels(kind, status).observe(seconds)` adds one duration.
 
-    Two of the four metrics are upstream's too, and have the sum over all statuses.
+    The published workers have two of the four metrics too. These two metrics have no label `status`: they add up all
+    statuses.
     """
 
     def __init__(self, *, buckets: Sequence[float]) -> None:
@@ -41,7 +42,7 @@ class ToolTimes(MetricFamily[Times]):
         super().__init__("", "", ("tool_kind", "status"), lambda: Times(buckets))
 
     def announce(self, kinds: Iterable[str]) -> None:
-        """Show the series of these kinds at zero."""
+        """Show the series of these tool kinds at zero, even before a command of the kind has ended."""
         for kind in kinds:
             for status in STATUSES:
                 self.labels(kind, status)

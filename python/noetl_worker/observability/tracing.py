@@ -38,11 +38,13 @@ class SpanOfCommand(Protocol):
 
 
 CURRENT: Final[ContextVar[SpanOfCommand | None]] = ContextVar("noetl_worker_trace", default=None)
-"""Span of the command that the current task runs; None without traces. The task of the command's tool inherits it."""
+"""Span of the command that the current asyncio task runs; None without traces. The asyncio task of the command's tool
+inherits it."""
 
 
 def trace_headers() -> Mapping[str, str]:
-    """Return the headers that continue the trace of this task's command in another program; empty without a trace."""
+    """Return the headers with which another program continues the trace of the current command; empty without a
+    trace."""
     current = CURRENT.get()
     return current.headers if current is not None else _NO_HEADERS
 
@@ -91,7 +93,7 @@ def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerPr
 
 
 def flush_traces(provider: TracerProvider) -> None:
-    """Send the remaining spans. A collector that does not answer delays the end by at most three seconds."""
+    """Send the remaining spans. A collector that does not answer delays the process's end by at most three seconds."""
     sending = threading.Thread(target=provider.shutdown, name="noetl-traces", daemon=True)
     sending.start()
     sending.join(_END_S)

@@ -12,7 +12,7 @@ from noetl_worker.process.threads import WORK, WORK_THREADS, Threads
 
 T = TypeVar("T")
 _AGAIN_S: Final = 2.0
-"""Seconds after which a task that has not ended is cancelled again. A task needs less to clean up."""
+"""Seconds between two cancellations of a task that has not ended. A task normally ends in less time."""
 
 
 def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
@@ -26,8 +26,8 @@ def give(waiting: deque[asyncio.Future[T]], value: T) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end, then end the tasks that it left. One execution gets at most a quarter of the loop's
-    threads."""
+    """Run `main` to its end, then cancel all tasks that still run. The event loop's thread pool gives one execution at
+    most a quarter of its threads."""
     try:
         import uvloop
     except ImportError:
@@ -47,8 +47,8 @@ async def _run_and_end(main: Coroutine[Any, Any, T]) -> T:
 async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks until all have ended. Their results and exceptions are not raised here.
 
-    One cancellation is not enough. Before Python 3.12, asyncio.wait_for loses a cancellation that comes together with
-    the awaited result (cpython #86296), and a loop of nats-py, which uses it, would go on for ever.
+    One cancellation may not be enough. Before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives
+    together with the awaited result (cpython #86296). A loop of nats-py that uses `wait_for` would then run for ever.
     """
     left = set(tasks)
     while left:
@@ -67,15 +67,16 @@ def handle_signals(stop: Callable[[], None], toggle_debug: Callable[[], None]) -
 
 
 async def until_signal(session: Coroutine[Any, Any, T], signals: list[signal.Signals] | None = None) -> T:
-    """Return the result of a session. SIGTERM and Ctrl-C cancel only the session, which then ends its own tasks in
-    order.
+    """Return the result of the coroutine `session`. SIGTERM and Ctrl-C cancel only `session`, and `session` ends its
+    own tasks in order.
 
-    Without this, Ctrl-C would cancel every task of the loop once. A task of nats-py that has just got an answer would
-    go on, and would be waited for without end (see `end`).
+    By default, Ctrl-C would cancel every task of the event loop once. A task of nats-py may lose that single
+    cancellation, and the process would then never end (see `end`).
 
     Args:
-        session: the coroutine that is run.
-        signals: extended by each signal that comes. A session may look here, because it can miss its cancellation too.
+        session: coroutine to run.
+        signals: list to which each received signal is added. A session may check this list, because a session may lose
+            its cancellation too.
 
     Raises:
         KeyboardInterrupt: Ctrl-C has ended the session. A second Ctrl-C ends the process without waiting.

@@ -9,17 +9,18 @@ import sys
 from typing import Final
 
 SOCKET: Final = "NOETL_WORKER_PROBES_SOCKET"
-"""Variable with the descriptor of the probes' socket. So the supervisor knows the port before the worker runs, and a
-restarted worker has the same port."""
+"""Environment variable with the file descriptor of the socket on which the worker's probes listen. The supervisor opens
+this socket. So the supervisor knows the port in advance, and a restarted worker has the same port."""
 PORTS: Final = "NOETL_WORKER_PROBES_PORTS"
-"""Variable with the ports of the probes of the supervisor and all its workers, separated by commas."""
+"""Environment variable with the probe ports of the supervisor and of all its workers, separated by commas."""
 PARENT: Final = "NOETL_WORKER_SUPERVISOR"
-"""Variable with the supervisor's process id."""
+"""Environment variable with the supervisor's process id."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def listening_socket() -> socket.socket | None:
-    """Return the listening socket from the supervisor, or None without a supervisor. Commands do not inherit it."""
+    """Return the probes' socket that the supervisor opened, or None without a supervisor. Processes that run commands
+    do not inherit this socket."""
     descriptor = os.environ.pop(SOCKET, None)
     if descriptor is None:
         return None
@@ -33,8 +34,8 @@ def probe_ports() -> tuple[int, ...]:
 
 
 def end_with_parent() -> bool:
-    """Have the kernel send this process SIGTERM when its supervisor ends (on Linux), so that it drains. Return True if
-    there is a supervisor."""
+    """Have the kernel send this worker SIGTERM when its supervisor ends (on Linux), so that the worker drains. Return
+    True if there is a supervisor."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return False

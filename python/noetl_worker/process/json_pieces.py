@@ -1,8 +1,8 @@
-"""A reader of JSON piece by piece, so that other threads run meanwhile. A parser that reads the whole text holds the
-interpreter's lock until its end: 4 s for 12 MB of `[],`.
+"""A JSON parser that works in small pieces, so that other threads can run between two pieces. `json.loads` would hold
+the interpreter's lock until the whole text is parsed: 4 s for 12 MB of `[],`.
 
-This module only finds where a piece ends. A function of the caller parses each piece, at most 64 kB. So the values are
-the same as those of the whole text parsed at once.
+This module only finds where a piece ends. The caller's function parses each piece of at most 64 kB. So the result is
+the same as that of parsing the whole text at once.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from noetl_worker.process.threads import take_turns
 __all__ = ["loads_in_pieces"]
 
 _WINDOW: Final = 1 << 16
-"""Bytes of one piece."""
+"""Size of one piece, in bytes."""
 _MOST_NESTED: Final = 32
-"""Largest depth of values that are longer than a piece."""
+"""Most nested levels of arrays and objects that are larger than one piece."""
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _WORD: Final = re.compile(rb"[^ \t\n\r,\]}]*")
 _TEXT: Final = re.compile(rb'(?:[^"\\]+|\\u[dD][89abAB]..\\u....|\\u(?![dD][89abAB])....|\\[^u])*', re.DOTALL)
-"""Pattern of complete characters and escapes, with an escaped surrogate pair as one character."""
+"""Pattern for complete characters and escapes inside a JSON string. An escaped surrogate pair counts as one character,
+so that a pair is never split."""
 _STEPS: Final = {0x5B: -1, 0x7B: -1, 0x5D: 1, 0x7D: 1}
-"""Change of depth at each bracket and brace, for a text that is read backwards."""
+"""Change of the nesting depth at each bracket or brace, when the text is read backwards."""
 _skip: Final = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
-"""Function that finds the end of a value. It is given bytes decoded as Latin-1, where each byte is one character."""
+"""Function that finds the end of a JSON value. Its input is bytes decoded as Latin-1, so that each byte is one
+character."""
 
 
 def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WINDOW) -> Any:
-    """Parse one JSON text, letting other threads run between its pieces.
+    """Parse one JSON text in pieces, and let other threads run between two pieces.
 
     Args:
         data: JSON in UTF-8.
-        read: parses a JSON text. It raises ValueError for a text that is not JSON.
-        window: bytes of one piece.
+        read: function that parses one piece. It raises ValueError for a text that is not JSON.
+        window: size of one piece, in bytes.
 
     Raises:
         ValueError: the text is not JSON, or large values are nested too deeply.
-        TimeoutError: the command that the text is for has ended (`take_turns`).
+        TimeoutError: the command that needs the value has ended (`take_turns`).
     """
     reader = _PieceReader(data, read, window)
     value, end = reader.value(reader.skip_space(0), 0)
@@ -51,7 +53,7 @@ def loads_in_pieces(data: bytes, read: Callable[[bytes], Any], window: int = _WI
 
 
 def _last_comma(window: bytes) -> int:
-    """Return the place of the comma after the last complete member, or 0 if no member is complete.
+    """Return the position of the comma after the last complete member in `window`, or 0 if no member is complete.
 
     Args:
         window: bytes that begin with a member of a list or object.
@@ -88,7 +90,7 @@ class _PieceReader:
         return _end(_SPACE, self._data, at)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
-        """Return the value that begins at byte `at`, and the byte after its end."""
+        """Return the value that begins at byte `at`, and the position after that value."""
         sign = self._data[at : at + 1]
         if sign in (b"[", b"{"):
             if depth == _MOST_NESTED:
@@ -139,8 +141,8 @@ class _PieceReader:
                 raise ValueError(f"expected a comma or a closing bracket, at byte {at - 1}")
 
     def _member(self, at: int, depth: int, *, is_object: bool) -> tuple[Any, int]:
-        """Return the member at byte `at`, and the byte after its end. The member is a tuple or dict of one item, which
-        can be added to its container."""
+        """Return the list item or object member at byte `at`, and the next position. A list item comes as a tuple of
+        one item, an object member as a dict of one member."""
         at = self.skip_space(at)
         if not is_object:
             value, end = self.value(at, depth)

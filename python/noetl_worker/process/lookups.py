@@ -1,7 +1,7 @@
-"""Name look-ups in threads of their own, so that a resolver that does not answer delays no other look-up.
+"""DNS look-ups in thread pools of their own, so that a silent DNS resolver blocks only a part of the look-ups.
 
-The event loop's own look-ups are not used. uvloop has four threads for look-ups, and four names with a silent resolver
-would take them all. The standard loop looks names up in the threads of its file work.
+The event loop's own look-ups could all be blocked. uvloop has four threads for look-ups, so four names without an
+answer take all four. The standard loop uses the same threads for look-ups and for file work.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from noetl_worker.process.threads import OWN_NAMES, OWNER, TOOL_NAMES, Threads
 
 T = TypeVar("T")
 _CACHED_S: Final = 30.0
-"""Seconds for which addresses are used again. `getaddrinfo` does not tell the time to live of a name."""
+"""Seconds for which found addresses are used again. `getaddrinfo` does not return the time to live of a name."""
 _MOST_CACHED: Final = 64
 
 
 class Lookups:
-    """Look-ups in one pool of threads."""
+    """DNS look-ups in one thread pool, without a cache."""
 
     def __init__(self, pool: str, threads: int) -> None:
         self._threads = Threads(pool, threads)
@@ -41,13 +41,16 @@ class Lookups:
         return await asyncio.wrap_future(self._threads.submit_for(OWNER.get(), within))
 
     def forget(self, host: str) -> None:
-        """Do nothing: this pool remembers no addresses, as OwnLookups does."""
+        """Do nothing, because this class has no cache. The subclass `OwnLookups` has a cache and overrides this
+        method."""
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Call `connect` with the addresses of `host`, in order, until a call raises no OSError. Return its result.
+        """Call `connect` with each address of `host`, in order, until a call raises no OSError. Return the result of
+        that call.
 
         Raises:
-            OSError, UnicodeError, RuntimeError: as from `addresses`, or the first error of `connect`.
+            OSError, UnicodeError, RuntimeError: `addresses` failed, or every call failed: the first OSError of
+                `connect` is raised.
         """
         failure: OSError | None = None
         for address in await self.addresses(host, port):
@@ -59,13 +62,13 @@ class Lookups:
 
 
 class OwnLookups(Lookups):
-    """Look-ups of names from the settings. One name takes at most a quarter of the threads. Its addresses are used for
-    30 seconds."""
+    """DNS look-ups of names from the worker's settings, with a cache of 30 seconds. Look-ups of one name take at most a
+    quarter of the threads."""
 
     def __init__(self, pool: str, threads: int) -> None:
         super().__init__(pool, threads)
         self._known: dict[str, tuple[list[str], float]] = {}
-        """Addresses of each name, and the monotonic time until which they are used."""
+        """Cached addresses by host name, each with the monotonic time until which they are used."""
 
     async def _looked_up(self, host: str, port: int) -> list[str]:
         if (known := self._believed(host)) is not None:
@@ -86,7 +89,8 @@ class OwnLookups(Lookups):
         return addresses if time.monotonic() < until_s else None
 
     async def connected(self, host: str, port: int, connect: Callable[[str], Awaitable[T]]) -> T:
-        """Connect as `Lookups.connected` does. After a failure, the next call looks the name up again."""
+        """Connect as `Lookups.connected` does. After a failure, remove the name from the cache, so that the next call
+        looks it up again."""
         try:
             return await super().connected(host, port, connect)
         except BaseException:  # also a cancellation by a deadline

@@ -9,16 +9,17 @@ if sys.platform != "win32":  # Windows has no such limit
     import resource
 
 _ENOUGH: Final = 1_048_576
-"""Limit to ask for where there is no hard limit, as on macOS. The kernel there has a limit of its own."""
+"""Limit to request if the hard limit is infinite, as on macOS. The macOS kernel refuses this limit, and `_MACOS_MOST`
+is requested next."""
 _MACOS_MOST: Final = 10_240
 
 
 def raise_open_files_limit() -> int | None:
     """Raise the soft limit of open files to the hard limit. Return the soft limit that now holds, or None on Windows,
-    which has no limit.
+    where no such limit exists.
 
-    The soft limit is 1024 nearly everywhere, for programs that use select(). A worker with many slots needs more:
-    without free descriptors every command fails.
+    Nearly every system starts a process with a soft limit of 1024. A worker with many slots needs more descriptors:
+    without a free descriptor every command fails.
     """
     if sys.platform == "win32":
         return None

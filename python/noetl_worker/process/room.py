@@ -1,8 +1,8 @@
-"""The memory budget for data from servers, which all commands share. Memory is taken from the budget before values are
-made of the data.
+"""The memory budget that all commands share for data from servers. Code takes memory from the budget before it parses
+such data.
 
-A command waits, at most until its deadline, while the budget has no room. The command that came first never waits. So
-two commands that each have half of what they need cannot block each other.
+While the budget is used up, a command waits, at most until its deadline. The command that took memory first never
+waits. So two commands that each have half of what they need cannot block each other.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from noetl_worker.errors import ToolError
 __all__ = ["MOST_OF_ONE", "room"]
 
 MOST_OF_ONE: Final = 512 << 20
-"""Most bytes of one owner. Together with _MOST for the others it stays below the 1 GiB of the container image."""
+"""Largest memory of one owner, in bytes. `MOST_OF_ONE` plus `_MOST` is below the 1 GiB of the container image."""
 _MOST: Final = 256 << 20
-"""Bytes of all owners together above which only the owner that came first gets more."""
+"""Budget of all owners together, in bytes. Once the budget is used up, only the owner that took memory first gets
+more."""
 _FREE: Final = 1 << 20
-"""Bytes that any owner may have without waiting, so that an ordinary answer does not wait for a large one."""
+"""Bytes that each owner gets without waiting, so that an ordinary answer does not wait for a large one."""
 
 
 class Room:
-    """Shares of the memory budget, one for each owner, such as a running tool. A share is taken on an event loop, and
-    given back in any thread."""
+    """The memory budget, as a number of bytes for each owner. An owner is, for example, a running tool. `take` runs on
+    an event loop; any thread may call `give_back`."""
 
     def __init__(self) -> None:
         self._shares: dict[weakref.ref[object], int] = {}
-        """Bytes of each owner, the owner that came first in front."""
+        """Bytes by owner, in the order in which the owners first took memory."""
         self._waiting: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
 
     @property
@@ -37,13 +38,14 @@ class Room:
         return sum(self._shares.copy().values())
 
     async def take(self, size: int, owner: object) -> None:
-        """Add `size` bytes to the share of `owner`, until `owner` is deleted or `give_back` is called. Wait while the
-        budget has no room.
+        """Add `size` bytes to the memory of `owner`. Wait while the budget is used up.
+
+        The memory goes back to the budget when `give_back` is called, or when `owner` is deleted.
 
         Args:
-            size: number of bytes, known or estimated.
-            owner: an object that lives as long as the bytes, such as the `stop` of a tool's context. It must allow weak
-                references.
+            size: number of bytes, exact or estimated.
+            owner: an object that lives as long as the data, such as the `stop` of a tool's context. Its class must
+                support weak references.
 
         Raises:
             ToolError: kind `resource`, if `owner` would have over 512 MiB.
@@ -63,7 +65,7 @@ class Room:
         self._shares[key] = self._shares.get(key, 0) + size
 
     def give_back(self, size: int, owner: object) -> None:
-        """Remove `size` bytes from the share of `owner`."""
+        """Remove `size` bytes from the memory of `owner`. Wake commands that wait for the budget."""
         key = weakref.ref(owner)
         if size and (share := self._shares.get(key, 0)):
             self._shares[key] = share - size

@@ -1,15 +1,16 @@
-"""Removal of the worker's variables from its environment block, which all processes of its user may read.
+"""Removal of the worker's variables from its environment block. All processes of the same user may read that block.
 
-`noetl-worker run` writes its variables to a sealed file in memory, and starts itself again with only the variables that
-the interpreter needs. The restarted process first reads that file and closes it. From then on the variables are in
-`os.environ` as usual. They are in the worker's memory, which no other process may read, and not in /proc/PID/environ. A
-process that the worker starts gets only the variables that the worker passes to it.
+`noetl-worker run` writes its variables to a sealed file in memory. Then it starts itself again with only the variables
+that the interpreter needs. The restarted process first reads the sealed file and closes it. After that `os.environ` has
+all variables as usual. They are only in the worker's memory, not in /proc/PID/environ, and no other process may read
+that memory. A process that the worker starts gets only the variables that the worker passes to it.
 
-A supervisor gives its workers a socket instead of a file, because other processes may read the file of a process that
-has not yet hidden its memory. It sends the variables once a worker says that its memory is hidden.
+A supervisor gives its workers a socket instead of a file. A new worker has not yet hidden its memory, and until then
+other processes could read its file. So the supervisor sends the variables after the worker has reported that its memory
+is hidden.
 
 The restart comes before any other import, so it costs no more than the start of a bare interpreter. Therefore this
-module imports only what the interpreter has loaded by itself (json and typing would double the cost).
+module imports only modules that the interpreter has already loaded (json and typing would double the cost).
 """
 
 from __future__ import annotations
@@ -23,23 +24,26 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 VARIABLE: Final = "NOETL_WORKER_SEALED_ENVIRONMENT"
-"""Variable with the descriptor from which the restarted process reads its variables. It is removed when it is read."""
+"""Environment variable with the file descriptor from which the restarted process reads its other variables. `take`
+removes this variable."""
 _MORE: Final = "NOETL_WORKER_ENVIRONMENT_KEPT"
 """Setting with the names of further variables that stay in the environment block."""
 _VISIBLE: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV"})
 _VISIBLE_PREFIXES: Final = ("LC_", "LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 """Prefixes of variables that the loader, the C library and the interpreter read before any code of ours runs."""
 _END: Final = b"\0\0"
-"""End of the variables. If it is missing, some variables are missing too."""
+"""Mark after the last variable. If the mark is missing, the transfer was cut off."""
 
 
 def is_handed_over() -> bool:
-    """Return True in a restarted process, which has to hide its memory and then `take` its variables."""
+    """Return True if this process was started without its variables. Such a process hides its memory and then calls
+    `take`."""
     return VARIABLE in os.environ
 
 
 def take() -> None:
-    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent them all."""
+    """Read the variables into `os.environ`. End the process if the supervisor ended before it had sent all
+    variables."""
     import stat
 
     descriptor = int(os.environ.pop(VARIABLE))

@@ -1,5 +1,5 @@
-"""Work in threads. One execution cannot take all threads of a pool. If no thread can be started, work on a result is
-done on the event loop."""
+"""Thread pools in which one execution cannot take all threads. If no thread can be started, work on a command's result
+runs on the event loop instead."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 LARGE: Final = 1 << 16
-"""Most bytes that are converted on the event loop, which takes less than a millisecond."""
+"""Largest data, in bytes, that is converted on the event loop. Converting that much takes less than a millisecond."""
 _is_given_up: Final[contextvars.ContextVar[threading.Event | None]] = contextvars.ContextVar("given_up", default=None)
 
 OWNER: Final[contextvars.ContextVar[Hashable]] = contextvars.ContextVar("noetl_worker_threads_owner", default=None)
-"""The execution for which work is done. None is the worker itself, which may have every thread."""
+"""Execution for which the current task works. None means the worker itself, which may use all threads."""
 _PART: Final = 4
-"""Divisor of a pool: one owner has at most a quarter of its threads."""
+"""Divisor for the limit of one owner: an owner, such as an execution, gets at most 1/4 of a pool's threads."""
 OWN_NAMES: Final = "own_names"
-"""The pool for look-ups of the planes' and NATS servers' names."""
+"""Name of the thread pool for DNS look-ups of control planes and NATS servers."""
 TOOL_NAMES: Final = "tool_names"
-"""The pool for name look-ups of tools."""
+"""Name of the thread pool for DNS look-ups of tools."""
 WORK: Final = "work"
-"""The pool that `asyncio.to_thread` uses, for files, unpacking, conversion and redaction."""
+"""Name of the thread pool that `asyncio.to_thread` uses, for files, unpacking, conversion and redaction."""
 WORK_THREADS: Final = 16
 
 
@@ -42,9 +42,10 @@ class _Call:
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool of threads for one kind of work. One owner has at most a quarter of the threads.
+    """A thread pool for one kind of work. One owner, such as an execution, gets at most a quarter of the threads.
 
-    A call counts for its owner until it has ended, even if nobody waits for it: most calls cannot be stopped.
+    A running call counts for its owner until the call has ended, even if nobody waits for the result. Most calls cannot
+    be stopped.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -61,7 +62,8 @@ class Threads(ThreadPoolExecutor):
         return self.submit_for(OWNER.get(), partial(call, *args, **named))
 
     def submit_for(self, owner: Hashable, run: Callable[[], T]) -> Future[T]:
-        """Submit a call that runs when its owner has a thread left.
+        """Submit a call for `owner`. The call starts when a thread is free and `owner` has less than a quarter of the
+        threads.
 
         Raises:
             RuntimeError: no thread can be started, and the call never runs.
@@ -82,7 +84,8 @@ class Threads(ThreadPoolExecutor):
             super().submit(self._work, call)
 
     def _next(self) -> _Call | None:
-        """Return the longest-waiting call whose owner has a thread left, and count it as running."""
+        """Return the longest-waiting call whose owner may use one more thread, and count that call as running. Return
+        None if no call may start."""
         with self._lock:
             self._waiting = [call for call in self._waiting if not call.future.cancelled()]
             call = next(filter(self._has_share, self._waiting), None) if len(self._running) < self._most else None
@@ -109,13 +112,14 @@ class Threads(ThreadPoolExecutor):
             self._ended_s = time.monotonic()
 
     def waiting_s(self) -> float:
-        """Return the seconds for which the longest-waiting call has waited, for a thread or for others of its owner."""
+        """Return for how many seconds the longest-waiting call has waited. It waits for a free thread, or for another
+        call of its owner to end."""
         with self._lock:
             return self._since(call.since_s for call in self._waiting if not call.future.cancelled())
 
     def stands_s(self) -> float:
-        """Return the seconds for which no call has ended, while all threads are taken and a call waits for one of
-        them. Otherwise return 0."""
+        """Return for how many seconds this pool has been stuck, or 0. In a stuck pool all threads are busy, a call
+        waits, and no call ends."""
         with self._lock:
             if len(self._running) < self._most:
                 return 0.0
@@ -129,7 +133,8 @@ class Threads(ThreadPoolExecutor):
 
 
 POOLS: Final[dict[str, Threads]] = {}
-"""The pools of this process by name, for metrics and probes. The last pool with a name replaces earlier ones."""
+"""The thread pools of this process by name, for metrics and probes. A new pool replaces an earlier pool of the same
+name."""
 
 
 def _finish(future: Future[T], call: Callable[[], T]) -> None:
@@ -142,11 +147,11 @@ def _finish(future: Future[T], call: Callable[[], T]) -> None:
 
 
 def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[], T]) -> Future[T]:
-    """Pass `call` to `submit`, a method of an executor or event loop. Return the future of its result.
+    """Pass `call` to `submit`, a method of an executor or event loop. Return a future with the result of `call`.
 
     Raises:
-        RuntimeError: no thread can be started, and the call never runs. An executor alone would raise too, but leave
-            the call in its queue, and might run it later.
+        RuntimeError: no thread can be started, and `call` never runs. An executor would raise too, but would leave
+            `call` in its queue, and might run it later.
     """
     future: Future[T] = Future()
 
@@ -163,9 +168,10 @@ def submitted(submit: Callable[[Callable[[], None]], object], call: Callable[[],
 
 
 async def finished_off_loop(call: Callable[[], T]) -> T:
-    """Return the result of `call`, which runs in a thread. This is for work on a result that must not be lost.
+    """Return the result of `call`, which runs in a thread. Callers use this for work on a command's result, which must
+    not be lost.
 
-    If no thread can be started, the call runs at once on the event loop, which does nothing else meanwhile.
+    If no thread can be started, `call` runs at once on the event loop and blocks the loop meanwhile.
     """
     submit = partial(asyncio.get_running_loop().run_in_executor, None)
     within = partial(contextvars.copy_context().run, call)
@@ -177,9 +183,10 @@ async def finished_off_loop(call: Callable[[], T]) -> T:
 
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """Return the result of `work`, which runs in a thread if `size` bytes are too many for the event loop.
+    """Return the result of `work`. `work` runs in a thread if `size`, the bytes to process, is above LARGE, else on the
+    event loop.
 
-    `work` should call `take_turns`, which ends it when nobody waits for its result any more.
+    Long `work` should call `take_turns` often. Then `work` ends early if nobody waits for its result any more.
     """
     if size <= LARGE:
         return work()

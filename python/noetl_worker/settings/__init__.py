@@ -1,1 +1,1 @@
-"""Flags, environment and files as one frozen value."""
+"""The settings of a worker, read from flags, environment and files into one frozen value."""

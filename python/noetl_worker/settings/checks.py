@@ -12,8 +12,8 @@ from noetl_worker.settings.tools import find_family
 
 
 def check_families(given: Mapping[str, Given]) -> None:
-    """Check the variables whose names the user completes (FAMILIES). Other variables are checked when they are
-    parsed."""
+    """Check the variables whose names the user completes, such as NOETL_SECRET_<NAME> (FAMILIES). All other variables
+    are checked when they are parsed."""
     for variable, found in given.items():
         if (family := find_family(variable)) is not None:
             family.line(variable).value(found.text)
@@ -52,7 +52,8 @@ def _check_pairs(settings: Settings) -> None:
 
 
 def _check_logins(settings: Settings) -> None:
-    """Check that at most one login by key is set, and that a JWT has a key. Otherwise the intended login is unclear."""
+    """Check that at most one of NATS_CREDS, NATS_NKEY and NATS_SEED is set, and that NATS_JWT comes with a key.
+    Otherwise the intended login is unclear."""
     keys = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey, "NATS_SEED": settings.nats_seed}
     named = [name for name, value in keys.items() if value]
     if len(named) > 1:

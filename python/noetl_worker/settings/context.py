@@ -25,17 +25,18 @@ _NOT_USED: Final = (
     *("nsc", "jetstream_domain", "jetstream_api_prefix", "jetstream_event_prefix", "inbox_prefix", "tls_first"),
     *("socks_proxy", "windows_cert_store", "windows_cert_match", "windows_cert_match_by"),
 )
-"""Keys of a context that change the connection and that a worker does not support. They end the start."""
+"""Keys of a context file that change the connection but that a worker does not support. A context with such a key stops
+the start."""
 
 
 def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the file of a context, and the text of each variable that only the context sets.
+    """Return the path of a context's file, and the settings that only this context sets (text by variable).
 
     Args:
         name: name of the context, or path of its file.
-        environment: texts by variable, for the directory of the contexts.
-        given: texts of the variables that other sources set. If these variables have a login, the context's login is
-            not used.
+        environment: environment variables, from which the directory of the contexts is found.
+        given: settings from all other sources (text by variable). If they have a login, the context's login is not
+            used.
 
     Raises:
         SettingsError: there is no such context, or a worker does not support one of its keys.
@@ -44,7 +45,7 @@ def context_texts(name: str, environment: Mapping[str, str], given: Mapping[str,
     context = _read(path, name)
     refused = [key for key in _NOT_USED if context.get(key)]
     if refused:
-        raise SettingsError(_VARIABLE, name, f"a context without {', '.join(refused)}, which a worker does not use")
+        raise SettingsError(_VARIABLE, name, f"a context without {', '.join(refused)}, which a worker does not support")
     has_login = any(variable in given for variable in (*_LOGIN.values(), "NATS_SEED"))
     has_login = has_login or "@" in given.get("NATS_URL", "").partition(",")[0]
     used = _OTHER if has_login else {**_OTHER, **_LOGIN}
@@ -67,7 +68,7 @@ def _read(path: Path, name: str) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        reason = error.strerror if isinstance(error, OSError) else "the file is not JSON"
         allowed = f"the name of a context of the NATS CLI, or the path of its file ({path}: {reason})"
         raise SettingsError(_VARIABLE, name, allowed) from None
     if not isinstance(found, dict):

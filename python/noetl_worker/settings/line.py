@@ -17,23 +17,23 @@ variable."""
 
 @dataclass(frozen=True, slots=True)
 class SettingLine:
-    """A setting as its class declares it: an entry of docs/settings.md."""
+    """The declaration of one setting: an entry of docs/settings.md."""
 
     field: str
-    """Name of the field of `Settings`; "" for a variable of a family, which has no field."""
+    """Name of the field in `Settings`. It is "" for a variable such as NOETL_SECRET_<NAME>, which has no field."""
     variable: str
     aliases: tuple[str, ...]
-    """Other names under which the variable is read too."""
+    """Further variables that set the same field, such as names that another worker uses."""
     default: str
     is_secret: bool
-    """True if the value is hidden, and `variable` + `_FILE` may name a file that has it."""
+    """True for a secret. Its value is hidden in output, and `variable` + `_FILE` may name a file with the value."""
     parse: Callable[[str], Any]
     """Parser of the setting's text, which raises ValueError with the allowed values."""
     meaning: str = ""
     """Explanation for people, for docs/settings.md and the help of the flag."""
     unit: str = ""
     source: str = "ours"
-    """Program that the variable's name or default comes from."""
+    """Program from which the variable's name or default comes, such as "Rust worker"; "ours" for this worker."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,7 +46,8 @@ class SettingLine:
         return f"{self.variable}{FILE_SUFFIX}"
 
     def value(self, text: str) -> Any:
-        """Return the value of a text. Raises SettingsError, which hides secrets, for a text that is not allowed."""
+        """Return the parsed value of `text`. Raises SettingsError if `text` is not allowed; this error does not show a
+        secret."""
         try:
             return self.parse(text)
         except ValueError as error:

@@ -317,10 +317,10 @@ class Settings(ToolSettings, NatsSettings):
         return TlsPaths(ca, *(pair if self.nats_cert else (self.tls_client_cert, self.tls_client_key)))
 
     def pick_tool_settings(self, own_files: Iterable[str]) -> ToolSettings:
-        """Return the settings that tools may see, which have none of the worker's own logins.
+        """Return the settings that tools may see. The worker's own logins are not among these settings.
 
         Args:
-            own_files: the worker's own files and directories, closed to playbooks.
+            own_files: files and directories of the worker itself, which playbooks may not use.
         """
         given = {one.name: getattr(self, one.name) for one in fields(ToolSettings)}
         egress = EgressRule(Networks.parse(self.egress_deny))

@@ -13,10 +13,11 @@ from noetl_worker.settings.values import Secret
 DEAD_LETTER_SUBJECT: Final = "noetl.dead_letters"
 """Subject of the dead letters: messages that can never run, each with its reason."""
 NO_POOL: Final = "legacy"
-"""The published Python worker's name for commands without a pool, whose subject is NATS_SUBJECT itself."""
+"""Pool name for commands without a pool, as in the published Python worker. The subject of such a command is
+NATS_SUBJECT itself."""
 SYSTEM_POOL: Final = "system"
 """Pool of the control planes' own commands: wasm plug-ins (`__orchestrate__`, run by default on the Rust plane 3.54.0)
-and playbooks below `system/` (both planes' source). A worker serves it only if named."""
+and playbooks below `system/` (both planes' source). A worker serves this pool only if its settings name the pool."""
 
 
 def read_pool(subject: str, base: str) -> str:
@@ -144,10 +145,10 @@ class NatsSettings:
 
     @property
     def pools(self) -> frozenset[str] | None:
-        """Return the pools whose commands run here: those that the filters name, else NOETL_WORKER_POOL_SEGMENTS.
+        """Return the pools that this worker serves: the pools in NATS_FILTER_SUBJECT, else NOETL_WORKER_POOL_SEGMENTS.
 
-        None means every pool except `system`. If a filter has a wildcard in place of the pool, or another form,
-        NOETL_WORKER_POOL_SEGMENTS decides.
+        None means every pool except `system`. A filter such as `noetl.commands.shared.>` names the pool `shared`. If a
+        filter names no pool, as `noetl.commands.>` does, NOETL_WORKER_POOL_SEGMENTS decides.
         """
         filters = (subject for subject in self.nats_filter_subjects if subject != self.nats_subject)
         named = {read_pool(subject, self.nats_subject) for subject in filters}
@@ -160,7 +161,7 @@ class NatsSettings:
         return SYSTEM_POOL in (self.pools or ())
 
     def brings(self, subject: str) -> bool:
-        """Return True if a durable with these filters receives messages published to the subject."""
+        """Return True if the durable's filters match messages that are published to `subject`."""
         return any(covers(pattern, subject) for pattern in self.filters)
 
     @property

@@ -1,4 +1,4 @@
-"""Lists of networks, written as names or addresses, and the search for the network that an address is in."""
+"""Lists of IP networks, such as `link-local,10.0.0.0/8`, and the check whether an address is in such a list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _WITH_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96"
 
 
 def parse_items(text: str) -> tuple[str, ...]:
-    """Return the checked items of a comma-separated list. Raises ValueError with the allowed forms."""
+    """Return the checked items of a list of networks, such as `link-local,10.0.0.0/8`. Raises ValueError with the
+    allowed items."""
     items = tuple(item.strip().lower() for item in text.split(",") if item.strip())
     for item in items:
         try:
@@ -36,17 +37,17 @@ def parse_items(text: str) -> tuple[str, ...]:
                 f"addresses, networks (10.0.0.0/8) and {', '.join(NAMED)}, comma-separated, or none: {error}"
             ) from None
     if _NONE in items and len(items) > 1:
-        raise ValueError("none by itself, or networks")
+        raise ValueError("either the one word none, or a list of networks")
     return items
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """A list of networks."""
+    """A list of IP networks, and the search for the network that contains an address."""
 
     items: tuple[tuple[str, Network], ...]
-    """Pairs of an item of the setting and its network. An item is a name, which can have several networks, or a
-    network."""
+    """Pairs of an item of the setting and a network. An item such as `private` stands for several networks and has
+    several pairs."""
 
     @classmethod
     def parse(cls, items: Iterable[str]) -> Networks:
@@ -78,14 +79,15 @@ class EgressRule:
     denied: Networks = _DEFAULT
     """The addresses that NOETL_WORKER_EGRESS_DENY lists."""
     own_ports: set[int] = field(default_factory=set)
-    """Ports of the probes of this worker and its supervisor, denied over loopback, because probes answer anybody on the
-    same machine. The worker adds them when its probes listen."""
+    """Probe ports of this worker and its supervisor. Tools may not connect to these ports over loopback, because probes
+    answer anybody on the same machine. The worker adds the ports when its probes listen."""
 
     def reason(self, address: str, port: int | None) -> str | None:
         """Return why an address is denied, or None if it is allowed. Raises ValueError for a text that is no address.
 
         Args:
-            port: None checks the address alone.
+            address: IP address as text.
+            port: port of the connection. None checks the address alone.
         """
         item = self.denied.find_item(address)
         if item is not None:
@@ -111,7 +113,8 @@ def _read(text: str) -> Address:
 
 
 def _forms(address: Address) -> Iterator[Address]:
-    """Yield the address, and the IPv4 address to which an IPv6 address leads."""
+    """Yield the address. If an IPv6 address contains an IPv4 address, as in `::ffff:10.0.0.1`, yield the IPv4 address
+    too."""
     yield address
     if isinstance(address, ipaddress.IPv4Address):
         return

@@ -24,7 +24,8 @@ def patterns_by_name(text: str) -> Patterns | None:
 
 
 def kubernetes_names(text: str) -> Patterns | None:
-    """Parse `namespaces=jobs,etl-*;secrets=app-*` as `patterns_by_name` does. The names must be of KUBERNETES_PARTS."""
+    """Parse `namespaces=jobs,etl-*;secrets=app-*` as `patterns_by_name` does. Only names in KUBERNETES_PARTS may stand
+    before `=`."""
     try:
         found = patterns_by_name(text)
         if found is None or found.keys() <= set(KUBERNETES_PARTS):

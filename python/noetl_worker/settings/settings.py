@@ -38,7 +38,7 @@ class SettingsReading:
 
     settings: Settings
     given: Mapping[str, Given]
-    """Text and source of each given variable, including those of a family (NOETL_SECRET_<NAME>)."""
+    """Text and source of each variable that is set, including variables such as NOETL_SECRET_<NAME>."""
 
 
 def read_settings(

@@ -1,4 +1,4 @@
-"""The sources of settings: flags, the environment, a `.env` file, a NATS context. The first that has a setting wins."""
+"""The sources of settings, the strongest first: flags, the environment, a `.env` file, a NATS context."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from noetl_worker.settings.line import FILE_SUFFIX, SettingLine
 from noetl_worker.settings.tools import FAMILIES
 
 EMPTY_MEANS_OFF: Final = frozenset({"WORKER_METRICS_BIND"})
-"""Variables that an empty text switches off. Any other empty variable counts as unset."""
+"""Variables in which an empty text means "off". Any other empty variable counts as unset."""
 ENVIRONMENT: Final = "environment"
 _OURS: Final = ("NOETL_WORKER_", "NOETL_DUCKDB_")
 """Prefixes of variables that only this program has."""
@@ -48,7 +48,8 @@ class Given:
 
     text: str
     source: str
-    """Name of the source: flag, environment, .env or a NATS context; with the variable if that is an alias."""
+    """Name of the source: flag, environment, .env or a NATS context. If an alias or a `_FILE` variable was set, its
+    name follows: `environment (NOETL_SHARD_ID)`."""
     file: str = ""
     """Path of the file that the text was read from; "" for none."""
 
@@ -84,7 +85,8 @@ class _Source:
 def given_texts(
     lines: Iterable[SettingLine], environment: Mapping[str, str], flags: Mapping[str, str | None], dotenv: Path
 ) -> dict[str, Given]:
-    """Return the text of each given setting, and of each given variable of a family (`tools.py`), by variable.
+    """Return the text of each setting that a source sets, by variable. Variables such as NOETL_SECRET_<NAME>
+    (`tools.py`) are included.
 
     Args:
         lines: declarations of all settings.
@@ -116,10 +118,10 @@ def given_texts(
 
 
 def unknown_names(lines: Iterable[SettingLine], environment: Mapping[str, str], dotenv: Path) -> dict[str, str | None]:
-    """Return variables that are named like our settings but unknown, each with the most similar setting or None.
+    """Return variables that have a prefix of our settings but are no settings, each with the most similar setting.
 
-    None means that no setting is similar; variables with a shared prefix are then left out. An unknown variable may be
-    mistyped, or belong to another worker or version.
+    The value is None if no setting is similar. Such a variable is returned only if its prefix is in `_OURS`, since
+    other programs use the other prefixes. An unknown variable may be mistyped, or belong to another worker or version.
     """
     known = {f"{name}{ending}" for line in lines for name in line.names for ending in ("", FILE_SUFFIX)}
     given = {*environment, *_dotenv_texts(dotenv)} - known
@@ -142,7 +144,7 @@ def advice_on(unknown: Mapping[str, str | None]) -> str:
     """Return advice about the variables that `unknown_names` found."""
     meant = [f"{name} is not read: did you mean {nearest}?" for name, nearest in unknown.items() if nearest]
     rest = [name for name, nearest in unknown.items() if not nearest]
-    known = [f"{', '.join(rest)}: not read; `noetl-worker config` lists the settings"] if rest else []
+    known = [f"the worker does not read {', '.join(rest)}; `noetl-worker config` lists the settings"] if rest else []
     return " ".join([*meant, *known])
 
 
@@ -158,7 +160,8 @@ def _first(line: SettingLine, sources: Iterable[_Source]) -> Given | None:
 
 
 def _family_lines(sources: Iterable[_Source]) -> Iterator[SettingLine]:
-    """Yield a declaration for each variable of a family that any source has."""
+    """Yield a declaration for each variable with a name that the user completes, such as NOETL_SECRET_<NAME>, if any
+    source sets it."""
     names = dict.fromkeys(name for source in sources for name in source.texts)
     for family in FAMILIES:
         for variable in dict.fromkeys(filter(None, map(family.match_variable, names))):
@@ -176,11 +179,12 @@ def _content(variable: str, path: str) -> str:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "it is no text"
+    return str(error.strerror) if isinstance(error, OSError) else "the file is not UTF-8 text"
 
 
 def _add_port(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Use Cloud Run's PORT as the port of WORKER_METRICS_BIND if that variable is not set. Return the environment.
+    """Use Cloud Run's variable PORT as the port of WORKER_METRICS_BIND, if WORKER_METRICS_BIND is not set. Return the
+    resulting environment.
 
     The Rust worker does the same.
     """

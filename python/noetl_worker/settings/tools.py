@@ -18,9 +18,10 @@ class ToolSettings:
     """The part of `Settings` that tools see."""
 
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Texts by variable: the variables of `FAMILIES`, and the variables that `keychain_env_vars` lists."""
+    """Further variables that tools may read (text by variable). `FAMILIES` matches their names, or `keychain_env_vars`
+    lists them."""
     own_files: tuple[str, ...] = ()
-    """The worker's own files and directories, closed to playbooks."""
+    """Files and directories of the worker itself, which playbooks may not use."""
     egress: EgressRule = field(default_factory=EgressRule)
     """The addresses that tools may not connect to over HTTP."""
     file_roots: str = setting(
@@ -136,7 +137,7 @@ class ToolSettings:
 
 @dataclass(frozen=True, slots=True)
 class NamedVariables:
-    """A family of variables. The user chooses a part of each name (NOETL_SECRET_<NAME>)."""
+    """A group of variables whose names the user completes, such as NOETL_SECRET_<NAME>."""
 
     pattern: re.Pattern[str]
     parse: Callable[[str], Any]
@@ -144,13 +145,14 @@ class NamedVariables:
     is_secret: bool = False
 
     def match_variable(self, name: str) -> str | None:
-        """Return the variable of this family that is named `name`, or `name` without `_FILE`; None if there is none."""
+        """Return the variable that `name` sets if the variable is in this group, else None. Both NOETL_SECRET_X and
+        NOETL_SECRET_X_FILE set NOETL_SECRET_X."""
         if self.is_secret and name.endswith(FILE_SUFFIX):
             name = name.removesuffix(FILE_SUFFIX)
         return name if self.pattern.fullmatch(name) else None
 
     def line(self, variable: str) -> SettingLine:
-        """Return a declaration for one variable of this family."""
+        """Return the declaration of one variable of this group."""
         return SettingLine("", variable, (), "", self.is_secret, self.parse)
 
 
@@ -162,5 +164,5 @@ FAMILIES: Final = (
 
 
 def find_family(variable: str) -> NamedVariables | None:
-    """Return the family of a variable, or None if the variable belongs to no family."""
+    """Return the entry of FAMILIES that matches a variable such as NOETL_SECRET_<NAME>, or None if no entry matches."""
     return next((family for family in FAMILIES if family.pattern.fullmatch(variable)), None)

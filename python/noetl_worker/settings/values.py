@@ -19,7 +19,7 @@ _WELL_FORMED: Final = (
 
 
 class Secret(str):
-    """A text that is not shown when it is printed or logged. `reveal()` returns it in clear."""
+    """A text that prints as `***`, so that output and logs do not show it. `reveal()` returns the real text."""
 
     __slots__ = ()
 
@@ -77,7 +77,8 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def pool_segments(text: str) -> tuple[str, ...]:
-    """Parse names of pools, comma-separated. A name is one token of a subject, in the plane's spelling."""
+    """Parse a comma-separated list of pool names. A pool name is one token of a NATS subject, spelled as on the
+    plane."""
     found = tuple(dict.fromkeys(texts(text)))
     if any(re.search(r"[\s.*>]", pool) for pool in found):
         raise ValueError("names of pools, comma-separated, without blanks, dots and wildcards: shared,python")

@@ -1,4 +1,5 @@
-"""The module and class of each built-in kind. The class itself says everything else, as a plug-in's class does."""
+"""Table of the built-in tool kinds and their classes, as text. The registry imports a class only when its kind is first
+used."""
 
 from __future__ import annotations
 
@@ -38,4 +39,5 @@ ALIASES: Final[Mapping[str, str]] = {
     "secret_manager": "secrets",
     "snowflake_transfer": "transfer",
 }
-"""Alias -> kind. The classes name these aliases too; this table saves importing a class for its aliases."""
+"""Alias -> kind. Each class lists its aliases too; with this table the registry need not import the class to find
+them."""

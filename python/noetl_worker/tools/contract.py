@@ -1,7 +1,7 @@
-"""The tool contract: the protocol of a tool, and all that a tool may ask of the worker.
+"""The tool contract: the protocol that a tool implements, and the services that the worker offers to a tool.
 
-A tool imports this module, `models`, `errors` and its own library; everything else reaches it through the
-`ToolContext` it is handed. An integrator's tool is written against this file alone.
+A tool imports this module, `models`, `errors` and its own library. The tool gets everything else from the `ToolContext`
+of its call. A plug-in tool needs no other file of the worker.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ __all__ = [
 ]
 
 CONTRACT_VERSION: Final = 1
-"""Version of the contract in this file. A tool names the version it is written for (`contract`); another is refused."""
+"""Version of the contract in this file. The attribute `contract` of a tool names the version that the tool is written
+for. The registry refuses a tool with another version."""
 Render: TypeAlias = Callable[..., JsonValue]
-"""Function that renders the templates in a JSON value; `ToolValues.render` has its arguments."""
+"""Function that renders the templates in a JSON value. `ToolValues.render` describes the function."""
 
 _NOTHING_SET: Final = ToolSettings()
 ConfigT = TypeVar("ConfigT", contravariant=True)
@@ -83,7 +84,7 @@ class ToolControlPlane(Protocol):
         """
 
     async def playbook(self) -> Mapping[str, JsonValue]:
-        """Return the registered playbook of the command's execution, with nothing rendered."""
+        """Return the registered playbook of the command's execution, with its templates unrendered."""
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         """Return the status of an execution, as its plane reports it (protocol/executions.md#children).
@@ -159,18 +160,18 @@ class ToolSecrets(Protocol):
         """Return the data of a credential.
 
         Args:
-            alias: its name on the control plane.
+            alias: name of the credential on the control plane.
 
         Returns:
-            Its fields: {"host": ..., "password": ...}.
+            The fields of the credential: {"host": ..., "password": ...}.
 
         Raises:
             CredentialError: the plane has no such alias.
         """
 
     def keep(self, text: str, /) -> bool | None:
-        """Register a secret that the tool obtained by itself. It is then redacted from results, errors, logs and
-        progress.
+        """Register a secret that the tool obtained by itself. The worker then redacts the secret from results, errors,
+        logs and progress.
 
         Call this at once with every such secret.
 
@@ -178,7 +179,7 @@ class ToolSecrets(Protocol):
             text: a fetched token, a generated password. Secrets that `credential` returned are registered already.
 
         Returns:
-            False: the text is too short or too common to be distinguished from data, and stays in results.
+            False if the text is too short or too common to be told from ordinary data. Such a text is not redacted.
         """
 
 
@@ -193,8 +194,8 @@ class ToolCommand:
     server_url: str
     worker_id: str
     form: ToolForm
-    """The result form of the plane's own worker. Playbooks are written for that worker: where the two published workers
-    give different data for the same config, a tool gives the data that this plane's playbooks read."""
+    """The result format of NoETL's own worker for this plane. NoETL's Rust and Python workers return different data for
+    some configs. A tool returns the data of this plane's worker, because the plane's playbooks read that data."""
 
 
 @dataclass(slots=True)  # not frozen, for the reason given at ToolContext
@@ -204,10 +205,10 @@ class ToolValues:
     variables: Mapping[str, JsonValue]
     input: Mapping[str, JsonValue]
     render: Render
-    """Function that renders a JSON value against the variables (plus `extra`). Inserted values are never scanned for
-    templates again."""
+    """`render(value, extra)` renders the templates in a JSON value with the variables, and with `extra` if given. A
+    template inside an inserted value is not rendered."""
     undefined_is_error: bool = False
-    """True if `render` raises for an undefined variable. A tool that renders by itself must do the same."""
+    """True if `render` raises for an undefined variable. A tool with a template engine of its own must raise too."""
 
 
 @dataclass(slots=True)  # not frozen, for the reason given at ToolContext
@@ -216,45 +217,48 @@ class ToolWorker:
 
     control_plane: ToolControlPlane
     run_tool: Callable[..., Awaitable[ToolResult]]
-    """`run_tool(kind, config, context)` runs another kind with an unrendered config, for sequences. The context is this
-    tool's own context, or a `dataclasses.replace` copy of it with other values."""
+    """`run_tool(kind, config, context)` runs a tool of another kind with an unrendered config. Task sequences use this
+    function. The context is this tool's own, or a `dataclasses.replace` copy with other values."""
     fields_of: Callable[[str], frozenset[str]]
-    """Function that returns the fields of a kind's config, for sequences: `args` is a field of `container`, but for
-    other kinds a spelling of `input`. Raises UnknownTool."""
+    """Function that returns the field names of a kind's config; raises UnknownTool. Task sequences need the names:
+    `args` is a field of `container`, but means `input` for other kinds."""
     check_tool: Callable[[str, Mapping[str, JsonValue], ToolContext], None]
-    """`check_tool(kind, config, context)` raises the error with which `run_tool` would refuse the config, as far as
-    that is known before its templates are rendered. A sequence checks all its tasks before the first one changes
-    anything."""
+    """`check_tool(kind, config, context)` raises the error with which `run_tool` would refuse the config. A config with
+    templates is not checked, since the values of the templates are not known yet. A task sequence checks all its tasks
+    before the first task starts."""
     report_progress: Callable[[Mapping[str, JsonValue]], None]
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    """`with context.worker.waiting():` frees the command's slot during a wait for other commands. Without it, parents
-    that wait for their children fill all slots, and no child ever starts."""
+    """`with context.worker.waiting():` frees the command's slot while the command waits for other commands. If waiting
+    parents kept their slots, they could fill all slots, and no child could start."""
     trace_headers: Callable[[], Mapping[str, str]] = dict
-    """Function that returns `traceparent` and `tracestate` of the tool's span; nothing if commands are not traced."""
+    """Function that returns the headers `traceparent` and `tracestate` of the tool's span. The result is empty if
+    commands are not traced."""
 
     def with_trace(self, headers: Mapping[str, T]) -> dict[str, T | str]:
-        """Return headers for a request of the tool, with the headers that propagate its trace.
+        """Return `headers` with the trace headers of the tool's span added, for a request that the tool sends.
 
         Args:
-            headers: the author's own; they win, whatever their case.
+            headers: the headers from the playbook. A header here replaces the trace header of the same name, in upper
+                or lower case.
         """
         given = {name.lower() for name in headers}
         carried = {name: value for name, value in self.trace_headers().items() if name not in given}
         return {**carried, **headers}
 
     def trace_environment(self) -> dict[str, str]:
-        """Return TRACEPARENT and TRACESTATE, the variables that programs with tracing read."""
+        """Return the environment variables TRACEPARENT and TRACESTATE, by which a started program continues the
+        trace."""
         return {name.upper(): value for name, value in self.trace_headers().items()}
 
 
 @dataclass(slots=True)  # not frozen: creating it and its groups takes a tenth of a fast command's time
 class ToolContext:
-    """The worker as one tool call sees it. A tool must not change anything in it."""
+    """The data and services of the worker for one tool call. A tool must not change a context."""
 
     kind: str
     timeout_s: float | None
-    """Time left for the command, None when unlimited. The worker cancels the task when this time is over, so a tool
-    only has to clean up in `finally` (kill its process group, roll back)."""
+    """Seconds left for the command; None: no limit. After this time the worker cancels the task. A tool only has to
+    clean up in `finally`: kill its process group, roll back."""
     stop: Stop
     logger: ToolLogger
     command: ToolCommand
@@ -265,7 +269,7 @@ class ToolContext:
     """The operator's settings for tools: directories, hosts, limits, secrets by name."""
 
     def with_render(self, render: Render) -> ToolContext:
-        """Return a copy with another `render`.
+        """Return a copy of this context with another `render` function.
 
         Args:
             render: see `ToolValues.render`.
@@ -275,38 +279,44 @@ class ToolContext:
 
 @runtime_checkable
 class Tool(Protocol[ConfigT]):
-    """A tool kind.
+    """A tool kind: the class that an integrator writes for a new kind.
 
-    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode; field names are the canonical ones
-    of protocol/tasks.md#fields. Its `__post_init__` raises ConfigurationError (or ValueError) for whatever is seen to
-    be wrong from the rendered values alone: the command is then refused before it is reported as started. Checks that
-    need a credential, a file or the worker's environment belong in `run`.
+    `kind`: the registry key. `config_model`: a dataclass that mashumaro can decode. Its field names are the canonical
+    names of protocol/tasks.md#fields. Its `__post_init__` raises ConfigurationError (or ValueError) if the rendered
+    values alone are wrong. The worker then refuses the command before reporting `command.started`. Checks that need a
+    credential, a file or the worker's environment belong in `run`.
 
-    Not needed, but used where a tool has them: `aliases`, other kinds that mean the same tool; `field_aliases`, other
-    spelling -> canonical name; `raw_fields`, fields that are not rendered before the tool runs (a sequence renders its
-    own tasks one by one); `inline = True` says that `run` waits for nothing and takes no time: it is awaited as it is,
-    with no task and no timeout; `async def aclose(self)` closes what it keeps open between calls;
-    `warm_up(self)` starts now, on the loop, what its first command would wait for; `check(config,
-    context)` raises ConfigurationError for what a decoded config asks of other tools; `time_needed(config)` gives the
-    seconds that a config without a timeout needs at least, over the worker's default; `ignored(config)` gives texts or
-    ConfigurationErrors about parts of a decoded config that nothing reads, reported as unknown fields are;
-    `field_schemas` (field -> JSON Schema) says more of a field than its type does; `requires` (module -> how to install
-    it) lets `noetl-worker tools` say what is missing; `imports` names the modules that are imported with the kind, in a
-    thread, before its first command.
+    A tool may also have these attributes and methods:
+
+    * `aliases`: other kinds that mean this tool;
+    * `field_aliases`: other spelling -> canonical field name;
+    * `raw_fields`: fields that are not rendered before the tool runs (a sequence renders each task when the task
+      starts);
+    * `inline = True`: `run` never waits and takes no time, so the worker awaits `run` without a task or timeout;
+    * `async def aclose(self)`: closes the resources that the tool keeps open between calls;
+    * `warm_up(self)`: starts, on the event loop, the resources that the tool's first command would wait for;
+    * `check(config, context)`: raises ConfigurationError for a mistake in the decoded config that only `context` shows,
+      such as a task that another tool refuses;
+    * `time_needed(config)`: minimum seconds for a config without a timeout; replaces a shorter default of the worker;
+    * `ignored(config)`: texts or ConfigurationErrors about parts of the config that the tool does not read; the worker
+      reports these parts like unknown fields;
+    * `field_schemas`: field -> JSON Schema, where the schema made from the field's type is too general;
+    * `requires`: module -> how to install the module; `noetl-worker tools` lists the missing modules;
+    * `imports`: modules that the worker imports in a thread before the kind's first command.
     """
 
     kind: ClassVar[str]
     config_model: ClassVar[type]
 
     async def run(self, config: ConfigT, context: ToolContext) -> ToolResult:
-        """Do the work once.
+        """Run the tool once.
 
         Args:
             config: an instance of `config_model`, rendered and checked.
             context: the command, and what the worker does for the tool.
 
         Returns:
-            Status error for a failure the playbook may handle: an exit code, an HTTP status.
+            The result. Its status is `error` for a failure that the playbook may handle: an exit code, an HTTP status.
 
         Raises:
             ToolError: a bad config, or a server that cannot be reached.

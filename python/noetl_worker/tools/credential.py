@@ -21,10 +21,10 @@ _SEVERAL: Final = "auth holds several credentials; name the one to use: auth: <a
 
 
 async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> dict[str, Any]:
-    """Return the data of `auth`, which is an alias, an object that names one, or the data itself.
+    """Return the credential data for `auth`: an alias, an object with an alias, or the data itself.
 
-    An object's other fields override the credential's. An object {"anything": {...}} with one entry stands for that
-    entry.
+    In an object with an alias, the other fields override the fields of the credential. An object with one nested
+    object, `{"db": {...}}`, stands for the nested object.
     """
     if auth is None:
         return {}
@@ -36,7 +36,8 @@ async def credential_data(kind: str, auth: str | Mapping[str, Any] | None, conte
 
 
 async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> dict[str, Any]:
-    """Return the data of `auth`. An object stands for one credential, whatever is nested in it."""
+    """Return the credential data for `auth`. Unlike `credential_data`, treat an object always as one credential, even
+    if its only value is an object."""
     if isinstance(auth, str):
         return dict(await context.secrets.credential(auth))
     alias = find_alias(auth)
@@ -47,8 +48,8 @@ async def merged_data(auth: str | Mapping[str, Any], context: ToolContext) -> di
 
 
 def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the data that is written in the playbook itself, or None if `auth` names a credential, which is not
-    fetched yet.
+    """Return the credential data that the playbook itself contains. Return None if `auth` only names a credential: this
+    function fetches nothing.
 
     Raises:
         ConfigurationError: `auth` has several credentials.
@@ -62,13 +63,14 @@ def written_data(auth: str | Mapping[str, Any] | None) -> Mapping[str, Any] | No
 
 
 def first_given(found: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the first value in `found` under one of these names that is neither null nor empty."""
+    """Return the first value of `found` under `names` that is neither null nor empty. Return None if no name has a
+    value."""
     return next((found[name] for name in names if found.get(name) not in (None, "", [])), None)
 
 
 def given_values(fields: Any, found: Mapping[str, Any], table: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return name -> value for each name in `table`: the config's own field, or else the credential's field under a
-    listed spelling. A name without a value is left out."""
+    """Return name -> value for the names in `table`. A value in the config `fields` comes first, then a credential
+    value in `found` under a spelling that `table` lists. Names without a value are left out."""
     own = {name: getattr(fields, name, None) for name in table}
     values = {name: first_given(found, table[name]) if value is None else value for name, value in own.items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,6 +1,7 @@
 """The `auth` of a `python` step: credentials as the environment variables that client libraries read.
 
-Each credential is also in the code's `auth` global, under its name: {"gcs": {"type": ..., ...}}.
+The code also finds each credential in its global variable `auth`, by the name of the entry: `{"gcs": {"type": ...,
+...}}`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _GOOGLE: Final = ("gcs", "gcp", "google", "service_account", "authorized_user")
 
 @dataclass(slots=True)
 class Granted:
-    """Environment variables, files and named credentials for the code of a step."""
+    """The environment variables, files and credentials by name that the code of one step may use."""
 
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -63,10 +64,10 @@ class Granted:
 
 
 async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *, by_descriptor: bool) -> Granted:
-    """Resolve `auth`.
+    """Fetch the credentials of `auth`, and return the variables and files for the code.
 
     Args:
-        auth: an alias; {"key": alias, "service": "gcs"}; or name -> one of these.
+        auth: an alias; an object {"key": alias, "service": "gcs"}; or a map of names to aliases or such objects.
         by_descriptor: put secrets that a program can read from a file into `files`, not into `env`.
 
     Raises:
@@ -91,8 +92,7 @@ async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *,
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """Check as much of `auth` as is possible without fetching a credential. Raises ConfigurationError as `granted`
-    does."""
+    """Check the entries of `auth` without fetching a credential. Raises ConfigurationError as `granted` does."""
     for name, entry in _entries(auth).items():
         _alias(name, entry)
 
@@ -113,8 +113,8 @@ def _entries(auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
 def _alias(name: str, entry: Any) -> tuple[str | None, str]:
     """Return the alias of the credential to fetch, and the name of the service.
 
-    `key` is an alias even without `source`, because NoETL's example playbooks write it so. No entry has a value named
-    `key`.
+    `key` is an alias even without `source`, because NoETL's example playbooks write it so. So an entry cannot have a
+    credential value named `key`.
     """
     where = ConfigPlace("python", f"auth: {name!r}", f"auth.{name}")
     if not isinstance(entry, Mapping):
@@ -131,9 +131,10 @@ def _alias(name: str, entry: Any) -> tuple[str | None, str]:
 
 
 def _password_file(password: str) -> str:
-    """Return the password as a line of a PGPASSFILE, for any server: other variables say which server it is."""
+    """Return the line of a PGPASSFILE with this password, valid for any server. The server itself is in other variables
+    (PGHOST)."""
     if "\n" in password or "\r" in password:
-        raise ConfigurationError("python: auth: a password with a line break has no place in a PGPASSFILE")
+        raise ConfigurationError("python: auth: the password has a line break: remove it, a PGPASSFILE has one line")
     return "*:*:*:*:" + password.replace("\\", "\\\\").replace(":", "\\:") + "\n"
 
 

@@ -35,15 +35,15 @@ def seconds(value: JsonValue, field: str, tool: str) -> float:
 
 
 def given_timeouts(raw_config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return each timeout of a config as a playbook has it, under the name that errors give it: `timeout` and
-    `timeout_seconds`, at the top and under `spec`."""
+    """Return name -> value for the timeouts that a config sets. The names are `timeout`, `timeout_seconds`,
+    `spec.timeout` and `spec.timeout_seconds`, as error texts show them."""
     spec = fields_of(raw_config.get("spec"))
     places = {name: raw_config.get(name) for name in TIMEOUTS} | {f"spec.{name}": spec.get(name) for name in TIMEOUTS}
     return {name: value for name, value in places.items() if value is not None}
 
 
 def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None:
-    """Return the shortest of a config's timeouts. Each is a time, or an object {"total": ...}.
+    """Return the shortest timeout of a config. A timeout is a time, such as `30s`, or an object {"total": time}.
 
     Args:
         kind: the tool's kind, for the error's text.
@@ -53,7 +53,7 @@ def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None
         Seconds; None if none is set.
 
     Raises:
-        ConfigurationError: a value is no time.
+        ConfigurationError: a timeout is not a time.
     """
     totals = {name: _total(kind, name, value) for name, value in given.items()}
     known = {name: value for name, value in totals.items() if value is not None and not has_template(value)}
@@ -61,7 +61,8 @@ def effective_timeout(kind: str, given: Mapping[str, JsonValue]) -> float | None
 
 
 def timeout_parts(kind: str, given: Mapping[str, JsonValue]) -> dict[str, float]:
-    """Return {"connect_timeout": s, "read_timeout": s} for a timeout like {"connect": 2, "read": "5s", "total": 30}."""
+    """Return the seconds for the phases of a request. A timeout {"connect": 2, "read": "5s", "total": 30} gives
+    {"connect_timeout": 2, "read_timeout": 5}."""
     parts: dict[str, float] = {}
     for one in given.values():
         for name in ("connect", "read"):
@@ -89,8 +90,8 @@ def time_left(timeout_s: float | None, context: ToolContext) -> float | None:
 
 
 async def in_time(call: Awaitable[JsonValue], timeout_s: float | None, late: JsonValue = None) -> ToolResult:
-    """Await `call` and return its value as a successful result, unless it is a result already. Return a timeout with
-    the data `late` after `timeout_s`."""
+    """Await `call` for at most `timeout_s` seconds. Return the value of `call` as a successful result; a value that is
+    a ToolResult is returned unchanged. If the time is over, return a timeout result with the data `late`."""
     try:
         given = await asyncio.wait_for(call, timeout_s)
         return given if isinstance(given, ToolResult) else ToolResult.success(given)

@@ -1,4 +1,4 @@
-"""Waiting for something that must have ended before its owner goes on, even if the owner is cancelled."""
+"""A wait for work that must end before the waiting task goes on, even if the waiting task is cancelled."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ T = TypeVar("T")
 
 
 async def ended(running: asyncio.Future[T]) -> T:
-    """Return the result of `running`. A cancellation of the owner, even a repeated one, is raised only after `running`
-    ends.
+    """Return the result of `running`. If the waiting task is cancelled, even repeatedly, wait on and raise
+    CancelledError after `running` ends.
 
-    With `asyncio.shield` the owner would go on while `running` still runs, and would free resources that both use.
+    With `asyncio.shield` the waiting task would stop at once. The task would then free resources that `running` still
+    uses.
     """
     is_cancelled = False
     while not running.done():

@@ -1,8 +1,8 @@
-"""The words of `output.error.kind`, by which a playbook's rules and the events name a failure.
+"""The values of `output.error.kind`: the words that playbook rules and events use for a kind of failure.
 
-Most are the Python worker's words (protocol/tasks.md#results), so that playbooks written for it work; that worker
-calls the other failures `unknown`. The built-in tools use only the words listed here; a plug-in may use others, but
-a playbook author will look here first.
+Most words are those of NoETL's Python worker (protocol/tasks.md#results), so that playbooks for that worker work here.
+Some failures that the Python worker calls `unknown` have further words here. Built-in tools use only the words listed
+here. A plug-in may use other words, but playbook authors look here first.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _BAD_GATEWAY: Final = 502
 
 
 class ErrorKind(NamedTuple):
-    """A kind of failure."""
+    """The description of one kind of failure, for the reference page of all kinds."""
 
     meaning: str
     retryable: str
-    """Yes, no, or the condition under which the same call may succeed later. `output.error.retryable` answers for one
-    failure."""
+    """Answer to "may the same call succeed later?": yes, no, or a condition. For a single failure the answer is in
+    `output.error.retryable`."""
 
 
 ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
@@ -30,7 +30,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "auth": ErrorKind("a credential cannot be resolved, or the other side refuses it", "if it could not be fetched"),
     "connection": ErrorKind(
         "the other side is not reached, or the connection broke",
-        "if not sent; `http` and `nats`: also if sent",
+        "if not sent; `http` and `nats`: in any case",
     ),
     "timeout": ErrorKind("the call took longer than it may", "yes; not where a `playbook` waited"),
     "rate_limit": ErrorKind("the other side asks for fewer calls (HTTP 429)", "yes"),
@@ -45,7 +45,7 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "execution": ErrorKind("a script raised, or ended in an error", "no"),
     "resource": ErrorKind(
         "a limit was reached (operations, memory, size), or the machine had nothing left",
-        "if the machine's",
+        "in the second case",
     ),
     "worker_lost": ErrorKind("each worker that started the command ended before it did; it is not started again", "no"),
     "cancelled": ErrorKind("the call was stopped from outside", "yes"),
@@ -53,7 +53,9 @@ ERROR_KINDS: Final[Mapping[str, ErrorKind]] = {
     "policy": ErrorKind("a rule of a task sequence ended it, or its retries are used up", "no"),
     "db_syntax": ErrorKind("SQL that does not parse, or names what is not there (SQLSTATE 42)", "no"),
     "db_constraint": ErrorKind("a constraint of the database was violated (SQLSTATE 23)", "no"),
-    "db_transaction": ErrorKind("a deadlock or serialization failure (SQLSTATE 40), or a failed transaction", "if 40"),
+    "db_transaction": ErrorKind(
+        "a deadlock or serialization failure (SQLSTATE 40), or a failed transaction", "if SQLSTATE 40"
+    ),
     "db_lock": ErrorKind("a lock could not be had in time (SQLSTATE 55P03)", "yes"),
     "db_resources": ErrorKind("the database is out of connections, memory or disk (SQLSTATE 53)", "yes"),
     "db_cancelled": ErrorKind("the statement was cancelled on the server (SQLSTATE 57014)", "yes"),
@@ -76,7 +78,8 @@ def http_error_kind(status: int) -> tuple[str, bool]:
 
 
 def http_failure(text: str, status: int) -> ToolError:
-    """Return the ToolError for an HTTP answer that is not a success, for tools with no other result for it."""
+    """Return the ToolError for an HTTP answer with an error status. Tools without a result for such an answer raise
+    this error."""
     kind, retryable = http_error_kind(status)
     return ToolError(text, kind=kind, retryable=retryable, code=str(status))
 

@@ -1,8 +1,8 @@
-"""Conversion of a playbook's fields to a tool's config: spellings, types, and the errors for values that do not fit.
+"""Conversion of a playbook's fields to a tool's config: spellings, types, and the errors for wrong values.
 
-One table of spellings serves all tools (protocol/tasks.md#fields). One decoder (mashumaro) converts values whose
-type YAML or a plane has changed, such as a number where text is meant, and refuses other values with the field's
-name.
+All tools share one table of spellings (protocol/tasks.md#fields) and one decoder (mashumaro). YAML or a plane may have
+changed a value's type, such as text to a number. The decoder converts such a value back. The decoder refuses other
+wrong values, and the error names the field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mashumaro.dialect import Dialect
 
 __all__ = ["drop_half_at_end", "drop_half_at_start", "excerpt", "has_template"]
-"""Names of other modules that tools import from here instead."""
+"""Names of other modules that tools import from this module."""
 
 _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "query": ("command", "commands", "sql", "queries", "cmd", "cmds"),
@@ -38,13 +38,13 @@ _SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "auth": ("credential",),
     "timeout": ("timeout_seconds",),
 }
-"""Canonical field -> other spellings (protocol/tasks.md#fields). A spelling applies only to a tool that has the field
-and no field named like the spelling. A tool's own `field_aliases` win over this table."""
+"""Canonical field -> other spellings (protocol/tasks.md#fields). A spelling counts only if the tool has the canonical
+field and no field named like the spelling. A tool's own `field_aliases` take precedence over this table."""
 
 WORKER_FIELDS: Final[Mapping[str, str]] = {
     "kind": "The tool.",
     "name": "Label of the task, for a tool that has no field of this name.",
-    "_label": "The same, as one plane sends it.",
+    "_label": "Label of the task, as a control plane sends it.",
     "desc": "For people; not read.",
     "description": "For people; not read.",
     "spec": "The tool's fields may stand here too, and `timeout` and `policy`.",
@@ -60,9 +60,9 @@ WORKER_FIELDS: Final[Mapping[str, str]] = {
     "set": "Values for later steps, made from the output.",
     "next": "The control plane reads it at the step; not read here.",
 }
-"""Fields that the worker itself reads, or that the planes put beside a tool's own.
+"""Fields that may stand in the config of every kind: the worker reads these fields, or a plane adds them.
 
-The registry reports a field of this table where it is given but nothing reads it.
+The registry warns about `case`, `cases`, `next` or `retry` in a config in which nothing reads the field.
 """
 
 _NONE: Final[Mapping[str, str]] = {}
@@ -72,10 +72,10 @@ _SENSITIVE: Final = ("password", "token", "secret", "auth", "key", "credential",
 def canonical(
     kind: str, raw: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
 ) -> tuple[dict[str, JsonValue], list[str]]:
-    """Return the fields of `raw` under the model's names, and the names that are unknown.
+    """Return the fields of `raw` under the field names of the config model, and the unknown names in `raw`.
 
-    Nulls count as absent (the Python plane sends `spec: null, output: null`). `input` and `args` together are
-    merged, `input` winning; any other field given twice with different values is an error.
+    A null counts as absent (the Python plane sends `spec: null, output: null`). `input` and `args` are merged; a value
+    in `input` replaces a value in `args`. Two different values for any other field are an error.
     """
     own = field_names(model)
     spellings = field_spellings(model, own_spellings)
@@ -102,7 +102,7 @@ def field_names(model: type) -> frozenset[str]:
 
 
 def field_spellings(model: type, own_spellings: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a map of other spellings to the model's fields, from the common table and the tool's own."""
+    """Return spelling -> field for a config model, from the common table and from the tool's own spellings."""
     common = _common_spellings(model)
     return {**common, **own_spellings} if own_spellings else common
 
@@ -116,8 +116,8 @@ def _common_spellings(model: type) -> Mapping[str, str]:
 def lifted(
     raw: Mapping[str, JsonValue], spec: Mapping[str, JsonValue], model: type, own_spellings: Mapping[str, str]
 ) -> dict[str, JsonValue]:
-    """Return the tool's fields under `spec`, in any spelling. A field at the top wins; `input` is merged value by
-    value."""
+    """Return the fields of the tool that a playbook wrote under `spec`, in any spelling. A field at the top of the
+    config replaces the field under `spec`. The two objects `input` are merged."""
     own, spellings = field_names(model), field_spellings(model, own_spellings)
     at_the_top = {spellings.get(name, name): name for name, value in raw.items() if value is not None}
     found: dict[str, JsonValue] = {}
@@ -201,7 +201,8 @@ def _boolean(value: Any) -> bool:
 
 @functools.cache
 def _lenient() -> type[Dialect]:
-    """Return how texts, numbers and booleans are decoded. mashumaro is imported with the first config, not at start."""
+    """Return the mashumaro dialect that decodes texts, numbers and booleans tolerantly: `"5"` is a number. mashumaro is
+    imported with the first config, not at the worker's start."""
     from mashumaro.dialect import Dialect
 
     class Lenient(Dialect):
@@ -235,11 +236,11 @@ def decode(
     raw: Mapping[str, JsonValue],
     own_spellings: Mapping[str, str] = _NONE,
 ) -> Any:
-    """Decode `model` from canonical, rendered fields. `raw`, the fields as written, explains a missing field in the
-    error.
+    """Return an instance of `model` with the values of `fields`: canonical names, templates rendered. `raw` has the
+    fields as the playbook wrote them; the error for a missing field quotes `raw`.
 
     Raises:
-        ConfigurationError: a missing field (and whether a template left it empty), or one of another type.
+        ConfigurationError: a field is missing, is null after rendering, or has a value of another type.
     """
     from mashumaro.exceptions import InvalidFieldValue, MissingField
 
@@ -273,7 +274,7 @@ def _missing(
         source = next((raw[key] for key in (name, *others) if raw.get(key) is not None), None)
         problem = f"field {name!r} is null: its template {excerpt(str(source), 160)!r} gives nothing"
         return ConfigurationError(problem, field=name, tool=kind)
-    usual = f" (or {', '.join(others[:3])})" if others else ""  # a message names three; more are accepted
+    usual = f" (or {', '.join(others[:3])})" if others else ""  # an error text names only three spellings
     return ConfigurationError(f"field {name!r}{usual} is missing", field=name, tool=kind, reason="missing")
 
 
@@ -291,11 +292,12 @@ def _wrong_type(kind: str, name: str, hint: Any, value: Any) -> ConfigurationErr
 
 
 class _Form(NamedTuple):
-    """Checks for the values of one field. They are derived from its type once, which takes longer than a check."""
+    """Checks for the values of one field. The checks are made once from the field's type and reused: making a check
+    takes longer than a call."""
 
     fits: Callable[[Any], bool]
-    """Function that returns True if containers have the right shape; mashumaro would take an object's keys for a
-    list."""
+    """Function that returns True if lists and objects stand where the type has lists and objects. mashumaro alone would
+    accept an object's keys as a list."""
     is_typed_object: bool
     """True for an object whose values have a declared type, such as text or numbers."""
 
@@ -357,7 +359,8 @@ def describe(hint: Any) -> str:
 
 
 def text_of_base64(field: str, encoded: str) -> str:
-    """Return the text of a config's `field`; for its `__post_init__`. Raises ConfigurationError."""
+    """Return the text whose base64 form is `encoded`, for the `__post_init__` of a config model. Raises
+    ConfigurationError that names `field`."""
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except ValueError as error:
@@ -365,7 +368,8 @@ def text_of_base64(field: str, encoded: str) -> str:
 
 
 def check_numbers(least: int, most: int | None = None, **given: int | None) -> None:
-    """Check numbers of a config's fields, for its `__post_init__`. Null is allowed.
+    """Check that the numbers `given` (field -> number) are in a range, for the `__post_init__` of a config model. None
+    is allowed.
 
     Raises:
         ConfigurationError: a number is below `least` or above `most`.
@@ -377,7 +381,8 @@ def check_numbers(least: int, most: int | None = None, **given: int | None) -> N
 
 
 def with_misspelt(error: ConfigurationError, warnings: Sequence[ConfigurationError]) -> ConfigurationError:
-    """Return the error, with the warnings about misspelt fields, which are often its cause."""
+    """Return the error, with the warnings about misspelt fields added to its text: a misspelt field is often the
+    cause."""
     misspelt = "; ".join(str(warning) for warning in warnings if warning.suggestion)
     return error.within("", because=misspelt) if misspelt else error
 
@@ -389,7 +394,8 @@ def unknown_field(kind: str, name: str, known: Iterable[str]) -> ConfigurationEr
 
 
 def ignored_field(kind: str, name: str, why: str) -> ConfigurationError:
-    """Return the warning about a field that the tool does not read. `why` is the reason, for instance another field."""
+    """Return the warning about a field that the tool does not read. `why` is the reason, such as a field that replaces
+    this one."""
     return ConfigurationError(f"field {name!r} is ignored: {why}", field=name, tool=kind, reason="ignored")
 
 

@@ -14,21 +14,24 @@ from noetl_worker.errors import ConfigurationError
 from noetl_worker.tools.contract import ToolSettings
 
 FILE_ROOTS: Final = "NOETL_WORKER_FILE_ROOTS"
-"""Variable with the directories, separated by `:`, in which playbooks may name files. Empty: any that is not forbidden.
-"""
+"""Name of the variable with the directories, separated by `:`, whose files playbooks may name. If the variable is
+empty, a playbook may name any file except a forbidden one (`is_forbidden`)."""
 KERNEL: Final = ("/proc", "/sys")
-"""Trees that expose the worker's memory and other processes' environments."""
+"""Directories of the kernel, which expose the worker's memory and other processes' environments."""
 _OWN: Final = "noetl-"
-"""Name prefix of the worker's own directories in the temporary one: the outbox, other commands' scratch directories."""
+"""Name prefix of the worker's own directories in the temporary directory: the outbox, scratch directories of
+commands."""
 
 
 def hidden(settings: ToolSettings) -> tuple[str, ...]:
-    """Return the worker's own paths that Landlock can hide from DuckDB: playbooks create no files in their parents."""
+    """Return the worker's own paths that Landlock hides from DuckDB. Landlock can hide a path only if no playbook
+    creates files in its parent directories."""
     return tuple(sorted({str(path) for path in map(_real, settings.own_files) if not _is_shared(path, settings)}))
 
 
 def within_reach(settings: ToolSettings) -> list[str]:
-    """Return the worker's own paths that cannot be hidden from DuckDB: playbooks create files in their parents."""
+    """Return the worker's own paths that Landlock cannot hide from DuckDB, because playbooks create files in a parent
+    directory."""
     return sorted({str(path) for path in map(_real, settings.own_files) if _is_shared(path, settings)})
 
 
@@ -37,7 +40,7 @@ def _real(path: str) -> Path:
 
 
 def _is_shared(real: Path, settings: ToolSettings) -> bool:
-    """Return True for a path in a directory where playbooks write files: a root, the home, the working or the
+    """Return True if playbooks write files in a directory above this path: a file root, or the home, working, data or
     temporary directory."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     named = (home, settings.data_dir, settings.duckdb_extension_directory, settings.artifact_root)
@@ -51,14 +54,15 @@ def roots(settings: ToolSettings) -> tuple[Path, ...]:
 
 
 def checked(kind: str, given: str, path: Path, settings: ToolSettings) -> Path:
-    """Return `path` with its links followed. `given` is the playbook's name for it.
+    """Return `path` with its links followed. `given` is the path as the playbook wrote it, for the error text.
 
     Raises:
         ConfigurationError: playbooks may not use this file.
     """
     real = path.resolve()
     if is_forbidden(real, settings) or real.is_relative_to("/dev"):
-        raise ConfigurationError(f"{kind}: {given!r} is the kernel's or the worker's own, not a file for playbooks")
+        problem = f"{kind}: {given!r} belongs to the kernel or to the worker and is not a file for playbooks"
+        raise ConfigurationError(f"{problem}: name another file")
     allowed = roots(settings)
     if allowed and not any(real.is_relative_to(root) for root in allowed):
         raise ConfigurationError(
@@ -71,7 +75,7 @@ def opened(kind: str, given: str, path: Path, settings: ToolSettings) -> BinaryI
     """Open a file that a playbook names, for reading. Call this in a thread: the file system may not answer.
 
     Raises:
-        ConfigurationError: as `checked`, or it cannot be opened, or is no regular file.
+        ConfigurationError: playbooks may not use this file, or the file cannot be opened or is not a regular file.
     """
     real = checked(kind, given, path, settings)
     try:
@@ -82,9 +86,11 @@ def opened(kind: str, given: str, path: Path, settings: ToolSettings) -> BinaryI
 
 
 def open_regular(real: Path) -> BinaryIO:
-    """Open a path that has no links. Raises OSError, also for anything but a regular file: opening a pipe would block.
+    """Open a regular file for reading. `real` must not contain links. Raises OSError for any other kind of file:
+    opening a pipe would block.
 
-    The open descriptor is checked, not the path, which may meanwhile name another file.
+    The function checks the open descriptor. A check of the path could be outdated: the path may name another file by
+    then.
     """
     descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:

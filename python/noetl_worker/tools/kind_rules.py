@@ -1,4 +1,4 @@
-"""Rules for which kinds of tools this worker runs at all, whatever a playbook asks for."""
+"""The operator's rules for the kinds of tools that this worker may run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 CARRIERS: Final = frozenset({"task_sequence", "workbook"})
-"""Kinds that only run other kinds. The other kinds are checked by themselves, so a list of allowed kinds need not name
-these two."""
+"""Kinds that only run tools of other kinds. A list of allowed kinds need not name these two kinds: the rules apply to
+each inner tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindRules:
-    """Allowed and denied kinds, by their own names without aliases."""
+    """Allowed and denied kinds. An alias must be replaced by the kind's own name first."""
 
     only: frozenset[str] = frozenset()
     """Kinds that may run. Empty: every kind."""

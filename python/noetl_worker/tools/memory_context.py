@@ -1,4 +1,4 @@
-"""A ToolContext that keeps everything in memory, and a function that runs a tool once in it."""
+"""A ToolContext for tests, without a control plane, and functions that run a tool once with such a context."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ __all__ = ["MemoryControlPlane", "RecordedLogger", "arun_tool", "run_tool", "too
 
 
 class MemoryControlPlane:
-    """The control-plane calls a tool may make, kept in memory.
+    """A control plane in memory for tests. It records the calls of a tool and answers them.
 
-    `executions` has the body of every `execute_playbook`, which returns the child's id. To end the child, put
-    {"status": "COMPLETED", ...} into `statuses` under this id, and the child's events into `events` for
-    `execution_detail`. `results`
-    and `variables` hold the stored values; `document` is the playbook of the command.
+    `executions` has the body of each `execute_playbook` call, by the id of the child execution. To end a child, put
+    {"status": "COMPLETED", ...} into `statuses` under the child's id. `execution_detail` returns the child's events
+    from `events`. `results` and `variables` hold the stored values. `document` is the playbook of the command.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,8 @@ class MemoryControlPlane:
 
 
 class RecordedLogger:
-    """A logger that keeps (level, event, fields) in `records` and passes them on to the standard logging."""
+    """A logger for tests. It adds (level, event, fields) of each line to `records` and passes the line on to the
+    standard logging."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, str, dict[str, Any]]] = []
@@ -101,7 +101,7 @@ class _MemorySecrets:
 
 
 _METADATA: Final[tuple[str, ...]] = ("execution_id", "step", "server_url", "worker_id", "command_id")
-"""Fields of the command that templates can name too, as in the worker."""
+"""Fields of the command that are also template variables, as in a worker."""
 
 
 def tool_context(
@@ -114,14 +114,14 @@ def tool_context(
     dialect: Dialect = RustRules.dialect,
     **overrides: Any,
 ) -> ToolContext:
-    """Return a ToolContext that keeps everything in memory.
+    """Return a ToolContext for a test. Its control plane, credentials and log are in memory.
 
     Args:
-        variables: what templates and user code can name.
+        variables: the variables of templates and user code.
         credentials: alias -> data, as `context.secrets.credential` gives it ({"type": "bearer", "token": ...}).
-        control_plane: one to inspect afterwards; a new one by default.
+        control_plane: a MemoryControlPlane that the test inspects afterwards; by default a new one.
         registry: for `context.worker.run_tool`; the built-in tools by default.
-        secrets: filled with what the tool hands to `context.secrets.keep`.
+        secrets: set to which each text is added that the tool passes to `context.secrets.keep`.
         dialect: dialect of the plane that issued the command.
         overrides: any other field of ToolContext or of its groups (execution_id, step, timeout_s, input, logger, ...).
 

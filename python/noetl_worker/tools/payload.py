@@ -17,10 +17,10 @@ MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 
 
 def as_bytes(kind: str, value: JsonValue, encoding: str) -> bytes:
-    """Return text as UTF-8 (or decoded from base64), null as nothing, anything else as JSON.
+    """Return `value` as bytes: text in UTF-8 (or decoded from base64), null as no bytes, anything else as JSON.
 
     Raises:
-        ConfigurationError: names the tool `kind`; text that is no base64.
+        ConfigurationError: the text is not base64; the error names the tool `kind`.
     """
     if value is None:
         return b""
@@ -52,7 +52,8 @@ def as_value(data: bytes | None) -> JsonValue:
 
 
 async def parse_payloads(payloads: Sequence[bytes | None], owner: object) -> list[JsonValue]:
-    """Return `as_value` of each payload. Large payloads are parsed off the loop, and their memory is reserved.
+    """Return `as_value` of each payload. Large payloads are parsed outside the event loop, and the memory of their
+    values is reserved for `owner`.
 
     Raises:
         ToolError: kind `resource`, from `Room.take`.
@@ -64,7 +65,8 @@ async def parse_payloads(payloads: Sequence[bytes | None], owner: object) -> lis
 
 
 def _weight(payload: bytes | None) -> int:
-    """Return the approximate memory of the payload's value; for a payload that is not JSON, its size."""
+    """Return the approximate bytes of memory that the parsed payload needs. For a payload that is not JSON, return the
+    payload's size."""
     content = payload or b""
     try:
         return memory_of(content) if content.lstrip()[:1] in (b"[", b"{") else len(content)
@@ -73,7 +75,7 @@ def _weight(payload: bytes | None) -> int:
 
 
 def as_text(what: str, data: bytes, encoding: str) -> str:
-    """Return content in the encoding that the playbook asked for. Raises ToolError (parse) if it is not UTF-8."""
+    """Return `data` as base64, or as text for any other encoding. Raises ToolError (parse) if the text is not UTF-8."""
     if encoding == "base64":
         return base64.b64encode(data).decode()
     try:
@@ -83,7 +85,8 @@ def as_text(what: str, data: bytes, encoding: str) -> str:
 
 
 def as_headers(headers: Mapping[str, JsonValue]) -> dict[str, str] | None:
-    """Return header values as text, without nulls. Raises ConfigurationError for a line break."""
+    """Return the headers with their values as text and without nulls. Raises ConfigurationError for a line break, or
+    for a colon in a name."""
     given: dict[str, str] = {}
     for name, value in headers.items():
         if value is None:

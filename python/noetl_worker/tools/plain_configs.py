@@ -1,4 +1,5 @@
-"""A cache of checked configs. Equal text means an equal config if nothing in it is a template."""
+"""A cache of checked configs, by the config's text. Only configs without templates are cached: without templates, equal
+text gives an equal config."""
 
 from __future__ import annotations
 
@@ -11,27 +12,29 @@ from noetl_worker.text import json_text
 
 _MOST: Final = 512
 _LONGEST: Final = 4_096
-"""Longest config text that is cached, in bytes. All together take a few megabytes; a longer config costs more to run
-than to check."""
+"""Longest config text that is cached, in bytes. With this limit the full cache takes a few megabytes. A longer config
+takes more time to run than to check, so caching gains little."""
 
 
 class Checked(NamedTuple):
-    """The result of a check. Calls with the same text share the config, and nothing changes it."""
+    """The result of checking one config. All calls with the same config text share this object, so nobody may change
+    it."""
 
     config: Any
     warnings: tuple[ConfigurationError, ...]
     timeout_s: float | None
     needed_s: float
-    """Minimum seconds that the call is given if its config has no timeout."""
+    """Minimum timeout of the call in seconds, if the config itself has no timeout."""
 
 
 class PlainConfigs(dict[tuple[str, bytes], Checked]):
-    """The last checked configs by kind and text. Configs with secrets are not cached, as a secret must not outlive
-    its command."""
+    """The most recently checked configs, by kind and text. A config with a secret is not cached, since the secret must
+    be forgotten with its command."""
 
     @staticmethod
     def key(kind: str, raw: Mapping[str, JsonValue] | JsonValue) -> tuple[str, bytes] | None:
-        """Return the cache key of a config, or None for one that is not cached: with a template, long, or not JSON."""
+        """Return the cache key of a config. Return None for a config that must not be cached: one with a template, a
+        long one, or not JSON."""
         try:
             text = json_text.dumps(raw)
         except (TypeError, ValueError):

@@ -1,7 +1,7 @@
 """Policy rules of a task: what to do with its outcome (protocol/tasks.md#policies).
 
-Rules are parsed before anything runs, so that an unknown verb is refused instead of ignored. The first rule that
-holds decides. A condition that cannot be evaluated does not hold, and a warning is logged.
+Rules are parsed before the first task runs, so that an unknown verb is refused instead of ignored. The first rule whose
+condition is true decides. A condition that cannot be evaluated counts as false, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ _WORDS: Final = frozenset({"true", "false", "yes", "no", "1", "0", "on", "off", 
 
 
 class ConfigPlace(NamedTuple):
-    """A part of a config that errors and warnings name."""
+    """The position of a part of a config, such as `rules[0]`. Errors and warnings name this position."""
 
     tool: str
     where: str
-    """The part's name in texts: `task 'a': rule 0`."""
+    """The position as error texts show it: `task 'a': rule 0`."""
     field: str
-    """The part's path: `rules[0]`."""
+    """The position as a path: `rules[0]`."""
 
     def wrong(self, problem: str, name: str = "", **more: Any) -> ConfigurationError:
-        """Return the error about this part, or about a name in it."""
+        """Return the error about this part of the config, or about its field `name`."""
         path = ".".join(filter(None, (self.field, name)))
         return ConfigurationError(f"{self.where}{problem}", field=path, tool=self.tool, **more)
 
     def part(self, name: str) -> ConfigPlace:
-        """Return a part of this one that texts name by its path: `retry.on_error`."""
+        """Return the position of the field `name` in this part. Error texts show the name too: `retry.on_error`."""
         return self._replace(where=f"{self.where}.{name}", field=f"{self.field}.{name}")
 
     def unnamed_part(self, name: str) -> ConfigPlace:
-        """Return a part of this one under the same `where`: only the path has the part's name."""
+        """Return the position of the field `name` in this part. Only the path gets the name; error texts show the outer
+        part."""
         return self._replace(field=f"{self.field}.{name}")
 
 
@@ -66,7 +67,7 @@ class Action:
     to: str | None = None
     set: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict)
     field: str = ""
-    """The action's path in the policy."""
+    """The path of the action in the policy, such as `rules[0].then`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ class PolicyRule:
 
 
 class StatusWord(str):
-    """The value of `output.status`: it prints as the plane's worker would, and equals every word for the status
-    (protocol/tasks.md#policies)."""
+    """The value of `output.status` in a rule's condition. It prints as the word of the plane's own worker (`ok`).
+    Compared, it equals the Rust and the Python worker's word for the status (protocol/tasks.md#policies)."""
 
     __slots__ = ("_words",)
     _words: frozenset[str]
@@ -136,8 +137,8 @@ def task_outcome(result: ToolResult, attempt: int, form: ToolForm) -> dict[str, 
 def choose(
     rules: Sequence[PolicyRule], render: Callable[[JsonValue], JsonValue], warn: Callable[[str], None], form: ToolForm
 ) -> Action | None:
-    """Return the action of the first rule that holds. `warn` gets a text about each rule that
-    cannot be evaluated."""
+    """Return the action of the first rule whose condition is true. Return None if there is no such rule. `warn` is
+    called with a text about each condition that cannot be evaluated."""
     for index, rule in enumerate(rules):
         if rule.is_bare and not form.bare_rule_holds:
             warn(f"rule {index} has neither 'when' nor 'else': on this control plane it never holds")
@@ -153,12 +154,13 @@ def choose(
 
 
 def condition_holds(condition: JsonValue, render: Callable[[JsonValue], JsonValue]) -> bool:
-    """Return True if a parsed condition holds. Raises TemplateError if it cannot be evaluated."""
+    """Return True if a parsed condition is true. Raises TemplateError if the condition cannot be evaluated."""
     return condition if isinstance(condition, bool) else truthy(render(condition))
 
 
 def jump_position(to: str | None, position: int, labels: Sequence[str]) -> int | None:
-    """Return the index that a jump from `position` leads to, or None if there is none. The last task of a name wins."""
+    """Return the index of the task to which a jump from `position` goes. Return None if no task has the name `to`. If
+    several tasks have the name, the last task is the target."""
     if to is not None and to.lower() in _PREVIOUS:
         return position - 1 if position else None
     return max((index for index, label in enumerate(labels) if label == to), default=None)
@@ -169,9 +171,10 @@ def not_found(to: str | None, label: str, field: str = "") -> ConfigurationError
 
 
 def jumps_nowhere(rules: Sequence[PolicyRule], position: int, labels: Sequence[str]) -> list[ConfigurationError]:
-    """Return the errors of jumps to unknown tasks, for the log before a sequence begins.
+    """Return an error for each rule that jumps to an unknown task. The errors are only logged before the sequence
+    starts.
 
-    Such a rule fails the task only when it holds.
+    The rule fails its task later, if its condition is true.
     """
     jumps = [rule.action for rule in rules if rule.action is not None and rule.action.do == "jump"]
     wrong = [action for action in jumps if jump_position(action.to, position, labels) is None]
@@ -221,23 +224,24 @@ def _parse_rule(where: ConfigPlace, rule: JsonValue) -> PolicyRule:
 
 
 def _then_of_else(otherwise: JsonValue) -> JsonValue:
-    """Return the `then` of an `else`. Both published workers ignore an action written anywhere else in it."""
+    """Return the `then` of an `else`: `{then: {do: fail}}`. An action elsewhere in the `else` is ignored, as NoETL's
+    Rust and Python workers do."""
     return otherwise.get("then") if isinstance(otherwise, Mapping) else None
 
 
 def _refuse_removed(where: ConfigPlace, given: Mapping[str, JsonValue]) -> None:
-    """Raise ConfigurationError for words of older playbooks. To ignore such a word would lose the value that it
-    sets."""
+    """Raise ConfigurationError for a word of older playbooks (`set_vars`, `eval`, ...). Ignoring the word would
+    silently lose the value that it sets."""
     removed = [word for word in _REMOVED if word in given]
     if removed:
         raise where.wrong(f": {removed[0]!r} is not supported; use 'when', 'then' and 'set'", removed[0])
 
 
 def parse_condition(where: ConfigPlace, word: str, when: JsonValue) -> JsonValue:
-    """Return a condition in the form that `condition_holds` takes.
+    """Return a parsed condition for `condition_holds`: a template, or True or False for a word such as `yes`.
 
     Raises:
-        ConfigurationError: text that is neither a template nor a word for true or false.
+        ConfigurationError: the text is not a template and not a word for true or false.
     """
     if isinstance(when, str) and not has_template(when):
         if when.strip().lower() not in _WORDS:  # a text without template marks would always be true
@@ -280,8 +284,8 @@ def _backoff(then: Mapping[str, JsonValue]) -> str:
 
 
 def _count(value: JsonValue) -> int | None:
-    """Return a whole number, also from text, or None for any other value: the default is used then (recorded:
-    policy-numbers)."""
+    """Return a whole number, also from text. Return None for any other value; the caller then uses the default
+    (recorded: policy-numbers)."""
     text = str(value).strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
@@ -296,7 +300,8 @@ def _seconds(value: JsonValue) -> float | None:
 
 
 def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
-    """Return warnings about words in a policy that nothing reads. The policy must have been parsed before."""
+    """Return warnings about words in a policy that the worker does not read. Call `parse_policy` first: this function
+    expects a valid policy."""
     if not isinstance(policy, Mapping):
         policy = {"rules": policy or []}
     found = _unknown(ConfigPlace(_TOOL, f"task {label!r}: policy", ""), policy, _POLICY_WORDS)
@@ -307,7 +312,7 @@ def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
             problem = ": 'else' beside 'when' is ignored; make it a rule of its own"
             found.append(where.wrong(problem, "else", reason="ignored"))
         elif "else" in rule and _then_of_else(rule["else"]) is None:
-            problem = ": 'else' has no 'then': the default action is taken; write else: {then: {do: ...}}"
+            problem = ": 'else' has no 'then': the default action is used; write else: {then: {do: ...}}"
             found.append(where.wrong(problem, "else", reason="ignored"))
         for part, action in (("then", rule.get("then")), ("else.then", _then_of_else(rule.get("else")))):
             place = where.unnamed_part(part)
@@ -316,17 +321,18 @@ def unknown_words(label: str, policy: JsonValue) -> list[ConfigurationError]:
 
 
 def _replaced(where: ConfigPlace, action: JsonValue) -> list[ConfigurationError]:
-    """Return warnings about values that are replaced by a default."""
+    """Return warnings about invalid values in an action, such as `delay: soon`. The parser replaces such a value by its
+    default."""
     if not isinstance(action, Mapping):
         return []
     count, seconds, growth = (action.get(name) for name in ("attempts", "delay", "backoff"))
     found = {}
     if count is not None and _count(count) is None:
-        found["attempts"] = f": 'attempts: {count}' is no whole number: {_ATTEMPTS} are taken"
+        found["attempts"] = f": 'attempts: {count}' is no whole number: {_ATTEMPTS} is used"
     if seconds is not None and _seconds(seconds) is None:
-        found["delay"] = f": 'delay: {seconds}' is no number: {_DELAY_S:g} s is taken"
+        found["delay"] = f": 'delay: {seconds}' is no number: {_DELAY_S:g} s is used"
     if growth is not None and _backoff(action) not in backoff.GROWTHS:
-        found["backoff"] = f": 'backoff: {growth}' is none of {', '.join(backoff.GROWTHS)}: fixed is taken"
+        found["backoff"] = f": 'backoff: {growth}' is none of {', '.join(backoff.GROWTHS)}: fixed is used"
     return [where.wrong(fields.excerpt(text, 300), name, reason="ignored") for name, text in found.items()]
 
 

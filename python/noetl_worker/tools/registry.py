@@ -52,7 +52,7 @@ class BrokenPlugin:
 
 @dataclass(slots=True)
 class PreparedTool:
-    """A tool call whose config has been checked; nothing has happened outside yet."""
+    """A tool call whose config has been checked. The call has had no effect yet."""
 
     kind: str
     tool: Tool[Any]
@@ -61,13 +61,13 @@ class PreparedTool:
     timeout_s: float | None
     """Seconds: the shorter of the config's shortest timeout and the context's remaining time."""
     warnings: tuple[ConfigurationError, ...] = ()
-    """Parts of the config that nothing reads."""
+    """Warnings about parts of the config that the worker does not read."""
     own_timeout_s: float | None = None
-    """The config's own timeout alone; None if it has none."""
+    """The timeout in the config, in seconds; None if the config has no timeout."""
     needed_s: float = 0.0
     """Minimum seconds that the call needs if its config has no timeout."""
     is_inline: bool = False
-    """True if the tool says that it never waits: it needs no task of its own."""
+    """True if the tool declares that its `run` never waits. Such a call needs neither a task nor a timeout."""
 
     def limit(self, default_s: float, hard_s: float) -> None:
         """Apply a worker's timeouts to the call and its context.
@@ -89,7 +89,7 @@ class PreparedTool:
         """Run the call once, for a caller that measures the time: `duration_ms` is set only if the tool sets it.
 
         Raises:
-            ToolError: the tool's own, or the tool called exit.
+            ToolError: the tool raised this error, or called `sys.exit`.
             ConfigurationError: the tool returned something other than a ToolResult.
         """
         context = self.context
@@ -106,9 +106,9 @@ class PreparedTool:
         raise ConfigurationError(f"{self.kind}: run() gave {type(result).__name__}, a ToolResult is needed")
 
     async def run_in_time(self) -> ToolResult:
-        """Run the call inside another tool. A call that overruns its timeout and a grace period is interrupted.
+        """Run the call inside another tool. Interrupt the call if it runs longer than its timeout and a grace period.
 
-        The result is a timeout then, or the partial output that the tool returns while it is interrupted.
+        The result of an interrupted call is a timeout, or the partial output that the tool still returns.
         """
         if self.timeout_s is None or self.is_inline:
             return await self.run()
@@ -118,7 +118,8 @@ class PreparedTool:
 
 
 class _InnerStop(Stop):
-    """The reason to stop one call inside a command. The call's own timeout must not look like a stop of the command."""
+    """The reason to stop one call inside a command. A stop of the command stops the call too. The call's own timeout
+    stops only the call."""
 
     def __init__(self, outer: Stop) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class _InnerStop(Stop):
 
 
 class _Given(NamedTuple):
-    """A tool and two of the attributes that it declares. They are read once, and not at each call."""
+    """A tool with two of its optional attributes. The registry reads the attributes once per tool, not at each call."""
 
     tool: Tool[Any]
     is_inline: bool
@@ -142,10 +143,11 @@ class _Given(NamedTuple):
 
 
 class Registry:
-    """Tools by kind.
+    """The tools of a worker, by kind and alias.
 
     Args:
-        tools: instances, after the built-in ones and the plug-ins; the last one of a kind wins.
+        tools: further tool instances. An instance replaces a built-in tool or plug-in of its kind, and an earlier
+            instance.
         plugins: whether to load the `noetl_worker.tools` entry points.
         confinement: restrictions for the built-in tools that run code.
         settings: the operator's settings for tools, handed to each tool in its context.
@@ -176,7 +178,7 @@ class Registry:
         """Add a tool under its kind and aliases.
 
         Args:
-            tool: an instance; it replaces another one of its kind.
+            tool: a tool instance. It replaces the registered tool of the same kind.
 
         Raises:
             ConfigurationError: an attribute of the tool is missing or wrong.
@@ -190,11 +192,11 @@ class Registry:
         return tuple(sorted({*BUILT_IN, *(tool.kind for tool in self._tools.values())}))
 
     def kinds_that_run(self) -> tuple[str, ...]:
-        """Return the kinds that are not refused."""
+        """Return the kinds that the worker may run by the operator's rules (`limit`)."""
         return tuple(kind for kind in self.kinds() if self._rules.refusal(kind) is None)
 
     def knows(self, name: str) -> bool:
-        """Return True if there is such a kind or alias, even if its plug-in does not load.
+        """Return True if a tool has the kind or alias `name`, even if its plug-in does not load.
 
         Args:
             name: as a playbook has it.
@@ -203,7 +205,7 @@ class Registry:
         return known or any(plugin.name == name for plugin in self.broken)
 
     def limit(self, only: Iterable[str], denied: Iterable[str]) -> None:
-        """Refuse kinds from now on.
+        """Set the kinds that may run. `get` and `prepare` refuse all other kinds from now on.
 
         Args:
             only: kinds or aliases that run; empty: all.
@@ -223,7 +225,7 @@ class Registry:
             kind: a kind or an alias.
 
         Raises:
-            UnknownTool: lists the kinds there are.
+            UnknownTool: no tool has this kind; the message lists the known kinds.
             ConfigurationError: the kind is refused (`limit`), or its plug-in does not load.
         """
         return self._get(kind).tool
@@ -250,7 +252,7 @@ class Registry:
         """Start the processes and connections of some kinds now, so that their first commands need not wait.
 
         Args:
-            kinds: unknown and refused ones are left out.
+            kinds: kinds to warm up. Unknown kinds and kinds that may not run are skipped.
         """
         for kind in {*kinds} & {*self.kinds_that_run()}:
             if (start := getattr(self.get(kind), "warm_up", None)) is not None:
@@ -264,14 +266,14 @@ class Registry:
         *,
         has_secrets: Callable[[object], bool] | None = None,
     ) -> PreparedTool:
-        """Check and render a config, as the module docstring describes.
+        """Check a config, render its templates, and return the prepared call.
 
         Args:
             kind: a kind or an alias.
             raw_config: as a playbook has it, unrendered.
             context: the values that templates see, and the time left.
-            has_secrets: looks for secrets in the config as given, and in a newly checked one. If neither has any, the
-                result of the check is cached for the next call.
+            has_secrets: returns True if a config contains a secret. The result of the check is cached only if neither
+                `raw_config` nor the checked config contains a secret. None: nothing is cached.
 
         Raises:
             UnknownTool: no such kind.
@@ -306,7 +308,7 @@ class Registry:
             problem = f"retry is ignored for kind {kind}: write the step's tool as a list with a rule `do: retry`"
             warnings.append(ConfigurationError(problem, field="retry", tool=kind, reason="ignored"))
         if _has_rules(raw) and "tasks" not in own:
-            problem = "spec.policy is ignored: rules count in a list; make `tool` a list of this one task"
+            problem = "spec.policy is ignored: rules work only in a list; make `tool` a list of this one task"
             warnings.append(ConfigurationError(problem, field="spec.policy", tool=kind, reason="ignored"))
         rendered = fields.rendered(kind, given, getattr(tool, "raw_fields", frozenset()), context.values.render)
         try:
@@ -334,7 +336,8 @@ class Registry:
         return fields.field_names(self.get(kind).config_model)
 
     def check(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> None:
-        """Refuse a config as `prepare` does, as far as possible without values. A config with templates is not checked.
+        """Refuse a wrong config before its command runs. A config with templates is not checked, because the values of
+        the templates are still unknown.
 
         Args:
             kind: as in `prepare`.
@@ -353,7 +356,8 @@ class Registry:
             self.prepare(kind, raw_config, context)
 
     async def run_tool(self, kind: str, raw_config: Mapping[str, JsonValue], context: ToolContext) -> ToolResult:
-        """Prepare a call and run it. This is `run_tool` of a ToolContext; it raises what `prepare` and the run raise.
+        """Prepare a call and run it. Raises what `prepare` and `PreparedTool.run` raise. `context.worker.run_tool` is
+        this method.
 
         Args:
             kind: as in `prepare`.
@@ -411,7 +415,7 @@ class Registry:
             self.register(tool)
 
     def _check_free(self, names: Iterable[str]) -> None:
-        """Raise ConfigurationError if another tool has one of these names."""
+        """Raise ConfigurationError if another tool already has one of the kinds or aliases in `names`."""
         if taken := [name for name in names if name in self._tools]:
             raise ConfigurationError(f"another plug-in has the kind {taken[0]!r} already")
         if over := ", ".join(name for name in names if name in BUILT_IN or name in ALIASES):
@@ -450,9 +454,10 @@ def _readable_names(tool: Tool[Any]) -> frozenset[str]:
 
 
 def _unread(raw: Mapping[str, JsonValue], tool: Tool[Any]) -> list[str]:
-    """Return the names of fields that nothing reads: those that only a step may have, and unknown ones under `spec`.
+    """Return the names of the fields that this tool does not read: `case`, `cases` and `next`, and unknown fields under
+    `spec`.
 
-    A step's own `case` has been removed from `raw` before.
+    A `case` of the step itself is no longer in `raw`, so a `case` found here is misplaced.
     """
     names = [name for name in ("case", "cases", "next") if raw.get(name) and name not in _readable_names(tool)]
     if "spec" in fields.field_names(tool.config_model):
@@ -466,8 +471,8 @@ def _with_timeout(
 ) -> dict[str, JsonValue]:
     """Return the config as an object, with all its timeouts rendered and combined into one `timeout` in seconds.
 
-    A bare list is a sequence's tasks. The tool's fields under `spec` move to the top, because playbooks of the Python
-    plane write them there (protocol/tasks.md#fields).
+    A config that is a list holds the tasks of a sequence. The tool's fields under `spec` move to the top, because
+    playbooks of the Python plane write fields there (protocol/tasks.md#fields).
     """
     raw: Mapping[str, JsonValue] = raw_config if isinstance(raw_config, Mapping) else {"tasks": list(raw_config)}
     spec = fields_of(raw.get("spec"))

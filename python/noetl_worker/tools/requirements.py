@@ -1,4 +1,4 @@
-"""Requirements of a kind beyond the plain install, and which of them are missing here."""
+"""The optional modules that a tool kind needs, and a check whether these modules are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NATIVE_BUILD: Final = "the native build"
 
 
 def missing(tool: Tool[Any]) -> tuple[str, ...]:
-    """Return how to install each thing the tool lacks; () if nothing is missing."""
+    """Return an install instruction for each missing module or native feature of the tool; () if nothing is missing."""
     feature: str | None = getattr(tool, "native_feature", None)
     lacking = () if feature is None or _has_native(feature) else (_NATIVE_BUILD,)
     named: Mapping[str, str] = getattr(tool, "requires", {})
@@ -31,8 +31,8 @@ def class_at(place: str) -> type[Tool[Any]]:
 
 
 def load(place: str) -> None:
-    """Import the class at "module:Class", and each installed module of its `imports`. The kind itself reports a missing
-    module."""
+    """Import the class at "module:Class", and the modules that its `imports` names. A missing module is skipped: the
+    tool reports it when a command needs it."""
     for module in getattr(class_at(place), "imports", ()):
         with suppress(ImportError):
             importlib.import_module(module)
@@ -55,7 +55,8 @@ def library(module: str, extra: str) -> Any:
 
 
 def check(module: str, extra: str) -> None:
-    """Raise ConfigurationError if a module of this package's extra `extra` is not installed, without loading it."""
+    """Raise ConfigurationError if `module` is not installed. The error names the extra `extra` that installs the
+    module. The module is not loaded."""
     if not _is_there(module):
         raise _not_installed(module, extra)
 

@@ -1,7 +1,8 @@
-"""The one way to stop a running tool: its timeout, the end of its execution, or the stop of the worker.
+"""The interruption of a running tool. The tool's timeout, a cancelled execution and the worker's shutdown all stop a
+tool in this way.
 
-A tool that is interrupted learns the reason (`context.stop`) and has a grace period to return its partial output.
-After that it is abandoned, as it may hold a thread that cannot be stopped.
+An interrupted tool finds the reason in `context.stop`, and has a grace period to return its partial output. After the
+grace period the worker stops waiting for the tool: a tool in a thread cannot be stopped.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ SHUTDOWN: Final = "shutdown"
 
 
 class CallScope:
-    """The run of one tool call, and its interruption.
+    """Runs one tool call and can interrupt it.
 
     Args:
-        stop: hands the reason to the tool.
+        stop: object by which the tool learns the reason.
         timeout_s: the tool's own timeout in seconds. The tool knows this timeout too, so the tool is interrupted only
             TOOL_S later.
         poll_s: delay before the first check whether the execution is cancelled: most tools have ended by then.
-        until_cancelled: waits until the execution is cancelled. None: never checked.
+        until_cancelled: waits until the execution is cancelled. None: nobody checks whether the execution is cancelled.
         log_ids: returns the ids of the command, for the log.
     """
 
@@ -46,15 +47,16 @@ class CallScope:
         self._until_cancelled = until_cancelled
         self._asking: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] | None = None
-        """Future that is resolved when the tool has ended or is to be stopped."""
+        """Future that is resolved when the tool has ended or must be stopped."""
 
     def interrupt(self, reason: str) -> None:
-        """Stop the tool; the first reason stays. Before `run` and after its end, only the reason is set."""
+        """Stop the tool and set the reason, unless an earlier call has set one. If the tool is not running, only set
+        the reason."""
         self._stop.set(reason)
         self._wake()
 
     async def run(self, call: Coroutine[Any, Any, ToolResult]) -> ToolResult:
-        """Return the result of the tool, or raise what it raised.
+        """Run the tool call and return its result, or raise the error of the tool.
 
         Raises:
             CommandCancelled: the tool was stopped because its execution was cancelled.
@@ -73,7 +75,7 @@ class CallScope:
             await self._over
             if task.cancelled():
                 if not self._stop.is_set():  # nobody stopped the tool: a redelivery would repeat this for ever
-                    text = "the tool was cancelled from within: something that it awaited was"
+                    text = "the tool was cancelled from within, by its own code: tell the author of the tool"
                     raise ToolError(text, kind="cancelled")
             elif task.done():
                 return task.result()
@@ -112,7 +114,7 @@ class CallScope:
             import structlog  # imported late: `check` runs no tool
 
             log = structlog.get_logger("noetl_worker.tool")
-            advice = "the tool runs on until the process ends; find what it waits for"
+            advice = "the tool runs on until the worker's process ends; find out what the tool waits for"
             log.error("tool_not_stoppable", **self._log_ids(), reason=reason, grace_s=self._grace_s, advice=advice)
         elif not task.cancelled():
             task.exception()  # keeps asyncio from warning of an exception nobody read

@@ -1,1 +1,2 @@
-"""The Python engine. `lib.py` has all its calls; redaction imports only the files that it needs."""
+"""The Python engine. `lib.py` exports all its calls. Code that only redacts imports single files of this package
+instead."""

@@ -1,4 +1,5 @@
-"""Case tables: a list of cases, parsed once, and the search for the first that holds (protocol/conditions.md#cases).
+"""Case tables: a list of cases that is parsed once, and the search for the first case that holds
+(protocol/conditions.md#cases).
 
 Twin: rust/engine/src/case.rs.
 """
@@ -54,13 +55,13 @@ class CaseTable:
 
 
 _TO_BE_FOUND: Final = object()
-"""Marker of a side whose value is not known yet."""
+"""Marker for a side of a condition whose value has not been computed yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A search: the table and the two documents. The object is immutable, so that a pending match can be resumed
-    twice."""
+    """The search for the first case that holds, with the cases, the variables and the tool's data. It is immutable, so
+    that a pending match can be resumed twice."""
 
     cases: tuple[Case, ...]
     variables: JsonValue
@@ -69,13 +70,13 @@ class _Match:
     def go_on(
         self, first_case: int = 0, at: int = 0, left: Any = _TO_BE_FOUND, right: Any = _TO_BE_FOUND
     ) -> CaseMatch | NeedsTemplate | None:
-        """Evaluate conditions and cases in order, beginning with the condition `at` of the case `first_case`.
+        """Evaluate cases and their conditions in order, beginning with the condition `at` of the case `first_case`.
 
         Args:
-            first_case: index of the condition's case.
-            at: index of the condition in its case.
-            left: rendered left side of the condition, if it was rendered already.
-            right: rendered right side of the condition, if it was rendered already.
+            first_case: index of the case to begin with.
+            at: index of the condition in that case.
+            left: left side of that condition, if it has already been rendered.
+            right: right side of that condition, if it has already been rendered.
         """
         for case_index in range(first_case, len(self.cases)):
             case = self.cases[case_index]
@@ -158,7 +159,8 @@ def parse_action(value: JsonValue) -> CaseAction:
     """Parse the `then` of a case.
 
     Args:
-        value: an action's name, or an object with that name as its one key (protocol/conditions.md#cases).
+        value: an action's name, such as `continue`, or an object whose only key is the name
+            (protocol/conditions.md#cases).
 
     Raises:
         CaseError: `wrong_type`, `missing_field`, `unknown_action`.

@@ -54,7 +54,7 @@ _ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))
 _PRIVATE_PLANES: Final[Ranges] = [(0xF0000, 0xFFFFD), (0x100000, 0x10FFFD)]
 _CASED_BESIDE_LETTERS: Final[Ranges] = [(0x345, 0x345), (0x2160, 0x217F), (0x24B6, 0x24E9)]
 _FOLDED_ALIKE: Final = {0x1FD3: 0x390, 0x1FE3: 0x3B0, 0xFB05: 0xFB06}
-"""Characters, each with its equal under case folding, that `unicodedata` does not show to be equal."""
+"""Characters that are equal under case folding although `unicodedata` does not show it: each key equals its value."""
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 _CATEGORIES: Final = (
     "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi",
@@ -73,7 +73,7 @@ _LONG_NAMES: Final = {
 
 
 def normalized(ranges: Ranges) -> Ranges:
-    """Return the ranges sorted, with overlapping and adjacent ones joined."""
+    """Return the ranges sorted, with overlapping and adjacent ranges joined."""
     joined: Ranges = []
     start, end = -1, -2
     for low, high in sorted(ranges):
@@ -98,7 +98,8 @@ def complement(ranges: Ranges) -> Ranges:
 
 
 def combine(operation: str, left: Ranges, right: Ranges) -> Ranges:
-    """Apply a set operation of bracketed classes: `&&` in both, `--` in the left only, `~~` in exactly one."""
+    """Apply a set operation to two character classes: `&&` (in both), `--` (only in the left), `~~` (in exactly
+    one)."""
     both = complement(complement(left) + complement(right))
     if operation == "&&":
         return both
@@ -128,7 +129,8 @@ def _of_categories(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def folded(ranges: Ranges) -> Ranges:
-    """Return the ranges, with every character added that simple case folding makes equal to a member."""
+    """Return the ranges plus each character that differs only in case from a character in them: `[a-c]` becomes
+    `[A-Ca-c]`."""
     codes, alike = _cases()
     more = [
         (other, other)
@@ -159,7 +161,8 @@ def _fold(code: int) -> int:
 
 @lru_cache(maxsize=6)
 def perl(letter: str) -> Ranges:
-    """Return the set of \\d \\s \\w, or \\D \\S \\W. Each call returns the same list."""
+    """Return the characters of a Perl class: \\d, \\s, \\w, or the negation \\D, \\S, \\W. The list is cached, so
+    callers must not change it."""
     if letter.isupper():
         return complement(perl(letter.lower()))
     if letter == "s":

@@ -21,8 +21,8 @@ _RUST_FLOAT: Final = re.compile(
 )
 _QUOTED_CHARS: Final = 60
 MAX_KEPT: Final = 256 * (KEPT + 256)
-"""Largest total of characters, instructions and states of the compiled patterns: 256 ordinary patterns, or three of the
-largest."""
+"""Limit for the cache of compiled patterns: the sum of their characters, instructions and states. It allows 256
+ordinary patterns, or three of the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Condition:
     path: tuple[str, ...] | None
     """Path into the tool's data; None if the left side does not look into the data."""
     left_has_marks: bool
-    """True if the left side is a template, unless the left side names a variable."""
+    """True if the left side contains a template. A variable with the same name as the left side takes precedence."""
     right_has_marks: bool
-    """True if a text of the right side is a template."""
+    """True if the right side contains a text that is a template."""
 
 
 class LeftTemplate(NamedTuple):
@@ -140,9 +140,9 @@ _patterns: Final[dict[str, Automaton]] = {}
 
 
 def compiled(source: str, kept: dict[str, Automaton] = _patterns) -> Automaton:
-    """Return a compiled pattern from the cache `kept`, which is cleared when it is full.
+    """Return the compiled pattern for `source`, from the cache `kept` if possible. A full cache is cleared.
 
-    Errors are not cached: a bad pattern raises each time it is reached.
+    Errors are not cached: an invalid pattern raises at every call.
     """
     pattern = kept.get(source)
     if pattern is None:

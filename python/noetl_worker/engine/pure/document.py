@@ -1,8 +1,8 @@
-"""The reader of JSON documents, exact about values and errors. Twin: rust/engine/src/document.rs.
+"""The parser of JSON documents, with exact values and exact error codes. Twin: rust/engine/src/document.rs.
 
-`parse` uses the standard decoder where it is exact. Otherwise it falls back to `DocumentReader`, the specification,
-where the first error in reading order decides the code. The standard decoder reports other errors, accepts NaN, lone
-surrogates and infinite floats, and has its own nesting limit.
+`parse` uses Python's decoder for documents that Python's decoder parses exactly. For other documents it uses
+`DocumentReader`, the specification. There the first error in reading order decides the error code. Python's decoder
+reports other errors, accepts half of a surrogate pair, and has its own nesting limit.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
 
 
 class DocumentReader:
-    """The parser that specifies the errors: it reads from left to right, and the first mistake decides the error."""
+    """The parser that specifies the errors. It reads from left to right, and the first mistake decides the error
+    code."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -105,7 +106,7 @@ class DocumentReader:
         return value
 
     def _value(self) -> JsonValue:
-        """Read one value without recursion: 512 levels must not depend on the caller's stack."""
+        """Read one value without recursion, so that 512 nested levels never overflow the call stack."""
         open_ones: list[tuple[Any, str | None]] = []  # open containers, each with its key in the parent
         key: str | None = None
         while True:
@@ -148,7 +149,7 @@ class DocumentReader:
         return self._fail("json_syntax", "expected a value")
 
     def _takes(self, sign: str) -> bool:
-        """Step over `sign` and return True if it comes next."""
+        """Step over `sign` and return True if `sign` comes next in the text. Otherwise return False."""
         is_next = self._text.startswith(sign, self._at)
         self._at += is_next * len(sign)
         return is_next

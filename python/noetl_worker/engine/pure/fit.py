@@ -39,7 +39,8 @@ def fit_result(data: bytes, rules: FitRules) -> FittedResult:
 
 
 def preview(value: JsonValue, rules: FitRules) -> bytes:
-    """Return a bounded summary as compact JSON. Only `null` may be over `rules.preview_bytes`."""
+    """Return a short summary of `value` as compact JSON, of at most `rules.preview_bytes`. If nothing fits, return
+    `null`."""
     return _within(value, rules.preview_depth, rules.preview_bytes) or b"null"
 
 

@@ -1,7 +1,7 @@
-"""Marks of what a JSON text may contain (templates, references, secrets), found by a search of its bytes.
+"""A quick search of JSON bytes for signs of templates, references and secrets. Each kind of sign is a mark.
 
-A superfluous mark costs time. A missing mark would send a template as text or a secret as data. So each search is for
-the shortest bytes that all forms have in common, and an escape that could hide such bytes sets all marks.
+A superfluous mark only costs time. A missing mark would send a template as text, or a secret as data. So each search is
+for the shortest bytes that all spellings of a sign contain. An escape that could hide these bytes sets all marks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 from noetl_worker.engine.protocol import REFERENCES, SECRETS, TEMPLATES
 
 _ESCAPED: Final = b"\\u00"
-"""Beginning of the escape by which JSON may write any ASCII character, even `{` and `p`."""
+"""Beginning of an escaped ASCII character in JSON: `\\u007b` stands for `{`."""
 
 
 def find_marks(data: bytes) -> int:

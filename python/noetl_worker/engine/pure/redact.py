@@ -89,13 +89,13 @@ _ASSIGNMENT: Final = re.compile(
 
 
 class Named(Enum):
-    """Conclusion from a key's name about its value."""
+    """Conclusion from a key's name: whether the value under the key is a secret."""
 
     NOTHING = "nothing"
     SECRET = "secret"
-    """The value is a secret, whatever it is."""
+    """Result for a key such as `password`: the value is a secret, even if it is a number."""
     SECRETS = "secrets"
-    """The value is secret if it contains a text: `access_tokens: 5` is only a number of tokens."""
+    """Result for a plural such as `access_tokens`: the value is a secret if it contains a text. `5` is only a count."""
 
 
 def _named_by(key: str) -> Named:
@@ -114,7 +114,7 @@ def _named_by(key: str) -> Named:
 
 
 named_by: Final = ByShortKey(_named_by, most=4096).__getitem__
-"""Function that returns whether a key's words mean a secret (see `Named`)."""
+"""Function that returns the `Named` of a key, from a cache if possible."""
 
 
 def _is_secret_word(previous: str, word: str) -> bool:
@@ -178,9 +178,9 @@ class Redactor:
 
         Args:
             secrets: the known secrets.
-            free_text: True to replace the value of `password=...` and the like too. In results, which are data, such a
-                value stays.
-            known_only: True to replace known secrets only, without judging keys or shapes.
+            free_text: True for messages: the values of pairs such as `password=...` are replaced too. False for
+                results, in which such a pair is data.
+            known_only: True to replace known secrets only. Keys and texts that look like credentials then stay.
         """
         self.count = 0
         self._secrets = secrets
@@ -269,7 +269,8 @@ class Redactor:
         return value
 
     def _key(self, key: str, position: int) -> str:
-        """Return a key unchanged, or a mark in place of the whole key. The position tells two such marks apart."""
+        """Return `key` unchanged, or a mark such as `[REDACTED]~2` if the whole key is secret. The position makes each
+        mark unique."""
         if not self._secrets.is_in_key(key):
             return key
         self.count += 1
@@ -294,7 +295,8 @@ _REFERENCE_KEYS: Final = frozenset({"$noetl_ref", "_ref", "ref"})
 
 
 def _is_kept(key: str, source: dict[str, JsonValue]) -> bool:
-    """Return True if the value of one of `_REFERENCE_KEYS` is a reference to keep."""
+    """Return True if the value under `key`, one of `_REFERENCE_KEYS`, is a reference. Redaction leaves references
+    usable."""
     value = source[key]
     if key == "ref" and source.get("kind") not in _REFERENCE_KINDS:
         return False

@@ -1,9 +1,10 @@
-"""The search of a text for a pattern. The search follows all paths through the pattern's code at once, in linear time.
+"""The search of a text for a regular expression, in linear time. The search follows all paths through the pattern's
+code at once.
 
-Twin: the `regex` crate's search. A state is the set of positions in the code that are reachable after a character. A
-known state costs one look-up per character. A state is made when the search first reaches it, in at most one pass over
-the code. A pattern can have exponentially many states, so all states are forgotten above a limit (`KEPT`). Memory stays
-bounded, and so does the work of one search.
+Twin: the `regex` crate's search. A state is the set of code positions that are reachable after the characters read so
+far. The search creates a state when it first reaches the state, in at most one pass over the code. Each later visit
+costs one look-up. A pattern can have exponentially many states, so the automaton deletes all states above a limit
+(`KEPT`). This bounds the memory; `STEPS` bounds the work of one search.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from noetl_worker.engine.pure.regex_code import Chars, Code, literal_head
 from noetl_worker.errors import ConditionError
 
 KEPT: Final = 4_096
-"""Largest sum of positions and transitions in all known states: about half a megabyte."""
+"""Limit for the stored states, as the sum of their positions and transitions: about half a megabyte."""
 STEPS: Final = 1_000_000
-"""Most instructions for making the states of one search: 0.2 s. Ordinary patterns take hundreds of instructions."""
+"""Most instructions that one search may execute to create states, about 0.2 s. Ordinary patterns need hundreds."""
 
 _EDGE, _LINE, _WORD, _OTHER = range(4)
 """Kinds of neighbours of a position in the text: an end of the text, a line feed, a word character, another character.
@@ -27,7 +28,8 @@ _EDGE, _LINE, _WORD, _OTHER = range(4)
 
 
 def _holding(before: int, after: int) -> frozenset[str]:
-    """Return the assertions that hold at a position between neighbours of these two kinds."""
+    """Return the assertions, such as `line start`, that hold between two neighbours of the kinds `before` and
+    `after`."""
     word_before, word_after = before == _WORD, after == _WORD
     holds = {
         "text start": before == _EDGE,
@@ -47,7 +49,7 @@ _ALL_LOOKS: Final = frozenset().union(*_LOOKS.values())
 
 
 class _AutomatonState:
-    """The positions in the code that are reachable after the characters read, and the states after the next
+    """A state of a search: the code positions that are reachable so far, and the following state for each next
     character."""
 
     __slots__ = ("after", "after_interval", "before", "places")
@@ -60,7 +62,8 @@ class _AutomatonState:
 
 
 class Automaton:
-    """The automaton of a pattern. Threads may share it: a state that one thread forgets is made again by another."""
+    """The automaton of a pattern, with its stored states. Threads may share it: a state that one thread deletes is
+    created again by another thread."""
 
     def __init__(self, code: Code, *, kept: int = KEPT) -> None:
         self._code, self._most = code, kept
@@ -84,7 +87,7 @@ class Automaton:
         """Return True if the pattern matches anywhere in a text.
 
         Raises:
-            ConditionError: `regex_unsupported` if the states of this search would take over `STEPS` instructions.
+            ConditionError: `regex_unsupported` if this search needs more than `STEPS` instructions to create states.
         """
         at = text.find(self._head)
         if at < 0 or len(self._head) == len(self._code):
@@ -103,8 +106,8 @@ class Automaton:
         return self._reached(state.places, _LOOKS[state.before, _EDGE])[0] is None
 
     def _follow(self, state: _AutomatonState, char: str) -> tuple[_AutomatonState, int]:
-        """Find and record the state that follows `state` after a new character. Return that state and the number of
-        steps."""
+        """Find and store the state that follows `state` after a new character. Return the found state and the number of
+        executed instructions."""
         interval = -1 if char.isascii() else self._interval(char)
         following, steps = state.after_interval.get(interval), 0
         if following is None:
@@ -141,9 +144,10 @@ class Automaton:
         return known, steps
 
     def _reached(self, places: Iterable[int], holding: frozenset[str]) -> tuple[list[int] | None, int]:
-        """Return the reachable instructions that take the next character, and the number of instructions visited.
+        """Return the instructions that are reachable from `places` and take the next character. Also return the number
+        of visited instructions.
 
-        None in place of the list means that the end of the code is reachable, which is a match.
+        The list is None if the end of the code is reachable: the pattern matches.
         """
         code, end = self._code, len(self._code)
         waiting, seen = list(places), set(places)
@@ -168,8 +172,8 @@ class Automaton:
         return _WORD if self._sees_words and char in self._word else _OTHER
 
     def _interval(self, char: str) -> int:
-        """Return the number of the interval around `char`. Each set in the code contains the whole interval or nothing
-        of it."""
+        """Return the number of the interval of code points that contains `char`. All characters of an interval behave
+        alike, since each set in the pattern contains all of them or none."""
         if self._bounds is None:
             sets = {step for step in self._code if isinstance(step, Chars)} | {self._word}
             self._bounds = sorted({bound for chars in sets for bound in chars.bounds})

@@ -1,9 +1,9 @@
-"""The code of a regular expression, made of pieces, and the size that the crate's program would have.
+"""The instructions of a regular expression, built from pieces, and the size of the same program in the `regex` crate.
 
-Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece.
-`size` is the size in bytes of the crate's reverse program plus captures. The reverse program is the larger of the
-crate's two programs if classes reach beyond ASCII. `size` may be wrong by some per cent, because the crate knows newer
-characters than an older Python.
+Twin: the NFA compiler of the `regex` crate. Jumps are relative, so a counted repetition is copies of one piece. `size`
+is the size in bytes of the crate's reverse program plus captures. The crate has a forward and a reverse program, and
+the reverse program is larger for classes beyond ASCII. `size` may be wrong by some per cent, because the crate knows
+newer characters than an older Python.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from noetl_worker.engine.pure.code_points import normalized
 
 SIZE_LIMIT: Final = 10 * 2**20
 SURE_SIZE: Final = SIZE_LIMIT * 4 // 5
-"""Largest size at which a pattern with classes is surely within the crate's limit: since the tables of Python 3.10 no
-class has grown by more than 21 % (`\\p{Lm}`)."""
+"""Largest size at which a pattern with classes, such as `\\w`, is certainly within the crate's limit. Newer Unicode
+tables make classes larger: by at most 21 % (`\\p{Lm}`) since Python 3.10."""
 _STATE, _EDGE, _BRANCH = 32, 8, 4  # bytes of a state, of an entry in a byte table, of a branch of a fork
 _LAST_ALIKE: Final = (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF)
-"""Last characters of the ranges in which all characters have one length in UTF-8. Surrogates are a range of their own.
-"""
+"""Last character of each range in which all characters have the same length in UTF-8. Surrogates are a range of their
+own."""
 
 
 class Chars:
-    """An instruction that takes one character of a set."""
+    """An instruction that matches one character of a set."""
 
     __slots__ = ("bounds", "ranges")
 
@@ -40,18 +40,19 @@ class Chars:
         return bisect_right(self.bounds, ord(char)) % 2 == 1
 
     def only(self) -> str:
-        """Return the only character; "" when there are none or several."""
+        """Return the character of a set with exactly one character; "" for any other set."""
         return chr(self.ranges[0][0]) if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1] else ""
 
 
 Code: TypeAlias = list["Chars | str | tuple[int, ...]"]
-"""List of instructions. `Chars` takes a character. A text requires the assertion of that name. A tuple forks: it jumps
-by each of its distances."""
+"""List of instructions. A `Chars` matches one character. A text, such as "line start", is an assertion that must hold.
+A tuple is a fork: the search continues at each of its relative distances."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a pattern: its code, its nesting depth, and its size in the crate's program in bytes."""
+    """A part of a pattern: its instructions, its nesting depth, and its size in bytes in the `regex` crate's
+    program."""
 
     code: Code
     depth: int = 0
@@ -59,7 +60,7 @@ class Piece:
 
 
 def one_of(ranges: Sequence[tuple[int, int]]) -> Piece:
-    """Return a piece that takes one character of a set, whose ranges are sorted and joined."""
+    """Return a piece that matches one character of a set. The ranges of the set are sorted and joined."""
     return _one_of(tuple(ranges))
 
 
@@ -70,7 +71,7 @@ def _one_of(ranges: tuple[tuple[int, int], ...]) -> Piece:
 
 
 def literal_head(code: Code) -> str:
-    """Return the text that every match begins with: the single characters at the head of the code."""
+    """Return the text that every match of `code` begins with: the single characters at the beginning of `code`."""
     chars = ((step.only() if isinstance(step, Chars) else "") for step in code)
     return "".join(takewhile(bool, chars))
 
@@ -118,13 +119,15 @@ def alternatives(pieces: Sequence[Piece]) -> Piece:
 
 
 def _bare_set(piece: Piece) -> Chars | None:
-    """Return the set of a piece that takes one character and is no capturing group, or None."""
+    """Return the set of a piece that matches exactly one character. Return None for any other piece, and for a
+    capturing group."""
     only = piece.code[0] if len(piece.code) == 1 else None
     return only if isinstance(only, Chars) and piece.size == one_of(only.ranges).size else None
 
 
 def _bare_word(piece: Piece) -> bytes:
-    """Return the only text that a piece matches, or b"" if there are several or it is a capturing group."""
+    """Return the text that a piece matches, in UTF-8, if it matches only one text. Return b"" for any other piece, and
+    for a capturing group."""
     word = literal_head(piece.code)
     encoded = word.encode("utf-8", "surrogatepass") if len(word) == len(piece.code) else b""
     return encoded if piece.size == _STATE * len(encoded) else b""
@@ -172,8 +175,8 @@ def _set_size(chars: Chars) -> int:
 
 
 def _words_size(words: list[bytes]) -> int:
-    """Return the bytes that alternative words take in the regex crate: a trie with one fork for each prefix of a
-    word."""
+    """Return the size in bytes that alternative words take in the `regex` crate. The crate builds a trie with one fork
+    for each prefix of a word."""
     beginnings: list[dict[int, Any]] = [{}]
     for word in words:
         beginning = beginnings[0]
@@ -187,7 +190,8 @@ def _words_size(words: list[bytes]) -> int:
 
 
 def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield sequences of byte ranges. Together they are the UTF-8 forms of the characters from `low` to `high`."""
+    """Yield sequences of byte ranges. Together the sequences match the UTF-8 encoding of each character from `low` to
+    `high`."""
     cut = next(_cuts(low, high), None)
     if cut is not None:
         yield from _encoded(low, cut)
@@ -197,7 +201,8 @@ def _encoded(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def _cuts(low: int, high: int) -> Iterator[int]:
-    """Yield characters after which `low` to `high` must be cut, so that each part is one sequence of byte ranges."""
+    """Yield characters after which the range from `low` to `high` must be cut. Each part is then one sequence of byte
+    ranges."""
     yield from (last for last in _LAST_ALIKE if low <= last < high)
     for bits in (6, 12, 18) if low >= 0x80 else ():
         rest = (1 << bits) - 1

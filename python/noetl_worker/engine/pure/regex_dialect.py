@@ -50,7 +50,7 @@ def compile_pattern(source: str, *, kept: int = KEPT) -> Automaton:
 
 
 _Modes: TypeAlias = frozenset[str]
-"""The flags that are set. Only i, m, s and x have a meaning here."""
+"""The regex flags that are on. Only i, m, s and x have a meaning here."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class _Reader:
         self._groups = [_Group(self._modes)]
         self._names: set[str] = set()
         self._size = 0
-        """Size of all pieces in open groups."""
+        """Size in bytes of all pieces in open groups."""
         self._has_tables = False
         """True if the pattern's size depends on the version of Unicode."""
 
@@ -373,7 +373,7 @@ class _Reader:
         return right if left is None else self._folded(code_points.combine(operation, left, right))
 
     def _leading_dashes(self) -> Ranges:
-        """Read dashes at the start of a class, which stand for themselves and are not an operator."""
+        """Read the dashes at the start of a class. Such a dash is a plain character, not an operator."""
         dashes: Ranges = []
         self._skip_space()
         while self._source.startswith("-", self._at):

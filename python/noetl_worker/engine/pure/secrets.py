@@ -1,4 +1,4 @@
-"""The known secrets of one call, and the search for them in texts. Twin: rust/engine/src/secrets.rs."""
+"""The secrets that one engine call redacts, and the search for them in texts. Twin: rust/engine/src/secrets.rs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import Final
 MARK: Final = "[REDACTED]"
 
 MIN_SECRET_CHARS: Final = 4
-"""Least characters of a known secret to search for. Replacing every "1" would destroy the result, not protect it."""
+"""Length of the shortest secret that is searched for, in characters. Replacing every "1" would destroy the result, not
+protect it."""
 
 LONGEST_HEAD: Final = 1_024
-"""Number of first characters by which a longer secret is found. All following characters that agree are replaced too.
-"""
+"""Longest beginning of a secret that is searched for, in characters. Wherever it is found, all further characters that
+agree with the secret are replaced too."""
 _FEW: Final = 16
-"""Most secrets for which one search per secret is fastest."""
+"""Largest number of secrets for which one search per secret is faster than an index."""
 _WORTH_AN_INDEX: Final = 100
-"""Number of searches per secret that take as long as building an index. A search of a longer text counts as several."""
+"""Number of texts to search before an index is built. Building the index takes about as long. A long text counts as
+several."""
 _CHARS_OF_A_SEARCH: Final = 512
-"""Characters of a text that count as one search."""
+"""Length of text, in characters, that counts as one search for `_WORTH_AN_INDEX`."""
 _STRIDE: Final = 8
-"""Most characters between two samples of a text. A secret is indexed at this many offsets."""
+"""Largest distance between two samples of a text, in characters. A secret in the text always contains a sample. To
+recognise such a sample, the index has the samples at the first `_STRIDE` offsets of each secret."""
 _WIDEST: Final = 8
-"""Most characters of a sample."""
+"""Largest length of a sample, in characters."""
 
 _ESCAPE: Final = re.compile(
     r"(?:\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|\[[0-9;]{0,12}m)\Z", re.ASCII
 )
-"""Pattern of escapes that may end in a letter or digit directly before a word, without being a part of that word."""
+"""Pattern of an escape, such as `\\n`, directly before a word. The last letter or digit of the escape is not a part of
+the word."""
 _LONGEST_ESCAPE: Final = 14
 _REFERENCE: Final = "noetl://"
 """Beginning of a reference to a value in the plane's store."""
@@ -39,11 +43,11 @@ _ENDS_REFERENCE: Final = re.compile(r"[^!-~]|[\"'<>\\]")
 
 
 class Secrets:
-    """Known secrets of one call.
+    """The secrets that one engine call redacts.
 
-    `secrets` are replaced wherever they occur in a value, `words` only as whole words. Nothing is replaced in the
-    middle of a key, which is a name (see `is_in_key`), nor inside a reference (`noetl://...`). No pattern is compiled,
-    because `re` would keep it, and the secrets in it, as long as the process lives.
+    `secrets` are replaced wherever they occur in a value, `words` only as whole words. A key is replaced as a whole or
+    not at all (see `is_in_key`). A reference (`noetl://...`) is not changed. This class compiles no pattern: `re` would
+    cache the pattern, and the secrets in it, as long as the process lives.
     """
 
     __slots__ = ("_all", "_anywhere", "_heads", "_index", "_numbers", "_searches")
@@ -58,7 +62,7 @@ class Secrets:
 
     @property
     def are_anywhere(self) -> bool:
-        """True if a secret has to be replaced wherever it occurs."""
+        """True if at least one secret is replaced wherever it occurs, and not only as a whole word."""
         return bool(self._anywhere)
 
     def and_anywhere(self, more: set[str]) -> Secrets:
@@ -78,18 +82,19 @@ class Secrets:
         return text in self._all
 
     def include_number(self, value: float) -> bool:
-        """Return True if a number, written as in a document, is exactly a secret."""
+        """Return True if a number, written as in JSON, is exactly one of the secrets."""
         return bool(self._numbers) and repr(value) in self._numbers
 
     def is_in_key(self, key: str) -> bool:
-        """Return True if a whole key has to be replaced: it is a secret, or contains one that is replaced anywhere."""
+        """Return True if a whole key has to be replaced. Such a key is a secret, or contains a secret that is replaced
+        wherever it occurs."""
         if key in self._all:
             return True
         return self.are_in(key) and any(not _is_in_reference(key, at) for at, _ in self.anywhere_in(key))
 
     def replace(self, text: str) -> tuple[str, int]:
-        """Replace secrets from left to right, the longest one at each place. Return the new text and the number of
-        replacements."""
+        """Replace the secrets in a text from left to right. At each position the longest secret is replaced. Return the
+        new text and the number of replacements."""
         pieces: list[str] = []
         start = 0
         index = self._indexed()
@@ -104,7 +109,8 @@ class Secrets:
         return MARK.join(pieces), len(pieces) - 1
 
     def anywhere_in(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield start and end of each secret that is replaced anywhere, the longest one at each place."""
+        """Yield start and end of each match of a secret that is replaced wherever it occurs. At each position only the
+        longest such secret is matched."""
         if not self.are_in(text):
             return
         index, after_long = self._indexed(), 0
@@ -120,11 +126,11 @@ class Secrets:
 
 
 class _Index:
-    """Index that finds secrets in a text in time that depends on the text's length alone.
+    """Index for the search of secrets in a text. The number of secrets hardly changes the time of a search.
 
-    The secrets are sorted, and each is linked to the longest other secret that it begins with. At a position in the
-    text, a binary search finds the last secret that is not sorted after the rest of the text. The longest secret at the
-    position is that secret, or a beginning of that secret.
+    The secrets are sorted. Each secret has a link to the longest other secret that is a prefix of it. For each
+    position, a binary search finds the last secret that is not sorted after the rest of the text. The longest secret at
+    the position is the found secret or one of its prefixes.
     """
 
     __slots__ = (
@@ -140,15 +146,17 @@ class _Index:
         self._is_anywhere = [head in anywhere or head in long_heads for head in self._heads]
         none = [-1] * len(self._heads)
         self._shorter = none[:]
-        """Link of each secret to the longest other one that it begins with; -1: none."""
+        """Link from each secret to the longest other secret that is a prefix of it; -1 if there is none."""
         self._jumps = none[:]
-        """Links that skip several links of `_shorter`, so that any secret of a chain is found in a few steps."""
+        """Links that skip several links of `_shorter`. With them, a search goes through a long chain of prefixes in few
+        steps."""
         self._depths = [0] * len(none)
         self._within = none[:]
-        """Links from a secret to its longest beginning that is still replaced where the secret itself ends inside a
-        word."""
+        """Link from each secret to the prefix that is replaced if the secret itself ends inside a word; -1 if there is
+        none."""
         self._anywhere = none[:]
-        """Links from a secret to its longest beginning that is replaced wherever that beginning occurs."""
+        """Link from each secret to its longest prefix that is replaced wherever the prefix occurs; -1 if there is
+        none."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
         self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))
@@ -176,7 +184,7 @@ class _Index:
         self._within[number] = shorter if is_wanted else self._within[shorter]
 
     def places(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield each place where a secret begins, and the index of the longest secret there."""
+        """Yield each position in the text at which a secret begins, and the index of the longest secret there."""
         stride, width, pieces, firsts = self._stride, self._width, self._pieces, self._firsts
         for looked in range(0, len(text) - width + 1, stride):
             if text[looked : looked + width] not in pieces:
@@ -196,11 +204,13 @@ class _Index:
         return number
 
     def size_anywhere(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret at a place that is replaced wherever it occurs; 0 if none is."""
+        """Return the length of the longest secret at position `at`, among secrets that are replaced wherever they
+        occur. Return 0 if there is none. `number` is the index of the longest secret of any sort there."""
         return self._size(text, at, number if self._is_anywhere[number] else self._anywhere[number])
 
     def size_to_replace(self, text: str, at: int, number: int) -> int:
-        """Return the length of the longest secret that is replaced at a place; 0 if none is."""
+        """Return the length of the secret to replace at position `at`, or 0. `number` is the index of the longest
+        secret there."""
         if not self._is_anywhere[number]:
             if _goes_on(text, at) and _ESCAPE.search(text[max(0, at - _LONGEST_ESCAPE) : at]) is None:
                 number = self._anywhere[number]
@@ -237,12 +247,13 @@ def _long_enough(secrets: Sequence[str]) -> frozenset[str]:
 
 
 def _goes_on(text: str, at: int) -> bool:
-    """Return True if a place is inside a word: between two letters."""
+    """Return True if position `at` is inside a word: the characters before and after it belong to words."""
     return 0 < at < len(text) and _is_letter(text[at - 1]) and _is_letter(text[at])
 
 
 def _is_letter(sign: str) -> bool:
-    """Return True if a character is part of words. Ranges are used, so that no version of Unicode matters.
+    """Return True if a character can be part of a word. The check uses fixed ranges, so that the version of Unicode
+    does not matter.
 
     Letters of scripts without blanks between words (from U+2000) do not count.
     """
@@ -250,7 +261,7 @@ def _is_letter(sign: str) -> bool:
 
 
 def _is_in_reference(text: str, at: int) -> bool:
-    """Return True if a place is inside a reference."""
+    """Return True if position `at` is inside a reference (`noetl://...`)."""
     found = text.rfind(_REFERENCE, max(0, at - _LONGEST_REFERENCE), at + len(_REFERENCE))
     return found >= 0 and _ENDS_REFERENCE.search(text, found, max(found, at)) is None
 

@@ -1,7 +1,8 @@
-"""Encoded secrets that a program broke into lines: `base64`, `xxd`, `xxd -p`, `od -tx1`, `hexdump -C`.
+"""A search for encoded secrets that a program broke into lines: `base64`, `xxd`, `xxd -p`, `od -tx1`, `hexdump -C`.
 
-The lines over which a secret is spread are treated as secrets too. Other forms are not covered, because there is no
-end to them: words of several bytes (`od -x`), `od -c`, base64 in lines under 40 characters.
+Each line with a part of such a secret is treated as a secret too. Other encodings are not covered, because their number
+is unlimited: words of several bytes (`od -x`), `od -c`, base64 in lines under 40 characters.
+
 Twin: rust/engine/src/wrapped.rs.
 """
 
@@ -44,7 +45,7 @@ class _Piece(NamedTuple):
 
 
 def with_lines(secrets: Secrets, texts: Iterable[str]) -> Secrets:
-    """Return the secrets, and with them the lines of `texts` over which a secret is spread."""
+    """Return the secrets, plus those lines of `texts` that contain parts of a secret broken into lines."""
     if not secrets.are_anywhere:
         return secrets
     lines = {line for text in texts for line in _lines_in(text, secrets)}
@@ -67,7 +68,8 @@ def broken_texts(root: JsonValue) -> Iterator[str]:
 
 
 def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
-    """Yield the lines of a text that a secret is spread over or dumped in. Overlapping stretches are joined."""
+    """Yield the stretches of a text to redact: lines with parts of one secret, or lines of a hex dump with a secret.
+    Overlapping stretches are joined."""
     if "\n" not in text and _DUMPED.fullmatch(text) is None:
         return
     pieces = _pieces(text)
@@ -88,9 +90,9 @@ def _lines_in(text: str, secrets: Secrets) -> Iterator[str]:
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """Return each line's part of an encoded text.
+    """Return the parts of encoded texts that each line may contain.
 
-    In a line with several words, the first may end an encoded text and the last may begin one.
+    In a line with several words, the first word may end an encoded text, and the last word may begin another.
     """
     pieces: list[_Piece] = []
     start = 0

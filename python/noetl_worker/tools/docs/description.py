@@ -1,7 +1,8 @@
-"""Descriptions of a tool kind for people, made from its config model: the kind's work, its fields and their meaning.
+"""Descriptions of a tool kind for people: the kind's purpose, its fields and their meaning. The config model of the
+kind is the source.
 
-A field's meaning is the string literal below it in the model, the kind's is the model's docstring. Both are read
-from the source on request, never when a command runs.
+The purpose is the docstring of the model. The meaning of a field is the string literal below the field. These texts are
+read from the source file on request, never when a command runs.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class KindDescription:
     text: str
     """The model's docstring, without indentation and without its `Result:` (or `Data:`) paragraph."""
     result: str
-    """The removed paragraph: a description of the result's data."""
+    """The `Result:` or `Data:` paragraph of the model's docstring: a description of the result's data."""
     fields: tuple[FieldDescription, ...]
 
     @property
     def summary(self) -> str:
-        """Return the first sentence, or its part before a semicolon."""
+        """Return the first sentence of `text`, up to a semicolon if the sentence has one."""
         first = " ".join(self.text.split("\n\n")[0].split())
         return re.split(r"(?<=[.])\s|;\s", first)[0].rstrip(".:") + "." if first else ""
 
@@ -66,7 +67,7 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
     model = tool.config_model
     spellings = fields.field_spellings(model, getattr(tool, "field_aliases", {}))
     docs, hints = field_docs(model), fields.field_types(model)
-    order = [name for base in model.__mro__ for name in inspect.get_annotations(base)]  # its own before a base's
+    order = [name for base in model.__mro__ for name in inspect.get_annotations(base)]  # own fields first
     described = tuple(
         FieldDescription(
             name=field.name,
@@ -93,7 +94,8 @@ def describe_kind(tool: Tool[Any]) -> KindDescription:
 
 
 def field_docs(model: type) -> Mapping[str, str]:
-    """Return field -> the string literal below it, on one line; base classes included. Empty without the source."""
+    """Return field -> the string literal below the field, on one line, with the fields of base classes. The result is
+    empty if the source file is not installed."""
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if dataclasses.is_dataclass(base):

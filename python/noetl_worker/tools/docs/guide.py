@@ -1,8 +1,8 @@
-"""The handwritten half of a kind's documentation: an example, the result, the failures, the traps.
+"""The handwritten part of a kind's documentation: an example, the result, the failures, the traps.
 
-Its source is the Markdown file `page.md` beside the tool's module, in a plug-in's package as in ours, with some of
-these headings: `## Example` (one YAML block: a step's `tool`), `## Result` (instead of the model's own paragraph),
-`## Errors` (lines of a kind of failure in back quotes, a colon, and when), `## Traps`.
+The text is in the Markdown file `page.md` beside the tool's module, also in a plug-in's package. The file may have four
+headings. `## Example` has one YAML block with a step's `tool`. `## Result` replaces the `Result:` paragraph of the
+model's docstring. `## Errors` has lines like "- `timeout`: the server does not answer". `## Traps` is free text.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ERROR: Final = re.compile(r"^- `([a-z_]+)`: (.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """The parts of a page as Markdown. A part is empty if the file lacks it."""
+    """The sections of a `page.md` as Markdown. A section that the file lacks is empty."""
 
     example: str = ""
     """A step's `tool` as YAML, without the fence."""
     result: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """Kind of failure -> when it occurs; kinds that every tool has are left out."""
+    """Kind of failure -> when this failure occurs. Kinds of failure that every tool has are not listed."""
     traps: str = ""
 
 

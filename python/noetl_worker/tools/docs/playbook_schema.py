@@ -2,7 +2,8 @@
 
     # yaml-language-server: $schema=playbook.schema.json
 
-Besides tools, the keys of `next`, its arcs and `loop` are checked; the other parts of a step are only named.
+The schema checks the tools of a step, and the keys of `loop`, `next` and its arcs. For other fields of a step, such as
+`set`, the schema has only a description.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ def playbook_schema(tools: Iterable[Tool[Any]], *, strict: bool = False) -> dict
     """Return the schema of a playbook file.
 
     Args:
-        tools: the kinds that are known; a tool of another kind is an error of the file.
-        strict: unknown fields of a tool do not validate, nor does a tool without `kind`.
+        tools: the tool kinds that a playbook may use. The schema refuses any other kind.
+        strict: True to refuse unknown fields of a tool. A tool without `kind` is always refused.
     """
-    from noetl_worker.tools.docs.schema import json_schema  # here: the linter needs the keys alone
+    from noetl_worker.tools.docs.schema import json_schema  # imported late: the linter needs no schemas
 
     definitions: dict[str, Any] = {}
     dispatch: list[dict[str, Any]] = []
@@ -101,6 +102,6 @@ def _next() -> dict[str, JsonValue]:
 
 
 def _known(keys: Collection[str], *, nullable: bool = False) -> dict[str, Any]:
-    """Return the schema of an object with only these keys, so that a misspelt one (`whn`) is an error."""
+    """Return the schema of an object with only the keys `keys`, so that a misspelt key (`whn`) is an error."""
     kinds = ["object", "null"] if nullable else "object"
     return {"type": kinds, "properties": dict.fromkeys(sorted(keys), True), "additionalProperties": False}

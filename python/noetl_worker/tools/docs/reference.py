@@ -1,5 +1,5 @@
-"""The pages of docs/tools: one for each kind and an index, made from config models, guides and the table of
-failures."""
+"""Writer of the pages in docs/tools: one page for each kind, and an index. The texts come from config models, guides
+(`page.md`) and the table of failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _MADE: Final = "<!-- Made by `make docs`"
 
 
 def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
-    """Write the pages and remove older ones. Raises ConfigurationError if a page there was written by hand."""
+    """Write the pages into `folder`, and first remove the pages of an earlier call. Raises ConfigurationError if
+    `folder` has a page that was written by hand."""
     pages = reference_pages(tools)
     folder.mkdir(parents=True, exist_ok=True)
     there = sorted(folder.glob("*.md"))
@@ -38,7 +39,7 @@ def write_pages(folder: Path, tools: Iterable[Tool[Any]]) -> None:
 
 
 def reference_pages(tools: Iterable[Tool[Any]]) -> dict[str, str]:
-    """Return file name -> text; README.md has what all kinds share."""
+    """Return file name -> text of each page. README.md describes the fields and failures that all kinds share."""
     described = [(describe_kind(tool), read_guide(tool)) for tool in tools]
     index = (importlib.resources.files("noetl_worker.tools.docs") / _INDEX).read_text(encoding="utf-8")
     parts = {
@@ -93,5 +94,6 @@ def _filled(text: str) -> str:
 
 
 def _reflowed(text: str) -> str:
-    """Return a docstring as Markdown, with its tag for deviations replaced by words that readers know."""
+    """Return a docstring as Markdown. The tag `differs-from-upstream:`, which only developers know, is replaced by
+    "Unlike the published workers:"."""
     return re.sub(r"differs-from-upstream:\s*", "Unlike the published workers: ", text)

@@ -1,7 +1,7 @@
-"""JSON Schema of a step's `tool`, made from a kind's config model, with which an editor validates a playbook.
+"""JSON Schema of a step's `tool`, made from a kind's config model. Editors validate playbooks with this schema.
 
-The schema describes what the registry accepts: every spelling, the worker's own fields, a template where a number is
-meant, a number where text is meant, fields under `spec`.
+The schema accepts what the registry accepts: every spelling of a field, the worker's own fields, and fields under
+`spec`. It also accepts a template or a text for a number, and a number for a text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _TEMPLATE: Final = r"\{\{|\{%"
 _WORDS: Final = "|".join(
     "".join(f"[{letter.upper()}{letter}]" for letter in word) for word in ("true", "false", "yes", "no", "on", "off")
 )
-"""Words for true and false in any case, spelled out because the regular expressions of JSON Schema have no flags."""
+"""Pattern of the words for true and false in upper and lower case (`[Tt][Rr]...`). Regular expressions in JSON Schema
+have no flag to ignore case."""
 
 
 def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
@@ -126,8 +127,8 @@ def _needed(field: FieldDescription) -> dict[str, Any]:
 
 
 def _of_type(hint: Any) -> dict[str, Any]:
-    """Return a schema for all values that the decoder of fields.py accepts for a type, such as templates and numbers as
-    text. The schema of a type that JSON Schema cannot say accepts anything."""
+    """Return a schema for all values that the decoder of fields.py accepts for a type. The values for a number include
+    templates and texts like `"5"`. A type that JSON Schema cannot express gets a schema that accepts anything."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in _SCALARS:
         return {"$ref": f"#/$defs/{_SCALARS[hint]}"}

@@ -100,8 +100,8 @@ TASKS_SCHEMA: Final[Mapping[str, JsonValue]] = {"type": "array", "minItems": 1, 
 
 
 def kinds_in(raw_config: Mapping[str, JsonValue]) -> Iterator[str]:
-    """Yield the kinds of a sequence's tasks that can be read without parsing. The caller imports the kinds before
-    parsing."""
+    """Yield the kinds of the tasks in a sequence's unparsed config. The caller imports these kinds before the config is
+    parsed."""
     for name in TASKS_SPELLINGS:
         tasks = raw_config.get(name)
         for task in tasks if isinstance(tasks, list) else ():

@@ -1,7 +1,7 @@
 """The answer of an HTTP exchange: read and unpacked into bounded memory, and converted to a JSON value.
 
-A small compressed body may unpack to gigabytes, and a chunk of 64 KiB may unpack to 64 MiB. So the unpacking itself is
-limited, not only its result.
+A small compressed body may unpack to gigabytes, and a chunk of 64 KiB may unpack to 64 MiB. So the limit holds already
+while a chunk is unpacked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from noetl_worker.tools.http.client import without_user
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 _LONGEST_SECRET: Final = 16_384
 _LONGEST_WAIT_S: Final = 1e9
-"""Longest wait in seconds that a Retry-After may cause. No command runs that long, and a timer takes no infinity."""
+"""Longest wait in seconds that a Retry-After header may cause. The value is longer than any command, and finite because
+a timer cannot wait for infinity."""
 _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HEADER: Final = 1024
 """Longest header, in characters, that is parsed."""
@@ -48,7 +49,8 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 class Content:
     """A body of at most `limit` bytes; `is_cut` is True if there were more.
 
-    The body stays in the pieces in which it arrived. One growing buffer would take twice its size when it is moved.
+    The body is a list of chunks as they arrived. A single growing buffer would need twice its memory whenever Python
+    copies it to a larger place.
     """
 
     limit: int
@@ -68,18 +70,19 @@ class Content:
         self.size += len(piece)
 
     async def take_room(self) -> None:
-        """Take room for the bytes received so far (`process/room.py`). Small bodies need none."""
+        """Request memory (`process/room.py`) for the bytes received so far. Small bodies need no such reservation."""
         while self.size > max(self.charged, LARGE):
             await room.take(_CHARGED_AT_ONCE, self.owner or self)
             self.charged += _CHARGED_AT_ONCE
 
     def leave_room(self) -> None:
-        """Give the taken room back, once the body has been converted."""
+        """Give the reserved memory back, after the body has been converted."""
         room.give_back(self.charged, self.owner or self)
         self.charged = 0
 
     def end_without_half(self) -> None:
-        """Remove a partial known secret from the end of a cut body."""
+        """Remove the beginning of a registered secret from the end of a cut body. Redaction finds only complete
+        secrets."""
         end = b""
         while self.pieces and len(end) < _LONGEST_SECRET:
             end = self.pieces.pop() + end
@@ -92,7 +95,7 @@ class Content:
         return self.take().decode("utf-8", "replace")
 
     def take(self, ending: bytes = b"") -> bytes:
-        """Return the complete body and empty this object."""
+        """Return the complete body, followed by `ending`, and empty this object."""
         pieces, self.pieces = [*self.pieces, ending], []
         return b"".join(pieces)
 
@@ -139,7 +142,7 @@ async def read(response: httpx.Response, limit: int, owner: object = None) -> Co
 class _Unpacking:
     """Unpacks gzip (also several members) and deflate (with or without the zlib header) into a Content.
 
-    Bytes after a complete member that do not begin another one are ignored, as gzip does: some servers pad.
+    Some servers add padding bytes after the last gzip member. Such bytes are ignored, as the program gzip ignores them.
     """
 
     def __init__(self, content: Content) -> None:
@@ -179,8 +182,8 @@ class _Unpacking:
 
 
 async def answer_result(response: httpx.Response, content: Content, response_type: str, elapsed_s: float) -> ToolResult:
-    """Return the result for an answer, with the fields of both planes' workers, and empty `content`. `in_plane_form`
-    keeps the fields of one plane."""
+    """Return the result for an HTTP answer, and empty `content`. The data has the fields of NoETL's Rust worker and of
+    its Python worker. `in_plane_form` later removes the fields of the other plane's worker."""
     notes: list[str] = []
     headers = dict(response.headers.items())  # httpx would go through all headers at each look-up
     payload = await _payload(headers, content, response_type, notes)
@@ -207,7 +210,7 @@ async def answer_result(response: httpx.Response, content: Content, response_typ
 
 
 def in_plane_form(result: ToolResult, form: ToolForm) -> ToolResult:
-    """Return the result without the answer's fields that the plane's own worker does not give."""
+    """Return the result without the fields that the plane's own worker does not return for an HTTP answer."""
     if not isinstance(result.data, dict) or result.data.get("status_code") is None:  # there was no answer
         return result
     for name in form.not_of_http:
@@ -266,7 +269,8 @@ def object_in(body: bytes) -> dict[str, Any] | None:
 
 
 def part_at(payload: JsonValue, path: str | None) -> Any:
-    """Return the part of an answer at a dotted path. Raises LookupError with the name that is not there."""
+    """Return the value in an answer at a dotted path: `items.0.id`. Raises LookupError with the first name that does
+    not exist."""
     part = payload
     for name in path.split(".") if path else ():
         if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
@@ -285,7 +289,8 @@ def _cut_mark(headers: Mapping[str, str], size: int) -> bytes:
 
 
 def _binary(pieces: list[bytes], size: int) -> dict[str, JsonValue]:
-    """Encode a body as base64. Empties `pieces`: body, base64 and its text together would be four times its size."""
+    """Encode a body as base64, and empty `pieces` meanwhile. Otherwise the body, its base64 bytes and its base64 text
+    would be in memory together."""
     texts: list[str] = []
     rest = b""
     pieces.reverse()
@@ -309,18 +314,20 @@ def _is_binary(headers: Mapping[str, str]) -> bool:
 
 
 def _charset(headers: Mapping[str, str], notes: list[str]) -> str:
-    """Return the codec of a declared charset, searched in the header's first kB."""
+    """Return the codec for the charset in the Content-Type header, or UTF-8 if the header names no supported charset.
+    Only the first 1024 characters of the header are searched. An unsupported charset adds a note to `notes`."""
     found = _CHARSET.search(headers.get("content-type", "")[:_LONGEST_HEADER])
     if found is None or not (declared := found[1] or found[2] or found[3]):
         return "utf-8"
     codec = find_codec(declared)
     if codec is None:
-        notes.append(f"body: the charset {excerpt(declared, 40)!r} is not one that is read here, read as UTF-8")
+        notes.append(f"body: the charset {excerpt(declared, 40)!r} is not supported, read as UTF-8")
     return codec or "utf-8"
 
 
 def retry_after_s(data: Any) -> float | None:
-    """Return the seconds in the answer's Retry-After header, a number or a date; None if it cannot be read."""
+    """Return the seconds to wait by the Retry-After header in a result's data. The header is a number or a date. Return
+    None if the header is missing or cannot be read."""
     headers = data.get("headers") if isinstance(data, Mapping) else None
     value = headers.get("retry-after") if isinstance(headers, Mapping) else None
     if not isinstance(value, str) or len(value) > _LONGEST_HEADER:

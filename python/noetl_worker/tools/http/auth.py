@@ -1,4 +1,4 @@
-"""The `auth` field of a request: a credential's alias or an object, as headers and parameters
+"""Conversion of a request's `auth` field, an alias or an object, to headers and query parameters
 (protocol/tasks.md#fields)."""
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _RESERVED: Final = frozenset(
     {"source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential", "token"}
     | {"provider", "username", "password", "header", "value", "alias", "headers"}
 )
-"""Keys of one credential. If `auth` has none of these, each key is a name and each value a credential
-(protocol/tasks.md#fields)."""
+"""Keys of an `auth` object that describes one credential. If `auth` has none of these keys, it holds several
+credentials by name (protocol/tasks.md#fields)."""
 _SUPPORTED: Final = "bearer, basic, api_key, header, headers, oauth2_client_credentials, gcp_adc, service_account, none"
 _GOOGLE: Final = ("gcp", "google", "gcs", "service_account", "authorized_user")
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """The headers and parameters that authorise a request.
+    """The headers and query parameters that authorise a request.
 
-    `fetched` is the access token among the values, if the worker fetched one. A caller whose request is refused gives
-    this token to `Tokens.forget`.
+    `fetched` is the access token in `headers`, if the worker fetched this token. If the server refuses the request, the
+    caller passes the token to `Tokens.forget`.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ _SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey"})
 
 
 class Authorizer:
-    """Turns `auth` into an Authorization; everything secret in it is handed to `context.secrets.keep`."""
+    """Turns an `auth` field into an Authorization. All secret values are registered with `context.secrets.keep`."""
 
     def __init__(self, clients: Clients) -> None:
         self.tokens = Tokens(clients)
@@ -54,19 +54,20 @@ class Authorizer:
     async def authorize(
         self, auth: str | Mapping[str, Any] | None, context: ToolContext, destination: Destination
     ) -> Authorization:
-        """Return the headers and parameters that authorise a request.
+        """Return the headers and query parameters that authorise a request.
 
         Args:
-            auth: an alias; {"type", ...} with the values or with "credential": alias; {"source": "credential",
-                "key": alias}; {"source": "secret", "key": NAME} for the worker's NOETL_SECRET_<NAME>; a map of any
-                name to one such object, all of which apply; None.
+            auth: the alias of a credential, None, or one of these objects: {"type": ..., ...} with the values of a
+                credential, or with {"credential": alias}; {"source": "credential", "key": alias}; {"source": "secret",
+                "key": NAME} for the worker's NOETL_SECRET_<NAME>; or a map of any names to such objects, which are all
+                applied.
             destination: the hosts that see the request. A secret or identity of the worker itself may be sent only to
                 hosts that the operator has named.
 
         Raises:
-            CredentialError: the alias is not known, the credential lacks a field that its type needs, or a secret of
+            CredentialError: the plane does not know the alias, or the credential lacks a needed field. Or a secret of
                 the worker may not be sent to the destination.
-            ConfigurationError: a type that cannot be sent with a request.
+            ConfigurationError: `auth` has a type that cannot authorise an HTTP request.
         """
         check_auth(auth)
         if auth is None:
@@ -86,12 +87,12 @@ class Authorizer:
             made = await _FETCHERS[kind](self.tokens, values, context.settings)
         else:
             made = _MAKERS[kind](values)
-        if "host" in map(str.lower, made.headers):  # it was not part of `destination`, which was checked
-            raise CredentialError(f"http: {kind} auth: Host is no credential: give it in 'headers'")
+        if "host" in map(str.lower, made.headers):  # `check_destination` has not seen this Host
+            raise CredentialError(f"http: {kind} auth: Host may not be set here: give it in 'headers'")
         for value in (*made.headers.values(), *made.params.values()):
             if "\n" in value or "\r" in value:
                 raise CredentialError(
-                    f"http: {kind} auth: its value has a line break in it: remove it from the credential"
+                    f"http: {kind} auth: the value for the header has a line break: remove it from the credential"
                 )
             scheme, _, rest = value.partition(" ")
             # A Basic value is registered too, although it is only encoded. In a text without a known scheme, the first
@@ -100,7 +101,8 @@ class Authorizer:
         return made
 
     async def token(self, alias: str, context: ToolContext, destination: Destination) -> str:
-        """Return the bare token of a credential: the result of `token(alias)` in a template of the Python worker."""
+        """Return the bearer token of a credential, without the word `Bearer`. A template `{{ token(alias) }}` calls
+        this method, as with NoETL's Python worker."""
         headers = (await self.authorize(alias, context, destination)).headers
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer":
@@ -134,7 +136,7 @@ class Authorizer:
 
 
 class OverHttp:
-    """Base of a tool that sends HTTP requests: its connections and its authorizer.
+    """Base class of tools that send HTTP requests. It holds the tool's connections and authorizer.
 
     Args:
         transport: replaces the network in tests.
@@ -150,10 +152,10 @@ class OverHttp:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """Check the parts of `auth` that need no credential; for a config model's `__post_init__`.
+    """Check an `auth` field without fetching a credential, for the `__post_init__` of a config model.
 
     Raises:
-        ConfigurationError: no request can be authorised with this form, source or type.
+        ConfigurationError: `auth` has an unsupported source or type, or lacks a field.
     """
     if not isinstance(auth, Mapping):
         return
@@ -181,7 +183,7 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 
 
 def _is_several(auth: str | Mapping[str, Any]) -> TypeGuard[Mapping[str, Any]]:
-    """Return True if `auth` maps arbitrary names to objects, all of which apply."""
+    """Return True if `auth` holds several credentials by name: `{"a": {"type": ...}, "b": {...}}`."""
     return isinstance(auth, Mapping) and bool(auth) and _RESERVED.isdisjoint(auth)
 
 
@@ -197,8 +199,9 @@ def _supported(values: Mapping[str, JsonValue]) -> str:
 
 
 def _worker_secret(name: str, context: ToolContext, destination: Destination) -> str:
-    """Return a secret of the worker. differs-from-upstream: `source: env` is refused, a playbook must not read the
-    worker's own passwords.
+    """Return the value of NOETL_SECRET_<NAME> from the worker's environment.
+
+    differs-from-upstream: `source: env` is refused, because a playbook must not read the worker's own passwords.
     """
     variable = SECRET_VARIABLE + name.upper()
     value = context.settings.named.get(variable)
@@ -266,7 +269,8 @@ _FETCHERS: Final[Mapping[str, Callable[[Tokens, Mapping[str, JsonValue], ToolSet
     "oauth2": _oauth2,
     "google": _google,
 }
-"""The types whose token may have to be fetched first."""
+"""Type of `auth` -> function that makes the Authorization. Each of these types may need an access token from a
+server."""
 
 
 def _with_token(token: str, *, fetched: bool = False) -> Authorization:
@@ -274,7 +278,8 @@ def _with_token(token: str, *, fetched: bool = False) -> Authorization:
 
 
 def _kind(values: Mapping[str, JsonValue]) -> str:
-    """Return the type in any spelling: bearer, bearer_token, httpBearerAuth; guessed from the values if missing."""
+    """Return the canonical type of an `auth` object: `bearer_token` and `httpBearerAuth` give `bearer`. Without a type,
+    guess from the fields."""
     given = str(values.get("type") or "").lower().replace("-", "_")
     for kind, words in (
         ("google", _GOOGLE),

@@ -1,8 +1,8 @@
 """The text encodings that a server may choose for its answer.
 
-Only the listed codecs are used: some of Python's codecs take quadratic time (punycode: 27 s for 0.8 MB), fail on
-ordinary text (idna), or are not for text. Python's registry caches for ever every name that is looked up there. So this
-module reads Python's table of aliases, and asks the registry only for listed names.
+Only the listed codecs are used. Some other codecs of Python take quadratic time (punycode: 27 s for 0.8 MB) or fail on
+ordinary text (idna). Others do not decode text at all. Python's codec registry caches each name that is looked up, for
+ever. So this module first looks in Python's table of aliases, and asks the registry only for listed codecs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ gb2312:gbk big5hkscs:big5 cn-big5:big5 shift-jis:cp932 windows-31j:cp932 euc-kr:
 windows-874:cp874 dos-874:cp874 koi8:koi8-r koi8-ru:koi8-u unicode:utf-16 ucs-2:utf-16 unicode-1-1-utf-8:utf-8
 iso88591:latin-1 iso-8859-8-i:iso8859-8 latin-9:iso8859-15
 """
-"""Name in an answer -> codec: names that Python does not know, and names under which servers send a larger encoding."""
+"""Charset name in an answer -> codec to use. The table has names that Python does not know. It also has names under
+which servers send a larger charset: `gb2312` is read as `gbk`."""
 _CODECS: Final = {codec: codec for codec in _READ.split()} | dict(pair.split(":") for pair in _READ_AS.split())
 
 
@@ -37,7 +38,7 @@ def find_codec(charset: str) -> str | None:
 
 
 def decoded(data: bytes, codec: str, errors: str = "strict") -> str:
-    """Decode `data` a piece at a time, so that other threads get their turn.
+    """Decode `data` in pieces of 256 KiB, so that other threads can run in between.
 
     Raises:
         UnicodeDecodeError: the data is not in this encoding; `start` counts from the beginning of `data`.

@@ -1,7 +1,7 @@
 """HTTP clients of tools. A client is reused for the same server, TLS and proxy options, and never stores cookies.
 
-A command takes over the connections of an earlier command and nothing else. Redirects are followed here and not in
-httpx, which would send an `X-API-Key` to whatever host the answer names.
+A command reuses the connections of an earlier command, but no cookies or headers. This module follows redirects itself:
+httpx would send an `X-API-Key` to any host that an answer names.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ HEADERS: Final = {
     "Connection": "keep-alive",
     "User-Agent": "noetl-worker",
 }
-"""Headers of every request. Only codings that `answer.py` unpacks within its limit are accepted."""
+"""Headers of every request. Accept-Encoding names only the codings that `answer.py` can unpack within its limit."""
 _MOST_PEM_BYTES: Final = 4 << 20
 _SECRET_WORDS: Final = ("auth", "cookie", "key", "token", "secret", "session", "password")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Options of a connection; each set of options has its own pool."""
+    """Options of a connection. A client is reused only for requests with equal options."""
 
     verify: bool = True
     ca_file: str | None = None
@@ -56,15 +56,17 @@ class ClientOptions:
     client_key: str | None = None
     proxy: str | None = None
     is_own: bool = False
-    """True if the address comes from the worker's own settings, not from a playbook. Such an address is not checked."""
+    """True if the address of the request comes from the worker's own settings, not from a playbook. The egress rule is
+    not applied to such an address."""
 
 
 _Key: TypeAlias = tuple[str, ClientOptions, EgressRule | None]
-"""Server, options, and the rule for addresses (None for the worker's own)."""
+"""Key of an idle client: server, options, and egress rule. The rule is None for an address from the worker's
+settings."""
 
 
 class _Idle(NamedTuple):
-    """A client without a command. The next command with the same key takes it over."""
+    """A client that no command uses now. The next command with the same key gets the client."""
 
     key: _Key
     client: httpx.AsyncClient
@@ -74,20 +76,19 @@ class _Idle(NamedTuple):
 class Clients:
     """httpx clients, each used by one command at a time.
 
-    One client for all commands would cost more: with a proxy, httpcore looks at each of a client's connections several
-    times at every request, and asks the kernel about the idle ones. With 32 commands at a time these checks took half
-    of a request's CPU.
+    One client for all commands would cost more CPU. With a proxy, httpcore checks all connections of a client several
+    times per request. With 32 concurrent commands these checks took half of a request's CPU.
 
     Args:
         transport: replaces the network in tests.
-        max_idle: most clients without a command. The client used last is taken first.
+        max_idle: maximum number of idle clients. The most recently used client is reused first.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None, *, max_idle: int = 50) -> None:
         self._transport = transport
         self._max_idle = max_idle
         self._idle: list[_Idle] = []
-        """Idle clients, the longest idle first."""
+        """Idle clients. The client that has been idle longest is first."""
         self._is_closed = False
 
     @asynccontextmanager
@@ -96,12 +97,13 @@ class Clients:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Provide a client with these options, for one command alone.
 
-        A client whose command raised is closed: over a proxy, httpcore may keep a cancelled request's connection.
+        If the block raises, the client is closed: over a proxy, httpcore may keep the connection of a cancelled
+        request.
 
         Args:
-            to: the first address of the command. A client that has sent a request to this server still has a
-                connection to it.
-            settings: the denied addresses, and the directories whose files the options may name.
+            to: the address of the command's first request. Only a client of the same server is reused, because that
+                client may still have a connection.
+            settings: settings with the denied addresses, and with the directories whose files the options may name.
 
         Raises:
             ConfigurationError: a file or a proxy cannot be used.
@@ -174,14 +176,14 @@ def _bad_proxy(proxy: str | None, error: Exception) -> ConfigurationError:
 
 
 class _Client(httpx.AsyncClient):
-    """A client that sends a streamed request directly over its one transport.
+    """An httpx client that passes a streamed request directly to its transport.
 
-    httpx would first go through authentication, cookies, hooks and its log, which are not used here and cost a third of
-    a request's CPU.
+    httpx would first run its authentication, cookies, hooks and log. Tools do not need these steps, and they cost a
+    third of a request's CPU.
     """
 
     direct: httpx.AsyncBaseTransport | None = None
-    """The transport to use directly; None if there are proxies, among which httpx chooses."""
+    """The transport for streamed requests; None if there are proxies, because then httpx must choose the proxy."""
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
         try:
@@ -199,8 +201,8 @@ class _Client(httpx.AsyncClient):
         except httpx.RequestError as error:
             error.request = request
             raise
-        except httpx.InvalidURL as error:  # httpx makes a RequestError of only some of these
-            text = f"the answer's Location is no address that can be asked: {error}"
+        except httpx.InvalidURL as error:  # httpx converts only some of these errors to a RequestError
+            text = f"the answer redirects to an address that cannot be requested: {error}"
             raise httpx.UnsupportedProtocol(text, request=request) from error
         except h11.LocalProtocolError as error:  # over a proxy httpcore converts this error of a head, not of a body
             raise httpx.LocalProtocolError(str(error), request=request) from error
@@ -238,7 +240,8 @@ def _new_client(
 
 @functools.lru_cache(maxsize=1)
 def _public_tls_context() -> ssl.SSLContext:
-    """Return a context with the public authorities (or SSL_CERT_FILE). Reading them takes 0.1 s, so it is done once."""
+    """Return a TLS context with the public certificate authorities (or SSL_CERT_FILE). Reading the certificates takes
+    0.1 s, so the context is cached."""
     return httpx.create_ssl_context()
 
 
@@ -268,8 +271,8 @@ def _tls_context(options: ClientOptions, settings: ToolSettings) -> ssl.SSLConte
 
 
 def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolSettings) -> str | None:
-    """Check and open a file of the options. Return the path of the open descriptor, because OpenSSL accepts only
-    paths."""
+    """Check and open the file that the option `name` gives. Return `/dev/fd/<number>` of the open file, because OpenSSL
+    accepts only paths."""
     given = getattr(options, name)
     if not given:
         return None
@@ -280,7 +283,8 @@ def _opened(options: ClientOptions, name: str, files: ExitStack, settings: ToolS
 
 
 def http_address(text: str, field: str, tool: str) -> httpx.URL:
-    """Return a field's address. Raises ConfigurationError if it lacks http:// or https://, or a host."""
+    """Return the address that a config field contains. Raises ConfigurationError if the address lacks http:// or
+    https://, or a host."""
     problem = "an address starts with http:// or https:// and a host"
     try:
         address = httpx.URL(text)
@@ -292,7 +296,7 @@ def http_address(text: str, field: str, tool: str) -> httpx.URL:
 
 
 def shown_text(address: str) -> str:
-    """Return an address as `shown` does, also if the text is not a valid address."""
+    """Return the text of an address for messages, as `shown` does. The text need not be a valid address."""
     with suppress(httpx.InvalidURL, TypeError, ValueError):
         if (url := httpx.URL(address)).host:
             return shown(url)
@@ -301,7 +305,7 @@ def shown_text(address: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """Return an address for messages: no user, no password, no query (keys are passed there)."""
+    """Return an address for messages, without user, password and query. A query may contain keys."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 
@@ -315,11 +319,11 @@ async def send(
 ) -> httpx.Response:
     """Send a request, following at most 10 redirects. Return the answer with its body unread.
 
-    A redirect to another scheme, host or port is sent no Authorization, no Cookie, none of `secret_headers`, and no
-    header whose name says that it carries a key, a token or a session.
+    If a redirect leads to another scheme, host or port, secret headers are removed: Authorization, Cookie,
+    `secret_headers`, and headers with a name like `X-API-Key` (`is_secret`).
 
     Raises:
-        ConfigurationError: the request's headers give its length in two ways.
+        ConfigurationError: the request has both Transfer-Encoding and Content-Length.
     """
     if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
         raise ConfigurationError(  # a proxy and its server could disagree where the body ends: request smuggling
@@ -344,6 +348,7 @@ def _same_place(here: httpx.URL, there: httpx.URL) -> bool:
 
 
 def is_secret(name: str, given: Collection[str]) -> bool:
-    """Return True if a header must go only to the server it was written for."""
+    """Return True if a header may be secret: `given` has its name, or the name contains a word such as `key` or
+    `token`. Such a header must not follow a redirect to another server."""
     lower = name.lower()
     return any(word in lower for word in _SECRET_WORDS) or lower in {secret.lower() for secret in given}

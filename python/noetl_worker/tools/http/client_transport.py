@@ -1,7 +1,7 @@
-"""The transport of the tools' httpx clients, with connections of its own instead of httpcore's pool.
+"""The transport of the tools' httpx clients. It manages its connections itself, without httpcore's pool.
 
-One command uses a client at a time (client.py), so no pool has to share its connections out. httpcore's search for a
-free connection took a third of a request's CPU, and its locks, traces and copies a fifth of the rest.
+Only one command uses a client at a time (client.py), so no pool must distribute connections. httpcore's search for a
+free connection took a third of a request's CPU. Its locks, traces and copies took a fifth of the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from noetl_worker.tools.http.egress_backend import connected
 
 _MOST_IDLE: Final = 20
 _DAY_S: Final = 86_400.0
-"""Handshake limit of one day, so that only the exchange's deadline counts; asyncio's default is one minute."""
+"""Limit of a TLS handshake: one day in seconds. Only the deadline of the exchange should count, but asyncio's default
+limit is one minute."""
 
 
 class ClientTransport(httpx.AsyncBaseTransport):
@@ -65,7 +66,8 @@ class ClientTransport(httpx.AsyncBaseTransport):
         return await connected(connect, host, port, timeout_s, self._rule)
 
     async def give_back(self, server: bytes, connection: StreamedConnection) -> None:
-        """Take a connection back after an answer that was read to its end, or abandoned."""
+        """Take a connection back when its answer has been read or closed. A connection that can be reused becomes idle;
+        any other is closed."""
         if self._is_closed or not connection.is_usable(asyncio.get_running_loop().time()):
             await connection.aclose()
             return
@@ -85,7 +87,7 @@ class ClientTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """An answer's body. Its end, or an earlier close, gives the connection back."""
+    """The body of an answer. When the body ends or is closed, it gives its connection back to the transport."""
 
     def __init__(self, owner: ClientTransport, server: bytes, connection: StreamedConnection) -> None:
         self._owner, self._server = owner, server

@@ -1,4 +1,5 @@
-"""A tool's connection. It gives an answer's body in pieces as they arrive, and reads no faster than the caller does."""
+"""An HTTP connection of a tool. It returns the pieces of an answer's body as they arrive. It stops reading while the
+caller is slower than the server."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from noetl_worker.remote.transport.connection import MAX_IDLE_S, NO_LIMIT_S, Bro
 from noetl_worker.remote.transport.h11_parser import H11Parser
 
 _MOST_HELD: Final = 1 << 16
-"""Most received bytes that nobody has taken yet. Above this the server has to wait."""
+"""Maximum number of received bytes that the caller has not read yet. Above this limit the connection stops reading, and
+the server must wait."""
 _CHUNK: Final = 16
-"""Bytes added to the overhead for each chunk, because reading a tiny chunk takes as long as reading a larger one."""
+"""Bytes that each chunk adds to the overhead, which `_max_overhead` limits. A tiny chunk costs as much time as a larger
+chunk."""
 _EVENTS_AT_ONCE: Final = 64
-"""Chunks read in a row before other tasks get a turn."""
+"""Maximum number of chunks read in a row before other tasks can run."""
 
 
 class StreamedConnection(HttpConnection[None]):
@@ -36,9 +39,11 @@ class StreamedConnection(HttpConnection[None]):
         super().__init__()
         self._arrived = bytearray()
         self._failure: Broken | None = None
-        """The error for which this side closed the connection. Bytes that have arrived are not read any more."""
+        """The error for which the worker closed the connection. Bytes that have arrived but were not read are
+        dropped."""
         self._lost: Exception | None = None
-        """The error by which the network closed the connection. Bytes that arrived before still count."""
+        """The error with which the network closed the connection. Bytes that arrived before the error are still
+        read."""
         self._read_s = NO_LIMIT_S
 
     async def ask(self, request: httpx.Request, body: httpx.AsyncByteStream) -> httpx.Response:
@@ -169,7 +174,7 @@ class StreamedConnection(HttpConnection[None]):
 
 
 def _raise_as_httpx(error: BaseException) -> NoReturn:
-    """Raise httpx's exception for an error, or the error itself if httpx has no such exception."""
+    """Raise the httpx exception that corresponds to an error, or the error itself if httpx has no such exception."""
     cause = error.__cause__ if isinstance(error, Broken) else error
     if isinstance(cause, h11.ProtocolError):
         raise getattr(httpx, type(cause).__name__)(str(cause)) from error

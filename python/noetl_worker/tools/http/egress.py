@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class EgressDenied(ConfigurationError):
-    """The worker does not connect to this address."""
+    """Error: the egress rule forbids a connection to this address."""
 
     def __init__(self, host: str, address: str, reason: str) -> None:
         where = host if host == address else f"{host} ({address})"
@@ -22,8 +22,8 @@ class EgressDenied(ConfigurationError):
 
 
 async def check_literal(rule: EgressRule, request: httpx.Request) -> None:
-    """Check a URL's host if the host is an IP address. This is a client's event hook: it sees requests to proxies
-    too."""
+    """Check the host of a request's URL, if the host is an IP address. This function is an event hook: httpx calls it
+    before each request, also over a proxy."""
     with suppress(ValueError):  # the host is a name
         check(rule, request.url.host, unquote(request.url.host))
 
@@ -40,6 +40,7 @@ def refusal(rule: EgressRule, host: str, address: str, port: int | None) -> str 
 
 
 def check(rule: EgressRule, host: str, address: str, port: int | None = None) -> None:
-    """Check an address of a host. Raises EgressDenied; ValueError for a text that is no address."""
+    """Check that the egress rule allows a host's IP address. Raises EgressDenied if not, and ValueError for a text that
+    is not an IP address."""
     if (reason := rule.reason(address, port)) is not None:
         raise EgressDenied(host, address, reason)

@@ -1,7 +1,7 @@
 """Connections of an HTTP client, only to checked addresses (egress.py).
 
-A name is resolved once, here, and the connection is made to an address that was checked: a second look-up could give
-another address. TLS and the Host header still use the name. A reused connection was checked when it was made, and the
+A host name is resolved once, and the connection goes to an address that was checked. A second look-up could return
+another address. TLS and the Host header still use the name. A reused connection was checked when it was opened. The
 connection of a redirect is checked like any other.
 """
 
@@ -26,24 +26,25 @@ from noetl_worker.tools.process.shortage import is_shortage
 
 T = TypeVar("T", httpcore.AsyncNetworkStream, StreamedConnection)
 _STAGGER_S: Final = 0.25
-"""Time until a name's next address is tried in parallel (RFC 8305)."""
+"""Seconds until the next address of a host name is tried in parallel (RFC 8305)."""
 
 
 def guard(client: httpx.AsyncClient, rule: EgressRule, *, proxies: bool) -> None:
-    """Check every address that this client connects to over transports of httpx.
+    """Make `client` check every address to which a transport of httpx connects.
 
     Args:
-        proxies: True if the addresses of its proxies are checked too; False for proxies of the worker's environment.
+        proxies: True if the address of the proxy is checked too: a playbook gave this proxy. False for proxies from the
+            worker's environment.
 
     Raises:
-        RuntimeError: this version of httpx cannot be guarded. No connection is better than an unchecked one.
+        RuntimeError: addresses cannot be checked with the installed version of httpx. No unchecked connection is made.
     """
     for transport in (client._transport, *(client._mounts.values() if proxies else ())):
         if not isinstance(transport, httpx.AsyncHTTPTransport):  # a test's transport, or None for no proxy
             continue
         pool = getattr(transport, "_pool", None)
         if pool is None or not isinstance(getattr(pool, "_network_backend", None), httpcore.AsyncNetworkBackend):
-            raise RuntimeError(f"httpx {httpx.__version__} has no place to check addresses at: install another version")
+            raise RuntimeError(f"addresses cannot be checked with httpx {httpx.__version__}: install another version")
         pool._network_backend = CheckedNetwork(rule)
 
 
@@ -73,7 +74,8 @@ async def connected(
 
     Raises:
         EgressDenied: no address is allowed.
-        httpx.ConnectError, httpx.ConnectTimeout: no connection was made (in time). httpcore passes these on.
+        httpx.ConnectError, httpx.ConnectTimeout: no connection was made, or not in time. httpcore passes these errors
+            on.
     """
     try:
         with anyio.fail_after(timeout_s):
@@ -96,7 +98,8 @@ async def _attempt(connect: Callable[[str], Awaitable[T]], address: str) -> T:
 
 
 async def _allowed(rule: EgressRule, host: str, port: int) -> list[str]:
-    """Return the allowed addresses of `host`, the preferred first. Raises EgressDenied if there are none."""
+    """Return the allowed addresses of `host`, in the order in which to try them. Raises EgressDenied if no address is
+    allowed."""
     try:
         check(rule, host, host, port)
         return [host]
@@ -125,7 +128,7 @@ async def _resolved(by: Lookups, host: str, port: int) -> list[str]:
 
 
 async def _first(connect: Callable[[str], Awaitable[T]], addresses: list[str]) -> T:
-    """Return the first connection made; each address is tried a moment after the previous one."""
+    """Return the first connection that succeeds. Each address is tried 0.25 s after the previous address (RFC 8305)."""
     if len(addresses) == 1:
         return await connect(addresses[0])
     waiting, tasks, failure = list(addresses), set[asyncio.Future[T]](), None

@@ -1,7 +1,7 @@
-"""The hosts that a worker's secret may be sent to: those the operator has named for the secret.
+"""The rule that a secret of the worker may be sent only to hosts that the operator has named.
 
-A playbook names the secret and the address. Without this rule, the author of a playbook could have any secret sent to a
-server of their own. A token of the worker's own identity at Google is such a secret too.
+A playbook names the secret and the address. Without this rule, a playbook author could have any secret sent to a server
+of their own. The rule also holds for tokens of the worker's own identity at Google.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The destination of a request, with every part of it that a playbook can set."""
+    """The destination of a request: all parts that a playbook can set and that decide who sees the request."""
 
     url: str
     headers: Mapping[str, Any] = field(default_factory=dict)
-    """Headers of the request. A `Host` may lead to another site behind a shared front end."""
+    """Headers of the request. A `Host` header may direct the request to another site on the same server."""
     proxy: str | None = None
     """The proxy's address. A proxy can read the traffic unless the server's certificate is verified."""
 
     def hosts(self) -> Iterator[tuple[str, str]]:
-        """Yield (host, host:port) of each place that sees the request."""
+        """Yield (host, host:port) of each server or site that sees the request."""
         given = [self.url, *([self.proxy] if self.proxy else [])]
         scheme = httpx.URL(self.url).scheme
         given += [f"{scheme}://{value}" for name, value in self.headers.items() if name.lower() == "host" and value]
@@ -42,8 +42,8 @@ class Destination:
             yield url.host, f"{url.host}:{url.port or _PORTS.get(url.scheme, 0)}"
 
     def place(self) -> str:
-        """Return the server as text: scheme, host, port, and the site that a `Host` header names. Redirects are
-        compared by this text."""
+        """Return the destination's server as text: scheme, host, port, and the site that a `Host` header names. A
+        redirect stays on the same server if this text is equal."""
         url = httpx.URL(self.url)
         server = url.netloc.decode("ascii")
         sites = {str(value) for name, value in self.headers.items() if name.lower() == "host" and value is not None}
@@ -61,8 +61,8 @@ def check_destination(variable: str, destination: Destination, settings: ToolSet
     hosts = named_hosts(variable, settings)
     if not hosts:
         raise CredentialError(
-            f"http: auth: nothing says where {variable} may be sent: set {variable}{HOSTS_SUFFIX} for the worker, "
-            "its hosts comma-separated (* is any)"
+            f"http: auth: {variable} may not be sent to any host: set {variable}{HOSTS_SUFFIX} for the worker to the "
+            "allowed hosts, comma-separated (* is any)"
         )
     _check(variable, variable + HOSTS_SUFFIX, hosts, destination)
 
@@ -77,7 +77,7 @@ def _check(what: str, variable: str, hosts: tuple[str, ...], destination: Destin
     try:
         places = list(destination.hosts())
     except (httpx.InvalidURL, TypeError, ValueError) as error:
-        raise CredentialError(f"http: auth: {what}: an address that cannot be read: {error}") from error
+        raise CredentialError(f"http: auth: {what}: the request's address is wrong: {error}; correct it") from error
     for host, with_port in places:
         if not any(fnmatchcase(host, pattern) or fnmatchcase(with_port, pattern) for pattern in hosts):
             raise CredentialError(

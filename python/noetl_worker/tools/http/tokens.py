@@ -38,8 +38,8 @@ CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_MANAGER: Final = "https://secretmanager.googleapis.com"
 _MAX_TOKENS: Final = 256
 _EARLY_S: Final = 60.0
-"""Seconds before its expiry at which a token is fetched anew. A token that lives less than ten minutes is fetched anew
-after nine tenths of its life."""
+"""A token is fetched anew this many seconds before it expires. A token that is valid for less than ten minutes is
+fetched anew after nine tenths of its lifetime."""
 _DEFAULT_LIFE_S: Final = 300.0
 _TIMEOUT_S: Final = 30.0
 _ANY: Final = ClientOptions()
@@ -68,19 +68,20 @@ class Tokens:
         self._now = now
         self._cached: OrderedDict[str, _CachedToken] = OrderedDict()
         self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Locks of tokens being fetched; each lives while a task holds it or waits for it."""
+        """Cache key -> lock, so that concurrent commands fetch a token only once. A lock exists while a task holds it
+        or waits for it."""
 
     def forget(self, token: str) -> None:
-        """Drop a token that was refused."""
+        """Remove a token from the cache, because a server has refused the token."""
         for key in [key for key, cached in self._cached.items() if cached.token == token]:
             del self._cached[key]
 
     async def client_credentials(self, values: Mapping[str, JsonValue], settings: ToolSettings) -> str:
-        """Return a token by RFC 6749 4.4: `token_url`, `client_id`, `client_secret`; optional `scope`, `audience`,
-        `client_auth`.
+        """Return an access token for client credentials (RFC 6749 4.4). `values` has `token_url`, `client_id` and
+        `client_secret`, and may have `scope`, `audience` and `client_auth`.
 
         Raises:
-            ConfigurationError: another `grant_type`.
+            ConfigurationError: `values` has another `grant_type`.
             CredentialError: a field is missing, or the endpoint refuses.
             ToolError: the endpoint cannot be reached.
         """
@@ -104,9 +105,9 @@ class Tokens:
         """Return a Google access token, from a service account's key, a refresh token, or the worker's own identity.
 
         Args:
-            values: {"private_key", "client_email", ...} or {"service_account_json": such an object or its JSON};
-                {"refresh_token", "client_id", "client_secret"}; without any of these the application default
-                credentials: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
+            values: a key {"private_key", "client_email", ...}, or {"service_account_json": such a key, also as text},
+                or {"refresh_token", "client_id", "client_secret"}. Without these fields the worker's own identity is
+                used: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, or the metadata server.
         """
         account = _account(values)
         if account is None:
@@ -183,7 +184,8 @@ class Tokens:
     async def _exchange(
         self, request: httpx.Request, options: ClientOptions, settings: ToolSettings
     ) -> Mapping[str, Any]:
-        """Return the answer's JSON object. Raises CredentialError for a refusal, ToolError if there is no answer."""
+        """Send a request and return the JSON object of the answer. Raises CredentialError if the server refuses,
+        ToolError if the server does not answer."""
         place = shown(request.url)
         try:
             async with self._clients.lease(options, to=str(request.url), settings=settings) as client:
@@ -204,7 +206,7 @@ class Tokens:
 
 
 def check_grant(values: Mapping[str, JsonValue]) -> None:
-    """Raise ConfigurationError if the credential is for another grant than client credentials."""
+    """Raise ConfigurationError if the credential has a `grant_type` other than `client_credentials`."""
     grant = values.get("grant_type")
     if grant is not None and grant != "client_credentials":
         raise ConfigurationError(
@@ -216,7 +218,8 @@ def check_grant(values: Mapping[str, JsonValue]) -> None:
 
 
 def _reason(answer: Mapping[str, Any] | None) -> str:
-    """Return `error` and `error_description` (RFC 6749 5.2) for a message. The rest of the answer may hold a secret."""
+    """Return the fields `error` and `error_description` (RFC 6749 5.2) as text for a message. Other fields are left
+    out: they may contain a secret."""
     if answer is None:
         return ""
     details = [
@@ -251,7 +254,7 @@ def need(values: Mapping[str, JsonValue], kind: str, *names: str) -> str:
 
 
 def _account(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
-    """Return the service account or refresh token in a credential's data; None if there is neither."""
+    """Return the service account or refresh token in a credential's data. Return None if the data has neither."""
     inner = values.get("service_account_json") or values.get("service_account") or values.get("credentials_json")
     if isinstance(inner, str):
         try:
@@ -274,7 +277,8 @@ def is_own_identity(values: Mapping[str, JsonValue]) -> bool:
 
 
 def _default_account() -> Mapping[str, JsonValue] | None:
-    """Return the key file of the worker's environment; None if the metadata server has to be asked."""
+    """Return the credentials from the file that the worker's environment names, or from gcloud's file. Return None if
+    there is no file: the metadata server then gives a token."""
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     home = os.path.expanduser("~")  # noqa: PTH111 - Path's raises where the user has no home
     path = Path(named) if named else Path(home, _GCLOUD_FILE)
@@ -313,6 +317,6 @@ def _assertion(account: Mapping[str, JsonValue], audience: str, scopes: tuple[st
         encoded: bytes = jwt.encode(signer, claims)
     except ValueError as error:
         raise CredentialError(
-            "http: the private key of the Google service account cannot be read: take its key file anew"
+            "http: the private key of the Google service account cannot be read: download its key file again"
         ) from error
     return encoded.decode()

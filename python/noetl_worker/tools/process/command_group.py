@@ -1,8 +1,11 @@
-"""A cgroup for the processes of a worker's commands, so that a fork bomb in one does not take the whole machine.
+"""A cgroup for the processes of a worker's commands. It limits their number, so that a fork bomb in a command does not
+block the whole machine.
 
-It is used where a cgroup is delegated, because RLIMIT_NPROC counts all processes of a user, the worker's too. This
-module uses only the standard library and is loaded by path: the template process (`python_template.py`) joins the
-cgroup at its start, so every process that it starts is a member too.
+RLIMIT_NPROC is no substitute: it counts all processes of the user, also the worker's. The worker can create the cgroup
+only below a cgroup to which it may write (`commands_group`).
+
+This module uses only the standard library and is loaded by path. The template process (`python_template.py`) joins the
+cgroup at its start, so its child processes are members too.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def commands_group(worker: int) -> Path:
     if first is not None:
         parent = CGROUPS / "pids" / first
     elif not own.get(""):
-        raise OSError("the worker is in the root cgroup, or in none of version 2: run it in a delegated cgroup")
+        raise OSError("the worker is in the root cgroup, or has no cgroup of version 2: run it in a delegated cgroup")
     else:
         parent = (CGROUPS / own[""]).parent
         _check_delegated(parent)
@@ -56,7 +59,8 @@ def _check_delegated(parent: Path) -> None:
 
 
 def join(limit: int) -> None:
-    """Move this process, and all that it starts, into the cgroup of its parent's commands. Without one, do nothing."""
+    """Move this process into the cgroup for the commands of its parent, the worker. Child processes follow. If no
+    cgroup can be made, do nothing."""
     try:
         group = commands_group(os.getppid())
     except OSError:
@@ -74,8 +78,8 @@ def join(limit: int) -> None:
 
 
 def remove_group(worker: int) -> None:
-    """Remove the cgroup of a worker whose commands have ended. If it still has a process, the next worker removes
-    it."""
+    """Remove the cgroup of a worker whose commands have ended. If the cgroup still has a process, another worker
+    removes the cgroup later."""
     with suppress(OSError):
         commands_group(worker).rmdir()
 

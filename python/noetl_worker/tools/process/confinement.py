@@ -1,8 +1,8 @@
 """Restrictions on the process of a command: `NOETL_WORKER_ISOLATION=basic` (docs/security.md).
 
-This module uses only the standard library, and is loaded by path too: the template process (`python_template.py`)
-enters the confinement at its start, so that a command inherits it at no cost. Linux has all of it, other systems
-only the limits.
+This module uses only the standard library, because the template process (`python_template.py`) loads it by path. The
+template enters the confinement at its start, and each command inherits it at no cost. Only Linux has all restrictions;
+other systems have only the resource limits.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ PR_GET_CHILD_SUBREAPER = 37
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
 DROPPED = (19, 21, 38, 39)
-"""CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF: with each, root can read the memory of other processes."""
+"""The capabilities CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF. With any of them, root can read the memory
+of other processes."""
 SECCOMP = {"x86_64": 317, "aarch64": 277}
-"""Machine -> number of seccomp(2)."""
+"""Machine -> number of the system call seccomp(2)."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Numbers of system calls, for programs of one architecture (`kind`)."""
+    """Numbers of the system calls that the seccomp filter tests, for programs of one architecture (`kind`)."""
 
     kind: int
-    """Value of AUDIT_ARCH_*, by which the kernel tells 64-bit programs from 32-bit ones on the same machine."""
+    """The AUDIT_ARCH_* value by which the kernel tells 64-bit programs from 32-bit programs on the same machine."""
     prlimit: int
     clone: int
     unshare: int
     setns: int
     refused: tuple[int, ...]
-    """ptrace, process_vm_readv, process_vm_writev, pidfd_getfd (three again for x32); add_key, request_key, keyctl,
-    userfaultfd, and the three of io_uring."""
+    """Refused calls: ptrace, process_vm_readv, process_vm_writev, pidfd_getfd, add_key, request_key, keyctl,
+    userfaultfd and the three calls of io_uring. On x86_64, three calls have a second number for x32 programs."""
 
 
 CALLS = {
@@ -61,32 +62,34 @@ CALLS = {
     ),
 }
 CLONE3 = 435
-"""Number of clone3 on each machine. Its flags are in memory, which a filter cannot read. C libraries use clone if
-clone3 does not exist (ENOSYS)."""
+"""Number of the system call clone3 on each machine. The flags of clone3 are in memory, which a filter cannot read. So
+the filter answers ENOSYS unless namespaces are allowed, and C libraries use clone instead."""
 CLONE_NEWUSER = 0x1000_0000
 X32_BIT = 0x4000_0000
-"""Bit in the call numbers of x32 programs. Their AUDIT_ARCH_* value is the one of 64-bit programs."""
+"""Bit that marks the call numbers of x32 programs. Their AUDIT_ARCH_* value is the same as for 64-bit programs."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
-"""The flag keeps kernels before 5.16 from slowing a filtered process down."""
+"""Operation and flag of the call seccomp(2). Without the flag, kernels before 5.16 slow a filtered process down."""
 LOAD, IS_EQUAL, HAS_BIT, CLEAR, END = 0x20, 0x15, 0x45, 0x54, 0x06
-"""Operations of a filter."""
+"""Operation codes of a seccomp filter program."""
 NUMBER, KIND, FIRST, THIRD = 0, 4, 16, 32
 """Offsets in `struct seccomp_data`: call number, architecture, first and third argument."""
 ALLOWED, ERROR = 0x7FFF_0000, 0x0005_0000
 CREATE_RULESET, RESTRICT_SELF = 444, 446
 """Numbers of Landlock's calls, on each machine."""
 SCOPES_SINCE = 6
-"""First version of Landlock (Linux 6.12) in which a domain needs no rule for files. A domain with such a rule refuses
-mounts, and the sandboxes that commands start make mounts."""
+"""First version of Landlock (Linux 6.12) in which a domain can restrict signals without a rule for files. In a domain
+with a rule for files, mounts are refused. A sandbox that a command starts needs mounts."""
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 FILES_SINCE = 2
-"""First version of Landlock with usable rules for files: version 1 has no right to rename into another directory."""
+"""First version of Landlock with usable rules for files. Version 1 cannot allow renaming a file into another
+directory."""
 ADD_RULE, PATH_BENEATH = 445, 1
 TRUNCATE = 1 << 14
 OF_FILES = (1 << 0) | (1 << 1) | (1 << 2) | TRUNCATE
-"""Execute, write, read, truncate: the rights that a rule for a file may have."""
+"""The Landlock rights that apply to a file: execute, write, read, truncate. A rule for a file must not have any other
+right."""
 CHANGES = (1 << 1) | 0b11_1111_1111 << 4
-"""Write, and all that changes a directory: remove, make, rename into another."""
+"""The Landlock rights that change files or directories: write, remove and make."""
 OOM_FIRST = b"1000"
 CHILDREN = "/proc/self/task/{}/children"
 
@@ -97,21 +100,22 @@ if libc is not None:
 
 @dataclass(frozen=True)
 class Confinement:
-    """Settings that confine the processes of commands. A limit applies to one process; 0 leaves the machine's limit."""
+    """The operator's settings to confine the processes of commands. A limit applies to one process; 0: the limit of the
+    machine stays."""
 
     level: str = "off"
     file_bytes: int = 0
     descriptors: int = 0
     memory_bytes: int = 0
     processes: int = 0
-    """Maximum number of processes of all commands of the worker together, threads counted, if a cgroup can be made for
-    them."""
+    """Maximum number of processes and threads of all commands of the worker together. The limit works only if a cgroup
+    can be made (`command_group.py`)."""
     allows_namespaces: bool = False
     duckdb_bytes: int = 0
     """Maximum memory of a `duckdb` command, in bytes."""
     closed: tuple[str, ...] = ()
-    """Directories that commands cannot change, on a kernel with Landlock. Commands cannot create a file in a parent of
-    such a directory either. The paths have no links."""
+    """Directories in which commands cannot change files, if the kernel has Landlock. Commands cannot create files in a
+    parent of such a directory either. The paths have no symbolic links."""
 
     @property
     def is_on(self) -> bool:
@@ -129,7 +133,7 @@ UNCONFINED = Confinement()
 
 
 def missing(children: str = CHILDREN) -> list[str]:
-    """Return the parts of the isolation level `basic` that this system lacks. The worker logs them once, at its start.
+    """Return the protections of isolation level `basic` that this system lacks. The worker logs the list at its start.
 
     `children` is the file in /proc that lists the children of a process.
     """
@@ -144,24 +148,25 @@ def missing(children: str = CHILDREN) -> list[str]:
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock; below 1 this system lacks it or does not permit it."""
+    """Return the version of Landlock. A number below 1 means that this system has no Landlock, or does not permit its
+    use."""
     return 0 if libc is None else int(libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
 def has_domains() -> bool:
-    """Return True if the kernel keeps commands from all processes outside, even before such a process hides its
-    memory."""
+    """Return True if Landlock can isolate the processes of a command (`Domain`). A command then cannot reach another
+    process even before that process hides its memory."""
     return landlock_version() >= SCOPES_SINCE
 
 
 def hide_memory(is_hidden: bool = True) -> None:
-    """Hide this process's memory, environment and descriptors from the user's other processes. A program that
-    this process executes is not hidden."""
+    """Hide this process's memory, environment and descriptors from other processes of the user. The effect ends when
+    this process executes another program."""
     prctl(PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def enter(confinement: Confinement) -> None:
-    """Confine this process, and all that it starts, from now on."""
+    """Confine this process and its future child processes by the settings in `confinement`."""
     if not confinement.is_on:
         return
     if libc is not None:
@@ -175,12 +180,14 @@ def enter(confinement: Confinement) -> None:
 
 
 def _can_filter_calls() -> bool:
-    """Return True if the kernel has filters with our flag. Such a kernel refuses a missing program with EFAULT."""
+    """Return True if the kernel supports seccomp filters with the flag that `_set_filter` uses. A supporting kernel
+    answers EFAULT to a null pointer as filter."""
     return _set_filter(None) == errno.EFAULT
 
 
 def _set_filter(program: bytes | None) -> int:
-    """Set a filter. `program` is a `struct sock_fprog`. Return the error number, or 0 if the filter is set."""
+    """Set a seccomp filter for this process. `program` is a `struct sock_fprog`. Return 0 on success, else the error
+    number."""
     assert libc is not None
     if (number := SECCOMP.get(_machine())) is None:
         return errno.ENOSYS
@@ -203,11 +210,12 @@ def _filter_calls(allows_namespaces: bool) -> None:
 
 
 def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, int, int]]:
-    """Return the part of the filter for one architecture: no call reaches into another process or the kernel.
+    """Return the seccomp filter steps for one architecture. They refuse calls by which a process could change other
+    processes or the kernel.
 
-    ptrace(2) would be open in the moment before a new program hides its memory, and would follow its forks.
-    prlimit(2) could permanently lower limits of any process of the user, the worker too, so it may change only those
-    of the calling process (0), and read any. A user namespace would give its process every right within it.
+    Without the filter, ptrace(2) could enter a new program before the program hides its memory. prlimit(2) could lower
+    the limits of any process of the user, also the worker's, for good. So a process may change only its own limits, but
+    read all limits. A user namespace would give a process every right inside the namespace.
     """
     tested = [(call, "refused") for call in calls.refused]
     if not allows_namespaces:
@@ -237,13 +245,13 @@ def filter_steps(calls: Calls, allows_namespaces: bool) -> list[tuple[int, int, 
 
 
 def go_on_at_the_parents_end() -> None:
-    """Have the kernel send SIGCONT to this process when its parent ends. A command may have stopped this process, which
-    must still notice that the worker is gone, and end the processes below itself."""
+    """Have the kernel send SIGCONT to this process when its parent ends. A command may have stopped this process by
+    SIGSTOP. After SIGCONT, this process notices that the worker is gone, and ends its child processes."""
     prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def begin_supervisor() -> None:
-    """Prepare the process above one command, so that the command's descendants stay below it."""
+    """Prepare this process to supervise one command: orphaned processes of the command become its children."""
     go_on_at_the_parents_end()
     if libc is not None:
         _keep_descendants()
@@ -252,8 +260,9 @@ def begin_supervisor() -> None:
 class Domain:
     """The Landlock rules for the commands of one supervisor. The supervisor itself is not restricted.
 
-    Each command is a domain of its own. Its processes cannot signal or trace a process outside, nor open the memory,
-    variables and descriptors of such a process in /proc. They change nothing in the closed directories.
+    Each command is in a domain of its own. Processes in the domain cannot signal or trace a process outside. They
+    cannot open such a process's memory, variables and descriptors in /proc. They cannot change files in the closed
+    directories.
     """
 
     def __init__(self, is_wanted: bool = True, closed: tuple[str, ...] = ()) -> None:
@@ -268,16 +277,17 @@ class Domain:
             allow_but(self.rules, "", closed, changes)
 
     def enter(self) -> None:
-        """Begin a domain with this thread and all that it starts."""
+        """Put the current thread, and the processes that it starts from now on, into a new domain."""
         if self.rules >= 0:
             assert libc is not None
             _checked(libc.syscall(RESTRICT_SELF, self.rules, 0), "landlock_restrict_self")
 
     def spawn(self, start: Callable[[], int]) -> int:
-        """Start a process in a domain, and return its id, which `start` returns.
+        """Call `start` in a new domain, and return the id of the process that `start` has started.
 
-        A thread can never leave a domain. So a short-lived thread enters the domain and starts the process, which
-        costs a seventh of a fork's CPU. A process that signals this thread ends its own supervisor, and so itself.
+        A thread can never leave a domain, so a short-lived thread enters the domain and calls `start`. Such a thread
+        costs a seventh of the CPU of a fork. A command could signal the thread, but would only end its own supervisor
+        and itself.
         """
         if self.rules < 0:
             return start()
@@ -302,7 +312,7 @@ class Domain:
 
 
 def allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> None:
-    """Allow a directory and everything in it except the paths in `hidden`."""
+    """Allow a directory and its content in a Landlock ruleset, except the paths in `hidden`."""
     if any(f"{one}/".startswith(f"{path}/") for one in hidden):
         _allow_beside(ruleset, path or "/", hidden, rights)
     else:
@@ -310,7 +320,8 @@ def allow_but(ruleset: int, path: str, hidden: tuple[str, ...], rights: int) -> 
 
 
 def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights: int) -> None:
-    """Allow everything in a directory that is not hidden. A directory that we may not list stays closed."""
+    """Add Landlock rules for all entries of a directory except hidden paths. If this process may not list the
+    directory, no entry is allowed."""
     with suppress(PermissionError):
         for entry in os.scandir(directory):
             if entry.is_symlink() or entry.path in hidden:  # the target of a link has its own rule
@@ -322,8 +333,8 @@ def _allow_beside(ruleset: int, directory: str, hidden: tuple[str, ...], rights:
 
 
 def allow(ruleset: int, path: str, rights: int, *, is_kept: bool = False) -> None:
-    """Allow a path. `is_kept`: keep the file open, because the kernel may replace an entry of /proc that is not
-    in use."""
+    """Add a Landlock rule that allows a path. `is_kept`: keep the file open. The kernel may replace an unused entry of
+    /proc, and the rule would be lost."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -349,8 +360,8 @@ def call_landlock(number: int, *arguments: int | bytes) -> int:
 class OomScore:
     """The OOM score of this process and of its forks. Create this object before `enter`.
 
-    While memory is hidden, root owns each process's file with the score. So a fork cannot open its own file, but
-    inherits the score.
+    The file with the score belongs to root while a process hides its memory. So a fork cannot open this file itself,
+    but inherits the score of its parent.
     """
 
     def __init__(self) -> None:
@@ -360,7 +371,8 @@ class OomScore:
             self._own = os.read(self.file, 16)
 
     def set_first(self) -> None:
-        """Let the kernel kill forks first when memory is short, from now on."""
+        """Give the highest score, which new forks inherit. The kernel then kills these forks first if memory runs out.
+        `set_back` restores the score."""
         self._set(OOM_FIRST)
 
     def set_back(self) -> None:
@@ -373,13 +385,14 @@ class OomScore:
 
 
 def _keep_descendants() -> None:
-    """Let the orphaned processes of a command become our children."""
+    """Make this process the parent of orphaned descendants (PR_SET_CHILD_SUBREAPER), so that it can end them."""
     if _can_keep_descendants():
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _can_keep_descendants(children: str = CHILDREN) -> bool:
-    """Return True if the kernel lets descendants become our children; some sandboxes emulate a kernel that does not."""
+    """Return True if orphaned descendants can become children of this process. Some sandboxes emulate a kernel without
+    this feature."""
     assert libc is not None
     is_reaper = ctypes.c_int()
     knows = libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(is_reaper), 0, 0, 0) == 0
@@ -387,8 +400,8 @@ def _can_keep_descendants(children: str = CHILDREN) -> bool:
 
 
 def kill_children(kept: Collection[int]) -> bool:
-    """Kill the children of this process (of its first thread, which must be its only one) except `kept`. Return True if
-    there were any."""
+    """Kill the child processes of this process except those in `kept`. Return True if any was killed. This process must
+    have only one thread."""
     found = [pid for pid in _children() if pid not in kept]
     for pid in found:
         with suppress(ProcessLookupError):
@@ -405,7 +418,8 @@ def _children() -> list[int]:
 
 
 def limit_memory(limit: int) -> None:
-    """Limit memory by RLIMIT_DATA, not RLIMIT_AS: address space that threads reserve but do not use must not count."""
+    """Limit the memory of this process to `limit` bytes. RLIMIT_DATA is used, because RLIMIT_AS would count address
+    space that threads only reserve."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -438,8 +452,8 @@ def _limit(confinement: Confinement) -> None:
 
 
 def _drop_capabilities() -> None:
-    """Drop capabilities from all five sets (the ambient one follows the inheritable one). Without CAP_SETPCAP the
-    bounding set stays, but with no_new_privs it gives nothing."""
+    """Drop the capabilities in DROPPED from all five sets. The ambient set follows the inheritable set. A process
+    without CAP_SETPCAP cannot change the bounding set, but with no_new_privs that set has no effect."""
     assert libc is not None
     for capability in DROPPED:
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -453,7 +467,7 @@ def _drop_capabilities() -> None:
 
 
 def prctl(option: int, value: int) -> None:
-    """Call prctl(2). Raises OSError if it is refused."""
+    """Call prctl(2). Raises OSError if the kernel refuses the call. On systems other than Linux, do nothing."""
     if libc is not None:
         _checked(libc.prctl(option, value, 0, 0, 0), f"prctl({option}, {value})")
 

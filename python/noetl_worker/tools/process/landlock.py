@@ -1,9 +1,8 @@
-"""Limits on the files that a process can reach, by Linux's Landlock (kernel 5.19 or later).
+"""Limits on the files that a process can open, by Linux's Landlock (kernel 5.19 or later).
 
-A domain holds for a process and all that it starts, for good. Landlock has a list of allowed paths, but none of
-denied ones. So everything except the hidden paths is allowed, level by level from the root of the file system down
-to them. A file that is created later in a directory above something hidden is on no list, and so out of reach as
-well.
+A restricted process and its child processes can never lift the restriction. Landlock only knows lists of allowed paths.
+To hide a path, this module goes down from the root. In each directory above the path it allows all other entries. A
+file created later in such a directory is not on the list. So the process cannot open that file either.
 """
 
 from __future__ import annotations
@@ -32,23 +31,25 @@ _ALL_OF_2: Final = (1 << 14) - 1
 _READ: Final = 1 << 2
 _READ_DIRECTORY: Final = 1 << 3
 _KERNEL: Final = ("/proc", "/sys", "/dev")
-"""Trees with memory and environments, settings of the machine, and its raw disks."""
+"""Directories of the kernel: memory and environments of processes, settings of the machine, and raw disks."""
 _READ_ALL_THE_SAME: Final = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
     *("/sys/devices/system/cpu", "/sys/fs/cgroup", "/dev/random", "/dev/urandom"),
 )
-"""Paths in these trees that stay readable. C libraries and DuckDB read there about processors and memory."""
+"""Paths in the kernel's directories that stay readable. C libraries and DuckDB read these paths to learn about
+processors and memory."""
 _USED_ALL_THE_SAME: Final = ("/dev/null", "/dev/shm")
 _LIBRARIES: Final = (
     *("/usr", "/lib", "/lib64", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/localtime", "/etc/passwd"),
     *("/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
 )
-"""Paths that DuckDB and its extensions read even with file roots: libraries, time zones, certificates, host lookup."""
+"""Paths that DuckDB and its extensions must always read: libraries, time zones, certificates, host lookup. `restrict`
+allows them even if only some directories are allowed."""
 
 
 @functools.cache
 def is_there() -> bool:
-    """Return True if this system has a Landlock that is recent enough and permitted."""
+    """Return True if this system has Landlock of version 2 or later, and permits its use."""
     return landlock_version() >= FILES_SINCE
 
 
@@ -60,13 +61,15 @@ def missing() -> list[str]:
 
 
 def restrict(hidden: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> None:
-    """Deny this process /proc, /sys and /dev except for a few files. Call this before it starts other threads.
+    """Deny this process the directories /proc, /sys and /dev, except for a few files. Call this before the process
+    starts a second thread.
 
-    Nothing is restricted where there is no Landlock (`is_there`).
+    Without Landlock (`is_there`), this function does nothing.
 
     Args:
         hidden: further paths to deny, without links, whether or not they exist yet.
-        only: the only directories to allow, besides reading the system's libraries; (): all others.
+        only: if not empty, allow only these directories, and reading the system's libraries. Empty: allow everything
+            that is not denied.
 
     Raises:
         OSError: Landlock exists but refuses.

@@ -1,4 +1,5 @@
-"""The output of commands, line by line while they run, for a local watcher (`dev`, `exec`). A worker has no watcher."""
+"""Output lines of running commands, for the CLI commands `dev` and `exec`. Both register a callback, the watcher, which
+prints each line. An ordinary worker has no watcher."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class PrintedLine:
     command_id: str
     step: str
     stream: str
-    """stdout or stderr, or `retry` for the worker's own line about another attempt."""
+    """Name of the stream: stdout, stderr, or `retry` for a line of the worker about another attempt."""
     text: str
 
 
@@ -35,7 +36,8 @@ _COMMAND: Final[ContextVar[Command | None]] = ContextVar("noetl_worker_output_co
 
 @contextmanager
 def watched(watcher: Watcher | None) -> Iterator[None]:
-    """Tell `watcher` every line of the commands run by this task and by tasks it starts meanwhile. None: nobody."""
+    """Call `watcher` with each output line of commands inside the block. Commands in tasks that the block starts are
+    included. None: nobody gets the lines."""
     token = _WATCHER.set(watcher)
     try:
         yield
@@ -44,13 +46,13 @@ def watched(watcher: Watcher | None) -> Iterator[None]:
 
 
 def begin(command: Command) -> None:
-    """Attribute output in this task, and in tasks it starts, to this command from now on."""
+    """Attribute the output lines of the current task, and of tasks started by it, to `command` from now on."""
     if _WATCHER.get() is not None:
         _COMMAND.set(command)
 
 
 def say(stream: str, text: str) -> None:
-    """Tell the watcher, if there is one, a line of the command that runs here."""
+    """Call the watcher, if there is one, with a redacted line of the current task's command."""
     if _WATCHER.get() is not None:
         _say_redacted(stream, redact_text(text, known_here()))
 
@@ -62,12 +64,13 @@ def _say_redacted(stream: str, text: str) -> None:
 
 
 def lines_of(stream: str, limit: int) -> LiveLines | None:
-    """Return a reader for a pipe of the command that runs here, or None if nobody watches."""
+    """Return an object that passes the output of a pipe to the watcher as lines. Return None if there is no watcher."""
     return LiveLines(stream, limit) if _WATCHER.get() is not None else None
 
 
 class LiveLines:
-    """A stream cut into lines. Lines that arrive together are redacted together: a secret may have several lines."""
+    """Splits an output stream into lines for the watcher. Lines that arrive together are redacted together, because a
+    secret may span several lines."""
 
     def __init__(self, stream: str, limit: int) -> None:
         self._stream, self._left = stream, limit
@@ -82,7 +85,7 @@ class LiveLines:
         self._tell(lines)
         if self._left < 0:
             self._rest = b""
-            say(self._stream, "[more is printed than is kept: the rest is not shown]")
+            say(self._stream, "[the output is over its size limit: further lines are not shown]")
 
     def end(self) -> None:
         if self._rest:

@@ -1,4 +1,5 @@
-"""Removal of the worker's own frames from a stack dump. In the dump they follow the frames of the author's code."""
+"""Removal of the worker's own frames from a stack dump of user code. A playbook author needs only the frames of the
+user code."""
 
 from __future__ import annotations
 
@@ -11,5 +12,6 @@ _FRAME: Final = re.compile(rf"^{re.escape(_PLACE)}.*\n?", re.MULTILINE)
 
 
 def without_own_frames(text: str) -> str:
-    """Return the dump of `faulthandler`, or lines of it, without our frames. Any other text is unchanged."""
+    """Return a dump of `faulthandler`, or some lines of a dump, without frames of the worker's files. Any other text is
+    returned unchanged."""
     return _FRAME.sub("", text) if _PLACE in text else text

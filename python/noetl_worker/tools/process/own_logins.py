@@ -1,8 +1,9 @@
-"""The worker's own logins, hidden from libraries that would use them for a playbook's connection without a login.
+"""Hiding of the worker's own logins from client libraries. If a playbook's connection has no login, a library would
+otherwise use the worker's login.
 
-DuckDB's extensions would use such logins, and SQL can read the keys that `httpfs` found (`current_setting`). A C
-library reads the process's environment, from which the logins are removed. `os.environ` keeps the logins for Python
-code that reads them on purpose.
+DuckDB's extensions are such libraries. SQL could even read the keys that `httpfs` found (`current_setting`). C
+libraries read the environment of the process, from which this module removes the logins. Python code still finds the
+logins in `os.environ`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ import os
 from typing import Final
 
 NO_FILE: Final = "/dev/null/none"
-"""A path at which no file can be."""
+"""A path that cannot exist: client libraries find no login file there."""
 _LOGINS: Final = (
     *("PGPASSWORD", "PGSERVICE", "PGOAUTHTOKEN", "MYSQL_PWD"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET", "HF_TOKEN"),
 )
 _FILES: Final = ("PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "HF_TOKEN_PATH")
-"""Variables whose default is a file in the home directory."""
+"""Variables with the paths of login files. If such a variable is not set, a library reads a file in the home
+directory."""
 
 
 def without_logins() -> dict[str, str]:
-    """Return variables that keep a client library (libpq, Hugging Face's) from login files in the worker's home."""
+    """Return variables with which libpq and Hugging Face's library do not read login files in the worker's home
+    directory."""
     return dict.fromkeys(_FILES, NO_FILE)
 
 
 def hide_own_logins() -> None:
-    """Hide the logins from the libraries of this process. Only the worker's own process does this; a library must
-    not."""
+    """Hide the worker's logins from the client libraries in this process. Only the worker's own process calls this: a
+    program that embeds this package may need the logins."""
     for name in _LOGINS:
         os.unsetenv(name)
     for name in _FILES:

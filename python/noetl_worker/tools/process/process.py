@@ -1,13 +1,13 @@
-"""A program in its own process group, bounded in time and in output, and started by a template process
-(`python_template.py`).
+"""Supervision of a program in its own process group, with limits for time and output. A template process
+(`python_template.py`) starts the program.
 
 Guarantees, whatever the program does:
 * a timeout or a cancelled task stops the process group: SIGTERM, GRACE_S later SIGKILL;
-* when the program ends, processes left in its group are killed: executions share nothing;
-* output is kept up to a limit (head and tail), never in unbounded memory;
-* a left-over process that holds the pipe open delays the answer by DRAIN_S at most;
-* no thread per process;
-* when the worker itself is killed, so are the processes it started: the template notices.
+* when the program ends, the remaining processes of its group are killed, so that executions share nothing;
+* only the first and the last part of a large output stay in memory, up to a limit;
+* a remaining process that holds the output pipe open delays the result by DRAIN_S at most;
+* a running program needs no thread of the worker;
+* when the worker itself is killed, the template process notices and kills the programs.
 """
 
 from __future__ import annotations
@@ -29,23 +29,27 @@ from noetl_worker.tools.fields import drop_half_at_end, drop_half_at_start
 from noetl_worker.tools.process.live_output import LiveLines
 
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
-"""Maximum bytes kept of each stream; at worst twice this for each running command."""
+"""Maximum size in bytes of the output that is kept from one stream. A running command has two streams, so it takes at
+most twice this memory."""
 MEMORY_EVENTS: Final = "/sys/fs/cgroup/memory.events"
-"""File in which the kernel counts memory events of the worker's cgroup, if the cgroup is of version 2."""
+"""File in which the kernel counts its kills for lack of memory in the worker's cgroup. The file exists only with
+cgroups of version 2."""
 GRACE_S: Final = 2.0
 DRAIN_S: Final = 1.0
 _CHUNK: Final = 65_536
 _READS_AT_THE_END: Final = 8
 _QUICK_S: Final = 0.02
-"""Seconds until output is read while a command runs. A quicker command's output waits in the pipe (64 KiB on Linux)."""
+"""Seconds after a command's start at which the worker begins to read the command's output. The output of a quicker
+command waits in the pipe (64 KiB on Linux) until the command ends."""
 _OOM_KILLS: Final = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _KEPT_VARIABLES: Final = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
 def base_environment(*others: str) -> dict[str, str]:
-    """Return the worker's variables that a command sees: PATH HOME LANG LC_* TZ TMPDIR USER, and `others`.
+    """Return the environment variables of the worker that a command gets: PATH HOME LANG LC_* TZ TMPDIR USER, and
+    `others`.
 
-    differs-from-upstream: the Rust worker hands its environment, NATS credentials included, to commands.
+    differs-from-upstream: NoETL's Rust worker gives a command its whole environment, with the NATS credentials.
     """
     names = _KEPT_VARIABLES.union(others)
     kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("LC_")}
@@ -80,8 +84,8 @@ def directory(kind: str, cwd: str | None) -> str | None:
 
 
 def exit_text(exit_code: int) -> str:
-    """Return `exited with code 3` or `was killed by SIGKILL (out of memory?)`, for a code as `subprocess` reports
-    it."""
+    """Return a text for an exit code of `subprocess`: `exited with code 3`, or `was killed by SIGKILL (out of memory?)`
+    for -9."""
     if exit_code >= 0:
         return f"exited with code {exit_code}"
     try:
@@ -106,7 +110,7 @@ def oom_kills(events: str | os.PathLike[str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The result of a program. `exit_code` is negative for a signal, as in `subprocess`."""
+    """The result of a program. An `exit_code` of -9 means that signal 9 ended the program, as in `subprocess`."""
 
     exit_code: int
     stdout: str
@@ -114,16 +118,18 @@ class Finished:
     timed_out: bool
     duration_ms: int
     notes: tuple[str, ...] = ()
-    """Changes made to the output: parts left out, or not UTF-8."""
+    """Notes on changes to the output: bytes were left out, or were not UTF-8 and were replaced."""
     answer: Mapping[str, JsonValue] | None = None
-    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}; None: the code ended without an
-    answer (os._exit, a signal)."""
+    """Answer of Python code: {"result": value}, {"error": {type, message}} or {}. None: the process ended without an
+    answer, by `os._exit` or a signal."""
     has_met_oom: bool = False
-    """True if the kernel killed a process meanwhile for lack of memory. SIGKILL alone does not show who sent it."""
+    """True if the kernel killed a process of the worker's cgroup for lack of memory while the program ran. An exit by
+    SIGKILL alone does not show who sent the signal."""
 
 
 class Group(Protocol):
-    """A supervised process group. `exited` is done when its leader has ended."""
+    """A process group that `supervise` can wait for and signal. The future `exited` is done when the first process of
+    the group has ended."""
 
     exited: asyncio.Future[Any]
 
@@ -131,9 +137,11 @@ class Group(Protocol):
 
 
 async def supervise(group: Group, captures: Sequence[Capture], *, timeout_s: float | None) -> bool:
-    """Wait until the group's leader has ended and its output is read. Return True if the timeout ended it.
+    """Wait until the first process of the group has ended, and read the output. Return True if the group was stopped
+    because of the timeout.
 
-    A cancelled task stops the group first, then the cancellation goes on; a second one kills at once.
+    If the calling task is cancelled, stop the group and then raise CancelledError. If the task is cancelled a second
+    time, kill the group at once.
     """
     watching = asyncio.get_running_loop().call_later(_QUICK_S, _watch, captures)
     try:
@@ -179,7 +187,7 @@ async def _within(end: asyncio.Future[Any], seconds: float | None) -> bool:
 
 
 async def _drain(captures: Sequence[Capture]) -> None:
-    """Read the rest, for at most DRAIN_S, as a grandchild may hold a pipe open for ever."""
+    """Read the remaining output for at most DRAIN_S, because a grandchild process may hold a pipe open for ever."""
     deadline = time.monotonic() + DRAIN_S
     for capture in captures:
         capture.read_what_is_there()  # usually everything, and then there is nothing to wait for
@@ -188,10 +196,10 @@ async def _drain(captures: Sequence[Capture]) -> None:
 
 
 class Capture:
-    """Reader of a pipe until its end. At most `limit` bytes are kept: half from the beginning, half from the end."""
+    """Reads a pipe to its end, and keeps at most `limit` bytes: the first half and the last half."""
 
     def __init__(self, fd: int, limit: int, live: LiveLines | None = None) -> None:
-        """Prepare to read `fd`. `live` is given each chunk as it is read."""
+        """Prepare to read the descriptor `fd`. `live`, if given, also gets each chunk."""
         self._live = live
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -203,18 +211,18 @@ class Capture:
         os.set_blocking(fd, False)
 
     def watch(self) -> None:
-        """Read from now on whenever data arrives."""
+        """Read in the background: from now on the event loop reads the pipe whenever data arrives."""
         if self._fd >= 0 and not self._is_watched:
             self._is_watched = True
             self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> bool:
-        """Read once. Return True if there was data."""
+        """Read one chunk. Return False if no data has arrived, or at the end of the pipe."""
         try:
             chunk = os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return False
-        except OSError:  # a socket whose other end was killed, which is an end too
+        except OSError:  # the process at the other end of the socket was killed: the data ends here
             chunk = b""
         if chunk:
             self._keep(chunk)
@@ -223,7 +231,8 @@ class Capture:
         return bool(chunk)
 
     def read_what_is_there(self) -> None:
-        """Read without waiting, a limited number of times, because the other end may go on writing."""
+        """Read the data that has arrived, without waiting. The number of reads is limited, because the writer may never
+        stop."""
         for _ in range(_READS_AT_THE_END):
             if self._fd < 0 or not self._read():
                 return
@@ -235,13 +244,13 @@ class Capture:
         self._head += chunk[:room]
         self._tail += chunk[room:]
         surplus = len(self._tail) - self._half
-        if surplus > self._half // 4:  # not at each chunk: what stays may have to be moved
+        if surplus > self._half // 4:  # not at each chunk, because deleting moves the remaining bytes
             del self._tail[:surplus]
             self._dropped += surplus
 
     @property
     def left_out(self) -> int:
-        """Number of bytes between the first and the last half."""
+        """Number of dropped bytes, between the kept beginning and the kept end; 0 if all bytes are kept."""
         return self._dropped + max(0, len(self._tail) - self._half)
 
     def close(self) -> None:
@@ -256,19 +265,20 @@ class Capture:
             self.ended.set_result(None)
 
     def clear(self) -> None:
-        """Forget what was read."""
+        """Forget all bytes that were read so far."""
         self._head.clear()
         self._tail.clear()
         self._dropped = 0
 
     def data(self) -> bytes:
-        """Return the kept bytes: everything that was read, unless `left_out` counts bytes."""
+        """Return the kept bytes. If `left_out` is 0, these are all bytes that were read."""
         return bytes(self._head) + self._tail
 
     def text(self, name: str) -> tuple[str, tuple[str, ...]]:
-        """Return the kept output as text and notes on changes to it. At a cut, no half of a secret remains.
+        """Return the kept output as text, and notes on changes to the output. If bytes were left out, a partial secret
+        at the cut is removed.
 
-        The text is built in pieces, because each copy of a large output takes memory of the worker.
+        Beginning and end are decoded separately, because each further copy of a large output would take memory.
         """
         if left_out := self.left_out:
             head = drop_half_at_end(bytes(self._head)).decode("utf-8", "replace")

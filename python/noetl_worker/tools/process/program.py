@@ -12,7 +12,7 @@ from typing import Any
 
 
 def spawn(request: dict[str, Any], channel: int, out: int, err: int) -> int:
-    """Start a program that leads a session of its own, with an empty standard input. Return its process id."""
+    """Start a program in a new session, with an empty standard input. Return the process id of the program."""
     os.chdir(request["cwd"])
     try:
         actions = [

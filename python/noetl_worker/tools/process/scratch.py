@@ -1,7 +1,7 @@
-"""Directories that commands run in: each command has one of its own, and finds it empty.
+"""Working directories of commands: each command gets an empty directory of its own.
 
-Creating and removing a directory writes to a file system's journal twice, and may wait for the disk. A directory that a
-command leaves as it was created is kept for the next command, if no process of the first command still runs.
+Creating and removing a directory writes to the file system's journal twice, and may wait for the disk. So an unchanged
+directory is reused for the next command, if no process of the first command still runs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from noetl_worker.tools.process.confinement import Confinement, missing
 
 _MOST_REUSABLE: Final = 16
 _Look = tuple[int, ...]
-"""Properties of a directory, seen from outside: its identity, rights, owner and size."""
+"""Device, inode, mode, owner, group and size of a directory. If one value has changed, a command has changed the
+directory."""
 
 
 class Scratch:
-    """The directories of one tool; `aclose` removes those kept for later commands.
+    """The working directories of one tool's commands. `aclose` removes the directories that wait for reuse.
 
     Args:
-        confinement: of its commands. No directory is kept without one, or if the system cannot find processes that
-            a command leaves running.
+        confinement: confinement of the tool's commands. A directory is reused only if commands are confined, and the
+            system can find processes that a command leaves running.
     """
 
     def __init__(self, confinement: Confinement) -> None:
@@ -39,8 +40,8 @@ class Scratch:
 
     @asynccontextmanager
     async def directory(self) -> AsyncIterator[str]:
-        """Provide a directory for a command, which must have ended when the block is left. After an exception it is
-        removed."""
+        """Provide a directory for one command. The command must have ended when the block ends. If the block raises,
+        the directory is removed."""
         path, look = self._taken()
         is_over = False
         try:
@@ -70,8 +71,8 @@ def _read_look(path: str) -> _Look:
 
 
 def _is_as_made(path: str, look: _Look) -> bool:
-    """Return True if the directory is empty and has no attribute (such as an access list) for the next command to
-    find."""
+    """Return True if the directory can be reused. It must be empty and unchanged (`look`), without an extended
+    attribute such as an access list."""
     try:
         if _read_look(path) != look or os.listxattr(path, follow_symlinks=False):
             return False
@@ -97,8 +98,8 @@ def _remove_tree(path: str) -> None:
 
 
 def _opened(path: str) -> bool:
-    """Give the owner of a directory every right to it. Return False if the path is not a directory, e.g. a link
-    to one."""
+    """Give the owner of a directory all rights to the directory, so that it can be removed. Return False if the path is
+    not a directory, such as a link."""
     try:
         mode = os.lstat(path).st_mode
         if not stat.S_ISDIR(mode):

@@ -18,16 +18,19 @@ from noetl_worker.process.threads import submitted
 T = TypeVar("T")
 
 _NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""Error numbers of a shortage. EAGAIN: a refused fork, or a program of a user with too many processes."""
+"""Error numbers that report a shortage of descriptors, memory or processes. EAGAIN: the kernel refused a fork, because
+the user has too many processes."""
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 _WORDS: Final = tuple(os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Texts of a shortage, without EAGAIN's, which libraries use for many things."""
+"""Error texts that report a shortage. The text of EAGAIN is missing, because libraries use that text for many other
+things."""
 _NO_THREAD: Final = "can't start new thread"
-"""Python's text for a refused thread: a RuntimeError without a number."""
+"""Text of Python's RuntimeError when the system refuses a new thread. This error has no error number."""
 _FIRST_WAIT_S: Final = 0.1
 _MOST_WAIT_S: Final = 5.0
 _ROOM_S: Final = 30.0
-"""Longest wait for room by a command that cannot be returned any more."""
+"""Longest time in seconds that a command waits for the end of a shortage. A command that has had effects cannot be
+returned to another worker, so the command waits."""
 
 
 def is_shortage(error: BaseException | None) -> bool:
@@ -48,7 +51,8 @@ def is_shortage(error: BaseException | None) -> bool:
 
 
 def is_shortage_text(text: str) -> bool:
-    """Return True if a text reports a shortage: an OSError from another process or from a C library."""
+    """Return True if an error text reports a shortage. Such a text comes from another process or from a C library,
+    without an exception object."""
     found = _ERRNO.search(text)
     if found is not None:
         return int(found.group(1)) in _NOTHING_LEFT
@@ -56,7 +60,8 @@ def is_shortage_text(text: str) -> bool:
 
 
 def is_out_of_descriptors() -> bool:
-    """Return True if no file can be opened at this moment, for a library that fails without saying why."""
+    """Return True if this process can open no file now. The check explains the failure of a library that gives no
+    reason."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -66,10 +71,11 @@ def is_out_of_descriptors() -> bool:
 
 @contextmanager
 def before_any_effect(what: str) -> Iterator[None]:
-    """Turn a shortage of the machine inside the block into a ResourceShortage. The block must have no effect outside.
+    """Turn an error that a shortage caused inside the block into a ResourceShortage. The worker then returns the
+    command, so the block must have no effect outside.
 
     Args:
-        what: the text of the error, before its cause.
+        what: first part of the error's text; the cause follows.
     """
     try:
         yield
@@ -79,17 +85,19 @@ def before_any_effect(what: str) -> Iterator[None]:
 
 
 def raise_shortage(what: str, error: Exception) -> None:
-    """Raise ResourceShortage if a shortage caused this error, unless it is a ResourceShortage already. The call that
-    failed must have had no effect."""
+    """Raise ResourceShortage if a shortage caused `error` and `error` is not a ResourceShortage already. The worker
+    then returns the command, so the failed call must have had no effect."""
     if not isinstance(error, ResourceShortage) and is_shortage(error):
         raise ResourceShortage(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 async def when_there_is_room(run: Callable[[], Awaitable[T]], left_s: Callable[[], float | None]) -> T:
-    """Await `run()`, and repeat it after a wait if it raises ResourceShortage. The command has had effects already.
+    """Await `run()`. If `run` raises ResourceShortage, wait and call `run` again. This is for a command that has had
+    effects: the worker cannot return it.
 
     Raises:
-        ResourceShortage: there was no room for 30 s, or `left_s()` is shorter than the next wait.
+        ResourceShortage: the shortage lasted 30 s, or `left_s()`, the command's remaining time, is shorter than the
+            next wait.
     """
     tries, waited_s = 0, 0.0
     while True:
@@ -108,7 +116,7 @@ def started(executor: Executor, call: Callable[[], T]) -> Future[T]:
     """Submit a call to `executor`.
 
     Raises:
-        ResourceShortage: no thread can be started, and the call never runs.
+        ResourceShortage: the system refuses a new thread; the call never runs.
     """
     try:
         return submitted(executor.submit, call)

@@ -1,4 +1,4 @@
-"""Interpreters for Python code: the worker's own and those named by steps, and the template processes of both
+"""Interpreters for Python code: the worker's own, and interpreters that steps name. Each may have a template process
 (`python_template.py`)."""
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _WRITABLE_BY_OTHERS: Final = 0o022
 
 
 def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
-    """Return the path of the interpreter that a step names.
+    """Return the path of the interpreter that a step names, if the operator allows it.
 
-    Links in the directory's path are resolved, because under a link's path the interpreter would find another
-    environment.
+    Links in the directory's path are resolved. An interpreter started through such a link could find another virtual
+    environment than the one that was checked.
 
     Raises:
         ConfigurationError: the operator has not allowed it.
@@ -52,19 +52,19 @@ def allowed(given: str, settings: ToolSettings, *, is_confined: bool) -> str:
 
 
 def _placed(interpreter: str) -> Path:
-    """Resolve links in the directory's path only: an interpreter finds its virtual environment by its own file's
-    path."""
+    """Resolve the links in the directory's path, but not the file itself. In a virtual environment the file is a link.
+    The interpreter finds the environment by the path of this link."""
     path = Path(interpreter)
     return path.parent.resolve() / path.name
 
 
 def template_program(interpreter: str) -> tuple[str, int, int] | None:
-    """Return the program that may be the template of an interpreter, with its inode and time of change in nanoseconds.
-    Return None if there is none.
+    """Return the program for an interpreter's template process, with the program's inode and time of change in
+    nanoseconds. Return None if no program is safe to use.
 
-    A template process is started unconfined, and confines itself before it forks commands. So its program must be
-    one that no command can change, unless a command could change the worker's own as well: only root and the owner
-    of the worker's environment may write it. Only the command loads the packages of a virtual environment.
+    A template process starts unconfined, and confines itself before it forks commands. So only root and the owner of
+    the worker's environment may have write access to the program. Otherwise a command could replace the program. The
+    packages of a virtual environment are loaded only by the command.
     """
     with suppress(OSError, RuntimeError):  # RuntimeError: links in a circle, up to Python 3.12
         base = Path(interpreter).resolve(strict=True)
@@ -82,8 +82,8 @@ def _is_kept_by(keepers: set[int], path: Path) -> bool:
 
 
 def started_once(interpreter: str, confinement: Confinement) -> dict[str, JsonValue]:
-    """Return the request by which a template starts an interpreter for one command. The command's own request follows
-    on the socket."""
+    """Return the request with which a template process starts an interpreter for one command. The request of the
+    command itself follows on the socket."""
     return {
         "program": interpreter,
         "argv": [interpreter, *_OPTIONS, _SCRIPT, "once", str(_CHANNEL), confinement.level],
@@ -94,13 +94,13 @@ def started_once(interpreter: str, confinement: Confinement) -> dict[str, JsonVa
 
 
 class TemplateProcess:
-    """A template process, started as a program of its own.
+    """A template process that is started as a separate program. It forks the processes of commands.
 
     Args:
-        serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty:
-            commands are Python code.
-        interpreter: program of the template. If it is not the worker's own, the template loads no packages: each
-            command loads its own.
+        serving: module whose `prepare` the template calls and whose `run_command` runs the commands; empty: commands
+            are Python code.
+        interpreter: program of the template. The template of another interpreter than the worker's loads no packages;
+            each command loads its own packages.
     """
 
     def __init__(self, confinement: Confinement, serving: str = "", interpreter: str = sys.executable) -> None:
@@ -111,7 +111,8 @@ class TemplateProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, control: int) -> None:
-        """Start the template. Raises ToolError if it cannot be started."""
+        """Start the template process, with `control` as its control socket. Raises ToolError if the program cannot be
+        started."""
         try:
             self._process = subprocess.Popen(
                 [
@@ -134,8 +135,8 @@ class TemplateProcess:
             raise ToolError(f"cannot start the interpreter {self._interpreter!r}: {error}", kind="process") from error
 
     def end(self, seconds: float) -> None:
-        """Wait until the template and all that it started have ended. The caller has closed the template's control
-        socket. After `seconds` the template is killed."""
+        """Wait until the template process has ended, with all processes below it. The caller must first close the
+        control socket. After `seconds`, kill the template."""
         if self._process is not None:
             try:
                 self._process.wait(seconds)

@@ -1,4 +1,4 @@
-"""The interpreters that a worker keeps warm for `python` steps beside its own."""
+"""Warm template processes of other interpreters than the worker's own, for `python` steps that name an interpreter."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from noetl_worker.tools.python.interpreter import template_program
 from noetl_worker.tools.python.python_runner import PythonRunner
 
 MOST_WARM: Final = 4
-"""Maximum number of templates beside the worker's own."""
+"""Maximum number of template processes of other interpreters."""
 
 
 class OtherInterpreters:
-    """Runs code in the warm template of an interpreter, which serves every virtual environment of that interpreter.
+    """Runs code with the interpreter that a step names, in a fork of this interpreter's template process. All virtual
+    environments of an interpreter share its template process.
 
     Args:
-        own: runs code in the worker's own interpreter, and programs.
+        own: runner of the worker's own interpreter. This runner also starts interpreters that have no template process.
     """
 
     def __init__(self, own: PythonRunner) -> None:
         self._own = own
         self._own_program = os.path.realpath(sys.executable)
         self._warm: dict[tuple[str, int, int], PythonRunner] = {}
-        """Runners by their program, the least recently used first."""
+        """Runners of other interpreters, by program (path, inode, time of change). The least recently used runner is
+        first."""
 
     async def run(
         self, executable: str, request: Mapping[str, JsonValue], *, timeout_s: float | None, max_output_bytes: int
@@ -47,13 +49,14 @@ class OtherInterpreters:
         return await self._own.run(request, once=executable, **limits)
 
     def end(self) -> None:
-        """End the templates beside the worker's own."""
+        """End the template processes of the other interpreters."""
         for runner in self._warm.values():
             runner.end()
         self._warm.clear()
 
     def _runner(self, executable: str) -> PythonRunner | None:
-        """Return the runner of a template; None: this interpreter is not kept warm, or all templates are in use."""
+        """Return the runner for an interpreter. Return None if the interpreter can have no template process, or if all
+        MOST_WARM templates are busy."""
         if os.path.realpath(executable) == self._own_program:
             return self._own
         program = template_program(executable)

@@ -1,4 +1,4 @@
-"""The messages between the worker and a command's process: request frames out, answers back."""
+"""The worker's side of the socket to a command's process: the worker sends requests and receives answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class AnswerTooLong(Exception):
-    """An answer over MAX_ANSWER_BYTES, or whose values take more memory than one answer may."""
+    """Error: an answer is larger than MAX_ANSWER_BYTES, or its values need too much memory."""
 
 
 def frame_of(request: Mapping[str, JsonValue]) -> bytes:
@@ -34,7 +34,7 @@ class PythonAnswer(process.Capture):
         self.process: int | None = None
         """Process id of the command; None: the command has not begun."""
         self.on_line: Callable[[], None] | None = None
-        """Callback for each answer of a conversation; each answer ends with a line break."""
+        """Callback after each answer of a conversation. A line break marks the end of an answer."""
 
     def _keep(self, chunk: bytes) -> None:
         if self.process is None:
@@ -46,7 +46,8 @@ class PythonAnswer(process.Capture):
 
 
 class Conversation:
-    """Several requests to one command and their answers, one at a time. `PythonRunner.run` begins it."""
+    """A series of requests to one command. Each request waits for the answer to the previous request.
+    `PythonRunner.run` starts the conversation."""
 
     def __init__(self) -> None:
         self._asked: asyncio.Future[Mapping[str, JsonValue] | None] = asyncio.get_running_loop().create_future()
@@ -54,8 +55,8 @@ class Conversation:
         self._answer: PythonAnswer | None = None
 
     def begin(self, request: Request, answer: PythonAnswer) -> None:
-        """Begin the conversation once the first request is being sent. Call this again only if that request never
-        reached its command."""
+        """Begin the conversation: read answers to `request`, the first request. Call this again only if the command has
+        not started and the request is sent to another process."""
         self._request, self._answer = request, answer
         answer.on_line = self._told
         answer.watch()
@@ -67,7 +68,7 @@ class Conversation:
         self._request.add(frame_of(request))
 
     async def answered(self, run: asyncio.Future[process.Finished]) -> Mapping[str, JsonValue] | None:
-        """Return the answer to the last request, or None if the command ended without one.
+        """Wait for the answer to the last request and return it. Return None if the command ended without an answer.
 
         Raises:
             AnswerTooLong: the answer is over MAX_ANSWER_BYTES.
@@ -128,7 +129,7 @@ class Request:
             self._channel.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """Shut the socket down in both directions: a command that has not begun never will."""
+        """Shut the socket down in both directions. A command that has not begun then cannot begin."""
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
@@ -143,7 +144,8 @@ class Request:
 
 
 def parsed(answer: process.Capture) -> Mapping[str, JsonValue] | None:
-    """Return the answer, or None if a process ended without one or it is malformed. Raises AnswerTooLong."""
+    """Return the answer as an object. Return None if the process ended without a complete answer. Raises
+    AnswerTooLong."""
     if answer.left_out:
         raise AnswerTooLong(f"over {MAX_ANSWER_BYTES >> 20} MiB")
     data = answer.data()

@@ -1,7 +1,7 @@
-"""Analysis of a `python` step's code: a top-level return, a `result`, a `main` that the code calls itself.
+"""Analysis of a `python` step's code, to find its result: a top-level `return`, the variable `result`, or the function
+`main`.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard
-library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def assigns_result(table: symtable.SymbolTable) -> bool:
 
 
 def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the input named `result` and a copy of it. A later comparison shows whether the code changed the input."""
+    """Return the input named `result` and a copy of this input. A later comparison with the copy shows whether the code
+    has changed the input."""
     injected = request["input"].get("result")
     return injected, copy.deepcopy(injected)
 
@@ -37,8 +38,8 @@ def as_given(request: dict[str, Any]) -> tuple[Any, Any]:
 def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
     """Return (True if the code left a `result`, its value).
 
-    An input of this name is not a result by itself. It becomes one if the code assigns it, even to the same value,
-    or changes it.
+    An input named `result` alone does not count as a result. Such an input counts if the code changes the input, or
+    assigns `result`, even with the same value.
     """
     value = scope.get("result")
     if value is None:
@@ -52,13 +53,13 @@ def result_of(source: str, scope: dict[str, Any], given: tuple[Any, Any]) -> tup
 def has_changed(value: Any, copy: Any) -> bool:
     try:
         return bool(value != copy)
-    except Exception:  # it now has an object of the code's that cannot be compared
+    except Exception:  # the value now contains an object that cannot be compared
         return True
 
 
 def calls_of_main(source: str) -> set[str]:
-    """Return where the code calls its own `main`: "guard" (in `if __name__ == "__main__":`), "top" (elsewhere at top
-    level)."""
+    """Return the places where the code calls its own `main`: "guard" (inside `if __name__ == "__main__":`) and "top"
+    (elsewhere at top level)."""
     if "main" not in source:
         return set()
     try:
@@ -77,7 +78,8 @@ def is_main(node: ast.AST) -> bool:
 
 
 def compile_source(source: str) -> tuple[types.CodeType, bool]:
-    """Return the code object, and True if the text has a top-level `return` and is wrapped in a function."""
+    """Compile the code of a step, and return (code object, True if wrapped). Code with a top-level `return` is wrapped
+    in a function."""
     try:
         return compile(source, FILE_NAME, "exec"), False
     except SyntaxError as error:

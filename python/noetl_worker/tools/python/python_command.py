@@ -1,8 +1,8 @@
 """The work of a command's process: its Python code, from the request to the answer.
 
-This file is read by path into the template process (`python_template.py`), which forks it. It uses only the standard
-library, since user code must not find the worker's own modules loaded. Each page of memory that a child writes to is
-copied for it, and those copies are most of a warm command's cost: see `rehearse`.
+The template process (`python_template.py`) reads this file by path and then forks a child for each command. The file
+uses only the standard library, since user code must not find the worker's own modules loaded. The kernel copies each
+memory page to which a child writes. These copies are most of the cost of a warm command (see `rehearse`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OWN = os.path.dirname(os.path.dirname(TEMPLATE["HERE"])) + os.sep  # noqa: PTH12
 """Directory of the worker's own files."""
 PLAIN = TEMPLATE["read"](TEMPLATE["TEXT"], "plain_values")
 PLAIN["MAX_DEPTH"] = 201
-"""Deepest nesting of a result, which leaves room for the levels of the event around it."""
+"""Deepest nesting of a result. The event around the result adds further levels to the JSON."""
 plain, compile_source, result_of = PLAIN["plain"], CODE["compile_source"], CODE["result_of"]
 calls_of_main, as_given = CODE["calls_of_main"], CODE["as_given"]
 begin, send, receive = EXCHANGE["begin"], EXCHANGE["send"], EXCHANGE["receive"]
@@ -48,12 +48,13 @@ ENDING = (SIGTERM, int(signal.SIGHUP), int(signal.SIGCHLD))
 dup2, close, set_inheritable, getpid = os.dup2, os.close, os.set_inheritable, os.getpid
 INTERRUPT, register_traceback = signal.default_int_handler, faulthandler.register
 set_handler = importlib.import_module("_signal").signal
-"""`signal.signal` without its conversions to enums."""
+"""The C function behind `signal.signal`. It is faster, because it does not convert numbers to enums."""
 ROUNDS = 12
-"""Rounds of the rehearsal: the interpreter specializes code that has run about eight times."""
+"""Number of rehearsal rounds (`rehearse`). The interpreter specializes code after about eight runs."""
 REHEARSED = ("result = {'n': 1}", "return 'n'", "def main(n=None):\n    return n")
 INHERITED = dict(os.environ)
-"""Environment of the template process. Each variable is one that commands get too (`interpreter.py`)."""
+"""Environment of the template process (`base_environment` in `process.py`). A child changes only the variables that
+differ in its command."""
 NOT_GIVEN: dict[str, Any] = {
     **{name: {} for name in ("input", "variables", "libs", "auth", "secret_files")},
     "sys_path": [],
@@ -62,16 +63,18 @@ NOT_GIVEN: dict[str, Any] = {
     "reads_input_again": False,
     "memory_mb": None,
 }
-"""Defaults of a request, for code without input or limits."""
+"""Defaults for the fields of a request, used when the worker leaves a field out."""
 LOG_HANDLERS: list[Any] = vars(logging)["_handlerList"]
 AT_EXIT = atexit._ncallbacks(), list(LOG_HANDLERS)
-"""Number of exit callbacks, and log handlers, at the start. If both are unchanged, an exit needs no work."""
+"""Number of `atexit` callbacks, and the log handlers, in the template process. If user code has changed neither, a
+child need not run exit functions."""
 
 
 def rehearse() -> None:
-    """Do the work of a command's child before the first child is forked. The interpreter has then specialized this
-    file's code, so a child writes to half as many pages. No command's data is used, and nothing is left behind."""
-    for builtin in (site.setquit, site.setcopyright, site.sethelper):  # of an interpreter that was started without site
+    """Do the work of a command's child in the template process, before the first fork. The interpreter then has
+    specialized this file's code, so a child writes to half as many memory pages. The rehearsal uses no command's data,
+    and restores the process state at the end."""
+    for builtin in (site.setquit, site.setcopyright, site.sethelper):  # missing without module `site`
         builtin()
     paths, arguments, module = list(sys.path), sys.argv, sys.modules["__main__"]
     nothing = {"execution_id": "", "step": "", "env": {**os.environ, "TMPDIR": "/"}, "cwd": "/"}
@@ -119,9 +122,9 @@ def set_streams() -> None:
 
 
 def run_command(channel: int, is_begun: bool = False) -> NoReturn:
-    """Read the request, run it, send the answer, end the process. Never returns.
+    """Read the request, run the code, send the answer, and end the process.
 
-    `is_begun`: the starter of this program has already reported the beginning.
+    `is_begun`: the template process has already reported the beginning of the command.
     """
     status = 1
     os.register_at_fork(after_in_child=end_without_traceback)
@@ -135,14 +138,14 @@ def run_command(channel: int, is_begun: bool = False) -> NoReturn:
 
 
 def end_without_traceback() -> None:
-    """Stop dumping tracebacks at SIGTERM, in a process that the code has forked. A `multiprocessing` pool ends its
-    processes by SIGTERM."""
+    """Stop writing a traceback at SIGTERM, in a process that user code has forked. A `multiprocessing` pool ends its
+    processes by SIGTERM, which is not a failure."""
     if signal.getsignal(SIGTERM) == signal.SIG_DFL:  # the code set no handler
         faulthandler.unregister(SIGTERM)
 
 
 def carry_out(channel: int, is_begun: bool = False) -> int:
-    """Run the command and send the answer. Return the exit status."""
+    """Read the request, run the command and send the answer. Return the exit status."""
     process = getpid()
     if not is_begun:
         begin(channel, process)
@@ -177,8 +180,8 @@ def finish_threads() -> None:
 
 
 def end_executors() -> None:
-    """End executors before the wait for threads, as the interpreter does. Until then an executor's threads wait for
-    work."""
+    """Shut executors down before waiting for threads, as the interpreter does at its exit. Otherwise the threads of an
+    executor would wait for work for ever."""
     for end in reversed(vars(threading)["_threading_atexits"]):
         try:
             end()
@@ -187,9 +190,10 @@ def end_executors() -> None:
 
 
 def execute(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the answer and the exit status of the user's code. The answer has `result`, `error` or `leaves_none`.
+    """Run the user's code, and return the answer and the exit status. The answer has `result`, `error` or
+    `leaves_none`.
 
-    `leaves_none` is True if the code set a `result` to None.
+    `leaves_none` is True if the code has set `result` to None, and False if the code has no result.
     """
     try:
         prepare_process(request)
@@ -237,9 +241,10 @@ def prepare_process(request: dict[str, Any]) -> None:
 
 
 def enter_environment(executable: str) -> None:
-    """Make this process as if `executable` had started it: the template's interpreter, or a virtual environment's.
+    """Make this process look as if `executable` had been started, such as the interpreter of a virtual environment.
 
-    What the environment runs at a start (`.pth` files, `sitecustomize`) runs here, and never in the template.
+    Start-up code of the environment (`.pth` files, `sitecustomize`) runs here, in the command's process, and never in
+    the template process.
     """
     library = os.path.dirname(os.__file__)  # noqa: PTH120 - as in `python_template.py`
     own = (library, os.path.join(library, "lib-dynload"))  # noqa: PTH118
@@ -267,7 +272,7 @@ def sees_system_packages(prefix: str) -> bool:
 
 
 def make_scope(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the globals of the user's code, in a new `__main__`."""
+    """Return the global variables for the user's code, in a new module `__main__`."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     scope = module.__dict__
@@ -292,9 +297,10 @@ def imported(name: str, attribute: str = "") -> Any:
 
 
 def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given: tuple[Any, Any]) -> tuple[bool, Any]:
-    """Return (True if there is a value, the value): of a top-level return, else of `result`, else of `main()`.
+    """Run the user's code, and return (True if there is a value, the value). The value comes from a top-level `return`,
+    else from `result`, else from `main()`.
 
-    With `main_first` (the Python plane) `main()` comes before `result`, unless the text calls it by itself.
+    With `main_first` (the Python plane) `main()` comes before `result`, unless the code itself calls `main`.
     """
     linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(True), FILE_NAME)
     calls = calls_of_main(source)
@@ -320,7 +326,8 @@ def run_code(source: str, scope: dict[str, Any], request: dict[str, Any], given:
 
 
 def call_main(main: Any, scope: dict[str, Any], request: dict[str, Any]) -> Any:
-    """Call `main` with parameters by name: from the input, then from injected names, then from the variables."""
+    """Call `main` with a value for each parameter, by the parameter's name. Values come from the input, then from the
+    injected names, then from the variables."""
     given = request["input"]
     known = {**request["variables"], **{name: scope[name] for name in INJECTED}, **given}
     positional: list[Any] = []
@@ -354,7 +361,8 @@ async def as_coroutine(awaitable: Any) -> Any:
 
 
 def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
-    """Return the answer to sys.exit(): no code or 0 is a success without a value, a text goes to stderr with code 1."""
+    """Return the answer and the exit status for `sys.exit()`. No code, or 0, is a success without a value. A text is
+    written to stderr and gives status 1."""
     if stop.code is None or stop.code == 0:
         return {}, 0
     if not isinstance(stop.code, int):
@@ -365,15 +373,16 @@ def exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
 
 
 def failed(error: BaseException) -> dict[str, Any]:
-    """Return type and message for the worker. The traceback, from the user's first line on, is written to stderr."""
+    """Return the answer for an exception: its type and message. The traceback is written to stderr, without the
+    worker's own lines."""
     report = traceback.TracebackException(type(error), error, users_part(error.__traceback__))
     leave_out_own(report)
     sys.stderr.write("".join(report.format()))
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # its __str__ is the user's code too
-        text = "(its text cannot be had)"
+    except Exception:  # the __str__ of an exception may be user code
+        text = "(the text of this exception cannot be read)"
     return {"error": {"type": name, "message": f"{name}: {text}" if text else name}}
 
 
@@ -386,7 +395,7 @@ def leave_out_own(report: traceback.TracebackException) -> None:
 
 
 def users_part(frames: types.TracebackType | None) -> types.TracebackType | None:
-    """Return the traceback from the user's first frame on, or None if it has none."""
+    """Return the traceback from the first frame of user code on, or None if no frame is user code."""
     current = frames
     while current is not None and current.tb_frame.f_code.co_filename != FILE_NAME:
         current = current.tb_next

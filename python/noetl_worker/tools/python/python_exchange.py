@@ -1,10 +1,9 @@
-"""Request and answer of a command on its socket.
+"""The format of requests and answers on a command's socket.
 
-The request is 8 bytes of length and one JSON object. The answer is 8 bytes with the id of the command's process,
-sent before anything else, and one JSON object.
+A request is a length in 8 bytes and one JSON object. An answer is one JSON object. Before the first answer, the
+command's process sends its process id in 8 bytes.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard
-library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -17,26 +16,30 @@ from typing import Any
 LENGTH = struct.Struct("!Q")
 PROCESS_ID = struct.Struct("!Q")
 decode = json.JSONDecoder().raw_decode
-"""Decoder for a text that begins with its value, as the worker writes it, without the checks of `json.loads`."""
+"""Decoder for JSON that the worker wrote. It skips the checks of `json.loads`, because the text begins with the value
+and nothing follows."""
 encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def begin(channel: int, process: int) -> None:
-    """Report that the command begins, before its request is read. Before this report a command has no effect. If the
-    worker has closed its end, the report fails (BrokenPipeError) and the command never runs. `process` is 0 if the
-    parent process ends the command."""
+    """Report to the worker that the command begins, before its request is read. Before this report a command has no
+    effect. If the worker has closed its end, the report fails (BrokenPipeError) and the command never runs.
+
+    `process` is the process id by which the worker can kill the command. It is 0 if the parent process ends the
+    command.
+    """
     os.write(channel, PROCESS_ID.pack(process))
 
 
 def receive(channel: int) -> Any:
-    """Return the next request. Raises EOFError if the worker has closed its end."""
+    """Wait for the next request and return it. Raises EOFError if the worker has closed its end."""
     (length,) = LENGTH.unpack(receive_exactly(channel, LENGTH.size))
     return decode(receive_exactly(channel, length).decode())[0]
 
 
 def receive_exactly(channel: int, size: int) -> bytes:
-    """Read `size` bytes from the descriptor itself: memory that a socket object touches would be copied for each
-    child."""
+    """Read exactly `size` bytes from the descriptor. A socket object would write to more memory, which the kernel
+    copies for each child."""
     parts = bytearray()
     while len(parts) < size:
         data = os.read(channel, min(size - len(parts), 1 << 20))

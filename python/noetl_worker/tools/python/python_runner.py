@@ -1,10 +1,11 @@
-"""Running user Python, and programs, in forked children of a warm template process. This is the worker's side of
-`python_template.py`, which confines the commands.
+"""Runs Python code of playbooks, and programs, in forked children of a warm template process. This is the worker's
+side; the template's side is `python_template.py`.
 
-A runner has one template, started at first use or by `warm_up`, and again after its death. A template that does not
-answer for 2 s (user code may stop its parent) is killed, and commands that had not started by then run in the next one.
-Each command has a socket for request and answer, and two pipes for the output, all three passed to the template, which
-forks. The answer is JSON and only JSON: a pickled one would run the user's code in the worker.
+A runner has one template process, started at first use or by `warm_up`, and replaced after its death. A template that
+does not answer for 2 s is killed: user code may have stopped its parent process. Commands that have not started then
+run in the next template. Each command has a socket for request and answer, and two pipes for the output. The worker
+passes these three descriptors to the template, which forks the command. The answer is only JSON: unpickling an answer
+would run the user's code in the worker.
 """
 
 from __future__ import annotations
@@ -37,19 +38,20 @@ _log = logging.getLogger(__name__)
 _ANSWER_S: Final = 2.0
 _END_S: Final = 1.0
 _START_S: Final = 30.0
-"""Seconds for the first answer: an interpreter may be loaded from a slow file system."""
+"""Maximum seconds for the first answer of a template process. The interpreter may be on a slow file system."""
 _TEMPLATES_A_COMMAND: Final = 3
 _IDLE_SUPERVISORS: Final = 16
 """Maximum number of idle supervisors kept for the next commands; each takes a few MB."""
 
 
 class PythonRunner:
-    """Runs Python code and programs in forks of a warm interpreter. `aclose` ends the interpreter and all its forks.
+    """Runs Python code and programs in forks of a template process. `aclose` ends the template process and all its
+    forks.
 
     Args:
         serving: module that the template loads, whose `run_command` runs the commands; empty: commands are Python code.
         interpreter: program of the template.
-        memory_events: file in which the kernel counts processes it has killed.
+        memory_events: file in which the kernel counts its kills for lack of memory.
         answer_s: seconds without an answer after which a template process is replaced.
         start_s: seconds for the first answer of a template process.
     """
@@ -92,14 +94,17 @@ class PythonRunner:
         """Run one command's code to its end.
 
         Args:
-            request: code, input, variables, context, execution_id, step, libs, env, cwd (`python_command`).
-            once: path of another interpreter (CPython 3.9 or newer), started for this command alone; empty: the
-                template's.
+            request: object with code, input, variables, context, execution_id, step, libs, env, cwd (read by
+                `python_command`).
+            once: path of another interpreter (CPython 3.9 or newer), started for this command alone. Empty: the
+                template's interpreter runs the code.
             timeout_s: seconds until SIGTERM, and 2 s later SIGKILL, to the child's process group.
-            conversation: takes the command's answers, and may send more requests; `Finished.answer` is None then.
+            conversation: object that receives the command's answers and can send more requests. `Finished.answer` is
+                then None.
 
         Raises:
-            ToolError: kind `process`; the interpreter cannot be started, or its template process died meanwhile.
+            ToolError: kind `process`; the interpreter cannot be started, or the template process died while the code
+                ran.
             AnswerTooLong: the code's result is over MAX_ANSWER_BYTES.
             CancelledError: after the group has been stopped.
         """
@@ -125,7 +130,8 @@ class PythonRunner:
             program: path of `argv[0]`.
 
         Raises:
-            ToolError: kind `process`; the program cannot be started, or the template process died meanwhile.
+            ToolError: kind `process`; the program cannot be started, or the template process died while the program
+                ran.
             CancelledError: after the group has been stopped.
         """
         request = {"program": program, "argv": list(argv), "env": dict(env), "cwd": cwd}
@@ -137,7 +143,7 @@ class PythonRunner:
         return bool(self._busy)
 
     def beside(self, interpreter: str) -> PythonRunner:
-        """Return a runner with a template of another interpreter, under the same rules."""
+        """Return a runner for another interpreter, with the same confinement and time limits."""
         answer_s, start_s = self._limits_s
         return PythonRunner(
             confinement=self._confinement,
@@ -152,7 +158,8 @@ class PythonRunner:
         await self.scratch.aclose()
 
     def end(self) -> None:
-        """End the supervisors and busy templates, then the current template, which ends a stuck supervisor."""
+        """End the supervisors and the busy templates, and last the current template. The current template also ends a
+        supervisor that hangs."""
         for template in (*self._supervisors, *self._busy, *filter(None, [self._template])):
             template.close()
         self._template = None
@@ -167,7 +174,7 @@ class PythonRunner:
         limit: int,
         conversation: Conversation | None = None,
     ) -> process.Finished:
-        """Run a command or program to its end. `what` names it in the error if it cannot be started."""
+        """Run a command or program to its end. `what` describes the program in the error for a failed start."""
         kills = process.oom_kills(self._memory_events)
         run = await self._run(op, frame, timeout_s, limit, conversation)
         if run.exit_code == NOT_STARTED:
@@ -190,7 +197,7 @@ class PythonRunner:
             finally:
                 self._busy.discard(template)
                 self._put_back(template)
-        raise ResourceShortage("no template process stays alive to start the command")  # the command has begun in none
+        raise ResourceShortage("no template process stays alive to start the command")  # no command has begun
 
     def _living_template(self) -> _Template:
         if self._template is None or self._template.is_dead:
@@ -201,8 +208,8 @@ class PythonRunner:
         return TemplateProcess(self._confinement, self._serving, self._interpreter)
 
     def _supervisor(self) -> _Template:
-        """Return an idle supervisor, or a new one. A supervisor runs one command at a time and ends all processes of
-        the command."""
+        """Return an idle supervisor process, or start a supervisor. A supervisor runs one command at a time and ends
+        all processes of the command."""
         while self._supervisors:
             supervisor = self._supervisors.pop()
             if not supervisor.is_dead:
@@ -223,8 +230,8 @@ class _NotStarted(Exception):
 
 
 def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tuple[int, int]]:
-    """Open a socket pair and two pipes, with a duplicate of our socket for the answers. After an OSError none is left
-    open."""
+    """Open the channels of one command: a socket pair and two output pipes. The worker's socket is duplicated, for
+    reading answers. After an OSError all of them are closed."""
     with ExitStack() as opened:
         mine, theirs = map(opened.enter_context, socket.socketpair())
         mine.setblocking(False)
@@ -239,7 +246,7 @@ def _channels() -> tuple[socket.socket, int, socket.socket, tuple[int, int], tup
 
 
 class _Fork:
-    """A supervisor process that a template process forks. It is started and ended like a TemplateProcess."""
+    """A supervisor process that a template process forks. It has the methods `start` and `end` of a TemplateProcess."""
 
     def __init__(self, template: _Template) -> None:
         self._template = template
@@ -253,18 +260,19 @@ class _Fork:
 
 
 class _Child:
-    """A forked command, as a `process.Group`."""
+    """A running command of a template, with the interface of `process.Group`."""
 
     def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """Future of the command's exit code. The code is None if the template ended before the command did."""
+        """Future of the command's exit code. The result is None if the template ended before it reported the exit
+        code."""
         self._template = template
         self._number = number
         self._request = request
         self._answer = answer
 
     def abandon(self) -> None:
-        """Kill the command: its template is gone, so only the worker can stop it."""
+        """Kill the command directly from the worker, because its template has ended."""
         if self.exited.done():
             return
         self._request.end()
@@ -280,7 +288,7 @@ class _Child:
 
 
 class _Template:
-    """A running template process and the commands that it has forked."""
+    """A running template process or supervisor, and the commands that it runs."""
 
     def __init__(self, process: TemplateProcess | _Fork, answer_s: float, start_s: float) -> None:
         self._answer_s, self._start_s = answer_s, start_s
@@ -291,12 +299,13 @@ class _Template:
         self._numbers = itertools.count(1)
         self._children: dict[int, _Child] = {}
         self._forks: set[int] = set()
-        """Numbers of supervisors whose start the template has not confirmed yet. A confirmed one has its own socket."""
+        """Numbers of the supervisors whose start the template has not confirmed yet. A confirmed supervisor answers on
+        a socket of its own."""
         self._unsent: list[tuple[bytes, list[int]]] = []
         self._received = bytearray()
         self._has_answered = False
         self._asked_at: float | None = None
-        """Time of the oldest unanswered request; any answer shows that the template lives."""
+        """Time of the oldest unanswered request, or None. Any answer shows that the template is alive."""
         self._check: asyncio.TimerHandle | None = None
         self._process = process
         self._control, theirs = socket.socketpair()
@@ -311,7 +320,8 @@ class _Template:
         self._loop.add_reader(self._control.fileno(), self._read)
 
     def fork(self, control: int) -> int:
-        """Fork a supervisor that serves `control`, and return its number. The descriptor is closed here."""
+        """Fork a supervisor that serves the control socket `control`, and return the supervisor's number. The
+        descriptor is closed in this process after sending."""
         number = next(self._numbers)
         self._forks.add(number)
         self.send(REQUEST.pack(b"S", number, 0), [control])
@@ -327,8 +337,8 @@ class _Template:
         started: float,
         conversation: Conversation | None,
     ) -> process.Finished:
-        """Run a command. `started` is the time before the first template was tried, since an earlier one may have
-        died."""
+        """Run a command to its end. `started` is the start time of the first attempt, since an earlier template may
+        have died."""
         with before_any_effect("no room for the command"):
             mine, answering, theirs, (out_read, out_write), (err_read, err_write) = _channels()
         request, answer, number = Request(mine, frame), PythonAnswer(answering), next(self._numbers)
@@ -364,7 +374,7 @@ class _Template:
         return process.Finished(exit_code, stdout, stderr, timed_out, elapsed, notes, parsed(answer))
 
     def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
-        """Queue a control message. Its descriptors are closed here once sent."""
+        """Queue a message for the control socket. The descriptors are sent too, and then closed in this process."""
         self._unsent.append((message, descriptors or []))
         self._flush()
 
@@ -418,7 +428,7 @@ class _Template:
         self._check = self._loop.call_later(seconds, self._check_answer, self._loop.time() + seconds)
 
     def _check_answer(self, due: float) -> None:
-        """Request an answer from the template while commands run, and end it if it has not answered for too long."""
+        """Request an answer from the template while commands run. End a template that has not answered for too long."""
         self._check = None
         now = self._loop.time()
         self._read()  # data that arrived while the loop was busy is an answer too

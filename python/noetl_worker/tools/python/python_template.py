@@ -41,7 +41,8 @@ from typing import Any
 REQUEST = struct.Struct("!cQB")
 ANSWER = struct.Struct("!cQq")
 NOT_STARTED = 256
-"""A value that is not an exit status, so that no program can return it; the reason is in the socket of the command."""
+"""Value for a program that could not be started. No program can return it as an exit status. The reason is sent on the
+command's socket."""
 ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(3 * 4)
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - no pathlib in every child
 PROCESS = os.path.join(os.path.dirname(HERE), "process")  # noqa: PTH118, PTH120
@@ -49,7 +50,8 @@ TEXT = os.path.join(os.path.dirname(os.path.dirname(HERE)), "text")  # noqa: PTH
 
 
 def read(folder: str, name: str) -> dict[str, Any]:
-    """Return the names of a module that no command may find loaded. It is compiled when it is first read."""
+    """Execute the file of a module and return the module's names, without an entry in `sys.modules`. User code must not
+    find the module loaded. Python caches the compiled file."""
     module = sys.modules[name] = ModuleType(name)  # registered while it is read, because dataclasses look it up
     module.__file__ = os.path.join(folder, f"{name}.py")  # noqa: PTH118
     try:
@@ -63,17 +65,19 @@ EXCHANGE = read(HERE, "python_exchange")
 PROGRAM = read(PROCESS, "program")
 CONFINEMENT = read(PROCESS, "confinement")
 KEPT: list[Any] = []
-"""Objects that a fork keeps from its parent without using them: freeing them would touch their memory."""
+"""Objects that a fork must not free. Freeing an object would write to its memory page, and the kernel would copy the
+page."""
 AT_FORK: list[dict[str, Any]] = []
 
 
 class Template:
-    """A template. It has one thread and no locks, so a fork of it is safe."""
+    """The main loop of a template or supervisor process. The process has one thread and no locks, so forking is
+    safe."""
 
     def __init__(self, control: socket.socket, score: Any, confinement: Any) -> None:
         self.control = control
         self.score = score
-        """`OomScore`; None: this process is not a template that forks supervisors."""
+        """The `OomScore` of a template that forks supervisors; None in any other process."""
         self.is_confined = confinement.is_on
         self.is_supervisor = confinement.is_on and score is None
         self.running: dict[int, int] = {}
@@ -81,7 +85,8 @@ class Template:
         control.set_inheritable(False)
         self.wake, self.wake_write = os.pipe()
         self.own = [self.wake, self.wake_write, control.fileno()]
-        """Descriptors that a fork closes by number, because the fork keeps the objects that hold them."""
+        """Descriptors that a fork closes by number. The fork keeps the Python objects of the descriptors (KEPT), so
+        they are not closed automatically."""
         if score is not None and score.file >= 0:
             self.own.append(score.file)
         self.domain = CONFINEMENT["Domain"](self.is_supervisor, tuple(confinement.closed))
@@ -95,8 +100,8 @@ class Template:
             signal.signal(number, lambda *_: None)  # the worker decides; not SIG_IGN, which programs would inherit
 
     def serve(self) -> list[int]:
-        """Serve until the worker closes the control socket. In the template this returns never; in a forked child it
-        returns the child's descriptors."""
+        """Serve requests until the worker closes the control socket, then end the process. In a forked child, return
+        the child's descriptors."""
         control, poll = self.control.fileno(), select.poll()
         for descriptor in (control, self.wake):
             poll.register(descriptor, select.POLLIN)
@@ -114,7 +119,8 @@ class Template:
                     self.reap()
 
     def handle_request(self) -> list[int] | None:
-        """Handle one request. Return the descriptors of its command in a forked child, otherwise None."""
+        """Handle one request of the worker. In a forked child, return the descriptors of the child; in this process,
+        return None."""
         try:
             data, ancillary, _, _ = self.control.recvmsg(REQUEST.size, ROOM_FOR_DESCRIPTORS)
         except ConnectionError:  # killed while answers of ours were unread
@@ -135,7 +141,8 @@ class Template:
         return None
 
     def start_fork(self, number: int, descriptors: list[int]) -> list[int] | None:
-        """Fork a command (three descriptors) or a supervisor (one)."""
+        """Fork the process of a command (three descriptors) or a supervisor (one descriptor). In the child, return the
+        descriptors."""
         is_supervisor = self.score is not None and len(descriptors) == 1
         if is_supervisor:
             self.score.set_first()
@@ -155,7 +162,7 @@ class Template:
         return None
 
     def start_program(self, number: int, descriptors: list[int]) -> None:
-        """Start a program without forking this process, which would cost more than the program's start."""
+        """Start a program by `posix_spawn`, because forking this process would cost more CPU."""
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         channel, out, err = descriptors
@@ -174,8 +181,8 @@ class Template:
             os.close(descriptor)
 
     def fork(self) -> int:
-        """Fork like os.fork, but return -1 if no process can be started. The child closes its copies of our
-        descriptors."""
+        """Fork like `os.fork`, but return -1 if no process can be started. The child enters its domain, and closes the
+        descriptors in `own`."""
         try:
             pid = os.fork()
         except OSError:
@@ -193,8 +200,8 @@ class Template:
                 kill_group(pid, value)
 
     def reap(self) -> None:
-        """Reap ended children. Kill the process group of an ended command first: until the reaping, its process id is
-        not reused."""
+        """Reap ended child processes, and report the exit status of commands. First kill the process group of the ended
+        command: its process id cannot be reused before the reaping."""
         while ended := an_ended_child():
             number = self.running.pop(ended, None)
             if number is not None:
@@ -208,8 +215,8 @@ class Template:
                 return
 
     def kill_left_behind(self) -> None:
-        """Kill the processes that a command left: every child of ours that is not a command. The children of a killed
-        process become ours."""
+        """Kill the processes that a command has left: all child processes that are not commands. The children of a
+        killed process become children of this process."""
         try:
             while not self.running:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
@@ -236,9 +243,9 @@ class Template:
 
 
 def kill_group(pid: int, number: int) -> None:
-    """Signal a command's group, or only the command's process, which at first has no group of its own.
+    """Signal the process group of a command. If the command has no process group yet, signal its process.
 
-    One call never signals both: a second SIGTERM would end the process while it still writes its traceback.
+    A call never signals both: a second SIGTERM would end the process while it still writes its traceback.
     """
     for kill in (os.killpg, os.kill):
         try:
@@ -249,7 +256,8 @@ def kill_group(pid: int, number: int) -> None:
 
 
 def an_ended_child() -> int:
-    """Return the process id of an ended child, which stays reserved until it is reaped, or 0 if none has ended."""
+    """Return the process id of an ended child, or 0 if no child has ended. The child is not reaped yet, so its process
+    id cannot be reused."""
     try:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -265,8 +273,9 @@ def drain(descriptor: int) -> None:
 
 
 def command() -> dict[str, Any]:
-    """Return the names of `python_command.py`. Fork hooks of `threading` and `logging` are kept for commands that fork:
-    the template has one thread, and none of their locks is held."""
+    """Read `python_command.py` and return its names. The imported modules `threading` and `logging` want to register
+    fork hooks. These hooks are registered only in a command's process (AT_FORK). The template has one thread and does
+    not need the hooks."""
     register = os.register_at_fork
 
     def registered(**hooks: Any) -> None:
@@ -283,8 +292,11 @@ def command() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run as told by the arguments: `serve FD CONFINEMENT` is the template; with `MODULE SYS_PATH`, one of the worker's
-    own modules runs the commands. `once FD LEVEL` is one command, which a template has started and confined."""
+    """Run the process that the arguments select.
+
+    `serve FD CONFINEMENT` is a template for Python code. With `MODULE SYS_PATH` as further arguments, a module of the
+    worker runs the commands. `once FD LEVEL` is the process of one command, started and confined by a template.
+    """
     mode, descriptors = sys.argv[1], [int(sys.argv[2])]
     if mode == "once":
         if sys.argv[3] != "off":
@@ -299,7 +311,7 @@ def main() -> None:
     CONFINEMENT["enter"](confinement)
     CONFINEMENT["go_on_at_the_parents_end"]()
     of_command = command()
-    of_command["set_streams"]()  # here, not in each child
+    of_command["set_streams"]()  # once here, so that no child has to do it
     if len(sys.argv) > 4:
         sys.path[:] = json.loads(sys.argv[5])
         serving = importlib.import_module(sys.argv[4])

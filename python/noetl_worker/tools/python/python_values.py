@@ -1,7 +1,6 @@
-"""Values for user code: its input as the Python worker reads it, and that worker's helper functions.
+"""Values for user code: its input, converted as NoETL's Python worker does, and the helper functions of that worker.
 
-This file is read by path into the template process, like `python_template.py`, so it imports only the standard
-library.
+This file is read by path into the template process, like `python_template.py`, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 
 def read_again(value: Any) -> Any:
-    """Parse an input's text back to an object or a list, as the Python plane's own worker does. That plane turns an
-    object or a list in a single tool's input into text. Templates in the input are not rendered."""
+    """Parse an input that is the text of an object or a list, as NoETL's Python worker does. The Python plane sends an
+    object or a list in the input of a single tool as text. Templates in the text are not rendered."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -31,7 +30,7 @@ def read_again(value: Any) -> Any:
 
 
 def get_val(value: Any, keys: Any, default: Any = None) -> Any:
-    """Return `value[keys[0]][keys[1]]...`, or `default` if it does not exist."""
+    """Return the nested value `value[keys[0]][keys[1]]...`, or `default` if the value does not exist."""
     for key in keys:
         try:
             value = value[key]
@@ -41,7 +40,7 @@ def get_val(value: Any, keys: Any, default: Any = None) -> Any:
 
 
 def deep_merge(below: Any, above: Any) -> Any:
-    """Merge objects key by key, and concatenate lists; for anything else return `above`."""
+    """Merge two objects key by key, or concatenate two lists. For any other values return `above`."""
     if isinstance(below, dict) and isinstance(above, dict):
         merged = {key: deep_merge(below[key], item) if key in below else item for key, item in above.items()}
         return {**below, **merged}

@@ -26,15 +26,15 @@ _DEFAULT_REGION: Final = "us-east-1"
 
 
 async def signed(uri: str, details: Mapping[str, Any], context: ToolContext) -> tuple[str, dict[str, str]]:
-    """Return the https address of `s3://<bucket>/<key>`, and the headers that sign a GET of it. Without an access key
-    there are no headers, as the object may be public.
+    """Return the https address of `s3://<bucket>/<key>`, and the headers with the signature of a GET request. Without
+    an access key there are no headers, since the object may be public.
 
-    If the credential has no access key, botocore searches for one like every AWS client: in the environment, in files,
-    in the role of the machine.
+    If the credential has no access key, botocore searches for a key as every AWS client does. It looks in the
+    environment, in files, and in the role of the machine.
 
     Args:
-        details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an
-            object with the values. Missing values are taken from the credential, then from the AWS_* variables.
+        details: `region`, `endpoint` (of a store that is not Amazon's) and `auth`: an alias, or an object with the
+            values. Missing values are taken from the credential, then from the AWS_* variables.
 
     Raises:
         ConfigurationError: botocore is not installed, or would run a program that a command may have placed.

@@ -1,4 +1,5 @@
-"""The place of a step's code or SQL, checked as far as that is possible without reading it."""
+"""Parsing and checks of a `script` field, which holds the code or SQL of a step, or an address. Nothing is fetched
+here."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _SCHEMES: Final = ("", "file", "http", "https", "gs", "s3")
 
 @dataclass(frozen=True, slots=True)
 class ScriptAddress:
-    """The place of a script: the code itself, or an address."""
+    """A parsed `script` field: the code itself (`code`), or the address of the code (`uri`) and details of the
+    request."""
 
     code: str | None = None
     uri: str = ""
@@ -27,13 +29,13 @@ class ScriptAddress:
 
 
 def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str | None:
-    """Check as much of a `script` field as is possible without fetching it, for a config model's `__post_init__`.
+    """Check a `script` field without fetching the script, for the `__post_init__` of a config model.
 
     Returns:
-        The code if the field contains it, None if it has to be fetched.
+        The code if the field contains code, or None if the code must be fetched.
 
     Raises:
-        ConfigurationError: the field names no possible place.
+        ConfigurationError: the field contains neither code nor a usable address.
     """
     place = parse_address(script, kind)
     if place.code is not None:
@@ -46,7 +48,7 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
         text = f"script address {place.uri!r}: {parts.scheme}://<bucket>/<object> is needed"
         raise ConfigurationError(text, field="script", tool=kind)
     if parts.scheme in ("http", "https", "gs"):
-        from noetl_worker.tools.http.auth import check_auth  # most scripts are no address: httpx stays out
+        from noetl_worker.tools.http.auth import check_auth  # imported late: most scripts need no httpx
 
         check_auth(place.details.get("auth"))
     if parts.scheme in ("http", "https", "gs", "s3"):
@@ -56,7 +58,7 @@ def check_script(script: str | Mapping[str, Any], kind: str = "python") -> str |
 
 
 def parse_address(script: str | Mapping[str, Any], tool: str) -> ScriptAddress:
-    """Return the place of a script. Raises ConfigurationError for an object that names none."""
+    """Return the parsed `script` field. Raises ConfigurationError if the field has neither code nor an address."""
     if isinstance(script, str):
         return ScriptAddress(script) if _is_source(script) else ScriptAddress(uri=script.strip())
     source = script.get("source")
@@ -79,18 +81,19 @@ def parse_address(script: str | Mapping[str, Any], tool: str) -> ScriptAddress:
 
 
 def _below(endpoint: str, path: str) -> str:
-    """Return the endpoint as the address, as the Python worker does; an endpoint ending in `/` is a directory."""
+    """Return the address of a script at an HTTP endpoint. If the endpoint ends in `/`, append the path. Otherwise
+    ignore the path, as NoETL's Python worker does."""
     return f"{endpoint}{path.lstrip('/')}" if endpoint.endswith("/") else endpoint
 
 
 def limit_s(details: Mapping[str, Any], kind: str) -> float:
-    """Return the seconds that a script may take to arrive."""
+    """Return the maximum seconds for fetching a script: the field `timeout`, or 30."""
     given = details.get("timeout")
     return _TIMEOUT_S if given is None else seconds(given, "script.source.timeout", kind)
 
 
 def script_headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return the headers to ask for a script with."""
+    """Return the request headers for fetching a script, from the field `headers`."""
     given = details.get("headers")
     if given is None:
         return {}
@@ -104,7 +107,8 @@ def script_headers(details: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 def _is_source(script: str) -> bool:
-    """Return True for source text, not a file's name: it has several lines, or does not look like a path."""
+    """Return True if the text is code, and False if it is a path or an address. Text with several lines is always
+    code."""
     text = script.strip()
     return "\n" in text or not (
         text.startswith(("file:", "/", "./", "../")) or text.endswith((".py", ".sql")) or "://" in text
@@ -112,7 +116,7 @@ def _is_source(script: str) -> bool:
 
 
 def decoded(data: bytes, name: str, kind: str) -> str:
-    """Return the text of a script. Raises ConfigurationError if it is not UTF-8."""
+    """Return the bytes of a script as text. Raises ConfigurationError if they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

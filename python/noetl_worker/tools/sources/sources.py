@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Sources:
-    """Reads code. The HTTP client is loaded when first used, and keeps its connections until `aclose`.
+    """Reads the script of a step. The HTTP client is imported when an address is first fetched. Its connections stay
+    open until `aclose`.
 
     Args:
         kind: the tool's kind, for messages.
@@ -34,8 +35,8 @@ class Sources:
         """Return the text of a `script` field.
 
         Raises:
-            ConfigurationError: the script cannot be read.
-            ToolError: an address does not answer, or not with 2xx.
+            ConfigurationError: the field is wrong, or the script cannot be read.
+            ToolError: the server does not answer, or answers with a status other than 2xx.
         """
         place = parse_address(script, self._kind)
         if place.code is not None:

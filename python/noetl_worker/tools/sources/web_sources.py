@@ -27,7 +27,7 @@ _STORAGE: Final = "https://storage.googleapis.com"
 
 
 class WebSources(OverHttp):
-    """Fetches code, and keeps the connections until `aclose`.
+    """Fetches scripts from addresses. The connections stay open until `aclose`.
 
     Args:
         kind: the tool's kind, for messages.
@@ -38,7 +38,7 @@ class WebSources(OverHttp):
         self._kind = kind
 
     async def fetched(self, uri: str, details: Mapping[str, Any], context: ToolContext) -> str:
-        """Return the text at an address. Raises as `Sources.of_script` does."""
+        """Fetch the script at an address and return its text. Raises the errors of `Sources.of_script`."""
         scheme = urlsplit(uri).scheme
         if scheme in ("http", "https"):
             destination = Destination(uri, script_headers(details, self._kind))
@@ -101,6 +101,7 @@ class WebSources(OverHttp):
 
 
 def _elsewhere(response: httpx.Response) -> str:
-    """Return a hint to the right region, which S3 reports to a request in the wrong one."""
+    """Return a hint for the error text. If a request used the wrong region, the answer of S3 names the region of the
+    bucket."""
     region = response.headers.get("x-amz-bucket-region")
     return f" (its bucket is in {region}: give script.source.region)" if region and response.status_code != 404 else ""

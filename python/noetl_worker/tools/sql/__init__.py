@@ -1,1 +1,1 @@
-"""The parts that SQL kinds share: the text, its source, its statements, the form of its values."""
+"""Code that the SQL kinds share: reading and splitting a step's SQL, and converting results to JSON."""

@@ -1,4 +1,4 @@
-"""The source of a step's SQL: `script` before `query_b64` before `query`, as in the Python worker."""
+"""The source of a step's SQL. `script` takes precedence over `query_b64` and `query`, as in NoETL's Python worker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from noetl_worker.tools.sql.sql import sql_text
 
 
 def check_sql(kind: str, config: Any) -> str | None:
-    """Return the SQL if the config contains it, None if it has to be fetched; for a `__post_init__`.
+    """Check the SQL fields of a config, for the `__post_init__` of a config model. Return the SQL, or None if the SQL
+    must be fetched.
 
     Args:
-        config: has `query`, `query_b64` and `script`.
+        config: config model with the fields `query`, `query_b64` and `script`.
 
     Raises:
-        ConfigurationError: there is no SQL, or `script` names no place.
+        ConfigurationError: the config has no SQL, or `script` has no usable address.
     """
     if config.script is None:
         return sql_text(config.query, config.query_b64)
@@ -28,11 +29,12 @@ def check_sql(kind: str, config: Any) -> str | None:
 
 
 async def read_sql(kind: str, config: Any, sources: Sources, context: ToolContext) -> str:
-    """Return the SQL to run. A fetched text is rendered like `query`, because playbooks keep such statements in files.
+    """Return the SQL to run. Templates in a fetched text are rendered as in `query`, because playbooks also keep
+    statements with templates in files.
 
     Raises:
-        ConfigurationError: the script cannot be read, or is not text.
-        ToolError: an address does not answer, or not with 2xx.
+        ConfigurationError: the script cannot be read, or has no SQL.
+        ToolError: the server does not answer, or answers with a status other than 2xx.
     """
     given = check_sql(kind, config)
     if given is not None or config.script is None:

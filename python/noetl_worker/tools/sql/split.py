@@ -1,7 +1,8 @@
-"""Splitting of SQL into statements, for the drivers that take only one at a time with parameters.
+"""Splitting of SQL into statements, for database drivers that accept parameters only with a single statement.
 
-The server or the driver splits text wherever it can; a hand-written splitter has been wrong five times upstream.
-This one knows Postgres' strings, E-strings, quoted names, dollar quotes, line comments and nested block comments.
+Use this module only if the server or the driver cannot split the text: NoETL's own splitters were wrong five times.
+This splitter recognises Postgres' strings, E-strings, quoted names, dollar quotes, line comments and nested block
+comments.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ _COMMENT_MARK: Final = re.compile(r"/\*|\*/")
 
 
 def statements(text: str) -> list[str]:
-    """Return the statements of `text` without semicolons. A statement of only white space and comments is left out.
+    """Return the statements in `text`, without their semicolons. A statement that is only white space and comments is
+    left out.
 
-    An unclosed string, name, quote or comment extends to the end of the text: the server will report it.
+    An unclosed string, quoted name or comment extends to the end of the text. The server will report the mistake.
     """
     found: list[str] = []
     begin = position = 0
@@ -50,7 +52,8 @@ def statements(text: str) -> list[str]:
 
 
 def bare(text: str) -> str:
-    """Return `text` with a blank for every string, quoted name and comment, so that only SQL is left, no value."""
+    """Return `text` with a blank in place of each string, quoted name and comment. A search for keywords then cannot
+    match inside a value."""
     parts: list[str] = []
     position = 0
     for mark, start, after in _marks(text):

@@ -1,8 +1,8 @@
-"""The parts that all SQL tools share: the text they run, the shape of their data, the JSON form of a value.
+"""Code that all SQL tools share: the SQL text, the structure of the result's data, and the conversion to JSON.
 
-data = {columns, rows, row_count, affected_rows, statements, statement_count} of the **last** statement; `statements`
-has one line for each: {statement, row_count, affected_rows}. An empty result keeps its column names; `truncated:
-true` says that rows were left out.
+The data of a result is {columns, rows, row_count, affected_rows, statements, statement_count}. The first four fields
+describe the **last** statement. `statements` has {statement, row_count, affected_rows} for each statement. A result
+without rows still has `columns`. `truncated: true` means that rows were left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from noetl_worker.tools.contract import ToolForm
 from noetl_worker.tools.fields import excerpt, text_of_base64
 
 MAX_ROWS: Final = 100_000
-"""Maximum number of rows kept of one statement; more are left out and marked, so that a result fits into memory."""
+"""Default for the maximum number of rows in a result. Further rows are left out, so that the result fits into memory,
+and the result is marked `truncated`."""
 SPELLINGS: Final = {
     "command_b64": "query_b64",
     "commands_b64": "query_b64",
@@ -69,8 +70,8 @@ class Batch:
         first: Sequence[Sequence[Any]] | None = None,
         affected: int | None = None,
     ) -> None:
-        """Record a statement with rows, at most `max_rows` + 1. `first`: the rows for `samples`, if not the first of
-        `rows`."""
+        """Record a statement that has returned rows. `rows` has at most `max_rows` + 1 rows, so that a surplus is
+        noticed. `first`: rows for `samples`, by default the first rows of `rows`."""
         self.columns = _unique(columns)
         self.truncated = len(rows) > self.max_rows
         kept = [[json_form(value) for value in row] for row in rows[: self.max_rows]]
@@ -80,14 +81,15 @@ class Batch:
         self.statements.append({"statement": statement, "row_count": len(kept), "affected_rows": affected})
 
     def changed(self, statement: str, affected: int | None) -> None:
-        """Record a statement without rows. `affected` is None if the database does not count."""
+        """Record a statement that has returned no rows. `affected` is the number of changed rows, or None if the
+        database does not count them."""
         self.columns, self.rows, self.truncated = [], [], False
         self.samples.append([] if affected is None else [[affected]])
         self.statements.append({"statement": statement, "row_count": 0, "affected_rows": affected})
 
     def data(self, form: ToolForm | None = None) -> dict[str, JsonValue]:
-        """Return the last statement's data. On the Python plane a write's `row_count` is the number of rows it
-        changed."""
+        """Return the data of the result, with the rows of the last statement. On the Python plane, the `row_count` of a
+        write is the number of changed rows."""
         last = self.statements[-1]
         is_write = form is not None and form.sql_has_message and not self.columns
         data: dict[str, JsonValue] = {
@@ -104,7 +106,7 @@ class Batch:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return `a, a` as `a, a_2`: as object keys, equal names would lose a column."""
+    """Return distinct column names: `a, a` gives `a, a_2`. Rows become objects, and equal keys would lose a column."""
     found: dict[str, None] = {}
     last: dict[str, int] = {}
     for name in names:
@@ -123,8 +125,9 @@ def sql_text(query: str | Sequence[str] | None, encoded: str | Sequence[str] | N
     """Return one SQL text from `query` (a text, or a list of statements) or from `query_b64`, its base64 form.
 
     Raises:
-        ConfigurationError: neither is given, both differ, there is no statement, or `encoded` is not base64. Call this
-            in a model's `__post_init__`: the worker then refuses the config before the command is reported as started.
+        ConfigurationError: both texts are missing or they differ, there is no statement, or `encoded` is not base64.
+            Call this function in the `__post_init__` of a config model. The worker then refuses the config before the
+            command is reported as started.
     """
     if query is None and encoded is None:
         raise ConfigurationError(
@@ -157,12 +160,13 @@ def preview(statement: str) -> str:
 
 
 def left_open(text: str, otherwise: str = "") -> ToolError:
-    """Return the failure of a text that leaves a transaction open, which closing the connection rolls back.
+    """Return the error for SQL that leaves a transaction open. The changes are lost, because closing the connection
+    rolls the transaction back.
 
-    `otherwise`: another remedy for the author than COMMIT.
+    `otherwise`: a further advice for the error text, beside COMMIT.
     """
     return ToolError(
-        f"{preview(text)}: it leaves a transaction open, and nothing of that was kept: end it with COMMIT{otherwise}",
+        f"{preview(text)}: the SQL leaves a transaction open, which was rolled back: end it with COMMIT{otherwise}",
         kind="db_transaction",
     )
 
@@ -173,8 +177,9 @@ def left_open(text: str, otherwise: str = "") -> ToolError:
 def json_form(value: Any) -> JsonValue:
     """Return a database value as JSON; only NULL is null.
 
-    NaN and the infinities -> "NaN", "Infinity", "-Infinity", as Postgres writes them into JSON; a span of time ->
-    ISO 8601 ("P1DT2H"); other values as in `json_text.plain` (Decimal and big integers exact text, bytes base64).
+    NaN and infinity become "NaN", "Infinity" and "-Infinity", as Postgres writes them into JSON. A time span becomes
+    ISO 8601 text ("P1DT2H"). `json_text.plain` converts other values: Decimal and large integers to exact text, bytes
+    to base64.
     """
     kind = type(value)
     if value is None or kind is str or kind is bool:
@@ -195,7 +200,7 @@ def json_form(value: Any) -> JsonValue:
 
 
 def _key(key: Any) -> str:
-    """Return a map's key as text, in the form of a value: a date in ISO 8601, true and not True."""
+    """Return the key of a map as text, converted like a value: a date to ISO 8601, True to `true`."""
     form = json_form(key)
     return form if isinstance(form, str) else str(form).lower() if isinstance(form, bool) else str(form)
 

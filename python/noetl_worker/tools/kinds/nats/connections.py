@@ -1,8 +1,8 @@
-"""Connections of tools to NATS servers. Commands with the same credential share a connection, which is closed with the
-tool.
+"""NATS connections of the tools `nats` and `subscription`. Commands with the same server and login share a connection.
+Closing the tool closes all its connections.
 
-The worker's own connection is never used: a playbook's traffic must not delay deliveries and acks, and the
-playbook's credential decides what it may do.
+Tools never use the worker's own connection. A playbook's messages must not delay deliveries and acks. Only the
+playbook's credential decides what the playbook may do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from noetl_worker.tools.process.shortage import before_any_effect, is_shortage
 
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_BYTES: Final = 2 * MAX_RESULT_BYTES
-"""Maximum bytes that a server may send for one command: a result in base64, with its envelope."""
+"""Maximum bytes that a NATS server may send while one command runs. The limit is twice the maximum result size. The
+server may encode a result in base64, and may add JSON fields."""
 _IDLE_BYTES: Final = 64 * 1024
 """Maximum bytes that a server may send while no command runs: pings and late answers."""
 _RESETS: Final = 3
@@ -49,7 +50,7 @@ _CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server and our login there. Equal addresses share a connection."""
+    """Server addresses and login of a connection. Commands with equal addresses share one connection."""
 
     servers: tuple[str, ...]
     user: str | None = field(default=None, repr=False)
@@ -60,15 +61,16 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """Return the servers without the login before an @."""
+        """Return the server addresses without logins, for messages: `nats://host:4222` for
+        `nats://user:password@host:4222`."""
         return ", ".join(_without_login(server) for server in self.servers)
 
 
 def check_login(kind: str, fields: NatsLogin) -> None:
-    """Check as much of the connection as is possible without fetching a credential, for a model's `__post_init__`.
+    """Check the fields of a connection when the config is made, before any credential is fetched.
 
     Raises:
-        ConfigurationError: the fields cannot give a connection.
+        ConfigurationError: an address in `url` is malformed, or neither `url` nor `auth` can give an address.
     """
     written = written_data(fields.auth)
     url = fields.url or first_given(written or {}, _CREDENTIAL_FIELDS["url"])
@@ -123,7 +125,8 @@ def _without_login(server: str) -> str:
 
 
 class _Entry:
-    """The connection to one address, or None until it is open, and the number of commands that use the connection."""
+    """Connection to one address. `client` is None until the connection is open; `users` counts the commands that use
+    the connection."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -172,7 +175,8 @@ class Connections:
             await self._close_surplus()
 
     def refusal(self, address: Address) -> str | None:
-        """Remove and return the server's last permission violation, which may explain an answer that never came."""
+        """Remove and return the server's last permission violation. The server does not answer a forbidden request, so
+        the violation can explain a timeout."""
         entry = self._entries.get(address)
         return entry.refusals.pop() if entry is not None and entry.refusals else None
 
@@ -184,10 +188,10 @@ class Connections:
             await _close(entry)
 
     async def _connect(self, address: Address, entry: _Entry) -> Any:
-        """Return a new connection. Repeat an attempt that ends in a reset.
+        """Return a new connection. If the server resets the new connection, try again, at most three times.
 
-        A server that refuses a login closes the connection so soon that its reason is often lost (10 of 100 on a busy
-        machine). Without a repetition a wrong password would look like a network failure.
+        A server that refuses a login closes the connection at once. The server's reason is then often lost (in 10 of
+        100 logins on a busy machine). After a single attempt, a wrong password could look like a network failure.
         """
         for _ in range(_RESETS):
             try:
@@ -248,7 +252,7 @@ class Connections:
 
 
 class NatsConnectionTool:
-    """Base of a tool that connects to NATS servers."""
+    """Base class of the tools `nats` and `subscription`. Each tool object has its own connections."""
 
     requires: ClassVar[Mapping[str, str]] = {"nkeys": "noetl-worker[nkeys] for creds and nkeys"}
 

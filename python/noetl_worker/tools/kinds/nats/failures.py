@@ -1,4 +1,4 @@
-"""Conversion of the NATS library's errors to our kinds of failure."""
+"""Conversion of nats-py errors to ToolErrors with a kind, such as `not_found` or `timeout`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ async def leased_client(connections: Connections, address: Address, operation: s
                 text = f"{operation} failed: the server sent more than {COMMAND_BYTES >> 20} MiB for one command"
                 raise ToolError(text, kind="resource") from error
             raise library_failure(operation, error, connections.refusal(address)) from error
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library trusts the answer's form
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # nats-py checks no answer
             text = (
-                f"{operation} failed: the server's answer has another form: {type(error).__name__}: {error}; report it"
+                f"{operation} failed: nats-py cannot read the server's answer: {type(error).__name__}: {error}; "
+                "report this as a bug"
             )
             raise ToolError(text, kind="parse") from error
 

@@ -37,7 +37,7 @@ async def _get(client: Any, config: NatsFields) -> dict[str, JsonValue]:
 async def _write(client: Any, config: NatsFields) -> dict[str, JsonValue]:
     bucket = await client.jetstream().key_value(config.bucket)
     value = as_bytes("nats", config.value, config.encoding)
-    if config.revision is not None:  # compare and set: a revision is given so that no newer value is overwritten
+    if config.revision is not None:  # compare and set: the server refuses to overwrite a newer value
         revision = await bucket.update(config.key, value, last=config.revision)
     else:
         revision = await bucket.put(config.key, value)
@@ -86,10 +86,10 @@ async def _present(client: Any, config: NatsFields, watcher: Any) -> AsyncGenera
 
 
 async def _has_messages(client: Any, config: NatsFields) -> bool:
-    """Return True if the bucket has entries. nats-py's end mark, which follows the existing entries, does not tell.
+    """Return True if the server says that the bucket has entries.
 
-    nats-py sets the end mark when no entry is pending and none has arrived. This also holds while all entries are still
-    on the way.
+    A nats-py watcher returns None after the existing entries. It also returns None while all entries are still on the
+    way. So None alone does not mean that the bucket is empty.
     """
     info = await client.jetstream().stream_info(f"KV_{config.bucket}", subjects_filter=f"$KV.{config.bucket}.>")
     return bool(info.state.subjects)
@@ -97,10 +97,10 @@ async def _has_messages(client: Any, config: NatsFields) -> bool:
 
 @asynccontextmanager
 async def _watching(opening: Coroutine[Any, Any, Any]) -> AsyncIterator[Any]:
-    """Provide a watcher, and stop it at the end.
+    """Provide a nats-py watcher, and stop the watcher at the end of the block.
 
-    nats-py does not stop a watcher whose opening was cancelled: such a watcher would run as long as the shared
-    connection.
+    nats-py does not stop a watcher whose opening was cancelled. Such a watcher would run until the shared connection is
+    closed.
     """
     opened = asyncio.ensure_future(opening)
     try:

@@ -22,7 +22,7 @@ _ANSWER_GRACE_S: Final = 2.0
 ACK: Final = b"+ACK"
 _CONFIRM_S: Final = 5.0
 _REFUSED_PULLS: Final = (
-    ("503", "", "does not answer: it must exist before", "not_found"),
+    ("503", "", "does not answer: create it before this step", "not_found"),
     ("409", "deleted", "was deleted", "not_found"),
     ("409", "push", "is a push consumer; a pull consumer is needed", "client_error"),
     ("409", "maxwaiting", "has too many waiting pulls", "rate_limit"),
@@ -132,11 +132,11 @@ def _content(client: Any, config: NatsFields) -> bytes:
 
 
 async def pull(client: Any, operation: str, stream: str, consumer: str, batch: int, timeout_s: float) -> list[Any]:
-    """Return at most `batch` messages of a durable pull consumer within `timeout_s`, without acking any.
+    """Return at most `batch` messages of a durable pull consumer within `timeout_s`, without acking any message.
 
-    The call sends one pull request with an inbox of its own. The server bounds the request's time and size, so no
-    message of the pull is still on its way when the call returns. nats-py's `fetch` hides a deleted consumer, and can
-    leave a message waiting.
+    The call sends one pull request, with a reply inbox for this request alone. The server limits the time and size of
+    the request. So all messages of the pull have arrived when the call returns. nats-py's `fetch` is not used: `fetch`
+    does not report a deleted consumer, and can leave a delivered message unread.
 
     Raises:
         ToolError: the stream or consumer does not exist, or the server refuses the pull.
@@ -149,7 +149,7 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
     try:
         wanted = {"batch": batch, "expires": int(timeout_s * 1_000_000_000), "max_bytes": MAX_RESULT_BYTES}
         await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", dumps(wanted), reply=reply)
-        with anyio.move_on_after(timeout_s + _ANSWER_GRACE_S):  # over if the status was lost
+        with anyio.move_on_after(timeout_s + _ANSWER_GRACE_S):  # ends the wait if the status was lost
             while len(messages) < batch:
                 message = await arrived.get()
                 if message is None:
@@ -169,8 +169,8 @@ async def pull(client: Any, operation: str, stream: str, consumer: str, batch: i
 async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) -> None:
     """Nak all messages of an interrupted pull, so that other clients get these messages at once.
 
-    The inbox is drained first. Otherwise the server could deliver a returned message to the same pull again, where no
-    client reads the message until the consumer's ack wait is over.
+    The inbox is drained before the nak. Otherwise the server could deliver a message to the same inbox again. Nobody
+    reads the inbox any more, so that message would wait until the consumer's ack wait is over.
     """
     import nats.errors
 
@@ -180,7 +180,7 @@ async def _return(messages: list[Any], arrived: asyncio.Queue[Any], inbox: Any) 
             messages.append(arrived.get_nowait())
         await _nak(messages)
     except (nats.errors.Error, OSError, asyncio.TimeoutError):
-        return  # no connection: the server delivers them again after the consumer's ack_wait
+        return  # no connection: the server redelivers the messages after the consumer's ack wait
     finally:
         await _close(inbox)
 
@@ -235,7 +235,7 @@ async def confirmed_acks(client: Any, messages: Sequence[Any]) -> int:
     try:
         problems = await acknowledge(client, [message.reply for message in messages], ACK)
     except asyncio.CancelledError:
-        await ended(asyncio.ensure_future(_nak(messages)))  # the server takes the first answer to each
+        await ended(asyncio.ensure_future(_nak(messages)))  # an earlier ack of a message wins over this nak
         raise
     return len(messages) - len(problems)
 
@@ -254,7 +254,7 @@ async def acknowledge(client: Any, ack_ids: Sequence[str], answer: bytes) -> dic
         except nats.errors.NoRespondersError:
             return "no such stream or consumer"
         except nats.errors.TimeoutError:
-            return "the server did not confirm it in time"
+            return "the server did not confirm the answer in time"
         return None
 
     answers = await asyncio.gather(*(settle(ack_id) for ack_id in ack_ids))

@@ -25,7 +25,8 @@ MAX_BATCH: Final = 1000
 MAX_WAIT_MS: Final = 5000
 _OPERATIONS: Final[Mapping[str, Operation]] = {**KEY_VALUE, **OBJECTS, **MESSAGES}
 _OF_EVERY_OPERATION: Final = frozenset({"operation", "url", "auth", "user", "password", "token", "timeout", "name"})
-"""Fields that are never reported as unread. `name` is among them because a plane puts the task's label there."""
+"""Fields that get no warning, even if the operation does not read the field. `name` is in the list because a plane may
+put the task's label into `name`."""
 _KEY: Final = re.compile(r"(?!\.)[-/_=.a-zA-Z0-9]+(?<!\.)")
 _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 
@@ -34,9 +35,9 @@ _SAME: Final = {"consume": "js_consume", "object_store_get": "object_get"}
 class NatsConfig(NatsFields):
     """An operation on a NATS server: key-value (kv_*), object store (object_*), streams (js_*).
 
-    The connection comes from `auth`, or from `url` with `user`/`password` or `token`. The worker keeps the connection
-    for later commands with the same credential; it is never the worker's own connection. Buckets, streams and consumers
-    must exist.
+    The connection comes from `auth`, or from `url` with `user`/`password` or `token`. The worker keeps this connection
+    open for later commands with the same credential. The worker's own NATS connection is never used. Buckets, streams
+    and consumers must exist.
     """
 
     def __post_init__(self) -> None:
@@ -94,12 +95,12 @@ class NatsTool(NatsConnectionTool):
     description, chunks, digest}; object_list {bucket, objects, count}; object_delete {bucket, name}. js_publish
     {stream, seq, duplicate}; js_consume {stream, consumer, count, messages: [{subject, stream_seq, consumer_seq,
     delivered, pending, data, headers}], acked}; js_get_msg {stream, subject, seq, data, headers}; js_stream_info
-    {stream, config, state}. Values and payloads that are JSON are parsed.
+    {stream, config, state}. JSON in values and payloads is parsed.
 
-    Errors: not_found (bucket, stream, object, consumer), client_error with code wrong_last_sequence (kv_put or
-    kv_delete of another revision), auth, connection, timeout.
+    Errors: not_found (bucket, stream, object or consumer), client_error with code wrong_last_sequence (kv_put or
+    kv_delete when the key has another revision), auth, connection, timeout.
 
-    differs-from-upstream: connections are kept; kv_get, kv_put and kv_delete take a `revision`.
+    differs-from-upstream: connections stay open for later commands; kv_get, kv_put and kv_delete take a `revision`.
     """
 
     kind: ClassVar[str] = "nats"

@@ -1,4 +1,4 @@
-"""Fields of kind `nats`."""
+"""Config fields of kind `nats`, and the login fields that kind `subscription` has too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsLogin:
-    """Fields of a connection."""
+    """Config fields that name a NATS server and the login there. Kinds `nats` and `subscription` have these fields."""
 
     url: str | list[str] | None = None
     """Address of the server, or a list of addresses; wins over the credential's url."""
@@ -24,7 +24,7 @@ class NatsLogin:
 
 @dataclass(frozen=True, slots=True)
 class NatsFields(NatsLogin):
-    """Fields of every operation; `NatsConfig` checks them."""
+    """Config fields of kind `nats`. Each operation reads some of these fields; `NatsConfig` checks the values."""
 
     operation: str
     """The operation: kv_get, kv_put, kv_delete, kv_purge, kv_keys, object_put, object_get, object_info, object_list,
@@ -36,18 +36,18 @@ class NatsFields(NatsLogin):
     value: Any = None
     """The value that kv_put stores: text as it is, anything else as JSON."""
     revision: int | None = None
-    """kv_put: the revision to replace, 0 for a key that does not exist; kv_get: the revision to read; kv_delete: delete
-    only if this is the last revision."""
+    """kv_put: the revision to replace, 0 for a key that does not exist. kv_get: the revision to read. kv_delete: delete
+    the key only if this is the key's last revision."""
     pattern: str | None = None
-    """kv_keys: only keys that match, * standing for anything."""
+    """kv_keys: return only the keys that match this shell pattern, such as `orders.*`."""
     object: str | None = None
-    """Name of the object; use it instead of `name` where a plane takes `name` for the task's label."""
+    """Name of the object. Use `object` instead of `name` on a plane that puts the task's label into `name`."""
     name: str | None = None
     """Name of the object, when `object` is absent."""
     data: Any = None
     """Content of object_put and js_publish: text as it is, anything else as JSON."""
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    """Form of the given `value` or `data`, and of the returned content of an object: text or base64."""
+    """Encoding of `value` and `data`, and of an object's returned content: `utf-8` for text, `base64` for bytes."""
     description: str | None = None
     """Description of a stored object."""
     stream: str | None = None
@@ -57,7 +57,7 @@ class NatsFields(NatsLogin):
     subject: str | None = None
     """js_publish: subject of the message. js_get_msg: return the last message on this subject."""
     headers: dict[str, Any] = field(default_factory=dict)
-    """Headers of a message; nulls are left out. The stream drops a duplicate by its `Nats-Msg-Id`."""
+    """Headers of a message; null values are left out. The stream drops a second message with the same `Nats-Msg-Id`."""
     seq: int | None = None
     """js_get_msg: sequence number of the message."""
     last: bool = False
@@ -67,7 +67,8 @@ class NatsFields(NatsLogin):
     timeout_ms: int = 1000
     """js_consume: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: bool = True
-    """js_consume: ack the returned messages; otherwise each has an `ack_id` and is redelivered after the ack wait."""
+    """js_consume: ack the returned messages. With false each message has an `ack_id`. The server redelivers the message
+    after the ack wait, unless a later step acks the `ack_id` (kind `subscription`)."""
     timeout: float | None = None
     """Longest time of the call in seconds; absent: the command's remaining time."""
 

@@ -1,4 +1,4 @@
-"""The form of an operation of the `nats` tool."""
+"""The class of an operation of the `nats` tool, and the parsing of payloads in an operation's result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from noetl_worker.tools.payload import parse_payloads
 
 
 async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonValue]:
-    """Parse the payloads in an operation's result in place, off the loop. The memory of the parsed payloads is charged
-    to `owner`."""
+    """Parse the payloads (`data` and `value`) in an operation's result in place, outside the event loop. The parsed
+    payloads count as memory of `owner`."""
     places = [
         (part, name)
         for part in (found, *found.get("messages", ()), *found.get("entries", ()))
@@ -26,10 +26,10 @@ async def with_values(found: dict[str, Any], owner: object) -> dict[str, JsonVal
 
 
 class Operation(NamedTuple):
-    """An operation, and the fields that it reads besides the fields of the connection."""
+    """An operation of the `nats` tool, such as `kv_get`, with the config fields that the operation reads."""
 
     call: Callable[[Any, NatsFields], Awaitable[dict[str, JsonValue]]]
-    """Function that runs the operation with a connected client. Payloads in its result are bytes, which `with_values`
-    parses."""
+    """Function that runs the operation with a connected client. Payloads in the returned dict are bytes; `with_values`
+    parses these bytes."""
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()

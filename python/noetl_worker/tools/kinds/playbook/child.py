@@ -1,11 +1,13 @@
-"""The result of an ended child execution, in the form of each control plane's own worker.
+"""The result of an ended child execution, in the format of each control plane's own worker.
 
-The Python plane's status answer has the values of steps in `variables`. The status answer leaves out values with a
-`status` or a `reference`, and lists of tasks (recorded: tool-shell-status-final, task-sequence-status-final; read in
-its source: the case of `reference`, and that later versions show only values made by `set`). The Python plane's events
-add only the `reference` of a large result (protocol/results.md#limits; read in its source): an event shows
-`result.context` of a worker's event, and not its `response`. The Rust plane's status answer has no values; they are in
-the child's events (protocol/executions.md#children).
+Each plane shows the results of the child's steps in another place:
+
+* Python plane, status answer: `variables` has the values of steps. Values with a `status` or a `reference`, and lists
+  of tasks, are left out (recorded: tool-shell-status-final, task-sequence-status-final). Read in the plane's source:
+  the case of `reference`, and that later versions show only values made by `set`.
+* Python plane, child's events: these events add only the `reference` of a large result (protocol/results.md#limits;
+  read in the plane's source). An event shows `result.context` of a worker's event, but not the event's `response`.
+* Rust plane: the status answer has no values. The child's events have the values (protocol/executions.md#children).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from noetl_worker.models.wire import JsonValue, context_of, fields_of, read_even
 from noetl_worker.tools.contract import ToolContext
 
 Ask = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Function that asks the control plane until it answers."""
+"""Type of a function that repeats a request to the control plane until the plane answers."""
 
 _ENDED: Final = {"COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "CANCELED": "cancelled"}
 _ENDS: Final = ("call.done", "call.error", "loop.done")
@@ -47,9 +49,9 @@ def child_state(status: Mapping[str, JsonValue]) -> str | None:
 def has_ended(status: Mapping[str, JsonValue], before: Mapping[str, JsonValue] | None, step: str | None) -> bool:
     """Return True if a status answer says that the child has ended. `before`: the previous status answer.
 
-    `completion_inferred` marks a guess of the Python plane, which may be wrong between two steps. A guess counts only
-    if the wanted step has run. If no step is wanted, the previous answer must have had the same guess and the same
-    completed steps.
+    The Python plane marks a guessed end with `completion_inferred`. Between two steps the guess may be wrong. A guess
+    counts only if the wanted step has run. Without a wanted step, the previous answer must have had the same guess and
+    the same completed steps.
     """
     if child_state(status) != "completed" or not status.get("completion_inferred"):
         return child_state(status) is not None
@@ -104,8 +106,8 @@ def steps_without_value(status: Mapping[str, JsonValue]) -> list[str]:
 def _reference(detail: Mapping[str, JsonValue], step: str) -> str:
     """Return the reference of a large result on the Python plane, from the newest event that ended the step.
 
-    A loop has no such reference, because the result of its last item is not the result of the loop. A list of tasks has
-    none either, because its events have another name (protocol/command.md#loops).
+    Loops and lists of tasks always raise NotShown. The result of a loop's last item is not the result of the loop. The
+    events of a list of tasks have another name than the step (protocol/command.md#loops).
 
     Raises:
         NotShown: the newest event has no reference.
@@ -131,8 +133,8 @@ def _completed_steps(status: Mapping[str, JsonValue]) -> set[str]:
 
 
 def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str, JsonValue]:
-    """Return the newest `call.done` of the step. Without a step, return the newest `call.done` with a value, or else
-    the newest of all."""
+    """Return the newest `call.done` event of the step. Without a step, return the newest `call.done` event with a
+    value. If no event has a value, return the newest `call.done` event."""
     calls = [event for event in _events(detail) if event.get("event_type") == "call.done"]
     fitting = [call for call in calls if step is None or str(call.get("node_name")) == step]
     if not fitting:
@@ -142,12 +144,13 @@ def _last_call(detail: Mapping[str, JsonValue], step: str | None) -> Mapping[str
 
 
 def _wrapped(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return `result.context.result`, the event's wrapper around the tool's result (recorded: rust-control-plane)."""
+    """Return `result.context.result` of a `call.done` event. This object has the tool's result under `context`
+    (recorded: rust-control-plane)."""
     return fields_of(context_of(call).get("result"))
 
 
 def _result(call: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the tool result in the wrapper: {data, status, ...}."""
+    """Return the tool's result in a `call.done` event: {data, status, ...}."""
     return fields_of(_wrapped(call).get("context"))
 
 

@@ -1,8 +1,9 @@
-"""The child that a waiting command has started, noted at the control plane for the command's next attempt.
+"""A note at the control plane: which child execution a waiting command has started. The command's next attempt reads
+the note, and waits for the same child.
 
-Neither plane lists the children of an execution, or records which command started a child
-(protocol/executions.md#children). So the worker notes the child in a variable of the parent's execution, from the start
-of the child to the end of the wait.
+A plane does not list the children of an execution, or the command that started a child
+(protocol/executions.md#children). So the worker writes the child's id into a variable of the parent's execution. The
+variable holds the id from the start of the child to the end of the wait.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _ADVICE: Final = "if this worker stops while the step waits, the command's next 
 
 
 class ChildNote:
-    """The note about one command's child. A list of tasks has one note, because its tasks wait one after another."""
+    """The note about the child of one command. A command with a list of tasks has one note, because the tasks run one
+    after another."""
 
     def __init__(self, context: ToolContext) -> None:
         self._context = context

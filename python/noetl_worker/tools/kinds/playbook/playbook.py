@@ -1,4 +1,4 @@
-"""Kind `playbook`: starts a child execution, and waits for it only when asked to."""
+"""Kind `playbook`: starts a child execution, and waits for the child's end if the config asks for a result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _VALUE_ADVICE: Final = (
     "read `variables.NAME` of its result"
 )
 _LIST_LAG_S: Final = 15.0
-"""Seconds after a child's end during which the worker still asks for the wanted step. The plane's list of completed
-steps may lag behind the end (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
+"""Seconds after the child's end during which the worker asks again for a missing result. The plane's list of completed
+steps may be late (seen on the Python plane 4.0.0, 0.3 s after `playbook.completed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybookConfig:
-    """Starts another playbook as a child execution, and waits for it only when asked to.
+    """Starts another playbook as a child execution. The step waits for the child only with `return_result` or
+    `return_step`.
 
-    The step succeeds as soon as the control plane has accepted the child; with `return_result` or `return_step` the
-    step waits for the child's end. A step that waits holds no slot of the worker.
+    Without these fields the step succeeds as soon as the control plane has accepted the child. A step that waits holds
+    no slot of the worker.
     """
 
     path: str | None = None
@@ -58,7 +59,7 @@ class PlaybookConfig:
     """Wait for the child's end and return its result."""
     return_step: str | None = None
     """Name of a step of the child: wait for the child's end, and return the result of that step. If the plane lists the
-    step late, the worker asks for 15 s more."""
+    step late, the worker asks again for 15 s."""
     result_step: str | None = None
     """Another name of `return_step`, used by newer playbooks."""
     timeout: float | None = None
@@ -104,13 +105,15 @@ def _started_data(execution_id: JsonValue, config: PlaybookConfig) -> dict[str, 
 
 
 async def _wait(config: PlaybookConfig, context: ToolContext) -> ToolResult:
-    """Wait for the child that an earlier attempt of this command has started, or for a new child."""
+    """Start the child, or find the child that an earlier attempt of this command has started. Then wait for the child's
+    end."""
     note = ChildNote(context)
     execution_id = await note.read()
     if execution_id is None:
         found = (await _start(config, context)).get("execution_id")
         if found is None:
-            raise ToolError("the control plane started the child but gave no execution_id", kind="server_error")
+            text = "the control plane started the child but gave no execution_id: look at the control plane's log"
+            raise ToolError(text, kind="server_error")
         execution_id = int(found)
         await note.write(execution_id)
     else:
@@ -160,7 +163,7 @@ class _ChildRun:
     context: ToolContext
 
     async def outcome(self) -> ToolResult:
-        """Wait for the child's end, and return its result."""
+        """Wait until the child has ended. Return the result of the `playbook` step."""
         config, now, until = self.config, asyncio.get_running_loop().time, 0.0
         while True:
             status = await self._end()
@@ -186,7 +189,7 @@ class _ChildRun:
         return ToolResult.success(own)
 
     async def _end(self) -> Mapping[str, JsonValue]:
-        """Wait for the child's end, and return its status answer."""
+        """Wait until the child has ended. Return the plane's last status answer about the child."""
         plane, before = self.context.worker.control_plane, None
         while True:
             status: Mapping[str, JsonValue] = await self._answered(lambda: plane.execution_status(self.execution_id))
@@ -196,7 +199,7 @@ class _ChildRun:
             await asyncio.sleep(self.config.pause_s)
 
     async def _answered(self, question: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the answer to `question`. Repeat a question whose failure may pass, until the wait is over."""
+        """Return the plane's answer to `question`. Repeat a request that failed with a retryable error."""
         while True:
             try:
                 return await question()
@@ -218,10 +221,10 @@ class _ChildRun:
         return ToolResult.failure(text, kind=kind, data=self._child_fields(status))
 
     def _not_shown(self, status: Mapping[str, JsonValue]) -> ToolResult:
-        """Return a failure if the step has `return_result`, or else the status document.
+        """Return the step's result when the plane does not show the value of `return_step`.
 
-        Without `return_result`, the Python worker waits and returns the status document, whatever the named step's
-        result is. Playbooks name a last step without a result for this.
+        With `return_result` the step's result is a failure. Without `return_result` the step's result is the status
+        document, as from the Python worker: some playbooks give `return_step` only to wait for the child.
         """
         problem = (
             f"child execution {self.execution_id} completed, but the control plane does not show the value of its step "

@@ -29,25 +29,26 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
-"""Settings of a connection unless its `connection_string` has others; times in seconds."""
+"""Default settings of a connection; times in seconds. A setting in `connection_string` wins over its default."""
 _ADDRESS_DEFAULTS: Final[Mapping[str, Any]] = {"user": "postgres", "dbname": "postgres"}
-"""Defaults of an address without a `connection_string`. libpq's own defaults would be the user of the worker's process,
-and a database of that name."""
+"""Default role and database without a `connection_string`. libpq would use the system user's name for both."""
 _FIELDS: Final = {**DATABASE_FIELDS, "sslmode": ("sslmode", "db_sslmode")}
 _ADDRESS_FIELDS: Final = ("connection_string", "db_conn_string", "dsn", "url")
 _NOT_GIVEN: Final[Mapping[str, str]] = {"password": "", "passfile": NO_FILE, "sslcert": NO_FILE, "sslkey": NO_FILE}
-"""Values of login settings that are absent. libpq would take the worker's own (PGPASSWORD, PGPASSFILE, PGSSLCERT,
-PGSSLKEY, `~/.pgpass` and `~/.postgresql`) and send them to any server that a playbook names."""
+"""Values for login settings that the playbook does not give. Without these values libpq would read the worker's own
+login (PGPASSWORD, PGPASSFILE, PGSSLCERT, PGSSLKEY, `~/.pgpass` and `~/.postgresql`). libpq would send this login to any
+server that a playbook names."""
 _FILES: Final = ("passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert")
-"""Settings naming files that libpq opens on the event loop, where a pipe would block all commands."""
+"""Settings that name files. libpq opens these files on the event loop, so a named pipe would block all commands."""
 _PUBLIC: Final = ("sslrootcert", "system")
-"""A setting and a value of it that names no file: `system` means the authorities that the machine trusts."""
+"""Setting and value that name no file: `sslrootcert=system` means the certificate authorities that the machine
+trusts."""
 _READS_LOGIN: Final = "it reads a login from a file of the worker's machine: give host, user and password"
 _REFUSED: Final[Mapping[str, str]] = {
     "service": _READS_LOGIN,
     "servicefile": _READS_LOGIN,
     "sslcrldir": "it reads a directory of the worker's machine: give the list as 'sslcrl'",
-    "sslkeylogfile": "it writes to a file of the worker's machine",
+    "sslkeylogfile": "it writes to a file of the worker's machine: leave it out",
 }
 _NO_CONNECTION: Final = "no connection; give 'auth', 'host' or 'connection_string'"
 _NO_PARSE: Final = (
@@ -62,15 +63,16 @@ _SCHEMAS: Final = re.compile(rf"(?:\s*(?:{_SCHEMA.pattern})\s*,)*\s*(?:{_SCHEMA.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresLogin:
-    """Fields of a connection."""
+    """Config fields that name a Postgres server and the login there. Kinds `postgres` and `transfer` have these
+    fields."""
 
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
     """Alias of a credential of type postgres, or an object with its data."""
     connection_string: str | None = field(default=None, repr=False)
     """`postgresql://USER:PASSWORD@HOST:5432/DATABASE` or `key=value` pairs; wins over the credential."""
     host: str | None = None
-    """Host name or address, or the directory of a Unix socket. This field and each field below win over the
-    credential's."""
+    """Host name or address, or the directory of a Unix socket. `host` and the fields below win over the fields of the
+    credential."""
     port: int | None = None
     """Port; absent: 5432."""
     user: str | None = None
@@ -87,10 +89,10 @@ class PostgresLogin:
 
 
 def check_connection(fields: PostgresLogin) -> None:
-    """Check a connection's fields as far as possible without fetching a credential, for a model's `__post_init__`.
+    """Check the fields of a connection when the config is made, before any credential is fetched.
 
     Raises:
-        ConfigurationError: these fields can give no connection.
+        ConfigurationError: a field is malformed, or no field names a server.
     """
     written = written_data(fields.auth)
     check_numbers(1, 65535, port=fields.port)
@@ -140,14 +142,14 @@ _parses: Final = ByShortKey(_can_parse, most=64).__getitem__
 
 
 async def conninfo(kind: str, fields: PostgresLogin, context: ToolContext) -> str:
-    """Return the address as libpq reads it. `kind` names the tool in messages.
+    """Return the address in libpq's syntax (conninfo). `kind` names the tool in messages.
 
-    A field of the playbook wins over `connection_string`, and `connection_string` over the credential. Values are
+    A field of the playbook wins over `connection_string`, and `connection_string` wins over the credential. Values are
     quoted, so a password may have @, / or #.
 
     Raises:
-        ConfigurationError: there is no address, or libpq cannot parse it. The error does not show the address, which
-            has the password.
+        ConfigurationError: there is no address, or libpq cannot parse the address. The error leaves out the address,
+            because the address has the password.
         CredentialError: the credential's alias does not resolve.
     """
     psycopg = library()

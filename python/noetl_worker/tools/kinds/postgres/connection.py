@@ -19,8 +19,8 @@ from noetl_worker.tools.kinds.postgres.errors import connection_failure
 from noetl_worker.tools.process.shortage import before_any_effect, is_out_of_descriptors, is_shortage_text
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
-"""Maximum bytes that the server may send in one exchange: for a text of SQL, a statement with parameters, or a chunk of
-a transfer."""
+"""Maximum bytes that the server may send in one answer. The answer is to a text of SQL, to a statement with parameters,
+or to a request for one chunk of a transfer."""
 _LOOK_S: Final = 0.02
 _ANY_PORT: Final = 5432
 """Port for looking up addresses. The addresses do not depend on the port."""
@@ -28,13 +28,13 @@ _LINGER_S: Final = 5.0
 _BYTES_RECEIVED: Final = slice(128, 136)
 """Position of `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 _NO_SOCKET: Final = "could not create socket"
-"""libpq's words for a shortage on this machine; a server reports its own shortage without these words. libpq may also
-give no text."""
+"""Part of libpq's error when this machine cannot create a socket. An error from the Postgres server lacks this text.
+libpq may also give no text, so `connect` looks for free file descriptors too."""
 
 
 async def connect(conninfo: str) -> Any:
-    """Return a new connection with autocommit and our readers of values. The connection prepares no statements on the
-    server.
+    """Return a new connection with autocommit, and with our loaders for Postgres values (`types.register`). The
+    connection prepares no statements on the server.
 
     Raises:
         ResourceShortage: this machine is out of file descriptors.
@@ -124,10 +124,10 @@ def _received_bytes(descriptor: int) -> int:
 
 
 class _ReadWatch:
-    """A thread that cuts off each connection that receives more bytes than it may while libpq reads from it.
+    """A thread that cuts off a connection when the server sends more bytes than the connection may receive.
 
-    libpq reads as long as data arrives, so a fast server could send it a value of 1 GB in one read. The thread ends
-    after 5 s without work.
+    libpq reads as long as data arrives. A fast server could send a value of 1 GB during one read. The worker's own code
+    can count bytes only between two reads. The thread ends after 5 s without a connection to watch.
     """
 
     def __init__(self) -> None:
@@ -177,8 +177,8 @@ _watch: Final = _ReadWatch()
 
 
 class _Exchange:
-    """Counts the bytes that the server sends in one exchange: its answers to a text of SQL, or some of these
-    answers."""
+    """Counts the bytes that the server sends during one call of `Bounded.wait` or `Bounded.read`. A call reads all
+    answers to a text of SQL, or some of the answers."""
 
     __slots__ = ("_descriptor", "_reads", "_seen", "received")
 
@@ -220,7 +220,8 @@ def _bounded_class() -> Any:
     library_class: Any = psycopg.AsyncConnection
 
     class Bounded(library_class):  # type: ignore[misc]
-        """A connection that limits the bytes it receives: libpq keeps all of a value, a row or a notice in memory."""
+        """A psycopg connection that limits the bytes of an exchange. libpq holds a whole value, row or notice in
+        memory."""
 
         exchange: _Exchange
 
@@ -233,8 +234,8 @@ def _bounded_class() -> Any:
             return await self._bounded(exchange, lambda counted: wait(counted, *arguments, **options))
 
         async def read(self, exchange: Any) -> Any:
-            """Wait for an exchange as `wait` does. If this task is cancelled, do not ask the server to cancel the
-            exchange."""
+            """Wait for an exchange, like psycopg's `wait`. If this task is cancelled, the exchange goes on at the
+            server; `wait` would cancel the exchange."""
             return await self._bounded(exchange, lambda counted: waiting.wait_async(counted, self.pgconn.socket, 1.0))
 
         async def _bounded(self, exchange: Any, drive: Callable[[Any], Any]) -> Any:

@@ -55,10 +55,10 @@ def is_statement_timeout(error: Any) -> bool:
 
 
 def statement_failure(error: Any, text: str, done: int = 0, *, has_params: bool = False) -> ToolError:
-    """Return the ToolError for a failed statement of `text`, with the kind that its SQLSTATE means.
+    """Return the ToolError for a failed statement of `text`. The SQLSTATE decides the error's kind.
 
-    `done`: number of successful statements before the failed statement. `has_params`: leave out the server's position,
-    because with parameters the server saw another text.
+    `done`: number of statements that succeeded before. `has_params`: leave out the error's position, because a
+    statement with parameters reaches the server as another text.
     """
     psycopg = library()
     state = error.sqlstate or ""

@@ -1,8 +1,8 @@
 """The values of a statement's placeholders, in the types that psycopg sends.
 
 A JSON list can mean a Postgres array or a jsonb value. An empty array is written `{}` and an empty jsonb list `[]`;
-jsonb would read `{}` as an object. So the server is asked for the expected types if a list is among the values. If the
-server does not know, a list with an object in it is jsonb and any other list an array.
+jsonb would read `{}` as an object. So if a value is a list, the worker asks the server for the expected type. If the
+server gives no type, a list with an object in it becomes jsonb. Any other list becomes an array.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def unused_values(text: str, params: Sequence[Any]) -> list[int]:
 
 
 async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is_numbered: bool) -> dict[Any, int]:
-    """Return the OID of the type that the server expects for each value, by the value's key. Return {} if the server
-    does not know."""
+    """Return the OID of the type that the server expects for each value, by the value's key. Return {} if a value is
+    missing or the server refuses the statement."""
     psycopg = library()
     numbered, keys = (text, list(values)) if is_numbered else _numbered(text)
     if any(key not in values for key in keys):
@@ -64,7 +64,8 @@ async def _expected(connection: Any, text: str, values: Mapping[Any, Any], *, is
 
 
 def _numbered(text: str) -> tuple[str, list[Any]]:
-    """Return the text with `%s` or `%(name)s` rewritten as `$1, $2`, and the keys of their values."""
+    """Return the text with its placeholders `%s` or `%(name)s` rewritten as `$1, $2`. Also return the key of each
+    placeholder's value."""
     keys: list[Any] = []
 
     def place(match: re.Match[str]) -> str:
@@ -79,8 +80,8 @@ def _numbered(text: str) -> tuple[str, list[Any]]:
 
 
 def _described(pgconn: Any, text: bytes, types: Sequence[int]) -> Generator[Any, Any, list[int]]:
-    """Have the server parse the statement. Return the types of the statement's parameters, or [] if the server refuses
-    the statement. Running the statement shows the reason."""
+    """Have the server parse the statement. Return the OIDs of the parameters' types, or [] if the server refuses the
+    statement. The refusal is not reported here, because the server repeats the refusal when the statement runs."""
     from psycopg import generators
 
     pgconn.send_prepare(b"", text, list(types))

@@ -29,8 +29,8 @@ _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; "
     "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; "
 )
-"""The statements that DISCARD ALL stands for. DISCARD ALL itself may not share one text with the session's settings,
-which follow."""
+"""The statements that DISCARD ALL stands for. DISCARD ALL itself must be alone in its text. Here the text also has SET
+statements for the session."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,15 +38,16 @@ class ConnectionPools:
     """The connection pools of one worker, one for each address."""
 
     max_size: int = 8
-    """Maximum number of connections to one address; a further command waits, within its own timeout. To have fewer
-    connections, limit how many commands of the kind run at a time."""
+    """Maximum number of connections to one address. If all are in use, a further command waits, within the command's
+    own timeout. To have fewer connections, limit how many commands of the kind run at a time."""
     max_idle_s: float = 60.0
     """Seconds after which an unused connection is closed."""
     max_age_s: float = 1800.0
     """Age in seconds after which a connection is not used again, so that load balancers and changed roles take
     effect."""
     ping_after_s: float = 20.0
-    """Idle seconds after which a connection is tested before use, as a firewall may have dropped it."""
+    """Idle seconds after which a connection is tested before use, because a firewall may have dropped the
+    connection."""
 
     def __post_init__(self) -> None:
         self._pools: dict[bytes, _Pool] = {}
@@ -57,8 +58,8 @@ class ConnectionPools:
     async def connection(self, conninfo: str, session: str = "") -> AsyncIterator[Any]:
         """Provide a connection for one command. `session`: SET statements that hold during the command.
 
-        Nothing of a command reaches the next command. A connection that a command leaves inside a transaction is
-        closed, any other connection is reset. Raises the errors of `connect`.
+        Settings, locks and temporary tables end with the command: the connection is then reset. A connection is closed
+        instead if the command left a transaction open. Raises the errors of `connect`.
         """
         pool = self._pool(conninfo)
         member = await pool.take(session)
@@ -68,7 +69,7 @@ class ConnectionPools:
             pool.release(member)
 
     async def aclose(self) -> None:
-        """Close every idle connection. A connection in use is closed when it is returned."""
+        """Close every idle connection. A connection in use is closed when its command ends."""
         self._discard_all()
 
     def open_connections(self) -> int:
@@ -115,7 +116,8 @@ class _Member:
 
 
 class _Pool:
-    """The connections to one address: at most `max_size`. The most recently used connection is taken first."""
+    """The connections to one address: at most `max_size`. A command gets a connection with the same `session` first,
+    and else the most recently used connection."""
 
     def __init__(self, conninfo: str, loop: asyncio.AbstractEventLoop, limits: ConnectionPools) -> None:
         self.loop = loop
@@ -151,7 +153,8 @@ class _Pool:
             raise
 
     def release(self, member: _Member) -> None:
-        """Take a connection back and send its reset. The next command reads the answer."""
+        """Take a connection back from a command, and send the reset to the server. The next command reads the server's
+        answer to the reset."""
         self._free()
         pq, pgconn, now = self._psycopg.pq, member.connection.pgconn, time.monotonic()
         if (
@@ -167,7 +170,7 @@ class _Pool:
             pgconn.finish()
 
     def close(self) -> None:
-        """Close the idle connections now, and each other connection when it is returned."""
+        """Close the idle connections now. Every other connection is closed when its command ends."""
         self.is_closed = True
         self.close_idle(0.0)
 
@@ -182,8 +185,8 @@ class _Pool:
         self._places.release()
 
     async def _ready(self, member: _Member, session: str) -> bool:
-        """Check, reset and set up an idle connection. Return False if a part of this fails; the connection is then
-        closed."""
+        """Prepare an idle connection for a command: read the answer to the reset, test the connection and apply
+        `session`. If a step fails, close the connection and return False."""
         psycopg = self._psycopg
         idle_s = time.monotonic() - member.idle_since
         is_ready = False
@@ -199,7 +202,7 @@ class _Pool:
                     member.session = session
                 is_ready = True
         except (psycopg.Error, ToolError, OSError, TimeoutError):
-            is_ready = False  # restarted, terminated or dropped by a firewall: the caller tries another one
+            is_ready = False  # the server or a firewall ended the connection: the caller uses another connection
         finally:
             if not is_ready:
                 member.connection.pgconn.finish()

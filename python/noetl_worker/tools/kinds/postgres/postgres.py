@@ -46,19 +46,18 @@ _OTHERWISE: Final = ", or leave BEGIN out (the statements of one text are one tr
 @dataclass(frozen=True, slots=True)
 class PostgresConfig(PostgresLogin, sql.SqlFields):
     """Run SQL in Postgres. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
-    statements, statement_count}, and `truncated: true` when rows were left out. On the Python plane also `status`, as
-    from the Python worker. A statement without rows has a `message` there, and its `row_count` is the number of changed
-    rows (-1: not counted).
+    statements, statement_count}, and `truncated: true` when rows were left out. On the Python plane the data also has
+    `status`, as from the Python worker. For a statement without rows, the data has a `message` there, and `row_count`
+    is the number of changed rows (-1: not counted).
 
     * Several statements of one text are one transaction (unless the text has its own BEGIN and COMMIT): a failing
-      statement undoes all of them. A text that leaves a transaction open fails.
-    * Nothing stays behind: settings, `search_path`, temporary tables, locks and prepared statements end with the
-      command.
-    * Every statement with rows returns them (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN); only NULL is null. numeric
-      is exact text, dates and times are ISO 8601, an interval is an ISO 8601 duration, bytea is base64. A json or jsonb
-      value stays JSON, an array (up to 256 kB) is a list. NaN and infinities are "NaN", "Infinity", "-Infinity".
-      Ranges, inet, enum, composite, hstore and every other type are the server's text.
-    * A timeout ends the statement on the server too, and so does a cancelled execution.
+      statement undoes all statements of the text. A text that leaves a transaction open fails.
+    * Settings, `search_path`, temporary tables, locks and prepared statements end with the command.
+    * Every statement with rows returns the rows (SELECT, INSERT ... RETURNING, SHOW, EXPLAIN). Only NULL becomes null.
+      numeric is exact text, dates and times are ISO 8601, an interval is an ISO 8601 duration, bytea is base64. A json
+      or jsonb value stays JSON, an array (up to 256 kB) is a list. NaN and infinities are "NaN", "Infinity",
+      "-Infinity". Ranges, inet, enum, composite, hstore and every other type are the server's text.
+    * A timeout or a cancelled execution ends the statement on the server too.
     """
 
     query: str | list[str] | None = None
@@ -81,9 +80,9 @@ class PostgresConfig(PostgresLogin, sql.SqlFields):
 
 
 class PostgresTool:
-    """Tool of kind `postgres`, with one pool for each address (host, user, password, database, ...). A pool has 8
-    connections at most, closed after a minute without use and after half an hour in any case. A connection that the
-    server closed is replaced before a command notices."""
+    """Tool of kind `postgres`, with one connection pool for each address (host, user, password, database, ...). A pool
+    has at most 8 connections. A connection is closed after a minute without use, and after half an hour in any case. If
+    the server has closed a pooled connection, the pool opens a new connection for the next command."""
 
     kind: ClassVar[str] = "postgres"
     config_model: ClassVar[type] = PostgresConfig
@@ -135,7 +134,7 @@ class PostgresTool:
                     f"{sql.preview(text)}: a value is no UTF-8 text: {error}; select it as bytea", kind="db_error"
                 ) from error
             except UnicodeEncodeError as error:
-                problem = f"{error}: the encoding of the session has no such character"
+                problem = f"{error}: the session's encoding lacks this character; set client_encoding=UTF8"
                 raise ToolError(f"{sql.preview(text)}: {problem}", kind="db_error") from error
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise sql.left_open(text, _OTHERWISE)

@@ -1,9 +1,9 @@
-"""Running the statements of one text, and keeping the first rows of their results.
+"""Running the statements of one text, and converting the first rows of each result to Python values.
 
-psycopg's cursors hold every row of a result in memory before the first row is read. Here rows arrive in small results,
-and rows beyond `max_rows` are dropped on arrival. libpq supports several statements with small results, which psycopg's
-`stream()` does not. Python values are made after all rows have arrived. Many or large values are made in a thread, once
-the worker has memory for them.
+psycopg's cursors hold every row of a result in memory before the first row is read. Here libpq gives the rows in
+chunks, and rows beyond `max_rows` are dropped on arrival. psycopg's `stream()` also reads in chunks, but takes only one
+statement. Rows are converted after all rows have arrived. Many or large values are converted in a thread, once the
+worker has memory for the values.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _MANY_VALUES: Final = 10_000
 _VALUE_BYTES: Final = 64
 """Approximate memory of one value in a row, besides its text."""
 UNCOUNTED: Final = ("SELECT", "SHOW", "EXPLAIN")
-"""Commands whose count is the number of returned rows, not of changed rows."""
+"""SQL commands whose row count means returned rows, not changed rows."""
 
 
 async def run_text(connection: Any, text: str, batch: Batch, owner: object) -> None:
     """Run every statement of `text`, and record the results in `batch`.
 
     Args:
-        connection: from the pool.
+        connection: a connection from the pool.
         text: one or more statements.
-        batch: receives their results.
+        batch: receives the results of the statements.
         owner: the command to which the memory of the values is charged.
 
     Raises:
@@ -70,13 +70,15 @@ async def read_result(connection: Any, result: Any, batch: Batch, command: str, 
 
 
 def encoded(connection: Any, text: str) -> bytes:
-    """Return a text in the encoding of the session, or in UTF-8 if that is SQL_ASCII, which takes any bytes."""
+    """Return a text as bytes in the session's encoding. If the session's encoding is SQL_ASCII, return UTF-8, because
+    SQL_ASCII allows any bytes."""
     encoding = connection.info.encoding
     return text.encode("utf-8" if encoding == "ascii" else encoding)
 
 
 def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any, None]:
-    """Send the text and receive the results. psycopg drives this generator, and cancels the statement with the task."""
+    """Send the text and receive the results. psycopg drives this generator. If the task is cancelled, psycopg also
+    cancels the statement on the server."""
     psycopg = library()
     from psycopg import generators
 
@@ -97,13 +99,13 @@ def _exchange(pgconn: Any, text: bytes, results: _Results) -> Generator[Any, Any
 
 
 class _Results:
-    """Collects the results of a text one by one, and makes the values of their rows at the end."""
+    """Collects the results of one text of SQL, and converts the rows to Python values at the end."""
 
     def __init__(self, connection: Any, batch: Batch) -> None:
         self.error: Exception | None = None
         self._connection = connection
         self._kept = 0
-        """Bytes received up to the last kept row."""
+        """Bytes received up to the last row that was not dropped."""
         self._psycopg = library()
         self._status = self._psycopg.pq.ExecStatus
         self._encoding = connection.info.encoding
@@ -111,7 +113,7 @@ class _Results:
         self._json = {self._psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
         self._batch = batch
         self._parts: list[tuple[Any, int]] = []
-        """Results of the current statement, each with the number of its wanted rows."""
+        """Results of the current statement, each with the number of rows to convert."""
         self._wanted = 0
         self._values = 0
         self._work: list[partial[None]] = []
@@ -119,7 +121,7 @@ class _Results:
         self._completion: tuple[str, int | None] = ("", None)
 
     def take(self, result: Any) -> bool:
-        """Take one result. Return True if more may follow."""
+        """Add one result from libpq. Return False if libpq can give no further result (COPY with STDIN or STDOUT)."""
         status, known = result.status, self._status
         if status in (known.TUPLES_CHUNK, known.SINGLE_TUPLE, known.TUPLES_OK):
             self.take_rows(result)
@@ -155,7 +157,8 @@ class _Results:
         self._work.append(partial(self._put, command, names, parts, affected))
 
     async def read(self, owner: object) -> None:
-        """Make the values of all results. Raises ToolError if they take more memory than a command may have."""
+        """Convert the rows of all results to Python values. Raises ToolError if the values take more memory than a
+        command may have."""
         work, self._work = self._work, []
         results = [result for one in work if one.func == self._put for result in one.args[2]]
         size = self._connection.exchange.received or self._local_size(results)
@@ -168,8 +171,9 @@ class _Results:
                 one()
 
     def _local_size(self, parts: list[tuple[Any, int]]) -> int:
-        """Return the bytes of the values from a Unix socket, whose received bytes are not counted. Return 0 for another
-        connection, or for so many values that a thread makes them anyway."""
+        """Return the size in bytes of all values that came over a Unix socket. Received bytes are counted only on TCP,
+        so return 0 for a TCP connection. Also return 0 for more than `_MANY_VALUES` values: a thread converts so many
+        values in any case."""
         if self._values > _MANY_VALUES or not self._connection.pgconn.host.startswith(b"/"):
             return 0
         return sum(
@@ -201,7 +205,8 @@ class _Results:
 
 
 def _json_memory(value: bytes) -> int:
-    """Return twice the memory of a JSON value, since the values and their JSON form exist together."""
+    """Return the memory for a JSON value: twice the size of the parsed value, because the serialised result exists at
+    the same time."""
     try:
         return 2 * memory_of(value)
     except DocumentError:  # not parsed, so it stays text

@@ -1,7 +1,7 @@
-"""Readers for Postgres values that psycopg would read with a loss, or not at all.
+"""Loaders for Postgres values that psycopg's own loaders would convert with a loss, or not at all.
 
-The readers are registered on one connection at a time, never on psycopg itself: other code in the process keeps
-psycopg's own readers.
+These loaders are registered on one connection at a time, never on psycopg itself. Other code in the process uses
+psycopg's own loaders.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _RANGES: Final = ("int4", "int8", "num", "date", "ts", "tstz")
 
 
 def register(psycopg: Any, connection: Any) -> None:
-    """Register our readers of values at a connection: dates and times become ISO 8601 text, intervals ISO 8601
-    durations, ranges and addresses text.
+    """Register our loaders for Postgres values at a connection. Dates and times become ISO 8601 text, intervals ISO
+    8601 durations, ranges and network addresses text.
 
-    Arrays and records are parsed up to 256 kB, and JSON if its values fit into memory; otherwise they stay text.
-    Values that Python cannot hold (`infinity`, 24:00:00, years BC or above 9999) stay the server's text: psycopg
-    would fail the query for one such value. A timestamptz keeps the UTC offset that the server wrote.
+    Arrays and records up to 256 kB are parsed; longer arrays and records stay text. JSON is parsed if the parsed values
+    fit into memory, and else stays text. Values that Python cannot hold (`infinity`, 24:00:00, years BC or above 9999)
+    stay the server's text: psycopg would fail the query for one such value. A timestamptz keeps the UTC offset that the
+    server wrote.
     """
     for name, loader in _loaders(psycopg).items():
         connection.adapters.register_loader(name, loader)
@@ -45,7 +46,7 @@ def register(psycopg: Any, connection: Any) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _loaders(psycopg: Any) -> Mapping[str | int, type]:
-    """Return the readers by name or number of the type."""
+    """Return our loaders by name or OID of the Postgres type."""
 
     def loader(read: Callable[[str], str]) -> type:
         class Loader(psycopg.adapt.Loader):  # type: ignore[misc]
@@ -91,7 +92,8 @@ def _json(load: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def _moment(text: str) -> str:
-    """Return `2026-01-02 03:04:05.5+01` as `2026-01-02T03:04:05.500000+01:00`; another DateStyle stays as it is."""
+    """Return `2026-01-02 03:04:05.5+01` as `2026-01-02T03:04:05.500000+01:00`. Return a text in another DateStyle
+    unchanged."""
     match = _MOMENT.fullmatch(text)
     if match is None:
         return text
@@ -101,7 +103,7 @@ def _moment(text: str) -> str:
 
 
 def _duration(text: str) -> str:
-    """Return `1 mon -2 days +03:04:05.5` as `P1M-2DT3H4M5.5S`; another IntervalStyle stays as it is.
+    """Return `1 mon -2 days +03:04:05.5` as `P1M-2DT3H4M5.5S`. Return a text in another IntervalStyle unchanged.
 
     psycopg would count a month as 30 days and a year as 365.
     """

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # loaded by the first step that needs them
 
 _READS_CONTEXT: Final = re.compile(r"\b(variables|context|main|globals)\b")
 _BLOCK: Final = "# /// script"
-"""The first line of a PEP 723 block."""
+"""First line of a PEP 723 block: comments in the code that list the packages of the code."""
 _LEAST_MEMORY_MB: Final = 32
 _NO_CODE: Final = "no code; give 'code', 'script' or 'code_b64'"
 _NO_RESULT: Final = {"status": "success", "message": "Code executed without explicit result variable"}
@@ -54,23 +54,23 @@ class PythonConfig:
 
     The code finds each key of `input` as a global, and the whole input as `args` and `input_data`. It also finds
     `context`, `variables`, `execution_id`, `step`, `auth`, the modules `json`, `os`, `uuid`, `datetime`, and `get_val`,
-    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane a text
-    in `input` that is an object or a list (as JSON, or as Python prints it) becomes that object or list. Any other text
-    loses its last line break, as with the Python worker.
+    `deep_merge`, `now_utc`, `format_iso8601`, `make_serializable` as in the Python worker. On the Python plane, a text
+    in `input` is parsed if the text is an object or a list. The text may be JSON, or a value as Python prints it. Any
+    other text loses its last line break, as with the Python worker.
 
     Result: the value of a top-level `return`, else the global `result`, else the return value of `main()`. Code without
-    any of these gives `{stdout, stderr}`, and on the Python plane also `status` (`success`) and a `message`. `main()`
-    may be `async def`, gets its parameters by name, and runs once, even if `if __name__ == "__main__":` calls it. On
-    the Python plane `main()` comes before `result`, unless the code itself calls `main()`. Values without a JSON form
-    are converted: NaN, infinities and NaT to null; Decimal, UUID and ints beyond 64 bits to text; dates to ISO 8601,
-    numpy's dates in their own unit; bytes to base64; sets to sorted lists; numpy and pandas to numbers and lists (a
-    frame: its rows); dataclasses to objects; keys to text as in `json.dumps`; any other value to its `str()`. `stdout`,
-    `stderr` and `exit_code` are beside the data. An exception is an error of kind python, with the exception's type as
-    the code. The traceback is in stderr, from the code's first line on. A timeout keeps the output and adds a traceback
-    of the running code.
+    a result gives `{stdout, stderr}`, and on the Python plane also `status` (`success`) and a `message`. `main()` may
+    be `async def`, and gets its parameters by name. `main()` runs once, even if `if __name__ == "__main__":` calls
+    `main()`. On the Python plane `main()` comes before `result`, unless the code itself calls `main()`. Values without
+    a JSON form are converted: NaN, infinities and NaT to null; Decimal, UUID and ints beyond 64 bits to text; dates to
+    ISO 8601, numpy's dates in their own unit; bytes to base64; sets to sorted lists; numpy and pandas to numbers and
+    lists (a frame: its rows); dataclasses to objects; keys to text as in `json.dumps`; any other value to its `str()`.
+    `stdout`, `stderr` and `exit_code` are beside the data. An exception is an error of kind python, with the
+    exception's type as the code. The traceback is in stderr, from the code's first line on. A timeout keeps the output
+    and adds a traceback of the running code.
 
-    differs-from-upstream: the Python worker runs the code inside itself; there a `print` is lost, a loop never ends
-    and `os._exit` ends the worker.
+    differs-from-upstream: the Python worker runs the code in its own process. There a `print` is lost, an endless
+    loop never ends, and `os._exit` ends the worker.
     """
 
     code: str | None = None
@@ -80,29 +80,32 @@ class PythonConfig:
     script: str | dict[str, Any] | None = None
     """Source of the code, instead of `code`: a path, a file://, http(s)://, gs:// or s3:// address, source text, or
     {"uri", "source": {"type": inline | file | http | gcs | s3, "code", "auth", "endpoint", "headers", "method",
-    "region", "timeout"}}. An http `endpoint` is the address itself or, when it ends in `/`, the directory of `uri`."""
+    "region", "timeout"}}. An http `endpoint` is the address of the code. If `endpoint` ends in `/`, `uri` is the path
+    below `endpoint`."""
     input: dict[str, Any] = field(default_factory=dict)
     """Values for the code; they win over the step's own input."""
     libs: dict[str, Any] | list[str] = field(default_factory=dict)
     """Modules to import: global name -> module, or -> {"from": module, "import": name}; or a list of modules."""
     deps: dict[str, Any] | None = None
-    """{"sys_path": [directories to import from], "venv_path": a virtual environment to run in, see `python`,
-    "packages": [requirements, "pandas==2.2.*"], "python": "3.12", the version for them}. A PEP 723 block of the code
-    (`# /// script`) names packages too. `NOETL_WORKER_PYTHON_PACKAGES` says whether they are installed."""
+    """Modules and packages for the code: {"sys_path": [directories to import from], "venv_path": a virtual environment
+    to run in (see `python`), "packages": [requirements such as "pandas==2.2.*"], "python": the version that the
+    packages need, such as "3.12"}. A PEP 723 block of the code (`# /// script`) names packages too.
+    `NOETL_WORKER_PYTHON_PACKAGES` says whether the worker installs packages."""
     auth: str | dict[str, Any] | None = None
-    """A credential's alias, or name -> {"key": alias, "service"}: given to the code as GOOGLE_APPLICATION_CREDENTIALS,
-    AWS_*, AZURE_* or PG* variables, and as the global `auth`. With `NOETL_WORKER_ISOLATION=basic` a Google key and a
-    Postgres password (PGPASSFILE) are in files without a path in any directory. A program gets these files by
-    `subprocess.run(..., pass_fds=auth_fds)`."""
+    """Alias of a credential, or name -> {"key": alias, "service"}. The code gets the credential as the global `auth`,
+    and as variables: GOOGLE_APPLICATION_CREDENTIALS, AWS_*, AZURE_* or PG*. With `NOETL_WORKER_ISOLATION=basic` a
+    Google key and a Postgres password (PGPASSFILE) are open files without a path in any directory. A program started by
+    the code gets these files with `subprocess.run(..., pass_fds=auth_fds)`."""
     env: dict[str, Any] = field(default_factory=dict)
-    """Variables added to PATH, HOME, LANG, LC_*, TZ, USER and the worker's PYTHONPATH; a null is left out."""
+    """Environment variables for the code, besides the worker's PATH, HOME, LANG, LC_*, TZ, USER and PYTHONPATH. A
+    variable with the value null is left out."""
     cwd: str | None = None
     """Working directory; absent: an empty directory, whose content is removed afterwards."""
     python: str | None = None
     """Path of another interpreter, CPython 3.9 or newer; absent: the worker's own. The worker keeps its own interpreter
-    ready, and up to four others that only root or the owner of the worker's environment can change. Any other
-    interpreter starts anew for each command (some 0.1 s). With `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS`
-    must name the interpreter."""
+    ready, and up to four others. Only root or the owner of the worker's environment may have write access to such an
+    interpreter. An interpreter that is not kept ready starts anew for each command (some 0.1 s). With
+    `NOETL_WORKER_ISOLATION=basic`, `NOETL_WORKER_PYTHONS` must name the interpreter."""
     timeout: float | None = None
     """Seconds; absent: the command's remaining time."""
     memory_mb: int | None = None
@@ -136,8 +139,8 @@ class PythonConfig:
             self.packages(written or "")
 
     def packages(self, code: str) -> WantedPackages | None:
-        """Return the packages that `deps` or `code` asks for, or None. Raises ConfigurationError if a requirement is
-        wrong."""
+        """Return the packages that `deps` or `code` asks for, or None without packages. Raises ConfigurationError for
+        an invalid requirement."""
         if _BLOCK in code or {"packages", "python"} & (self.deps or {}).keys():
             from noetl_worker.tools.kinds.python.packages.wanted import wanted_packages
 
@@ -146,7 +149,7 @@ class PythonConfig:
 
     @property
     def source(self) -> str | dict[str, Any]:
-        """Return the source of the code, in the form of `script`."""
+        """Return the source of the code, written like the field `script`."""
         if self.script is not None:
             return self.script
         text = (self.code or "") if self.code_b64 is None else text_of_base64("code_b64", self.code_b64)
@@ -200,8 +203,8 @@ class PythonTool:
         return _result(run, config, context)
 
     async def prefetch(self, config: PythonConfig, context: ToolContext) -> tuple[str, ...]:
-        """Install the packages of a step without running the step. Return the step's requirements, or () if it has
-        none."""
+        """Install the packages of a step without running the step. Return the step's requirements, or () if the step
+        asks for no packages."""
         wanted = config.packages(await self._sources.of_script(config.source, context))
         if wanted is None:
             return ()
@@ -260,7 +263,8 @@ class PythonTool:
 
 
 def _libs(libs: dict[str, Any] | list[str]) -> dict[str, JsonValue]:
-    """Return `libs` as global name -> [module] or [module, attribute]. Raises ConfigurationError for another form."""
+    """Return `libs` as global name -> [module] or [module, attribute]. Raises ConfigurationError for any other
+    value."""
     named: dict[str, JsonValue] = {}
     for name, module in ({lib: lib for lib in libs} if isinstance(libs, list) else libs).items():
         if isinstance(module, str) and module:

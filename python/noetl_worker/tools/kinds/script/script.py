@@ -44,8 +44,9 @@ class ScriptConfig:
     """Source of the script, as in the python kind; also {"type": inline | local | http | gcs | s3, "uri",
     "content"}."""
     job: dict[str, Any] = field(default_factory=dict)
-    """image (python:3.11-slim), namespace (noetl), ttl_seconds_after_finished (300), backoff_limit (3), timeout (600
-    seconds), install_dependencies, resources, env, image_pull_policy, service_account."""
+    """Settings of the Kubernetes Job, defaults in parentheses: image (python:3.11-slim), namespace (noetl),
+    ttl_seconds_after_finished (300), backoff_limit (3), timeout (600 seconds), install_dependencies, resources, env,
+    image_pull_policy, service_account."""
     auth: str | dict[str, Any] | None = None
     """Alias of a credential with url, token and ca_file of a cluster; absent: the worker's own cluster."""
     input: dict[str, Any] = field(default_factory=dict)

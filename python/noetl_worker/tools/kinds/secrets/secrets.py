@@ -54,14 +54,15 @@ class SecretsConfig:
     name: str | None = None
     """Name of the secret. Use `secret_name` on a plane that puts the task's label here."""
     secret_name: str | None = None
-    """Name of the secret; wins over `name`. For google also projects/<project>/secrets/<name>, with
-    /versions/<version>."""
+    """Name of the secret; wins over `name`. For google the full name works too: projects/<project>/secrets/<name>, with
+    or without /versions/<version>."""
     provider: str | None = None
-    """env: NOETL_SECRET_<NAME> of the worker, or a variable listed in its NOETL_KEYCHAIN_ENV_VARS. file: a file of this
-    name in the worker's NOETL_SECRETS_DIR. google: Secret Manager. Absent: google for kind secret_manager and for names
-    that begin with projects/, else env."""
+    """env: the worker's variable NOETL_SECRET_<NAME>, or a variable listed in the worker's NOETL_KEYCHAIN_ENV_VARS.
+    file: the file with the secret's name in the worker's NOETL_SECRETS_DIR. google: Secret Manager. Absent: google for
+    kind secret_manager and for names that begin with projects/, else env."""
     project: str | None = None
-    """Google project of a short name; the credential's project_id or GOOGLE_CLOUD_PROJECT when absent."""
+    """Google project of a secret without projects/ in its name. Absent: the credential's project_id, or
+    GOOGLE_CLOUD_PROJECT."""
     version: str = "latest"
     """Version of a Google secret."""
     auth: str | dict[str, Any] | None = None
@@ -89,13 +90,13 @@ class SecretsConfig:
 
 class SecretsTool(OverHttp):
     """Tool of kind `secrets`. Data: {status: success, name, provider, value, secret_value, version}: `value` and
-    `secret_value` are the same text (base64 of bytes that are not UTF-8), `version` is Google's.
+    `secret_value` are the same text (base64 if the secret is not UTF-8), `version` is Google's.
 
-    Errors: not_found, auth (may not be read), connection, server_error, resource (too short to be hidden, or too
-    long).
+    Errors: not_found, auth (the worker may not read the secret), connection, server_error, resource (the secret is too
+    long, or too short to be redacted).
 
-    differs-from-upstream: `env` reads only variables that the worker offers to playbooks, because the worker's own
-    passwords are in its environment too. The value never reaches an event.
+    differs-from-upstream: `env` reads only variables that the operator offers to playbooks. The worker's own passwords
+    are in the worker's environment too. The value never reaches an event.
     """
 
     kind: ClassVar[str] = "secrets"
@@ -145,15 +146,15 @@ class SecretsTool(OverHttp):
 
 
 def _hidden(name: str, content: bytes, context: ToolContext) -> str:
-    """Return the value as text, and register it with the worker as a secret."""
+    """Return the secret as text, and register the text with the worker for redaction."""
     try:
         value = content.decode()
     except UnicodeDecodeError:
         value = base64.b64encode(content).decode()
     if context.secrets.keep(value) is False:
         raise ToolError(
-            f"Secret {name!r} is too short or too common to be told from a word, and could not be kept out of "
-            "results: give it a random text of at least 12 characters",
+            f"Secret {name!r} is too short or too common to be redacted in results: give it a random text of at least "
+            "12 characters",
             kind="resource",
         )
     if value != value.strip():
@@ -185,7 +186,7 @@ def _from_environment(name: str, settings: ToolSettings) -> str:
 
 
 def _from_file(name: str, directory: str) -> bytes:
-    """Return a mounted secret, without the line break that editors put at its end."""
+    """Return a mounted secret, without the line break that editors put at the end of a file."""
     if not directory:
         raise ConfigurationError(f"secrets: provider file needs {DIRECTORY_VARIABLE} to be set for the worker")
     root = Path(directory).resolve()

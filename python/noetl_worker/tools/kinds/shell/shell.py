@@ -25,7 +25,7 @@ _LONGEST_ARGUMENT: Final = 100_000
 """Maximum bytes of a command that is passed as an argument (Linux allows 128 KiB); a longer command is passed in a
 file."""
 _LEAST_OUTPUT: Final = 4096
-"""Minimum bytes kept of each command of a list, however much earlier commands printed."""
+"""Minimum bytes kept of the output of each command in a list, even if earlier commands printed a lot."""
 _CODES: Final = {126: "found, but cannot be run", 127: "command not found"}
 
 
@@ -34,15 +34,17 @@ class ShellConfig:
     """Runs commands through a shell: in a process group of their own, with an empty standard input, an empty directory
     and a scrubbed environment.
 
-    Result: the same as from the plane's own worker, `{exit_code, stdout, stderr}` on the Rust plane; a list of commands
-    adds `commands`, with `{cmd_preview, returncode, stdout, stderr, duration_ms}` for each command that ran. On the
-    Python plane `{returncode, stdout, stderr, commands, duration_ms}`, the outputs of a list with a line break between
-    them. `notes` when output was left out of the middle or is not UTF-8 (unreadable bytes become U+FFFD). No control
-    plane can store U+0000, so output with U+0000 (`find -print0`) fails the command: add `| tr '\\0' '\\n'`. The exit
-    code is negative for a signal. An exit code other than 0 is an error of kind process with this code. A timeout
-    (SIGTERM to the process group, SIGKILL 2 seconds later) keeps the output so far. When a command ends, the worker
-    kills the processes that it leaves running in its group; with `NOETL_WORKER_ISOLATION=basic` also all other
-    processes that it started.
+    Result: on the Rust plane `{exit_code, stdout, stderr}`. A list of commands adds `commands`, with
+    `{cmd_preview, returncode, stdout, stderr, duration_ms}` for each command that ran. On the Python plane it is
+    `{returncode, stdout, stderr, commands, duration_ms}`; a line break separates the outputs of a list. Both results
+    are the same as from the plane's own worker. `notes` is added if output was left out of the middle or is not UTF-8
+    (unreadable bytes become U+FFFD).
+
+    Control planes cannot store U+0000, so output with U+0000 (`find -print0`) fails the command: add
+    `| tr '\\0' '\\n'`. An exit code other than 0 is an error of kind process with this code. The code is negative if a
+    signal ended the command. After a timeout the worker sends SIGTERM to the process group, and SIGKILL 2 seconds
+    later; the output so far is kept. When a command ends, the worker kills all processes left in the command's group.
+    With `NOETL_WORKER_ISOLATION=basic` the worker also kills all other processes that the command started.
     """
 
     command: str | list[str]
@@ -52,11 +54,12 @@ class ShellConfig:
     cwd: str | None = None
     """Working directory; absent: an empty directory, whose content is removed afterwards."""
     env: dict[str, Any] = field(default_factory=dict)
-    """Variables added to PATH, HOME, LANG, LC_*, TZ and USER of the worker; a null is left out."""
+    """Environment variables for the commands, besides the worker's PATH, HOME, LANG, LC_*, TZ and USER. A variable with
+    the value null is left out."""
     timeout: float | None = None
     """Seconds, for all commands together; absent: the command's remaining time."""
     capture: bool = True
-    """False: the output is thrown away (upstream: it goes to the worker's own output, mixed with its log)."""
+    """False: the worker throws the output away (upstream: the output goes into the worker's own log)."""
     max_output_bytes: int = process.MAX_OUTPUT_BYTES
     """Maximum bytes kept of stdout and of stderr each (4 MiB), of all commands together: half from the beginning, half
     from the end."""
@@ -83,7 +86,7 @@ class ShellTool:
         self._runner = runner or PythonRunner(confinement=confinement)
         self._environment = process.base_environment()
         self._programs: dict[str, str] = {}
-        """Shells found in the worker's own PATH."""
+        """Name of a shell -> the shell's path, for shells in the worker's own PATH."""
 
     async def run(self, config: ShellConfig, context: ToolContext) -> ToolResult:
         process.directory("shell", config.cwd)
@@ -175,7 +178,8 @@ def _result(runs: list[process.Finished], data: dict[str, JsonValue], *, timeout
 
 
 def _failure(run: process.Finished) -> ToolFailure:
-    """Return the failure for an exit code. A shell's 126, 127, and 128 + n (a signal ended a program) are explained."""
+    """Return the failure for an exit code. The failure's text explains a shell's own codes: 126, 127, and 128 + n
+    (signal n ended a program)."""
     exit_code = run.exit_code
     if run.has_met_oom and exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return ToolFailure("Command was killed: out of memory", kind="process", code="out_of_memory")

@@ -1,4 +1,4 @@
-"""Kind `snowflake`: runs SQL in Snowflake through its own connector."""
+"""Kind `snowflake`: runs SQL in Snowflake through Snowflake's connector for Python."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ _NAMES: Final[Mapping[int, str]] = {
 }
 _CHANGING: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _READING: Final = frozenset({"SELECT", "WITH", "VALUES", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "LIST", "LS", "USE"})
-"""First words of statements that change nothing. After only such statements, an open transaction has nothing to
-lose."""
+"""First words of statements that change no data. After only such statements, an open transaction may be lost without
+harm."""
 _COMMENT: Final = re.compile(r"\s*(?:/\*.*?\*/|--[^\n]*)", re.DOTALL)
 _STOP_S: Final = 5.0
 _ROWS_AT_ONCE: Final = 1_000
@@ -131,8 +131,8 @@ class SnowflakeConfig(sql.SqlFields):
 
 
 class SnowflakeTool:
-    """Tool of kind `snowflake`: a session for each command, in a thread of its own. A cancelled command closes the
-    session, which ends its statement."""
+    """Tool of kind `snowflake`. Each command has its own session, in its own thread. A cancelled command closes its
+    session, and closing the session ends the running statement."""
 
     kind: ClassVar[str] = "snowflake"
     config_model: ClassVar[type] = SnowflakeConfig
@@ -172,8 +172,8 @@ class SnowflakeTool:
 
 
 async def _check_ended(opened: SnowflakeSession, text: str) -> None:
-    """Raise ToolError if a transaction is open (by BEGIN, or with AUTOCOMMIT off): closing the session rolls it
-    back."""
+    """Raise ToolError if a transaction is still open (by BEGIN, or with AUTOCOMMIT off), because closing the session
+    would roll the transaction back."""
     cursor, _ = await opened.query("SELECT CURRENT_TRANSACTION()")
     [[transaction]] = await opened.fetch(cursor, 1)
     if transaction is not None:
@@ -181,17 +181,17 @@ async def _check_ended(opened: SnowflakeSession, text: str) -> None:
 
 
 def _counts(statement: str, names: Sequence[str]) -> bool:
-    """Return True if the columns are Snowflake's numbers of changed rows, not the author's columns with such names."""
+    """Return True if the statement changes rows and the columns are Snowflake's counts (`number of rows inserted`)."""
     return sql_split.first_word(statement) in _CHANGING and all(name.lower().startswith("number of ") for name in names)
 
 
 def _without_files(statement: str) -> str:
-    """Return the statement without its leading comments: a parameter in a comment could end the comment, and inject
-    SQL.
+    """Return the statement without its leading comments. A parameter's value in a comment could end the comment and
+    inject SQL.
 
     Raises:
-        ConfigurationError: the statement is PUT or GET. For these the connector would open any file that the server
-            names.
+        ConfigurationError: the statement is PUT or GET. For PUT and GET the connector would open any file that the
+            server names.
     """
     begin = 0
     while (match := _COMMENT.match(statement, begin)) is not None:
@@ -206,10 +206,10 @@ def _without_files(statement: str) -> str:
 
 
 def check_connection(fields: Any) -> None:
-    """Check as much of the account as is possible without fetching a credential, for a config model's `__post_init__`.
+    """Check the fields of a connection when the config is made, before any credential is fetched.
 
     Raises:
-        ConfigurationError: the fields cannot give a login.
+        ConfigurationError: the account, the user or a secret is missing, and no credential can add the missing field.
     """
     written = written_data(fields.auth)
     if written is not None:
@@ -222,7 +222,7 @@ async def connection_settings(
     """Return the arguments of the connector's `connect`. `fields` has `auth` and some or all of the connection fields.
 
     Raises:
-        ConfigurationError: no account, user or secret, or a key that cannot be read.
+        ConfigurationError: the account, the user or a secret is missing, or the private key cannot be read.
     """
     found = await credential_data(kind, fields.auth, context)
     try:
@@ -264,7 +264,8 @@ def _der(kind: str, pem: str, passphrase: str | None) -> bytes:
         key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
     except (ValueError, TypeError):
         # The cause's text is left out: it may contain parts of the key.
-        raise ConfigurationError(f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong") from None
+        text = f"{kind}: 'private_key' is no PEM key, or its passphrase is wrong: give the whole PEM text"
+        raise ConfigurationError(text) from None
     form = serialization.PrivateFormat.PKCS8
     return bytes(key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
 
@@ -300,7 +301,7 @@ class SnowflakeSession:
             ResourceShortage: this machine is out of file descriptors or threads.
             ToolError: auth, or connection (retryable).
         """
-        if is_out_of_descriptors():  # the connector would retry until its timeout, and then not say why
+        if is_out_of_descriptors():  # the connector would retry until its timeout, and then hide the cause
             raise ResourceShortage("no file descriptor is free for a connection")
 
         def connect() -> None:
@@ -325,7 +326,7 @@ class SnowflakeSession:
         return [statement for statement in found if statement] or [text]
 
     async def query(self, statement: str, params: Any = None) -> tuple[Any, Sequence[Any]]:
-        """Run one statement. Return its cursor and its columns' description. Raises ConfigurationError for PUT
+        """Run one statement. Return the cursor, and the description of the columns. Raises ConfigurationError for PUT
         and GET."""
         text = _without_files(statement)
 
@@ -341,7 +342,8 @@ class SnowflakeSession:
         await self._statement(statement, lambda: self._connection.cursor().executemany(statement, rows))
 
     async def fetch(self, cursor: Any, size: int) -> list[list[Any]]:
-        """Return the next rows. VARIANT, OBJECT and ARRAY are parsed as JSON, except texts that are not JSON.
+        """Return at most `size` further rows. VARIANT, OBJECT and ARRAY are parsed as JSON; a text that is not
+        JSON stays text.
 
         Raises:
             ToolError: kind `resource`, the rows take more than 256 MiB.
@@ -362,7 +364,7 @@ class SnowflakeSession:
             except ResourceShortage:  # no second thread: close it in the session's own
                 closing = asyncio.wrap_future(started(self._thread, connection.close))
             other.shutdown(wait=False)
-            closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it ends by itself, too
+            closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # no warning of asyncio
             await asyncio.wait({closing}, timeout=_STOP_S)
         self._thread.shutdown(wait=False)
 
@@ -388,7 +390,7 @@ def _json_memory(text: str) -> int:
 
 
 def _fetch_rows(cursor: Any, size: int) -> list[list[Any]]:
-    """Return at most `size` rows. Raises ToolError if they take more memory than `_MOST_BYTES`."""
+    """Return at most `size` rows. Raises ToolError if the rows take more memory than `_MOST_BYTES`."""
     json_columns = [number for number, column in enumerate(cursor.description) if column.type_code in _JSON]
     rows: list[list[Any]] = []
     left = _MOST_BYTES
@@ -426,7 +428,7 @@ def _failure(connector: Any, error: Any, statement: str) -> ToolError:
 
 
 def duckdb_type(column: Any) -> str:
-    """Return DuckDB's name for the type of a described column."""
+    """Return DuckDB's type for a column that Snowflake's connector describes."""
     if column.type_code == _FIXED:
         return f"DECIMAL({column.precision or 38},{column.scale})" if column.scale else "BIGINT"
     return _NAMES.get(column.type_code, "VARCHAR")

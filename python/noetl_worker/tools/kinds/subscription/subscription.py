@@ -49,8 +49,8 @@ class SubscriptionConfig(NatsLogin):
     timeout_ms: int = 1000
     """poll: longest wait in milliseconds; above 5000 counts as 5000."""
     ack: str = "on_success"
-    """poll: on_success, auto or true acks the returned messages; manual, defer or false returns `ack_ids` instead.
-    With none the worker neither acks nor returns `ack_ids`, and the messages are redelivered after the consumer's
+    """poll: on_success, auto or true acks the returned messages; manual, defer or false returns `ack_ids` instead. With
+    none the worker does not ack and returns no `ack_ids`. The server then redelivers the messages after the consumer's
     ack wait."""
     ack_ids: list[str] = field(default_factory=list)
     """ack, nack, term: the `ack_ids` of a poll."""
@@ -64,7 +64,7 @@ class SubscriptionConfig(NatsLogin):
         operation = "nack" if operation == "nak" else operation
         if source in ("kafka", "pubsub"):
             raise ConfigurationError(
-                f"source {source!r} is not read by this worker, nats is: bridge it to a stream, or read it with the "
+                f"source {source!r} is not read by this worker: bridge it to a NATS stream, or read it with the "
                 "python tool and a client library",
                 field="source",
             )
@@ -94,7 +94,7 @@ class SubscriptionConfig(NatsLogin):
         check_numbers(0, nack_delay_ms=self.nack_delay_ms)
         if not self.ack_ids:
             raise ConfigurationError(
-                f"{operation} requires 'ack_ids', as a poll with ack: defer gave them",
+                f"{operation} requires 'ack_ids': give the `ack_ids` of a poll with `ack: defer`",
                 field="ack_ids",
                 reason="missing",
             )
@@ -106,7 +106,8 @@ class SubscriptionConfig(NatsLogin):
             # the ack id is used as a subject, so it must not be able to publish anything else
             if not ack_id.startswith(_ACK_PREFIX) or any(mark in "*>" or mark.isspace() for mark in ack_id):
                 raise ConfigurationError(
-                    f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll; give the ids of one", field="ack_ids"
+                    f"ack_id {excerpt(ack_id, 80)!r} is not from a NATS poll; give the `ack_ids` of a poll",
+                    field="ack_ids",
                 )
 
 

@@ -1,9 +1,9 @@
 """Kind `task_sequence`: runs the tasks of a list-valued `tool` one after the other, under their policy rules.
 
 Each task is rendered once, just before it runs, and can use the results of earlier tasks (protocol/tasks.md#lists).
-The task's rules see every failure, also an exception, as `output`. A result with `{{` in it stays data.
+The task's rules see every failure, also an exception, as `output`. `{{` in a result is never rendered.
 
-The result's data has one form for both planes (`SequenceProgress.data`). `python_form` or `rust_form` converts it.
+`SequenceProgress.data` has the same data for both planes; `python_form` and `rust_form` convert it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _NOT_THE_TOOLS: Final = frozenset({"kind", "set", "spec", "policy", *INPUTS})
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A parsed task of the list."""
+    """A parsed task of a sequence."""
 
     label: str
     kind: str
     config: Mapping[str, JsonValue]
     input: JsonValue
-    """An object, or a text that is rendered to an object."""
+    """Input values of the task: an object, or a template that renders to an object."""
     args: JsonValue
-    """Another spelling of `input`; if the task's kind has a field named `args`, the value of that field."""
+    """Input values, like `input`. If the task's kind has a field named `args`, `args` is the value of that field."""
     set: Mapping[str, JsonValue]
     rules: tuple[policy.PolicyRule, ...]
     ignored: tuple[ConfigurationError, ...] = ()
@@ -136,16 +136,16 @@ class TaskSequenceTool:
     field_schemas: ClassVar[Mapping[str, JsonValue]] = {"tasks": TASKS_SCHEMA}
 
     def ignored(self, config: TaskSequenceConfig) -> list[ConfigurationError]:
-        """Return warnings about unread words in policies and jumps to unknown tasks."""
+        """Return warnings about unknown policy words and about jumps to tasks that do not exist."""
         labels, told = [task.label for task in config.parsed], list[ConfigurationError]()
         for position, task in enumerate(config.parsed):
             told += [*task.ignored, *policy.jumps_nowhere(task.rules, position, labels)]
         return told
 
     def check(self, config: TaskSequenceConfig, context: ToolContext) -> None:
-        """Refuse tasks that are already known to be wrong, before the first task has changed anything.
+        """Refuse the sequence if a task's config is wrong, before the first task has changed anything.
 
-        Do not check a task with rules, because its rules see every failure, also a wrong config.
+        A task with rules is not checked here. The task's rules see every failure, also a wrong config.
         """
         for task in config.parsed:
             if task.rules:
@@ -154,15 +154,14 @@ class TaskSequenceTool:
             context.worker.check_tool(task.kind, {**own, **dict(given)}, context)
 
     def time_needed(self, config: TaskSequenceConfig) -> float:
-        """Return the sum of the tasks' own timeouts, in seconds. A sequence without a timeout must not end its tasks
-        earlier."""
+        """Return the sum of the tasks' timeouts, in seconds: the least that a sequence without its own timeout gets."""
         return sum(map(_task_timeout_s, config.parsed))
 
     async def run(self, config: TaskSequenceConfig, context: ToolContext) -> ToolResult:
         progress = SequenceProgress(config.parsed, context)
         while progress.end is None:
             if context.stop.reason not in (None, "timeout"):
-                raise asyncio.CancelledError  # the stopped task returned a result all the same
+                raise asyncio.CancelledError  # the task was stopped, but still returned a result
             await progress.step()
         return progress.result()
 
@@ -178,9 +177,9 @@ class SequenceProgress:
     """Outcome of the sequence: ok, break, failed or timeout; None while the sequence runs."""
     results: dict[str, JsonValue] = field(default_factory=dict)
     updates: dict[str, JsonValue] = field(default_factory=dict)
-    """Values for later steps, in the order of assignment, by name with its scope (`ctx.a`)."""
+    """Name with its scope (`ctx.a`) -> value for later steps, in the order of assignment."""
     executions: dict[str, int] = field(default_factory=dict)
-    """Label of a task -> number of the task's runs since its last success."""
+    """Label of a task -> how often the task was executed since its last success."""
     error: ToolFailure | None = None
     exit_code: int | None = None
     last: ToolResult | None = None
@@ -253,14 +252,14 @@ class SequenceProgress:
             return ToolResult.raised(f"{type(error).__name__}: {error}", code=type(error).__name__)
 
     def local(self, task: Task, name: str, value: JsonValue) -> Mapping[str, JsonValue]:
-        """Return the values of a task's `input` or `args`, rendered."""
+        """Return a task's rendered input values. `name` is `input` or `args`, `value` has the templates."""
         if isinstance(value, Mapping):
             return {key: self.render(item) for key, item in value.items()}
         return _object(task.label, name, {name: self.render(value) or None})
 
     def joined(self, result: ToolResult) -> ToolResult:
-        """Return a task's result. If the task is a sequence, apply its `set` values to this sequence, and return its
-        data by label."""
+        """Return a task's result. If the task is itself a sequence, apply the inner sequence's `set` values to this
+        sequence. The result then has the inner tasks' data by label."""
         if not isinstance(result.data, SequenceData):
             return result
         for name, value in result.data["updates"].items():
@@ -283,8 +282,7 @@ class SequenceProgress:
             self.scope[task.label] = {**data, "data": data} if has_no_data and is_flat else seen
 
     def assign_tasks_own(self, task: Task, result: ToolResult, attempt: int) -> ToolResult:
-        """Apply the task's own `set`. If a template in `set` fails, return this as the task's failure, so that the
-        rules see it."""
+        """Apply the task's `set` and return `result`, or a failure for its rules if a template in `set` fails."""
         outcome = policy.task_outcome(result, attempt, self.form)
         try:
             seen = {"output": _task_output(result.data, outcome), "outcome": outcome}
@@ -308,7 +306,7 @@ class SequenceProgress:
         scope, *path = name.split(".")
         _nest(self.scope, [scope, *path], value)
         if self.form.sequence_is_flat and scope in ("ctx", "iter") and len(path) == 1:
-            self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): names are flat there
+            self.scope[path[0]] = value  # recorded (set-task-ctx, set-task-iter): the bare name works too
 
     async def follow(self, task: Task, action: policy.Action | None, result: ToolResult, verb: str) -> None:
         succeeded = result.status is ToolStatus.SUCCESS
@@ -396,7 +394,8 @@ class SequenceProgress:
         return data
 
     def reported(self, name: str) -> tuple[str, JsonValue]:
-        """Return an update for the plane, which replaces whole values: for `ctx.w.b` return all of `ctx.w`."""
+        """Return the name and the value that the plane gets for the update `name`. A plane replaces whole values, so
+        for `ctx.w.b` return all of `ctx.w`."""
         scope, *path = name.split(".")
         values = self.scope.get(scope)
         if scope not in ("ctx", "iter") or not path or not isinstance(values, Mapping) or path[0] not in values:
@@ -419,7 +418,7 @@ class SequenceProgress:
 
 
 class SequenceData(dict[str, JsonValue]):
-    """The data of a sequence's result (`SequenceProgress.data`), before it is converted to a plane's form."""
+    """The data of a sequence's result (`SequenceProgress.data`), the same for both planes."""
 
 
 def _own_and_given(task: Task, context: ToolContext) -> tuple[Mapping[str, JsonValue], list[tuple[str, JsonValue]]]:
@@ -457,7 +456,8 @@ def _task_timeout_s(task: Task) -> float:
 
 
 def _task_output(data: JsonValue, outcome: Mapping[str, JsonValue]) -> JsonValue:
-    """Return `output` for a task's `set`: the raw data (Rust), with the outcome's fields as a fallback (Python)."""
+    """Return the `output` that a task's `set` sees: the task's data, as on the Rust plane. A field missing in the data
+    is taken from the outcome, as on the Python plane."""
     return WithFallback(data, outcome) if isinstance(data, Mapping) else data
 
 
@@ -473,8 +473,8 @@ def _nest(target: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -
 
 
 def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return {status: ok|failed|break, _prev, results, ctx}; a failure adds {error, failed_task (label)}
-    (protocol/tasks.md#lists)."""
+    """Convert `SequenceProgress.data` for the Python plane: {status: ok|failed|break, _prev, results, ctx}. A failure
+    adds {error, failed_task (label)} (protocol/tasks.md#lists)."""
     form: dict[str, JsonValue] = {"status": data["status"], "_prev": data["_prev"], "results": data["results"]}
     context: dict[str, JsonValue] = {}
     for name, value in data["updates"].items():
@@ -490,8 +490,8 @@ def python_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def rust_form(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return {label: data, ..., _context_updates}, or on failure {labeled_results, failed_task (index)}
-    (protocol/tasks.md#lists)."""
+    """Convert `SequenceProgress.data` for the Rust plane: {label: data, ..., _context_updates}. A failure gives
+    {labeled_results, failed_task (index)} instead (protocol/tasks.md#lists)."""
     if "error" in data:
         return {"labeled_results": data["results"], "failed_task": data["failed_index"]}
     form = dict(data["results"])

@@ -1,4 +1,4 @@
-"""The tries (runs of a task, repeats included) of a running sequence, for the report of the sequence's outcome."""
+"""The attempts (first executions and retries) of the tasks in a sequence, for the report of the sequence's outcome."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from noetl_worker.models.wire import fields_of
 from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, answer_beginning
 
 _MOST: Final = 100
-"""Maximum number of tries in a report: the first and the newest tries, half each."""
+"""Maximum number of attempts in a report. After more attempts, the report has the first 50 and the newest 50."""
 
 
 @dataclass(slots=True)
 class Tries:
-    """Collects the tries of one sequence."""
+    """Collects the attempts of the tasks in one sequence."""
 
     entries: list[TaskTry] = field(default_factory=list)
     _started: float = field(default_factory=lambda: time.monotonic())
@@ -25,8 +25,8 @@ class Tries:
     def append(
         self, began: float, ended: float, task: str, kind: str, attempt: int, result: ToolResult, then: str
     ) -> None:
-        """Add a try of a task. `began` and `ended` are times of `time.monotonic`, `then` is the action after the
-        try."""
+        """Add one attempt of a task. `began` and `ended` are times of `time.monotonic`. `then` is the action after the
+        attempt, such as `retry`."""
         at, took = (int(1000 * seconds) for seconds in (began - self._started, ended - began))
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:

@@ -1,1 +1,1 @@
-"""Kind `transfer`: rows from a source into a target, in one transaction."""
+"""Kind `transfer`: moves rows from a source into a table of a target, in one transaction."""

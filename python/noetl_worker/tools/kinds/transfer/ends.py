@@ -47,8 +47,8 @@ _OTHER_TYPES: Final = {"postgresql": "postgres", "pg": "postgres"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EndConnection(PostgresLogin):
-    """Connection fields of a source or target: the fields of Postgres, which other types use too, and three of
-    Snowflake."""
+    """Connection fields of a source or target. Other types use some fields of Postgres too; only Snowflake uses
+    `account`, `warehouse` and `role`."""
 
     account: str | None = None
     """snowflake: account."""
@@ -77,7 +77,7 @@ class TransferSource(_EndConnection):
     json: Any = None
     """http: body, as JSON."""
     form: dict[str, Any] | None = None
-    """http: body, as a form."""
+    """http: form fields, sent as the body."""
     body: Any = None
     """http: body; text as it is."""
     retry: Any = None
@@ -109,11 +109,11 @@ class TransferTarget(_EndConnection):
     type: str
     """postgres, duckdb or snowflake."""
     table: str
-    """Table, `schema.table` too; written as in SQL."""
+    """Name of the table, also with its schema (`sales.orders`). Written as in SQL."""
     mapping: dict[str, str] = field(default_factory=dict)
-    """Columns, like the transfer's `mapping`."""
+    """Same as the transfer's `mapping`."""
     key: str | list[str] | None = None
-    """Key columns, like the transfer's `key`."""
+    """Same as the transfer's `key`."""
 
     def __post_init__(self) -> None:
         if not self.table.strip():
@@ -139,7 +139,7 @@ def _check_connection(name: str, end: TransferSource | TransferTarget) -> None:
 
 
 def end_type(name: str, given: Mapping[str, Any]) -> str | None:
-    """Return the type of a source or target, as in `_READ`, or None if the type is a template.
+    """Return the type of a source or target (`postgres`, `duckdb`, ...), or None if the type is a template.
 
     Raises:
         ConfigurationError: no type is given.
@@ -148,7 +148,7 @@ def end_type(name: str, given: Mapping[str, Any]) -> str | None:
     kind = next((given[key] for key in ("type", "kind", "tool") if given.get(key)), None)
     if kind is None:
         raise ConfigurationError(
-            "field 'type' is missing; give postgres or another", field=name, tool=f"transfer: {name}"
+            "field 'type' is missing; give one, such as 'postgres'", field=name, tool=f"transfer: {name}"
         )
     return None if fields.has_template(kind) else _OTHER_TYPES.get(str(kind).lower(), str(kind).lower())
 

@@ -20,7 +20,8 @@ class JsonText(str):
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """A session of a Postgres server. The server's start time identifies the server, `pid` is the session's process."""
+    """Identity of the session that reads the rows of a Postgres source. `server_started` is the server's start time and
+    identifies the server; `pid` is the session's process."""
 
     server_started: str
     pid: int
@@ -57,8 +58,8 @@ class TransferPlan:
 
 
 def check_keys(row: Sequence[Any], columns: Sequence[str], keys: Sequence[str]) -> None:
-    """Raise ToolError if `row` has NULL in a key column. An upsert never finds this row again, because NULL equals
-    nothing."""
+    """Raise ToolError if `row` has NULL in a key column. An upsert could never find such a row again, because in SQL
+    NULL does not equal NULL."""
     for key in keys:
         if row[columns.index(key)] is None:
             raise ToolError(
@@ -92,10 +93,10 @@ class Writer:
         return ", ".join(map(identifier, self._columns))
 
     def _changes(self, rows: str) -> str:
-        """Return the SET list of an upsert: it takes each column that is not a key from the row named `rows`.
+        """Return the SET list of an upsert. Each column that is not a key gets its value from the row named `rows`.
 
-        If all columns are keys, the list sets one key column: the row then counts as updated, and is locked like other
-        rows.
+        If all columns are keys, the list sets only the first key column. Then the database also counts and locks a row
+        that did not change.
         """
         columns = [column for column in self._columns if column not in self._keys] or self._keys[:1]
         return ", ".join(f"{name} = {rows}.{name}" for name in map(identifier, columns))

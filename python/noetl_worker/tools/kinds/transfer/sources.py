@@ -60,13 +60,13 @@ class SourceReader:
     columns: list[str]
     """Names of the columns, in order."""
     types: Mapping[str, str]
-    """Column -> DuckDB's name of its type, if the source knows the type."""
+    """Name of a column -> DuckDB's name for the column's type; empty if the source has no types."""
     fetch: Callable[[], Awaitable[Sequence[Row]]]
-    """Function that returns the next chunk of rows; empty after the last chunk."""
+    """Function that returns the next chunk of rows, or an empty sequence after the last chunk."""
     all_rows: Sequence[Row] = ()
     """All rows, if the source reads all rows at once. Their values decide the types of a new table's columns."""
     session: PostgresSession | None = None
-    """Session of a Postgres source."""
+    """Session that reads the rows of a Postgres source; None for any other source."""
 
     def picked(self, rows: Sequence[Row], paths: Sequence[str]) -> list[list[Any]]:
         """Return each row's values at `paths`: names of columns, or dotted paths into the objects of a column."""
@@ -92,7 +92,7 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
 async def _postgres(
     source: TransferSource, chunk_size: int, context: ToolContext, duckdb: Duckdb
 ) -> AsyncIterator[SourceReader]:
-    """Open a Postgres source, with a cursor on the server, which sends one chunk at a time."""
+    """Open a Postgres source. A cursor on the server sends one chunk of rows at a time."""
     del duckdb
     psycopg = library()
     query = str(source.query)
@@ -179,12 +179,12 @@ async def _http(
     ready = [value for name, value in config.items() if name not in RENDERED_BY_HTTP]
 
     def render(value: JsonValue, extra: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """Render a value, except data that was already rendered: `{{` in it is not a template."""
+        """Render a value. Return data that was already rendered unchanged, because `{{` in such data is no template."""
         return value if any(value is item for item in ready) else context.values.render(value, extra)
 
     result = await context.worker.run_tool("http", config, context.with_render(render))
     if context.stop.is_set():
-        raise asyncio.CancelledError  # the answer came as the command was stopped, and no longer counts
+        raise asyncio.CancelledError  # the answer came after the command was stopped
     if result.status is not ToolStatus.SUCCESS:
         failure = result.error
         text = failure.message if failure else "the request failed"
@@ -211,12 +211,14 @@ async def _http(
 
 
 def without_rendering(context: ToolContext) -> ToolContext:
-    """Return a context that renders nothing, for a source that was made by a template: its values are data."""
+    """Return a context that renders nothing. If a template has made the whole source, `{{` in the source's values is no
+    template."""
     return context.with_render(lambda value, extra=None: value)
 
 
 def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns in the order they first appear, and the rows; an object is one row."""
+    """Return the columns and rows of an HTTP answer, in the order in which the columns first appear. `value` is a list
+    of objects, one for each row; a single object is one row."""
     objects = [value] if isinstance(value, Mapping) else value
     if not isinstance(objects, list):
         raise ToolError("source: HTTP response data must be an array or object; set 'data_path'", kind="schema")
@@ -227,7 +229,7 @@ def _table(value: JsonValue) -> tuple[list[str], list[list[Any]]]:
     columns = list(dict.fromkeys(str(name) for row in objects if isinstance(row, Mapping) for name in row))
     if len(columns) > _MOST_COLUMNS or len(objects) * len(columns) > _MOST_VALUES:
         text = f"source: HTTP data with {len(objects):,} rows and {len(columns):,} names of columns is too much: "
-        text += f"at most {_MOST_COLUMNS:,} columns, and {_MOST_VALUES:,} values with those that are missing"
+        text += f"at most {_MOST_COLUMNS:,} columns, and {_MOST_VALUES:,} values, missing values included"
         raise ToolError(text, kind="resource")
     if objects and not columns:
         raise ToolError("source: Cannot determine columns from HTTP data: its rows have no fields", kind="schema")

@@ -114,7 +114,7 @@ class DuckdbWriter(Writer):
     async def _created(
         self, columns: Sequence[str], types: Sequence[str | None], sample: Sequence[Sequence[Any]]
     ) -> dict[str, str]:
-        """Create the table, with a primary key for an upsert. Return its columns with their types."""
+        """Create the table, with a primary key for an upsert. Return the table's columns with their types."""
         found = {
             name: kind or _inferred([row[number] for row in sample])
             for number, (name, kind) in enumerate(zip(columns, types, strict=True))

@@ -127,7 +127,8 @@ class PostgresWriter(Writer):
         return counts
 
     async def _check_not_read(self) -> None:
-        """Raise ConfigurationError if the source reads the table: TRUNCATE and the source would wait for each other."""
+        """Raise ConfigurationError if the source reads the target table. TRUNCATE and the source would wait for each
+        other."""
         source = self._plan.source
         if source is not None and await self._rows(_READ_BY, (self._table, source.pid, source.server_started)):
             raise ConfigurationError(
@@ -164,7 +165,8 @@ class PostgresWriter(Writer):
 
 
 def _place(columns: Sequence[str]) -> str:
-    """Return the name of the column that keeps the order of the rows. No column in `columns` has this name."""
+    """Return a name for the extra column that numbers the rows: the last of several rows with one key wins. `columns`
+    has no column of this name."""
     name = "noetl_place"
     while name in columns:
         name += "_"
@@ -172,7 +174,7 @@ def _place(columns: Sequence[str]) -> str:
 
 
 def _adapted(value: Any, kind: str) -> Any:
-    """Return a value that psycopg writes in a form the server reads as `kind`."""
+    """Convert a value so that psycopg writes a text that the server can read as the type `kind`."""
     if value is None:
         return None
     if kind in ("json", "jsonb"):

@@ -34,7 +34,7 @@ async def snowflake_writer(plan: TransferPlan, context: ToolContext, duckdb: Duc
 
 
 class SnowflakeWriter(Writer):
-    """A writer whose upsert uses a temporary table and MERGE. The target may have no VARIANT columns."""
+    """A writer whose upsert uses a temporary table and MERGE. VARIANT columns in the target are not supported."""
 
     def __init__(self, plan: TransferPlan, session: snowflake.SnowflakeSession) -> None:
         super().__init__(plan)

@@ -44,7 +44,7 @@ class TransferConfig:
     """Move rows from `source` into the table of `target`: all of them or, after any failure, none.
 
     * `mode: append` adds rows; `replace` empties the table first, even when there are no new rows; `upsert` replaces
-      rows with equal `key` columns and adds the other rows (if two source rows have one key, the later row wins).
+      rows with equal `key` columns and adds the other rows (if two source rows have the same key, the later row wins).
     * Rows are read and written in chunks: memory holds one chunk (an http source: the complete answer).
     * The table must exist; only a DuckDB table is created when it is missing, with types like the source's (numeric
       without a precision becomes VARCHAR, which is exact). Column names are matched, exactly or ignoring case, unless
@@ -180,7 +180,8 @@ class TransferTool:
         self._duckdb = Duckdb(dataclasses.replace(confinement, duckdb_bytes=confinement.duckdb_bytes // 2))
 
     def check(self, config: TransferConfig, context: ToolContext) -> None:
-        """Refuse one DuckDB file for both ends, if the source is known before its templates are rendered."""
+        """Refuse a transfer whose source and target are the same DuckDB file. A source with templates is checked only
+        after its templates are rendered."""
         source, target = config.ends
         if source is not None:
             _check_files(source, target, context.settings)
@@ -233,8 +234,8 @@ class TransferTool:
 
 
 def _files(source: TransferSource, target: TransferTarget, settings: ToolSettings) -> dict[str, bool]:
-    """Return the names of the DuckDB files, each with True if the file is only read. Transfers lock files in the order
-    of their names, so that they never wait for each other."""
+    """Return the names of the DuckDB files, each with True if the file is only read. Transfers lock the files in the
+    order of the names, so that two transfers never wait for each other."""
     files = {}
     if source.type == "duckdb" and source.database:
         files[canonical("transfer: source: 'database'", source.database, settings)] = True

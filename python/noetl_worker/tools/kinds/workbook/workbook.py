@@ -15,16 +15,17 @@ from noetl_worker.tools.contract import ToolContext
 from noetl_worker.tools.error_kinds import plane_failure
 
 _BESIDE_A_KIND: Final = frozenset({"name", "tool", "type", "desc", "description", "title"})
-"""Fields of an entry that do not belong to its tool, if `tool` is only the name of a kind."""
+"""Fields of a workbook entry that do not go to the tool, for entries like `{name: load, tool: python, code: ...}`. The
+entry's other fields go to the tool."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkbookConfig:
-    """Runs an entry of the playbook's `workbook`, found by its name.
+    """Runs an entry of the playbook's `workbook`, found by the entry's name.
 
-    A command names the entry but does not contain it: the worker asks the control plane's catalog for the playbook
-    in the version that is being executed. The entry's templates see the same values as a step's templates, and each
-    value of the input by its name.
+    A command has only the name of the entry. The worker reads the playbook from the control plane's catalog, in the
+    version that is being executed. Templates in the entry see the same values as a step's templates. They also see each
+    input value under the value's own name.
     """
 
     name: str | None = None
@@ -95,8 +96,8 @@ def _named(playbook: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonVal
 
 
 def _entry_tool(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping[str, JsonValue]]:
-    """Return the kind and its fields from `tool: {kind: python, code: ...}`, or from `tool: python` with the fields
-    beside `tool`."""
+    """Return the kind of an entry's tool, and the fields of the tool. The entry has `tool: {kind: python, code: ...}`,
+    or `tool: python` with the fields beside `tool`."""
     given = entry.get("tool", entry.get("type"))
     tool = given if isinstance(given, Mapping) else entry
     kind = tool.get("kind") if isinstance(given, Mapping) else given
@@ -110,8 +111,8 @@ def _entry_tool(name: str, entry: Mapping[str, JsonValue]) -> tuple[str, Mapping
         )
     if _reads_keychain(tool):
         raise ConfigurationError(
-            f"workbook: entry {name!r} reads the keychain, which only fields in the command can read: "
-            "use 'auth' there, or give the value as the step's 'input'"
+            f"workbook: entry {name!r} reads the keychain, but only the fields of a step may read it: "
+            "use 'auth' in the entry, or give the value as the step's 'input'"
         )
     return kind, tool
 

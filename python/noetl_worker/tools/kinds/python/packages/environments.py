@@ -57,7 +57,7 @@ class PackageEnvironments:
     async def environment(
         self, wanted: WantedPackages, given: str | None, context: ToolContext, deadline: float | None
     ) -> AsyncIterator[str]:
-        """Provide the path of an interpreter that has these packages. No worker removes the interpreter's environment
+        """Provide the path of an interpreter that has these packages. The interpreter's environment is not removed
         during the block.
 
         Args:
@@ -67,7 +67,8 @@ class PackageEnvironments:
             deadline: end of the command's time, by `time.monotonic`, or None.
 
         Raises:
-            ConfigurationError: packages are off, no interpreter fits, or the packages cannot be resolved or installed.
+            ConfigurationError: NOETL_WORKER_PYTHON_PACKAGES does not allow the packages, no interpreter fits, or uv
+                cannot resolve or install the packages.
             ToolError: kind `connection` if the index does not answer, `timeout` if the command's time is over.
         """
         settings = context.settings
@@ -97,7 +98,8 @@ class PackageEnvironments:
         context: ToolContext,
         deadline: float | None,
     ) -> str:
-        """Build the environment, unless another worker has built it meanwhile. Return its key in the store."""
+        """Build the environment, unless another worker has built the same environment meanwhile. Return the
+        environment's key in the store."""
         settings = context.settings
         _keep_logins(settings.uv_config, context)
         async with AsyncExitStack() as turn:
@@ -154,7 +156,7 @@ class PackageEnvironments:
         raise ConfigurationError(text, field="deps.python", tool="python")
 
     async def _inspected(self, path: str) -> Interpreter | None:
-        """Run a program to learn which interpreter it is. Return None if it is no Python interpreter."""
+        """Run a program to find out its Python version. Return None if the program is no Python interpreter."""
         env = process.base_environment()
         with watched(None):
             run = await self._runner.run_program(path, [path, "-I", "-c", _ASK], env=env, cwd="/", timeout_s=_ASK_S)
@@ -180,10 +182,10 @@ def _check_mode(wanted: WantedPackages, settings: ToolSettings) -> None:
 
 
 def _key(lock: str | None, recipe: str, interpreter: Interpreter, settings: ToolSettings) -> str:
-    """Return the key of an environment in the store: the hash of its lock, its interpreter and the mode of the
-    packages.
+    """Return the key of an environment in the store: a hash of the lock (resolved versions), the interpreter, and the
+    setting NOETL_WORKER_PYTHON_PACKAGES.
 
-    Without a lock return `recipe`, a key that no environment has.
+    Without a lock return `recipe`. No environment in the store has this key, so the caller builds the environment.
     """
     return recipe if lock is None else hashed_key(lock, interpreter.identity, settings.python_packages)
 

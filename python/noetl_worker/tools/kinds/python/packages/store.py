@@ -1,8 +1,8 @@
-"""The environments with packages on disk, shared by all workers of a machine. Each listed environment is complete.
+"""Environments with packages on disk, shared by all workers of a machine. The store lists only complete environments.
 
-A worker that uses an environment holds a shared lock on its directory, whose modification time is the time of its
-last use. A worker that builds or removes environments holds the lock on `turn`, an empty file. The kernel releases
-both locks when the process ends.
+A worker that uses an environment holds a shared lock on the environment's directory. The directory's modification time
+is the time of the last use. A worker that builds or removes environments holds the lock on `turn`, an empty file. The
+kernel releases both locks when the process ends.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class StoredEnvironment:
 
 
 class PackageStore:
-    """A directory with environments, builds under way, and locks: the versions to which requirements were resolved."""
+    """A directory with complete environments, with builds under way, and with lock files. A lock file has the exact
+    versions to which requirements were resolved."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,7 +60,8 @@ class PackageStore:
 
     @property
     def complete(self) -> tuple[str, ...]:
-        """Directories whose entries are never changed after they were created."""
+        """Directories whose entries never change after their creation. A confined uv may not write into these
+        directories."""
         return str(self._environments.resolve()), str(self._locks.resolve())
 
     def check(self) -> None:
@@ -70,7 +72,8 @@ class PackageStore:
             return
         if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
             text = (
-                f"{self._directory} can be written by others: name a directory in {PACKAGES_DIR} that is the worker's"
+                f"{self._directory} can be written by other users: name a directory in {PACKAGES_DIR} that only the "
+                "worker's user can write to"
             )
             raise ConfigurationError(text)
 
@@ -92,7 +95,7 @@ class PackageStore:
         try:
             is_there = descriptor is not None and _locked(descriptor, fcntl.LOCK_SH) and _is_at(descriptor, path)
             if is_there and descriptor is not None:
-                with suppress(OSError):  # read-only, as in an image: nothing is removed from it either
+                with suppress(OSError):  # a read-only store, as in an image: no worker removes environments
                     os.utime(descriptor)
             yield path if is_there else None
         finally:
@@ -125,7 +128,10 @@ class PackageStore:
                 directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock = os.open(self._directory / "turn", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            text = f"{self._directory} ({PACKAGES_DIR}) cannot be written: {error.strerror}; name one that can"
+            text = (
+                f"{self._directory} ({PACKAGES_DIR}) cannot be written: {error.strerror}; name a directory that the "
+                "worker can write to"
+            )
             raise ConfigurationError(text) from error
         try:
             while not _locked(lock, fcntl.LOCK_EX):
@@ -146,16 +152,16 @@ class PackageStore:
         file.rename(self._locks / recipe)
 
     def put(self, key: str, built: Path, requirements: tuple[str, ...], python: str, packages: int, size: int) -> None:
-        """Store the complete environment in `built` under `key`. From then on all workers find it."""
+        """Store the complete environment in `built` under `key`. From then on all workers can use the environment."""
         about = {"requirements": requirements, "python": python, "packages": packages, "size": size}
         (built / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         built.rename(self._environments / key)
 
     def make_room(self, most_bytes: int, but: str = "") -> list[StoredEnvironment]:
-        """Remove the least recently used environments until the others have at most `most_bytes`. Return the removed
-        environments.
+        """Remove the least recently used environments until the remaining environments have at most `most_bytes`.
+        Return the removed environments.
 
-        Environments in use stay, and so does the environment with the key `but`.
+        Environments in use are never removed. The environment with the key `but` is not removed either.
         """
         stored = self.environments()
         left, removed = sum(one.size for one in stored), []
@@ -166,7 +172,7 @@ class PackageStore:
         return removed
 
     def forget_locks(self) -> None:
-        """Delete all locks, so that the next use of a recipe resolves it anew."""
+        """Delete all lock files, so that the next step with the same requirements resolves the versions anew."""
         for file in self._locks.glob("*"):
             file.unlink(missing_ok=True)
 
@@ -211,7 +217,8 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Return True if the directory was not removed before its lock was taken."""
+    """Return True if `path` is still the directory that `descriptor` has open. Another worker may have removed the
+    directory before this worker locked `descriptor`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""Running uv in the same way as commands: confined, without the worker's secrets, in a directory of its own."""
+"""Running the program uv. Like a user's command, uv is confined, gets no secrets of the worker, and has its own
+directory."""
 
 from __future__ import annotations
 

@@ -24,24 +24,25 @@ _VERSION: Final = re.compile(r"3\.\d+(?:\.\d+)?")
 
 
 def strip_login(text: str) -> str:
-    """Return the text without the logins in its addresses, so that it can be shown."""
+    """Return the text without the logins in its addresses, so that logs and errors can show the text."""
     return _LOGIN.sub(r"\1***@", text)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedPackages:
-    """The packages that a step asks for, and the interpreter that they need."""
+    """The packages that a step asks for, and the Python version that the packages need."""
 
     requirements: tuple[str, ...]
     """Requirements in their normalised spelling, sorted."""
     python: str = ""
     """Version specifier of the interpreter; empty: any."""
     links: tuple[str, ...] = ()
-    """Requirements with an address of their own (`name @ https://...`), which are not from the operator's index."""
+    """Requirements with an address of their own (`name @ https://...`). Such packages do not come from the operator's
+    index."""
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The requirements, for logs and errors."""
+        """The requirements without the logins in their addresses, for logs and errors."""
         return tuple(map(strip_login, self.requirements))
 
     def is_for(self, version: str) -> bool:
@@ -53,7 +54,8 @@ def wanted_packages(deps: Mapping[str, Any], code: str) -> WantedPackages | None
     """Return the packages of a step, or None if the step asks for no packages.
 
     Raises:
-        ConfigurationError: a requirement does not parse, a package is listed twice, or two places name packages.
+        ConfigurationError: a requirement does not parse, a package is listed twice, `packages` stands beside
+            `venv_path` or a PEP 723 block, or `python` stands without `packages`.
     """
     block = _BLOCK.findall(code) if not deps.get("venv_path") else []
     given, python = deps.get("packages"), deps.get("python")
@@ -83,7 +85,7 @@ def _listed(given: Any) -> list[tuple[str, Any]]:
 
 def _from_block(blocks: list[str]) -> WantedPackages | None:
     if len(blocks) > 1:
-        raise _wrong("there are two; keep one", "code")
+        raise _wrong("the code has several of these blocks; keep one", "code")
     text = "".join(line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines(keepends=True))
     try:
         found = _tomllib.loads(text)
