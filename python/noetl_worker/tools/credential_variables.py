@@ -134,7 +134,9 @@ def _password_file(password: str) -> str:
     """Return the line of a PGPASSFILE with this password, valid for any server. The server itself is in other variables
     (PGHOST)."""
     if "\n" in password or "\r" in password:
-        raise ConfigurationError("python: auth: the password has a line break: remove it, a PGPASSFILE has one line")
+        raise ConfigurationError(
+            "python: auth: the password has a line break: a PGPASSFILE cannot hold it; set another password"
+        )
     return "*:*:*:*:" + password.replace("\\", "\\\\").replace(":", "\\:") + "\n"
 
 

@@ -45,7 +45,7 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: stop programs that use ports")
+    raise OSError(f"no free port on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop - 1}: end a program there")
 
 
 def find_binary() -> str:
