@@ -35,6 +35,7 @@ from noetl_worker.tools.python.python_runner import PythonRunner
 from noetl_worker.tools.registry import Registry
 from patience import PATIENCE_S
 from tools.http_server import ToolServer
+from tools.processes import open_descriptors
 from unit.planes import ScriptedTransport
 from unit.test_handover import Beats, Delivery, delivery, execution, script_for
 
@@ -299,11 +300,11 @@ def failing(number: int) -> Any:
 async def test_program_that_cannot_be_started(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left to start a program."""
     monkeypatch.setattr(subprocess, "Popen", failing(number))
-    before = set(Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     with pytest.raises(ToolError) as caught:
         await PythonRunner().run_program("/bin/true", ["true"], env={}, cwd="/")
     assert isinstance(caught.value, ResourceShortage) is (number in NOTHING_LEFT)
-    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert open_descriptors() <= before
 
 
 class EverySecondFails(PythonRunner):

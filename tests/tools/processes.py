@@ -68,9 +68,16 @@ def _text(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
-def open_descriptors() -> int:
-    """How many file descriptors this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def open_descriptors() -> set[tuple[str, str]]:
+    """Return each open file descriptor of this process with what it leads to, such as `("7", "socket:[4711]")`.
+
+    A test compares sets, not counts: garbage of an earlier test may close its own meanwhile.
+    """
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile, as the descriptor of this listing is
+            found.add((entry.name, str(entry.readlink())))
+    return found
 
 
 def children_of(pid: int) -> list[str]:

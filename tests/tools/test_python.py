@@ -309,7 +309,7 @@ async def test_no_descriptors_and_no_zombies_stay(own: Own) -> None:
     template = (await own.run("import os\nresult = os.getppid()")).data
     before = open_descriptors()
     await asyncio.gather(*(own.run("result = 1") for _ in range(50)))
-    assert (open_descriptors() - before, children_of(template)) == (0, [])
+    assert (open_descriptors() - before, children_of(template)) == (set(), [])
 
 
 async def test_large_input_and_result_pass() -> None:
