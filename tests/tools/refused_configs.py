@@ -415,14 +415,14 @@ ARTIFACT: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"uri": "relative/x"},
-        "uri 'relative/x': supported are noetl://, file://, http:// and https://",
+        "uri 'relative/x' has no supported scheme: use noetl://, file://, http:// or https://",
     ),
     ({"input": {"uri": 5}}, "'uri' under 'input' must be text"),
-    ({"result_ref": "x"}, "ref 'x' is no reference: it starts with noetl://"),
+    ({"result_ref": "x"}, "ref 'x' is no reference: give text that starts with noetl://"),
     ({"uri": "/x", "max_bytes": 0}, "'max_bytes' is 0: give 1 to 268435456"),
     (
         {"action": "put", "data": 1, "compress": True},
-        "'compress' is for files and http; the control plane packs its results by itself",
+        "'compress' is for files and http; the control plane compresses results itself: leave 'compress' out",
     ),
     ({"uri": "file://other/x"}, "artifact: 'file://other/x' names the host 'other'; write file:///absolute/path"),
     (
@@ -431,7 +431,7 @@ ARTIFACT: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"action": "put", "data": 1, "uri": "noetl://x"},
-        "artifact: the control plane names its references: put without 'uri', and give 'name'",
+        "artifact: the control plane chooses the reference of a stored result: leave 'uri' out, and give 'name'",
     ),
     (
         {"action": "put", "data": "%", "encoding": "base64", "uri": "/tmp/x"},
@@ -451,8 +451,8 @@ SECRETS: list[tuple[dict[str, Any], str]] = [
 ]
 
 RESULT_FETCH: list[tuple[dict[str, Any], str]] = [
-    ({"ref": "x"}, "ref 'x' is no reference: it starts with noetl://"),
-    ({"ref": {"kind": "result_ref"}}, "ref 'None' is no reference: it starts with noetl://"),
+    ({"ref": "x"}, "ref 'x' is no reference: give text that starts with noetl://"),
+    ({"ref": {"kind": "result_ref"}}, "ref 'None' is no reference: give text that starts with noetl://"),
 ]
 
 PLAYBOOK: list[tuple[dict[str, Any], str]] = [

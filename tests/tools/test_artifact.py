@@ -109,7 +109,7 @@ async def test_a_result_is_put_fetched_and_compared_on_both_planes(plane: Any) -
         with pytest.raises(ToolError) as caught:
             await arun_tool(kind, config, control_plane=plane)
         assert (caught.value.kind, caught.value.retryable) == ("not_found", False)
-        assert str(caught.value) == f"no result at {reference}0: it was never stored, or it has expired"
+        assert str(caught.value) == f"no result at {reference}0: never stored, or expired; run the step that stores it"
 
 
 def stored(value: JsonValue) -> tuple[MemoryControlPlane, str]:
@@ -220,11 +220,14 @@ def test_bytes_and_text_in_the_encoding_asked_for(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
     missing = refused({"uri": f"file://{tmp_path}/none"})
-    assert (str(missing), missing.kind) == (f"{tmp_path}/none cannot be read: No such file or directory", "not_found")
+    advice = "name a file that can be read"
+    problem = f"{tmp_path}/none cannot be read: No such file or directory; {advice}"
+    assert (str(missing), missing.kind) == (problem, "not_found")
     folder = refused({"uri": f"file://{tmp_path}"})
-    assert (str(folder), folder.kind) == (f"{tmp_path} cannot be read: it is no regular file", "client_error")
+    assert (str(folder), folder.kind) == (f"{tmp_path} cannot be read: it is no regular file; {advice}", "client_error")
     os.mkfifo(tmp_path / "pipe")
-    assert str(refused({"uri": f"{tmp_path}/pipe"})) == f"{tmp_path}/pipe cannot be read: it is no regular file"
+    problem = f"{tmp_path}/pipe cannot be read: it is no regular file; {advice}"
+    assert str(refused({"uri": f"{tmp_path}/pipe"})) == problem
     (tmp_path / "large").write_bytes(b"x" * 11)
     large = refused({"uri": f"{tmp_path}/large", "max_bytes": 10})
     assert str(large) == f"{tmp_path}/large has more than 10 bytes: raise 'max_bytes'"

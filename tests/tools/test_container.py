@@ -175,7 +175,8 @@ def test_a_job_that_kubernetes_refuses_is_told_in_its_words(status: int, message
 def test_an_answer_that_is_no_job_is_said_to_be_none() -> None:
     page = httpx.Response(200, json={"kind": "Status", "message": "welcome"})
     error = refused(FakeCluster({}, before=lambda request: page))
-    assert str(error) == "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
+    text = "the Kubernetes API answers with an object that is no Job: check that no proxy answers at its address"
+    assert str(error) == text
     assert error.kind == "parse"
 
 

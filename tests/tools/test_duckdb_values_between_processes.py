@@ -64,10 +64,10 @@ def test_what_is_no_number_stays_none() -> None:
     "value", [{}, {"date": "x"}, {"date": 1}, {"eval": "1"}, {"a": 1, "b": 2}, {"object": [1]}, {"decimal": []}]
 )
 def test_what_no_duckdb_gives_is_refused(value: Any) -> None:
-    with pytest.raises(ToolError, match="an unknown form"):
+    with pytest.raises(ToolError, match="an unknown encoding"):
         typed_values.read(value)
 
 
 def test_value_of_another_type_is_named() -> None:
-    with pytest.raises(TypeError, match="is of type timezone"):
+    with pytest.raises(TypeError, match="unexpected type timezone"):
         typed_values.written(datetime.timezone.utc)

@@ -100,7 +100,7 @@ NO_TEMPLATE = "is no template; write it as {{ ... }}"
         ({"on_success": {"next_call": NEXT}}, "retry.on_success needs 'while': whether there is another page"),
         (
             {"on_success": {"while": True, "next_call": {}}},
-            "retry.on_success.next_call is empty: the same page would be asked for again",
+            "retry.on_success.next_call is empty, and would request the same page again: name the field that changes",
         ),
         (
             {"on_success": {"while": True, "next_call": NEXT, "collect": {"strategy": "zip"}}},
@@ -346,7 +346,7 @@ def test_page_that_fails_is_the_result(server: ToolServer) -> None:
         ({"collect": "data.²"}, "page 1: the answer has no 'data.²' to collect; correct 'path'"),
         (
             {"collect": {"path": "data", "strategy": "merge"}},
-            "page 1: strategy merge collects objects, data is no object",
+            "page 1: strategy merge collects objects, but data is no object; use append",
         ),
     ],
 )
@@ -358,7 +358,7 @@ def test_pages_that_cannot_be_collected_say_why(server: ToolServer, change: dict
 def test_pages_together_are_bounded(server: ToolServer) -> None:
     config = {"url": server.url("/pages"), "retry": {"on_success": BY_PAGE}, "max_response_bytes": 300}
     result = call_tool("http", config)
-    assert result.message == "http: page 2: over 300 bytes together; raise max_response_bytes"
+    assert result.message == "http: pages 1 to 2 have over 300 bytes: raise 'max_response_bytes'"
 
 
 def test_field_that_no_request_has_is_refused_in_next_call(server: ToolServer) -> None:

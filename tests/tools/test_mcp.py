@@ -301,7 +301,7 @@ def test_an_answer_that_is_no_json_rpc_is_told_with_its_beginning() -> None:
     for body in ("<html>", "[1]", '{"id": 77, "result": {}}'):
         error = refused(lambda request, body=body: httpx.Response(200, text=body))
         assert (str(error), error.kind) == (
-            f"the MCP server at {ENDPOINT} answers no JSON-RPC (is this its endpoint?): {body}", "parse",
+            f"the MCP server at {ENDPOINT} answers no JSON-RPC ({body}): check 'endpoint'", "parse",
         )  # fmt: skip
     error = refused(stream("data: not json"))
     assert str(error).startswith(f"the MCP server at {ENDPOINT} sends an event that is not JSON: ")
@@ -310,7 +310,7 @@ def test_an_answer_that_is_no_json_rpc_is_told_with_its_beginning() -> None:
 def test_a_stream_without_the_answer_is_a_lost_connection() -> None:
     error = refused(stream('data: {"jsonrpc": "2.0", "method": "notifications/message"}'))
     assert (str(error), error.kind, error.retryable) == (
-        f"the MCP server at {ENDPOINT} ended its stream without the answer: look at its log", "connection", False,
+        f"the MCP server at {ENDPOINT} ended its stream without the answer: read the server's log", "connection", False,
     )  # fmt: skip
 
 

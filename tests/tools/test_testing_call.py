@@ -164,7 +164,8 @@ def test_request_without_an_answer_gets_404_and_the_ones_there_are() -> None:
         client.get(f"{server.url}/x")
         answer = client.get(f"{server.url}/x")
     assert answer.status_code == 404
-    assert answer.text == "HttpStub has no answer to GET /x (any more); it has: GET /x\n"
+    advice = "set one with answer('GET /x'). Answers set: GET /x"
+    assert answer.text == f"HttpStub has no answer left to GET /x; {advice}\n"
 
 
 def test_late_answer_makes_the_tools_timeout_strike_and_the_stub_does_not_wait_for_it() -> None:

@@ -119,7 +119,7 @@ def test_list_has_every_kind_with_what_it_does() -> None:
     ended = command(COLUMNS="200")  # a sentence is one line
     assert ended.code == 0
     assert set(KINDS) <= set(ended.out.split())
-    assert "Does nothing and returns its message" in ended.out
+    assert "Does nothing, and returns `result` or a short message" in ended.out
 
 
 def test_what_is_to_be_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,33 +49,34 @@ _FROM_INPUT: Final = ("uri", "result_ref", "data", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class ArtifactConfig:
-    """Gets content from a place or puts it there.
+    """Gets content from an address, or puts content to an address.
 
-    A place is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. The values
-    of uri, result_ref, data and sha256 in `input` are used for fields that are absent.
+    An address is noetl://... (the control plane's result store), file:///path or /path, http:// or https://. If the
+    step has no field uri, result_ref, data or sha256, the worker reads the field of this name from `input`.
     """
 
     action: Literal["get", "put"] = "get"
     """get or put."""
     uri: str | None = None
-    """Place to get from or put to (see above). A put without `uri` goes to the result store."""
+    """Address of the content, such as `file:///data/a.json`. A put without `uri` stores a result in the control plane's
+    result store."""
     result_ref: str | dict[str, Any] | None = None
-    """A reference to the result store, or an object that has it under `ref`; another way to give `uri`."""
+    """Reference of a stored result, used when `uri` is absent: text, or an object with the text under `ref`."""
     input: dict[str, Any] = field(default_factory=dict)
-    """May have uri, result_ref, data, sha256."""
+    """Values of uri, result_ref, data and sha256, each used when the field of this name is absent."""
     data: Any = None
-    """The value that a put stores: text as it is, anything else as JSON."""
+    """The value that a put stores. Text is stored unchanged; any other value is stored as JSON."""
     name: str | None = None
     """Name of a stored result; absent: the step's name."""
     encoding: Literal["auto", "json", "text", "base64"] = "auto"
-    """get: form of the returned content; auto: JSON if the content parses, else text, else base64. put: form of `data`;
-    with base64 the worker decodes `data`."""
+    """get: encoding of the returned content. auto is JSON if the content parses, else text, else base64. put: encoding
+    of `data`; the worker decodes base64 before the put."""
     compress: bool = False
     """put: gzip the content. A get unpacks gzip content without this field."""
     sha256: str | None = None
-    """get: expected SHA-256 digest of the content as stored; the step fails if it differs."""
+    """get: SHA-256 digest that the stored content must have. With another digest the step fails."""
     max_bytes: int = DEFAULT_MAX_BYTES
-    """Maximum bytes of content, packed and unpacked; 16 MiB by default, at most 256 MiB."""
+    """Maximum bytes of the content, before and after gzip is unpacked; 16 MiB by default, at most 256 MiB."""
     auth: str | dict[str, Any] | None = None
     """Login for http(s): a credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)
@@ -110,16 +111,19 @@ class ArtifactConfig:
             raise ConfigurationError(f"uri scheme {scheme!r} is not supported: {_ELSEWHERE[scheme]}", field="uri")
         if scheme not in ("noetl", "file", "http", "https"):
             raise ConfigurationError(
-                f"uri {excerpt(str(self.uri), 160)!r}: supported are noetl://, file://, http:// and https://",
+                f"uri {excerpt(str(self.uri), 160)!r} has no supported scheme: use noetl://, file://, http:// or "
+                "https://",
                 field="uri",
             )
         if self.action == "put" and scheme == "noetl" and self.compress:
             raise ConfigurationError(
-                "'compress' is for files and http; the control plane packs its results by itself", field="compress"
+                "'compress' is for files and http; the control plane compresses results itself: leave 'compress' out",
+                field="compress",
             )
         if self.action == "put" and scheme == "noetl" and self.uri not in (None, RESULT_SCHEME):
             raise ConfigurationError(
-                "the control plane names its references: put without 'uri', and give 'name'", field="uri"
+                "the control plane chooses the reference of a stored result: leave 'uri' out, and give 'name'",
+                field="uri",
             )
         if self.action == "get" and scheme == "noetl":
             parse_reference(self.uri)
@@ -138,14 +142,14 @@ class ArtifactConfig:
 
 class ArtifactTool(OverHttp):
     """Tool of kind `artifact`. Data of get: {data, uri, size_bytes, compressed, sha256}. Data of put: {uri, size_bytes,
-    compressed, sha256}, and for a stored result the control plane's answer (ref, store, scope, expires_at).
+    compressed, sha256}. A put to the result store adds the control plane's answer (ref, store, scope, expires_at).
 
-    size_bytes and sha256 describe the content as stored (gzip included); for a stored result, they describe the compact
-    JSON.
+    size_bytes and sha256 describe the content as stored (gzip included). For a stored result both fields describe the
+    compact JSON.
     Errors: not_found, auth, resource (too large), parse (digest, gzip, JSON), server_error, connection.
 
-    differs-from-upstream: one data shape for every place (for a stored result the Rust worker returns only the value,
-    as `result_fetch` does); `put` works; `sha256` is compared.
+    differs-from-upstream: a get returns the same fields from files, HTTP and the result store. For a stored result the
+    Rust worker returns only the value, as `result_fetch` does. `put` works, and `sha256` is compared.
     """
 
     kind: ClassVar[str] = "artifact"
@@ -153,7 +157,7 @@ class ArtifactTool(OverHttp):
     field_aliases: ClassVar[Mapping[str, str]] = {"ref": "result_ref", "path": "uri", "url": "uri"}
 
     def ignored(self, config: ArtifactConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that this action or this place does not read."""
+        """Return a warning for each field without effect in this step, such as `compress` in a get."""
         is_http, is_put = config.scheme in ("http", "https"), config.action == "put"
         read = {
             "auth": (is_http, "it is for http(s)"),
@@ -207,8 +211,11 @@ class ArtifactTool(OverHttp):
     async def _exchange(
         self, method: str, config: ArtifactConfig, context: ToolContext, content: bytes | None
     ) -> bytes:
-        """Send a request and return the answer's body. Raises ToolError if no answer arrives, or if the answer is no
-        success."""
+        """Send an HTTP request to `config.uri` and return the body of the answer.
+
+        Raises:
+            ToolError: no answer arrived, the status is not 2xx, or a GET's body exceeds `max_bytes`.
+        """
         destination = Destination(str(config.uri), config.headers)
         permit = await self._authorizer.authorize(config.auth, context, destination)
         headers = {name: text_or_json(value) for name, value in config.headers.items() if value is not None}
@@ -242,8 +249,8 @@ class ArtifactTool(OverHttp):
 
 
 def _checked(config: ArtifactConfig, content: bytes) -> tuple[bytes, dict[str, JsonValue]]:
-    """Return the content without gzip, and the description of the stored content. Raises ToolError if the stored
-    content's digest is not `config.sha256`."""
+    """Return the unpacked content, and the result fields `uri`, `size_bytes`, `compressed` and `sha256`. Raises
+    ToolError if the digest is not `config.sha256`, or if gzip content cannot be unpacked."""
     is_packed = content.startswith(_GZIP_MAGIC)
     described = _described(config.uri, content, is_packed=is_packed)
     _check_digest(config, described)
@@ -279,7 +286,8 @@ async def _store(config: ArtifactConfig, context: ToolContext) -> dict[str, Json
         raise ToolError(told, kind=kind, retryable=True) from error
     reference = stored.get("ref")
     if not isinstance(reference, str):
-        raise ToolError("the control plane stored the result but gave no reference: report it", kind="server_error")
+        answer = "the control plane stored the result but gave no reference: report this bug of the control plane"
+        raise ToolError(answer, kind="server_error")
     kept = {key: stored[key] for key in ("ref", "store", "scope", "expires_at") if key in stored}
     return {**kept, **_described(reference, text)}
 
@@ -323,6 +331,6 @@ async def _decoded(config: ArtifactConfig, content: bytes, owner: object) -> Jso
 
 
 def _place(uri: str | None) -> str:
-    """Return the address without parts that may be secret."""
+    """Return the address for an error text. An HTTP address is shown without the parts that may be secret."""
     text = str(uri)
     return shown(httpx.URL(text)) if text.lower().startswith("http") else text

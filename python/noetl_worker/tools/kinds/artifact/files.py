@@ -17,7 +17,8 @@ _ROOT: Final = "NOETL_ARTIFACT_ROOT"
 
 
 def absolute(uri: str) -> str:
-    """Return the absolute path in `uri`, which is a file:// address or a path. Links are not followed.
+    """Return the absolute path that `uri` names: `file:///data/a` and `/data/a` give `/data/a`. Symbolic links stay
+    unresolved.
 
     Raises:
         ConfigurationError: `uri` has a relative path, or names another host.
@@ -38,10 +39,10 @@ def absolute(uri: str) -> str:
 
 
 def artifact_path(uri: str, settings: ToolSettings) -> Path:
-    """Return the file at `absolute(uri)`, with its links followed.
+    """Return the path that `uri` names, with symbolic links resolved.
 
     Raises:
-        ConfigurationError: as `absolute`, or the file is not for playbooks.
+        ConfigurationError: `uri` has a relative path or names another host, or playbooks may not use the file.
     """
     path = checked("artifact", uri, Path(absolute(uri)), settings)
     root = settings.artifact_root
@@ -51,8 +52,8 @@ def artifact_path(uri: str, settings: ToolSettings) -> Path:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a file. Raises ToolError: not_found, auth, resource (over `max_bytes`), or client_error (no
-    regular file)."""
+    """Return the content of a file. Raises ToolError: not_found, auth, resource (more than `max_bytes`), or
+    client_error (a directory or a device)."""
     try:
         with open_regular(path) as file:
             content = file.read(max_bytes + 1)
@@ -64,9 +65,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
-    """Write a temporary file beside `path` and rename it, so that a reader sees the old content or the new.
+    """Write a temporary file and rename this file to `path`. A reader of `path` then sees either the old content or the
+    new content, complete.
 
-    After `stopped` is set, the file is not renamed: the caller has given up, and may have written newer content.
+    If `stopped` is set before the rename, the temporary file is removed. The caller has given up then, and may have
+    written newer content to `path`.
 
     Raises:
         ToolError: auth, not_found or client_error.
@@ -88,6 +91,6 @@ def write_file(path: Path, content: bytes, stopped: threading.Event) -> None:
 
 
 def _failure(verb: str, path: Path, error: OSError) -> ToolError:
-    text = f"{path} cannot be {verb}: {error.strerror or error}"
+    text = f"{path} cannot be {verb}: {error.strerror or error}; name a file that can be {verb}"
     kind = "not_found" if isinstance(error, FileNotFoundError) else "client_error"
     return ToolError(text, kind="auth" if isinstance(error, PermissionError) else kind, code=type(error).__name__)

@@ -1,1 +1,1 @@
-"""Kinds `container` and `script`: Jobs in a Kubernetes cluster."""
+"""Kinds `container` and `script`: both run a program as a Job in a Kubernetes cluster."""

@@ -1,6 +1,6 @@
 """Check of the namespaces, service accounts and Secrets that a step's Job uses.
 
-The worker's operator allows them by name; the worker's own Secrets are never allowed. The check reads the finished
+The worker's operator lists the allowed names. The worker's own Secrets are never allowed. The check reads the finished
 manifest of the Job, so that no spelling of a config can bypass the check.
 """
 
@@ -25,7 +25,9 @@ def check(
 ) -> None:
     """Raise ConfigurationError if the Job uses a namespace, service account or Secret that is not allowed.
 
-    `beside`: resource -> manifest of an object that is created with the Job.
+    Args:
+        beside: manifests of the objects created with the Job, by resource (`configmaps`, `secrets`). The Job may use
+            Secrets that are created with the Job.
     """
     pod = job["spec"]["template"]["spec"]
     made = {manifest["metadata"]["name"] for manifest in beside.values()}

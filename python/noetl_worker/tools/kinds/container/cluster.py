@@ -35,14 +35,14 @@ _CALL_TIMEOUT_S: Final = 30.0
 _CLEAN_UP_S: Final = 4.0
 _MAX_ANSWER: Final = 4 * 1024 * 1024
 GONE: Final = "404"
-"""Failure code for an object that does not exist: HTTP status 404. A failure without an HTTP status has a word as
-code."""
+"""Failure code of a call about an object that does not exist: the HTTP status as text. A call without an answer has a
+word as its code, such as `ConnectError`."""
 _THERE_ALREADY: Final = "409"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
-    """The address of a cluster's API, and our identity there."""
+    """The address of a cluster's API, and the token and TLS options with which the worker calls this API."""
 
     url: str
     token: str | None = field(repr=False)
@@ -51,7 +51,8 @@ class ClusterAddress:
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
+    """Check an `auth` that is written out in the step, for a config model's `__post_init__`. An alias is not checked
+    here, because its credential is fetched later.
 
     Raises:
         ConfigurationError: `auth` has no address of a cluster.
@@ -64,8 +65,8 @@ def check_auth(auth: str | Mapping[str, Any] | None) -> None:
 async def cluster_address(
     auth: str | Mapping[str, JsonValue] | None, context: ToolContext, service_account: Path
 ) -> ClusterAddress:
-    """Return the address of the cluster in the credential `auth` ({"url", "token", "ca_file", "verify"}), or of the
-    worker's own cluster without `auth`.
+    """Return the cluster of the credential `auth` ({"url", "token", "ca_file", "verify"}). Without `auth` return the
+    cluster in which the worker runs.
 
     Raises:
         CredentialError: the credential has no url.
@@ -101,7 +102,7 @@ async def cluster_address(
 
 
 def _url(found: Mapping[str, Any]) -> str:
-    """Return the address in a credential's data, or an empty text if there is none."""
+    """Return the http(s) address in a credential's data, or an empty text if the data has no such address."""
     url = next((str(found[name]) for name in ("url", "server", "host") if found.get(name)), "")
     return url if url.startswith(("https://", "http://")) else ""
 
@@ -110,13 +111,14 @@ def _job(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the answer if it is a Job. Raises ToolError if something other than a Kubernetes API answered."""
     metadata = answer.get("metadata")
     if not isinstance(metadata, Mapping) or not {"name", "uid"} <= metadata.keys():
-        text = "the Kubernetes API answers with an object that is no Job: is a proxy in between?"
+        text = "the Kubernetes API answers with an object that is no Job: check that no proxy answers at its address"
         raise ToolError(text, kind="parse")
     return answer
 
 
 class ClusterTool:
-    """Base of the tools that make Jobs, with their connections and the path of the worker's own service account."""
+    """Base class of the tools that run Jobs. Holds the HTTP connections and the path of the worker's own service
+    account."""
 
     first_poll_s: ClassVar[float]
     """Seconds before the tool first asks for the state of a new Job."""
@@ -153,7 +155,7 @@ class Cluster:
             return _job(made) if made is not None else await self.job(job["metadata"]["name"])
 
     async def create_beside(self, resource: str, manifest: Mapping[str, JsonValue]) -> None:
-        """Create a `configmaps` or `secrets` object, unless it exists."""
+        """Create an object that the Job needs, unless the object exists. `resource` is `configmaps` or `secrets`."""
         await _none_for(_THERE_ALREADY, self._object("POST", self._core + url_path(resource), dict(manifest)))
 
     async def job(self, name: str) -> Mapping[str, Any]:
@@ -168,7 +170,7 @@ class Cluster:
         """Return the first `max_bytes` of the container's output."""
         path = self._pods + url_path(pod, "log", container=container, limitBytes=max_bytes)
         content = await self._send("GET", path, None, max_bytes)
-        if len(content) >= max_bytes:  # the output may end within a character
+        if len(content) >= max_bytes:  # the output may end within a secret, and half a secret would not be redacted
             content = drop_half_at_end(content)
         return content.decode("utf-8", "replace")
 
@@ -177,9 +179,10 @@ class Cluster:
         await _none_for(GONE, self._object("DELETE", self._jobs + url_path(name, propagationPolicy="Background")))
 
     async def delete_whatever_comes(self, name: str) -> str | None:
-        """Delete the Job, even while this task is being cancelled. Return why the Job is not deleted, or None.
+        """Delete the Job, even while the calling asyncio task is being cancelled. Return the problem if the deletion
+        failed, else None.
 
-        Wait a few seconds at most: activeDeadlineSeconds ends a Job that cannot be deleted.
+        Wait a few seconds at most. If the deletion fails, the Job's activeDeadlineSeconds ends the Job later.
         """
         deleting = asyncio.ensure_future(self.delete(name))
         ends = time.monotonic() + _CLEAN_UP_S
@@ -197,7 +200,9 @@ class Cluster:
         answer = await off_loop(len(got), partial(object_in, got))
         if answer is None:
             raise ToolError(
-                f"the Kubernetes API answers {method} {path} with no JSON object: is a proxy in between?", kind="parse"
+                f"the Kubernetes API answers {method} {path} with no JSON object: check that no proxy answers at its "
+                "address",
+                kind="parse",
             )
         return answer
 
@@ -231,7 +236,8 @@ class Cluster:
 
 
 async def _none_for(code: str, answer: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the awaited answer, or None if the call fails with `code`."""
+    """Return the awaited answer, or None if the call fails with the failure code `code` (`404`: the object does not
+    exist)."""
     try:
         return await answer
     except ToolError as error:

@@ -1,4 +1,4 @@
-"""Kind `container`: runs a container as a Kubernetes Job and waits for its end."""
+"""Kind `container`: runs a container as a Kubernetes Job and waits until the Job ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _IN_RUNTIME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ContainerConfig(ContainerFields):
-    """Runs an image as a Kubernetes Job and waits for its end; the worker's slot is free meanwhile.
+    """Runs an image as a Kubernetes Job and waits until the Job ends. The worker's slot is free while the step waits.
 
     The Job runs in the worker's own cluster, or in the cluster of the credential that `auth` names.
     """
@@ -71,15 +71,15 @@ class ContainerConfig(ContainerFields):
 
 class ContainerTool(ClusterTool):
     """Tool of kind `container`. Data: {job_name, job_uid, namespace, labels, state: succeeded | failed | timeout |
-    created, reason, message, pod_name, exit_code, logs, started_at, completed_at}; `stdout` and `exit_code` of the
-    result are the container's.
+    created, reason, message, pod_name, exit_code, logs, started_at, completed_at}. `stdout` and `exit_code` of the
+    result come from the container.
 
-    A command that is redelivered after a crash of its worker waits for its existing Job. For this, a worker that shuts
-    down leaves the Job running. Errors: process (the container failed), auth, client_error (Kubernetes refuses the
-    Job), not_found (no such namespace), connection.
+    A worker that shuts down leaves its Job running, and so does a worker that crashes. The redelivered command then
+    finds this Job and waits for its end. Errors: process (the container failed), auth, client_error (Kubernetes refuses
+    the Job), not_found (no such namespace), connection.
 
-    differs-from-upstream: the Rust worker only creates the Job, and the Rust server's callback reports its end. Here
-    the worker waits for the Job's end on both planes, as the Python worker does.
+    differs-from-upstream: the Rust worker only creates the Job, and a callback of the Rust server reports the Job's
+    end. Here the worker waits for the Job's end on both planes, as the Python worker does.
     """
 
     kind: ClassVar[str] = "container"

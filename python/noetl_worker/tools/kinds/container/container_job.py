@@ -35,7 +35,7 @@ _VARIABLE_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "fieldRef": ("fieldPath",),
     "resourceFieldRef": ("resource",),
 }
-"""Sources of a variable's value in Kubernetes, and the fields that each needs."""
+"""Kubernetes source of a variable's value -> fields that this source must have."""
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _NOT_IN_LABELS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -54,7 +54,7 @@ def check_variable_name(name: str) -> None:
 
 
 def check_job(config: ContainerFields | JobFields) -> None:
-    """Check the fields that all configs of a Job have."""
+    """Check the fields that kinds `container` and `script` share: retries, time to live, namespace and resources."""
     check_numbers(0, backoff_limit=config.backoff_limit, ttl_seconds_after_finished=config.ttl_seconds_after_finished)
     if not _NAMESPACE.fullmatch(config.namespace):
         raise ConfigurationError(
@@ -73,13 +73,14 @@ def check_job(config: ContainerFields | JobFields) -> None:
 
 
 def _resources(resources: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """Return the resources in the form of a container's manifest; nulls count as absent."""
+    """Return `resources` as a container's manifest writes this field, without nulls. Return None if nothing is left."""
     present = {name: _present(given) if isinstance(given, Mapping) else given for name, given in resources.items()}
     return _present(present) or None
 
 
 def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping[str, Any]]) -> None:
-    """Check that each volume has a name and one source, and each mount a path and an existing volume."""
+    """Check that each volume has a name and one source. Check that each mount has a path and the name of one of the
+    volumes."""
     names = [str(_volume(volume)["name"]) for volume in volumes]
     for mount in mounts:
         if not mount.get("name") or not mount.get("mount_path", mount.get("mountPath")):
@@ -92,7 +93,8 @@ def check_volumes(volumes: Sequence[Mapping[str, Any]], mounts: Sequence[Mapping
 
 
 def manifest(config: ContainerFields, context: ToolContext, timeout_s: float) -> dict[str, JsonValue]:
-    """Return the Job to create."""
+    """Return the manifest of the Job for a `container` step. Kubernetes ends the Job 30 seconds after `timeout_s`, even
+    if no worker is left to delete the Job."""
     container: dict[str, JsonValue] = {
         "command": config.command,
         "args": config.args,
@@ -117,8 +119,8 @@ def job_manifest(
     *,
     deadline_s: int,
 ) -> dict[str, JsonValue]:
-    """Return a Job with one container. `container` and `pod` have further fields of the container and the pod; nulls
-    are left out."""
+    """Return the manifest of a Job with one container, without nulls. `container` and `pod` are the manifest fields
+    that only one of the kinds `container` and `script` sets."""
     whole: dict[str, JsonValue] = {
         "name": CONTAINER_NAME,
         "image": config.image,
@@ -141,25 +143,26 @@ def job_manifest(
 
 
 def with_owner(manifest: Mapping[str, JsonValue], job: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return the manifest with the Job as its owner: the cluster then removes both together."""
+    """Return the manifest with the Job as owner of the object. Kubernetes then deletes the object together with the
+    Job."""
     metadata = job["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
     return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}}
 
 
 def job_name(context: ToolContext) -> str:
-    """Return noetl-container-<step>-<execution>-<six letters>, at most 63 characters.
+    """Return the Job's name: `noetl-container-<step>-<execution>-<six letters>`, at most 63 characters.
 
-    A redelivered command makes the same name, and so finds its Job. A task of a sequence may run several times within
-    one command, so its Job's name is new each time.
+    A redelivered command gets the same name again, and so finds the existing Job. A task of a sequence may run several
+    times within one command. Then each Job gets a new name.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", context.command.step.lower())[:20].strip("-") or "step"
     return f"noetl-container-{slug}-{context.command.execution_id}-{own_letters(context, 6)}"
 
 
 def own_letters(context: ToolContext, count: int) -> str:
-    """Return letters for the name of a Job. The letters are the same for each delivery of one attempt of a command, but
-    new for each run of a task in a sequence."""
+    """Return letters that make a Job's name unique. Each delivery of one attempt of a command gives the same letters. A
+    task of a sequence gets new letters whenever the task is run."""
     command = context.command
     identity = uuid4().hex if "_task" in context.values.variables else f"{command.command_id}:{command.attempt}"
     return hashlib.sha256(identity.encode()).hexdigest()[:count]
@@ -184,10 +187,11 @@ def object_metadata(kind: str, name: str, namespace: str, context: ToolContext) 
 
 
 def job_variable(entry: Mapping[str, Any]) -> dict[str, JsonValue] | None:
-    """Return a variable as Kubernetes writes it, or None if its value is null, which counts as absent.
+    """Return an environment variable as Kubernetes writes the variable. Return None for a variable with the value null:
+    the container does not get such a variable.
 
     Raises:
-        ConfigurationError: the variable has no name, or not exactly one known source of its value.
+        ConfigurationError: the variable has no name, or not exactly one supported source of a value.
     """
     if not entry.get("name"):
         raise ConfigurationError("each of env needs 'name'", field="env")
@@ -230,8 +234,8 @@ def _variable_source(name: str, given: Any) -> dict[str, JsonValue]:
 
 
 def _volume(entry: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return a volume as Kubernetes writes it. Raises ConfigurationError if the volume has no name, or not exactly one
-    known source."""
+    """Return a volume as Kubernetes writes the volume. Raises ConfigurationError if the volume has no name, or not
+    exactly one of the sources in `_VOLUME_SOURCES`."""
     name, sources = entry.get("name"), {snake_word(key): value for key, value in entry.items() if key != "name"}
     if not name or len(sources) != 1 or not sources.keys() <= _VOLUME_SOURCES.keys():
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Fields of the kinds that make a Job of Kubernetes."""
+"""Fields of the kinds that run a Kubernetes Job: `container`, and `job` of kind `script`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class ContainerFields:
     image: str | None = None
     """Image to run."""
     command: list[str] | None = None
-    """Program and its first arguments; the image's own when absent."""
+    """Program and its first arguments. Absent: the command that the image defines."""
     args: list[str] | None = None
-    """Arguments; the image's own when absent."""
+    """Arguments of the program. Absent: the arguments that the image defines."""
     env: list[dict[str, Any]] | dict[str, Any] = field(default_factory=list)
-    """Variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name, secret_key}}; also
-    Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef. A null is left out."""
+    """Environment variables: {name: value}, or a list of {name, value} and {name, value_from: {secret_name,
+    secret_key}}. Kubernetes' valueFrom with secretKeyRef, configMapKeyRef, fieldRef or resourceFieldRef works too. A
+    variable with the value null is left out."""
     resources: dict[str, Any] = field(default_factory=dict)
     """Kubernetes' `requests` and `limits`."""
     auth: str | dict[str, Any] | None = None
@@ -31,13 +32,13 @@ class ContainerFields:
     backoff_limit: int = 0
     """Number of retries by Kubernetes after a failure."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """Policy for a container that failed: with OnFailure the pod starts it again."""
+    """Policy for a failed container: with OnFailure Kubernetes starts the container again in the same pod."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """Image pull policy; Kubernetes decides when absent."""
     node_selector: dict[str, str] = field(default_factory=dict)
     """Labels a node must have."""
     tolerations: list[dict[str, Any]] = field(default_factory=list)
-    """Taints that are tolerated, as Kubernetes writes them."""
+    """Tolerations of the pod for tainted nodes, as Kubernetes writes tolerations."""
     volumes: list[dict[str, Any]] = field(default_factory=list)
     """Objects with a name and one of empty_dir, persistent_volume_claim, config_map, secret; Kubernetes' spellings are
     accepted too."""
@@ -50,8 +51,8 @@ class ContainerFields:
     max_log_bytes: int = 262_144
     """Maximum bytes of output in the result, from the beginning of the output."""
     runtime: dict[str, Any] = field(default_factory=dict)
-    """Object with fields of the Job, as the Python worker reads it: image, namespace, command, args, env,
-    serviceAccountName, resources."""
+    """Another place for the fields image, namespace, command, args, env, serviceAccountName and resources, known from
+    the Python worker. A field in `runtime` replaces the step's own field."""
     timeout: float | None = None
     """Longest time in seconds, after which the Job is deleted; absent: the command's remaining time."""
 
@@ -72,11 +73,12 @@ class JobFields:
     ttl_seconds_after_finished: int = 300
     backoff_limit: int = 3
     timeout: float = 600.0
-    """Seconds, retries included, until the Job is ended."""
+    """Seconds, retries included, after which Kubernetes ends the Job."""
     install_dependencies: list[str] = field(default_factory=list)
-    """Requirements that pip installs first."""
+    """Packages that pip installs before the script starts, such as `requests==2.32`."""
     resources: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    """Variables, kept in a Secret that is removed with the Job."""
+    """Environment variables. The worker puts the variables into a Secret, and Kubernetes deletes this Secret with the
+    Job."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     service_account: str | None = None

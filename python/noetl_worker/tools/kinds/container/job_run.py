@@ -26,7 +26,8 @@ from noetl_worker.tools.process.shortage import before_any_effect
 
 
 class JobRun:
-    """Creates one Job, and watches the Job until its end. Log events and errors name `kind`, the tool's kind."""
+    """Runs one Job: creates the Job, polls until the Job ends, reads the output. Log events and errors name `kind`, the
+    tool's kind."""
 
     def __init__(self, kind: str, cluster: Cluster, name: str, context: ToolContext) -> None:
         self._kind, self._cluster, self._context, self.name = kind, cluster, context, name
@@ -36,11 +37,13 @@ class JobRun:
     async def create(
         self, job: Mapping[str, JsonValue], beside: Mapping[str, Mapping[str, JsonValue]]
     ) -> Mapping[str, Any]:
-        """Create the Job unless it exists, and then the objects that its pod waits for. Return the Job.
+        """Create the Job unless the Job exists, and then the ConfigMap and Secret that the Job's pod waits for. Return
+        the Job.
 
-        `beside`: resource -> manifest of an object that the pod waits for.
+        If an object cannot be created, delete the Job.
 
-        If one of the objects cannot be created, the Job is deleted.
+        Args:
+            beside: manifests of the ConfigMap and Secret, by resource (`configmaps`, `secrets`).
 
         Raises:
             ConfigurationError: the worker's operator does not allow a name that the Job uses.
@@ -65,9 +68,9 @@ class JobRun:
     async def ended(
         self, timeout_s: float, first_poll_s: float, most_poll_s: float, max_log_bytes: int
     ) -> tuple[JobEnd, str | None]:
-        """Wait for the Job's end, and return it with the first `max_log_bytes` of the output.
+        """Wait until the Job ends. Return how the Job ended, and the first `max_log_bytes` of the container's output.
 
-        A Job that has not ended after `timeout_s` is deleted.
+        Delete a Job that has not ended after `timeout_s`.
         """
         try:
             # not asyncio.wait_for: up to Python 3.11 it loses a cancellation that arrives at the end
@@ -85,7 +88,8 @@ class JobRun:
             raise
 
     async def _end(self, first_poll_s: float, most_poll_s: float) -> JobEnd:
-        """Poll until the Job has ended. Repeat a poll whose failure may pass."""
+        """Poll until the Job has ended. After a retryable failure, such as a lost connection, log a warning and poll
+        again."""
         tries = 0
         while True:
             try:
@@ -98,7 +102,7 @@ class JobRun:
                     ) from error
                 if not error.retryable:
                     raise
-                advice = "if this goes on, look at the Kubernetes API; the worker asks again"
+                advice = "the worker polls again; if this warning repeats, check that the Kubernetes API is reachable"
                 self._context.logger.warning(f"{self._kind}_status", job=self.name, problem=str(error), advice=advice)
             else:
                 self.status = fields_of(job.get("status"))
@@ -116,7 +120,7 @@ class JobRun:
         try:
             return await self._cluster.log(self.pod.name, CONTAINER_NAME, max_bytes)
         except ToolError as error:
-            advice = f"read it in the Job's namespace: `kubectl logs {self.pod.name}`"
+            advice = f"read the output in the Job's namespace: `kubectl logs {self.pod.name}`"
             self._context.logger.warning(f"{self._kind}_log", pod=self.pod.name, problem=str(error), advice=advice)
             return None
 
@@ -128,11 +132,12 @@ class JobRun:
         return f"{text} ({'; '.join(dict.fromkeys(causes))})" if causes else text
 
     async def abandon(self) -> None:
-        """Delete the Job, because its command was stopped. Keep the Job if the worker is shutting down."""
+        """Delete the Job of a stopped command. If the worker is shutting down, leave the Job running: the redelivered
+        command waits for this Job."""
         if self._context.stop.reason != "shutdown":  # after a shutdown the command is redelivered, and finds its Job
             await self.delete()
 
     async def delete(self) -> None:
         if (problem := await self._cluster.delete_whatever_comes(self.name)) is not None:
-            advice = f"delete it in its namespace: `kubectl delete job {self.name}`"
+            advice = f"delete the Job in the Job's namespace: `kubectl delete job {self.name}`"
             self._context.logger.warning(f"{self._kind}_not_deleted", job=self.name, problem=problem, advice=advice)

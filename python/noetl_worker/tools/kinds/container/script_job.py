@@ -22,7 +22,8 @@ from noetl_worker.tools.kinds.container.container_job import (
 from noetl_worker.tools.kinds.container.job_fields import JobFields
 
 MAX_SCRIPT_BYTES: Final = 1_000_000
-"""Maximum bytes of a script that a ConfigMap can hold beside its other fields."""
+"""Maximum bytes of a script. Kubernetes limits a ConfigMap to 1 MiB, and the script's ConfigMap has other fields
+too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,10 @@ class JobConfig(JobFields):
 
 
 def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
-    """Return the decoded config of the Job, and the unknown names in it.
+    """Return the decoded config of the Job, and the unknown names in `job`.
 
     Raises:
-        ConfigurationError: a field of another type, or a value that no Job can have.
+        ConfigurationError: a field has the wrong type, or a value that no Job can have.
     """
     named = {snake_word(name): value for name, value in job.items()}
     given, unknown = fields.canonical("script: job", named, JobConfig, {"service_account_name": "service_account"})
@@ -55,10 +56,10 @@ def job_config(job: Mapping[str, Any]) -> tuple[JobConfig, list[str]]:
 
 
 def job_name(context: ToolContext) -> str:
-    """Return the Job's name, the same for each delivery of one attempt of a command: a redelivered command finds its
-    Job.
+    """Return the Job's name. Each delivery of one attempt of a command gives the same name, so a redelivered command
+    finds its Job.
 
-    A task of a sequence may run several times within one command, so its Job's name is new each time.
+    A task of a sequence may run several times within one command. Then each Job gets a new name.
     """
     return f"noetl-script-{context.command.execution_id}-{own_letters(context, 8)}"
 
@@ -66,8 +67,8 @@ def job_name(context: ToolContext) -> str:
 def manifests(
     name: str, job: JobConfig, code: str, given: Mapping[str, JsonValue], context: ToolContext
 ) -> tuple[dict[str, JsonValue], dict[str, dict[str, JsonValue]]]:
-    """Return the Job's manifest, and the manifests of its ConfigMap and Secret by resource. The ConfigMap and the
-    Secret have no owner yet."""
+    """Return the Job's manifest, and the manifests of its ConfigMap and Secret under `configmaps` and `secrets`. The
+    caller adds the Job as owner (`with_owner`) once the Job exists."""
     if len(code.encode()) > MAX_SCRIPT_BYTES:
         raise ConfigurationError(
             f"script: the script is over {MAX_SCRIPT_BYTES} bytes, which a ConfigMap cannot hold: "

@@ -30,10 +30,11 @@ from noetl_worker.tools.python.python_exchange import begin, encode, receive, se
 from noetl_worker.tools.sql import sql
 
 _PIECE_BYTES: Final = 8 << 20
-"""Maximum bytes of rows, as text, in one answer; the next answer has the next rows."""
+"""Approximate maximum of bytes of rows, as JSON text, in one answer. The rows beyond this limit go into the next
+answer."""
 _ATTACHED: Final = "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NOT NULL"
 BATCH: Final = ("columns", "rows", "truncated", "statements", "samples")
-"""Fields of `sql.Batch` that are in the answer to a script."""
+"""Fields of `sql.Batch` that the process copies into its answer to a script."""
 
 
 _PREPARED: Final = PreparedInstance()
@@ -152,7 +153,8 @@ class Child:
         return encode({"columns": [[name, str(column[1])] for name, column in zip(names, columns, strict=False)]})
 
     def _fetch(self, request: Mapping[str, Any]) -> str:
-        """Return the requested number of rows, or as many as fit into one answer. `more` is true if rows are left."""
+        """Return the query's next rows: the requested number, or fewer if the answer would be too long. `more` is true
+        if rows that were already read are left for the next answer."""
         try:
             rows = self._unsent or self._connection.fetchmany(request["count"])
         except (self._duckdb.Error, OverflowError) as error:
@@ -188,6 +190,6 @@ def _restrict(start: FirstRequest, around: Surroundings) -> None:
     except OSError as error:
         kind = start.opening.kind
         raise_shortage(f"{kind}: no room to confine DuckDB", error)
-        remedy = "NOETL_WORKER_ISOLATION=off runs it unconfined"
+        remedy = "to run DuckDB unconfined, set NOETL_WORKER_ISOLATION=off"
         text = f"{kind}: DuckDB cannot be kept from /proc and /sys here: {error}; {remedy}"
         raise ToolError(text, kind="configuration") from error

@@ -29,18 +29,20 @@ from noetl_worker.tools.process.shortage import is_out_of_descriptors, is_shorta
 _LOCK_WAIT_S: Final = 30.0
 _LOCK_AGAIN_S: Final = (0.05, 1.0)
 _LOCKED: Final = "lock"
-"""Word in DuckDB's error for a file that another process has open."""
+"""Word in DuckDB's error text when another process has the database file open."""
 _BESIDE_BYTES: Final = 512 << 20
 """Bytes of memory that the process needs in addition to DuckDB's limit: for Python, libraries, a result and the stacks
 of threads."""
 
 
 def opened(duckdb: Any, prepared: PreparedInstance, start: FirstRequest) -> Any:
-    """Return a connection that is set up as `start` says. Wait for a database file that another process has locked.
+    """Return a connection that is set up as `start` says. If another process has the database file open, wait for up to
+    30 s.
 
     Raises:
         ToolError: kind connection or db_lock, both retryable.
-        ConfigurationError: an impossible database, or a refused setting, extension or secret.
+        ConfigurationError: the database cannot be opened as configured, or DuckDB refuses a setting, extension or
+            secret.
         ResourceShortage: this machine is out of file descriptors.
     """
     opening = start.opening
@@ -101,7 +103,7 @@ def _set(duckdb: Any, connection: Any, kind: str, name: str, value: Any, origin:
     try:
         connection.execute(f"SET {name} = ?", [value])
     except duckdb.Error as error:
-        raise ConfigurationError(f"{kind}: {origin} = {value!r} is refused: {error}") from error
+        raise ConfigurationError(f"{kind}: {origin} = {value!r} is refused: {error}; correct the value") from error
 
 
 # ── extensions and secrets ──────────────────────────────────────────────────────────────────────
@@ -116,12 +118,12 @@ def _load_and_log_in(duckdb: Any, connection: Any, opening: Opening) -> None:
         except duckdb.Error as error:
             message = secret.without_values(str(error))
             raise ConfigurationError(
-                f"{opening.kind}: the secret {secret.name!r} is refused: {message}; correct it"
+                f"{opening.kind}: the secret {secret.name!r} is refused: {message}; correct its credential"
             ) from None
 
 
 def _load_extension(duckdb: Any, connection: Any, kind: str, wanted: str) -> None:
-    """Load an extension (`spatial`, or `h3 from community`), installing it first if it is missing.
+    """Load an extension (`spatial`, or `h3 from community`). Install a missing extension first.
 
     Raises:
         ConfigurationError: `wanted` is not a name, or the extension is not installed and cannot be fetched.
@@ -187,7 +189,7 @@ def _attach_catalog(duckdb: Any, connection: Any, attach: Attached, secrets: tup
         for secret in secrets:
             message = secret.without_values(message)
         text = f"cannot attach the catalog: {message}"
-        if is_shortage_text(message):  # nothing has run yet, and a catalog that was begun is there for the next attempt
+        if is_shortage_text(message):  # no statement has run, and the next attempt finds a catalog created here
             raise ResourceShortage(text) from None
         if "creating a new DuckLake is explicitly disabled" in message:
             raise ToolError(text, kind="not_found") from None

@@ -25,21 +25,21 @@ class DuckdbConfig(sql.SqlFields):
     """Run SQL in an embedded DuckDB. Data, with the last statement's result: {columns, rows, row_count, affected_rows,
     statements, statement_count}, and `truncated: true` when rows were left out.
 
-    * Without `database` the tables live in memory and end with the command: workers hold no state. If the worker has
-      `NOETL_DATA_DIR`, each execution has a file instead, `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as with the
-      Python worker. **Another worker does not see this file** (unless the workers share the directory), and no worker
-      deletes it. Set `NOETL_DATA_DIR` only with one worker, for playbooks that rely on these files.
-    * Commands that use one file run one after the other in this worker; commands with `read_only` run together. For a
-      file that another process has open, a command waits 30 s at most.
+    * Without `database` the tables live in memory and end with the command. A worker with `NOETL_DATA_DIR` keeps the
+      tables of each execution in a file instead: `NOETL_DATA_DIR/noetldb/duckdb_<id>.duckdb`, as the Python worker
+      does. **Another worker does not see this file** (unless the workers share the directory), and no worker deletes
+      the file. Set `NOETL_DATA_DIR` only with one worker, for playbooks that rely on the execution's file.
+    * Commands of this worker that write the same file run one after the other; commands with `read_only` run together.
+      If another process has the file open, a command waits 30 s at most.
     * Each statement is a transaction of its own unless the text has BEGIN and COMMIT. A text that leaves a transaction
       open fails.
-    * Only NULL is null. DECIMAL is exact text, and so are integers beyond 64 bits. Dates and times are ISO 8601,
-      INTERVAL is an ISO 8601 duration (DuckDB's library counts a month as 30 days). BLOB is base64, JSON its value,
-      STRUCT and MAP an object, LIST a list, UUID text. NaN and infinite numbers are "NaN", "Infinity", "-Infinity";
-      infinite dates and timestamps are "infinity", "-infinity".
-    * Playbooks cannot open files under /proc, /sys and the worker's own directories. `NOETL_WORKER_FILE_ROOTS`
-      (directories, separated by `:`) limits DuckDB to these directories, without remote paths, and to the step's
-      `extensions`.
+    * Only NULL becomes null. DECIMAL becomes exact text, and so do integers beyond 64 bits. Dates and times become ISO
+      8601, INTERVAL an ISO 8601 duration (DuckDB's library counts a month as 30 days). BLOB becomes base64, JSON its
+      value, STRUCT and MAP an object, LIST a list, UUID text. NaN and infinite numbers become "NaN", "Infinity",
+      "-Infinity"; infinite dates and timestamps become "infinity", "-infinity".
+    * Playbooks cannot open files under /proc, /sys and the worker's own directories. With `NOETL_WORKER_FILE_ROOTS`
+      (directories, separated by `:`) DuckDB opens only files in these directories and no remote path. SQL can then load
+      only the step's `extensions`.
     * Each command has a process of its own, which sees no variable, descriptor or memory of the worker. The process
       ends with the command. A crash, or too much memory, fails only that command.
     * A timeout or a cancelled execution ends the statement.
@@ -54,20 +54,24 @@ class DuckdbConfig(sql.SqlFields):
     params: dict[str, Any] | list[Any] = field(default_factory=list)
     """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     database: str | None = None
-    """Database file, created if it does not exist. `:memory:` is a database in memory; absent: see above."""
+    """Database file. DuckDB creates a file that does not exist. `:memory:` is a database in memory. Absent: the
+    execution's file in NOETL_DATA_DIR, or a database in memory if NOETL_DATA_DIR is not set."""
     read_only: bool = False
-    """Open the file for reading only: several commands, and other processes, may read it together."""
+    """Open the database file for reading only. Several commands and other processes can then read the file at the same
+    time."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credentials for ATTACH and for s3://, gs:// and https:// paths, as DuckDB secrets: an alias, or an object
-    `name: {source: credential, key: alias}` of several. Then `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
+    """Credentials for ATTACH and for s3://, gs:// and https:// paths; DuckDB gets each credential as a secret. An alias
+    is one credential; an object `name: {source: credential, key: alias}` has several. Use a secret as in
+    `ATTACH '' AS pg (TYPE postgres, SECRET name)`."""
     extensions: list[str] = field(default_factory=list)
-    """Extensions to load, installed first if they are missing: `spatial`, or `h3 from community`."""
+    """Extensions to load: `spatial`, or `h3 from community`. A missing extension is installed first."""
     memory_limit: str | None = None
-    """Maximum memory of the command, like 2GB. Absent: NOETL_DUCKDB_MEMORY_LIMIT, else a share of 80 % of the machine.
-    A larger value counts as that limit. With NOETL_WORKER_ISOLATION=off the share is the whole 80 %, and a larger value
-    counts."""
+    """Maximum memory of the command, like 2GB. Absent: NOETL_DUCKDB_MEMORY_LIMIT. Without this variable: 80 % of the
+    machine's memory, divided by the number of DuckDB commands that may run at once. The worker lowers a greater value
+    to this limit. With NOETL_WORKER_ISOLATION=off the default is 80 % of the machine's memory, and the worker lowers no
+    value."""
     threads: int | None = None
-    """Number of threads of a query; absent: one for each core."""
+    """Number of threads for one query. Absent: one thread for each processor core."""
 
     def __post_init__(self) -> None:
         check_sql("duckdb", self)
@@ -78,7 +82,8 @@ class DuckdbConfig(sql.SqlFields):
 
 
 class DuckdbTool:
-    """Tool of kind `duckdb`: a database opened for each command and closed after it, in a process of its own."""
+    """Tool of kind `duckdb`. Each command gets a process of its own, which opens the database and closes the database
+    at the end."""
 
     kind: ClassVar[str] = "duckdb"
     config_model: ClassVar[type] = DuckdbConfig
@@ -117,9 +122,10 @@ class DuckdbTool:
 
 
 def _data(batch: sql.Batch, form: ToolForm) -> dict[str, JsonValue]:
-    """Return a result's data. On the Python plane add each statement's rows under the Python worker's names.
+    """Return the data of a result. On the Python plane add the fields of the Python worker: `executed_commands`, and
+    for each statement `command_1_rows` and `command_1_sample`.
 
-    In these added values JSON is text (recorded: duckdb-multi, duckdb-json).
+    In the added fields a JSON value is text (recorded: duckdb-multi, duckdb-json).
     """
     data = batch.data(form)
     if form.numbers_statements:

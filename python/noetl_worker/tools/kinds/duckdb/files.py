@@ -1,8 +1,8 @@
-"""The choice of the database file that a `duckdb` command opens, and the turns of commands with the same file.
+"""The database file that a `duckdb` command opens, and a lock for each file between the commands of this worker.
 
-DuckDB lets only one process write a file. Within this worker the commands of one file take turns (readers together),
-so that whatever one command attaches or sets is gone before the next begins. If another process has the file open,
-opening is tried again.
+DuckDB lets only one process write a file. So a command that writes a file has the file alone; commands that only read
+share the file. A command's ATTACH and SET are gone before the next command begins. `connection.py` waits for other
+processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _OWNER: Final = re.compile(r"duckdb_(.+)\.duckdb")
 
 
 def command_database(given: str | None, execution_id: int, settings: ToolSettings) -> str:
-    """Return the database that a command opens, as `canonical` names it. `given` is the config's `database`.
+    """Return the database that a command opens: an absolute path, an address or `MEMORY`. `given` is the config's
+    `database`.
 
     Raises:
         ConfigurationError: `given` is the file of another execution, or the data directory cannot be created.
@@ -54,7 +55,8 @@ def command_database(given: str | None, execution_id: int, settings: ToolSetting
 
 
 class _Turns:
-    """Counts the commands that have one database file open: one writer, or any number of readers."""
+    """A lock for one database file: one writing command holds the lock alone, or any number of reading commands share
+    the lock."""
 
     def __init__(self) -> None:
         self.readers = 0
@@ -63,17 +65,17 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, str], _Turns] = WeakValueDictionary()
-"""Turns of each database file, by the id of an event loop and the file. An entry exists while a command uses the file
-or waits for it."""
+"""Lock of each database file in use, by the id of the event loop and the file. An entry exists while a command holds
+the lock or waits for the lock."""
 
 
 @asynccontextmanager
 async def turn(database: str, *, read_only: bool) -> AsyncIterator[None]:
-    """Wait until this command may open the file, and hold the turn during the block. A database in memory needs no
-    turn.
+    """Wait for the lock of a database file, and hold the lock during the block. A database in memory needs no lock.
 
     Args:
-        database: name of the database, as returned by `canonical`.
+        database: name of the database, as `canonical` returns it.
+        read_only: True to share the lock with other reading commands.
     """
     if database == MEMORY:
         yield

@@ -1,4 +1,4 @@
-"""Limits of a DuckDB connection that its SQL cannot lift: the files and the memory that it may use."""
+"""Limits on the files and the memory that a DuckDB connection may use. SQL cannot remove these limits."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _FIXED: Final = frozenset(
         "temp_directory",
     }
 )
-"""Settings about files and extensions, which SQL may not change. Nor may SQL change the settings in `_LOGS`: logs are
-files."""
+"""Settings about files and extensions. With file roots SQL may not change these settings. SQL may not change the log
+settings in `_LOGS` either: DuckDB can write logs to files."""
 _LOGS: Final = re.compile(r"(enable|disable)_logging|logging_\w+|\w+_log_types")
 
 
@@ -52,7 +52,7 @@ def limit_bytes(connection: Any) -> int:
 
 
 def keep_to_roots(duckdb: Any, connection: Any, kind: str, roots: Sequence[str]) -> None:
-    """Limit the connection to files in `roots`, and to the extensions that are loaded. Without roots change nothing.
+    """Limit the connection to files in `roots` and to the loaded extensions. If `roots` is empty, change nothing.
 
     Raises:
         ConfigurationError: this version of DuckDB cannot be limited.

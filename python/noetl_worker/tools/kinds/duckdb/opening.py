@@ -1,4 +1,5 @@
-"""The database to open and the setup of its process. The worker sends both to the process as one JSON object."""
+"""The first request to a DuckDB process: the database to open, and the settings of the process. The worker sends this
+request as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from noetl_worker.tools.kinds.duckdb.paths import MEMORY
 from noetl_worker.tools.kinds.duckdb.secrets import DuckdbSecret
 
 MEMORY_LIMIT: Final = "NOETL_DUCKDB_MEMORY_LIMIT"
-"""Environment variable with the maximum memory of one command, like 2GB. Absent: the command's share of the machine;
-without isolation, 80 % of the machine for each command."""
+"""Environment variable with the maximum memory of one command, like 2GB. Absent: 80 % of the machine's memory, divided
+by the number of DuckDB commands that may run at once. Without isolation each command may use 80 % of the machine's
+memory."""
 EXTENSION_DIRECTORY: Final = "NOETL_DUCKDB_EXTENSION_DIRECTORY"
 """Environment variable with the directory of extensions. Absent: ~/.duckdb/extensions."""
 EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
@@ -22,11 +24,11 @@ EXTENSION_REPOSITORY: Final = "NOETL_DUCKDB_EXTENSION_REPOSITORY"
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A DuckLake catalog to attach. The process attaches the catalog before it limits SQL to the file roots, because
-    the roots allow no server."""
+    """A DuckLake catalog to attach. The process attaches the catalog before limiting SQL to the file roots. A limited
+    process cannot reach a catalog on a server."""
 
     text: str
-    """The ATTACH statement, without credentials: these are in `Opening.secrets`."""
+    """The ATTACH statement. The credentials are not in the statement but in `Opening.secrets`."""
     name: str
     is_used: bool
     """True to run `USE name` before the first statement."""
@@ -34,7 +36,8 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The database to open, and everything set up before the first statement."""
+    """The database of a command, and the settings, extensions and secrets that DuckDB needs before the first
+    statement."""
 
     kind: str
     database: str = MEMORY
@@ -48,7 +51,8 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The environment of a DuckDB process, and the worker's settings that it needs."""
+    """Environment variables, directories and limits of a DuckDB process. The worker chooses these values, not the
+    step."""
 
     directory: str
     """Directory for temporary files of this command alone."""
@@ -58,7 +62,8 @@ class Surroundings:
     """Name -> value of the operator's environment variables for DuckDB."""
     roots: tuple[str, ...]
     is_restricted: bool
-    """True if Landlock denies the process the `hidden` paths or, with roots, all paths outside the roots."""
+    """True if Landlock confines the process. Landlock denies the `hidden` paths or, with file roots, all paths outside
+    the roots."""
     hidden: tuple[str, ...]
     share_bytes: int
     """Maximum bytes of memory for the command if NOETL_DUCKDB_MEMORY_LIMIT is absent; 0: no limit."""
@@ -73,9 +78,10 @@ class FirstRequest:
 
     @property
     def spill(self) -> str:
-        """Return the directory for temporary files, which DuckDB creates and removes.
+        """Return the directory for DuckDB's temporary files, which DuckDB creates and removes.
 
-        If a database file is written, the directory is beside that file, whose disk has room.
+        A command that writes a database file gets a directory beside that file, because the file's disk has room. Other
+        commands get a directory in the command's own temporary directory.
         """
         is_beside = self.opening.database.startswith("/") and not self.opening.read_only
         own = Path(self.surroundings.directory)
@@ -85,8 +91,8 @@ class FirstRequest:
         return {"opening": asdict(self.opening), "surroundings": asdict(self.surroundings)}
 
     def reached(self) -> tuple[str, ...]:
-        """Return the directories that the process may reach. Without file roots return (): all directories that are not
-        hidden."""
+        """Return the directories that Landlock leaves open to the process. Return () without file roots: the process
+        may then use every directory except the hidden ones."""
         around = self.surroundings
         if not around.roots:
             return ()

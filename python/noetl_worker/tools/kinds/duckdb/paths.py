@@ -1,6 +1,6 @@
-"""Checks of file names in a step's fields and, for kernels without Landlock, in SQL text.
+"""Checks of the file names in a step's fields. On a kernel without Landlock the file names in SQL text are checked too.
 
-Files that no playbook may read are refused. A file name that SQL builds from parts is not found here; with
+A check refuses a file that playbooks may not read. The check cannot see a file name that SQL builds from parts. With
 `NOETL_WORKER_FILE_ROOTS` DuckDB itself refuses such a file.
 """
 
@@ -23,31 +23,34 @@ MEMORY: Final = ":memory:"
 _ADDRESS: Final = re.compile(r"(?:https?|s3[an]?|gs|gcs|r2|hf|az|azure|abfss?)://")
 _FILE: Final = re.compile(r"^file:(?://(?:localhost)?)?(?=/)")
 _KIND: Final = re.compile(r"^\w+:(?://(?:localhost)?)?(?=/)")
-"""Prefix of a path with a scheme or database kind: file:///proc, sqlite:/proc."""
+"""Scheme or database type before a path, as in `file:///proc` and `sqlite:/proc`. The check of the path removes this
+prefix."""
 _SCHEME: Final = re.compile(r"[^/]+://")
 _NO_PATH: Final = re.compile(r"~|[^/]*:")
-"""Beginning of a name that is no plain path: `~`, which DuckDB expands, or a kind of database (`sqlite:x`)."""
+"""Beginning of a name that is not a plain path: `~`, which DuckDB expands, or a database type (`sqlite:x`)."""
 _QUOTED: Final = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|\$(\w*)\$(.*?)\$\3\$", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 4096
-"""Maximum number of characters of a path; a longer text is not a path."""
+"""Maximum number of characters of a path. A longer text in SQL is not checked as a path."""
 
 
 def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: bool = False) -> str:
-    """Return the same name for every spelling of one database or directory in a step's fields.
+    """Return one name for all spellings of a database or directory in a step's fields.
 
-    The name is an address as it is written, `MEMORY`, or an absolute path without links and without characters that are
-    special to DuckDB.
+    The name is an address as the step has it, `MEMORY`, or an absolute path. The path has no symbolic links, and no
+    characters with a special meaning in DuckDB.
 
     Raises:
-        ConfigurationError: `given` is no path or address, is a forbidden file, or is outside the file roots; every
-            address is outside.
+        ConfigurationError: `given` is neither a path nor an address, or playbooks may not use the file. With file roots
+            an address or a path outside the roots is refused too.
     """
     if given.startswith(MEMORY):  # `:memory:name` would be one database for all commands of this process
         return MEMORY
     if _ADDRESS.match(given):
         if roots(settings):
-            raise ConfigurationError(f"{field}: {given!r} is an address; with {FILE_ROOTS} it has to be a path in them")
+            raise ConfigurationError(
+                f"{field}: {given!r} is an address, which {FILE_ROOTS} excludes: name a path in these directories"
+            )
         return given
     path = _in_home(_FILE.sub("", given))
     if _NO_PATH.match(path) or "\0" in path:
@@ -57,7 +60,7 @@ def canonical(field: str, given: str, settings: ToolSettings, *, is_directory: b
         )
     real = checked(field, given, Path(path), settings)
     is_there = stat.S_ISDIR if is_directory else stat.S_ISREG
-    with suppress(OSError):  # if it does not exist yet, or cannot be read, DuckDB says so
+    with suppress(OSError):  # DuckDB itself reports a path that does not exist or cannot be read
         if not is_there(real.stat().st_mode):
             wanted = "directory" if is_directory else "regular file"
             raise ConfigurationError(f"{field}: {given!r} is no {wanted}: name one")
@@ -70,7 +73,8 @@ def _in_home(path: str) -> str:
 
 
 def check_sql_files(kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-    """Check the file names in SQL and its parameters. With file roots do nothing, because DuckDB checks them.
+    """Check the file names in SQL text and in its parameters. With file roots do nothing, because DuckDB itself then
+    refuses files outside the roots.
 
     Raises:
         ConfigurationError: a name of a file that playbooks may not read.

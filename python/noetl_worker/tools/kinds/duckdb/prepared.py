@@ -17,11 +17,11 @@ _READ_WHEN_OPENED: Final = ("HOME", "TZ")
 
 
 class PreparedInstance:
-    """An empty instance in memory, opened before a fork and taken once after it.
+    """An empty DuckDB instance in memory. The template process opens the instance and then forks a command's process,
+    and the command's process uses a copy of the instance.
 
-    Opening an instance takes 20 ms, mostly for its catalog of functions. Only a process without threads can be
-    forked, so the instance starts none; a command sets the number of threads after the fork. Each forked process has
-    its own copy of the instance.
+    Opening an instance takes 20 ms, mostly for DuckDB's catalog of functions. Only a process without threads can be
+    forked, so the instance starts no thread. A command sets the number of threads after the fork.
     """
 
     def __init__(self) -> None:
@@ -40,10 +40,10 @@ class PreparedInstance:
                 connection.close()
 
     def take(self) -> Any:
-        """Return a new connection to the instance, with DuckDB's default number of threads. Return None if there is no
-        instance, or if the environment has changed since it was opened.
+        """Return a new connection to the instance, with DuckDB's default number of threads. Return None without an
+        instance, or if HOME or TZ has changed since the instance was opened.
 
-        A connection that was opened before the fork gives all processes the same random numbers (DuckDB before 2.0).
+        Processes that use a connection from before the fork would all get the same random numbers (DuckDB before 2.0).
         """
         if self._connection is None or self._environment != _environment():
             return None

@@ -17,7 +17,7 @@ from noetl_worker.tools.credential import DATABASE_FIELDS, credential_data, firs
 
 @dataclass(frozen=True, slots=True)
 class DuckdbSecret:
-    """A DuckDB secret; its `values` are left out of its repr."""
+    """A DuckDB secret made from one credential. `repr` does not show its `values`."""
 
     name: str
     kind: str
@@ -25,7 +25,7 @@ class DuckdbSecret:
     values: Mapping[str, str] = field(repr=False)
 
     def statement(self) -> str:
-        """Return the CREATE SECRET statement. The statement has the secret values, so it is never shown."""
+        """Return the CREATE SECRET statement. Never show this statement: the text contains the secret values."""
         options = "".join(f", {option} {quoted(value)}" for option, value in self.values.items())
         return f'CREATE OR REPLACE TEMPORARY SECRET "{self.name}" (TYPE {self.kind}{options})'
 
@@ -58,8 +58,8 @@ _TYPES: Final[Mapping[str, tuple[str, str, Mapping[str, tuple[str, ...]]]]] = {
     "http": ("http", "httpfs", {"BEARER_TOKEN": ("token", "bearer_token"), "SCOPE": ("scope",)}),
     "huggingface": ("huggingface", "httpfs", {"TOKEN": ("token",)}),
 }
-"""Type of a credential -> DuckDB's type of secret, the extension that provides this type, and option -> fields of the
-credential."""
+"""Type of a credential -> type of the DuckDB secret, the extension with this type, and the secret's options. Each
+option lists the credential's fields that may have the value."""
 _OTHER_WORDS: Final = {
     "postgresql": "postgres",
     "gcs_hmac": "gcs",
@@ -71,15 +71,17 @@ _OTHER_WORDS: Final = {
     "bearer_token": "http",
 }
 _MARKS: Final = ("source", "key", "name", "service", "secret_name", "scope", "fields", "inject", "type", "credential")
-"""Fields of a single credential. An object without text in any of these fields maps names to credentials
-(protocol/tasks.md#fields)."""
+"""Fields of a single credential. An `auth` object with text in any of these fields is one credential. Any other object
+maps names to credentials (protocol/tasks.md#fields)."""
 
 
 def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
-    """Check as much of `auth` as is possible without fetching a credential, for a config model's `__post_init__`.
+    """Check the credentials that are written out in `auth`, for a config model's `__post_init__`. An alias is not
+    checked here, because its credential is fetched later.
 
     Raises:
-        ConfigurationError: as `fetch_secrets`, or one name has several credentials.
+        ConfigurationError: a value is not a credential, or one name has several credentials. Or DuckDB has no secret
+            for a credential's type, or the credential has no field of this type.
     """
     for name, given in _named(kind, auth).items():
         written = written_data(given)
@@ -88,21 +90,21 @@ def check_secrets(kind: str, auth: str | Mapping[str, Any] | None) -> None:
 
 
 async def fetch_secrets(kind: str, auth: str | Mapping[str, Any] | None, context: ToolContext) -> list[DuckdbSecret]:
-    """Return the secrets that `auth` asks for.
+    """Return the DuckDB secrets for the credentials in `auth`.
 
     "alias" gives one secret of that name. {"pg_db": {"source": "credential", "key": "alias"}, ...} gives one secret for
     each name.
 
     Raises:
-        ConfigurationError: DuckDB has no secret for a credential's type, or the credential has no known field.
+        ConfigurationError: DuckDB has no secret for a credential's type, or the credential has no field of this type.
         CredentialError: an alias does not resolve.
     """
     return [await _secret(kind, name, given, context) for name, given in _named(kind, auth).items()]
 
 
 def _named(kind: str, auth: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the credentials by name of their secret. Raises ConfigurationError for a value that is not a
-    credential."""
+    """Return the credentials in `auth` by the name of the DuckDB secret to make. Raises ConfigurationError for a value
+    that is not a credential."""
     if auth is None:
         return {}
     several = isinstance(auth, Mapping) and not any(isinstance(auth.get(mark), str) for mark in _MARKS)
@@ -158,7 +160,8 @@ def quoted(value: str) -> str:
 
 
 def parse_extension(kind: str, wanted: str) -> tuple[str, str]:
-    """Return the name in `spatial` or `h3 from community`, and ` FROM <repository>` or an empty text.
+    """Return the name and the FROM clause of an extension. `spatial` has the clause "", `h3 from community` the clause
+    ` FROM community`.
 
     Raises:
         ConfigurationError: `wanted` is not a name.

@@ -1,4 +1,5 @@
-"""The worker's side of DuckDB: each command has a process (`child.py`), which runs one script or single steps.
+"""The worker's side of DuckDB. Each command has a process (`child.py`), which runs one script or the steps of a
+transfer.
 
 The worker does not load DuckDB, and reads only JSON from the process.
 """
@@ -46,12 +47,14 @@ _VARIABLES: Final = frozenset(
         *("ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle", "aws_region", "aws_default_region"),
     }
 )
-"""Variables that DuckDB's extensions read from the worker's environment, in lower case. None is a secret."""
+"""Environment variables, in lower case, that the worker passes on to DuckDB's extensions. These variables contain no
+secret."""
 _OUT_OF_MEMORY: Final = (-signal.SIGKILL, -signal.SIGABRT)
 
 
 class Duckdb:
-    """The DuckDB processes of one tool; `aclose` ends their template."""
+    """The DuckDB processes of one tool. `aclose` ends the template process, from which each DuckDB process is
+    forked."""
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -60,10 +63,10 @@ class Duckdb:
         self._runner = PythonRunner(confinement=replace(confinement, file_bytes=0, memory_bytes=0), serving=_CHILD)
 
     def check_files(self, kind: str, text: str, settings: ToolSettings, params: Any = ()) -> None:
-        """Check the files that SQL names, unless the kernel already denies the process all forbidden files.
+        """Check the file names in SQL, unless Landlock already denies the DuckDB process all forbidden files.
 
         Raises:
-            ConfigurationError: a file is forbidden.
+            ConfigurationError: playbooks may not read one of the files.
         """
         if not self._is_restricted or file_roots.within_reach(settings):
             check_sql_files(kind, text, settings, params)
@@ -77,15 +80,16 @@ class Duckdb:
         params: Any,
         context: ToolContext,
     ) -> ToolResult | None:
-        """Run every statement of `text`, the last one with `params`, and record the results in `batch`.
+        """Run every statement of `text` in a DuckDB process, and record the results in `batch`. The last statement gets
+        `params`.
 
-        `ours`: the command's turn for its database file. The turn is awaited first.
+        `ours`: the lock of the database file (`files.turn`). The process starts once the lock is held.
 
         Returns:
-            None if the statements ran. A timeout if the wait and the statements took longer than the command's time.
+            None if the statements ran. A timeout if waiting and running took longer than the command's time.
 
         Raises:
-            ToolError: a statement failed; the text has the statement and DuckDB's report.
+            ToolError: a statement failed. The error text has the statement and DuckDB's report.
         """
         step: dict[str, JsonValue] = {"op": "run", "text": text, "params": params}
         step |= {"as_objects": batch.as_objects, "max_rows": batch.max_rows}
@@ -113,10 +117,11 @@ class Duckdb:
 
     @asynccontextmanager
     async def opened(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[Session]:
-        """Open a DuckDB process for the steps of a transfer, and end it after the block.
+        """Open a DuckDB process for the steps of a transfer, and end the process after the block.
 
         Raises:
-            ToolError: the database cannot be opened. If the config is wrong, this is a ConfigurationError.
+            ToolError: the database cannot be opened.
+            ConfigurationError: the database cannot be opened, because the config is wrong.
         """
         async with self._start(opening, settings) as start:
             session = Session(opening.kind, self._runner, start)
@@ -151,7 +156,8 @@ class Duckdb:
 
     @asynccontextmanager
     async def _start(self, opening: Opening, settings: ToolSettings) -> AsyncIterator[FirstRequest]:
-        """Provide the first request of a process, and remove afterwards the files that a killed process left."""
+        """Provide the first request of a process. Afterwards remove the temporary files, which a killed process leaves
+        behind."""
         requirements.check("duckdb", "duckdb")
         async with self._runner.scratch.directory() as directory:
             start = FirstRequest(opening, self._surroundings(directory, settings))
@@ -162,7 +168,7 @@ class Duckdb:
 
 
 class Session:
-    """A DuckDB process that runs one step of a transfer at a time."""
+    """A DuckDB process that reads or writes the rows of a transfer, one request at a time."""
 
     def __init__(self, kind: str, runner: PythonRunner, start: FirstRequest) -> None:
         self._kind = kind
@@ -204,7 +210,8 @@ class Session:
         return _checked(answer)
 
     async def end(self) -> None:
-        """End the process. A process whose step was interrupted is killed, any other closes its database first."""
+        """End the process. Kill a process that has not answered the last request; any other process closes its database
+        first."""
         if self._is_asked:
             self._run.cancel()
         else:
@@ -237,16 +244,18 @@ def _checked(answer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 def _death(kind: str, run: process.Finished) -> ToolError:
     said = f"{kind}: the process of DuckDB {process.exit_text(run.exit_code)}"
     if run.has_met_oom or run.exit_code in _OUT_OF_MEMORY:
-        return ToolError(f"{said}: it may need more memory; raise {MEMORY_LIMIT}, or select less", kind="resource")
-    return ToolError(f"{said} before it had an answer: run it again, and report a crash that repeats", kind="process")
+        text = f"{said}: the SQL may need more memory; raise {MEMORY_LIMIT}, or select less"
+        return ToolError(text, kind="resource")
+    text = f"{said} before the process had an answer: run the step again, and report a crash that repeats"
+    return ToolError(text, kind="process")
 
 
 def _listed(answer: Mapping[str, JsonValue], name: str) -> list[Any]:
-    """Return the field `name` of an answer, a list of lists. Raises ToolError for anything else."""
+    """Return the field `name` of an answer if the field is a list of lists. Raises ToolError for any other value."""
     found = answer.get(name)
     if isinstance(found, list) and all(isinstance(row, list) for row in found):
         return found
-    raise ToolError(f"the DuckDB process answers without {name!r}: report it", kind="process")
+    raise ToolError(f"the DuckDB process answers without {name!r}: report this bug", kind="process")
 
 
 def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
@@ -254,9 +263,9 @@ def _fill(batch: sql.Batch, answer: Mapping[str, Any]) -> None:
     statements, columns, rows = answer.get("statements"), answer.get("columns"), answer.get("rows")
     samples = _listed(answer, "samples")
     if not (isinstance(columns, list) and isinstance(rows, list) and isinstance(statements, list) and statements):
-        raise ToolError("the DuckDB process answers without the data of a script: report it", kind="process")
+        raise ToolError("the DuckDB process answers without the data of a script: report this bug", kind="process")
     for statement in statements:
         if not isinstance(statement, dict) or not {"statement", "row_count", "affected_rows"} <= statement.keys():
-            raise ToolError("the DuckDB process sent a statement of an unknown form: report it", kind="process")
+            raise ToolError("the DuckDB process sent a statement without its fields: report this bug", kind="process")
     batch.statements, batch.columns, batch.rows = statements, [str(column) for column in columns], rows
     batch.truncated, batch.samples = answer.get("truncated") is True, samples

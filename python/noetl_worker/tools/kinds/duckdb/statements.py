@@ -25,11 +25,11 @@ _RETURNING_OR_BRACKET: Final = re.compile(r"[()]|\breturning\b", re.IGNORECASE)
 
 
 def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params: Any) -> None:
-    """Run every statement of `text`, the last one with `params`, and record the results in `batch`.
+    """Run every statement of `text`, and record the results in `batch`. The last statement gets `params`.
 
     Raises:
         ConfigurationError: `text` has no statement.
-        ToolError: a statement failed; the text has the statement and DuckDB's report.
+        ToolError: a statement failed. The error text has the statement and DuckDB's report.
     """
     try:
         statements = connection.extract_statements(text)
@@ -47,7 +47,8 @@ def run_script(duckdb: Any, connection: Any, batch: sql.Batch, text: str, params
 
 
 def _check_ended(duckdb: Any, connection: Any, text: str) -> None:
-    """Raise ToolError if a transaction is open: closing the connection would roll it back silently."""
+    """Raise ToolError if the script left a transaction open. Closing the connection would roll this transaction back
+    without an error."""
     try:
         connection.begin()  # only a second BEGIN shows that one is open
     except duckdb.TransactionException as error:
@@ -95,17 +96,20 @@ def _number_of_more(result: Any) -> int:
 
 
 def _counts(statement: Any) -> bool:
-    """Return True if DuckDB's single column `Count` is the number of changed rows, not a column of the author's.
+    """Return True if a result column `Count` is DuckDB's number of changed rows. False: `Count` is a column that the
+    author selected.
 
-    For an INSERT, DuckDB's parser announces rows or a count; only RETURNING shows which of the two comes. DuckDB treats
-    PIVOT as several statements (MULTI), for which its parser announces every kind of result.
+    For an INSERT, DuckDB's parser does not tell whether rows or a number of rows will come. Rows come only if the
+    statement has RETURNING. DuckDB splits PIVOT into several statements (MULTI), and its parser then announces every
+    kind of result.
     """
     can_change = any(kind.name == "CHANGED_ROWS" for kind in statement.expected_result_type)
     return can_change and statement.type.name != "MULTI" and not _is_returning(statement)
 
 
 def _may_give_nothing(statement: Any) -> bool:
-    """Return True if an empty column `Success` only means that the statement is done (SET, ATTACH, CHECKPOINT)."""
+    """Return True for a statement that returns no rows (SET, ATTACH, CHECKPOINT). DuckDB gives such a statement an
+    empty column `Success`."""
     return statement.type.name != "SELECT" and not _is_returning(statement)
 
 

@@ -1,6 +1,8 @@
-"""A lossless JSON form for the values of DuckDB's rows, between the process of a DuckDB and the worker.
+"""A JSON encoding without loss for the values in DuckDB's rows. The DuckDB process encodes the values, the worker
+decodes the values.
 
-A list is written as a list. A value without a JSON form is written as an object with one field, named like its type.
+A list is encoded as a list. A value that JSON cannot hold becomes an object with one field. The field's name is the
+type, as in `{"decimal": "1.50"}`.
 """
 
 from __future__ import annotations
@@ -36,15 +38,16 @@ _FORMS: Final[tuple[tuple[type | tuple[type, ...], str, Callable[[Any], Any], Ca
         lambda value: {read(key): read(item) for key, item in value},
     ),
 )
-"""Python type or types, their name, function that makes the JSON form, function that reads it.
+"""Encodings of Python types: the type, the type's name in JSON, the function that encodes a value, the function that
+decodes a value.
 
-A datetime is a date too, so it comes first.
+The first matching type is used. `datetime` is a subclass of `date`, so `datetime` comes first.
 """
 _READERS: Final = {name: reader for _, name, _, reader in _FORMS}
 
 
 def written(value: Any) -> Any:
-    """Return a value in its JSON form. Raises TypeError for a type that DuckDB does not have."""
+    """Return a value encoded for JSON. Raises TypeError for a Python type that DuckDB does not return."""
     kind = type(value)
     if kind in _AS_IT_IS or (kind is float and math.isfinite(value)) or (kind is int and abs(value) <= _MAX_INT64):
         return value
@@ -53,14 +56,14 @@ def written(value: Any) -> Any:
     for known, name, form, _ in _FORMS:
         if isinstance(value, known):
             return {name: form(value)}
-    raise TypeError(f"a value of DuckDB's is of type {kind.__name__}")
+    raise TypeError(f"DuckDB returned a value of the unexpected type {kind.__name__}")
 
 
 def read(value: Any) -> Any:
-    """Return the value whose JSON form, made by `written`, is `value`.
+    """Decode a value that `written` encoded.
 
     Raises:
-        ToolError: `value` was not made by `written`. A DuckDB process is not trusted.
+        ToolError: `value` was not made by `written`. The worker checks this, because a DuckDB process is not trusted.
     """
     if isinstance(value, list):
         return [read(item) for item in value]
@@ -70,4 +73,5 @@ def read(value: Any) -> Any:
         [(name, form)] = value.items()
         return _READERS[name](form)
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-        raise ToolError("the DuckDB process sent a value of an unknown form: report it", kind="process") from error
+        text = "the DuckDB process sent a value in an unknown encoding: report this bug"
+        raise ToolError(text, kind="process") from error

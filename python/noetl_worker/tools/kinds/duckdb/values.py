@@ -1,7 +1,8 @@
-"""Values of a SELECT that DuckDB's Python library cannot hold, read as DuckDB's text.
+"""Exact values for the columns of a SELECT that DuckDB's Python library cannot return exactly.
 
-The library turns `infinity` and `-infinity` into Python's last and first day, which a table may also hold, and it
-cuts nanoseconds. So a SELECT with such columns is extended: it also selects the texts of these columns.
+The library returns Python's last date for `infinity` and Python's first date for `-infinity`. But a table may contain
+these two dates too. The library also cuts nanoseconds off. So a SELECT with dates or nanoseconds is extended: the
+extended SELECT also returns such columns as text.
 """
 
 from __future__ import annotations
@@ -21,22 +22,24 @@ _FINE: Final = re.compile(
     r"(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d\.\d{7,9})(?P<zone>[+-]\d\d(:\d\d)*)?"
 )
 _ELSEWHERE: Final = re.compile(r"\w_(query|execute)\s*\(", re.IGNORECASE)
-"""Call of a function like mysql_query(), which queries another database. Describing a SELECT with such a call may run
-the query there."""
+"""Pattern of a call that queries another database, as `mysql_query(...)`. A SELECT with such a call is not extended,
+because DESCRIBE may run the query on the other database."""
 _JSON: Final = re.compile(r"JSON(\[\d*\])*")
 
 
 @dataclass(frozen=True, slots=True)
 class SelectReading:
-    """An extended SELECT. `rows` turns the extended SELECT's rows into the rows of the author's SELECT."""
+    """An extended SELECT (`text`), and the names of the columns of the author's SELECT (`names`)."""
 
     text: str
     names: Sequence[str]
     beside: Sequence[int]
-    """Indexes of the columns whose texts were added after the last column, in the order of the texts."""
+    """Indexes of the columns that the extended SELECT also returns as text. The text columns follow the last column in
+    this order."""
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Return the rows of the author's SELECT from the rows of the extended SELECT."""
+        """Return the rows of the author's SELECT from the rows of the extended SELECT. A value that the library changed
+        is replaced by the value's text."""
         count = len(self.names)
         rows = []
         for row in fetched:
@@ -48,7 +51,8 @@ class SelectReading:
 
 
 def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) -> SelectReading | None:
-    """Return the extended SELECT for a parsed statement, or None for a statement that needs no extension."""
+    """Return the extended SELECT for a parsed statement. Return None for a statement that is no SELECT or has only
+    columns with exact values."""
     if statement.type.name != "SELECT" or _ELSEWHERE.search(sql_split.bare(statement.query)):
         return None
     text = next(iter(sql_split.statements(statement.query)), "")
@@ -74,7 +78,8 @@ def reading(duckdb: Any, connection: Any, statement: Any, params: Any = None) ->
 
 
 def _value(value: Any, text: str | None) -> Any:
-    """Return a value, or its text if the text is more precise: an infinity, or nanoseconds (in ISO 8601)."""
+    """Return a value, or its text if the library changed the value: an infinity, or a time with nanoseconds (in ISO
+    8601)."""
     if text is None:
         return value
     match = _FINE.fullmatch(text)
@@ -89,7 +94,8 @@ def _value(value: Any, text: str | None) -> Any:
 def with_json(
     rows: Sequence[Sequence[Any]], types: Sequence[str], read_json: Callable[[str], Any] = json.loads
 ) -> Sequence[Sequence[Any]]:
-    """Return the rows with their JSON texts, alone or in lists, read by `read_json`."""
+    """Return the rows with each value of a JSON column parsed by `read_json`, also JSON values in lists. `types` has
+    DuckDB's type of each column."""
     wanted = [number for number, name in enumerate(types) if _JSON.fullmatch(name)]
     if not wanted:
         return rows

@@ -30,13 +30,13 @@ _SERVERS: Final = ("postgres", "mysql")
 class DucklakeConfig(sql.SqlFields):
     """Run SQL in a DuckLake: tables as Parquet files under `data_path`, their catalog in a database.
 
-    The catalog is attached as `catalog_name`, and is the default, so that tables need no prefix. The data has the
-    fields of kind `duckdb`, and `catalog: {name, data_path}`. The worker loads DuckDB's extension `ducklake` (and
-    `postgres`, `sqlite` or `mysql` for such a catalog), and installs a missing extension. A catalog in a DuckDB file is
-    for one worker; several workers need a catalog in Postgres.
+    The catalog is attached as `catalog_name` and is the default, so that tables need no prefix. The data has the fields
+    of kind `duckdb`, and `catalog: {name, data_path}`. The worker loads DuckDB's extension `ducklake`, and `postgres`,
+    `sqlite` or `mysql` for a catalog of this type. A missing extension is installed. A catalog in a DuckDB file is for
+    one worker; several workers need a catalog in Postgres.
 
-    SQL may open the same files as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` a catalog file and `data_path`
-    must be in its directories. A catalog in Postgres or MySQL needs no such directory.
+    SQL may open the same files as in kind `duckdb`. With `NOETL_WORKER_FILE_ROOTS` (a list of directories) a catalog
+    file and `data_path` must be in one of these directories. A catalog in Postgres or MySQL needs no such directory.
     """
 
     query: str | list[str] | None = None
@@ -45,26 +45,26 @@ class DucklakeConfig(sql.SqlFields):
     """Values for the placeholders of the last statement: a list for `?` or `$1`, an object for `$name`."""
     catalog_connection: str | None = field(default=None, repr=False)
     """Address of the catalog: `postgresql://...` or `postgres:host=... dbname=...`, `sqlite:FILE`, or the path of a
-    DuckDB file. Absent: the first credential of `auth` that is of type postgres or mysql."""
+    DuckDB file. Absent: the address in the first credential of `auth` that has the type postgres or mysql."""
     auth: str | dict[str, Any] | None = field(default=None, repr=False)
-    """Credentials of the catalog and of the store of `data_path` (s3, gcs): an alias, or an object
-    `name: {source: credential, key: alias}` of several."""
+    """Credentials of the catalog and of the object store (s3, gcs) that `data_path` names. An alias is one credential;
+    an object `name: {source: credential, key: alias}` has several."""
     catalog_name: str = "lake"
-    """Name of the catalog in SQL."""
+    """Name under which SQL uses the catalog, as in `lake.main.orders`."""
     data_path: str | None = None
     """Directory or s3://, gs:// prefix of the Parquet files. Required."""
     create_catalog: bool = True
-    """Create the catalog if it does not exist; false: fail instead."""
+    """Create a catalog that does not exist. With false the command fails instead."""
     use_catalog: bool = True
     """Run `USE catalog_name` before the first statement."""
     read_only: bool = False
     """Attach the catalog for reading only."""
     extensions: list[str] = field(default_factory=list)
-    """Further extensions to load, installed first if they are missing."""
+    """Further extensions to load. A missing extension is installed first."""
     memory_limit: str | None = None
     """Maximum memory of the command, as in kind `duckdb`."""
     threads: int | None = None
-    """Number of threads of a query; absent: one for each core."""
+    """Number of threads for one query. Absent: one thread for each processor core."""
 
     def __post_init__(self) -> None:
         sql.sql_text(self.query, self.query_b64)
@@ -89,15 +89,15 @@ class DucklakeConfig(sql.SqlFields):
             parse_extension("ducklake", wanted)
 
     def catalog(self) -> str:
-        """Return `catalog_connection` without its prefix; empty if a credential names the catalog."""
+        """Return `catalog_connection` without the prefix `ducklake:`. Return an empty text if the field is absent."""
         return (self.catalog_connection or "").removeprefix("ducklake:").strip()
 
 
 class DucklakeTool:
-    """Tool of kind `ducklake`: a DuckDB in memory for each command, with the catalog attached.
+    """Tool of kind `ducklake`. Each command opens a DuckDB in memory and attaches the catalog.
 
-    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name; the Python worker continues
-    after a failed statement, here the first failure ends the command.
+    differs-from-upstream: the Rust worker's `ducklake` is its `duckdb` under another name. The Python worker continues
+    after a failed statement; here the first failed statement ends the command.
     """
 
     kind: ClassVar[str] = "ducklake"
@@ -126,10 +126,11 @@ class DucklakeTool:
 
 
 def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext) -> tuple[Opening, str]:
-    """Return the database to open for a command, and the path of the catalog for ATTACH.
+    """Return the database to open for a command, and the path of the catalog as ATTACH writes it (`postgres:`,
+    `sqlite:/a/b`).
 
     Raises:
-        ConfigurationError: an impossible catalog or directory.
+        ConfigurationError: the catalog or `data_path` cannot be used, for instance a path outside the file roots.
     """
     metadata, catalog_secret = _catalog(config, secrets, context)
     if catalog_secret is not None and catalog_secret not in secrets:
@@ -149,8 +150,8 @@ def lake_opening(config: DucklakeConfig, secrets: list[DuckdbSecret], context: T
 def _catalog(
     config: DucklakeConfig, secrets: list[DuckdbSecret], context: ToolContext
 ) -> tuple[str, DuckdbSecret | None]:
-    """Return the path of the catalog for ATTACH and, for a catalog on a server, the secret with the server's
-    address."""
+    """Return the path of the catalog as ATTACH writes it. For a catalog on a server also return the secret with the
+    server's address, else None."""
     given = config.catalog()
     from_auth = next((secret for secret in secrets if secret.kind in _SERVERS), None)
     server = _parse_server(given)
@@ -172,8 +173,8 @@ def _catalog(
 
 
 def _parse_server(catalog: str) -> tuple[str, dict[str, str]] | None:
-    """Return the kind of server (postgres or mysql) and its address as options of a secret, or None for a catalog in a
-    file."""
+    """Return the type of the server (postgres or mysql), and the server's address as options of a DuckDB secret. Return
+    None for a catalog in a file."""
     kind, _, address = catalog.partition(":")
     if kind not in ("postgres", "postgresql", "mysql"):
         return None
@@ -181,7 +182,8 @@ def _parse_server(catalog: str) -> tuple[str, dict[str, str]] | None:
 
 
 def _address(address: str, pairs: str) -> dict[str, str]:
-    """Return options of a secret from a URL or from key=value pairs."""
+    """Return the options of a DuckDB secret (`HOST`, `PORT`, ...). The source is `address` if this text is a URL, else
+    `pairs` (`host=db port=5432`)."""
     if "://" in address:
         url = urllib.parse.urlsplit(address)
         try:

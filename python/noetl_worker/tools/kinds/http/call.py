@@ -55,13 +55,14 @@ class HttpCall:
         self._deadline = None if self._total_s is None else time.monotonic() + self._total_s
         self._headers: dict[str, JsonValue] = {}
         self._token_headers: list[str] = []
-        """Names of the headers that contain a `token()`."""
+        """Names of the headers with a bearer token from `token(alias)`. A redirect to another host leaves these headers
+        out."""
         self._first_headers = self._headers
         self._received = 0
         self._exchanges = 0
         self._has_connected = False
-        """True if a server may know of this call. From then on a shortage on this machine fails the command instead of
-        returning it to the stream."""
+        """True once a server may have received a request of this call. From then on, a lack of descriptors or memory on
+        this machine fails the command. Before, the command is returned to the stream."""
 
     async def run(self) -> ToolResult:
         self._first_headers = self._headers = await self._rendered_headers()
@@ -75,17 +76,18 @@ class HttpCall:
             return result
         return dataclasses.replace(result, data={**fields_of(result.data), "attempts": self._exchanges})
 
-    # ── tries ──
+    # ── retries ──
 
     async def _tried(self, config: HttpFields, names: Mapping[str, JsonValue]) -> tuple[ToolResult, http_retry.Facts]:
-        """Repeat the exchange until no rule asks for another exchange.
+        """Repeat the exchange until no retry rule asks for another exchange.
 
-        Return the last exchange's result, and the facts that rules see. Raises the ToolError of the last exchange.
+        Return the last exchange's result, and the facts about the last exchange. Raises the ToolError of the last
+        exchange.
         """
         tries, stop = 0, self._context.stop
         share = room.share(stop)
         while True:
-            room.give_back(room.share(stop) - share, stop)  # the previous try's data is dropped
+            room.give_back(room.share(stop) - share, stop)  # the data of the previous exchange is no longer held
             tries += 1
             error: ToolError | None = None
             try:
@@ -107,8 +109,9 @@ class HttpCall:
         return rule if rule is not None and tries < rule.attempts else None
 
     async def _waited(self, rule: http_retry.RetryRule, tries: int, result: ToolResult) -> bool:
-        """Wait as long as the rule or the server's Retry-After says, and return True. Return False at once if too
-        little time is left or the command is stopped."""
+        """Wait until the next exchange may begin, and return True. The wait is the rule's delay, or Retry-After if the
+        server asked for longer. Return False at once if the command is stopped, or if the deadline would pass during
+        the wait."""
         delay = max(http_retry.delay_s(rule, tries), retry_after_s(result.data) or 0.0)
         left = self._left()
         if self._context.stop.is_set():
@@ -141,7 +144,7 @@ class HttpCall:
                 return dataclasses.replace(result, data={**fields_of(result.data), "pages": number - 1})
             if result.data.get("truncated"):
                 limit = self._config.max_response_bytes
-                return _page_failure(f"page {number}: over {limit} bytes together; raise max_response_bytes")
+                return _page_failure(f"pages 1 to {number} have over {limit} bytes: raise 'max_response_bytes'")
             try:
                 gathered = collected(gathered, result.data["data"], pages)
             except ValueError as error:
@@ -170,17 +173,18 @@ class HttpCall:
             else:
                 changes[name] = value
         if "url" in changes and "params" not in changes:
-            # differs-from-upstream: a `next` link is complete, the first page's parameters would undo it
+            # differs-from-upstream: a `next` link has all parameters; `params` of the first page would replace some
             changes["params"] = {}
         following = dataclasses.replace(config, **changes)
         self._require_no_credentials_elsewhere(following)
         return following
 
     def _require_no_credentials_elsewhere(self, following: HttpFields) -> None:
-        """Check that a next page on another server gets no credentials. An answer may have named that server.
+        """Check that a next page on another server gets no credentials. The last answer may have named that server
+        (`next: https://other/`).
 
-        For a redirect the credentials are left out. Here the call fails, because the other server would hardly return
-        the right page without credentials.
+        After a redirect the worker sends no credentials to the other server. Here the call fails instead: without
+        credentials that server would hardly return the right page.
 
         Raises:
             CredentialError: the next page is on another server, and the request has credentials.
@@ -266,9 +270,10 @@ class HttpCall:
     # ── headers with token() ──
 
     async def _rendered_headers(self) -> dict[str, JsonValue]:
-        """Return the headers, with `token(alias)` replaced by a credential's bearer token, except in `Host`.
+        """Return the rendered headers. `{{ token(alias) }}` gives the bearer token of the credential `alias`, except in
+        the header `Host`.
 
-        The Python worker's templates have the same function.
+        The Python worker has the same function `token`.
         """
         given, render = self._config.headers, self._context.values.render
         self._token_headers = [
@@ -332,8 +337,8 @@ def _page_failure(message: str) -> ToolResult:
 
 
 def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any:
-    """Return `gathered` with the value at `pages.path` of the page added. Raises ValueError if the page lacks this
-    value, or if the value has the wrong type."""
+    """Return the values collected from all pages so far: `gathered`, and the value at `pages.path` in this page. Raises
+    ValueError if the page has no such value, or if the value has the wrong type."""
     try:
         part = part_at(payload, pages.path)
     except LookupError:
@@ -342,7 +347,8 @@ def collected(gathered: Any, payload: JsonValue, pages: http_retry.Pages) -> Any
         return part
     if pages.strategy == "merge":
         if not isinstance(part, Mapping):
-            raise ValueError(f"strategy merge collects objects, {pages.path or 'the answer'} is no object")
+            given = pages.path or "the answer"
+            raise ValueError(f"strategy merge collects objects, but {given} is no object; use append")
         return {**(gathered or {}), **part}
     return [*(gathered or []), *(part if isinstance(part, list) else [part])]
 
@@ -364,7 +370,8 @@ def _unanswered(error: httpx.TimeoutException, config: HttpFields) -> ToolResult
 
 
 def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
-    """Return the result with the authorising parameters removed from its `url`."""
+    """Return the result with the credential's query parameters (`params`) removed from `url`, so that no event shows
+    the credential."""
     if not params or not isinstance(result.data, dict):
         return result
     url = httpx.URL(str(result.data["url"]))
@@ -374,11 +381,11 @@ def _hide_params(result: ToolResult, params: Mapping[str, str]) -> ToolResult:
 
 
 def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> ToolResult:
-    """Return the result for an answer that cannot be used. Raises ToolError if there is no answer, or if no request
-    could be sent.
+    """Return the failure for an unusable answer, such as an endless redirect or a broken gzip body. Raises ToolError if
+    no answer arrived, or if the request could not be sent.
 
-    A missing answer is raised, as in the Rust worker. On the Rust plane a returned failure completes the step, so an
-    unreachable host would pass silently. The rules of a task sequence see raised and returned failures.
+    A missing answer is raised, as in the Rust worker. On the Rust plane a returned failure completes the step, so the
+    playbook would not notice an unreachable host. The rules of a task sequence see raised and returned failures.
     """
     place = shown(request.url)
     data: dict[str, JsonValue] = {"url": place, "status_code": None}

@@ -23,18 +23,20 @@ _LARGEST_LIMIT: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig(HttpFields):
-    """Sends one request, and with `retry` again after failures or page by page.
+    """Sends one request. With `retry` the worker repeats a failed request, or reads a list page by page.
 
     The body is the first given field of `json`, `files` (with `form`), `form`, `body_b64`, `body`, `payload` and
     `data`.
 
-    Result: the same as from the plane's own worker, `{status_code, headers, body, data}` on the Rust plane, `body`
-    and `data` being the same payload; `{status_code, headers, data, url, elapsed}` on the Python plane. Header names
-    are in lower case. Also `truncated` (true when the answer was cut), `notes` (changes made to the answer),
-    `attempts` (when there was more than one exchange) and `pages`. A status other than 2xx is an error that keeps the
-    data: kind auth (401, 403), not_found (404), timeout (408), rate_limit (429), server_error (5xx), client_error; 408,
-    429 and 5xx may be retried. A missing answer (refused, unknown host, dropped) is an error of kind connection without
-    data.
+    Result: the fields that the plane's own worker returns. On the Rust plane:
+    `{status_code, headers, body, data}`, where `body` and `data` are the same payload. On the Python plane:
+    `{status_code, headers, data, url, elapsed}`. Header names are in lower case. Further fields: `truncated` (true when
+    the answer was cut) and `notes` (changes made to the answer). With `retry` also `attempts` (number of exchanges, if
+    more than one) and `pages`.
+
+    A status other than 2xx is an error; the result keeps its data. The kinds of error are auth (401, 403), not_found
+    (404), timeout (408), rate_limit (429), server_error (5xx) and client_error. 408, 429 and 5xx may be retried.
+    Without an answer (refused, unknown host, dropped) the error has the kind connection and no data.
     """
 
     def __post_init__(self) -> None:
@@ -53,9 +55,10 @@ class HttpConfig(HttpFields):
 
 
 class HttpTool(OverHttp):
-    """Tool of kind `http`. A worker's commands share connections, but not cookies: executions share nothing.
+    """Tool of kind `http`. A worker's commands share connections, but not cookies: no execution sees another
+    execution's cookies.
 
-    differs-from-upstream: the method may be in any spelling; `timeout` limits the call; redirects are followed unless
+    differs-from-upstream: the method may be in lower case; `timeout` limits the call; redirects are followed unless
     switched off.
     """
 

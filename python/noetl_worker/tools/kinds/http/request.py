@@ -30,19 +30,22 @@ _AsField: TypeAlias = Callable[[JsonValue], "str | list[str]"]
 
 
 class FileParts(NamedTuple):
-    """Opens the files of a request. `stack` closes these files."""
+    """Opens the files of a multipart body. Closing `stack` closes the files."""
 
     stack: ExitStack
     settings: ToolSettings
 
     def opened(self, name: str, path: Path) -> BinaryIO:
-        """Open the file of a field, if playbooks may name it."""
+        """Open the file of the field `name` for reading. Raises ConfigurationError if playbooks may not use the
+        file."""
         return self.stack.enter_context(opened(f"http: files: {name!r}", str(path), path, self.settings))
 
 
 def parse_method(text: str) -> str:
-    """Return the method in capitals. differs-from-upstream: any spelling is allowed; the Rust worker takes only
-    capitals."""
+    """Return the method in upper case. Raises ConfigurationError for a method that is not in METHODS.
+
+    differs-from-upstream: lower case is allowed; the Rust worker takes only upper case.
+    """
     method = text.strip().upper()
     if method not in METHODS:
         raise ConfigurationError(f"method {text!r} is none of {', '.join(METHODS)}", field="method", tool="http")
@@ -50,10 +53,10 @@ def parse_method(text: str) -> str:
 
 
 def check_request(config: HttpFields) -> None:
-    """Check the method and the form of the body, before headers are rendered and files are opened.
+    """Check `method`, `files`, `body_b64` and `data` before the request is built, so that a wrong config fails early.
 
     Raises:
-        ConfigurationError: no request can be built.
+        ConfigurationError: one of the four fields is wrong.
     """
     parse_method(config.method)
     for name, parts in (config.files or {}).items():
@@ -79,7 +82,8 @@ def build(
     *,
     lists_are_json: bool,
 ) -> httpx.Request:
-    """Return the request of one exchange. A request with files is built in a thread.
+    """Return the request of one exchange. Call this in a thread if `config.files` is set, because opening a file may
+    block.
 
     Args:
         headers: `config.headers`, rendered.
@@ -123,9 +127,11 @@ def build(
 def _in_bytes(
     method: str, url: httpx.URL, given: set[str], content: bytes
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], httpx.ByteStream]:
-    """Return the headers to send before the step's headers, the headers to send after them, and the body.
+    """Return the headers `Host` and `Content-Length` as needed, and the body. The first list is sent before the step's
+    headers, the second list after the step's headers.
 
-    httpx would add the same headers, but goes through all headers four times, half the time of building a request.
+    httpx would add the same headers. But for this httpx reads all headers four times, which takes half the time of
+    building a request.
     """
     before = [] if "host" in given else [("Host", url.netloc.decode("ascii"))]
     after = []
@@ -137,7 +143,8 @@ def _in_bytes(
 
 
 class _OffLoop(httpx.AsyncByteStream):
-    """A multipart body whose files are read in a thread. httpx would read them on the event loop."""
+    """A multipart body that reads its files in a thread. httpx would read the files on the event loop and block all
+    other commands."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -155,7 +162,8 @@ def _content_type(headers: Mapping[str, str]) -> str:
 def _routed(
     config: HttpFields, method: str, content_type: str, files: FileParts, as_field: _AsField
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the query and httpx's keywords for the body. Both come from the first given field that may hold a body."""
+    """Return the query, and httpx's keyword arguments for the body. The first given field of `json`, `files`, `form`,
+    `body_b64`, `body`, `payload` and `data` decides."""
     if config.json is not None:
         return {}, {"content": dumps(config.json), "is_json": True}
     if config.files is not None or (config.form is not None and content_type.startswith("multipart/form-data")):
@@ -205,7 +213,8 @@ def _multipart(form: Mapping[str, Any], parts: Mapping[str, Any], files: FilePar
 
 
 def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
-    """Return (file name, content, content type) of one file, in httpx's form."""
+    """Return one file of a multipart body as httpx expects a file: (file name, content) or (file name, content, content
+    type)."""
     part = _checked_part(name, part)
     content: Any
     file_name = str(part.get("filename") or name)
@@ -221,7 +230,8 @@ def _part(name: str, part: Any, files: FileParts) -> tuple[Any, ...]:
 
 
 def _checked_part(name: str, part: Any) -> Mapping[str, Any]:
-    """Return one file as an object; a text is the path of a file on the worker."""
+    """Return one file of a multipart body as an object. A text `a.csv` becomes {"path": "a.csv"}, a path on the
+    worker."""
     if isinstance(part, str):
         part = {"path": part}
     if not isinstance(part, Mapping) or len({"path", "content", "content_b64"} & set(part)) != 1:
@@ -246,7 +256,8 @@ def _decoded(field: str, text: Any) -> bytes:
 
 
 def _as_param(value: JsonValue) -> str | list[str]:
-    """Return a list as repeated values, anything else as one text."""
+    """Return a list as a list of texts, so that its field is repeated (`ids=1&ids=2`). Return any other value as one
+    text."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [text_or_json(item) for item in value]
     return text_or_json(value)

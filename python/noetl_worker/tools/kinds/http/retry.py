@@ -1,7 +1,7 @@
 """The `retry` field of an `http` step: retries after a failure, and pages after a success.
 
-Every form that playbooks use is parsed into one plan. An unknown word is refused; the published workers may ignore
-`retry` silently.
+Playbooks write `retry` in several ways, and `parse` makes a plan from each. An unknown key is an error; the published
+workers may ignore `retry` silently.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _MAX_PAGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts that a rule sees: the failure of one exchange, and the names that the rule's templates may use."""
+    """Facts about one exchange by which a retry rule decides: the failure, and the names that the rule's templates may
+    use."""
 
     failure: ToolFailure | None
     """Failure of the exchange; None after a success."""
@@ -49,11 +50,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """A rule for repeating an exchange. `attempts` counts every exchange, also the first; times are in seconds."""
+    """A rule that says when to repeat an exchange and how long to wait. `attempts` includes the first exchange; times
+    are in seconds."""
 
     when: JsonValue = None
-    """A condition. None: repeat after a retryable failure or, with `statuses` or `kinds`, after a failure that they
-    list."""
+    """Condition for repeating the exchange. None: repeat after a failure whose status is in `statuses` or whose kind is
+    in `kinds`. If `statuses` and `kinds` are empty, repeat after a retryable failure."""
     stop_when: JsonValue = None
     statuses: frozenset[int] = frozenset()
     kinds: frozenset[str] = frozenset()
@@ -67,8 +69,8 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Rules for reading a list page by page. `next_call` overrides fields of the request for the next page. `path` is
-    the dotted path to the collected value in each page."""
+    """Rules for reading a list page by page. `next_call` has the request fields that change for the next page. `path`
+    is the dotted path to the value to collect in each page, such as `result.items`."""
 
     condition: JsonValue
     next_call: Mapping[str, JsonValue]
@@ -80,7 +82,7 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """A parsed `retry` field."""
+    """A parsed `retry` field: rules for repeating a failed exchange, and rules for reading pages."""
 
     rules: tuple[RetryRule, ...] = ()
     pages: Pages | None = None
@@ -96,7 +98,7 @@ def parse(value: JsonValue) -> RetryPlan:
             {"when", "then"}.
 
     Raises:
-        ConfigurationError: a word is wrong; the error names the possible words.
+        ConfigurationError: a key or value is wrong. The error names the possible keys or values.
     """
     if value is None or value is False:
         return RetryPlan()
@@ -166,8 +168,8 @@ def _rule(given: JsonValue, where: ConfigPlace) -> RetryRule:
 
 
 def _reasons(value: Mapping[str, JsonValue], where: ConfigPlace) -> tuple[frozenset[int], frozenset[str]]:
-    """Return the statuses and the kinds of failure in `retry_on`, `retry_on_status` and `statuses`. Each may mix
-    both."""
+    """Return the HTTP statuses and the kinds of failure after which a rule repeats the exchange. The fields `retry_on`,
+    `retry_on_status` and `statuses` may each contain statuses and kinds, as `[timeout, 429, 5xx]`."""
     statuses: set[int] = set()
     kinds: set[str] = set()
     for key in ("retry_on", "retry_on_status", "statuses"):
@@ -199,7 +201,7 @@ def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
         raise where.wrong(" needs 'while': whether there is another page")
     next_call = _object(value.get("next_call"), of_next)
     if not next_call:
-        raise of_next.wrong(" is empty: the same page would be asked for again")
+        raise of_next.wrong(" is empty, and would request the same page again: name the field that changes")
     _known(next_call, of_next, _NEXT_KEYS)
     limit = value.get("max_iterations", value.get("max_attempts", value.get("attempts", _DEFAULT_PAGES)))
     path = collect.get("path")
@@ -214,7 +216,8 @@ def _pages(given: JsonValue, where: ConfigPlace) -> Pages:
 
 
 def _condition(value: Mapping[str, JsonValue], where: ConfigPlace, words: tuple[str, ...]) -> JsonValue:
-    """Return the parsed condition of the first field of `value` that `words` names, or None without such a field."""
+    """Return the parsed condition in the first of the fields `words` that `value` has. Return None if `value` has no
+    such field."""
     word = next((key for key in words if value.get(key) is not None), None)
     return None if word is None else parse_condition(where, word, value[word])
 
@@ -244,8 +247,8 @@ def _integer(where: ConfigPlace, value: JsonValue, least: int) -> int:
 
 
 def _number(value: Mapping[str, JsonValue], where: ConfigPlace, names: Mapping[str, int], default: float) -> float:
-    """Return in seconds the first field of `value` that `names` names, or `default`. `names` maps a field to its units
-    per second: 1000 for milliseconds."""
+    """Return a duration in seconds from the first of the fields `names` that `value` has. Return `default` without such
+    a field. `names` maps each field to its units per second: 1000 for milliseconds."""
     for name, divisor in names.items():
         if value.get(name) is not None:
             given = 0.0 if value[name] in (0, 0.0, "0") else seconds(value[name], f"{where.field}.{name}", "http")
@@ -270,8 +273,9 @@ def holds(rule: RetryRule, facts: Facts, context: ToolContext) -> bool:
 
 
 def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
-    """Return True if a condition holds, by the rules of policies: a cursor's text counts as true, null and an empty
-    text as false.
+    """Return True if a condition holds, by the rules for conditions in task policies. A rendered text such as a cursor
+    is true; null, an empty text and words such as `false` and `0` are false. A condition that cannot be rendered is
+    false.
 
     differs-from-upstream: the Python worker took only the words true, 1 and yes for true.
     """
@@ -283,7 +287,7 @@ def is_true(condition: JsonValue, facts: Facts, context: ToolContext) -> bool:
 
 
 def delay_s(rule: RetryRule, tries: int) -> float:
-    """Return the seconds to wait before the next exchange, after `tries` exchanges. Jitter multiplies the wait by 0.5
-    to 1.5."""
+    """Return the seconds to wait after `tries` exchanges. With jitter the wait is multiplied by a random factor from
+    0.5 to 1.5."""
     delay = min(asked_s(rule.backoff, rule.delay_s, tries, multiplier=rule.multiplier), rule.max_delay_s)
     return delay * random.uniform(0.5, 1.5) if rule.jitter else delay

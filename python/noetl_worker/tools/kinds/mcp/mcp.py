@@ -34,7 +34,7 @@ _CLOSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class McpConfig:
-    """A request to an MCP server: a tool's call, the list of tools, any other method, or its health.
+    """A request to an MCP server: a call of a tool, the list of tools, any other method, or the server's health.
 
     The server's address is `endpoint`, else the worker's NOETL_MCP_<SERVER>_ENDPOINT (or _URL), else NOETL_MCP_URL.
     """
@@ -42,25 +42,28 @@ class McpConfig:
     endpoint: str | None = None
     """Address of the server's MCP endpoint."""
     server: str | None = None
-    """Name of the server, for the worker's settings and the result; kubernetes when absent."""
+    """Name of the server: the <SERVER> in NOETL_MCP_<SERVER>_ENDPOINT, and the `server` of the result. Absent: `name`,
+    else kubernetes."""
     name: str | None = None
-    """Name of the server when `server` is absent. Use `server` on a plane that puts the task's label here."""
+    """Name of the server if `server` is absent. A plane may put a task's label into this field, so use `server` in
+    tasks."""
     method: str = "tools/call"
-    """tools/call, tools/list, resources/read, ...; or health, which asks the server's /healthz."""
+    """MCP method, such as tools/call, tools/list or resources/read. `health` is a GET of the server's /healthz
+    instead."""
     tool: str | None = None
     """Tool to call."""
     arguments: dict[str, Any] | str | None = None
-    """Arguments of the tool: an object, or the JSON text of one."""
+    """Arguments of the tool: an object, or the JSON text of an object."""
     input: dict[str, Any] = field(default_factory=dict)
     """Arguments of the tool when `arguments` is absent."""
     params: dict[str, Any] = field(default_factory=dict)
-    """Parameters of any other method."""
+    """Parameters of the method. tools/call does not send this field."""
     auth: str | dict[str, Any] | None = None
     """A credential's alias, or an object, as in the http tool."""
     headers: dict[str, Any] = field(default_factory=dict)
     """Further headers."""
     request_id: int = 1
-    """Id of the first request."""
+    """JSON-RPC id of the first request. Each further request has the next number."""
     protocol_version: str = "2025-03-26"
     """Protocol version offered to the server. The worker uses the version in the server's answer."""
     client_name: str = "noetl-worker"
@@ -68,10 +71,10 @@ class McpConfig:
     client_version: str = "0"
     """Client version sent to the server."""
     capabilities: dict[str, Any] = field(default_factory=dict)
-    """Client capabilities sent to the server. The worker implements none: it refuses every request of the server but
-    ping."""
+    """Client capabilities sent to the server. The worker implements no capability, and refuses every request of the
+    server except ping."""
     timeout: float | None = None
-    """Longest time of the conversation in seconds; NOETL_MCP_REQUEST_TIMEOUT_SECONDS or 60 when absent."""
+    """Maximum seconds for all requests to the server. Absent: NOETL_MCP_REQUEST_TIMEOUT_SECONDS, or 60."""
 
     def __post_init__(self) -> None:
         if isinstance(self.arguments, str):
@@ -83,7 +86,8 @@ class McpConfig:
         check_auth(self.auth)
 
     def parameters(self) -> dict[str, JsonValue]:
-        """Return the `params` of the request."""
+        """Return the `params` of the JSON-RPC request: tool name and arguments for tools/call, else the field
+        `params`."""
         if self.method == "tools/call":
             return {"name": self.tool, "arguments": self.given_arguments()}
         return dict(self.params)
@@ -116,7 +120,7 @@ class McpTool(OverHttp):
     }
 
     def ignored(self, config: McpConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that this method does not send."""
+        """Return a warning for each field that the step's `method` does not send, such as `params` with tools/call."""
         unread = ("params",) if config.method == "tools/call" else ("tool", "arguments")
         why = f"{config.method} does not send it"
         return [ignored_field(self.kind, name, why) for name in unread if getattr(config, name)]
@@ -188,8 +192,8 @@ class McpTool(OverHttp):
 
 
 def _endpoint(config: McpConfig, settings: ToolSettings) -> tuple[str, httpx.URL]:
-    """Return the server's name and endpoint. Raises ConfigurationError if no endpoint is known; the error names the
-    variables to set."""
+    """Return the server's name and endpoint. Raises ConfigurationError if no field and no setting has an endpoint; the
+    error names the variables to set."""
     names = [config.server] if config.server else [name for name in (config.name, DEFAULT_SERVER) if name]
     address, server = config.endpoint, names[0]
     if address is None:
@@ -234,7 +238,8 @@ async def _asked(session: McpSession, config: McpConfig) -> Mapping[str, JsonVal
 
 
 async def _closed(session: McpSession, context: ToolContext) -> None:
-    """Close the session. Only log a failure, because a session that stays open costs the server, not this worker."""
+    """Close the session. A failure is only logged: a session that stays open costs memory on the server, not in this
+    worker."""
     try:
         await asyncio.wait_for(session.close(), _CLOSE_S)
     except Exception as error:  # a failed close does not change the call's outcome
@@ -259,7 +264,8 @@ def _rpc_failure(error: RpcError, about: Mapping[str, JsonValue]) -> ToolResult:
 
 
 def _text(result: Mapping[str, JsonValue]) -> str:
-    """Return the text contents, a line each. Return the result as JSON if it has no list of contents."""
+    """Return the texts in the result's list of contents, separated by line breaks. Return a result without such a list
+    as JSON."""
     contents = result.get("content") or result.get("contents")
     if isinstance(contents, list):
         texts = [

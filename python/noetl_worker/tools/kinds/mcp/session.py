@@ -24,7 +24,7 @@ _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class RpcError(Exception):
-    """An `error` object that the server answered (JSON-RPC)."""
+    """A JSON-RPC `error` object in the server's answer."""
 
     def __init__(self, error: Mapping[str, JsonValue]) -> None:
         super().__init__(str(error.get("message") or "no message"))
@@ -50,10 +50,10 @@ class McpSession:
         """Bytes of all answers so far; at most MAX_ANSWER_BYTES are read."""
 
     async def initialize(self, params: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Return the server's answer: protocolVersion, capabilities, serverInfo.
+        """Begin the session. Return the server's answer: protocolVersion, capabilities, serverInfo.
 
-        differs-from-upstream: `notifications/initialized` is sent, as the protocol demands; servers of the reference
-        SDK refuse every request before it.
+        differs-from-upstream: the worker then sends `notifications/initialized`, as the protocol demands. Servers of
+        the reference SDK refuse every request before this notification.
         """
         answer = await self.request("initialize", params)
         version = answer.get("protocolVersion")
@@ -78,7 +78,7 @@ class McpSession:
         return result if isinstance(result, Mapping) else {"value": result}
 
     async def close(self) -> None:
-        """End the session at the server. A server without sessions is sent nothing.
+        """End the session at the server. If the server keeps no session, send nothing.
 
         Raises:
             httpx.HTTPError: the request could not be sent.
@@ -93,8 +93,8 @@ class McpSession:
         return {**headers, "Mcp-Session-Id": self.session_id} if self.session_id else headers
 
     async def _post(self, message: Mapping[str, JsonValue], request_id: int | None) -> Mapping[str, Any]:
-        """Send a message and return the JSON-RPC answer to `request_id`, or {} if `request_id` is None: the message
-        then gets no answer."""
+        """Send a message. Return the JSON-RPC answer to `request_id`, or {} for a notification (`request_id` is None),
+        which gets no answer."""
         headers = {**self._request_headers(), "Content-Type": "application/json"}
         request = httpx.Request("POST", self._endpoint, headers=headers, content=dumps(message))
         place = shown(self._endpoint)
@@ -108,7 +108,8 @@ class McpSession:
                 await response.aclose()
         except httpx.HTTPError as error:
             text = f"no answer from the MCP server at {place}: {type(error).__name__}: {error}"
-            not_sent = isinstance(error, _NOT_SENT) and request_id is not None  # otherwise a call was sent before
+            # a notification or an answer (`request_id` is None) follows a request that the server has executed
+            not_sent = isinstance(error, _NOT_SENT) and request_id is not None
             raise ToolError(text, kind="connection", retryable=not_sent, code=type(error).__name__) from error
 
     async def _answer(self, response: httpx.Response, request_id: int | None, place: str) -> Mapping[str, Any]:
@@ -122,7 +123,8 @@ class McpSession:
                     return message
                 await self._refuse(message)
             raise ToolError(
-                f"the MCP server at {place} ended its stream without the answer: look at its log", kind="connection"
+                f"the MCP server at {place} ended its stream without the answer: read the server's log",
+                kind="connection",
             )
         body = await self._body(response, place)
         try:
@@ -139,7 +141,8 @@ class McpSession:
         return content.take()
 
     async def _messages(self, response: httpx.Response, place: str) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the JSON objects of an event stream: the `data:` lines of each event, joined."""
+        """Yield the JSON object of each event in an event stream. An event may spread its JSON over several `data:`
+        lines."""
         event = bytearray()
         async for line in _lines(self._chunks(response, place)):
             if line.startswith(b"data:"):
@@ -175,7 +178,8 @@ class McpSession:
         return value if isinstance(value, Mapping) else {}
 
     async def _refuse(self, message: Mapping[str, Any]) -> None:
-        """Refuse a request of the server, except a ping: this client offers nothing. A notification gets no answer."""
+        """Answer a request of the server: a ping with {}, any other request with an error, because the worker offers no
+        methods. A notification of the server gets no answer."""
         if "method" not in message or "id" not in message:
             return
         error = {"code": _METHOD_NOT_FOUND, "message": f"this client has no {message['method']}"}
@@ -186,8 +190,12 @@ class McpSession:
 def _plain_answer(
     response: httpx.Response, document: JsonValue, body: bytes, request_id: int | None, place: str
 ) -> Mapping[str, Any]:
-    """Return the answer in a JSON body, which may be a batch. Raises RpcError for an HTTP failure with a JSON-RPC
-    error."""
+    """Return the answer to `request_id` in a JSON body, which may be a JSON-RPC batch.
+
+    Raises:
+        RpcError: the HTTP status is a failure, and the body has a JSON-RPC error.
+        ToolError: the body has no JSON-RPC answer.
+    """
     messages = [
         message for message in (document if isinstance(document, list) else [document]) if isinstance(message, Mapping)
     ]
@@ -198,9 +206,7 @@ def _plain_answer(
             raise RpcError(message["error"])
     shown_body = " ".join(excerpt(body, 300).split()) or "(empty)"
     if response.is_success:
-        raise ToolError(
-            f"the MCP server at {place} answers no JSON-RPC (is this its endpoint?): {shown_body}", kind="parse"
-        )
+        raise ToolError(f"the MCP server at {place} answers no JSON-RPC ({shown_body}): check 'endpoint'", kind="parse")
     text = f"the MCP server at {place} answers HTTP {response.status_code}: {shown_body}"
     raise http_failure(text, response.status_code)
 

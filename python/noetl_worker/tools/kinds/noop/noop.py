@@ -11,14 +11,15 @@ from noetl_worker.tools.contract import ToolContext
 
 @dataclass(frozen=True, slots=True)
 class NoopConfig:
-    """Does nothing and returns its message: a start or join step, or a value made by a template."""
+    """Does nothing, and returns `result` or a short message. Use noop for a step that only starts or joins branches, or
+    to compute a value with a template."""
 
     message: str | None = None
-    """Text of the returned data if there is no `result`."""
+    """Text for the field `message` of the returned data. A step with `result` does not return this text."""
     result: Any = None
-    """The data to return, rendered. Absent: the data that the plane's own worker returns, {"status": "ok", "message":
-    message or "noop"} on the Rust plane, {"status": "noop", "step": step} and the `message`, if any, on the Python
-    plane."""
+    """The data to return; templates in the data are rendered. Absent: the data that the plane's own worker returns. The
+    Rust worker returns {"status": "ok", "message": message or "noop"}. The Python worker returns {"status": "noop",
+    "step": step}, and `message` if given."""
 
 
 class NoopTool:

@@ -22,9 +22,11 @@ class ResultFetchConfig:
     """Fetches a stored result by its reference, through the control plane that issued the command."""
 
     ref: str | dict[str, Any]
-    """The reference, noetl://execution/...; or an object that has it under `ref`, as planes pass it to a step."""
+    """Reference of the stored result, noetl://execution/..., or an object with the reference under `ref`. Planes give a
+    step such objects."""
     prefer: Literal["http", "flight"] = "http"
-    """Protocol. This worker has no Arrow Flight: it reports `flight` as ignored and uses HTTP, as upstream does."""
+    """Preferred protocol. This worker has no Arrow Flight. For `flight` the worker warns that the field is ignored and
+    uses HTTP, as upstream does."""
     flight_endpoint: str | None = None
     """Reported as ignored: results are fetched over HTTP."""
     bearer_token: str | None = field(default=None, repr=False)
@@ -47,7 +49,8 @@ class ResultFetchTool:
     field_aliases: ClassVar[Mapping[str, str]] = {"result_ref": "ref", "uri": "ref", "reference": "ref"}
 
     def ignored(self, config: ResultFetchConfig) -> list[ConfigurationError]:
-        """Return warnings about fields that have no effect here."""
+        """Return a warning for each given field that has no effect in this worker: `prefer: flight`, `flight_endpoint`
+        and `bearer_token`."""
         over_http = "results are fetched over HTTP"
         reasons = {
             "prefer": over_http if config.prefer == "flight" else None,
@@ -61,22 +64,24 @@ class ResultFetchTool:
 
 
 def parse_reference(value: JsonValue) -> str:
-    """Return the text of a reference, given as text or in an object. Raises ConfigurationError for anything else."""
+    """Return a reference as text. `value` is the text `noetl://...`, or an object with the text under `ref`. Raises
+    ConfigurationError for any other value."""
     given = value.get("ref") if isinstance(value, Mapping) else value
     if not isinstance(given, str) or not given.startswith(RESULT_SCHEME):
         # the Python plane would echo such a text (protocol/results.md#store)
         raise ConfigurationError(
-            f"ref {excerpt(str(given), 160)!r} is no reference: it starts with {RESULT_SCHEME}", field="ref"
+            f"ref {excerpt(str(given), 160)!r} is no reference: give text that starts with {RESULT_SCHEME}", field="ref"
         )
     return given
 
 
 async def resolve(reference: str, context: ToolContext) -> JsonValue:
-    """Return the stored JSON. Raises ToolError: not_found, auth, server_error or connection."""
+    """Fetch the stored JSON of a reference from the control plane. Raises ToolError: not_found, auth, server_error or
+    connection."""
     try:
         return await context.worker.control_plane.resolve_result(reference)
     except ControlPlaneError as error:
         is_gone = isinstance(error, ServerRefused) and error.is_not_found
         text = f"the control plane does not give {reference}: {error}"
-        text = f"no result at {reference}: it was never stored, or it has expired" if is_gone else text
+        text = f"no result at {reference}: never stored, or expired; run the step that stores it" if is_gone else text
         raise plane_failure(text, error) from error

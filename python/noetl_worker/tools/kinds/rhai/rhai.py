@@ -1,9 +1,10 @@
-"""Kind `rhai`: runs a script in the native build's interpreter, in a process of its own.
+"""Kind `rhai`: runs a script in the native build's Rhai interpreter, in a process of its own.
 
-That interpreter does not limit what one call of a script may take (`replace` of a long text, closures in closures,
-values that contain themselves), so a process of its own limits a script's memory and stack. The language is a superset
-of the two published dialects: `http_*` return maps with `status`, `body` and `error`, `args` is a map whose members are
-variables too, and values keep their JSON types.
+Rhai does not limit the memory and stack of a single call: `replace` in a long text, closures in closures, values that
+contain themselves. So the script runs in its own process, with limits on memory and stack.
+
+The language is a superset of the two published dialects. `http_*` return maps with `status`, `body` and `error`. `args`
+is a map, and each member of `args` is a variable too. Values keep their JSON types.
 
 differs-from-upstream: the published tool has no limits at all, allows `eval` and `import`, and ignores `timeout`.
 """
@@ -37,8 +38,8 @@ _INSTALL: Final = (
     "(`NOETL_WORKER_BUILD=rust pip install --no-cache-dir --no-binary noetl-worker noetl-worker`)"
 )
 _MAX_OUTPUT_BYTES: Final = 65_536
-"""Maximum bytes of a script's output, as in rust/rhai. The Rust code cuts the first line that does not fit between two
-characters, and drops the rest."""
+"""Maximum bytes of a script's output, as in rust/rhai. The Rust code cuts the line that exceeds this maximum, never
+within a character, and drops all later lines."""
 _LONGEST_CHARACTER: Final = 4
 _PRINTED: Final = 500
 """Maximum number of characters of a script's output in the text of its failure."""
@@ -48,7 +49,8 @@ _GRACE_S: Final = 1.0
 """Seconds from a script's timeout until the script is killed. A script checks the clock only between two calls."""
 _PACKAGES: Final = str(Path(__file__).parents[4])
 _VARIABLES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "gce_metadata_host"})
-"""Variables that Rust's HTTP client reads, in capitals too."""
+"""Environment variables, in lower case, that Rust's HTTP client reads. The client reads these names in upper case
+too."""
 _IN_PROCESS: Final = """
 from noetl_worker._core import run_rhai
 
@@ -65,25 +67,27 @@ result = {"kind": kind, "value": json.loads(value or b"null"), "message": messag
 
 @dataclass(frozen=True, slots=True)
 class RhaiConfig:
-    """Runs a Rhai script in a process of its own: no files, no modules, 512 MiB of memory, limits on everything.
+    """Runs a Rhai script in a process of its own. The script cannot open files or import modules. Memory (512 MiB),
+    stack and time are limited.
 
     The script sees each member of `input` as a variable, and the maps `args`, `vars` and `workload`. The script's
     functions are `log`, `timestamp`, `sleep`, `parse_json`, `to_json`, `contains`, `contains_any`, `http_get`,
-    `http_post`, `http_delete` (and the same with `_auth`), and Rhai's standard packages. Needs the native build of the
-    worker.
+    `http_post` and `http_delete` (and the same with `_auth`). Rhai's standard packages are there too. This kind needs
+    the native build of the worker.
     """
 
     code: str
-    """The script; its last expression is the result."""
+    """The script. The value of its last expression is the step's data."""
     input: Mapping[str, Any] = field(default_factory=dict)
-    """Values for the script, with their JSON types: the map `args`, and a variable for each."""
+    """Values for the script, with their JSON types. The script finds each value as a variable of this name, and in the
+    map `args`."""
     timeout: float | None = None
     """Seconds for the script; absent: the command's remaining time."""
 
 
 class RhaiTool:
-    """Tool of kind `rhai`. The script's process is forked like a process of kind `python`, and ends at the deadline or
-    on cancellation."""
+    """Tool of kind `rhai`. The script's process is forked from a template process, as in kind `python`. The process is
+    killed at the deadline or when the command is cancelled."""
 
     kind: ClassVar[str] = "rhai"
     config_model: ClassVar[type] = RhaiConfig
@@ -101,12 +105,12 @@ class RhaiTool:
 
         Returns:
             ToolResult: data is the value of the last expression, stdout the output of `print`, `log` and similar; a
-            timeout is a failure.
+                timeout is a failure.
 
         Raises:
-            ToolError: the script threw an error or reached a limit; the text has the position in the script. On the
-                Rust plane a returned failure would let the playbook go on, while the published worker fails the
-                command.
+            ToolError: the script threw an error or reached a limit. The error text has the position in the script. On
+                the Rust plane a returned failure would let the playbook go on. The published worker fails the command
+                too.
             ConfigurationError: the script does not parse, or this install has no native build.
         """
         if missing(self):
@@ -152,7 +156,7 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
     if not isinstance(answer, Mapping):
         error = (run.answer or {}).get("error")
         said = str(error.get("message")) if isinstance(error, Mapping) else process.exit_text(run.exit_code)
-        limit = f"it may use {_MEMORY_MB} MiB of memory and nest values as deep as its stack allows: build less"
+        limit = f"a script may use {_MEMORY_MB} MiB, and nest values as deep as the stack allows: build smaller values"
         raise ToolError(f"rhai: the process of the script failed ({said}); {limit}", kind="resource")
     took: dict[str, Any] = {"duration_ms": run.duration_ms}
     kind, output = str(answer["kind"]), str(answer["output"])
@@ -169,7 +173,8 @@ def _result(run: process.Finished, timeout_s: float | None) -> ToolResult:
 
 
 def _without_half(output: str) -> str:
-    """Return the output without the cut end of its last line, which may be a part of a secret."""
+    """Return the output. If the output was cut within a known secret, a mark replaces the beginning of this secret:
+    redaction would not recognise half a secret."""
     data = output.encode()
     if len(data) <= _MAX_OUTPUT_BYTES - _LONGEST_CHARACTER:
         return output
@@ -177,8 +182,9 @@ def _without_half(output: str) -> str:
 
 
 def _scope(config: RhaiConfig, context: ToolContext) -> dict[str, JsonValue]:
-    """Return the names that a script sees, with their values. A name in a later group replaces the same name in an
-    earlier group: variables, arguments, variables that hide arguments, maps."""
+    """Return the variables of a script by name. If two sources have the same name, the later source counts. The
+    sources: the step's variables, `input`, `ctx` on the Rust plane, and at last `execution_id`, `step`, `server_url`,
+    `workload`, `vars` and `args`."""
     variables = dict(context.values.variables)
     names: dict[str, JsonValue] = {**variables, **config.input}
     form = context.command.form
