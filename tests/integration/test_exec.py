@@ -195,7 +195,7 @@ def test_what_the_tool_prints_is_shown_on_stderr_unless_quiet() -> None:
     [
         (("--config", "{x"), "--config: not JSON"),
         (("--config", "@none.yaml"), "--config @none.yaml: No such file"),
-        (("--input", "[]"), "--input: an object is needed"),
+        (("--input", "[]"), "--input: write an object"),
         (("--credential", "pg"), "write NAME=FILE"),
         (("--command-timeout-s", "soon"), "NOETL_WORKER_COMMAND_TIMEOUT_S='soon'"),
     ],

@@ -103,7 +103,7 @@ def test_credential_that_ends_is_found() -> None:
         return f"eyJhbGciOiJub25lIn0.{claims}.c2ln"
 
     nowhere = f"nats://127.0.0.1:{closed_port()}"
-    for left_s, said in ((7.5 * 86400, ": 7 days left"), (-60, "it has ended"), (90 * 86400, "ok")):
+    for left_s, said in ((7.5 * 86400, ": 7 days left"), (-60, "expired"), (90 * 86400, "ok")):
         given = {"NATS_URL": nowhere, "NOETL_INTERNAL_API_TOKEN": token(left_s)}
         found = printed("NoetlWorkerCredentialEnds", **given)
         assert "end of NOETL_INTERNAL_API_TOKEN" in found

@@ -90,7 +90,7 @@ async def test_command_that_the_durable_passed_over_is_not_called_acknowledged()
         await there.make_durable(opt_start_seq=2, deliver_policy="by_start_sequence")
         story = await asked(home, one.command_id, execution_id=one.execution_id)
         assert "acknowledged, or passed over" in texts(story, "NATS")
-        assert story.conclusion.startswith("it was never claimed, and the durable is beyond it: passed over")
+        assert story.conclusion.startswith("it was never claimed, and the durable has gone past its message:")
 
 
 def test_completion_that_the_plane_infers_is_told_with_what_has_not_ended() -> None:

@@ -114,7 +114,7 @@ def test_report_of_what_is_no_execution_says_what_it_takes(failed_run: Failed) -
         assert said.code == 2
         assert said.err_lines == [
             f"noetl-worker report: ID='{name}' is not usable: the id of an execution, or `last` if a run of `dev` is "
-            "kept"
+            "stored"
         ]
 
 
@@ -153,13 +153,13 @@ def test_replay_of_what_is_no_id_says_what_it_takes() -> None:
         assert said.code == 2
         assert said.err_lines == [
             f"noetl-worker replay: ID='{name}' is not usable: the event_id of a command.issued, "
-            "any id of a kept run of `dev`, or `last` if one is kept"
+            "any id of a stored run of `dev`, or `last` if one is stored"
         ]
 
 
 def test_id_that_nobody_knows_is_said_to_be_in_no_kept_run_before_the_plane_is_named() -> None:
     away = f"http://127.0.0.1:{closed_port()}"
-    begin = "no kept run of dev has the id 12345, and"
+    begin = "no stored run of dev has the id 12345, and"
     for command in ("replay", "report"):
         said = typed(command, "12345", NOETL_SERVER_URL=away)
         assert (said.code, len(said.err_lines)) == (3, 1)
@@ -168,7 +168,7 @@ def test_id_that_nobody_knows_is_said_to_be_in_no_kept_run_before_the_plane_is_n
     said = typed("why", "12345", NOETL_SERVER_URL=away, COLUMNS="400")
     no_answer = f"{begin} nothing is known of it: no control plane answers at {away} (NOETL_SERVER_URL)"
     assert (said.code, said.out.splitlines()[0]) == (5, no_answer)
-    assert "no kept run" not in typed("report", "12345", "--server", away).err
+    assert "no stored run" not in typed("report", "12345", "--server", away).err
 
 
 def test_run_of_a_child_playbook_is_kept_with_its_parent(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_place_of_kept_runs_that_cannot_be_looked_at_is_named(
     with unsearchable(state.parent):
         async with kept_plane("last") as kept:
             assert kept is None
-    said = "the kept runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied"
+    said = "the stored runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied"
     assert said in capsys.readouterr().err
 
 

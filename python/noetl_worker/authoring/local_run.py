@@ -42,12 +42,12 @@ from noetl_worker.tools.registry import Registry
 from noetl_worker.worker.recovery.outcomes import outcomes_by_dialect
 
 _QUESTIONS: Final = frozenset({"/api/catalog/resource"})
-"""Routes that change nothing on a plane although they use POST."""
+"""Routes that are sent although they use POST, since they change nothing on a plane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A request that was not sent."""
+    """A request that would have changed something on the plane, and so was not sent."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""The steps, arcs, tools and texts of a playbook, each with its path. Parts of a wrong shape are left out."""
+"""The steps, arcs, tools and texts of a playbook, each with its path. Parts of an unexpected type are left out."""
 
 from __future__ import annotations
 

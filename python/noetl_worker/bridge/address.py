@@ -1,4 +1,4 @@
-"""HOST:PORT of the bridge's flags."""
+"""Addresses in the bridge's flags, written as HOST:PORT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FeedAddress(NamedTuple):
 
 
 def read_address(flag: str, text: str) -> FeedAddress:
-    """Read HOST:PORT, the value of a flag. Without a host it is loopback. Raise SettingsError for any other text."""
+    """Read HOST:PORT, the value of a flag. `:9100` is port 9100 of loopback. Raise SettingsError for any other text."""
     host, _, port = text.strip().rpartition(":")
     if not (port.isascii() and port.isdecimal()) or int(port) > 65535 or "/" in host:
         raise SettingsError(flag, text, "HOST:PORT, for example 0.0.0.0:9100; :9100 is this machine alone")

@@ -1,4 +1,4 @@
-"""A bridge's process: connect, mark the stream, take records, drain."""
+"""The process of a bridge: it connects to NATS, names itself in the stream's metadata, takes records, and drains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from noetl_worker.settings.settings import Settings
 
 EXIT_OK: Final = 0
 EXIT_NOT_DRAINED: Final = 4
-"""Exit code if records are held after the drain. They are not acknowledged, so the control plane sends them again."""
+"""Exit code if the drain ends with unacknowledged records. The control plane sends these records again."""
 _PULSE_S: Final = 0.5
 _ACK_BYTES: Final = 8
 log = structlog.get_logger("noetl_worker.bridge")
@@ -47,13 +47,14 @@ class BridgeOptions:
     """Values of the flags of `noetl-worker bridge`."""
 
     publish: FeedAddress | None = None
-    """Address on which control planes publish."""
+    """Address at which the bridge listens for control planes that publish; None: the bridge does not listen."""
     forward: FeedAddress | None = None
-    """Address of upstream's writer, which gets the records of the system pool, or None if JetStream gets them."""
+    """Address of upstream's writer. The writer gets the records of the system pool; None: JetStream gets these records.
+    """
     claims: tuple[FeedAddress, ...] = ()
-    """Coordinators that are asked for commands, one for each shard."""
+    """Addresses of the feed's coordinators, which assign commands. Each coordinator serves one shard."""
     filters: tuple[str, ...] = ()
-    """Filters of the feed with which each coordinator is asked."""
+    """Filters of commands, such as `commands.shared.>`. The bridge asks each coordinator with each filter."""
     feed_metrics: str = ""
     """URL of the metrics of upstream's writer, or "" if they are not read."""
 
@@ -93,7 +94,7 @@ class Bridge:
     # ── stopping ──
 
     def request_stop(self) -> None:
-        """Go to the next level of a stop: drain; end although records are held; exit at once."""
+        """Stop the bridge. The first call drains it, the second ends the drain early, the third exits at once."""
         self._stops_asked += 1
         log.info("stop_requested", signals=self._stops_asked, held=len(self.held))
         self.stopping.reach(StopLevel.DRAIN if self._stops_asked == 1 else StopLevel.HARD)
@@ -184,7 +185,7 @@ class Bridge:
         }
 
     async def _until_stopped(self, tasks: list[asyncio.Future[None]]) -> None:
-        """Wait until a stop is asked for. If a task ends before, raise its error."""
+        """Wait until a stop is requested. If a task ends earlier, raise that task's error."""
         stop = asyncio.ensure_future(self.stopping.reached(StopLevel.DRAIN))
         try:
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -194,7 +195,8 @@ class Bridge:
             ended.result()
 
     async def _drain(self, server: FeedServer) -> int:
-        """Take no more records, and wait until all held ones are passed on and acknowledged. Return the exit code."""
+        """Take no more records, and wait until every held record is stored or forwarded, and acknowledged. Return the
+        exit code."""
         self.health.set_ready(False, "draining")
         server.stop()
         log.info("draining", held=len(self.held))
@@ -211,8 +213,8 @@ class Bridge:
         return EXIT_NOT_DRAINED
 
     async def _drained(self) -> None:
-        """Wait until the records that coordinators have assigned have come, and all held records are passed on and
-        acknowledged."""
+        """Wait for the records that coordinators have assigned already. Then wait until all held records are passed on
+        and acknowledged."""
         await asyncio.gather(*(claims.stop() for claims in self._claims))
         await self.held.wait_until_empty()
         await asyncio.gather(*(claims.acknowledged() for claims in self._claims))
@@ -252,5 +254,5 @@ class Bridge:
 
 
 async def _read_ack(reader: asyncio.StreamReader) -> None:
-    """Read the answer of upstream's writer to a record, which is a number of the writer's own."""
+    """Read the answer of upstream's writer to a record. The answer is a number that has no meaning for the bridge."""
     await reader.readexactly(_ACK_BYTES)

@@ -1,9 +1,9 @@
-"""Client of the claim interface of upstream's feed, at one coordinator.
+"""Client of the claim interface of upstream's feed, for one coordinator. A coordinator serves one shard.
 
-It has a connection for each filter, on which it asks for commands, and a connection on which it acknowledges. A
-coordinator serves one shard. It assigns the next command to a connection that waits, and to no other connection until
-the command's ack_wait is over. So at a stop, the connections that ask are only half-closed, and records that still
-arrive are taken (protocol/feed.md#claim-face).
+The client asks for commands on one connection for each filter, and acknowledges them on a further connection. The
+coordinator assigns a command to one waiting connection. No other connection gets the command before the ack_wait of the
+command is over. So at a stop, the client only half-closes the asking connections, and still takes the records that
+arrive (protocol/feed.md#claim-face).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 def check_filter(text: str, *, with_system: bool) -> str:
-    """Return a filter of the feed, which has tokens with dots between, `*` and `>`. Raise SettingsError if invalid.
+    """Return a filter of the feed, such as `commands.shared.>`. Raise SettingsError for an invalid filter.
 
     Args:
         with_system: allow a filter that takes the system pool's commands.
@@ -55,11 +55,11 @@ def check_filter(text: str, *, with_system: bool) -> str:
 
 
 class FeedClaims:
-    """Takes commands from one coordinator.
+    """Takes commands from one coordinator, and acknowledges each command once JetStream has stored it.
 
     Args:
-        deliver: passes a held record on.
-        refusal: returns why a record cannot be taken, or None.
+        deliver: passes a held record on to JetStream.
+        refusal: returns the reason not to take a record, or None.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class FeedClaims:
         self._asks = [_Ask(self, one, Peer(f"coordinator, asked for {one}", address), member) for one in filters]
         self._acks = OrderedRequests(Peer("coordinator, acknowledgements", address), _read_ack_answer)
         self._in_hand: dict[tuple[int, str], HeldRecord] = {}
-        """Held records by sort key and event id, to know a record that is assigned again meanwhile. The sort key is not
-        enough: a coordinator that was killed gives the keys of records that it lost to other records."""
+        """Held records by sort key and event id, to recognise a record that is assigned twice. The sort key alone is
+        not enough: a coordinator that was killed reuses the sort keys of lost records."""
         self._refused = Outage()
         self.is_stopping = False
 
@@ -86,7 +86,7 @@ class FeedClaims:
         await asyncio.gather(self._acks.run(), *(ask.run() for ask in self._asks))
 
     async def stop(self) -> None:
-        """Ask no more, and wait for the records that are already assigned to the connections that ask."""
+        """Ask for no more records, and wait for the records that the coordinator has assigned already."""
         self.is_stopping = True
         await asyncio.gather(*(ask.stop() for ask in self._asks))
 
@@ -131,7 +131,7 @@ class FeedClaims:
 
 
 class _Ask:
-    """The connection that asks with one filter, one request at a time."""
+    """Connection that asks the coordinator for commands with one filter, one request at a time."""
 
     def __init__(self, claims: FeedClaims, filter_: str, peer: Peer, member: int) -> None:
         self._claims, self._peer = claims, peer

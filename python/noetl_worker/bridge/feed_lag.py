@@ -22,10 +22,10 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedLag:
-    """Measures both numbers every few seconds (WORKER_NATS_LAG_POLL_INTERVAL).
+    """Measures every few seconds how many commands wait in the feed and in JetStream (WORKER_NATS_LAG_POLL_INTERVAL).
 
     Args:
-        url: metrics of upstream's writer; "" if they are not read.
+        url: metrics of upstream's writer; "" if the feed is not measured.
         stream: the stream of commands.
     """
 

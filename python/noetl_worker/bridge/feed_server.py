@@ -1,8 +1,8 @@
 """Server of the publish interface of upstream's feed.
 
-Control planes connect and send records. For each record that is stored they get eight bytes. The feed has no login:
-anybody who reaches the port can have commands run, but only commands that the control plane knows, because a worker
-claims the command of each record.
+Control planes connect and send records. The server acknowledges each stored record by eight bytes. The feed has no
+login, so anybody who reaches the port can send records. But a worker claims the command of each record, so only
+commands that the control plane knows can run.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class FeedServer:
-    """Takes records from any number of publishers.
+    """Takes records from control planes, on at most MOST_CONNECTIONS connections.
 
     Args:
-        deliver: passes a held record on.
-        refusal: returns why a record cannot be taken, or None.
+        deliver: passes a held record on to JetStream or upstream's writer.
+        refusal: returns the reason not to take a record, or None.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FeedServer:
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int) -> None:
-        """Listen. Raise SettingsError if the address is taken."""
+        """Listen for control planes. Raise SettingsError if another program uses the address."""
         try:
             listening = listening_at(host, port)  # a loop's own look-up of the address starts threads
             self._server = await asyncio.start_server(self._connected, sock=listening, backlog=MOST_CONNECTIONS)
@@ -72,7 +72,7 @@ class FeedServer:
             connection.reading.cancel()
 
     async def close(self) -> None:
-        """Close the connections after their written acknowledgements."""
+        """Close all connections, after sending the acknowledgements that were written already."""
         for connection in list(self._connections):
             self._end(connection)
         if self._server is not None:
@@ -81,7 +81,11 @@ class FeedServer:
                 await asyncio.wait_for(self._server.wait_closed(), 1.0)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read from a new connection. If there are too many, the idle connection that was silent longest is closed."""
+        """Read from a new connection.
+
+        If there are MOST_CONNECTIONS connections, the idle connection that was silent longest is closed first. Without
+        an idle connection, the new connection is refused.
+        """
         keep_alive(writer)
         if self._is_stopping:
             writer.close()
@@ -99,7 +103,8 @@ class FeedServer:
         metrics.CONNECTIONS.set(len(self._connections))
 
     async def _read(self, connection: FeedConnection, reader: asyncio.StreamReader) -> None:
-        """Take records until the connection ends, or sends something else. At a stop the connection stays open."""
+        """Take records until the connection ends, or sends data that are no record. At a stop the connection stays open
+        for acknowledgements."""
         try:
             while True:
                 record = read_record(await read_frame(reader))
@@ -118,14 +123,15 @@ class FeedServer:
                 self._end(connection)
 
     def _end(self, connection: FeedConnection) -> None:
-        """Close a connection after all that was written to it."""
+        """Close a connection once all data written to it have been sent."""
         self._connections.pop(connection, None)
         metrics.CONNECTIONS.set(len(self._connections))
         connection.reading.cancel()
         connection.writer.close()
 
     def _count_refused(self, writer: asyncio.StreamWriter, reason: str) -> None:
-        """Count a connection that is closed for what it sent, or for want of room. Log one line a minute for a peer."""
+        """Count a connection that is closed because of wrong data or too many connections. Log at most one line a
+        minute for a peer."""
         metrics.REFUSED.inc()
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         if peer not in self._refused and len(self._refused) >= _MOST_PEERS:
@@ -135,7 +141,7 @@ class FeedServer:
 
 
 class FeedConnection:
-    """The connection of a publisher. Its records are acknowledged in the order of its frames."""
+    """Connection of a publisher. The publisher's records are acknowledged in the order of their arrival."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
@@ -150,7 +156,7 @@ class FeedConnection:
         return not self._awaiting
 
     def hold(self, held_records: HeldRecords, record: FeedRecord) -> HeldRecord:
-        """Hold a record, which is acknowledged to the publisher once it is passed on."""
+        """Hold a record until it is passed on. Then the publisher gets the acknowledgement."""
         held = held_records.take(record, self._acknowledge)
         self._awaiting.append(held)
         return held

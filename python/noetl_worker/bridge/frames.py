@@ -10,7 +10,7 @@ from noetl_worker.bridge.peer import PeerSilent
 from noetl_worker.bridge.record import NotARecord
 
 MOST_BYTES: Final = 1024 * 1024
-"""Largest body of a frame that is read. The recorded bodies have 400 bytes."""
+"""Largest body of a frame, in bytes. The bodies in the recordings have 400 bytes."""
 _HEAD: Final = 4
 
 

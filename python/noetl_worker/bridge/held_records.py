@@ -16,7 +16,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 
 
 class HeldRecord:
-    """A record, from its last byte to its acknowledgement."""
+    """A record that the bridge has received and not yet acknowledged."""
 
     __slots__ = ("is_passed_on", "number", "on_passed_on", "record", "sent_s", "since_s")
 
@@ -24,7 +24,7 @@ class HeldRecord:
         self.number, self.record, self.on_passed_on = number, record, on_passed_on
         self.since_s, self.sent_s = since_s, 0.0
         self.is_passed_on = False
-        """True if JetStream or upstream's writer has the record, so that it may be acknowledged."""
+        """True if JetStream or upstream's writer has the record. Only then may the record be acknowledged."""
 
 
 class HeldRecords:
@@ -64,7 +64,7 @@ class HeldRecords:
         """Note that JetStream or upstream's writer has the record. Further calls have no effect.
 
         Args:
-            way: counter of the records that went there.
+            way: metric that counts the records with this destination.
         """
         if held.is_passed_on:
             return

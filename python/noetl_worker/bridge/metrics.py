@@ -13,13 +13,13 @@ from noetl_worker.observability.series import REGISTRY, Counter, Gauge, Histogra
 
 _OWN: Final = ("noetl_bridge_", "process_")
 
-RECORDS: Final = Counter("noetl_bridge_records", "Records that were acknowledged, by where they went", ["way"])
+RECORDS: Final = Counter("noetl_bridge_records", "Acknowledged records, by destination", ["way"])
 LATENCY: Final = Histogram(
     "noetl_bridge_record_duration_seconds",
     "Time from a complete record to its acknowledgement",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-REFUSED: Final = Counter("noetl_bridge_refused", "Connections closed for what they sent, or for want of room")
+REFUSED: Final = Counter("noetl_bridge_refused", "Refused records, and connections refused for want of room")
 RESENT: Final = Counter("noetl_bridge_resent", "Publishes to JetStream that were repeated")
 HELD: Final = Gauge("noetl_bridge_held_records", "Records in memory that are not acknowledged yet")
 HELD_BYTES: Final = Gauge("noetl_bridge_held_bytes", "Bytes of the records in memory that are not acknowledged yet")
@@ -43,7 +43,7 @@ FEED_LAG.labels("0")
 
 
 class _OwnFamilies(Collector):
-    """Collector of a bridge's own metric families, without those of a worker."""
+    """Collector of the bridge's metrics. The registry has the worker's metrics too, and these are left out."""
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in REGISTRY.collect() if family.name.startswith(_OWN))

@@ -1,4 +1,5 @@
-"""Requests to a peer that answers in their order, such as acknowledgements, or records for upstream's writer."""
+"""Requests to a peer that answers in the order of the requests. Acknowledgements and forwarded records are such
+requests."""
 
 from __future__ import annotations
 
@@ -15,17 +16,19 @@ ANSWER_S: Final = 10.0
 
 
 class OrderedRequests:
-    """Requests on one connection, many at a time. Unanswered requests are sent again on the next connection.
+    """Sends requests on one connection, without waiting for each answer. Unanswered requests are sent again on the next
+    connection.
 
     Args:
-        read_answer: reads one answer. It raises NotARecord for anything else.
+        read_answer: reads one answer. Raises NotARecord for other data.
     """
 
     def __init__(self, peer: Peer, read_answer: Callable[[asyncio.StreamReader], Awaitable[object]]) -> None:
         self._peer, self._read_answer = peer, read_answer
         self._unanswered: deque[tuple[bytes, Callable[[], None]]] = deque()
         self._waits_since = 0.0
-        """Monotonic time of the last answer, or of the first request after it."""
+        """Monotonic time since when the next answer is awaited. If that takes over ANSWER_S, the connection is opened
+        again."""
         self._writer: asyncio.StreamWriter | None = None
         self._answered = asyncio.Event()
 
@@ -34,7 +37,7 @@ class OrderedRequests:
         return bool(self._unanswered)
 
     def put(self, request: bytes, on_answered: Callable[[], None] = lambda: None) -> None:
-        """Send a request until the peer answers, and then call `on_answered`."""
+        """Send a request, again on each new connection, until the peer answers. Then call `on_answered`."""
         if not self._unanswered:
             self._waits_since = time.monotonic()
         self._unanswered.append((request, on_answered))

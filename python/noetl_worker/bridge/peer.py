@@ -1,6 +1,6 @@
-"""Connection to a server of upstream's feed, which is opened again whenever it ends.
+"""Connection to a server of upstream's feed. Whenever the connection ends, it is opened again.
 
-The server's name is looked up for each connection.
+The server's name is looked up for each connection, since its address may have changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = structlog.get_logger("noetl_worker.bridge")
 
 
 class PeerSilent(OSError):
-    """A peer that has not answered in time, or that sends what nobody has asked for."""
+    """A peer that has not answered in time, or has sent an answer without a request."""
 
 
 class Peer:
@@ -50,7 +50,7 @@ class Peer:
         self._outage = Outage()
 
     async def serve(self, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-        """Connect and run `session`, again and again. A session ends with its connection."""
+        """Connect and run `session`. When the connection ends, do both again, until cancelled."""
         while True:
             try:
                 await self._once(session)
@@ -73,7 +73,7 @@ class Peer:
             writer.transport.abort()
 
     def works(self) -> None:
-        """Note that the peer answers."""
+        """Note that the peer answers. This resets the delay before a new connection, and ends a logged outage."""
         self._failures = 0
         if (line := self._outage.note_success()) is not None:
             log.info("bridge_peer_back", peer=self.what, address=str(self.address), **line)
@@ -91,7 +91,7 @@ class Peer:
 
 
 def keep_alive(writer: asyncio.StreamWriter) -> None:
-    """Have the system probe a silent peer, so that one that has vanished is noticed."""
+    """Have the system probe a silent peer (TCP keep-alive), so that the bridge notices a vanished peer."""
     with suppress(OSError):  # the connection is closed already
         for option in SOCKET_OPTIONS:
             writer.get_extra_info("socket").setsockopt(*option)

@@ -11,39 +11,39 @@ from noetl_worker.settings.nats import SYSTEM_POOL
 from noetl_worker.text import json_text
 
 SHARED_POOL: Final = "shared"
-"""Pool of a command whose notification names none."""
+"""Pool of a command whose notification names no pool."""
 _FIELDS: Final = frozenset({"global_sequence", "execution_id", "transaction_id", "payload"})
 _NOT_IN_A_TOKEN: Final = re.compile(r"[\s.*>\x00-\x1f\x7f]")
 _MOST_SHOWN: Final = 80
 
 
 class NotARecord(NoetlWorkerError):
-    """Data that are not a record of a command, or nothing of the feed at all. The text says why, for the log."""
+    """Data that are no record of a command. The error's text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedRecord:
     sequence: int
-    """`global_sequence`, which the acknowledgement repeats."""
+    """Number of the record (`global_sequence`). The acknowledgement has the same number."""
     event_id: str
     execution_id: str
     pool: str
     payload: bytes
     """The notification, byte for byte."""
     body: bytes
-    """The body of the frame, without its length."""
+    """The body of the frame, byte for byte, for upstream's writer. Empty for a record from a coordinator."""
 
     @property
     def is_for_system_pool(self) -> bool:
         return self.pool == SYSTEM_POOL
 
     def subject(self, base: str) -> str:
-        """Return the NATS subject of the command: `base`, the pool and the execution's id."""
+        """Return the NATS subject of the command: `<base>.<pool>.<execution id>`."""
         return f"{base}.{self.pool}.{self.execution_id}"
 
 
 def read_record(body: bytes) -> FeedRecord:
-    """Read a record from the body of a frame. Raise NotARecord if it is none."""
+    """Read a record from the body of a frame. Raise NotARecord if the body is no record."""
     return parse_record(parse_object(body, "frame"), body)
 
 
@@ -75,7 +75,7 @@ def parse_record(fields: object, body: bytes) -> FeedRecord:
 
 
 def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
-    """Return a JSON object. Raise NotARecord, with the name `what`, for any other text."""
+    """Parse a JSON object. Raise NotARecord for any other text; the error calls the text `what`."""
     try:
         found = json_text.loads(text)
     except DocumentError as error:
@@ -86,5 +86,5 @@ def parse_object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _token(text: str) -> str:
-    """Replace the characters of a text that a token of a NATS subject must not have. The notification keeps them."""
+    """Replace characters that a token of a NATS subject must not have by `_`. The notification is not changed."""
     return _NOT_IN_A_TOKEN.sub("_", text)

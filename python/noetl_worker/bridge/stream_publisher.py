@@ -1,4 +1,7 @@
-"""Publishes records to JetStream, many at a time. A publish without an answer is repeated under the same id."""
+"""Publisher of records to JetStream, many at a time.
+
+A publish without an answer is repeated with the same message id, so that JetStream stores the record only once.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.text import json_text
 
 _TURN_S: Final = 1.0
-"""Seconds between two looks for publishes without an answer."""
+"""Seconds between two checks for publishes without an answer."""
 _HEADERS_BYTES: Final = 256
 _NO_STREAM: Final = "no stream takes the subject"
 log = structlog.get_logger("noetl_worker.bridge")
@@ -32,7 +35,7 @@ class StreamPublisher:
     """Publisher that stores the records of a bridge in JetStream.
 
     Args:
-        ensure: makes the stream again if it is gone.
+        ensure: creates the stream if it does not exist.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class StreamPublisher:
         connection.on_reconnected.append(self._send_all_again)
 
     async def open(self) -> None:
-        """Subscribe to the answers."""
+        """Subscribe to the subject at which JetStream answers each publish."""
         await self._connection.client.receive(f"{self._inbox}.*", self._answered)
 
     @property
@@ -89,14 +92,14 @@ class StreamPublisher:
         return oldest is not None and time.monotonic() - oldest.sent_s > TIMEOUT_S
 
     def _send_all_again(self) -> None:
-        """Publish the unanswered records again: a server that ended may have lost them or their answers."""
+        """Publish the unanswered records again. A NATS server that ended may have lost the records or its answers."""
         self._to_send.extendleft(reversed(self._sent.values()))
         metrics.RESENT.inc(len(self._sent))
         self._sent.clear()
         self._wanted.set()
 
     async def _recover(self) -> None:
-        """Wait, then make sure that the stream exists."""
+        """Wait after a failure, then create the stream if it does not exist."""
         await asyncio.sleep(backoff.delay_s(self._failures, 0.25, 5.0, jitter=0.5))
         if self._connection.is_connected:
             try:
@@ -105,7 +108,7 @@ class StreamPublisher:
                 self._failed(str(error))
 
     async def _send(self) -> None:
-        """Publish the waiting records. After a failure, publish one record and wait for its answer."""
+        """Publish the waiting records. After a failure, publish only one record, until JetStream has stored it."""
         client = self._connection.client
         while self._to_send and self._connection.is_connected and not (self._failures and self._sent):
             held = self._to_send.popleft()
@@ -160,7 +163,7 @@ class StreamPublisher:
 
 
 def _read_answer(message: Msg) -> tuple[str, bool]:
-    """Return why the record was not stored ("" if it was), and whether it was there before."""
+    """Return why JetStream did not store a record ("" if it did), and True if the record was stored before."""
     if not message.data:
         status = (message.headers or {}).get("Status", "")
         return (_NO_STREAM if status == "503" else f"JetStream answers {status or 'nothing'}"), False

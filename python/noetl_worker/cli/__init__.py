@@ -1,4 +1,7 @@
-"""The command line, one file per command."""
+"""The command line `noetl-worker`, one file for each command.
+
+This file runs the command that was typed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from noetl_worker.observability.terminal import say
 
 _COMMANDS: Final = {
     "run": ("run:run", "Run the worker. The default, if no command is named."),
-    "bridge": ("bridge:bridge", "Bring the commands of a server without NATS into JetStream."),
+    "bridge": ("bridge:bridge", "Bring the commands of a control plane without NATS into JetStream."),
     "dev": ("dev:dev", "Run a playbook on this machine with nothing else running."),
     "test": ("playbook_tests:playbook_tests", "Run the tests beside playbooks."),
     "check": ("check:check", "Mistakes in playbooks, before anything runs."),
@@ -30,13 +33,13 @@ _COMMANDS: Final = {
     "replay": ("replay:replay", "Run a command of the control plane here, and report nothing to it."),
     "completion": ("completion:completion", "The completion script of a shell."),
 }
-"""The module and function of each command, and its line in the list of commands, by name."""
+"""Commands by name. A value has `module:function`, and the command's line in `noetl-worker --help`."""
 _USAGE: Final[Any] = typer.BadParameter.__base__
-"""The base of typer's errors for a wrong flag or argument; typer itself exports only this subclass."""
+"""Base class of typer's errors for wrong flags and arguments. typer itself exports only the subclass BadParameter."""
 _PROCESSES: Final = ("run", "bridge")
-"""The commands that are processes of a fleet: their logs end with `worker_failed`, not with a line for a person."""
+"""Commands that run as services. Their errors are logged as `worker_failed`; other commands print errors for people."""
 _GROUPS: Final = {"nats": "nats", "dead-letters": "dead_letters", "packages": "packages"}
-"""The module of each group of commands, by name."""
+"""Module of each group of commands, by the group's name. The group `nats` has `ensure`, `pause` and `resume`."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,7 +63,8 @@ def _default(
 
 
 def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
-    """Show the error that ended a command. Return the exit code, the same for all commands."""
+    """Show the error that ended a command, and return the exit code for the error. Services log the error (see
+    `_PROCESSES`)."""
     if command in _PROCESSES:
         from noetl_worker.observability.last_words import log_failure
 
@@ -74,12 +78,13 @@ def _exit_code_after(error: NoetlWorkerError, command: str) -> int:
 def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Typer:
     """Return the command-line app for the typed words.
 
-    The app has only the command that the words begin with, since loading all commands takes long. If they begin with
-    no command (`--help`, an unknown word), the app has every command.
+    If the first word is a command, the app has only this command, since loading all commands takes long. Otherwise
+    (`--help`, an unknown word) the app has every command.
 
     Args:
         words: words typed after the program's name.
-        names_alone: give the app the commands' names without their functions, for a shell that completes a name.
+        names_alone: add only the commands' names, without loading the commands. A shell that completes a name needs no
+            more.
     """
     app = typer.Typer(
         name="noetl-worker",
@@ -107,11 +112,11 @@ def app_for(words: Sequence[str] = (), *, names_alone: bool = False) -> typer.Ty
 
 
 def _nothing() -> None:
-    """Do nothing, in place of a command of which a shell asks only the name."""
+    """Do nothing. This function stands in for each command while a shell completes the command's name."""
 
 
 def main() -> None:
-    """Run the console script."""
+    """Run the command that was typed after `noetl-worker`, and exit with the command's exit code."""
     from noetl_worker.cli.completion import PROGRAM, answer_the_shell
     from noetl_worker.cli.plain_values import read_plainly
 

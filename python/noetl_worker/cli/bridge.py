@@ -20,11 +20,11 @@ def bridge(
     flags: SettingFlags,
     publish: Annotated[
         str | None,
-        typer.Option("--publish", metavar="HOST:PORT", help="Where the server publishes; :9100 is on loopback."),
+        typer.Option("--publish", metavar="HOST:PORT", help="Address for a server that publishes; :9100 is loopback."),
     ] = None,
     forward: Annotated[
         str | None,
-        typer.Option("--forward", metavar="HOST:PORT", help="Upstream's writer, which gets only the pool `system`."),
+        typer.Option("--forward", metavar="HOST:PORT", help="Upstream's writer; it gets only the pool `system`."),
     ] = None,
     claim: Annotated[
         list[str] | None,
@@ -41,17 +41,18 @@ def bridge(
         str, typer.Option("--feed-metrics", metavar="URL", help="Metrics of upstream's writer, for the feed's lag.")
     ] = "",
 ) -> None:
-    """Take commands from a control plane that has no NATS (3.60.2 and later), and
-    put them into JetStream for workers (docs/todays-server.md).
+    """Take commands from a control plane without NATS (3.60.2 and later), and put
+    them into JetStream. Workers then run the commands (docs/todays-server.md).
 
-    With --publish the server publishes here (NOETL_COMMAND_BUS_WRITER_ADDRS); with
-    --claim and --filter commands are taken from upstream's feed. A command is
-    acknowledged once JetStream has it. The port has no login and no TLS: let only
-    the server reach it. Takes every flag of `run`.
+    With --publish the control plane sends commands to this address: name it there
+    in NOETL_COMMAND_BUS_WRITER_ADDRS. With --claim and --filter the bridge asks
+    upstream's feed for commands. The bridge acknowledges a command once JetStream
+    has stored the command. The port has no login and no TLS: let only the control
+    plane reach it. Takes every flag of `run`.
 
-    Exit codes: 0 drained; 2 a setting is wrong; 3 no NATS or JetStream, or one
-    that is too old; 4 records were not stored at the end of the drain, and come
-    again; 6 it ran and could not go on: start it again; 130 third signal.
+    Exit codes: 0 drained; 2 a setting is wrong; 3 NATS or JetStream cannot be used,
+    or is too old; 4 the control plane will send records again that were not stored;
+    6 the bridge failed after its start: start the bridge again; 130 third signal.
     """
     require_posix()
     from noetl_worker.bridge.address import read_address

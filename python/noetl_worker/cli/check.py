@@ -1,4 +1,4 @@
-"""`noetl-worker check PATH...`: mistakes in playbooks, before anything runs."""
+"""`noetl-worker check PATH...`: find mistakes in playbooks before the playbooks run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(
     ] = None,
     format_: Annotated[CheckFormat, typer.Option("--format", help="How findings are written.")] = CheckFormat.TEXT,
     plane: Annotated[
-        Dialect | None, typer.Option("--plane", help="The plane it is for: what fails there is an error.")
+        Dialect | None, typer.Option("--plane", help="Plane that the playbooks are for. What fails there is an error.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     select: Annotated[
@@ -48,10 +48,10 @@ def check(
         typer.Option("--credentials", help="A file {NAME: {type, data}} with the names that `auth` may have."),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option("--baseline", help="File of known findings, which are left out.")
+        Path | None, typer.Option("--baseline", help="File of earlier findings. They are left out.")
     ] = None,
     write_baseline: Annotated[
-        Path | None, typer.Option("--write-baseline", help="Write all findings into this file as known ones.")
+        Path | None, typer.Option("--write-baseline", help="Write all findings into this file, for --baseline.")
     ] = None,
     stdin_filename: Annotated[
         str, typer.Option("--stdin-filename", help="Name of standard input in findings.")
@@ -69,7 +69,7 @@ def check(
     options select, ignore, plane, strict, credentials and baseline. A flag wins.
 
     Exit codes: 0 no error (there may be warnings); 1 an error was found;
-    2 a flag or a file cannot be read.
+    2 a flag is wrong, or a file cannot be read.
     """
     notice_missing_engine()
     with with_extra_local():
@@ -104,7 +104,8 @@ def _show(text: str, found: list[Mistake], files: int) -> None:
 def _find_mistakes(
     paths: list[Path], flags: Mapping[str, object], stdin_filename: str, *, only_playbooks: bool
 ) -> tuple[list[Mistake], int, bool]:
-    """Return the mistakes, the number of playbooks, and True if any mistake counts as an error by its settings."""
+    """Return the mistakes, the number of playbooks, and True if `check` has to fail. With `strict`, a warning is
+    enough."""
     from noetl_worker.authoring.lint.files import inspect, playbooks_in
     from noetl_worker.authoring.lint.settings_file import settings_beside
     from noetl_worker.tools.registry import Registry

@@ -1,4 +1,4 @@
-"""Standard output that drops further text once its reader has ended, as after `| head -1`."""
+"""Standard output that drops further text once the reading program has ended, as after `| head -1`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StandardOutput:
-    """Standard output as a stream for a console. A reader that has ended raises nothing, so that work goes on."""
+    """Standard output for a console. If the reading program has ended, writing raises nothing and work goes on."""
 
     def __init__(self) -> None:
         self._stream: Final = sys.stdout

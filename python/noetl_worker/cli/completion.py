@@ -14,7 +14,7 @@ from noetl_worker.observability.terminal import say
 
 PROGRAM: Final = "noetl-worker"
 _VARIABLE: Final = "_NOETL_WORKER_COMPLETE"
-"""Variable that the shell's script sets when it asks for completions."""
+"""Environment variable that the shell's completion script sets when it asks for completions."""
 _STEP: Final = re.compile(r"""(?:^\s*-\s+|[{,]\s*)step:\s*['"]?([\w.-]+)""", re.MULTILINE)
 
 
@@ -43,7 +43,7 @@ def completion(
 
 
 def kinds(incomplete: str) -> list[str]:
-    """Return the tool kinds with this prefix: built-in ones, and plug-ins by name, without loading them."""
+    """Return the tool kinds that begin with `incomplete`. Plug-ins are listed by name, without loading them."""
     from importlib.metadata import entry_points
 
     from noetl_worker.tools.built_in import BUILT_IN
@@ -54,7 +54,10 @@ def kinds(incomplete: str) -> list[str]:
 
 
 def steps(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the step names with this prefix in the typed playbook, searched as text: it may be half written."""
+    """Return the step names that begin with `incomplete`, from the playbook on the command line.
+
+    The playbook is searched as text, since a half-written playbook is not valid YAML.
+    """
     named = [context.params.get("playbook"), *context.args]  # a playbook is in `args` while the flag has no value yet
     try:
         text = Path(str(next(filter(None, named), ""))).read_text(encoding="utf-8", errors="replace")
@@ -64,7 +67,8 @@ def steps(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def answer_the_shell() -> list[str] | None:
-    """Prepare typer to answer a shell's script. Return the words typed so far; None if no script asks."""
+    """Prepare typer if a shell's completion script runs this process. Return the words typed so far; None if no script
+    asks."""
     if _VARIABLE not in os.environ:
         return None
     from typer.completion import completion_init  # type: ignore[attr-defined]

@@ -28,7 +28,8 @@ def config(
     flags: SettingFlags,
     markdown: Annotated[bool, typer.Option(help="Print the list of docs/settings.md instead.")] = False,
 ) -> None:
-    """Show the settings as the worker reads them, or the error that would stop it.
+    """Show the settings as a worker reads them, or the error that keeps a worker from
+    starting.
 
     One line a setting: variable, value, unit, and where the value came from
     (flag, environment, .env, a file, a NATS context, default). Into a pipe the
@@ -60,7 +61,7 @@ def _rows(reading: SettingsReading) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """Return a value in the form that its variable takes, without secrets and logins."""
+    """Return a value as text for the setting's variable, such as `a=1,b=2`. Secrets and logins are left out."""
     if isinstance(value, Secret):
         return _HIDDEN if value else ""
     if isinstance(value, Mapping):
@@ -74,7 +75,7 @@ def _written(value: Any) -> str:
 
 
 def settings_markdown() -> str:
-    """Return the list of docs/settings.md. It is no table, since names of forty letters make one too wide."""
+    """Return the list of all settings for docs/settings.md. A table with names of forty letters would be too wide."""
     return "".join(f"{_names(line)}:\n{_meaning(line)}\n" for line in SETTINGS)
 
 

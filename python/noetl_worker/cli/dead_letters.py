@@ -1,4 +1,4 @@
-"""`noetl-worker dead-letters`: list and show dead letters, put their messages back to work, delete them."""
+"""`noetl-worker dead-letters`: list and show dead letters, publish their messages again, delete them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ReasonOption = Annotated[
     ),
 ]
 _with_flags = with_setting_flags(shown=("nats_url",), short=False)
-"""Flags of these commands, without `-n` for the worker's id: here `-n` is the number listed."""
+"""Decorator that adds the flags of the settings, except `-n` (in `run`: the worker's id). Here `-n` limits a list."""
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -79,10 +79,10 @@ def list_(
 @_with_flags
 def show(
     flags: SettingFlags,
-    id_: Annotated[int, typer.Argument(metavar="ID", min=1, help="As listed.")],
+    id_: Annotated[int, typer.Argument(metavar="ID", min=1, help="Id from `list`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one dead letter: why it was kept, the plane's last answer, the message.
+    """Show one dead letter: its reason, the plane's last answer, and the message.
 
     Secrets are hidden. Exit codes: 0; 2 a setting is wrong; 3 no NATS or
     JetStream; 5 there is no such dead letter.
@@ -105,21 +105,21 @@ def show(
 @_with_flags
 def requeue_(
     flags: SettingFlags,
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As listed.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Ids from `list`.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every dead letter, the oldest first.")] = False,
     reason: ReasonOption = None,
 ) -> None:
     """Publish the messages of dead letters again, unchanged and to the same subject,
     then delete the dead letters.
 
-    A dead letter is deleted only after JetStream has acknowledged its message. Asking
-    twice publishes once (within the duplicate window of the command stream, 2
-    minutes by default). Workers handle the message as any other: a command that is
-    finished by now is dropped at its claim, a message that can never run becomes a
-    new dead letter.
+    A dead letter is deleted only after JetStream has acknowledged its message. If
+    it is requeued twice within the duplicate window of the command stream (2 minutes
+    by default), the message is published once. Workers handle the message as any
+    other: they drop a command that has finished, and a message that can never run
+    becomes a new dead letter.
 
     Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
-    5 a dead letter is still there, or was not found.
+    5 a dead letter could not be requeued, or was not found.
     """
     if bool(ids) == all_:
         raise typer.BadParameter("name the dead letters (noetl-worker dead-letters list), or give --all")
@@ -136,18 +136,18 @@ def requeue_(
 @_with_flags
 def delete(
     flags: SettingFlags,
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="As listed.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Ids from `list`.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
     reason: ReasonOption = None,
-    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Only those kept before: 30m, 12h, 7d.")] = None,
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Only if older than AGE: 30m, 12h, 7d.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
 ) -> None:
     """Delete dead letters for good: by id, by reason, by age, or all.
 
-    --reason and --older-than go together: then both have to hold.
+    With --reason and --older-than, a dead letter has to match both.
 
     Exit codes: 0; 2 a setting or an argument is wrong; 3 no NATS or JetStream;
-    5 a dead letter is still there, or was not found.
+    5 a dead letter could not be deleted, or was not found.
     """
     is_chosen = all_ or reason is not None or older_than is not None
     if bool(ids) == is_chosen:
@@ -180,14 +180,14 @@ async def _for_each(
     reason: str | None = None,
     older_than_s: float | None = None,
 ) -> int:
-    """Apply an action to dead letters, say how many it was done to, and return the exit code.
+    """Apply an action to dead letters, print the number of successes, and return the exit code.
 
     Args:
-        ids: numbers of the dead letters; none: all that have the reason and the age.
-        act: does the action to one dead letter. Returns False if it failed.
-        done_word: past participle of the action, for people.
-        reason: part of the reason's text, or a kind. A reason that no dead letter has is an error.
-        older_than_s: least age of a dead letter; None: any age.
+        ids: numbers of the dead letters; empty: all dead letters that have the reason and the age.
+        act: applies the action to one dead letter. Returns False if the action failed.
+        done_word: past participle of the action for the output, such as `deleted`.
+        reason: a kind of dead letter, or text of its reason. A text that no dead letter has is an error.
+        older_than_s: least age of a dead letter in seconds; None: any age.
     """
     from noetl_worker.cli.views.dead_letter import REASONS, ShownDeadLetter
 
@@ -219,7 +219,10 @@ async def _for_each(
 async def _select(
     store: DeadLetterStore, stream: str, ids: Sequence[int]
 ) -> AsyncIterator[tuple[int, StoredMessage | None]]:
-    """Yield number and message of these dead letters, None for a missing one. Without ids yield all, oldest first."""
+    """Yield the number and message of each dead letter in `ids`; the message is None if there is no such dead letter.
+
+    For empty `ids`, yield all dead letters, the oldest first.
+    """
     for number in dict.fromkeys(ids):
         yield number, await store.get(stream, number)
     if not ids:
@@ -246,7 +249,8 @@ def _with_dead_letters(
     *,
     without_stream: int = EXIT_NOT_DONE,
 ) -> None:
-    """Run `work` on the dead-letter stream. If there is no such stream yet, say so and exit with `without_stream`."""
+    """Run `work` on the dead-letter stream. If there is no such stream yet, say so and exit with the code
+    `without_stream`."""
 
     async def connected(connection: Connection, settings: Settings) -> int:
         from noetl_worker.remote.jetstream import dead_letter_store
@@ -255,8 +259,8 @@ def _with_dead_letters(
         stream = await store.stream()
         if stream is None:
             _say_error(
-                f"there is no dead-letter stream (no stream has the subject {DEAD_LETTER_SUBJECT}): no dead letter was "
-                "ever kept here"
+                f"there is no dead-letter stream (no stream has the subject {DEAD_LETTER_SUBJECT}): no message has "
+                "become a dead letter yet, or NATS_URL names another NATS"
             )
             return without_stream
         return await work(store, stream)

@@ -49,9 +49,7 @@ _With: TypeAlias = Annotated[
 ]
 _Run: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--run", metavar="ID", help="With --step: take these variables from this earlier run, or the `last` one."
-    ),
+    typer.Option("--run", metavar="ID", help="With --step: take the variables from an earlier run: its id, or `last`."),
 ]
 
 
@@ -71,7 +69,7 @@ _Strict: TypeAlias = Annotated[
     typer.Option(
         "--strict",
         help="Refuse a playbook in which `check` finds anything. Exit code 1 if a template named a value that nobody "
-        "had, or if the plane went on after a failed step.",
+        "set, or if the plane went on after a failed step.",
     ),
 ]
 
@@ -95,7 +93,7 @@ def dev(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the steps print.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", "-l", help="Level of the worker's own log.")] = _USUAL,
 ) -> None:
-    """Run a playbook on this machine with nothing else running. Exit code 0 only if it completed."""
+    """Run a playbook on this machine with nothing else running. Exit code 0 only if the playbook completed."""
     import asyncio  # here: a shell that completes `--step` loads this file
 
     prepare_session(log_level)
@@ -152,7 +150,7 @@ def _refuse_pairs(*, is_given: bool, has_step: bool, is_both: bool) -> None:
 
 
 def _has_mistakes(playbook: Path, dialect: Dialect, *, strict: bool, anyway: bool) -> bool:
-    """Show the mistakes that `check` finds. Return True if the playbook is refused for one of them."""
+    """Show the mistakes that `check` finds. Return True if a mistake forbids running the playbook."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = look_at(playbook, plane=dialect.value)
@@ -171,7 +169,7 @@ def _given_files(with_: Path | None, credential: list[str] | None) -> list[Path]
 async def _run_at_each_change(
     once: Callable[[], Coroutine[Any, Any, int]], playbook: Path, others: list[Path], signals: list[signal.Signals]
 ) -> int:
-    """Run the playbook now and after each change of a file, until Ctrl-C; if it is refused, wait for the next change.
+    """Run the playbook now and after each change of a file, until Ctrl-C. Changes are awaited even after an error.
 
     Args:
         once: runs the playbook once.
@@ -196,7 +194,10 @@ async def _run_at_each_change(
 
 
 def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
-    """Return a function that writes the page of a run to `file`. Raises PlaybookError if `file` has no place."""
+    """Return a function that writes the execution page to `file`.
+
+    Raises PlaybookError if `file` is a folder, or is in a folder that does not exist.
+    """
     if file.is_dir():
         raise PlaybookError(f"--report {file} is a folder: name a file in it")
     if not file.parent.is_dir():
@@ -216,7 +217,7 @@ def reporting(file: Path) -> Callable[[DevControlPlane, int], Awaitable[None]]:
 
 
 def parse_override(text: str) -> tuple[str, JsonValue]:
-    """Parse `workload.x=1` as ("workload.x", 1). The value is JSON if it parses, else text."""
+    """Parse `workload.x=1` as ("workload.x", 1). A value that is no JSON is a text."""
     from noetl_worker.errors import DocumentError
     from noetl_worker.text import json_text
 

@@ -40,9 +40,10 @@ _ENDS: Final = ("command.completed", "command.failed")
 _SHOWN: Final = frozenset({"command.issued", "command.claimed", "command.started", "call.done", "call.error", *_ENDS})
 _MOST_CHARS: Final = 300
 _BEYOND: Final = "acknowledged, or passed over"
-"""State of a message that the durable will not deliver any more; JetStream does not tell which of the two it is."""
+"""State of a message that the durable will not deliver again. The message was acknowledged, or the filters excluded it.
+"""
 _SOURCES: Final = ("plane", "machine", "NATS")
-"""Sources of facts. The conclusion of the first source that has one is shown."""
+"""Sources of facts, in order of preference. `why` shows the conclusion of the first source that has a conclusion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Story:
 
 
 class Diagnosis:
-    """The search for what became of one command or execution. One call of `ask` or of `ask_plane_alone` makes it."""
+    """Search for what became of one command or execution. The caller calls either `ask` or `ask_plane_alone`, once."""
 
     def __init__(self, settings: Settings, command_id: str, *, execution_id: int | None = None, most: int) -> None:
         """Prepare the search for an id.
@@ -78,19 +79,19 @@ class Diagnosis:
         Args:
             command_id: id of the command, or of an execution.
             execution_id: execution of the command, if it is known.
-            most: most messages of the stream to search, the newest.
+            most: number of messages to search at most, from the newest message of the stream back.
         """
         self._settings, self._most = settings, most
         self._story = Story(command_id, execution_id=execution_id or _execution_in(command_id))
         self._conclusions: dict[str, str] = {}
-        """First conclusion from each source, by the source."""
+        """First conclusion of each source, by the name of the source."""
         self._running = "is RUNNING"
         self._infers_completion = self._may_be_passed_over = False
         self._unanswered = ""
-        """Text for people if no control plane answered; empty if it answered."""
+        """Text that says that no control plane answers; empty if a control plane has answered."""
 
     async def ask(self) -> Story:
-        """Ask all sources. A source that cannot be asked raises nothing; `unknown` of the story names it."""
+        """Ask all sources. If a source cannot be asked, nothing is raised, and `Story.unknown` names the source."""
         self._ask_outbox()
         await self._ask_workers()
         await self._ask_nats()
@@ -99,10 +100,10 @@ class Diagnosis:
         return self._conclude(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """Ask only the control plane, which serves a kept run of `dev`.
+        """Ask only the control plane. The caller has started this plane to serve a stored run of `dev`.
 
         Args:
-            is_interrupted: the run was interrupted, though the plane shows it as running.
+            is_interrupted: the run was interrupted, though the plane shows the run as running.
         """
         self._running = "was interrupted" if is_interrupted else self._running
         await self._ask_plane()
@@ -129,7 +130,7 @@ class Diagnosis:
     # ── this machine ──
 
     async def _ask_workers(self) -> None:
-        """Ask the workers of this machine at their probe ports. Without a worker there is no fact."""
+        """Ask the workers of this machine, at their probe ports, whether a worker runs the command."""
         addresses = addresses_here(self._settings.metrics_bind, outbox_directory(self._settings.outbox_dir))
         for look in await ask_workers(addresses):
             name = (look.get("worker") or {}).get("worker_id", "a worker")
@@ -200,8 +201,10 @@ class Diagnosis:
                 self._learn(_read_notification(dead_letter.data or b""))
 
     async def _search(self, client: Any, stream: str) -> Search:
-        """Find the command's message by its subject, which ends in the execution's id on the Rust plane. Without one
-        there, search the newest messages of the stream.
+        """Find the command's message in the stream.
+
+        On the Rust plane the message's subject ends in the execution's id, so this subject is searched first. If that
+        finds nothing, the newest messages of the stream are searched.
         """
         sought = self._story.command_id.encode()
 
@@ -251,7 +254,7 @@ class Diagnosis:
                 elif (detail := await _execution_named(plane, story.command_id)) is not None:
                     self._note_execution(detail)
                 else:
-                    self._add_gap("the control plane: name the execution with --execution, nothing here names it")
+                    self._add_gap("the control plane: no source names the execution; give --execution")
         except ServerRefused as error:
             self._add_gap(f"execution {story.execution_id}: {error}")
         except ControlPlaneError as error:
@@ -260,7 +263,7 @@ class Diagnosis:
                 self._unanswered = f"no control plane answers at {self._settings.server_url} (NOETL_SERVER_URL)"
 
     def _note_execution(self, detail: Mapping[str, Any]) -> None:
-        """Add a fact for each command of the execution: how it ended, or that it was claimed and has not ended."""
+        """Add a fact for each claimed command of the execution: how the command ended, or that it has not ended."""
         story = self._story
         story.execution_id = int(story.command_id)
         errors: dict[str, str] = {}
@@ -306,12 +309,13 @@ class Diagnosis:
             self._conclusions["plane"] = f"it was claimed by {_worker(events)}, and the control plane has no end of it"
         elif self._may_be_passed_over and events:
             self._conclusions["plane"] = (
-                "it was never claimed, and the durable is beyond it: passed over, since its filters or its start were "
-                "others then; `noetl-worker nats ensure` says how to get it"
+                "it was never claimed, and the durable has gone past its message: the durable had other filters or "
+                "another start then; `noetl-worker nats ensure` says how to get the command"
             )
         if not events and has_next_page(detail):
             self._add_gap(
-                f"execution {self._story.execution_id} has more events than its newest page, which names it not"
+                f"execution {self._story.execution_id} has more events than its newest page, and that page "
+                "does not name the command"
             )
 
     def _is_of_command(self, event: Mapping[str, Any]) -> bool:
@@ -323,7 +327,7 @@ class Diagnosis:
 
 
 async def _execution_named(plane: Plane, name: str) -> Mapping[str, Any] | None:
-    """Return the execution that has this name as its id; None if the plane knows none."""
+    """Return the execution whose id is `name`; None if the plane has no such execution."""
     if not (name.isascii() and name.isdigit()):
         return None
     return await if_there(plane.execution_detail(int(name)))
@@ -336,7 +340,7 @@ def _sorted_events(detail: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _execution_in(command_id: str) -> int | None:
-    """Return the execution's id from a command's id <execution>:<step>:<event> (Rust plane); None for another form."""
+    """Return the execution's id from a Rust command's id `<execution>:<step>:<event>`; None for any other id."""
     head, colon, _ = command_id.partition(":")
     return int(head) if colon and head.isdecimal() else None
 
@@ -349,9 +353,10 @@ def _read_notification(data: bytes) -> Envelope | None:
 
 
 def _state(message: StoredMessage, found: Found, settings: Settings) -> tuple[str, str]:
-    """Return the state of a message and a conclusion, both for people.
+    """Return the state of a message and a conclusion, both as text for people.
 
-    They follow from the position of the durable, since JetStream does not tell how often a message was delivered.
+    JetStream does not tell how often a message was delivered. So both texts are inferred from the durable's position in
+    the stream.
     """
     info = found.durable_info
     if info is None:
@@ -395,8 +400,9 @@ def _error_text(event: Mapping[str, Any]) -> str:
 
 
 def _end_text(end: Mapping[str, Any]) -> str:
-    """Return how a command ended, for people. On the Rust plane the command of a failed tool is completed, with the
-    tool's status.
+    """Return how a command ended, as text for people.
+
+    On the Rust plane a command is completed even if its tool failed; the event then has the tool's status.
     """
     if end["event_type"] == "command.failed":
         return "failed"
@@ -405,6 +411,6 @@ def _end_text(end: Mapping[str, Any]) -> str:
 
 
 def _worker(events: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last worker that the events name. On the Python plane the event of the claim names none."""
+    """Return the last worker that the events name. On the Python plane the command.claimed event names no worker."""
     workers = (context_of(event).get("worker_id") for event in reversed(events))
     return str(next(filter(None, workers), "a worker"))

@@ -11,7 +11,8 @@ _MARKER: Final = "python-engine-noticed"
 
 
 def notice_missing_engine() -> None:
-    """Import the engine. Print its warning the first time; a file in the state directory notes that it was printed."""
+    """Import the engine, and print a warning if the Rust engine is missing. Each user sees the warning once: a file in
+    the state directory records that."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         from noetl_worker.engine import chosen as engine  # noqa: F401
@@ -20,7 +21,7 @@ def notice_missing_engine() -> None:
 
 
 def _is_first_time() -> bool:
-    """Write the file that notes the warning. Return False if an earlier start has written it, else True."""
+    """Write the file that records the printed warning. Return False if the file existed before, else True."""
     from noetl_worker.pipeline.outbox.directory import make_file, state_directory
 
     marker = state_directory("dev") / _MARKER

@@ -1,4 +1,4 @@
-"""`noetl-worker exec KIND`: one tool, run once on this machine without NATS and without a control plane."""
+"""`noetl-worker exec KIND`: run one tool once on this machine, without NATS and without a control plane."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _USUAL: Final = Dialect("python")
 _STEP: Final = "exec"
 _COMMAND: Final = "1:exec:2"
 _SERVER: Final = "http://exec.invalid"
-"""Address that tools see as `server_url`; no request leaves this machine."""
+"""Address that tools see as `server_url`. No server has this address, and no request is sent there."""
 
 
 @with_setting_flags(shown=("command_timeout_s", "isolation", "result_max_bytes"))
@@ -75,7 +75,8 @@ def exec_(
 def local_command(
     kind: str, config: JsonValue, given: Mapping[str, JsonValue], variables: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], Envelope]:
-    """Return a command of one tool, as a control plane's answer to a claim has it, and its notification."""
+    """Return a command of one tool and its notification. The command has the fields of a control plane's answer to a
+    claim."""
     context: dict[str, JsonValue] = {
         "tool_config": config,
         "input": dict(given),
@@ -124,12 +125,13 @@ async def _run(
 
 
 class NoPlane:
-    """A transport without a control plane. It answers requests for credentials from files, and refuses all others."""
+    """Transport in place of a control plane. It answers requests for credentials from files, tells tools that nothing
+    is cancelled, and refuses other requests."""
 
     def __init__(self, credentials: Mapping[str, Any]) -> None:
         self._credentials = credentials
         self.unknown: list[str] = []
-        """Names of credentials that the tool asked for and nobody gave."""
+        """Names of credentials that the tool asked for, and that no `--credential` gave."""
 
     async def send(self, method: str, url: str, *_: Any) -> Any:
         from noetl_worker.remote.transport.transport import Response
@@ -159,7 +161,7 @@ def json_argument(name: str, text: str) -> JsonValue:
     """Parse JSON, `@FILE` with JSON or YAML, or `@-` for standard input.
 
     Raises:
-        DocumentError: the text is neither; the error names the argument and the place.
+        DocumentError: the text is neither JSON nor YAML, or the file cannot be read. The error names the argument.
         PlaybookError: a file is given, and the package that reads YAML is not installed.
     """
     if not text.startswith("@"):
@@ -189,7 +191,7 @@ def json_argument(name: str, text: str) -> JsonValue:
 def _mapping(name: str, text: str) -> dict[str, JsonValue]:
     value = json_argument(name, text)
     if not isinstance(value, dict):
-        raise DocumentError("object", f"{name}: an object is needed, {json.dumps({'name': 'value'})}")
+        raise DocumentError("object", f"{name}: write an object, for example {json.dumps({'name': 'value'})}")
     return value
 
 

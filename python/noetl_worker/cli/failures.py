@@ -1,4 +1,4 @@
-"""`noetl-worker failures`: executions that failed, by kind, error and step."""
+"""`noetl-worker failures`: show the executions that failed, grouped by kind, error and step."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _AT_ONCE: Final = 4
 _SHOWN_IDS: Final = 3
 _ERROR_CHARS: Final = 300
 _MOST_MESSAGES: Final = 20_000
-"""Most messages of the stream that are read, the newest first."""
+"""Largest number of messages that are read from the stream, from the newest message back."""
 
 
 @dataclass
 class FailureGroup:
-    """Executions that failed by the same kind, step and error."""
+    """Failed executions with the same kind and step of the failed command, and the same error."""
 
     kind: str
     step: str
     error: str
-    """Error of the first of these executions."""
+    """Error text of the group's first execution. The other texts differ only in ids."""
     executions: list[str] = field(default_factory=list)
 
 
@@ -56,18 +56,16 @@ def failures(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="90s, 20m, 1h: the stream keeps commands for an hour.")
     ] = "1h",
-    most: Annotated[int, typer.Option("--most", min=1, help="Most executions to ask for, the newest.")] = 500,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Say how to start each anew: no control plane runs one again.")
-    ] = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="Executions to ask for, the newest first.")] = 500,
+    retry: Annotated[bool, typer.Option("--retry", help="Say how to start a failed execution anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show the executions that failed lately, by kind, error and step, with their
     number and ids.
 
-    No control plane lists its executions by time in a form that this worker knows.
-    The command stream names the executions that had a command in that time, and the
-    control plane is asked for the events of each. Nothing is changed.
+    No control plane lists its executions by time. So the command stream is read for
+    executions that had a command in the given time, and the control plane is asked
+    for the events of each execution. Nothing is changed.
 
     --retry says how to start an execution anew: neither the Python nor the Rust
     control plane has a route that runs an execution again.
@@ -109,7 +107,7 @@ async def _look(settings: Settings, seconds: float, most: int) -> FoundFailures:
 
 
 async def _executions(settings: Settings, seconds: float) -> list[int]:
-    """Return the ids of executions that had a command in the stream within these seconds, the newest first."""
+    """Return the ids of executions that had a command in the stream in the last `seconds`, the newest first."""
     from noetl_worker.cli.nats_connection import connected
     from noetl_worker.envelope import decode_notification
     from noetl_worker.remote.jetstream.consumer import find_stream

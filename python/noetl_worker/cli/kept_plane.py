@@ -1,4 +1,5 @@
-"""A temporary control plane that serves a kept run of `dev`, for commands that ask a control plane."""
+"""A temporary control plane that serves a stored run of `dev`. `report`, `why` and `replay` read the run from this
+plane."""
 
 from __future__ import annotations
 
@@ -22,30 +23,32 @@ if TYPE_CHECKING:
 
 class KeptPlane(NamedTuple):
     flags: SettingFlags
-    """Flags that point a command at this plane."""
+    """Settings (address, dialect and token) by which a command asks this plane."""
     name: str
-    """Id of the command, if a command or an event was named; else the execution's id."""
+    """Id of the command, if the user gave the id of a command or event; else the execution's id."""
     command: CommandRow | None
-    """The named command, or the command of the named event; None if an execution was named."""
+    """The command whose id, or whose event's id, the user gave; None for the id of an execution."""
     newest_command: CommandRow | None
-    """The newest command of the named execution; None if no execution was named, or it has no command."""
+    """The newest command of the execution whose id the user gave. None for any other id, or if there is no command."""
     is_interrupted: bool
     """True if the run was interrupted while commands were running; its events do not show this."""
 
 
 @asynccontextmanager
 async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
-    """Provide a control plane with the kept run that has this id (of an execution, command or event, or `last`).
+    """Provide a control plane that serves the stored run of `dev` with this id. Yield None if no stored run has the id.
 
-    Yields None if no kept run has the id. If the block then reaches no control plane, the text of its TransportError
-    says that no run was kept either.
+    If the caller's block then raises TransportError, the error's text also says that no stored run has the id.
+
+    Args:
+        name: id of an execution, a command or an event, or `last` for the newest run.
     """
     name, rows = _find_run(name)
     if not rows:
         try:
             yield None
         except TransportError as error:
-            text = f"no kept run of dev has the id {name}, and no control plane answers (NOETL_SERVER_URL): {error}"
+            text = f"no stored run of dev has the id {name}, and no control plane answers (NOETL_SERVER_URL): {error}"
             raise type(error)(text) from error
         return
     from noetl_worker.authoring.dev.kept.rows import serve_stored_run
@@ -68,9 +71,10 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
 
 
 def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
-    """Return the settings for asking the kept run, or without one, the control plane that the settings name.
+    """Return the settings for asking the stored run; without a stored run, for asking the control plane in `flags`.
 
-    If that plane is a running `dev` of this user, the settings get its token, unless they have one.
+    If that control plane is a running `dev` of this user, the settings get the token of `dev`. A token in `flags` has
+    precedence.
     """
     settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
     if settings.internal_api_token:
@@ -84,7 +88,10 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
 
 
 def _find_run(name: str) -> tuple[str, Sequence[KeptRow]]:
-    """Return the id, and the rows of the kept run that has it; `last` becomes the id of the newest run."""
+    """Return an id, and the rows of the stored run that contains this id; no rows if there is no such run.
+
+    `last` is replaced by the id of the newest run.
+    """
     try:
         if not state_directory("dev").exists():  # else libraries of `dev` are loaded, which may be missing
             return name, ()
@@ -94,5 +101,5 @@ def _find_run(name: str) -> tuple[str, Sequence[KeptRow]]:
         name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
         return name, kept.find(name)
     except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
-        say(f"noetl-worker: the kept runs of dev cannot be read, so the control plane is asked: {error}", err=True)
+        say(f"noetl-worker: the stored runs of dev cannot be read, so the control plane is asked: {error}", err=True)
         return name, ()

@@ -1,4 +1,4 @@
-"""The worker of `dev` and `test`: it runs on their event loop, with settings for a laptop."""
+"""The worker of `dev` and `test`. It runs on the event loop of the command, with settings for a laptop."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _RULES: Final = (
     "NOETL_WORKER_ALLOW_NAMESPACES",
     "NOETL_WORKER_UNDEFINED",
 )
-"""Variables that the worker of `dev` takes from the environment as `run` does: they are rules of this machine."""
+"""Variables that a worker of `dev` reads from the environment, as `run` does. They say what commands may do here."""
 
 
 def local_settings(
     nats_url: str, server_url: str, dialect: Dialect, token: str = "", *, machine: Mapping[str, str] | None = None
 ) -> SettingsReading:
-    """Return the settings of a worker on a laptop, for NATS and control plane of a session.
+    """Return the settings of a worker on a laptop. Both URLs belong to one session of `dev` or `test`.
 
     Args:
         token: bearer token that the control plane asks for; "" for none.
-        machine: variables of this machine; default `os.environ`. A caller that runs no tool gives none.
+        machine: variables of this machine; default `os.environ`. {} for a caller that runs no tool.
     """
     of_machine = os.environ if machine is None else machine
     listed = of_machine.get("NOETL_KEYCHAIN_ENV_VARS", "").replace(" ", "").split(",")
@@ -70,12 +70,14 @@ async def local_worker(
     tools: Sequence[Tool[Any]] = (),
     machine: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
-    """Run a worker on this loop while the block runs, for NATS and control plane of a session; then drain the worker.
+    """Run a worker on this event loop while the caller's block runs, and then drain the worker.
 
     Args:
+        nats_url: NATS of the session of `dev` or `test`.
+        server_url: control plane of the session.
         token: bearer token that the control plane asks for; "" for none.
-        kinds: kinds that will run. Processes for which their first commands would wait are started now.
-        tools: tools that the worker has besides the usual ones.
+        kinds: kinds that will run. The processes of these kinds start now, so that no first command waits for them.
+        tools: tools that the worker has besides the usual tools.
         machine: variables of this machine, as in `local_settings`.
     """
     from noetl_worker.pipeline.command.tool_rules import make_registry

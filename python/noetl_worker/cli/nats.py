@@ -33,22 +33,20 @@ def ensure(
     ] = False,
     first: Annotated[
         int | None,
-        typer.Option(
-            "--from", min=1, metavar="SEQUENCE", help="First message of a durable that is created; else the oldest."
-        ),
+        typer.Option("--from", min=1, metavar="SEQUENCE", help="First message of a new durable. Default: the oldest."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the tables.")] = False,
 ) -> None:
     """Compare stream, durable and dead letters with the settings.
 
-    Without --apply nothing is changed. With --apply nothing is deleted: for a field
-    that JetStream cannot change in place, the command that creates a new durable is
-    shown, and what that would lose. A durable belongs to all workers of its pool.
-    Waiting commands that new filters, or --from, leave out are counted.
-    Takes every flag of `run` (noetl-worker run --help lists them).
+    Without --apply nothing is changed. --apply creates what is missing, changes what
+    JetStream can change in place, and deletes nothing. For any other field it shows
+    the command that creates a new durable, and what would be lost. A durable belongs
+    to all workers of its pool. If new filters or --from exclude waiting commands,
+    their number is shown. Takes every flag of `run` (noetl-worker run --help lists them).
 
-    Exit codes: 0 all is as wanted (with --apply also: a worker can run with what
-    still differs); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses the
+    Exit codes: 0 nothing differs (with --apply also: a worker can run in spite of
+    what differs); 2 a setting is wrong; 3 no NATS or JetStream, or it refuses the
     change; 5 something differs or is missing (with --apply: no worker can run).
     """
 
@@ -82,8 +80,9 @@ def pause(
     """Stop JetStream from delivering commands of the durable to its pool for a while.
     Running commands go on. The pause ends by itself, or by `nats resume`.
 
-    It takes nats-server 2.11. The stream loses commands at its max_age: a pause
-    after which the oldest command has less than 15 minutes left is refused.
+    A pause needs nats-server 2.11. The stream deletes commands at its max_age. So a
+    pause is refused if it would end less than 15 minutes before the oldest command
+    is deleted.
 
     Exit codes: 0; 2 a setting is wrong, or --for is wrong or too long; 3 no NATS or
     JetStream, or it cannot pause.
@@ -119,8 +118,8 @@ def _change_pause(flags: SettingFlags, for_s: float, *, as_json: bool) -> None:
         if as_json:
             say_json({"stream": found.stream, "durable": found.durable, "paused_s": now.left_s, "until": now.until})
         elif now.left_s:
-            say(f"{name} delivers nothing for {duration(now.left_s)}, until {now.until}; what runs goes on.")
-            say("Before that: noetl-worker nats resume")
+            say(f"{name} delivers nothing for {duration(now.left_s)}, until {now.until}; running commands go on.")
+            say("To end the pause earlier: noetl-worker nats resume")
         else:
             say(f"{name} delivers.")
         return 0

@@ -11,7 +11,8 @@ from noetl_worker.settings.settings import Settings
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
-    """Provide a connection of this name. It is tried once, and closed at the end. Raises the errors of `connect`."""
+    """Provide a NATS connection with this name, and close it at the end. Connecting is tried once. Raises the errors of
+    `connect`."""
     connection = await connect(settings, name, attempts=1)
     try:
         yield connection

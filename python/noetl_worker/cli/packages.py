@@ -40,7 +40,7 @@ def prefetch(
     The worker must run with the same interpreter and the same
     NOETL_WORKER_PYTHON_PACKAGES.
 
-    Exit codes: 0 all packages are installed; 1 those of a step are not; 2 a setting
+    Exit codes: 0 all packages are installed; 1 a step lacks packages; 2 a setting
     or a file is wrong.
     """
     require_posix()
@@ -56,7 +56,7 @@ def list_(
     flags: SettingFlags,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
 ) -> None:
-    """List the environments with packages, the last used first."""
+    """List the installed environments with packages, the most recently used first."""
     require_posix()
     kept = _store(load_settings(flags=flags)).environments()[::-1]
     if as_json:
@@ -73,8 +73,8 @@ def list_(
 def clean(flags: SettingFlags) -> None:
     """Remove the packages that no worker uses at the moment.
 
-    The next step that needs them resolves its requirements again, and installs the
-    newest versions of that time.
+    A later step that needs removed packages resolves its requirements again, and
+    installs the versions that are newest then.
     """
     require_posix()
     event_loop.run(_clean(_store(load_settings(flags=flags))))
@@ -118,7 +118,8 @@ async def _prefetch(settings: Settings, steps: Sequence[tuple[str, Mapping[str, 
 
 
 def _steps(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the python steps of playbooks, each with its place and the fields that name packages."""
+    """Yield the python steps of playbooks: `FILE:LINE` of the step, and its fields that name packages. Steps whose
+    packages depend on templates are left out."""
     from noetl_worker.authoring.dev.positions import read_text
     from noetl_worker.authoring.lint.files import playbooks_in
     from noetl_worker.authoring.outline import mapping, tool_parts

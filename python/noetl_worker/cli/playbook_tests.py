@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from noetl_worker.authoring.dev.playbook_tests.tests_run import FinishedTest
 
 _CHECKED: Final = ("NW1", "NW201", "NW402")
-"""Codes of mistakes that no stand-in removes: a wrong shape of the playbook, unknown kinds, arcs to no step."""
+"""Codes of mistakes that make all tests of a playbook fail, whichever steps are replaced: a wrong key or type, an
+unknown kind, an arc to no step."""
 
 
 def playbook_tests(
@@ -32,7 +33,7 @@ def playbook_tests(
         typer.Argument(metavar="PATH...", help="A file NAME.test.yaml, the playbook NAME.yaml beside it, or a folder."),
     ],
     dialect: Annotated[Dialect, typer.Option(help="Control plane to stand in for.")] = USUAL_DIALECT,
-    test: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only tests with this in their name.")] = "",
+    test: Annotated[str, typer.Option("--case", metavar="TEXT", help="Only tests with TEXT in their name.")] = "",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML too.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Limit of one test.")] = 60.0,
 ) -> None:
@@ -65,7 +66,7 @@ def playbook_tests(
 
 
 def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
-    """Raise PlaybookError if a playbook has mistakes that no stand-in removes. Its text has a line for each."""
+    """Raise PlaybookError if a playbook has a mistake of `_CHECKED`. The error has one line for each mistake."""
     from noetl_worker.authoring.lint.first_look import look_at
 
     found = [one for playbook in sorted(playbooks) for one in look_at(playbook, plane=dialect.value, select=_CHECKED)]
@@ -74,7 +75,7 @@ def _refuse_mistakes(playbooks: Iterable[Path], dialect: Dialect) -> None:
 
 
 def _run_until_signal(session: Coroutine[Any, Any, None]) -> int:
-    """Run the session. Return 0; after a signal, the exit code that a shell has for a process ended by that signal."""
+    """Run the session. Return 0, or after a signal the exit code that a shell reports for this signal."""
     try:
         event_loop.run(event_loop.until_signal(session))
     except KeyboardInterrupt:
@@ -85,7 +86,8 @@ def _run_until_signal(session: Coroutine[Any, Any, None]) -> int:
 
 
 def _interrupted_line(files: list[TestsFile], ended: int) -> str:
-    """Return a line with the interrupted test and the number of tests that did not begin. `ended` tests had ended."""
+    """Return a line with the interrupted test and the number of tests that did not begin. `ended`: number of tests that
+    had ended."""
     from noetl_worker.authoring.dev.excerpts import printable
 
     left = [f"{file.file}:{test.line}: {test.name}" for file in files for test in file.tests][ended:]
@@ -94,7 +96,8 @@ def _interrupted_line(files: list[TestsFile], ended: int) -> str:
 
 
 async def _run(files: list[TestsFile], ends: list[FinishedTest], dialect: Dialect, limit_s: float) -> None:
-    """Run the tests of the files. Each finished test is printed and added to `ends` at once, so a signal loses none."""
+    """Run the tests of the files. Each finished test is printed and added to `ends` at once, so that a signal loses no
+    result."""
     from noetl_worker.authoring.dev.excerpts import printable
     from noetl_worker.authoring.dev.playbook_tests.stand_in import StandInTool
     from noetl_worker.authoring.dev.playbook_tests.tests_run import run_tests

@@ -38,10 +38,10 @@ def replay(
     The tool runs for real, with all its effects outside of the control plane. At
     the plane it changes nothing: no child playbook starts, no variable is set.
     Credentials are fetched as by the worker. The Python plane removes secrets from
-    the command that it shows: a config with a secret in clear is another one here.
+    the command, so a config with a secret in clear text differs here.
 
-    A run of `dev` that was kept is asked first. ID may then be an id of a command,
-    of one of its events, or of the run, which stands for its newest command.
+    Stored runs of `dev` are searched first. For a stored run, ID may be the id of a
+    command, of one of its events, or of the run (its newest command).
 
     Exit codes: 0 the tool succeeded (with --dry: the config is right); 1 the tool
     failed; 2 a setting is wrong; 3 no control plane; 5 the plane knows no such
@@ -63,9 +63,9 @@ def replay(
 
 
 def _number(name: str) -> int | None:
-    """Return the event's id from a command's id, or from an event's id; None if there is none.
+    """Return the event's id from a command's id or an event's id; None for any other text.
 
-    The Rust plane's ids of commands are <execution>:<step>:<event>, with :i<item> at the end for an item of a loop.
+    On the Rust plane a command's id is <execution>:<step>:<event>. A loop item's command has :i<item> at the end.
     """
     head, _, last = name.rpartition(":")
     number = head.rpartition(":")[2] if head and last.startswith("i") else last
@@ -81,7 +81,7 @@ async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -
             command = kept.command or kept.newest_command
             event_id = command.event_id if command is not None else None
         if event_id is None:
-            allowed = "the event_id of a command.issued, any id of a kept run of `dev`, or `last` if one is kept"
+            allowed = "the event_id of a command.issued, any id of a stored run of `dev`, or `last` if one is stored"
             raise SettingsError("ID", name, allowed)
         settings = settings_to_ask(flags, kept)
         return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
@@ -119,7 +119,8 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
 
 
 def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
-    """Warn of each field of a kept run whose secret was replaced by a mark: the tool would take the mark for it."""
+    """Warn of each config field in which a stored run has a mark in place of the secret. The tool would use the mark as
+    the secret."""
     from noetl_worker.engine.pure.redact import MARK
 
     def places(value: Any, place: str) -> Iterator[str]:

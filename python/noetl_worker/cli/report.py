@@ -1,4 +1,4 @@
-"""`noetl-worker report ID`: an execution as one page."""
+"""`noetl-worker report ID`: write one execution as an HTML page."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def report(
     error, attempts and worker. Values are redacted.
 
     The page loads nothing: it can be kept, sent and printed. All events are read
-    from the control plane, and nothing is changed there. Without --server a kept run
-    of `dev` is looked for first; if there is one, the control plane is not asked.
+    from the control plane, and nothing is changed there. Without --server a stored
+    run of `dev` is searched first; if one has the ID, the plane is not asked.
 
     Exit codes: 0 the page is written; 2 a setting or the file is wrong; 3 no
     control plane; 5 the plane knows no such execution.
@@ -73,7 +73,8 @@ async def _report(flags: SettingFlags, name: str, output: Path | None, against: 
 
 
 async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionRun, Sequence[str]]:
-    """Read a kept execution of `dev`, else one of the control plane. Return it, and the secrets of the settings.
+    """Read an execution from the stored runs of `dev`, or else from the control plane. Return the execution, and the
+    secrets of the settings.
 
     Args:
         name: id of the execution, or `last`.
@@ -84,7 +85,7 @@ async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionR
     async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
         name = kept.name if kept else name
         if not name.isdecimal() or (kept and kept.command):
-            raise SettingsError(source, name, "the id of an execution, or `last` if a run of `dev` is kept")
+            raise SettingsError(source, name, "the id of an execution, or `last` if a run of `dev` is stored")
         settings = settings_to_ask(flags, kept)
         return await _read_run(settings, int(name), is_interrupted=kept is not None and kept.is_interrupted)
 

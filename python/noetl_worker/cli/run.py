@@ -19,18 +19,19 @@ def run(
     """Run the worker until a signal: SIGTERM drains it, a second signal interrupts
     its commands, a third ends it at once.
 
-    Every flag is a setting. It wins over its variable, which is named beside the
-    flag, and over `.env`. Every user of the machine can read a secret on a
-    command line: prefer its variable.
+    Every flag is a setting. The text of a flag names the setting's variable. A flag
+    wins over the variable and over `.env`. Every user of the machine can read a
+    secret on a command line: prefer the variable.
 
-    A start waits for NATS and the control plane, and is not ready meanwhile;
-    --no-wait is for jobs.
+    A starting worker waits for NATS and the control plane, and is not ready
+    meanwhile. With --no-wait, for jobs, it ends if one of the two does not answer.
 
-    Exit codes: 0 drained; 1 an unforeseen error; 2 a setting is wrong; 3 it could not
-    start (no worker can use the durable or the control plane, or --no-wait); 4
-    commands were still running at the end of the drain and were returned; 6 it ran
-    and could not go on (NATS closed the connection for good, the keepalive thread
-    ended): start it again; 130 third signal. With --processes the worst code of all.
+    Exit codes: 0 drained; 1 an unforeseen error; 2 a setting is wrong; 3 the worker
+    could not start (the durable or the control plane cannot be used; with --no-wait
+    also: NATS or the control plane does not answer); 4 commands were still running
+    when the drain ended, and were returned; 6 the worker failed after its start
+    (NATS closed the connection for good, the keepalive thread ended): start the
+    worker again; 130 third signal. With --processes the worst code of all.
     """
     require_posix()
     if no_wait:

@@ -1,6 +1,7 @@
-"""The flags of the settings. Each setting has one; its help shows the setting's variable, unit and default.
+"""The command-line flags of the settings. Each setting has a flag. The flag's help shows the setting's variable, unit
+and default.
 
-Errors, `config` and the pages call a setting by its variable, also if a flag sets it.
+Errors, `config` and the pages name a setting by its variable, even if the value came from the flag.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from noetl_worker.settings.settings import SETTINGS
 from noetl_worker.settings.tools import ToolSettings
 
 SettingFlags: TypeAlias = dict[str, str | None]
-"""Text of each flag by the variable of its setting; None if the flag is not given. `load_settings` takes it."""
+"""Text of each flag by the variable of its setting; None if the flag is not given. An argument of `load_settings`."""
 
 _NAMES: Final = {
     "max_concurrent": ("--concurrency", "-c"),
     "worker_id": ("--worker-id", "-n"),
     "log_level": ("--log-level", "-l"),
 }
-"""Long and short flags, by field, that are not named like their field."""
+"""Long and short flag of each field whose flag is not named like the field."""
 _PANELS: Final = (
     ("Settings of NATS, the stream and the durable", NatsSettings.__annotations__),
     ("Settings of tools", ToolSettings.__annotations__),
 )
-"""Panels of the help, each with the fields of its class. All other settings are in a panel of the worker."""
+"""Groups of flags in the help, each with its settings class. All other flags are in the group `Settings of the worker`.
+"""
 
 
 def long_flag(line: SettingLine) -> str:
@@ -80,7 +82,7 @@ def with_setting_flags(
 
 
 def _lines_with_file(line: SettingLine) -> list[SettingLine]:
-    """Return the setting, and for a secret a second one: the path of a file that has the secret."""
+    """Return the setting. For a secret, return also a setting for the path of a file with the secret."""
     if not line.is_secret:
         return [line]
     meaning = f"path of a file that has what {line.variable} would"

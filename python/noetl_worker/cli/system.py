@@ -1,4 +1,5 @@
-"""Code that several commands share: exit codes, the system, the extra `local`, typed durations, a quiet log."""
+"""Code that several commands share: exit codes, the check for POSIX, the extra `local`, durations, a log of errors
+only."""
 
 from __future__ import annotations
 
@@ -19,13 +20,14 @@ EXIT_SETTINGS: Final = 2
 """Exit code for a wrong setting, argument or file."""
 EXIT_NOT_REACHED: Final = 3
 EXIT_UNKNOWN: Final = 5
-"""Exit code if nobody knows the given id."""
+"""Exit code for an id that neither the control plane nor another source knows."""
 EXIT_INTERRUPTED: Final = 130
 _IS_POSIX: Final = os.name == "posix"
 
 
 def require_posix() -> None:
-    """Say what to do and raise typer.Exit on a system that is not POSIX: tools need its processes and signals."""
+    """Raise typer.Exit on a system that is not POSIX, and say what to do. Tools need the processes and signals of
+    POSIX."""
     if not _IS_POSIX:
         from noetl_worker.observability.last_words import EXIT_CANNOT_START
 
@@ -64,7 +66,8 @@ def redacted_text(error: ControlPlaneError) -> str:
 
 @contextmanager
 def with_extra_local() -> Iterator[None]:
-    """Guard imports that need the extra `local`. Raises PlaybookError, which names the extra, if one is missing."""
+    """Guard imports of packages from the extra `noetl-worker[local]`. If a package is missing, PlaybookError says how
+    to install the extra."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -61,7 +61,7 @@ def _write_pages(folder: Path, tools: list[Tool[Any]], kind: str | None) -> None
 
 
 def _registry(*, plugins: bool) -> Registry:
-    """Return the tools that the settings allow; with `plugins` false all built-in tools, for the public pages."""
+    """Return the tools that the settings allow. Without `plugins`, return all built-in tools, for the public pages."""
     from noetl_worker.pipeline.command.tool_rules import make_registry
     from noetl_worker.settings.settings import load_settings
     from noetl_worker.tools.registry import Registry
@@ -97,7 +97,7 @@ def _print_list(registry: Registry, chosen: list[Tool[Any]]) -> None:
 
 
 def _print_kind(tool: Tool[Any]) -> None:
-    """Print a tool's page, without the lines about the page itself."""
+    """Print a tool's page of docs/tools, without its first comment and its last link."""
     from noetl_worker.tools.docs.reference import reference_pages
     from noetl_worker.tools.requirements import missing
 

@@ -30,19 +30,20 @@ def top(
         list[str] | None,
         typer.Argument(metavar="[ADDRESS]...", help="HOST:PORT of workers; none: all workers of this machine."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Show it once, as is done in a pipe.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the workers once, and end. Default in a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a worker, once.")] = False,
     fleet: Annotated[
         bool, typer.Option("--fleet", help="All workers of the durable, on any machine (NOETL_WORKER_FLEET).")
     ] = False,
-    every_s: Annotated[float, typer.Option("--every", metavar="S", min=0.2, help="Seconds between looks.")] = 1.0,
+    every_s: Annotated[float, typer.Option("--every", metavar="S", min=0.2, help="Seconds between updates.")] = 1.0,
 ) -> None:
     """Show running workers live: what runs and for how long, slots, lag, gate of the control plane, outbox.
 
-    Reads /debug/inflight at the probe ports of the workers. A worker of another machine answers only if
-    NOETL_WORKER_DEBUG_TOKEN is the same here and there. Without an address, the workers of this user that share
-    NOETL_WORKER_OUTBOX_DIR are found. --fleet asks all workers of the durable over NATS if NOETL_WORKER_FLEET=nats is
-    set here and there; else it shows the registry of the control plane. Ctrl-C ends it.
+    Reads /debug/inflight at the probe ports of the workers. A worker of another machine answers only
+    if NOETL_WORKER_DEBUG_TOKEN is the same there as for this command. Without an address, the workers of this user
+    that share NOETL_WORKER_OUTBOX_DIR are found. --fleet asks all workers of the durable over NATS, if
+    NOETL_WORKER_FLEET=nats is set for the workers and for this command. Otherwise --fleet shows the registry of the
+    control plane. Ctrl-C ends the command.
 
     Exit codes: 0; 2 a setting or an address is wrong; 3 (with --once) no worker answered.
     """
@@ -60,7 +61,7 @@ def top(
 
 
 def _bare(address: str) -> str:
-    """Return HOST:PORT of an address. Raises SettingsError for an invalid one."""
+    """Return an address as HOST:PORT, without `http://`. Raises SettingsError for an invalid address."""
     import httpx
 
     bare = address.removeprefix("http://").rstrip("/")
@@ -74,10 +75,10 @@ def _bare(address: str) -> str:
 
 
 async def _looks(settings: Settings, named: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the states of the named workers; without names, of the workers of this machine.
+    """Return the states of the named workers, or, without names, of this machine's workers.
 
-    Without names, a worker that has ended is left out, and no worker is sent the token: another program may listen at
-    the address by now.
+    Without names, workers that have ended are left out. The token is not sent then, since another program may listen at
+    a worker's old address.
     """
     addresses = named or addresses_here(settings.metrics_bind, outbox_directory(settings.outbox_dir))
     looks = await ask_workers(addresses, settings.debug_token.reveal() if named else "")

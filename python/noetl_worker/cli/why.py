@@ -26,10 +26,10 @@ def why(
         ),
     ],
     execution: Annotated[
-        int | None, typer.Option("--execution", min=1, help="Id of its execution, if nothing here names it.")
+        int | None, typer.Option("--execution", min=1, help="Id of the command's execution, if no source names it.")
     ] = None,
     messages: Annotated[
-        int, typer.Option("--messages", min=1, help="Most messages of the stream to search, the newest.")
+        int, typer.Option("--messages", min=1, help="Number of messages to search, the newest first.")
     ] = 5000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -37,13 +37,13 @@ def why(
 
     For a command it asks NATS (its message, the position of the durable, its dead
     letters), the outbox of this machine, and the control plane (who claimed it, when
-    it started, how it ended). For a kept run of `dev` it asks that run alone.
+    it started, how it ended). For a stored run of `dev` it asks only that run.
 
-    Nothing is changed. A source that cannot be asked is named. An id of the Rust
-    plane begins with its execution. The execution of an id of the Python plane is
-    found in the message, the dead letter or the outbox; else give --execution.
+    Nothing is changed. A source that cannot be asked is named. On the Rust plane a
+    command's id begins with the execution's id. For the Python plane, `why` finds the
+    execution in the message, the dead letter or the outbox; else give --execution.
 
-    Exit codes: 0 something is known of it; 2 a setting is wrong; 5 nothing is known.
+    Exit codes: 0 a source knows the ID; 2 a setting is wrong; 5 no source knows it.
     """
     if not command_id.strip():
         raise SettingsError("ID", command_id, "the id of a command or an execution")
@@ -66,7 +66,7 @@ async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: 
         diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)
         story = await (diagnosis.ask_plane_alone(is_interrupted=kept.is_interrupted) if kept else diagnosis.ask())
         if not (kept or story.is_known):
-            story.conclusion = f"no kept run of dev has the id {name}, and {story.conclusion}"
+            story.conclusion = f"no stored run of dev has the id {name}, and {story.conclusion}"
         return story
 
 

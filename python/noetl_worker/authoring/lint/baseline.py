@@ -1,4 +1,4 @@
-"""The baseline: a file with known findings, which `check` then does not report again."""
+"""The baseline of `check`: a file with the findings of an earlier check. A later check reports only new findings."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def write_baseline(file: Path, mistakes: Iterable[Mistake]) -> int:
     try:
         file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise PlaybookError(f"{file}: {error.strerror or error}") from error
+        raise PlaybookError(f"{file}: {error.strerror or error}; name a file that can be written") from error
     return len(lines)
 
 
 def new_mistakes(file: Path, mistakes: Sequence[Mistake]) -> list[Mistake]:
     """Return the findings that are not in the baseline file. Raises PlaybookError if the file cannot be read.
 
-    If the file has a finding twice, two such findings are left out, and a third is returned.
+    If the file has a finding twice, two equal findings are left out, and a third is returned.
     """
     try:
         lines = json.loads(file.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A kind of mistake."""
+    """A kind of mistake that `check` finds. NW101, for example, is an unknown key."""
 
     name: str
     title: str
@@ -23,11 +23,12 @@ class Code:
     is_warning: bool = False
     """True if a mistake is always a warning: the playbook runs, and does something else than it seems to do."""
     is_judged: bool = False
-    """True if a mistake is an error when a plane refuses the playbook because of it, and otherwise a warning."""
+    """True if the severity depends on the planes. The mistake is an error if a plane refuses the playbook because of
+    it, else a warning."""
     plane: str = ""
-    """Name of the only plane on which this is a mistake; "" for both planes. See also `fails`."""
+    """Name of the plane, for a mistake that concerns only one plane; "" for both planes. See also `fails`."""
     fails: bool = False
-    """True if such a mistake is an error when the playbook is checked for that plane alone; False: a warning."""
+    """True if a mistake of one plane is an error when only that plane is checked. False: the mistake is a warning."""
     is_refusal: bool = False
     """True if the message is the plane's own error text. Such a mistake is an error if both planes refuse the
     playbook."""

@@ -51,7 +51,8 @@ def _is_no_file(path: str) -> bool:
 
 
 def inspect(text: str, file: str, registry: Registry, settings: CheckSettings) -> list[Mistake]:
-    """Return the mistakes in a playbook that the settings select.
+    """Return the mistakes in a playbook. The settings say which codes are reported; mistakes in the baseline are left
+    out.
 
     Args:
         text: the playbook.

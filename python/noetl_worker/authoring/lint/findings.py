@@ -43,9 +43,9 @@ class Inspected:
     found: list[Mistake] = field(default_factory=list)
     _said: set[tuple[int, int, str, str]] = field(default_factory=set)
     idle: list[range] = field(default_factory=list)
-    """Lines of the parts that never run, in which a mistake is only a warning."""
+    """Line ranges that never run, such as a workbook entry that no step uses. A mistake there is only a warning."""
     refused_by: dict[Mistake, set[str]] = field(default_factory=dict)
-    """Names of the planes that refuse the playbook because of a mistake, by the mistake."""
+    """Names of the planes that refuse the playbook because of a mistake. The key is the mistake."""
     refusers: set[str] = field(default_factory=set)
     """Names of the planes that refuse the playbook for any reason."""
 
@@ -58,8 +58,8 @@ class Inspected:
         """Report a mistake. The same mistake at the same place, such as in a YAML anchor, is reported once.
 
         Args:
-            where: the place, or the path of a value, which gives the place where the value begins.
-            is_warning: True makes this mistake a warning, False an error; None: as the code says.
+            where: line and column, or the path of a value; then the value's first character is the place.
+            is_warning: True makes this mistake a warning, False an error; None: the code decides.
         """
         about = CODES[code]
         severity: Severity = about.severity
@@ -109,7 +109,9 @@ class Inspected:
         return replace(mistake, severity="error", message=named)
 
     def has(self, prefix: str) -> bool:
-        """Return whether `check` found an error, or a mistake for which a plane may refuse the playbook.
+        """Return whether `check` found an error with a code that begins with `prefix`.
+
+        A mistake for which a plane may refuse the playbook counts as an error.
 
         Args:
             prefix: first characters of the codes to look for, for example NW1.

@@ -13,11 +13,12 @@ from noetl_worker.authoring.lint.settings_file import settings_beside
 from noetl_worker.tools.registry import Registry
 
 _COMPLETED: Final = "NW108"
-"""Code for a missing head (apiVersion, kind, metadata), which `dev` and `test` add themselves."""
+"""Code of a playbook without apiVersion, kind or metadata. `dev` and `test` add these keys, so the playbook can run."""
 
 
 def look_at(file: Path, *, plane: str, select: tuple[str, ...] = ()) -> list[tuple[bool, str]]:
-    """Return a pair for each finding: whether the playbook cannot run because of it, and its line of text.
+    """Return a pair for each finding: True if the finding keeps the playbook from running, and the finding as a line of
+    text.
 
     Args:
         plane: the plane that the playbook will run on, python or rust.

@@ -10,15 +10,16 @@ from noetl_worker.authoring.lint.codes import CODES, GROUPS, Code
 _HEAD = """\
 # Checks of a playbook
 
-`noetl-worker check PATH...` looks for mistakes before anything runs ([laptop.md](laptop.md)). This page is made by
-`make docs` of the codes.
+`noetl-worker check PATH...` looks for mistakes before anything runs ([laptop.md](laptop.md)). `make docs` writes this
+page from the list of codes.
 
-An error is what a plane refuses, or what fails when it runs. What runs and does something else than it says is a
-warning; `--strict` ends with 1 for those too. `--plane python` and `--plane rust` judge for that plane alone. Without
-`--plane` either one counts, and the message names it. The examples here leave out the head of a playbook (NW108).
+A mistake is an error if a plane refuses the playbook because of it, or if a step fails because of it. Parts that run,
+but do something else than they seem to do, are warnings. With `--strict`, `check` ends with 1 for warnings too.
+`--plane python` and `--plane rust` check for one plane. Without `--plane`, `check` reports mistakes for either plane,
+and the message names the plane. The examples here leave out the head of a playbook (NW108).
 
-A line with the comment `# noetl: ignore NW309` is not looked at for this code, nor is the line below such a comment;
-without a code, for none.
+The comment `# noetl: ignore NW309` turns this code off for its own line. A comment alone on a line counts for the line
+below. Without a code, the comment turns all codes off.
 """
 
 

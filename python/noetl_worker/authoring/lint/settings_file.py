@@ -34,7 +34,8 @@ class CheckSettings:
         return is_selected and not (self.ignore and code.startswith(self.ignore))
 
     def with_flags(self, **flags: Any) -> CheckSettings:
-        """Return these settings with the values of flags, which win. A flag that was not given is None, () or False.
+        """Return these settings, with the values of flags in place of the settings' own. A flag that was not given is
+        None, () or False.
 
         Raises PlaybookError for an unknown code or plane.
         """

@@ -1,4 +1,7 @@
-"""The Python plane's inferred COMPLETED, which the plane shows whenever no command is open, even between steps."""
+"""The status COMPLETED that the Python plane infers, and a remark about it for the execution page.
+
+The plane shows COMPLETED whenever no command is open, even between two steps. So the execution may still go on.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ _ENDS: Final = frozenset({"command.completed", "command.failed"})
 
 
 def inferred_end(status: object, events: Iterable[Mapping[str, Any]]) -> str:
-    """Return a remark about a COMPLETED that no event confirms, with counts of the steps' ended commands.
+    """Return a remark about a COMPLETED that no event confirms, with the number of ended commands of each step.
 
-    Return "" for any other status, and if an event says that the execution is completed.
+    Return "" for any other status, and for a COMPLETED that an event confirms.
 
     Args:
         status: the plane's status of the execution.

@@ -1,9 +1,9 @@
 """The layout of a playbook's steps and arcs as a graph in ranks (Sugiyama's method).
 
-First, arcs that close a cycle are put aside. Second, each step gets the rank after the last step that leads to it.
-Third, each rank is sorted by the mean place of its steps' neighbours, which gives few crossings. An arc over several
-ranks has a place in each of these ranks, and crosses no step. No small library does this: dagre needs lodash, networkx
-needs numpy, graphviz is a program.
+First, arcs that close a cycle are left out. Second, each step gets the rank after the last step that leads to it.
+Third, each rank is sorted by the mean position of its steps' neighbours, which gives few crossings. An arc over several
+ranks has a position in each of these ranks, and crosses no step. No small library does this: dagre needs lodash,
+networkx needs numpy, graphviz is a program.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from typing import Final, TypeAlias
 _SWEEPS: Final = 6
 Edge: TypeAlias = tuple[int, int]
 Node: TypeAlias = tuple[int, int | Edge]
-"""A rank, and a step in it or an arc that passes through it."""
+"""Node of the graph: its rank, and either a step of this rank or an arc that passes through the rank."""
 Neighbours: TypeAlias = tuple[Mapping[Node, Sequence[Node]], Mapping[Node, Sequence[Node]]]
-"""Neighbours of each node in the rank before it, and neighbours of each node in the rank after it."""
+"""Two mappings from a node to its neighbours: the neighbours in the previous rank, and the neighbours in the next rank.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLayout:
-    """The places of a graph's steps and arcs."""
+    """Positions of a graph's steps and arcs, for drawing the graph."""
 
     places: list[tuple[int, float]]
-    """Rank of each step, and its place within the rank."""
+    """Position of each step: its rank, and its offset within the rank."""
     routes: Mapping[Edge, list[tuple[int, float]]]
-    """Places that each arc passes, including both ends. An arc that closes a cycle has only its two ends."""
+    """Positions that each arc passes, including both ends. An arc that closes a cycle has only its two ends."""
 
 
 def lay_out(count: int, edges: Sequence[Edge], straight: Collection[Edge] = ()) -> RunLayout:
     """Lay out the steps 0 to `count - 1` and the arcs between them.
 
     Args:
-        straight: arcs that shall be drawn as straight as possible, even if others are not.
+        straight: arcs to draw as straight lines where possible, at the cost of other arcs.
     """
     back = _leading_back(count, edges)
     forward = [edge for edge in dict.fromkeys(edges) if edge not in back]
@@ -93,7 +94,7 @@ def _chain(edge: Edge, steps: Sequence[Node]) -> list[Node]:
 
 
 def _neighbours(chains: Iterable[Sequence[Node]]) -> Neighbours:
-    """Return the neighbours of the nodes, from the nodes that each arc passes."""
+    """Return the neighbours of each node. `chains`: for each arc, the nodes from the arc's start to its end."""
     before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for chain in chains:
@@ -120,10 +121,11 @@ def _across(layers: list[list[Node]], neighbours: Neighbours, lines: Neighbours)
 def _spread(
     layer: Sequence[Node], wanted: Mapping[Node, float], across: dict[Node, float], first: Sequence[Node]
 ) -> None:
-    """Place the nodes of a rank, at least 1 apart and near their wanted places. The places are written to `across`.
+    """Place the nodes of a rank, at least 1 apart and near their wanted positions. The positions are written to
+    `across`.
 
     Args:
-        first: nodes whose mean distance from the wanted places becomes 0.
+        first: nodes that matter most. The rank is moved until their mean distance from the wanted positions is 0.
     """
     at = float("-inf")
     for node in layer:

@@ -1,8 +1,8 @@
 """The events of the Python plane (protocol/events.md#python-plane; recorded: tool-python-events-full-example).
 
-Events name their command by a number. Only `command.issued` has no such number; its `parent_event_id` names the event
-that led to the command. Both the numbers of commands and the ids of `command.issued` grow. So a step's numbers and its
-`command.issued` events have the same order, and are paired. If their counts differ, the plane is asked.
+Events name their command by the command's number, except `command.issued`. Its `parent_event_id` names the event that
+led to the command. Both the numbers of commands and the ids of events grow. So a step's first number belongs to the
+step's first `command.issued`, and so on. If their counts differ in a step, the plane is asked.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class PythonRunEvents:
 
 
 def _by_step(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, set[int]]]:
-    """Return two mappings by the step's name: its command.issued events, and the numbers that its other events name."""
+    """Return two mappings by step name: the command.issued events, and the command numbers in all other events."""
     issued: dict[str, list[Mapping[str, Any]]] = {}
     numbers: dict[str, set[int]] = {}
     for event in events:

@@ -21,9 +21,9 @@ from noetl_worker.remote.transport.opening import open_transport
 from noetl_worker.settings.settings import Settings
 
 MOST_ASKED: Final = 1000
-"""Largest number of commands for which the plane is asked one by one."""
+"""Largest number of commands that the page requests from the plane, each in its own request."""
 MOST_STORED: Final = 1000
-"""Largest number of commands whose template names are read from the plane's result store."""
+"""Largest number of commands whose template variables are read from the plane's result store."""
 MOST_CHILDREN: Final = 20
 _PLAYBOOKS: Final = ("playbook", "playbooks")
 _AT_ONCE: Final = 4
@@ -61,7 +61,8 @@ async def read_run_from(plane: Plane, execution_id: int) -> ExecutionRun:
 
 
 async def _add_names(plane: Plane, run: ExecutionRun) -> None:
-    """Read the template names that the plane stored apart from their command. Set the loop item of each command."""
+    """Read the template variables that the plane has stored separately from their command. Set the loop item of each
+    command from the variables."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def read(command: RunCommand) -> None:

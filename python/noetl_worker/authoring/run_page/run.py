@@ -27,7 +27,7 @@ class RunTask:
     input: JsonValue = None
     output: JsonValue = None
     tries: Sequence[Mapping[str, JsonValue]] = ()
-    """Each try of the task, as the command's last event describes it (pipeline/report/results.py)."""
+    """Attempts of the task, as the command's last event lists them (pipeline/report/results.py)."""
 
 
 @dataclass(slots=True)
@@ -59,9 +59,9 @@ class RunCommand:
     stderr: str = ""
     error: str = ""
     is_raised: bool = False
-    """True if an event says that the command failed, and not only its tool."""
+    """True if an event says that the command itself failed, and not only its tool."""
     passed: str = ""
-    """The failure that a policy's rule or a case let pass; "" if no failure was let pass."""
+    """Text of a failure after which a policy's rule or a case let the execution go on; "" without such a failure."""
     answer: str = ""
     """Body of the HTTP answer that failed the command."""
     names: Mapping[str, JsonValue] = field(default_factory=dict)

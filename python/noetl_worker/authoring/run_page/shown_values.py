@@ -22,7 +22,7 @@ ShownText: TypeAlias = list[Any]
 
 
 class ShownValues:
-    """Converts the values on one page."""
+    """Converts the values on one page: redacts secrets, and shortens long texts."""
 
     def __init__(self, runs: Sequence[ExecutionRun], own_secrets: Iterable[str] = ()) -> None:
         """Collect the secrets in the inputs of executions and commands, so that they are redacted in all values."""
@@ -46,8 +46,8 @@ class ShownValues:
     def value(self, value: JsonValue) -> list[ShownText]:
         """Return a value as redacted and shortened texts.
 
-        An object's texts of several lines (code, SQL) are texts of their own, with the key as the title. The rest is
-        JSON.
+        In an object, a text of several lines (code, SQL) becomes a separate text with its key as the title. The rest
+        becomes one JSON text.
         """
         if value is None or value in ({}, []):
             return []

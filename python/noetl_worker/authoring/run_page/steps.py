@@ -10,7 +10,7 @@ from noetl_worker.authoring.outline import StepPart, arc_target, mapping, step_a
 from noetl_worker.authoring.run_page.run import RunCommand, RunStep, RunWay
 
 _END: Final = "end"
-"""Name of a step that the planes add (recorded: catalog-resource)."""
+"""Name of the last step, which the planes add to a playbook (recorded: catalog-resource)."""
 
 
 def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> dict[str, RunStep]:
@@ -39,8 +39,9 @@ def run_steps(document: Mapping[str, Any], commands: Sequence[RunCommand]) -> di
 def _taken(steps: Mapping[str, RunStep], commands: Sequence[RunCommand]) -> dict[tuple[str, str], None]:
     """Return the arcs that were taken, as pairs of steps. The values of the result are None.
 
-    On the Python plane a command names its previous step. On the Rust plane the previous step is inferred: of the steps
-    with an arc to the command's step, the last to end before the command (protocol/events.md).
+    On the Python plane a command names its previous step. On the Rust plane the previous step is inferred. Only steps
+    with an arc to the command's step count; the last to end before the command was issued is taken
+    (protocol/events.md).
     """
     before: dict[str, list[str]] = {}
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""The tasks of commands that run a list of tasks: their rendered inputs, tries and outputs."""
+"""The tasks of commands that run a list of tasks: their rendered inputs, attempts and outputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from noetl_worker.remote.plane.names import Names
 from noetl_worker.text.templates import template
 
 MOST_RENDERED: Final = 1_000
-"""Largest number of commands whose tasks' inputs are rendered, which is slow after steps with large results."""
+"""Largest number of commands whose tasks' inputs are rendered. Rendering is slow after steps with large results."""
 _RULES: Final = frozenset({"spec", "policy", "set", "name"})
-"""Fields of a task that are no inputs. The worker evaluates these fields after the task, with further names."""
+"""Fields of a task that are no inputs. The worker evaluates these fields after the task has run."""
 _PASSED: Final = ("continue", "break", "jump")
 
 
 def add_tasks(commands: Sequence[RunCommand], names: Names) -> None:
-    """Set the tasks of each command that runs a list of tasks, and the failure that a policy or a case let pass.
+    """Set the tasks of each command that runs a list of tasks. Set also the failure that a policy or a case let pass.
 
     Args:
         commands: the commands of an execution.
@@ -73,12 +73,12 @@ def _rendered(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def passed_failure(tries: object) -> str:
-    """Return the last task's failure that a policy let pass in a list of tasks; "" if there was no such failure.
+    """Return `<task>: <error>` of the last failed task that a policy let pass; "" if there is none.
 
-    Only the newest try of each task counts.
+    Only the newest attempt of each task counts.
 
     Args:
-        tries: the tries of all tasks, as a command's last event lists them.
+        tries: the attempts of all tasks, as a command's last event lists them.
     """
     newest = {str(one.get("name")): one for one in tries if isinstance(one, dict)} if isinstance(tries, list) else {}
     for name, last in reversed(newest.items()):

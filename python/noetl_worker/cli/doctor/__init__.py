@@ -1,7 +1,7 @@
 """The checks of `noetl-worker doctor`: they find what would keep a worker from working, and change nothing.
 
-A check is a function that returns findings, in the module of the thing that it checks: `machine.py`, `nats.py`,
-`plane.py`. `examination.py` calls them all.
+Each check is a function that returns findings. `machine.py` checks the machine, `nats.py` NATS, and `plane.py` the
+control plane. `examination.py` calls all checks.
 """
 
 from noetl_worker.cli.doctor.examination import examine

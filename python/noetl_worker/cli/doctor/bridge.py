@@ -23,7 +23,7 @@ _SERVER_SETTINGS: Final = (
 
 
 async def examine(client: ControlPlaneClient, settings: Settings) -> list[Finding]:
-    """Check the bridge of a plane that has no NATS, and remind of the settings of that plane."""
+    """Check the bridge of a plane that has no NATS. Add a warning that names the plane's settings to check by hand."""
     try:
         async with connected(settings, "noetl-worker doctor") as connection:
             mark = await find_mark(connection, settings)
@@ -31,8 +31,8 @@ async def examine(client: ControlPlaneClient, settings: Settings) -> list[Findin
         return [unknown("bridge", f"NATS: {error}", _MARKED)]
     if mark is None:
         fix = f"{START_BRIDGE} ({_PAGE})"
-        return [wrong("bridge", "the stream names none: no command arrives here", _MARKED, fix)]
-    cannot_be_seen = "what it is set to cannot be seen from here"
+        return [wrong("bridge", "the stream names no bridge, so no command arrives here", _MARKED, fix)]
+    cannot_be_seen = "this command cannot read the server's settings"
     return [
         fine("bridge", f"version {mark.version}", _MARKED),
         await _check_health(client, mark),
@@ -43,12 +43,12 @@ async def examine(client: ControlPlaneClient, settings: Settings) -> list[Findin
 async def _check_health(client: ControlPlaneClient, mark: BridgeMark) -> Finding:
     check, wanted = "bridge is ready", "200 at /readyz of the bridge"
     if not mark.health_url:
-        return unknown(check, "its stream does not say where it answers", wanted, "NOETL_BRIDGE_HEALTH of the bridge")
+        return unknown(check, "the stream lacks its address", wanted, "NOETL_BRIDGE_HEALTH of the bridge")
     url = f"{mark.health_url}/readyz"
     try:
         answer = await client.send("GET", url, timeout_s=_TIMEOUT_S)
     except ControlPlaneError as error:
-        return wrong(check, f"{url}: {error}", wanted, "start the bridge, or look at the way to it")
+        return wrong(check, f"{url}: {error}", wanted, "start the bridge, or check the network to it")
     if answer.status != 200:
         return wrong(
             check, f"{url} answers {answer.status} {answer.body[:200]!r}", wanted, "look at the log of the bridge"

@@ -7,14 +7,18 @@ from typing import Final
 from noetl_worker.cli.doctor.finding import Finding, fine, warning, wrong
 
 _MOST_S: Final = 5.0
-"""Largest difference of two clocks that is fine."""
+"""Largest difference of two clocks, in seconds, that counts as fine."""
 _FAR_S: Final = 60.0
-"""Largest difference that is a warning. A larger one spoils the ages of messages, certificates and event ids."""
+"""Largest difference of two clocks, in seconds, that is only a warning. A larger difference spoils the ages of
+messages, certificates and event ids."""
 WANTED: Final = f"within {_MOST_S:g} s"
 
 
 def check_skew(check: str, theirs: float, ours: float, uncertain_s: float) -> Finding:
-    """Compare two clocks, read at the same moment within `uncertain_s`. `theirs` and `ours`: seconds since 1970."""
+    """Rate the difference of two clocks. `theirs` and `ours` are seconds since 1970.
+
+    `uncertain_s`: possible error of the difference, in seconds. The error is subtracted before the difference is rated.
+    """
     ahead_s = ours - theirs
     off_s = max(0.0, abs(ahead_s) - uncertain_s)
     found = f"{abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'} (known to {uncertain_s:.1f} s)"

@@ -26,7 +26,7 @@ class Finding:
     wanted: str
     """The state that a worker needs, for people."""
     fix: str = ""
-    """A setting, a command or an advice that leads to the wanted state; empty if there is nothing to fix."""
+    """Advice that leads to the wanted state: a setting, a command or a text. Empty if there is nothing to fix."""
 
 
 def fine(check: str, found: str, wanted: str) -> Finding:

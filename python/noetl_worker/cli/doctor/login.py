@@ -1,4 +1,4 @@
-"""Checks for NATS permissions beyond a worker's needs: of this login, and of clients without a login."""
+"""Checks for NATS permissions that no worker needs. One check tries our login, the other a client without a login."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.settings.values import Secret
 
 _NOTHING: Final = "noetl-worker-doctor"
-"""A name that no stream has, so that a tried request changes nothing: JetStream executes some malformed ones (a purge).
-"""
+"""Name that no stream has, so that a tried request changes nothing. A malformed request would not be safe: JetStream
+executes a malformed purge."""
 _MORE: Final = {
     "delete streams": f"$JS.API.STREAM.DELETE.{_NOTHING}",
     "empty streams": f"$JS.API.STREAM.PURGE.{_NOTHING}",
@@ -24,7 +24,7 @@ _MORE: Final = {
     "delete durables": f"$JS.API.CONSUMER.DELETE.{_NOTHING}.{_NOTHING}",
     "publish to any subject": _NOTHING,
 }
-"""Actions that no worker needs, and the subject of each."""
+"""Actions that no worker needs, each with the NATS subject that tests the permission."""
 _FIX: Final = (
     "give the worker a login with the permissions of docs/operate.md#permissions-in-nats, and nobody else these "
     "permissions"

@@ -14,16 +14,16 @@ from noetl_worker.settings.settings import Settings
 from noetl_worker.tools.process import confinement, landlock
 
 _OWN_FILES: Final = 200
-"""Files the worker itself opens: probes, NATS, the outbox, libraries."""
+"""Number of files that the worker itself opens: probes, NATS, the outbox, libraries."""
 _FILES_PER_COMMAND: Final = 8
-"""Pipes and sockets of one command that starts a process or asks a server."""
+"""Number of pipes and sockets of one command that starts a process or asks a server."""
 _OWN_MB: Final = 40.0
-"""Memory of a worker without a command."""
+"""Memory, in MB, of a worker that runs no command."""
 _MB_OF_KINDS: Final[Mapping[str, tuple[float, float]]] = {"duckdb": (70, 8.5), "python": (25, 2.5), "shell": (25, 1.7)}
-"""MB of a kind's template process, and of each running command without what its own code loads
-(docs/operate.md#memory). The kind that takes most is first."""
+"""Memory of each kind in MB: its template process, and each running command (docs/operate.md#memory). Memory that a
+command's own code takes is not counted. The kind that needs most is first."""
 _MB_PER_OTHER_SLOT: Final = 0.2
-"""Memory of a running command of a kind that runs in the worker's own process."""
+"""Memory, in MB, of a running command whose kind runs in the worker's own process."""
 _MB: Final = 1_000_000
 
 
@@ -81,7 +81,7 @@ def check_packages(settings: Settings, uv: str | None, closed: Sequence[str]) ->
 
 
 def check_descriptors(settings: Settings, limit: int | None) -> Finding:
-    """Check the limit on open files. `limit`: the soft limit, raised to the hard one as `run` raises it."""
+    """Check the limit on open files. `limit`: the soft limit, after it was raised to the hard limit as `run` does."""
     slots = settings.max_concurrent
     least = _OWN_FILES + slots * _FILES_PER_COMMAND
     good = least + slots * (1 + WAITING_PER_SLOT)  # outcomes that wait for a plane hold a connection each
@@ -95,7 +95,7 @@ def check_descriptors(settings: Settings, limit: int | None) -> Finding:
 
 
 def needed_mb(kind: str, slots: int, data_mb: float = 0.0) -> float:
-    """Return the MB of a worker all of whose slots run this kind. `data_mb`: what the code of each command holds."""
+    """Return the MB that a worker needs if all slots run this kind. `data_mb`: MB that each command's code takes."""
     template_mb, slot_mb = _MB_OF_KINDS.get(kind, (0.0, _MB_PER_OTHER_SLOT))
     return _OWN_MB + template_mb + slots * (slot_mb + data_mb)
 

@@ -36,10 +36,11 @@ from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a server that takes this login"
 _OTHER_POOL: Final = (
-    "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the one "
-    "that was found belongs to the workers that pull from it"
+    "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the durable "
+    "that was found belongs to another pool"
 )
-"""Fix for a durable of another pool. `nats ensure` would take that pool's commands away."""
+"""Advice for a durable that belongs to another pool. `nats ensure` would change its filters, and that pool would get no
+commands."""
 
 
 async def examine(
@@ -48,8 +49,8 @@ async def examine(
     """Check NATS.
 
     Args:
-        now: this machine's clock.
-        is_made_bare: the plane creates the stream itself, with the bare subject as its only one.
+        now: reads this machine's clock, in seconds since 1970.
+        is_made_bare: True if the plane creates the stream itself, with NATS_SUBJECT as its only subject.
     """
     where = ", ".join(settings.nats_servers)
     try:
@@ -103,7 +104,11 @@ async def _examine_jetstream(
 
 
 def _check_stream(found: Found, settings: Settings, owner: str | None, *, is_made_bare: bool) -> list[Finding]:
-    """Check the stream. `owner`: if the stream of the settings does not exist, the stream that has its subject."""
+    """Check the stream.
+
+    Args:
+        owner: the stream that has our subject, if the stream that the settings name does not exist; else None.
+    """
     wanted = "the stream of commands (a worker's start makes it)"
     if found.stream_info is None and owner is not None:
         return [wrong("stream", other_owner_text(found.stream, owner, settings), wanted, use_stream_text(owner))]
@@ -163,7 +168,8 @@ def _row_finding(what: str, row: ComparedField, fix: str = "") -> Finding:
 
 
 async def _check_other_durables(connection: Connection, found: Found, settings: Settings) -> list[Finding]:
-    """Check who pulls from the durable, the pool `system`, and whether another durable gets the same commands."""
+    """Check which programs pull from the durable, and which durable serves the pool `system`. Check also whether
+    another durable gets the same commands."""
     if found.stream_info is None:
         return []
     findings = []
@@ -179,7 +185,7 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
     same = [_shown(consumer) for consumer in others if _overlaps(consumer, settings)]
     if not same:
         return [*findings, fine(check, "none", wanted)]
-    fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the one not used"
+    fix = "one durable a pool: set the same NATS_CONSUMER, or filters that do not overlap, or delete the unused durable"
     found_text = f"{'; '.join(same)}: each gets every command, and their workers race for the claims"
     return [*findings, warning(check, found_text, wanted, fix)]
 
@@ -187,8 +193,8 @@ async def _check_other_durables(connection: Connection, found: Found, settings: 
 async def _check_pullers(info: Mapping[str, Any], settings: Settings) -> Finding:
     """Check that only the pool's workers pull from the durable.
 
-    JetStream does not tell who pulls. More waiting pull requests than the registered workers can have come from
-    another program.
+    JetStream does not tell who pulls. So the open pull requests are counted. If they are more than the registered
+    workers can have, another program pulls too.
     """
     check, wanted = "durable: pulled by", "the workers of this pool alone"
     counts = {"pull requests waiting": "num_waiting", "messages waiting": "num_pending", "in flight": "num_ack_pending"}

@@ -57,10 +57,10 @@ def check_contents(settings: Settings, size: int = MAX_BYTES) -> Finding:
         return wrong(check, f"full: {found}; nothing is pulled", wanted, fix)
     if seen.unreadable:
         names = ", ".join(path.name for path in seen.unreadable[:3])
-        fix = "another version or another hand wrote them: move them away once their commands are settled"
+        fix = "another version or another program wrote these files: move them away once their commands are settled"
         return warning(check, f"{len(seen.unreadable)} files that cannot be read ({names}); {found}", wanted, fix)
     if waiting:
-        fix = "a worker that runs sends them; those of dead processes need one to start with this directory"
+        fix = "running workers send their outcomes; for outcomes of dead processes, start a worker with this directory"
         return warning(check, found, wanted, fix)
     return fine(check, "empty", wanted)
 

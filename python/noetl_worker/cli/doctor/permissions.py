@@ -18,11 +18,12 @@ from noetl_worker.settings.settings import Settings
 LOOKS: Final = frozenset(
     {"may receive answers", "may find the stream", "may look at the stream", "may look at the durable"}
 )
-"""Names of checks without whose permission no further check of NATS is possible."""
+"""Checks of the permissions that all further checks of NATS need. Without one of them, `doctor` skips the rest of NATS.
+"""
 _MAKES_STREAM: Final = "may make the stream"
 _MAKES_DURABLE: Final = "may make the durable"
 _NOWHERE: Final = {"Nats-Expected-Stream": "noetl-worker-doctor"}
-"""Headers of a message that JetStream does not store, since it expects another stream."""
+"""Headers of a tried message. The message is not stored, since the headers name a stream that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,17 @@ class _Need:
     """A permission that a worker needs."""
 
     what: str
-    """The permitted action, in the infinitive."""
+    """The permitted action as a verb: `pull commands` gives the check `may pull commands`."""
     subject: str
     """Subject to try, with names in braces: {stream}, {durable}."""
     without: str
     """Consequence of a missing permission, for people."""
     state: State = State.WRONG
-    """State of the finding without the permission."""
+    """State of the finding if the permission is missing."""
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     grant: str = ""
-    """Subject that the user must be granted; empty: the tried subject."""
+    """Subject that the NATS user has to be allowed; empty: the same as `subject`."""
     is_subscription: bool = False
     """True if the subject is subscribed to, False if it is published to."""
 
@@ -115,11 +116,11 @@ _REST: Final = (
         State.WARNING,
     ),
 )
-"""The other permissions. A tried request has no reply subject, so JetStream does nothing with it."""
+"""Permissions that are tried after `_FIRST`. A tried request has no reply subject, so JetStream does nothing."""
 
 
 async def try_first(connection: Connection) -> list[Finding]:
-    """Return a finding for each permission without which no other can be tried."""
+    """Try the permissions that all other trials need: receive answers, find the stream. Return a finding for each."""
     inbox = str(connection.client.new_inbox())
     names = {"inbox": inbox, "inboxes": inbox.partition(".")[0]}
     return [await _try(connection, need, names) for need in _FIRST]
@@ -133,8 +134,9 @@ async def try_rest(connection: Connection, settings: Settings, stream: str, kept
 
 
 def mark_if_fatal(finding: Finding, *, has_stream: bool, has_durable: bool) -> Finding:
-    """Return the finding, as wrong if a worker would not start: the stream or durable is missing, and this login may
-    not create it.
+    """Return the finding with the state WRONG if a worker would not start, else unchanged.
+
+    A worker does not start if its stream or durable is missing, and this login may not create it.
     """
     missing = {_MAKES_STREAM: not has_stream, _MAKES_DURABLE: not has_durable}
     is_fatal = missing.get(finding.check, False) and finding.state is not State.FINE

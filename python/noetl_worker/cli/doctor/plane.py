@@ -20,11 +20,12 @@ from noetl_worker.settings.settings import Settings
 
 _REACHED: Final = "a control plane that answers /api/health"
 _TIMEOUT_S: Final = 8.0
-"""Limit on all requests to the plane: `doctor` takes 10 s at most."""
+"""Limit, in seconds, on all requests to the plane together. `doctor` may take 10 s at most."""
 _SLOW_S: Final = 1.0
 _MOST_NAMED: Final = 8
 _MOST_SLOTS: Final = 256
-"""Capacity assumed for a worker that does not report one: the largest pull request of our workers."""
+"""Number of slots assumed for a registered worker that reports no number. Our workers ask for at most this many
+commands at once."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -33,9 +34,9 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def makes_bare_stream(settings: Settings) -> bool:
-    """Return True if the plane creates the stream of commands itself, with the bare subject as its only one.
+    """Return True if the plane creates the stream of commands itself, with NATS_SUBJECT as its only subject.
 
-    False also if the plane does not answer.
+    Return False also if the plane does not answer.
     """
     async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:
         try:
@@ -69,16 +70,16 @@ async def _examine_reached(client: ControlPlaneClient, settings: Settings) -> li
 
 
 def _check_latency(took_s: float) -> Finding:
-    """Rate the time that the plane took for one answer of /api/health, which is little work."""
+    """Rate the time of one answer of /api/health. The route does little work, so a slow answer means a slow plane."""
     check, found, wanted = "control plane: time", f"/api/health answers in {took_s:.2f} s", f"below {_SLOW_S:g} s"
     if took_s < _SLOW_S:
         return fine(check, found, wanted)
-    fix = "look at the plane and its database, and at the way to it; more workers make it slower"
+    fix = "check the plane, its database and the network to the plane; more workers make the plane slower"
     return warning(check, found, wanted, fix)
 
 
 def _check_version(health: PlaneHealth, settings: Settings) -> Finding:
-    check, wanted = "control plane version", f"one whose commands reach NATS: {SERVED}"
+    check, wanted = "control plane version", f"a version whose commands reach NATS: {SERVED}"
     found = f"{health.dialect.value} {health.version or '(it does not report its version)'}"
     if health.has_no_nats:
         found += ", which has no NATS and needs a bridge"
@@ -86,14 +87,17 @@ def _check_version(health: PlaneHealth, settings: Settings) -> Finding:
         fix = f"NOETL_CONTROL_PLANE=auto, or {health.dialect.value}"
         return wrong(check, f"{found}, and NOETL_CONTROL_PLANE={settings.control_plane}", wanted, fix)
     if health.nats == "disconnected":
-        fix = "see to the plane's own NATS_URL or NOETL_NATS_URL"
+        fix = "check the plane's own NATS_URL or NOETL_NATS_URL"
         return warning(check, f"{found}, which has no connection to NATS at present", wanted, fix)
     return fine(check, found, wanted)
 
 
 async def _check_registry(client: ControlPlaneClient, settings: Settings, left_s: float) -> list[Finding]:
-    """Check that the plane takes the worker's token and certificate, by reading its registry. Check the registry too.
-    `left_s`: time limit of the request.
+    """Read the plane's registry of workers. Check that the plane accepts our token and certificate, and check the
+    workers.
+
+    Args:
+        left_s: time limit of the request, in seconds.
     """
     check, wanted = "control plane lets us in", "this token and certificate are taken"
     try:
@@ -106,9 +110,8 @@ async def _check_registry(client: ControlPlaneClient, settings: Settings, left_s
 
 
 def _check_workers(ready: Sequence[RegisteredWorker], settings: Settings) -> Finding:
-    """Check that no registered worker of another program uses our durable: it would recreate the durable
-    (protocol/notification.md#durable).
-    """
+    """Check that no worker of another program is registered with our durable. That program would recreate the durable
+    (protocol/notification.md#durable)."""
     check, wanted = "registered workers", "on this durable no workers of another program"
     foreign = [one for one in ready if "nats_consumer" in one.labels and "engine" not in one.labels]
     names = ", ".join(one.name for one in (foreign or ready)[:_MOST_NAMED])
@@ -122,11 +125,13 @@ def _check_workers(ready: Sequence[RegisteredWorker], settings: Settings) -> Fin
 
 
 async def pullers(settings: Settings) -> tuple[int, int] | None:
-    """Return the number of registered workers that may pull from the durable, and of pull requests they may have open.
+    """Return how many registered workers may pull from the durable, and how many pull requests they may have open.
 
-    A worker with N slots has at most as many open requests as N has binary digits, since each asks for at least as
-    much as the open ones have left. On the Python plane, whose registry does not show durables, all workers count.
-    None if the control plane does not list its workers.
+    Return None if the control plane does not list its workers. The registry of the Python plane does not show durables,
+    so all its workers are counted.
+
+    A worker requests more commands once half of the requested commands have come. It never requests more than its free
+    slots. So a worker with N slots has at most as many open requests as N has binary digits.
     """
     try:
         async with ControlPlaneClient(open_transport(settings, max_connections=1), settings) as client:

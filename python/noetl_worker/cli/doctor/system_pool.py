@@ -1,4 +1,4 @@
-"""The check of the pool `system`: does a durable serve its commands, if there are any."""
+"""The check of the pool `system`: if the stream has commands of the pool, a durable has to serve the pool."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from noetl_worker.settings.nats import SYSTEM_POOL, read_pool
 from noetl_worker.settings.settings import Settings
 
 _DRIVE: Final = "__orchestrate__"
-"""Step of the commands that move an execution forward on a Rust plane with default settings (3.54.0)."""
+"""Step name of the commands by which a Rust plane moves an execution forward; issued by default (3.54.0)."""
 _OF_THE_PLANE: Final = "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the Rust plane"
 
 
 async def examine(client: Client, stream: str, others: Sequence[Mapping[str, Any]], settings: Settings) -> Finding:
-    """Check that the pool `system` is served. `others`: the other durables of the stream, as JetStream lists them."""
+    """Check that a durable serves the pool `system`, if the stream has commands of this pool.
+
+    Args:
+        others: the other durables of the stream, as JetStream lists them.
+    """
     check, base = "stream: pool system", settings.nats_subject
     wanted = "no command of it, or workers of its own that run wasm"
     try:

@@ -1,4 +1,4 @@
-"""Checks of the certificates of NATS and the control plane: do our settings accept them, and until when."""
+"""Checks of the TLS certificates of NATS and the control plane: whether we accept them, and when they expire."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _WANTED: Final = "a chain that is valid for two weeks and more"
 _TWO_WEEKS: Final = "two weeks and more"
 _EXPIRED: Final = 10
 _HOSTNAME: Final = 62
-"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH of OpenSSL. A mismatched address is 64."""
+"""OpenSSL's codes for an expired certificate, and for a certificate with another host name. Code 64 means another IP
+address."""
 
 
 def examine_own_files(settings: Settings) -> list[Finding]:
-    """Check until when the worker's own certificates and tokens are valid, and the CAs that it trusts."""
+    """Check when the worker's own certificates, tokens and trusted CAs expire."""
     return [
         _rate_end(f"end of {name}", f"until {_date(ends_at)}", ends_at, _TWO_WEEKS)
         for name, ends_at in credential_ends(settings).items()
@@ -62,14 +63,14 @@ async def examine_plane(settings: Settings) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Protocol:
-    """The way to a server's certificate in a protocol: NATS or HTTP."""
+    """Steps by which a server's certificate is read, for one protocol: NATS or HTTP."""
 
     begin: Callable[[socket.socket], bool]
-    """Does what comes before the TLS handshake. Returns True if the server speaks TLS."""
+    """Function for the bytes before the TLS handshake. It returns True if the server offers TLS."""
     question: bytes
-    """A request that the server answers without a login."""
+    """Request that a server answers without a login. An answer shows that the server accepts our certificate."""
     variables: tuple[str, str, str]
-    """Variables of the CA, client certificate and key."""
+    """Names of the settings for the CA, the client certificate and the key."""
 
 
 def _begin_nats(connection: socket.socket) -> bool:
@@ -103,7 +104,7 @@ async def _check_certificate(
         must: the settings ask for TLS.
 
     Returns:
-        None if the settings do not ask for TLS, and the server offers none or does not answer.
+        None if the settings do not ask for TLS, and the server offers no TLS or does not answer.
     """
     ca, cert, key = speaks.variables
     try:
@@ -144,9 +145,9 @@ def _refused(check: str, at: tuple[str, int], ca: str, error: ssl.SSLCertVerific
     if error.verify_code == _EXPIRED:
         fix = f"renew the certificate of {at[0]}, or of the CA that signed it"
     elif error.verify_code in (_HOSTNAME, 64):
-        fix = f"reach it by a name that is in its certificate, or have {at[0]} put into it"
+        fix = f"use an address that is in the certificate, or have {at[0]} put into the certificate"
     else:
-        fix = f"{ca}=the PEM file of the CA that signed it"
+        fix = f"set {ca} to the PEM file of the CA that signed the certificate"
     return wrong(check, f"its certificate is not accepted: {error.verify_message}", _WANTED, fix)
 
 
@@ -156,7 +157,7 @@ def _rate_end(check: str, found: str, ends_at: float, wanted: str) -> Finding:
         return fine(check, found, wanted)
     if left_s > 0:
         return warning(check, f"{found}: {left_s / 86400:.0f} days left", wanted, "renew it now")
-    return wrong(check, f"it has ended: {found}", wanted, "renew it now")
+    return wrong(check, f"expired: {found}", wanted, "renew it now")
 
 
 def _date(at: float) -> str:

@@ -1,4 +1,4 @@
-"""The check for variables that have no effect: named like a setting but none, or useless without another one."""
+"""The check for environment variables without effect: a misspelt setting, or a setting that needs another variable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from noetl_worker.settings.sources import advice_on, unknown_names
 
 
 def check_names(environment: Mapping[str, str], dotenv: Path, settings: Settings) -> Finding:
-    """Check for variables without effect. A start accepts them, so that a roll-back to an older version works."""
+    """Return a finding about environment variables without effect. Such variables do not stop a worker, so that a
+    roll-back to an older version works."""
     check, wanted = "variables", "each NOETL_WORKER_... is a setting"
     unknown = unknown_names(SETTINGS, environment, dotenv)
     if settings.unused:

@@ -61,13 +61,13 @@ class ComparisonView:
 
     @property
     def is_as_wanted(self) -> bool:
-        """True if nothing is missing or different. In a missing part no row agrees."""
+        """True if nothing is missing or different. All fields of a missing stream or durable count as different."""
         return all(row.agrees for row in self._rows)
 
     @property
     def is_fine(self) -> bool:
-        """True if all is as wanted. After --apply also if only fields differ that a person has to decide, so that an
-        installation does not wait for the person."""
+        """True if the command may exit with 0. Without --apply, nothing may differ. With --apply, differences that a
+        person has to decide on are accepted, so that an installation goes on."""
         return all(row.agrees or (self.is_applied and row.is_accepted_difference) for row in self._rows)
 
     @property
@@ -124,12 +124,12 @@ class ComparisonView:
         name = f"{self.found.durable}_missed"
         make = f"{ENSURE} --from {left_out.first} --nats-consumer {name}"
         behind = (
-            f"warning: {left_out.behind} commands that its filters bring lie before sequence {left_out.place + 1}, "
-            f"where durable {self.found.durable} goes on: it delivers none. A durable of their own does: {make}",
-            f"    then run a worker with NATS_CONSUMER={name} until it waits for nothing, and delete that durable. "
-            "Finished commands among them are dropped at their claim",
+            f"warning: {left_out.behind} commands that the filters select lie before sequence {left_out.place + 1}, "
+            f"where durable {self.found.durable} goes on: it delivers none of them. Make a second durable: {make}",
+            f"    then run a worker with NATS_CONSUMER={name} until no message waits, and delete the second durable. "
+            "The worker drops commands that have finished already",
         )
-        unwanted = f"warning: {left_out.unwanted} commands that waited are not brought by the filters any more"
+        unwanted = f"warning: {left_out.unwanted} waiting commands are not selected by the filters any more"
         return [*(behind if left_out.behind else ()), *([unwanted] if left_out.unwanted else ())]
 
     def _advice(self, part: _Part) -> list[str]:

@@ -21,15 +21,15 @@ from noetl_worker.text import json_text
 from noetl_worker.text.secrets.redaction import excerpt, redact_text, redact_value
 
 REASONS: Final = tuple(kind.value for kind in DispositionKind if kind.answer is Answer.TERM)
-"""The kinds of dead letters."""
+"""The kinds of dead letters, for the flag `--reason`."""
 _IDS: Final = ("execution_id", "command_id", "step")
 _MESSAGE: Final = ("notification", "text", "message")
-"""Keys that have the message: a notification in JSON, a text that is not JSON, a message of another program."""
+"""Keys under which a message is shown: a notification in JSON, other text, or the message of another program."""
 
 
 @dataclass(frozen=True)
 class ShownDeadLetter:
-    """A message of the dead-letter stream, as it is shown."""
+    """A message of the dead-letter stream, with the values that the commands print."""
 
     kept: StoredMessage
     dead_letter: DeadLetter | None
@@ -79,7 +79,7 @@ class ShownDeadLetter:
 
 
 def print_entries(entries: Sequence[ShownDeadLetter], total: int, stream: str, *, as_json: bool) -> None:
-    """Print dead letters as a table, or as one JSON object a line. `total` is the number of all in the stream."""
+    """Print dead letters as a table, or as one JSON object a line. `total`: number of dead letters in the stream."""
     console = operator_console()
     if as_json:
         for entry in entries:

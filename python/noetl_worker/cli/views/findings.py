@@ -17,7 +17,7 @@ _MARKS: Final = {"fine": ("ok", ""), "warning": ("warn", "yellow"), "wrong": ("W
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    """Return a table with the found and the wanted state below each other: long subjects stay on one line to copy."""
+    """Return a table with the wanted state below the found state. So long subjects stay on one line, to be copied."""
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     for finding in findings:
         mark, style = _MARKS[finding.state.value]

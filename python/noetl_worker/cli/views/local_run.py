@@ -22,7 +22,7 @@ async def run_here(local_run: LocalRun, body: Mapping[str, JsonValue], envelope:
     """Run a command to its end and return its result.
 
     Args:
-        body: the command, as a control plane's answer to a claim has it.
+        body: the command, with the fields of a control plane's answer to a claim.
         envelope: notification of the command.
         program: name of the program, for the line about Ctrl-C.
 
@@ -39,7 +39,8 @@ async def run_here(local_run: LocalRun, body: Mapping[str, JsonValue], envelope:
 
 
 def print_result(done: LocalResult, output: Sequence[PrintedLine] = (), *, as_json: bool) -> None:
-    """Print the result of a command as it would be reported: a line about it on standard error, then the result.
+    """Print the result of a command as the worker would report it. A summary line goes to standard error, the result to
+    standard output.
 
     Args:
         output: lines that the tool printed, which only the JSON form shows.

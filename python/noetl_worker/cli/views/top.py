@@ -17,7 +17,7 @@ def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableTyp
 
     Args:
         look: state of the worker, as /debug/inflight or the plane's registry gives it, or an error.
-        height: most commands to show; None: all.
+        height: largest number of commands to show; None: all.
     """
     address = str(look.get("address"))
     if "error" in look:
@@ -36,7 +36,7 @@ def worker_view(look: Mapping[str, Any], *, height: int | None) -> RenderableTyp
 
 
 def _registered(row: Mapping[str, Any], address: str) -> str:
-    """Return the line about a worker of which only the plane's registry is known. `row`: its entry there."""
+    """Return the line about a worker that only the plane's registry knows. `row`: the worker's registry entry."""
     labels = row.get("labels") or {}
     said = {
         "last heartbeat": row.get("heartbeat"),

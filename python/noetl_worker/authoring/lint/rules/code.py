@@ -135,7 +135,7 @@ def _check_command(inspection: Inspected, path: Path, command: str, shell: str) 
 
 
 def _line_of_open_quote(text: str) -> int:
-    """Return the line with the quote that is not closed at the end of a shell command."""
+    """Return the number of the line in a shell command where an unclosed quote begins; 1 if no quote is unclosed."""
     opened = next((found for found in _PART_OF_SHELL.finditer(text) if found["open"]), None)
     return text.count("\n", 0, opened.start()) + 1 if opened is not None else 1
 

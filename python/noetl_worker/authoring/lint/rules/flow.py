@@ -70,7 +70,8 @@ def _check_reached(inspection: Inspected, steps: dict[str, StepPart]) -> None:
 def _check_workbook(inspection: Inspected) -> None:
     """Report a workbook entry that no step runs.
 
-    Nothing is reported if a step names an entry that does not exist, since that step probably means an unused entry.
+    If a step names an entry that does not exist, nothing is reported here: the step probably means one of the unused
+    entries.
     """
     callers = [tool.config for tool in tool_parts(inspection.document) if tool.kind == "workbook"]
     run = {str(caller.get("task") or caller.get("name")) for caller in callers}
@@ -83,7 +84,7 @@ def _check_workbook(inspection: Inspected) -> None:
 
 
 def _entries(inspection: Inspected) -> list[str]:
-    """Return the names of steps that need no incoming arc: the first step of each plane, and `final_step`."""
+    """Return the names of steps that run without an incoming arc: the first step on each plane, and `final_step`."""
     playbook = Playbook.from_document(inspection.document)
     planes = [one for one in Dialect if inspection.plane in (None, one.value)]
     firsts = [first.name for plane in planes if (first := playbook.first(plane)) is not None]

@@ -1,6 +1,6 @@
 """The names that templates of a playbook may use.
 
-A name that any part of the playbook makes counts as known in all templates. A rendered template sees fewer names, but
+A name that is defined anywhere in the playbook is accepted in every template. A running template sees fewer names. But
 in this way no correct name is reported as a mistake.
 """
 
@@ -68,14 +68,14 @@ def _names(document: Mapping[str, object]) -> Iterator[str]:
 def _inputs(block: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the inputs of a step, arc or tool.
 
-    Deeper keys are left out: an `input` inside the body of an HTTP request makes no name.
+    Nested keys are left out: an `input` inside the body of an HTTP request defines no name.
     """
     for name in INPUTS:
         yield from map(str, mapping(block.get(name)))
 
 
 def _set_below(value: object) -> Iterator[str]:
-    """Yield the names that any `set` or `set_var` inside a value writes, with each part of a dotted name."""
+    """Yield the names that `set` and `set_var` write, anywhere inside a value. The name `a.b` gives `a` and `b`."""
     if isinstance(value, dict):
         for key in mapping(value.get("set")):
             yield from str(key).split(".")
@@ -92,7 +92,8 @@ def _set_below(value: object) -> Iterator[str]:
 
 
 def result_keys(step: StepPart) -> frozenset[str] | None:
-    """Return the keys of a step's result, without the keys of every result; None if the keys are not known."""
+    """Return the keys that a step's result may have, besides `OF_EVERY_STEP`. Return None if `check` cannot determine
+    the keys."""
     tool = step.value.get("tool")
     if not isinstance(tool, dict) or step.value.get("loop") is not None or tool.get("spec"):
         return None

@@ -75,7 +75,7 @@ def _check_steps(inspection: Inspected) -> None:
 
 
 def _add_text(inspection: Inspected, path: Path, items: str) -> None:
-    """Report a loop over a text: one item on the Python plane, a failed playbook on the Rust plane."""
+    """Report a loop over a text. The Python plane makes one item of the text; the Rust plane fails the playbook."""
     name = items.strip()
     hint = f"; did you mean '{{{{ {name} }}}}'?" if _DOTTED.fullmatch(name) else ""
     is_warning = inspection.plane != "rust"
@@ -91,9 +91,10 @@ def _check_names(inspection: Inspected, reading: Reading) -> None:
 
 
 def _is_rendered_at_once(document: Mapping[str, object], reading: Reading) -> bool:
-    """Return whether the Rust plane itself renders a template in a list of tasks.
+    """Return True if the Rust plane itself renders this template of a list of tasks. The worker renders all other
+    templates of the list.
 
-    The plane does if the template names only steps and workload keys, which have values before the first task.
+    The plane renders a template that uses only steps and workload keys, since these have values before the first task.
     """
     workload = mapping(document.get("workload"))
     known = {*workload, *(step.name for step in step_parts(document))}

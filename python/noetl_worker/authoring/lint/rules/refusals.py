@@ -22,7 +22,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Iterator[R
 }
 _HEAD: Final = ("apiVersion", "kind", "metadata")
 _EVERYWHERE: Final = ("NW100", "NW503")
-"""Codes of findings that already give a plane's reason to refuse the playbook. This reason is not reported again."""
+"""Codes of findings that state already why a plane refuses the playbook. The refusal is then not reported again."""
 
 
 def check_refusals(inspection: Inspected) -> None:

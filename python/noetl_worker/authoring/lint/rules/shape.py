@@ -218,10 +218,10 @@ def _missing(
     *,
     also: Collection[str] = (),
 ) -> None:
-    """Report a missing key. Report nothing if a similar key exists, since that key is already reported as unknown.
+    """Report a missing key. Nothing is reported if a similar key exists, since that key is already reported as unknown.
 
     Args:
-        also: keys that are correct although they are similar to the missing one.
+        also: correct keys that are similar to the missing key, and are no misspellings of it.
     """
     if not any(key not in also and nearest(str(key), [name]) for key in value):
         inspection.add("NW105", path, message)

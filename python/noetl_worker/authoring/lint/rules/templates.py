@@ -77,8 +77,8 @@ def check_templates(inspection: Inspected, readings: list[Reading]) -> None:
 def _is_passed_over(inspection: Inspected, path: Path) -> bool | None:
     """Return True if a mistake in a template is only a warning; None: the code decides.
 
-    A mistake in `next`, `set` or `loop` is a warning for the Python plane alone. There a wrong condition is false, and
-    any other wrong template stays as text.
+    A mistake in `next`, `set` or `loop` is a warning if only the Python plane is checked. On that plane a wrong
+    condition is false, and any other wrong template stays as text.
     """
     is_of_plane = len(path) > 2 and path[2] in ("next", "set", "loop")
     return True if is_of_plane and inspection.plane == "python" else None

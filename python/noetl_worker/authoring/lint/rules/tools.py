@@ -99,7 +99,7 @@ def _check_policy(inspection: Inspected, part: ToolPart) -> None:
 def _add_policy_problem(
     inspection: Inspected, path: Path, problem: ConfigurationError, *, is_warning: bool = False
 ) -> None:
-    """Report a mistake in a policy at its place. The place is found also if the policy is a list without `rules`."""
+    """Report a mistake in a policy at its line and column. A policy may be a list of rules, without the key `rules`."""
     inside = _field_path(problem.field)
     if inside[:1] == ("rules",) and not inspection.playbook.has((*path, "rules")):
         inside = inside[1:]
@@ -114,7 +114,7 @@ def _field_path(field: str) -> Path:
 
 
 def _existing_part(inspection: Inspected, path: Path, inside: Path) -> Path:
-    """Return `path`, extended by as much of `inside` as exists in the playbook."""
+    """Return `path`, followed by the first keys of `inside`, as far as these keys exist in the playbook."""
     for part in inside:
         if not inspection.playbook.has((*path, part)):
             break

@@ -18,7 +18,8 @@ from noetl_worker.authoring.outline import (
 )
 
 _MOST_ARCS: Final = 1_000
-"""Largest number of arcs for which the steps after each step are computed. The work grows with this number's square."""
+"""Largest number of arcs in a playbook for which the later steps of each step are computed. The work grows with the
+square of the number of arcs."""
 Arcs: TypeAlias = list[tuple[Path, Mapping[str, Any], str]]
 """Arcs of a step, each as its path, the arc as written, and the name of the target step."""
 
@@ -68,7 +69,8 @@ def _opposites(text: str) -> list[str]:
 def _check_skipped(
     inspection: Inspected, arcs: Arcs, reached: Mapping[str, frozenset[str]], *, is_inclusive: bool
 ) -> None:
-    """Report a step that the plane never enters: once an arc to a step is not taken, the step counts as skipped."""
+    """Report a step that the plane never enters. If the plane does not take an arc, the arc's step counts as skipped. A
+    later arc does not enter the step."""
     seen: set[str] = set()
     for path, arc, name in arcs:
         if not is_inclusive and name in seen:
