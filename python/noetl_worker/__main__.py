@@ -1,4 +1,4 @@
-"""`noetl-worker` and `python -m noetl_worker`."""
+"""Entry point of the commands `noetl-worker` and `python -m noetl_worker`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_FOR_STRUCTLOG = ("rich", "greenlet")
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while it loads ends the process without a traceback."""
+    """Run the command line. Ctrl-C while the command line loads ends the process without a traceback."""
     try:
         _main()
     except KeyboardInterrupt:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    """Run the command line, or a worker without loading the command line.
+    """Run a worker alone if no flag needs the command line. Otherwise load and run the command line.
 
     Before the environment is complete, only the module that hides the memory is imported, because other modules read
     the environment.
@@ -77,7 +77,7 @@ def _has_shown_version() -> bool:
 
 
 def worker_alone() -> Callable[[Mapping[str, str | None]], int]:
-    """Return `worker_process.run_process`. The command line, which takes 15 MB, is not loaded."""
+    """Return `worker_process.run_process` without loading the command line, which would take 15 MB."""
     _load_structlog()
     from noetl_worker.worker.worker_process import run_process
 

@@ -72,7 +72,7 @@ class NotificationError(EngineError):
 
 
 class CaseError(EngineError):
-    """A case that does not parse. It is reported for that case, and never raised for a list of cases."""
+    """A case that does not parse. For a list of cases, the error is reported with the case and never raised."""
 
 
 class ConditionError(EngineError):
@@ -92,7 +92,7 @@ class ConditionError(EngineError):
 
 
 class EngineUnavailable(NoetlWorkerError):
-    """An engine that NOETL_WORKER_ENGINE names and that is not installed or has another version."""
+    """An engine that cannot be used: NOETL_WORKER_ENGINE names it, but it is not installed or has another version."""
 
 
 class EnginePanic(NoetlWorkerError):
@@ -143,14 +143,15 @@ class ResourceShortage(ToolError):
 class ConfigurationError(ToolError):
     """A wrong or incomplete config of a tool, found before `command.started`.
 
-    A field that the worker ignores is one too. It is in `PreparedTool.warnings` and never raised.
+    A field that the worker ignores also gives a ConfigurationError. This error is in `PreparedTool.warnings` and never
+    raised.
 
     Args:
         problem: what is wrong, with which value, and what to do.
         field: path of the wrong field from the top of the config, such as `url` or `retry[0].then.delay`; "" if no
             single field is wrong.
         suggestion: the name that was probably meant.
-        tool: kind of the tool, with which the text then begins. The worker adds it to an error that has a field.
+        tool: kind of the tool, with which the text then begins. The worker adds the kind to an error that has a field.
         reason: `missing`, `unknown` (the kind has no such field), `ignored` (nothing reads the field), else `invalid`.
         kind: the same as for ToolError.
         retryable: the same as for ToolError.
@@ -203,13 +204,13 @@ def did_you_mean(suggestion: str) -> str:
     """Return `; did you mean 'NAME'?` for the end of an error's text, or "" without a name.
 
     Args:
-        suggestion: the known name, or "".
+        suggestion: the name that was probably meant, or "".
     """
     return f"; did you mean {suggestion!r}?" if suggestion else ""
 
 
 class CommandCancelled(ToolError):
-    """An execution that was cancelled while a tool of it ran.
+    """A cancellation of the execution while one of its tools ran.
 
     Args:
         message: the reason, which the command's terminal events have.
@@ -253,15 +254,16 @@ class TransportError(ControlPlaneError):
 
 
 class NotSent(TransportError):
-    """A request that was not sent (refused, unreachable, no free connection in time). It is safe to repeat."""
+    """A request that was not sent (refused, unreachable, no free connection in time). Repeating the request is safe."""
 
 
 class MaybeProcessed(TransportError):
-    """A request that was sent and got no complete answer. Repeat it only with the same identity."""
+    """A request that was sent and got no complete answer. Repeat the request only with the same ids (worker id,
+    idempotency key or event id)."""
 
 
 class AnswerTooLarge(MaybeProcessed):
-    """An answer with more bytes than the worker reads. A further try would give the same."""
+    """An answer with more bytes than the worker reads. A further try would give the same answer."""
 
     is_retryable = False
 
@@ -303,7 +305,8 @@ class PlaneWithoutNats(ControlPlaneError):
 
 
 class ClaimLost(ControlPlaneError):
-    """A command that another worker has or that is over, as the plane says before its outcome is reported.
+    """A command that no longer belongs to this worker: another worker has the command, or the command is over. The
+    plane says so before the outcome is reported.
 
     Args:
         claim: the plane's answer to a second claim of the command.

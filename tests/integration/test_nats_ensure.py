@@ -101,8 +101,8 @@ async def test_commands_that_other_filters_pass_over_are_counted_and_a_durable_f
         applied = await there.type("nats", "ensure", "--apply", NATS_FILTER_SUBJECT="noetl.commands")
         assert applied.code == 0, applied.out + applied.err
         said = " ".join(applied.out.split())
-        assert "warning: 3 commands that its filters bring lie before sequence 6" in said
-        assert "1 commands that waited are not brought by the filters any more" in said
+        assert "warning: 3 commands that the filters select lie before sequence 6" in said
+        assert "1 waiting commands are not selected by the filters any more" in said
         words = ["nats", "ensure", "--apply", "--from", "1", "--nats-consumer", "noetl_worker_missed"]
         assert f"noetl-worker {' '.join(words)}" in said
         assert (await there.type(*words, NATS_FILTER_SUBJECT="noetl.commands")).code == 0
@@ -158,7 +158,7 @@ async def test_stream_that_forgets_commands_when_it_is_full_is_told() -> None:
         looked = await there.type("nats", "ensure")
         assert looked.code == 5
         assert f"stream {STREAM}: other fields: max_msgs 2, max_bytes 4096, wanted:" in looked.out
-        assert "max_msgs: when full, it loses the oldest commands" in looked.out
+        assert "max_msgs: a full stream loses the oldest commands" in looked.out
 
 
 async def test_paused_durable_is_left_to_whoever_paused_it() -> None:

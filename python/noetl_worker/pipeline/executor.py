@@ -4,7 +4,8 @@
 
 Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
 after the plane has accepted the command's terminal events. A failure after the claim is reported by exactly one set of
-terminal events. One task runs all stages of a delivery; `stages.py` says how a stop of the worker ends each stage.
+terminal events. One task runs all stages of a delivery. `stages.py` says what happens to each stage when the worker
+stops.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Takes notifications through all stages. A worker has one Executor and calls `run` concurrently."""
+    """Takes each delivery through all stages. A worker has one Executor and calls `run` concurrently."""
 
     client: ControlPlaneClient
     services: WorkerServices
     pools: Pools | None = None
-    """Rule for the pools this worker serves. None: every pool."""
+    """Tells whether this worker may run the commands of a pool. None: the worker runs the commands of every pool."""
     share: ExecutionShare | None = None
-    """Limit on one execution's slots. None: no limit."""
+    """Limits the slots that one execution may use while other executions wait. None: no limit."""
     traces: DeliveryTraces | None = None
     """Makes the traces. None: tracing is off."""
 

@@ -1,4 +1,4 @@
-"""The stage of one delivery, and how a stop of the worker ends it.
+"""The stage of one delivery, and what happens to each stage when the worker stops.
 
 | stage | when the grace period is over |
 |---|---|
@@ -7,10 +7,10 @@
 | preparing, waiting | the task is cancelled at once and the command returned: it has had no effect yet |
 | running | `scope.py` interrupts the tool, and the command is returned |
 | deciding | nothing: the stage ends by itself |
-| reporting | one more try within REPORT_S, then the outbox keeps the outcome |
+| reporting | the worker tries once more within REPORT_S; the outbox stores an outcome that is not accepted |
 | reporting, if the plane issues the next commands before it answers | the request may run until the hard stop |
 
-Only this module cancels a command's task, and `executor.py` absorbs the cancellation.
+Only this module cancels a command's task. `executor.py` and `claimed_command.py` catch the cancellation (`absorb`).
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ class Stage(enum.Enum):
 
 
 class StageListener(Protocol):
-    """Receives each stage when the stage begins. A recorded trace is one."""
+    """Interface of an object that is called at the beginning of each stage of a delivery. A recorded trace implements
+    it."""
 
     def enter(self, stage: Stage) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """The stage and the facts of one delivery, for the worker, logs and traces."""
+    """State of one delivery: its stage, command, times and answer. The worker, the log and traces read this state."""
 
     delivery: Delivery | None = None
     """The delivery, or None for a command that came in no message (authoring/local_run.py)."""
@@ -69,18 +70,18 @@ class Progress:
     """Monotonic time of the tool's start; 0 if the tool did not run."""
     tool_s: float = 0.0
     failure: str | None = None
-    """Kind of the command's failure."""
+    """Kind of the command's failure, such as `timeout`. None if the command has not failed."""
     has_line: bool = False
-    """True if the command's failure has a log line."""
+    """True if the command's failure was logged. The line `command_finished` is then not logged."""
     listener: StageListener | None = None
-    """Present only when the delivery's trace is recorded."""
+    """The recorded trace of the delivery. None if the trace is not recorded."""
     disposition: Disposition | None = None
     """The answer to JetStream. None if there is none yet, or if another delivery of the message is answered instead."""
     _interrupt: Callable[[], None] | None = field(default=None, init=False)
     _is_issuing: Callable[[], bool] | None = field(default=None, init=False)
 
     def log_ids(self) -> dict[str, object]:
-        """Return the ids that operators search the log for, as far as they are known."""
+        """Return the ids known so far. Operators search the log for these ids."""
         known = self.command or self.notification
         return known.log_ids() if known is not None else {}
 
@@ -136,7 +137,7 @@ class Progress:
         """End the cancellation that `cut` made. Raise any other cancellation again.
 
         Args:
-            stop: the exception that ended the stage; nothing is done for one that is no cancellation.
+            stop: the exception that ended the stage. An exception that is no cancellation is ignored.
         """
         if isinstance(stop, asyncio.CancelledError):
             if not self.is_cut:

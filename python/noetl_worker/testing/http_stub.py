@@ -132,7 +132,8 @@ class _StubServer(ThreadingHTTPServer):
                     answer.left = None if answer.left is None else answer.left - 1
                     return answer
         known = ", ".join(sorted(self.answers)) or "none"
-        text = f"HttpStub has no answer to {request.method} {request.path} (any more); it has: {known}\n"
+        wanted = f"{request.method} {request.path}"
+        text = f"HttpStub has no answer left to {wanted}; set one with answer({wanted!r}). Answers set: {known}\n"
         return _Answer(404, text.encode(), {"Content-Type": "text/plain"}, 0.0, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -25,19 +25,21 @@ __all__ = ["ToolCall", "acall_tool", "call_tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool and its effects. A failure reads the same whether the tool returned or raised it."""
+    """A call of a tool and its effects. A test reads a failure from the same fields if the tool returns or if it raises
+    the failure."""
 
     result: ToolResult | None
-    """The result of `run`; None if `run` raised or was not reached."""
+    """The result of the tool's `run`. None if `run` raised, or if the config was refused before `run`."""
     raised: BaseException | None
     warnings: tuple[str, ...]
-    """Warnings of the registry about the config: unknown fields."""
+    """Warnings about unknown fields in the config. The tool registry gives these warnings."""
     log: tuple[tuple[str, str, Mapping[str, Any]], ...]
     """(level, event, fields) of each line that the tool logged."""
     progress: tuple[Mapping[str, JsonValue], ...]
     control_plane: MemoryControlPlane
     secrets: SecretTexts
-    """Secret texts in every form they may have: the credentials' secrets, and the secrets given to `keep`."""
+    """Secret texts in every form in which they may be written. These are secrets of the test's credentials, and texts
+    that the tool gave to `context.secrets.keep`."""
 
     @property
     def succeeded(self) -> bool:
@@ -83,9 +85,10 @@ class ToolCall:
         return sent
 
     def assert_no_secrets(self) -> None:
-        """Fail if the tool put a secret into its data, error, log, progress, stored results or child executions.
+        """Fail if a secret is in something that the tool put out.
 
-        The worker redacts known secrets, but only in the forms it knows: a secret that a tool has cut, joined or
+        Checked are the tool's data, error, log, progress, stored results, variables and child executions. The worker
+        redacts secrets that it knows, but only in the forms that it knows. A secret that a tool has cut, joined or
         hashed is not found. Only a tool that shows no secret at all is safe.
 
         Raises:
@@ -121,12 +124,12 @@ def _chain(error: BaseException) -> list[str]:
 
 
 async def acall_tool(tool: str | Tool[Any], config: Mapping[str, JsonValue], **context: Any) -> ToolCall:
-    """Call a tool once in the running loop. An exception of the tool is returned in the call, not raised.
+    """Call a tool once in the running event loop. An exception of the tool is returned in the call, not raised.
 
     Args:
-        tool: an instance of your tool, or a kind.
+        tool: an instance of your tool, or the name of a kind.
         config: the config as in a playbook, unrendered.
-        context: see `tool_context`; a `logger`, `control_plane` or `report_progress` of your own is used as it is.
+        context: arguments of `tool_context`. A `logger`, `control_plane` or `report_progress` replaces the call's own.
     """
     secrets = KnownSecrets()
     for data in (context.get("credentials") or {}).values():

@@ -1,4 +1,4 @@
-"""The answer of a failed tool as one text, for the people who look at the failure."""
+"""The beginning of a failed tool's data as a text, which the worker adds to its reports for people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text.json_text import dumps
 
 MAX_CHARS: Final = 8_192
-"""Most characters of the text: more than is shown, since a secret that is cut would not be found."""
+"""Most characters that `answer_beginning` returns. People see fewer: redaction runs before the last cut, because
+redaction does not find half a secret."""
 PRINTED: Final = ("stdout", "stderr")
-"""Keys of a tool's data under which the printed output is."""
+"""Keys of a tool's data that have the output of the tool's process."""
 
 
 def answer_beginning(data: JsonValue) -> str:
-    """Return the beginning of a failed tool's data as text: of the answer's body if there is one, else of the data.
+    """Return the beginning of a failed tool's data as text.
 
-    The tool's output is left out. A value that is not a text is written as JSON.
+    The text is the field `data`, else the field `body`, else all fields except `stdout` and `stderr`. A value that is
+    not a text is written as JSON.
     """
     if isinstance(data, dict):
         others = {name: value for name, value in data.items() if name not in PRINTED}

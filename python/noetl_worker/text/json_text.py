@@ -35,25 +35,28 @@ _MIN_INT64: Final = -(2**63)
 _MAX_INT_CHARS: Final = 20
 _LONG_NUMBER: Final = b"0" * 19
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
-"""Table that turns all digits into zeros. A search for zeros finds a long number ten times as fast as a pattern does
-(0.8 ms a MB)."""
+"""Table that replaces each digit by `0`. `loads_exact` then finds a long number by a search for zeros (0.8 ms a MB). A
+regular expression would take ten times as long."""
 _EMBEDDED_DEPTH: Final = 8
-"""Largest depth at which `dumps` looks for embedded JSON, which only our own events contain. JSON embedded deeper is
-parsed, which takes longer."""
+"""Largest depth at which `dumps` looks for embedded JSON (see `embed`). Only the worker's own events embed JSON. Deeper
+embedded JSON is parsed and written again, which is slower."""
 _ESCAPE_CHARS: Final = 6
 """Characters of an escaped UTF-16 unit: `\\u` and four digits."""
 _MEMORY_OF: Final = {b"[": 250, b"{": 250, b":": 100, b",": 32, b'"': 28}
-"""Approximate bytes of memory in CPython for each sign of JSON. Texts are counted by their length. Lists and objects
-count twice, because the garbage collector visits all of them and stops all threads meanwhile."""
+"""Approximate bytes of memory in CPython for each of these characters in JSON: the value, key or element that goes with
+the character. The bytes of strings are counted separately. Lists and objects count double, because the garbage
+collector stops all threads while it visits them."""
 _AT_ONCE: Final = 16 << 20
-"""Most bytes of memory, of a text and its values, that one parse takes: 20 ms. Larger JSON is parsed in pieces, and
-other threads run in between."""
+"""Most bytes of memory, for JSON and its values together, that one call of the parser may take: 20 ms of work. Larger
+JSON is parsed in pieces, and other threads run in between."""
 _MOST_GROWTH: Final = 95
-"""Largest memory of a value for each byte of its text. `[],` takes the most."""
+"""Most bytes of memory for each byte of JSON, for the JSON and its values together. The worst JSON is `[],` repeated.
+"""
 _SHORT: Final = _AT_ONCE // _MOST_GROWTH
-"""Most bytes of a text whose memory is not estimated, because that memory cannot be over `_AT_ONCE`."""
+"""Most bytes of JSON that is parsed without an estimate of its memory. Even with `_MOST_GROWTH`, the memory of such
+JSON is at most `_AT_ONCE`."""
 _LOOKED_AT: Final = 1 << 18
-"""Bytes of a text that are estimated at a time."""
+"""Bytes of JSON in one step of the memory estimate. Other threads may run between two steps."""
 _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _OPTIONS: Final = (
     0
@@ -157,7 +160,10 @@ def _loads_with_digits(data: bytes | str) -> JsonValue:
 
 
 def _parts(data: bytes) -> Iterator[bytes]:
-    """Yield the text in pieces, never cutting between a backslash and the character it escapes."""
+    """Yield JSON in pieces of `_LOOKED_AT` bytes, and let other threads run between two pieces.
+
+    A backslash and the character that it escapes are never in different pieces.
+    """
     start = 0
     while piece := data[start : start + _LOOKED_AT]:
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
@@ -172,7 +178,7 @@ def _memory_of_signs(data: bytes) -> int:
 
 
 def _memory_of_values(raw: bytes) -> int:
-    """Return the memory of the values, without counting signs that are within texts."""
+    """Return the approximate memory of the values in JSON. A character such as `[` counts only outside strings."""
     size, is_text = 0, 0
     for piece in _parts(raw):
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
@@ -205,7 +211,7 @@ def dumps(value: JsonValue) -> bytes:
     """Return a value as compact JSON in UTF-8.
 
     Args:
-        value: any value; `plain` says how other values than JSON's are converted.
+        value: any value. `plain` converts values that JSON does not have.
     """
     if orjson is not None:
         try:
@@ -217,9 +223,10 @@ def dumps(value: JsonValue) -> bytes:
 
 
 def escaped_size(data: bytes) -> int:
-    """Return the length of the JSON escaped to printable ASCII, as `json.dumps` writes it.
+    """Return the length of JSON after `json.dumps` has escaped the JSON to printable ASCII. The Python plane applies
+    its size limits to this length.
 
-    A number with an exponent is one character longer in that form (1e+16). That character is not counted: an event has
+    `json.dumps` also writes an exponent with one more character (`1e+16`). That character is not counted: an event has
     room for it.
 
     Args:
@@ -244,7 +251,7 @@ def fits(data: bytes, max_bytes: int) -> bool:
 
 
 class _Embedded:
-    """Replacement for orjson's Fragment when orjson is not installed."""
+    """JSON that `dumps` inserts without parsing. Replaces `orjson.Fragment` if orjson is not installed."""
 
     __slots__ = ("contents",)
 
@@ -253,7 +260,7 @@ class _Embedded:
 
 
 def embed(body: bytes) -> Any:
-    """Return a value that `dumps` writes as it is, without parsing it again.
+    """Wrap JSON in an object that `dumps` replaces by this JSON, without parsing the JSON again.
 
     Args:
         body: JSON in UTF-8.

@@ -1,9 +1,10 @@
-"""The character U+0000 in JSON, which no control plane can store. `plain_values.py` writes it for half of a surrogate
-pair.
+"""The character U+0000 in JSON, which no control plane can store.
 
-Both planes keep results and variables in Postgres as JSONB, which refuses the character. They answer 500 (recorded with
-the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a passing fault. A value that the Python
-plane passes on without storing it stops the next command.
+Both planes keep results and variables in Postgres as JSONB, and JSONB refuses U+0000. A plane then answers 500
+(recorded with the Rust plane 3.54.0: "unsupported Unicode escape sequence"), which looks like a passing fault. The
+Python plane passes some values on without storing them. U+0000 in such a value stops the next command.
+
+`plain_values.py` writes U+0000 in place of half a surrogate pair, so this module finds half pairs too.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.redacted import members
 
 NULL_MARK: Final = b"\\u0000"
-"""Escape of the character in JSON. After an escaped backslash the same bytes are ordinary text."""
+"""JSON escape of U+0000. After one more backslash (`\\\\u0000`) the same bytes are ordinary text."""
 _REPLACEMENT: Final = "\ufffd"
 _BACKSLASH: Final = b"\\\\"
 _NO_JSON: Final = b"\x00"
-"""Byte that JSON never contains. It takes the place of escaped backslashes during the search."""
+"""Byte that JSON never contains. This byte replaces each escaped backslash before JSON is searched for NULL_MARK."""
 _MAX_PLACE_CHARS: Final = 200
 
 
@@ -33,10 +34,11 @@ def replace_null(text: str) -> str:
 
 
 class NullCharacters(NamedTuple):
-    """The finding of U+0000 in a JSON value."""
+    """Position of U+0000 in a JSON value, and the value without U+0000."""
 
     place: str
-    """Place of the first U+0000, written as in a template: data.rows[3].name."""
+    """Path of the first text with U+0000, as a template writes the path: `data.rows[3].name`. The words "the key" come
+    first if a key has U+0000."""
     without: JsonValue
     """The value with U+FFFD in place of each U+0000."""
 
@@ -48,14 +50,16 @@ class NullCharacters(NamedTuple):
 
     @property
     def warning(self) -> str:
-        return f"U+0000 in {self.place} is U+FFFD here: no control plane can store it"
+        replaced = f"U+0000 in {self.place} was replaced by U+FFFD"
+        return f"{replaced}: no control plane can store U+0000; remove U+0000 in the step"
 
     def refusal(self, what: str) -> str:
-        """Return why `what` (a result, a variable) cannot be stored, and what to do."""
+        """Return an error text for a user: why no plane can store `what` (a result, a variable), and how to remove
+        U+0000."""
         return (
-            f"{what} has the character U+0000 in {self.place}, which no control plane can store: take it out in the "
-            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for what is no text). Half of a "
-            "surrogate pair becomes one (Python: `.encode('utf-8', 'replace').decode()`)"
+            f"{what} has the character U+0000 in {self.place}, which no control plane can store: remove U+0000 in the "
+            "step (shell: `| tr '\\0' '\\n'`, Python: `.replace(chr(0), '')`; base64 for bytes that are no text). Half "
+            "of a surrogate pair becomes U+0000 too (Python: `.encode('utf-8', 'replace').decode()`)"
         )
 
 

@@ -21,7 +21,7 @@ MAX_DEPTH = 254
 """Largest depth of nested containers: orjson's own limit."""
 _HALF_OF_PAIR = re.compile("[\ud800-\udfff]")
 TEXTS: dict[type, Callable[[Any], Any]] = {}
-"""Parsers by type, for types whose values wrap JSON text. `json_text.py` adds its own."""
+"""Parser for each type whose values wrap JSON text. `json_text.py` adds the type that its function `embed` returns."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -29,12 +29,12 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
 
     NaN and infinities -> null; Decimal and UUID -> exact text; date and time -> ISO 8601; bytes -> base64 text; set ->
     sorted list; ints beyond 64 bits -> decimal text (up to 2**64-1 they are numbers); Enum -> its value; dataclass,
-    pydantic model -> object; numpy and pandas -> number, list or list of rows, their times -> ISO 8601 text in their
-    own unit and NaT -> null; other objects -> str().
+    pydantic model -> object; numpy and pandas -> number, list or list of rows; numpy and pandas times -> ISO 8601 text
+    in the unit of the array; NaT -> null; other objects -> str().
 
     Args:
         value: any value.
-        above: ids of the containers around it, by which a container that contains itself is found.
+        above: ids of the containers around `value`. A container whose id is among them contains itself.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -86,7 +86,8 @@ def key_text(key: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """Return a text with U+0000 in place of each half of a surrogate pair. `null_characters.py` finds it there."""
+    """Return a text with U+0000 in place of each half of a surrogate pair. `null_characters.py` later finds the U+0000
+    and tells the user."""
     try:
         return text.encode().decode()
     except UnicodeEncodeError:

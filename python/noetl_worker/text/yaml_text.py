@@ -1,5 +1,5 @@
-"""The reading of YAML, by libyaml if PyYAML contains it (its wheels do), which is ten times as fast as the loader in
-Python."""
+"""The reading of YAML as JSON values. PyYAML's wheels contain libyaml, which is ten times as fast as the loader in
+Python. Without libyaml, the loader in Python is used."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _MOST_CHARACTERS: Final = 4 << 20
 """Most characters of a document. A plain word takes 64 bytes a character while its type is resolved."""
 _MOST_NODES: Final = 100_000
 _MOST_NESTED: Final = 100
-"""Largest depth of a document with many nodes: libyaml visits each level for each node."""
+"""Largest depth of nested lists and objects in a document that may have many values. For each value, libyaml visits all
+levels above the value."""
 _LONGEST_NUMBER: Final = 1_000
-"""Most characters of a number. Reading `1:1:1`, a number of base 60, takes the square of its length."""
+"""Most characters of a number. The time to read a number of base 60 (`1:1:1`) grows with the square of its length."""
 _LONGEST_WORD: Final = 40
-"""Most characters of a value that is checked by `misleading_values`."""
+"""Most characters of a value that `misleading_values` checks. Words like `no` and numbers are shorter."""
 _WORDS: Final = ("yes", "no", "on", "off")
 _IMPLICIT: Final = yaml.SafeLoader.yaml_implicit_resolvers
 UNREADABLE: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError)
-"""Exceptions that reading may raise. ValueError: a number has too many digits, or (UnicodeEncodeError) a text is not
-UTF-8."""
+"""Exceptions that the reading of YAML may raise. ValueError: a number has too many digits, or (UnicodeEncodeError) a
+text is not UTF-8."""
 
 
 class JsonLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -71,7 +72,8 @@ for _name in ("int", "float"):
 
 
 def _check_nodes(text: str) -> None:
-    """Check the size of a document before any node is made. A node takes 700 bytes, and libyaml makes all at once.
+    """Check the size of a document before libyaml makes its nodes. A node takes 700 bytes, and libyaml makes all nodes
+    at once.
 
     Raises:
         ConstructorError: the document is too large.
@@ -135,7 +137,8 @@ def nodes_below(node: yaml.Node | None) -> Iterator[yaml.Node]:
 
 
 def duplicate_keys(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:
-    """Yield each repeated key with the first key of the same name. Only the last value of a name counts."""
+    """Yield each repeated key of an object, with the first key of the same name. YAML uses only the last value under a
+    name."""
     for found in nodes_below(node):
         if isinstance(found, yaml.MappingNode):
             seen: dict[tuple[str, str], yaml.ScalarNode] = {}
@@ -167,7 +170,7 @@ def _is_misleading(node: yaml.Node) -> bool:
 
 
 def error_reason(error: Exception) -> str:
-    """Return the reason in an exception that reading raised."""
+    """Return the reason for an exception that the reading of YAML raised, as words for an error text."""
     if isinstance(error, LookupError):  # raised for `!!bool x`
         return "a tag (!!...) that does not fit its value"
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
@@ -180,7 +183,8 @@ def error_place(error: UnicodeEncodeError) -> tuple[int, int]:
 
 
 def error_position(error: Exception) -> str:
-    """Return the place in an exception that reading raised: ` at line 3, column 7`, or "" if it is unknown."""
+    """Return where the reading of YAML failed, as words for an error text: ` at line 3, column 7`. Without a known
+    position, return ""."""
     mark = getattr(error, "problem_mark", None)
     return f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
 

@@ -1,4 +1,4 @@
-"""The deliveries that a worker has at the same time. Each is a task with a stage, from arrival to answer."""
+"""The deliveries that a worker handles at the same time. One task handles each delivery, from arrival to answer."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from noetl_worker.worker.recovery.recent_batches import RecentBatches
 
 Settle: TypeAlias = Callable[[Delivery, Disposition, Callable[[], dict[str, object]]], Awaitable[str | None]]
 CANCEL_TIMEOUT_S: Final = TOOL_S + REPORT_S
-"""Seconds from the end of the grace period until all commands are returned: for the interrupted tools, and then for the
-reports."""
+"""Longest time in seconds from the end of the grace period until all commands are returned. Interrupted tools end
+within TOOL_S, and reports within REPORT_S."""
 _FAILED_ADVICE: Final = "report this error with the text of `exception`: it is a bug of the worker. The message returns"
 _CANCEL_ADVICE: Final = "give drains more time: NOETL_WORKER_DRAIN_TIMEOUT_S, terminationGracePeriodSeconds"
 log = structlog.get_logger("noetl_worker")
@@ -46,13 +46,13 @@ class Deliveries:
             drain_timeout_s: seconds for which a drain lets commands run.
             emitter: knows the requests in which the plane is issuing commands.
             batches: the batches that a drain waits for.
-            lines: says which log lines a command has.
+            lines: decides which log lines are written for a command.
         """
         self._slots, self._drain_timeout_s, self._emitter, self._batches = slots, drain_timeout_s, emitter, batches
         self._stopping = emitter.stopping
         self.tasks: Final[dict[asyncio.Task[None], Progress]] = {}
         self.settled: Final[Counter[str]] = Counter()
-        """Number of deliveries by how they ended (disposition.WORDS)."""
+        """Number of deliveries by the word for their answer (disposition.WORDS)."""
         self.lines: Final = lines
 
     async def pull_until_stopped(
@@ -81,10 +81,11 @@ class Deliveries:
             await asyncio.gather(pulling, watching, stopped, return_exceptions=True)
 
     async def drain(self, puller: Puller, keepalive: Keepalive) -> bool:
-        """Let commands finish within the drain time, then stop and return the rest. Return True if one was cut off.
+        """Let commands finish within the drain time, then stop and return the rest. Return True if a command was cut
+        off.
 
-        A request in which the plane issues commands may last until the second signal. The drain also waits, for the
-        same time, for batches that a plane has accepted and not processed.
+        A request in which the plane issues commands may last until the second signal. If all commands finish, the drain
+        also waits within the drain time for batches that a plane has accepted and not processed.
         """
         puller.pause(True)  # the subscription stays, so that messages of an open pull are returned at once
         log.info("draining", in_flight=len(self.tasks), timeout_s=self._drain_timeout_s)
@@ -121,7 +122,8 @@ class Deliveries:
             await asyncio.wait(running, timeout=min(left_s, PULSE_S), return_when=asyncio.FIRST_COMPLETED)
 
     def _issuing(self) -> list[bool]:
-        """Return a value for each request in which the plane is issuing commands: True if a delivery waits for it."""
+        """Return one value for each request in which the plane is issuing commands. The value is True if a delivery
+        waits for the request."""
         return list(self._emitter.issuing.values())
 
     def running(self) -> set[asyncio.Task[None]]:

@@ -1,7 +1,7 @@
 """Addresses of the probes of this machine's workers, and their answers, for `top` and `why`.
 
-Each worker has an empty file in the outbox directory, which worker and operator both know. The file's name is the
-address of the worker's probes. A killed worker leaves its file behind, and its address then gives no answer.
+Each worker has an empty file in the outbox directory, where operators can find the file. The file's name is the address
+of the worker's probes. A killed worker leaves its file behind, and its address then gives no answer.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ANY: Final = ("0.0.0.0", "::", "[::]", "")
 
 @contextmanager
 def announced(directory: Path, address: str | None) -> Iterator[None]:
-    """Have a file named `address` (HOST:PORT) in `directory` while the block is open. Without the right to create it,
-    go on without the file."""
+    """Have a file named `address` (HOST:PORT) in `directory` while the block is open. If the file cannot be created, go
+    on without the file."""
     path: Path | None = None
     if address is not None:
         with suppress(OSError, AttributeError):  # AttributeError: files have no owner on Windows
@@ -45,7 +45,8 @@ def announced(directory: Path, address: str | None) -> Iterator[None]:
 
 
 def addresses_here(metrics_bind: str, directory: Path) -> list[str]:
-    """Return the HOST:PORT of the probes of this machine's workers: the setting's own, and those with a file.
+    """Return the addresses (HOST:PORT) of the probes of this machine's workers: the address in the setting, and the
+    address in each worker's file.
 
     A directory that other users may write to is ignored.
 
@@ -64,7 +65,8 @@ async def ask_workers(addresses: Iterable[str], token: str = "") -> list[dict[st
     """Return the state of each worker (GET /debug/inflight) with its `address`. A supervisor answers for all its
     workers.
 
-    A worker that does not answer has `error` instead, and `is_gone` is true if nothing listens at its address.
+    The state of a worker that does not answer has `error` instead. Its `is_gone` is true if nothing listens at the
+    address.
     """
     import httpx
 
@@ -92,6 +94,6 @@ async def _asked(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
 
 
 def _asked_at(bind: str) -> str:
-    """Return the address at which a server bound to `bind` is reached."""
+    """Return the address at which a server bound to `bind` is reached: `127.0.0.1:9090` for `0.0.0.0:9090`."""
     host, _, port = bind.rpartition(":")
     return f"{'127.0.0.1' if host in _ANY else host}:{port}"

@@ -1,4 +1,4 @@
-"""Gauges that are set twice a second and not by each command, which would take its time."""
+"""Gauges of a worker that are set twice a second. Setting the gauges at each command would slow every command."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PULSE_S = 0.5
 
 
 class Readings:
-    """Sets the gauges. The main loop calls `take` again PULSE_S after it has returned. If that call is late, something
-    has held up the loop."""
+    """Sets the gauges. The main loop calls `take` every PULSE_S. If a call is late, something has blocked the main
+    loop, and the delay is measured."""
 
     def __init__(self, slots: Slots, outbox: Outbox, servers: Servers, in_flight: Collection[object] = ()) -> None:
         self._slots, self._outbox, self._servers, self._in_flight = slots, outbox, servers, in_flight
@@ -40,7 +40,8 @@ class Readings:
         self._due_at = time.monotonic() + PULSE_S
 
     def _take_gate(self, plane: str, name: str, gate: Gate | None) -> None:
-        """Set the gauges of one gate. Without a gate, the plane was not asked yet and counts as fully open."""
+        """Set the gauges of one gate. None stands for a plane that was not asked yet, and counts as a fully open
+        gate."""
         limit = self._servers.full if gate is None else 1 if gate.is_down else gate.limit()
         metrics.GATE_LIMIT.labels(plane, name).set(limit)
         metrics.GATE_IN_USE.labels(plane, name).set(gate.inside if gate else 0)

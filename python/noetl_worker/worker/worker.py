@@ -75,14 +75,15 @@ EXIT_OK: Final = 0
 EXIT_CANCELLED: Final = 4
 """Exit code if commands still ran after the drain timeout or a second signal. These commands were returned."""
 _CREDENTIALS_S: Final = 600.0
-"""Seconds between two looks at when credentials expire. Their files are replaced while the worker runs."""
+"""Seconds between two readings of the expiry times of credentials. Files with credentials may be replaced while the
+worker runs."""
 _LAG_ADVICE: Final = "look at `error`: JetStream failed, or a permission is missing: run `noetl-worker doctor`"
 _AUTH_ADVICE: Final = "check NOETL_INTERNAL_API_TOKEN (and NOETL_TLS_CLIENT_CERT)"
 log = structlog.get_logger("noetl_worker")
 
 
 class Worker:
-    """A worker process. `run()` returns its exit code."""
+    """Worker that connects to NATS and the plane, and runs commands until a stop. `run()` returns the exit code."""
 
     def __init__(
         self,
@@ -104,8 +105,8 @@ class Worker:
         self.stopping = Stopping()
         self._stops_asked = 0
         self._machine = Gate(settings.max_concurrent)
-        """Limit on the commands at one time, from this machine's resources. It halves when no descriptor or process
-        is left."""
+        """Limit on the number of commands at one time. The limit halves when this machine has no descriptor or process
+        left."""
         self._servers = Servers(settings)
         self._freed = asyncio.Event()
         self.slots = Slots(
@@ -273,7 +274,7 @@ class Worker:
 
     async def _has_bridge(self) -> bool:
         """Return whether a bridge has marked the command stream as its own. Raise JetStreamError if JetStream does not
-        say."""
+        answer."""
         return self.connection is not None and await find_mark(self.connection, self.settings) is not None
 
     def _pause_for_auth(self) -> None:

@@ -32,13 +32,13 @@ from noetl_worker.tools.process.own_logins import hide_own_logins
 from noetl_worker.worker.probe_addresses import announced
 
 _M_MMAP_THRESHOLD: Final = -3
-"""Number of the parameter in malloc.h."""
+"""Value of M_MMAP_THRESHOLD in malloc.h, the number of this parameter for `mallopt`."""
 _LARGE_BYTES: Final = 1024 * 1024
 _EXIT_FUNCTIONS_S: Final = 2.0
 
 
 def run_process(flags: Mapping[str, str | None]) -> int:
-    """Run the worker, or its supervisor if `processes` is above 1. Return the exit code if it cannot start.
+    """Run the worker, or its supervisor if `processes` is above 1. If the process cannot start, return its exit code.
 
     Args:
         flags: the text of each setting's flag by the setting's variable, or None for a flag that was not given.
@@ -114,8 +114,8 @@ def _calm_the_collector() -> None:
 def _give_large_buffers_back() -> None:
     """Set the C library to return each buffer of 1 MiB or more to the system as soon as it is freed.
 
-    Otherwise glibc puts ever larger buffers into its heap, and a later allocation behind one keeps its memory: a result
-    of 8 MB left the worker 15 MB larger, the next one 30 MB. A setting of the operator is not changed.
+    Otherwise glibc puts large buffers into its heap, and cannot return a buffer that has a later allocation behind it.
+    A result of 8 MB left the worker 15 MB larger, and the next result 30 MB. A setting of the operator is not changed.
     """
     if sys.platform != "linux" or any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return
@@ -124,8 +124,8 @@ def _give_large_buffers_back() -> None:
 
 
 def _probe_address(settings: Settings) -> str | None:
-    """Return the address of this worker's probes. Return None without probes, with a random port, which no setting
-    tells, or if a supervisor answers for this worker."""
+    """Return the address of this worker's probes. Return None if the worker has no probes, or if a supervisor answers
+    for the worker. Return None also for a random port, because no setting has its number."""
     bind = settings.metrics_bind
     return None if not bind or bind.endswith(":0") or handed_down.SOCKET in os.environ else bind
 

@@ -1,6 +1,6 @@
-"""Claiming: claim the command. One table gives the meaning of every answer of the control plane.
+"""Claiming: sends the claim of a command to the control plane, and reads the answer.
 
-A 409 has several meanings, and the meaning decides between ack and nak (protocol/claim.md#python-plane).
+A 409 has several meanings. The meaning decides between ack and nak (protocol/claim.md#python-plane).
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _NEEDED: Final = ("execution_id", "node_name", "action")
 
 
 async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAnswer:
-    """Claim the command of a `command.issued` event. An error of the server or network is returned, never raised."""
+    """Claim the command that a `command.issued` event describes. A failed request gives a RetryLater or a ClaimRefused,
+    never an exception."""
     for left in reversed(range(LOST_ANSWER_TRIES)):
         try:
             return read_claim(await plane.claim(event_id, worker_id), plane.dialect)
         except AnswerTooLarge as error:
             return ClaimRefused(f"{error}: {LESS_ADVICE}")
         except MaybeProcessed as error:
-            # The plane may have granted this claim. It then refuses all other workers, and grants it to this id again.
+            # The plane may have granted this claim. It then refuses other workers, and grants this worker's next try.
             if left == 0:
                 return RetryLater(str(error))
         except TransportError as error:
@@ -39,7 +40,8 @@ async def claim_command(plane: Plane, event_id: int, worker_id: str) -> ClaimAns
 
 
 def read_claim(answer: Response, dialect: Dialect) -> ClaimAnswer:  # noqa: RET503 - the last row does not return
-    """Return the meaning of one answer (the table of docs/delivery.md; protocol/claim.md)."""
+    """Return the ClaimAnswer for the plane's HTTP answer to a claim. docs/delivery.md has the table of all answers
+    (protocol/claim.md)."""
     status = answer.status
     if status in (200, 201):
         return _read_success(answer)

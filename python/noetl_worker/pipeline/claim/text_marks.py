@@ -1,4 +1,7 @@
-"""Search of a JSON text for signs of templates, references and secrets."""
+"""Search of a JSON text for signs of templates, references and secrets.
+
+If a command's JSON has no such signs, the worker skips rendering templates and resolving references.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from noetl_worker.models.marks import Marks
 _BY_SUM: Final = tuple(
     Marks(bool(found & TEMPLATES), bool(found & REFERENCES), bool(found & SECRETS)) for found in range(8)
 )
-"""Marks for each bit mask that the engine may return. The mask is the index."""
+"""Table of Marks. The index is the bit mask that the engine returns."""
 
 
 def read_marks(text: bytes) -> Marks:

@@ -1,7 +1,8 @@
-"""Deciding: chooses the case that holds for a result, and runs its action (protocol/conditions.md#cases).
+"""Deciding: finds the first case that holds for the tool's result (protocol/conditions.md#cases).
 
-Cases are evaluated whether the tool succeeded or failed. `results.report` turns the decision into a report. This module
-runs only the action `set_var`, before the terminal events are sent. A failed `set_var` fails the command.
+Cases are evaluated after a tool's success and after a tool's failure. Of the actions, this module runs only `set_var`,
+before the terminal events are sent. A failed `set_var` fails the command. `results.report` makes the report from the
+decision.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = structlog.get_logger("noetl_worker.cases")
 
 
 def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned | None = None) -> CaseDecision:
-    """Return the first case that holds for the result.
+    """Return the first case whose conditions hold for the tool's result. Log each case that cannot be read.
 
     Raises:
         ConditionError: a condition cannot be evaluated; the text names the case and the condition.
@@ -60,7 +61,8 @@ def decide(command: Command, result: ToolResult, worker_id: str, warned: Warned 
 
 
 async def act(decision: CaseDecision, command: Command, plane: Plane) -> None:
-    """Run the action of the matched case if it is set_var. `goto` and `retry` are run by the plane.
+    """Run the action `set_var` of the matched case: let the plane store the variable. Ignore every other action. The
+    plane itself runs `goto` and `retry`.
 
     Raises:
         ToolError: the plane did not store the variable.

@@ -1,7 +1,9 @@
-"""Deciding: the engine matches the cases of a command. This module renders the templates that a condition reaches.
+"""Deciding: matches the cases of a command to the tool's result. The engine compares values, and this module renders
+the templates in conditions.
 
-differs-from-upstream: a pure `{{ expr }}` keeps its type and the tool's data is visible in templates (vectors C034,
-C059); a case that does not parse is reported, not dropped silently.
+differs-from-upstream: a text that consists only of `{{ expr }}` renders to a value with its own type (a number stays a
+number). Templates see the tool's data (vectors C034, C059). A case that does not parse is reported, not dropped
+silently.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ __all__ = ["compile_cases", "match_cases", "parse_action"]
 
 CACHED_TABLES: Final = 256
 MOST_CACHED_BYTES: Final = 16 * 1024
-"""Size in bytes of the longest JSON list of cases whose compiled form is cached. Every command of a step has the same
-cases. The JSON of all cached lists has at most 4 MiB. The compiled lists take several times as much memory."""
+"""Largest size in bytes of a JSON list of cases whose compiled form is cached. All commands of a step have the same
+cases, so the cache saves compiling. The JSON of all cached lists takes at most 4 MiB. The compiled lists take several
+times as much memory."""
 
 
 def match_cases(
@@ -36,13 +39,13 @@ def match_cases(
     """Return the first case whose conditions all hold.
 
     Args:
-        cases: in playbook order, shape [{"when": [Condition], "then": CaseAction}], as values or as JSON. Anything but
-            a list counts as no cases.
-        variables: the variables that the left side of a condition may name without template marks. The tool's result is
-            not among them.
+        cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`, in values or in JSON. Anything but a
+            list counts as no cases.
+        variables: values by name, for a left side without template marks (`left: count`). The tool's result is not a
+            variable.
         data: the tool's `data` (not its envelope); None when the tool returned none.
         render: renders one side of a condition (a template, or a JSON value with templates) to a JSON value. Templates
-            should see the tool's data as `result`. Sides are rendered only when needed, the left side first.
+            should see the tool's data as `result`. A side is rendered only when needed, the left side first.
 
     Returns:
         CaseDecision: `index` counts parsable cases only. The index and the action are absent when no case holds.
@@ -79,7 +82,7 @@ def _rendered(reached: PendingMatch, render: Callable[[JsonValue], JsonValue]) -
 def _encoded(value: JsonValue) -> bytes:
     """Return compact JSON with every digit of each integer. `json_text.dumps` would write a large integer as a text.
 
-    A value without a JSON form (a date, a Decimal, NaN) is written as in events.
+    A value without a JSON form (a date, a Decimal, NaN) is written in the same way as in events.
     """
     if json_text.orjson is not None:
         try:
@@ -95,7 +98,8 @@ def _encoded(value: JsonValue) -> bytes:
 
 
 def compile_cases(cases: Sequence[JsonValue] | bytes) -> CompiledCases:
-    """Return a list of cases in compiled form. Lists of equal JSON are compiled only once, up to MOST_CACHED_BYTES.
+    """Return a list of cases in compiled form. The compiled form of a list of at most MOST_CACHED_BYTES is cached, so
+    equal lists are compiled once.
 
     Args:
         cases: as in `match_cases`.

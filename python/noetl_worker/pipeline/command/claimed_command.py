@@ -1,4 +1,4 @@
-"""A command that this worker has claimed, up to its reported outcome: the stages from preparing to reporting."""
+"""The stages of a claimed command, from preparing the command to reporting its outcome."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from noetl_worker.tools.process.shortage import raise_shortage
 from noetl_worker.tools.registry import Registry
 
 CANCELLATION_POLL_S: Final = 5.0
-"""Seconds between two questions about cancellation. A thousand running commands then cost the plane and its Postgres a
-twentieth of a core (docs/scale.md)."""
+"""Seconds between two requests that ask the plane whether an execution was cancelled. With 5 s, a thousand running
+commands cost the plane and its Postgres a twentieth of a core (docs/scale.md)."""
 _MOST_CHARS: Final = 500
 _RAISED_ADVICE: Final = "report this error with the text of `exception`: it may be a bug of the worker or of a tool"
 _FAILED_ADVICE: Final = "look at `error`: correct the playbook, its data, or a service that the step uses"
@@ -63,11 +63,14 @@ class WorkerServices:
     slots: Slots
     warned: Warned = field(default_factory=Warned)
     machine: Gate = field(default_factory=partial(Gate, 1))
-    """Limit on the commands of this worker at one time, from this machine's resources. A shortage lowers it."""
+    """Limit on the number of commands that this worker runs at one time. A shortage of memory, processes or descriptors
+    on this machine lowers the limit."""
     starts: StartNotes | None = None
-    """Counts the starts of a command over all its deliveries. None: starts are not counted."""
+    """Counts how often a command has started, over all its deliveries, to find a command that crashes its workers.
+    None: starts are not counted."""
     cancellation_poll_s: float = CANCELLATION_POLL_S
-    """Seconds between two questions about cancellation; 0: the plane is never asked."""
+    """Seconds between two requests that ask the plane whether an execution was cancelled. 0: the plane is never
+    asked."""
 
     @cached_property
     def limits(self) -> CallLimits:
@@ -80,7 +83,7 @@ class WorkerServices:
 
 @dataclass(eq=False, repr=False)
 class ClaimedCommand:
-    """A claimed command. `run` is called once."""
+    """A command that this worker has claimed. Call `run` once: it runs the tool and reports the command's outcome."""
 
     claim: Claimed
     notification: Envelope
@@ -89,7 +92,7 @@ class ClaimedCommand:
     services: WorkerServices
     progress: Progress
     worker_id: str
-    """The worker's name in the claim."""
+    """Name under which this worker has claimed the command."""
     claimed_at: float
     """Monotonic time of the claim."""
 
@@ -119,12 +122,11 @@ class ClaimedCommand:
         the command's id as text (protocol/notification.md#message)."""
 
     async def _possible_starts(self, noted: int) -> int:
-        """Return how many of the noted starts can have happened. Notes may be false, because not only workers can write
-        notes.
+        """Return how many of the noted starts to believe. Other programs may write false notes.
 
-        Each earlier delivery of this message may have started the command. The first delivery notes a start only if the
-        message is a copy. Before a copy, deliveries of other messages may have started the command. The plane's
-        recorded claims, without the present claim, limit the number of starts.
+        Each earlier delivery of this message may have started the command once. The first delivery of a message writes
+        no note, unless the message is a copy. Deliveries of other messages may have started the command before the copy
+        was published. The plane's recorded claims, without the present claim, limit those starts.
 
         Args:
             noted: number of noted starts (`StartNotes`).
@@ -147,7 +149,7 @@ class ClaimedCommand:
 
     async def run(self) -> Disposition:
         """Run the tool, match the cases, and report the outcome. Return the answer for JetStream. If the worker stops
-        first, the answer returns the command to the stream."""
+        before the outcome is reported, the answer returns the command to the stream."""
         progress = self.progress
         try:
             try:
@@ -162,7 +164,7 @@ class ClaimedCommand:
                 return await handover.return_claimed(self._events, self.services.identity, self._ownership)
             progress.enter(Stage.REPORTING, is_issuing=self._events.is_issuing)
             return report if isinstance(report, Disposition) else await self._report(report)
-        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has what was not reported
+        except (Interrupted, asyncio.CancelledError) as stop:  # the outbox has the terminal events
             progress.absorb(stop)
             return acknowledge.interrupted(self.plane.dialect, self._ownership.age_s, self._ownership.lease_s)
         finally:
@@ -286,11 +288,12 @@ class ClaimedCommand:
 
 
 def _may_belong_to_another(plane: Plane, delivery: Delivery, keepalive: InProgress, now: float) -> bool:
-    """Return whether the worker must ask the plane about the claim before reporting the outcome.
+    """Return whether another process may have claimed this command. If so, the worker asks the plane before reporting
+    the outcome.
 
-    The Rust plane accepts a claim of the same WORKER_ID at any time. So at a second delivery, the outbox of an earlier
-    process may be sending an outcome of the command (seen: two outcomes). This is a function and no method: a command
-    that holds its own method is a reference cycle, which only the garbage collector frees.
+    The Rust plane grants a second claim with the same WORKER_ID at any time. So at a second delivery, an earlier
+    process may still send an outcome of this command from its outbox (seen: two outcomes). This is a function, not a
+    method: a command that holds its own method is a reference cycle, which only the garbage collector frees.
     """
     is_again = plane.rules.accepts_same_worker and delivery.num_delivered > 1
     return is_again or keepalive.is_expired(delivery.reply, now)

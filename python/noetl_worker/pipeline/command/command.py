@@ -30,32 +30,33 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of the reference that the Rust plane sends for a context over 512 kB. If the plane could not read its own store,
-the context in the claim has no other key (source of server 3.54.0). A worker that ignored the key would then run the
-command without its input."""
+"""Key of the reference that the Rust plane sends in place of a context over 512 kB. The context in the claim has no
+other key if the plane could not read its own result store (source of server 3.54.0). A worker that ignored the
+reference would then run the command without its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Longest chain of references to references that is followed. A longer chain is taken for a loop."""
+"""Largest number of references in a chain of references to references. A longer chain counts as an endless loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
-"""Limit on comparisons of template-like texts in a command's fields with those texts in the variables. So many
-comparisons take a second."""
+"""Largest number of comparisons that `_marked` may make for one command. Ten million comparisons take about a
+second."""
 _TOO_MANY_TEMPLATES: Final = (
     "this command's fields and variables have too many different texts with template marks ({{ or {%), and the worker "
-    "cannot tell which of them are data: pass fewer of them to one step, or let the tool read them from where they are"
+    "cannot tell which texts are data: pass fewer of them to one step, or let the tool read the texts from their source"
 )
 _MARKS: Final = (("{{", "}}"), ("{%", "%}"))
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Return whether a field was moved to the result store: {kind: result_ref | temp_ref, ref: ...}."""
+    """Return whether a value is a reference to a value in the result store: `{kind: result_ref, ref: ...}`, or the same
+    with `temp_ref`."""
     return isinstance(value, dict) and value.get("kind") in _REFERENCE_KINDS and isinstance(value.get("ref"), str)
 
 
 def bare_command(body: Mapping[str, JsonValue], envelope: Envelope, plane: Plane) -> Command:
-    """Return the command without its context. The worker can report a failure of this command even if the context is
-    invalid."""
+    """Return the command with empty config, input, variables and cases. If the rest of the claim is invalid, the worker
+    can still report a failure of this command."""
     meta: Mapping[str, JsonValue] = body.get("meta") or {}
     return Command(
         execution_id=envelope.execution_id,
@@ -85,12 +86,12 @@ async def hydrate(
     marks: Marks = ALL,
     size: int = 0,
 ) -> Command:
-    """Return the complete command.
+    """Return the complete command: with the config, input, variables and cases from the claim's answer.
 
     Args:
         body: the claim's answer; claim.py has checked that execution_id, node_name and action are there.
-        bare: the command without its context, if the caller has made it.
-        marks: tells which of templates, references and secrets the claim may contain.
+        bare: the command from `bare_command`, if the caller has made it.
+        marks: tells whether the claim may contain templates, references or secrets.
         size: bytes of the claim's answer. A large command is read in threads, so that the event loop goes on.
 
     Raises:
@@ -140,11 +141,11 @@ async def hydrate(
 
 
 async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane, redacted: list[str]) -> JsonValue:
-    """Return the value with its references followed and its JSON text parsed.
+    """Return the value of a field: follow references to the result store, and parse JSON text.
 
     Args:
         name: the field's name, for errors.
-        redacted: extended by the paths where the plane has replaced a value by "[REDACTED]".
+        redacted: list of paths. The path of each value that the plane has replaced by "[REDACTED]" is added.
     """
     for _ in range(_MAX_HOPS):
         if is_reference(value):
@@ -181,7 +182,8 @@ async def _object(value: JsonValue, name: str, command: Command, plane: Plane, r
 
 
 def _require_object(value: JsonValue, name: str, expected: str) -> dict[str, Any]:
-    """Return a copy of an object, which is empty for None. Raise ConfigurationError for another value."""
+    """Return a copy of the object `value`, or an empty object for None. Raise ConfigurationError for any other
+    value."""
     if value is not None and not isinstance(value, dict):
         text = f"the command's {name} is {type(value).__name__}, expected {expected}: correct the step or report it"
         raise ConfigurationError(text)
@@ -202,7 +204,8 @@ async def _config(value: JsonValue, command: Command, plane: Plane, redacted: li
 async def _step_input(
     context: Mapping[str, JsonValue], command: Command, plane: Plane, redacted: list[str]
 ) -> dict[str, Any]:
-    """Return the step's input with the loop's bookkeeping (`__loop_*`). `context.input` wins over `args`."""
+    """Return the step's input, with the loop's bookkeeping (`__loop_*`). If `context.args` and `context.input` have the
+    same key, the value in `context.input` counts."""
     merged: dict[str, Any] = {}
     for name in INPUTS:
         merged.update(await _object(context.get(name), name, command, plane, redacted))
@@ -212,7 +215,8 @@ async def _step_input(
 def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: DialectRules) -> dict[str, Any]:
     """Return the step's input merged with the tool's own input, and remove the tool's input from the config.
 
-    If both have a key, the tool's value counts. On the Python plane the step's value counts (recorded: step-input).
+    If both inputs have a key, the step's value counts on the Python plane (recorded: step-input). On the Rust plane the
+    tool's value counts.
     """
     step = {key: item for key, item in step_input.items() if not key.startswith(_LOOP)} if step_input else {}
     own: dict[str, Any] = {}
@@ -227,10 +231,11 @@ def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: Dialect
 async def _with_data_marked(
     fields: list[dict[str, Any]], variables: Mapping[str, JsonValue], size: int
 ) -> list[dict[str, Any]]:
-    """Return a tool's config and input in which texts that came from data are PlainText, so that they are not rendered.
+    """Return the tool's config and input with every text that came from data marked as PlainText. PlainText is never
+    rendered.
 
-    The plane has rendered the config of a single tool. A text that still looks like a template came from a value, or is
-    a template that the plane could not render.
+    The plane has rendered the config of a single tool. So a text with template marks is either data from a value, or a
+    template that the plane could not render.
 
     Raises:
         ConfigurationError: there are too many template-like texts to compare.
@@ -241,9 +246,10 @@ async def _with_data_marked(
 
 
 def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -> list[str]:
-    """Return the template-like texts in results of earlier steps and in the workload, the longest first.
+    """Return all texts with template marks in the variables (results of earlier steps, the workload), the longest
+    first.
 
-    The list is empty if the tool's config and input (`fields`) have no template, because nothing is compared then.
+    Return an empty list if the config and input (`fields`) have no template marks. Nothing has to be compared then.
     """
     if not has_template(fields):
         return []
@@ -251,11 +257,11 @@ def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -
 
 
 def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the config and the input. Each template-like text that consists of such data is PlainText.
+    """Return the config and the input. A text with template marks becomes PlainText if it consists of texts in `data`.
 
     Args:
         fields: the config and the input.
-        data: template-like texts in the command's variables, the longest first.
+        data: the texts with template marks in the command's variables, the longest first.
     """
     equal, closed = frozenset(data), list(filter(_has_closed_marks, data))
     compared = 0
@@ -279,13 +285,14 @@ def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[
 
 
 def _has_closed_marks(text: str) -> bool:
-    """Return whether a text has an opened and closed template mark. A regular expression would take quadratic time."""
+    """Return whether a text has an opening template mark and later the closing mark, as in `{{ name }}`. A regular
+    expression would take quadratic time."""
     return any((at := text.find(start)) >= 0 and text.find(end, at + 2) >= 0 for start, end in _MARKS)
 
 
 def _whole(value: Any, names: Names) -> Any:
-    """Return a tool's config with packed results unpacked. Template-like texts in the unpacked results become
-    PlainText."""
+    """Return a tool's config with packed results unpacked (`Names.unpack`). Template-like texts in the unpacked results
+    become PlainText."""
     if isinstance(value, dict):
         whole = names.unpack(value)
         if whole is not value:
@@ -295,8 +302,8 @@ def _whole(value: Any, names: Names) -> Any:
 
 
 def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence[JsonValue]:
-    """Return the cases in the context or, if there are none, in the config. Remove the cases from the config. The key
-    is `cases` or `case`."""
+    """Return the cases from the context, or from the config if the context has none. The key is `cases` or `case`.
+    Remove both keys from the config."""
     found: JsonValue = None
     for name in _CASES:
         if name in context and found is None:
@@ -309,8 +316,8 @@ def _cases(context: Mapping[str, JsonValue], config: dict[str, Any]) -> Sequence
 
 
 def _command_id(meta: Mapping[str, JsonValue], envelope: Envelope) -> int | str:
-    """Return the command id in the notification's form, a number or a text: the planes compare ids in that form
-    (protocol/notification.md#message). If `meta` has another id, return that id."""
+    """Return the command's id as the notification has it, a number or a text. The planes compare ids in this form
+    (protocol/notification.md#message). If `meta` has a different id, return the id in `meta`."""
     command_id = envelope.command_id
     from_meta = meta.get("command_id")
     if from_meta == command_id:

@@ -1,11 +1,12 @@
-"""Credential aliases and keychain references, resolved just before the tool runs, and the secrets in them.
+"""Resolution of credential aliases and keychain references to secrets, just before the tool runs.
 
 A secret never enters a stored context. A secret that cannot be resolved never becomes an empty text: the command fails
 with an error that names the secret. Every secret given to a tool is redacted in everything that leaves the worker.
 
-A cached secret is given only to commands with the same cache key. The key of a credential has the execution's id,
-because the plane answers for that execution. The key of a keychain entry has the catalog entry's id. For the scopes
-`local` and `shared` it has the execution's id too (protocol/executions.md#credentials: the plane's own cache keys).
+A cached secret is given only to commands with the same cache key. The key of a credential contains the execution's id,
+because the plane answers for that execution. The key of a keychain entry contains the id of the catalog entry. For the
+scopes `local` and `shared`, the key also contains the execution's id (protocol/executions.md#credentials: the plane's
+own cache keys).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _log = structlog.get_logger("noetl_worker.credentials")
 _ALLOW: Final = "NOETL_WORKER_CREDENTIALS_ALLOW"
 _REFERENCE_KEY: Final = "$noetl_ref"
 _SCOPES: Final = ("global", "local", "shared")
-"""Scopes in the order they are tried. A playbook's entries are global by default (recorded: keychain-set)."""
+"""Scopes of keychain entries, in the order in which the worker asks the plane. A playbook's entries are global by
+default (recorded: keychain-set)."""
 _KEYCHAIN: Final = re.compile(r"""\bkeychain\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\[\s*(["'])([^"']+)\2\s*\])""")
 
 
@@ -128,8 +130,8 @@ class CommandCredentials:
         whose = f"the playbook {path!r}" if path is not None else "a playbook whose path the control plane does not say"
         raise CredentialError(
             f"credential {alias!r} is not allowed for {whose} by {_ALLOW}, which has "
-            f"{', '.join(chain.from_iterable(fitting)) or 'no alias'} for it: name one of these, or have the operator "
-            f"add {path or 'PATH'}={alias}",
+            f"{', '.join(chain.from_iterable(fitting)) or 'no alias'} for it: name an allowed credential, or have the "
+            f"operator add {path or 'PATH'}={alias}",
             code="credential_not_allowed",
         )
 
@@ -158,8 +160,8 @@ class CommandCredentials:
         return entry if field is None else SecretEntry(entry if isinstance(entry, dict) else {}, name).field(str(field))
 
     async def _entry(self, name: str) -> JsonValue:
-        """Return the keychain entry of this name, which is never empty. If the plane has no such entry, log a warning
-        and return None."""
+        """Return the value of the keychain entry `name`. If the plane has no such entry, log a warning and return None.
+        Raise CredentialError for an empty entry."""
         if self._is_by_credentials:
             return await self._entry_by_credentials(name)
         command = self._command
@@ -189,10 +191,12 @@ class CommandCredentials:
         )
 
     async def _entry_by_credentials(self, name: str) -> JsonValue:
-        """Return the credential of this name for `_entry`, if the operator allows it.
+        """Return the credential `name` as a keychain entry, for a plane whose keychain entries are credentials. If the
+        plane has no such credential, log a warning and return None.
 
-        Asked with the execution's id, the plane returns an entry of kind `credential` from the execution's keychain.
-        Without such an entry, the plane returns any registered credential of this name.
+        The request names the execution. So the plane first looks for an entry of kind `credential` in the execution's
+        keychain, and then for any registered credential of this name. The operator must allow the name, as for every
+        credential.
         """
         try:
             return dict(await self.credential(name))
@@ -210,7 +214,7 @@ class CommandCredentials:
         _log.warning("keychain_entry_missing", entry=name, **self._command.log_ids(), advice=advice)
 
     def _warn_of_weak(self, what: str, name: str, fields: list[str]) -> None:
-        """Log a secret that is too weak to be redacted, once per name and worker. Results may show it."""
+        """Log a secret that is too weak to be redacted, once per name and worker. Results may show such a secret."""
         named = self._plane.client.weak_secrets
         if fields and (what, name) not in named:
             named.add((what, name))
@@ -241,10 +245,10 @@ class CommandCredentials:
 
 
 async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) -> T:
-    """Return the plane's answer. A temporary error is retried.
+    """Call the plane and return the plane's answer. Retry after a temporary error.
 
     Args:
-        what: the subject of the error's text.
+        what: name of the object that is asked for. The error's text begins with this name.
 
     Raises:
         CredentialError: the plane gives no answer. The error is retryable if the same command may succeed later.
@@ -254,7 +258,7 @@ async def _asked(what: str, call: Callable[[], Awaitable[T]], command: Command) 
         try:
             return await call()
         except AuthRefused as error:
-            # The plane has just accepted this token for the claim, so it refuses this secret, and will again.
+            # The plane has just accepted the worker's token for the claim, so it refuses this secret only.
             text = f"{what} is refused by the control plane: {error}: give the worker's token the right to read it"
             raise CredentialError(text, code="credential_refused") from error
 
@@ -286,7 +290,7 @@ def _with_secrets(value: JsonValue, secrets: Mapping[int, JsonValue]) -> JsonVal
     """Return a copy of a JSON value with each reference replaced by its secret.
 
     Args:
-        secrets: the secrets by the `id` of their reference.
+        secrets: the secrets by the Python `id()` of the reference.
     """
     if isinstance(value, dict):
         reference = value.get(_REFERENCE_KEY)
@@ -312,8 +316,8 @@ def _templates(value: JsonValue) -> Iterator[str]:
 
 
 def _lifetime_s(record: Mapping[str, Any], data: JsonValue) -> float | None:
-    """Return the seconds for which a secret is still valid, or None if unknown. If the plane's record and the secret's
-    own data both have an end, the earlier one counts."""
+    """Return the seconds for which a secret is still valid, or None if unknown. If both the plane's record and the
+    secret's data have an expiry time, the earlier time counts."""
     ttl_s = record.get("ttl_seconds")  # preferred: a wrong local clock does not matter
     of_record = float(ttl_s) if isinstance(ttl_s, (int, float)) else _seconds_left(record.get("expires_at"))
     of_secret = _seconds_left(fields_of(data).get("expires_at"))

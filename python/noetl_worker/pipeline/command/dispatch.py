@@ -48,12 +48,12 @@ _CONFIG_ADVICE: Final = "look at `problem`, and correct the field that it names 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """Timeouts of a tool in seconds, and the strictness of its templates."""
+    """Limits of a tool call: timeouts in seconds, and whether an undefined variable is an error."""
 
     default_s: float
-    """Timeout for a command that sets none."""
+    """Timeout of a command whose config sets no timeout."""
     cancellation_poll_s: float
-    """Time between two questions about cancellation; 0: the plane is never asked."""
+    """Time between two requests that ask the plane whether the execution was cancelled. 0: the plane is never asked."""
     undefined_is_error: bool = False
     """True if an undefined variable in a template is an error."""
     hard_s: float = 86_400.0
@@ -66,7 +66,7 @@ class _Slots(Protocol):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Dispatch:
-    """The tool call of one command."""
+    """The tool call of one command: `prepare` renders and checks the config, and `run` runs the tool."""
 
     registry: Registry
     command: Command
@@ -102,7 +102,7 @@ class Dispatch:
         return self._bound
 
     async def prepare(self) -> PreparedTool:
-        """Resolve secrets, render and validate: everything that can fail before `command.started`.
+        """Resolve secrets, render the config, and check the config. All of this happens before `command.started`.
 
         Raises:
             ToolError: unknown kind, invalid config, or a template or credential that cannot be resolved.
@@ -134,7 +134,8 @@ class Dispatch:
         return prepared
 
     def _checked(self, config: Mapping[str, JsonValue], values: ToolValues) -> PreparedTool:
-        """Return the tool's call with its config rendered and checked. Remember the secrets in the config."""
+        """Return the prepared tool call, with the config rendered and checked. Remember the secrets in the config, so
+        that they are redacted in results."""
         command, known, marks = self.command, self.credentials.known, self.command.marks
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
@@ -189,7 +190,8 @@ class Dispatch:
         return CallScope(self._stop, timeout_s, poll_s=poll_s, until_cancelled=asking, log_ids=command.log_ids)
 
     def _plane_form(self, result: ToolResult, data: SequenceData) -> ToolResult:
-        """Return the result with a task sequence's data in the plane's shape (protocol/tasks.md#lists)."""
+        """Return the result of a task sequence with its data as the command's plane expects them
+        (protocol/tasks.md#lists)."""
         if not RULES[self.command.dialect].tools.sequence_is_flat:
             return replace(result, data=python_form(data))
         if result.exit_code is None and result.status is ToolStatus.SUCCESS:
@@ -229,10 +231,10 @@ class Dispatch:
     async def _run_tool(
         self, kind: str, config: Mapping[str, JsonValue] | Sequence[JsonValue], context: ToolContext
     ) -> ToolResult:
-        """Run a tool inside a sequence, within its own timeout.
+        """Run the tool of one task of a sequence, within the tool's own timeout.
 
-        The secrets in its config are remembered before the tool runs. If the tool is refused with a secret, the cached
-        secrets are dropped.
+        Remember the secrets in the tool's config before the tool runs. If a server refuses the tool's login, drop the
+        cached secrets.
         """
         await self.registry.load(kind)
         if self.command.redacted:

@@ -1,4 +1,4 @@
-"""Conversion of an exception into a failed result. Every exception after the claim is reported."""
+"""Conversion of an exception into a failed result, so that every error after the claim is reported to the plane."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from noetl_worker.errors import ToolError, describe
 from noetl_worker.models.tool_result import ToolResult
 
 _REPEATED_CHARS: Final = 4
-"""Fewest characters of a cause that is omitted as a repetition. A shorter cause may occur in an earlier text by
-chance."""
+"""Shortest cause, in characters, that is left out when an earlier text contains the cause. A shorter cause may occur in
+an earlier text by chance."""
 
 
 def make_failure(error: BaseException) -> ToolResult:

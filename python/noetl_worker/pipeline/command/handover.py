@@ -1,7 +1,7 @@
 """Returning commands when the worker stops, and checking that a claim is still ours.
 
-An interrupted command has not failed: the worker returns it and reports no failure. If its outcome is already being
-sent, the stop adds no second outcome.
+An interrupted command has not failed: the worker returns the command and reports no failure. If the outcome of a
+command is already being sent, the stop adds no second outcome.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ MAX_UNKNOWN_TRIES: Final = 10
 log = structlog.get_logger("noetl_worker.handover")
 _AGE_ADVICE: Final = (
     "set NOETL_COMMAND_REAPER_HEALTHY_HARD_TIMEOUT_SECONDS of the control plane above the longest timeout of commands. "
-    "It gives a claim of this age to any worker, so the command may run twice. This outcome is reported"
+    "The plane gives a claim of this age to any worker, so the command may run twice. This outcome is reported"
 )
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimOwnership:
-    """The claim of a command by this process, and whether it is still ours (report/sending.py, Ownership)."""
+    """Ownership (report/sending.py) of one command by this worker's claim: whether the command still belongs to it."""
 
     plane: Plane
     event_id: int
@@ -60,12 +60,12 @@ class ClaimOwnership:
     is_expired: Callable[[float], bool]
     """Returns True if another worker may have the command at the given monotonic time."""
     lease_s: float
-    """Seconds for which a claim stays with its worker, even if the worker is dead."""
+    """Seconds after the claim for which no other worker can get the command, even if this worker is dead."""
 
     @classmethod
     def unconfirmed(cls, plane: Plane, end: EventSet) -> ClaimOwnership:
-        """Return the ownership for an adopted outcome, or one that is sent again. The plane is asked about the claim
-        before the outcome is sent."""
+        """Return the ownership for the outcome of a dead process, or for an outcome that is sent again. The plane is
+        asked about the claim before such an outcome is sent."""
         return cls(plane, end.event_id, end.worker_id, end.log_ids, -math.inf, lambda _now: True, lease_s=0)
 
     def is_uncertain(self, now: float) -> bool:
@@ -77,11 +77,12 @@ class ClaimOwnership:
 
     async def confirm(self) -> None:
         """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another worker has
-        the command.
+        the command, or if the command is over.
 
         ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). ClaimLost is not raised when the plane gave the claim to another worker only because of the claim's
-        age. The plane accepts the first of two outcomes. If both workers gave up, the plane would get no outcome.
+        database). There is one exception. A plane may give a claim to another worker only because the claim is old.
+        Both workers then report, and the plane accepts the first outcome. If both workers gave up, the plane would get
+        no outcome.
         """
         tries = 0
         while True:
@@ -140,11 +141,11 @@ async def return_unstarted(
 
 
 async def return_claimed(events: CommandEvents, identity: Identity, ownership: ClaimOwnership) -> Disposition:
-    """Return the nak for an unfinished command. If no worker could claim the command again on this plane, report it as
-    failed, and return the ack."""
+    """Return the nak for an unfinished command. If no worker could claim the command again on this plane, report a
+    failure of the command instead, and return the ack."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
-        text = "interrupted: the worker stopped before the command was done (set WORKER_ID to have it taken up again)"
+        text = "interrupted: the worker stopped before the command was done: set WORKER_ID to have it resumed"
         failure = Report(status="error", context={"status": "error", "error": text}, error=text)
         try:
             await events.finish(failure, ownership)
@@ -154,6 +155,6 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
                 "interruption_not_reported",
                 **events.command.log_ids(),
                 error=repr(error),
-                advice="set WORKER_ID; look at the execution: no other worker may resume this command",
+                advice="set WORKER_ID, and look at the execution: without WORKER_ID no worker can resume this command",
             )
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

@@ -1,4 +1,4 @@
-"""The input of a tool: its config merged with the command's input, and the values for its templates."""
+"""Merging of a command's input into the config of its tool, and the values that templates in the config see."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Inputs:
         return config, values
 
     async def _values(self, given: Mapping[str, JsonValue], names: set[str] | None) -> ToolValues:
-        """Return the values for rendering.
+        """Return the values that templates see: the variables, the input, the command's metadata, and the keychain.
 
         Args:
             given: the input that templates see.
@@ -65,10 +65,10 @@ class Inputs:
         """
         command, strict, rules = self.command, self.is_strict, RULES[self.command.dialect]
         variables: dict[str, JsonValue] = {
-            # The plane has rendered the variables. Braces in them are data, or a template without a value.
+            # The plane has rendered the variables. Braces that are left are data, or a template without a value.
             **command.variables,
             **given,
-            # Metadata replaces variables of the same name (protocol/command.md#names). On one plane the id is a number.
+            # Metadata replaces variables of the same name (protocol/command.md#names).
             "execution_id": str(command.execution_id) if rules.ids_are_text else command.execution_id,
             "step": command.step,
             "server_url": command.server_url,
@@ -84,7 +84,7 @@ class Inputs:
         return ToolValues(variables, given, checked(render, command.redacted) if command.redacted else render, strict)
 
     def _drop_inputs(self, config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the config without the fields `input` and `args`, also without these fields inside `spec`."""
+        """Return the config without the fields `input` and `args`, both at the top level and inside `spec`."""
         left = {name: value for name, value in config.items() if name not in self._inputs}
         spec = left.get("spec")
         return {**left, "spec": self._drop_inputs(spec)} if isinstance(spec, Mapping) else left
@@ -94,8 +94,8 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs that are still in the config: first the objects inside `spec`, then the texts at the top
-        level. Each text should render to an object."""
+        """Return the inputs that are still in the config, in two lists: the objects inside `spec`, and the texts at the
+        top level. Each text is a template that should render to an object."""
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
         names = self._inputs
@@ -130,8 +130,8 @@ class Inputs:
         return merged
 
     def _rendered(self, value: JsonValue, variables: Mapping[str, JsonValue]) -> JsonValue:
-        """Return an input rendered. An undefined variable becomes null or, on the Python plane, an empty text
-        (recorded: view-*)."""
+        """Render one input. An undefined variable becomes null or, on the Python plane, an empty text (recorded:
+        view-*)."""
         missing = RULES[self.command.dialect].tools.missing_value if isinstance(value, Mapping) else None
         rendered = template.render(value, variables, strict=self.is_strict, undefined=missing)
         if self.command.redacted:
@@ -142,17 +142,18 @@ class Inputs:
 def _read_templates(
     config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
 ) -> tuple[set[str] | None, Mapping[str, JsonValue]]:
-    """Return the keychain entries that templates in a config and its input name, and the input's other values.
+    """Return the names of the keychain entries that templates in `config` and `given` use (None if no template mentions
+    the keychain). Return also the values of `given` without templates.
 
-    Templates in the input are not rendered yet, so templates see only these other values.
+    The values of `given` with templates are not rendered yet, so other templates must not see these values.
     """
     plain = {name: value for name, value in given.items() if not template.has_template(value)}
     return keychain_names_in([config, given]), plain
 
 
 def checked(render: Render, redacted: Sequence[str]) -> Render:
-    """Return a function that calls `render`. The function raises RedactedValue if the result contains a value redacted
-    by the plane.
+    """Return a function that calls `render`, and raises RedactedValue if the rendered value contains a value that the
+    plane redacted.
 
     Args:
         redacted: paths where the plane put "[REDACTED]" in place of a value.

@@ -1,9 +1,9 @@
 """Fetches results of earlier steps that a claim contains only as a reference and a preview.
 
-Both planes send large results in this form (protocol/results.md#store). A template that reads more than the preview
-would silently get nothing, or the first row as if it were all rows. So each result that the command's templates and
-code read beyond its preview is fetched once. If the worker does not have the code yet (`workbook`, a script at an
-address), all results are fetched. A result that cannot be fetched is an error.
+Both planes send large results as a reference and a preview (protocol/results.md#store). A template that reads more than
+the preview would silently get nothing, or the first row as if the result had only one row. So the worker fetches each
+result that the command's templates and code read beyond its preview, once. If the tool gets its code later (`workbook`,
+a script at an address), the worker fetches all results. A result that cannot be fetched is an error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from noetl_worker.text.templates.redacted import mark_stored
 from noetl_worker.text.templates.template import has_template
 
 _MAX_BYTES: Final = MAX_RESULT_BYTES
-"""Largest total size in bytes of the results fetched for one command. One result may have as many bytes."""
+"""Largest total size in bytes of the results that are fetched for one command. A single result may have this size."""
 _TRUNCATED_FROM_BYTES: Final = 500
-"""Bytes from which a text in a preview may be truncated."""
+"""Size in bytes from which a text in a preview may be truncated, so that the full result is needed."""
 _POINTERS: Final = frozenset({"_ref", "_store", "_uri", "ref", "reference"})
-"""Fields of a preview with the result's address. A template that reads only these does not need the result."""
+"""Fields of a preview that hold the result's address. A template that reads only these fields does not need the
+result."""
 _COPIES: Final = ("ctx", "workload")
 """Variables that hold copies of the other variables."""
 _CODE_READS_NAMES: Final = re.compile(r"\b(variables|context|main|globals)\b")
-"""Names by which `python` code reads the command's variables. `rhai` code reads each variable by the variable's own
-name."""
+"""Words with which `python` code reads the command's variables. Code without these words needs no result. `rhai` code
+reads each variable by the variable's own name."""
 _SCRIPT_FROM_ELSEWHERE: Final = frozenset({"python", "postgres", "duckdb", "ducklake", "snowflake"})
 """Kinds whose `script` may be the address of code that reads the command's variables."""
 
@@ -54,8 +55,8 @@ async def fill_referred_results(
         variables: the variables in the claim, which are not changed.
         fields: the command's config and input.
         cases: the command's cases. A left side without template marks is a variable's name.
-        command: gives the tool's kind (tasks of a list have their own) and the ids for the log.
-        redacted: extended by the paths where the plane has replaced a value in a result by "[REDACTED]".
+        command: has the tool's kind (each task of a list has a kind of its own) and the ids for the log.
+        redacted: list of paths. The path of each value that the plane has replaced by "[REDACTED]" is added.
 
     Raises:
         ToolError: a result cannot be fetched, or all results together are too large. The text names the step.
@@ -84,10 +85,10 @@ async def fill_referred_results(
 
 
 def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that templates and code in a value need.
+    """Return the names of the steps whose full results are needed by templates and code in `value`.
 
     Args:
-        kind: the command's tool kind, which applies to code outside of tasks with their own kind.
+        kind: the command's tool kind. A task with its own kind uses that kind for its code.
     """
     found: set[str] = set()
     waiting: list[tuple[JsonValue, str]] = [(value, kind)]
@@ -110,9 +111,10 @@ def _needed(value: JsonValue, kind: str, referred: Mapping[str, Referred], varia
 
 
 def _is_read_later(fields: Mapping[str, JsonValue], kind: str) -> bool:
-    """Return whether the tool fetches its code later. Until then nobody knows which variables the code reads.
+    """Return whether the tool fetches its code later, so that nobody knows yet which variables the code reads.
 
-    Such code is an entry of the workbook, or a script at an address. A script of several lines is not an address.
+    A tool fetches the code of a workbook entry, and a script at an address. A script of several lines is not an
+    address.
     """
     if kind == "workbook":
         return True
@@ -143,8 +145,8 @@ def _needed_by_code(code: str, kind: str, referred: Mapping[str, Referred]) -> s
 
 
 def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that a path needs. A path that ends at a variable with many results needs all of
-    these results."""
+    """Return the names of the results that a path in a template needs (`load.rows[3].id`). A path that ends at a
+    variable with many results needs all of these results."""
     head, rest = path[0], path[1:]
     held = _held_by(str(head), referred, variables)
     if held and not rest:
@@ -159,8 +161,8 @@ def _needed_by_path(path: Path, referred: Mapping[str, Referred], variables: Map
 
 
 def _held_by(head: str, referred: Mapping[str, Referred], variables: Mapping[str, Any]) -> set[str]:
-    """Return the names of the results that a variable contains. `ctx` and `workload` contain copies of results, and
-    the map of steps contains each step's record."""
+    """Return the names of the results that a variable contains. `ctx` and `workload` contain copies of results, and the
+    variable `steps` has a record of each step."""
     if head == STEPS:
         return {name for name, earlier in referred.items() if earlier.record}
     if head not in _COPIES:

@@ -1,4 +1,4 @@
-"""The control plane as a command's tool sees it."""
+"""The calls to the control plane that a running tool may make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STORED_ADVICE: Final = (
 
 
 class ToolPlane:
-    """The control-plane calls that a tool may make (tools/contract.py, ToolControlPlane).
+    """The control plane, as one command's tool may use it (tools/contract.py, ToolControlPlane).
 
     The command's secrets are taken out of all values that the plane stores.
     """

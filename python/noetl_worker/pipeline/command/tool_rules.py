@@ -25,13 +25,14 @@ log = structlog.get_logger("noetl_worker")
 _MOST_FILE_BYTES: Final = 64 << 30
 _MOST_DESCRIPTORS: Final = 16_384
 _MOST_PROCESSES: Final = 8_192
-"""Most processes of all commands. This limit and the two above keep a command from using up the machine. No ordinary
-command reaches the limits."""
+"""Limit on the processes of all commands together. This limit, and the limits above on file sizes and descriptors, keep
+a command from using up the machine. No ordinary command reaches these limits."""
 _LEAST_SHARE: Final = 256 << 20
-"""Least memory for one DuckDB, in bytes. With less it cannot do much."""
+"""Smallest memory limit of one DuckDB, in bytes. DuckDB can do little with less memory."""
 _DUCKDB_KINDS: Final = ("duckdb", "ducklake", "transfer")
 _IDENTITIES: Final = ("/var/run/secrets/kubernetes.io/serviceaccount/token",)
-"""Files with the machine's own tokens, at paths that no setting names."""
+"""Paths of files with the machine's own tokens (Kubernetes), which no setting names. Commands may not read these
+files."""
 _MOVE_ADVICE: Final = (
     "move these files (for example with NOETL_WORKER_OUTBOX_DIR) out of the temporary, the working and the home "
     "directory, or let NOETL_WORKER_FILE_ROOTS name other directories"
@@ -72,7 +73,7 @@ def _packages_directory(settings: Settings) -> Path:
 
 
 def _own_files(settings: Settings) -> list[str]:
-    """Return the paths that playbooks may not access: the outbox, files with the worker's secrets, its secrets
+    """Return the paths that playbooks may not access: the outbox, files with the worker's secrets, the worker's secrets
     directory, and the installed packages."""
     keys = (settings.nats_creds, settings.nats_nkey, settings.nats_key, settings.tls_client_key, settings.secrets_dir)
     identities = (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), *filter(os.path.exists, _IDENTITIES))
@@ -83,8 +84,8 @@ def _own_files(settings: Settings) -> list[str]:
 
 
 def log_what_is_not_confined(settings: Settings) -> None:
-    """Log each part of the isolation level that this system lacks, files that commands can still reach, and a missing
-    cgroup for the limit of processes."""
+    """Log what is not confined: parts of the isolation level that this system lacks, and worker files that commands can
+    reach. Log also a missing cgroup, without which the number of processes has no limit."""
     if settings.isolation == "off":
         return
     if lacking := [*confinement.missing(), *landlock.missing()]:
@@ -100,8 +101,9 @@ def log_what_is_not_confined(settings: Settings) -> None:
 
 
 def packages_closed(settings: Settings) -> tuple[str, ...]:
-    """Return the directory of packages if commands can be kept from changing it, else an empty tuple. A command that
-    may not change this directory may not create files in its parent directories either."""
+    """Return the directory of packages, as a tuple, if the worker can keep commands from changing the directory.
+    Otherwise return an empty tuple. The protection also keeps commands from creating files in the parent
+    directories."""
     if "off" in (settings.python_packages, settings.isolation) or settings.allow_namespaces or not landlock.is_there():
         return ()
     directory = str(_packages_directory(settings).resolve())
@@ -137,8 +139,8 @@ def _duckdb_kinds(settings: Settings) -> list[str]:
 
 
 def _duckdb_share(settings: Settings) -> int:
-    """Return the memory for one DuckDB in bytes: four fifths of the machine's memory, divided by the number of commands
-    that may use DuckDB at the same time."""
+    """Return the memory limit of one DuckDB in bytes. All commands that may use DuckDB at the same time share four
+    fifths of the machine's memory equally."""
     slots = settings.max_concurrent
     allowed = sum(min(slots, settings.kind_limits.get(kind, slots)) for kind in _duckdb_kinds(settings))
     at_once = max(min(allowed, slots), 1)

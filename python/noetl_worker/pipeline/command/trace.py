@@ -56,8 +56,8 @@ _FINE: Final = frozenset({DispositionKind.REPORTED, DispositionKind.FINISHED_BEF
 
 
 class ExecutionTraceIds(RandomIdGenerator):
-    """Generator of ids for traces without a parent: the same id in every worker for the commands of one execution. So a
-    sampler that decides by the trace id makes the same decision in every worker."""
+    """Generator of trace ids for traces without a parent. All workers give the commands of one execution the same trace
+    id. So a sampler that decides by the trace id makes the same decision in every worker."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
@@ -73,7 +73,7 @@ class ExecutionTraceIds(RandomIdGenerator):
 
 
 class DeliveryTraces:
-    """Makes the trace of each delivery of a worker."""
+    """Begins an OpenTelemetry trace for each delivery of a worker."""
 
     def __init__(self, provider: TracerProvider, settings: Settings, client_id: str) -> None:
         self._trace_ids = provider.id_generator = ExecutionTraceIds(settings.server_url)
@@ -81,7 +81,7 @@ class DeliveryTraces:
         self._name = f"process {settings.nats_subject}"
         self._common = {
             "messaging.system": "nats",
-            "messaging.destination.template": settings.nats_subject,  # names the spans: each execution has its subject
+            "messaging.destination.template": settings.nats_subject,  # without the execution, for span names
             "messaging.destination.subscription.name": settings.nats_consumer,
             "messaging.consumer.group.name": settings.nats_consumer,
             "messaging.client.id": client_id,
@@ -159,7 +159,7 @@ class _Recorded:
     progress: Progress | None
     common: Mapping[str, str]
     stage_attributes: Mapping[str, str]
-    """Attributes of the span of each stage."""
+    """Attributes that the span of every stage has."""
     stage: Span | None = field(default=None, init=False)
     is_tool_stage: bool = field(default=False, init=False)
 
@@ -237,8 +237,9 @@ def _written(at: SpanContext) -> dict[str, str]:
 
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
-    """Return the notification's trace fields and the message's headers, with names in lower case (nats-py keeps the
-    sender's case). If both have a field of the same name, the header counts."""
+    """Return the fields in which the propagator looks for the parent span: the notification's trace fields and the
+    message's headers. Names are in lower case, because nats-py keeps the sender's case. If both have a field, the
+    header counts."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

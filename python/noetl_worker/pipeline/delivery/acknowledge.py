@@ -1,7 +1,7 @@
-"""Answering: chooses the answer for JetStream (ack, nak with a delay, or term) by the outcome of a notification.
+"""Answering: chooses the answer to JetStream for each message: ack, nak with a delay, or term.
 
-Most naks have a random delay that grows with the number of deliveries; only a stopping worker's nak has no delay. In
-production, naks without a delay made one permanent failure loop a thousand times a second.
+Most naks have a random delay that grows with the number of deliveries. Only a stopping worker's nak has no delay. In
+production, naks without a delay once redelivered a failing message a thousand times a second.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REPORTED: Final = Disposition(DispositionKind.REPORTED)
 """Disposition of a command whose terminal events the plane has accepted."""
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
-"""Age in seconds at which a message that met only server errors becomes a dead letter. The stream deletes a message
-after an hour (protocol/notification.md#stream)."""
+"""Age in seconds from which a message counts as old (`_is_old`). An old message that fails again becomes a dead letter,
+because the stream deletes a message after an hour (protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
-"""Fewest deliveries before an old message becomes a dead letter. All workers may have been down while the message
-waited."""
+"""Fewest deliveries of a message that counts as old. A message with fewer deliveries may only have waited while all
+workers were down."""
 
 
 def _growing_s(num_delivered: int, first_s: float) -> float:
@@ -95,7 +95,8 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
 
 
 def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Disposition:
-    """Return a nak, because the holder of the command may die. At the next delivery the command is claimed again."""
+    """Return the nak for a command that a process has claimed already. This process may die, so the next delivery
+    claims the command again."""
     return Disposition(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
 
 
@@ -106,7 +107,8 @@ def no_free_slot() -> Disposition:
 
 
 def over_share(delay_s: float) -> Disposition:
-    """Return the nak for a command whose execution has its share of the slots while other executions wait."""
+    """Return the nak for a command whose execution already has its share of the slots (NOETL_WORKER_EXECUTION_SHARE),
+    while other executions wait."""
     return Disposition(DispositionKind.OVER_SHARE, delay_s=delay_s)
 
 
@@ -117,7 +119,7 @@ def internal_error(num_delivered: int, cause: str) -> Disposition:
 
 def duplicate(seen: Seen, num_delivered: int) -> Disposition | None:
     """Return the answer for a command that this worker already runs or has finished. Return None if an earlier delivery
-    of the same message is still in progress: the answer to that delivery ends both."""
+    of the same message is still in progress. JetStream then takes the answer to the earlier delivery for both."""
     if seen is Seen.REDELIVERED:
         return None
     if seen is Seen.FINISHED:
@@ -137,8 +139,8 @@ def foreign_pool(cause: str, num_delivered: int, message_age_s: float) -> Dispos
 def system_pool(cause: str) -> Disposition:
     """Return the ack for a command of the pool `system`, as the published Rust worker does (nats/source.rs of 5.52.0).
 
-    A message with a nak counts against the durable's max_ack_pending for an hour. There is one message per step, and
-    1,000 of them would stop the durable.
+    With a nak, the message would count against the durable's max_ack_pending for an hour. Each step has one message for
+    this pool, and 1,000 messages would stop the durable.
     """
     return Disposition(DispositionKind.SYSTEM_POOL, cause)
 
@@ -161,11 +163,11 @@ def returned() -> Disposition:
 def short_of_resources(
     dialect: Dialect, num_delivered: int, message_age_s: float, cause: str, *, can_return: bool, is_started: bool
 ) -> Disposition | None:
-    """Return the nak for a command that this machine lacked resources for, or None to report it as failed.
+    """Return the nak for a command that this machine lacked resources for, or None to report the command as failed.
 
-    The command has had no effect yet. The command is reported as failed if its message is old (`_is_old`), or if no
-    worker could claim the command again. On a Rust plane without WORKER_ID, no worker could (`can_return` is false). On
-    the Python plane, no worker could for 1,800 s after the plane has learned of the start.
+    The command has had no effect yet. The command is reported as failed if its message is old (`_is_old`), or if the
+    plane would refuse a second claim. A Rust plane refuses the claim if WORKER_ID is not set (`can_return` is false).
+    The Python plane refuses the claim for 1,800 s after `command.started` (`is_started`).
     """
     would_be_refused = is_started and not RULES[dialect].accepts_same_worker
     if _is_old(num_delivered, message_age_s) or would_be_refused or not can_return:

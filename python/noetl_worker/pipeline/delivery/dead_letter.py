@@ -41,20 +41,22 @@ _OWN_FIELDS: Final = frozenset(
 )
 _REQUIRED: Final = ("kind", "reason", "subject")
 _CREDENTIAL_HEADER: Final = re.compile(r"(proxy-)?authorization|(set-)?cookie2?|x-.*token", re.IGNORECASE)
-"""Headers with credentials. Not everyone who may read dead letters may use these credentials."""
+"""Names of headers with credentials. These headers are left out of dead letters, because a reader of dead letters may
+not be allowed to use the credentials."""
 
 
 @dataclass(frozen=True, repr=False)
 class DeadLetters:
-    """Stores the messages that can never run."""
+    """Stores each message that can never run as a dead letter, so that an operator can examine or requeue the
+    message."""
 
     publish: Callable[[str, bytes, str], Awaitable[None]]
     """Stores a dead letter (subject, body, message id) in JetStream, once for each id."""
     worker_id: str
 
     async def store(self, delivery: Delivery, disposition: Disposition, ids: Mapping[str, object]) -> bool:
-        """Store one message in the form that `pack` returns. Return False if that failed: the message must then not be
-        terminated.
+        """Store one message as a dead letter. Return False if JetStream did not store the dead letter. The caller must
+        then not terminate the message.
 
         Args:
             ids: the command's ids and the kind of its tool. Only the log has the kind of the tool, since `kind` in a
@@ -163,7 +165,8 @@ class DeadLetter:
     """Other known facts: execution_id, command_id, step, cause."""
 
     def known(self, name: str) -> str:
-        """Return an id from the detail, else from the notification, or "" when neither has it."""
+        """Return the id `name` (such as `execution_id`) from `detail` or from the message, or "" if neither has the
+        id."""
         value = self.detail.get(name)
         if value is None and self.data is not None:
             try:
@@ -175,7 +178,7 @@ class DeadLetter:
 
     @classmethod
     def parse(cls, body: bytes) -> DeadLetter:
-        """Read the output of `pack`.
+        """Read a dead letter from the JSON that `pack` has made.
 
         Raises:
             DocumentError: this is not a dead letter of noetl-worker.
@@ -221,14 +224,14 @@ def _full_data(fields: Mapping[str, Any], text: str) -> bytes | None:
     return data if len(data) == fields.get("notification_bytes") else None  # otherwise an excerpt
 
 
-# ── the way back ────────────────────────────────────────────────────────────────────────────────
+# ── requeueing ──────────────────────────────────────────────────────────────────────────────────
 
 
 async def requeue(store: DeadLetterStore, stored: StoredMessage) -> tuple[str, str, int]:
     """Publish the message again, unchanged and on its old subject, then remove the dead letter.
 
-    A second requeue of the dead letter (after a lost answer, or by another operator) has the same message id, and
-    JetStream drops it.
+    A second requeue of the same dead letter (after a lost answer, or by another operator) publishes with the same
+    message id. So JetStream drops the second message.
 
     Returns:
         Subject, stream and sequence of the new message. JetStream has stored it.

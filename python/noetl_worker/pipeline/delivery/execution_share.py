@@ -18,8 +18,8 @@ from noetl_worker.remote.jetstream.delivery import Delivery
 OTHERS_S: Final = 2.0
 """Seconds for which a message of another execution is taken as a sign that other executions wait."""
 RETURNED_PER_SLOT: Final = 10
-"""Most messages per slot that are returned within OTHERS_S. A returned message counts against the durable's
-max_ack_pending until it is redelivered."""
+"""Largest number of messages per slot that this worker returns within OTHERS_S. A returned message counts against the
+durable's max_ack_pending until it is redelivered."""
 _MOST_TRIES_KEPT: Final = 4096
 ResultT = TypeVar("ResultT")
 
@@ -38,14 +38,15 @@ class ExecutionShare:
         self.most = max(1, int(self.slots * self.share))
         self._running: Counter[int] = Counter()
         self._last = self._other = (0, float("-inf"))
-        """Execution and time of the last message, and of the last message of a different execution."""
+        """`_last`: execution id and time of the last message. `_other`: the same for the last message of a different
+        execution."""
         self._returned, self._returned_since = 0, float("-inf")
         self._tries: dict[int, int] = {}
         """Stream sequence -> number of times this worker took the message."""
 
     def delay_s(self, execution_id: int, delivery: Delivery) -> float | None:
-        """Return the delay of the nak for this delivery. If this worker is to take the delivery, set its `tries` and
-        return None."""
+        """Return the delay of the nak in seconds if this delivery is to be returned. Otherwise set the delivery's
+        `tries`, and return None: the worker runs the command."""
         now = self.clock()
         if self._last[0] != execution_id:
             self._other = self._last
@@ -75,7 +76,7 @@ class ExecutionShare:
         return self._returned <= self.slots * RETURNED_PER_SLOT
 
     async def counted(self, execution_id: int, work: Awaitable[ResultT]) -> ResultT:
-        """Return the result of the work. Until the work is done, count one slot as this execution's."""
+        """Await `work` and return its result. Meanwhile, count one more running command of the execution."""
         self._running[execution_id] += 1
         try:
             return await work

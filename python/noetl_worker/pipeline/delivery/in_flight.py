@@ -1,6 +1,6 @@
 """Commands in flight or just finished, so that a command that arrives twice runs once.
 
-The executor looks here before it claims a command. Before the executor did so, duplicates of running commands once used
+The executor calls `classify` before it claims a command. Without this check, duplicates of running commands once used
 up all slots.
 """
 
@@ -14,7 +14,8 @@ from typing import Final
 from noetl_worker.models.wire import CommandId
 
 NO_MESSAGE: Final = 0
-"""Value of `stream_sequence` for a command that is in flight because a dead process's outcome is being reported."""
+"""Value of `stream_sequence` for a command that came in no message: a dead process left its outcome, and this worker
+reports the outcome."""
 
 
 class Seen(Enum):
@@ -75,7 +76,7 @@ class InFlight:
             del self._active[key]
 
     def finish(self, command_id: CommandId) -> None:
-        """Mark the command as finished: a later delivery needs no claim."""
+        """Mark the command as finished, so that a later delivery is acknowledged without a claim."""
         now = self._clock()
         if now - self._turned_at >= self._remember_s:
             self._forget_old(now)
@@ -89,6 +90,7 @@ class InFlight:
 
 
 def _key(command_id: CommandId) -> CommandId:
-    """Return a decimal id as a number: many finished ids are remembered, and a text takes twice the memory."""
+    """Return an id as a number if it is decimal: `7` and `"7"` are the same command. A number also takes half the
+    memory of a text, and many finished ids are remembered."""
     text = str(command_id)
     return int(text) if text.isdecimal() else text

@@ -1,7 +1,7 @@
 """The worker's present work for operators: the answer to GET /debug/inflight, shown by `noetl-worker top`.
 
-The keepalive thread builds the answer even while the main loop is blocked. So this code copies, and never waits for the
-main loop.
+The keepalive thread builds the answer, even while the main loop is blocked. So this code copies the main loop's data,
+and never waits for the main loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from noetl_worker.text.secrets import redaction
 
 @dataclass(frozen=True, repr=False)
 class InFlightView:
-    """Returns one JSON object when called; times are in seconds."""
+    """Callable that returns the worker's present state as one JSON object. Times are in seconds."""
 
     progresses: Mapping[Any, Progress]
     """State of each delivery. The main loop may change this mapping at any time."""
@@ -73,5 +73,5 @@ def _most(gauge: Gauge) -> float:
 
 
 def _values_by_label(gauge: Gauge) -> dict[str, float]:
-    """Return the gauge's values. Each key has the value's labels, joined with spaces."""
+    """Return the values of a gauge. The key of a value is its labels, joined with spaces."""
     return {" ".join(sample.labels.values()): sample.value for family in gauge.collect() for sample in family.samples}

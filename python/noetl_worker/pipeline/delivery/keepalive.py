@@ -1,8 +1,8 @@
 """A thread with its own event loop and NATS connection, for work that must go on while the main loop is blocked.
 
-It sends `in_progress` for every unsettled delivery, sends the worker's heartbeats to the plane, and serves the probes.
-Measured with a blocked main loop: a command was delivered 3 times when the main loop sent `in_progress`, and once when
-this thread did.
+The thread sends `in_progress` for every unsettled delivery, so that JetStream does not redeliver the message. It also
+sends the worker's heartbeats to the plane, and serves the probes. Measured with a blocked main loop: a command was
+delivered 3 times when the main loop sent `in_progress`, and once when this thread did.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ log = structlog.get_logger("noetl_worker.keepalive")
 _NOT_EXTENDED_ADVICE: Final = "check NATS and the network to it: these deliveries may pass to other workers"
 _DIED_ADVICE: Final = "report this error with the text of `exception`; the worker ends, so start it again"
 _DEREGISTER_TIMEOUT_S: Final = 1.5
-"""Longest wait for the plane's answer. The drain, the returns and this wait fit into Kubernetes' 30 s for a stop."""
+"""Longest wait in seconds for the plane's answer to the deregistration. The drain, the returns and this wait fit into
+the 30 s that Kubernetes gives a stopping process."""
 
 
 @dataclass(slots=True)
@@ -49,13 +50,15 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """True once an in_progress was late: the command may belong to another worker, even if later ones were in time."""
+    """True once an `in_progress` was late: another worker may have the command. Later messages in time do not change
+    this."""
     deliveries: int = 1
     """Number of deliveries with this reply subject. Two are possible, since a recreated durable counts from 1 again."""
 
 
 class InProgress:
-    """The unsettled deliveries. The main loop adds and removes them; the keepalive thread extends them."""
+    """The deliveries without an answer yet. The main loop adds and removes deliveries. The keepalive thread sends
+    `in_progress` for each, so that JetStream does not redeliver the message."""
 
     def __init__(self, ack_wait_s: float) -> None:
         self.ack_wait_s = ack_wait_s
@@ -65,7 +68,7 @@ class InProgress:
         self._closed, self._not_extended = Outage(), Outage()
 
     def track(self, reply: str, received_at: float) -> None:
-        """Keep extending this delivery until `untrack`."""
+        """Add a delivery. The keepalive thread then sends `in_progress` for the delivery until `untrack`."""
         if reply in self._beats:
             self._beats[reply].deliveries += 1
         else:
@@ -78,7 +81,7 @@ class InProgress:
             del self._beats[reply]
 
     def note_heartbeat(self, sent_at: float, stale_after_s: float) -> None:
-        """Note the time of a heartbeat that the plane accepted, or of the first heartbeat before the worker sends it.
+        """Note the time of a heartbeat that the plane has accepted. The first heartbeat is noted before it is sent.
 
         Args:
             sent_at: monotonic time at which the heartbeat was sent.
@@ -99,7 +102,7 @@ class InProgress:
         return beat.expired or is_stale or now - beat.last_sent > self.ack_wait_s
 
     async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
-        """Extend each delivery in time, until the event is set."""
+        """Extend each delivery by an `in_progress` before ack_wait ends, until `stop` is set."""
         while not stop.is_set():  # a cancellation that comes together with a flush's answer is lost (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py does not reconnect after some errors (an expired login)
@@ -141,7 +144,8 @@ class Keepalive:
     the first pull until after the last ack."""
 
     def __init__(self, settings: Settings, health: Health, identity: Identity, own_ports: set[int]) -> None:
-        """Create the thread. Once its probes listen, their ports are added to `own_ports` (EgressRule)."""
+        """Create the thread. Once the probes listen, their ports are added to `own_ports`, to which tools may not
+        connect (EgressRule)."""
         self._settings = settings
         self._own_ports = own_ports
         self._health = health

@@ -67,7 +67,7 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="see that the pool `system` has workers, to which this command is left. By default a Rust plane "
+                advice="start workers for the pool `system`: they run this command. By default a Rust plane "
                 "advances executions through such commands: it needs a system pool that runs wasm, or "
                 "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks below system/ here, name the pool "
                 "in NOETL_WORKER_POOL_SEGMENTS",

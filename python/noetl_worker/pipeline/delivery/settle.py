@@ -32,7 +32,7 @@ async def settle_delivery(
 
     Returns:
         The word under which the summary line counts the answer (disposition.WORDS), or None if the answer could not be
-        sent. The message is then redelivered, and the plane refuses the second claim because the command is finished.
+        sent. JetStream then redelivers the message. The plane refuses the second claim if the command is finished.
     """
     kind, delay_s = disposition.kind, disposition.delay_s
     answer = kind.answer
@@ -60,7 +60,7 @@ async def settle_delivery(
         )
         return None
     metrics.ANSWERED[answer].value += 1
-    if answer is Answer.NAK and kind is not DispositionKind.OVER_SHARE:  # frequent and harmless
+    if answer is Answer.NAK and kind is not DispositionKind.OVER_SHARE:  # OVER_SHARE is frequent and harmless
         cause = {"cause": disposition.text} if disposition.text and not disposition.dead_letter else {}
         log.info(
             "message_returned",

@@ -1,6 +1,6 @@
-"""The directory of an outbox, and the check that only the worker's user can write to it.
+"""The directory of the outboxes, and the check that only the worker's user can write to this directory.
 
-The worker reports the outcomes in its files to the control plane. So no other user may put a file there.
+The worker sends each outcome in the directory to the control plane. So no other user may put a file into it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def outbox_directory(outbox_dir: str) -> Path:
 def state_directory(name: str) -> Path:
     """Return the directory `name` for files of this user that must outlive the process.
 
-    It is in the state directory of the service (systemd's STATE_DIRECTORY), else in that of the user (XDG_STATE_HOME,
-    ~/.local/state). For a user without a writable home it is in the temporary directory.
+    The directory is in the service's state directory (systemd's STATE_DIRECTORY), else in the user's state directory
+    (XDG_STATE_HOME, ~/.local/state). For a user without a writable home, the directory is in the temporary directory.
     """
     if service := os.environ.get("STATE_DIRECTORY"):
         return Path(service.partition(":")[0], name)
@@ -43,9 +43,9 @@ def state_directory(name: str) -> Path:
 def directory_out_of_reach(name: str) -> Path:
     """Return the directory `name` for files that no command may change.
 
-    It is below /var/lib/noetl-worker if this user may write there, and neither STATE_DIRECTORY nor XDG_STATE_HOME is
-    set. Otherwise it is in the state directory. That may be in the home, where commands may write, so its files cannot
-    be protected from them (`file_roots.within_reach`).
+    The directory is below /var/lib/noetl-worker if this user may write there, and neither STATE_DIRECTORY nor
+    XDG_STATE_HOME is set. Otherwise it is `state_directory(name)`, which may be in the home directory. Commands may
+    write to the home directory, so files there cannot be protected (`file_roots.within_reach`).
     """
     is_placed = os.environ.get("STATE_DIRECTORY") or os.environ.get("XDG_STATE_HOME")
     nearest = _MACHINE_DIRECTORY if _MACHINE_DIRECTORY.exists() else _MACHINE_DIRECTORY.parent

@@ -1,8 +1,8 @@
-"""The terminal events of one command: the report of its outcome, and how many of the requests were accepted.
+"""The terminal events of one command: the report of its outcome, and the requests that send the report to the plane.
 
-An event is written as JSON only when it is sent. The row of the outbox has the report, not the events. A result that is
-too large for an event is first sent to the result store. The request to the store belongs to the set.
-So the outbox stores the result too, and the command needs no slot while that request waits.
+An event is written as JSON only when it is sent. So a row of the outbox has the report, not the events. A result that
+is too large for an event is first sent to the result store. The event set includes this request. So the outbox has the
+result too, and the command needs no slot while the request waits.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ _SET_NAMES: Final = (
     "rescues",
     "created_at",
 )
-"""Attributes that a row of the outbox has unchanged."""
+"""Attributes of an EventSet that are written to a row of the outbox unchanged."""
 _REPORT_NAMES: Final = ("status", "context", "response", "reference", "error", "error_kind", "notes")
 _UPLOAD: Final = ("name", "source_step", "preview", "beside")
 
 
 def _ids_in(answer: JsonValue) -> tuple[int, ...]:
-    """Return the ids of the posted events. An answer that is not a plane's has none."""
+    """Return the event ids in the plane's answer. Return no ids for an answer without `event_ids`, such as a
+    proxy's."""
     found = answer.get("event_ids") if isinstance(answer, dict) else None
     return tuple(one for one in found if type(one) is int) if isinstance(found, list) else ()
 
 
 @dataclass(slots=True)
 class EventSet:
-    """The requests with a command's terminal events, sent in order. `sent` counts the accepted requests."""
+    """The requests that send a command's terminal events, in order. `sent` is the number of requests already
+    accepted."""
 
     event_id: int
     """Id of the `command.issued` event, by which the command is claimed."""
@@ -59,18 +61,19 @@ class EventSet:
     command_id: CommandId
     step: str
     worker_id: str
-    """The worker's name in the claim."""
+    """Name under which the worker has claimed the command."""
     server_url: str
     dialect: Dialect
     report: Report
     attempt: int = 1
     loop: LoopPosition | None = None
     with_start: bool = False
-    """True if the start is sent with the outcome."""
+    """True if the terminal events include `command.started`, because the plane has not accepted this event yet."""
     sent: int = 0
     idempotency_key: str | None = None
     own_id: int = 0
-    """Id that the worker gives to the event that is sent alone (Rust plane). 0 until just before it is sent."""
+    """Event id that the worker gives to the last event on the Rust plane. This event has a request of its own. The id
+    is 0 until just before this request."""
     above: int = 0
     """Lower bound for `own_id`: the highest id that the plane has given to this command's events."""
     rescues: str | None = None
@@ -78,22 +81,23 @@ class EventSet:
     created_at: float = 0.0
     """Unix time in seconds; 0 becomes the present time. Monotonic time would not outlive the process."""
     was_tried: bool = False
-    """True if the next request may have been sent before, perhaps by a dead process. An answer that calls it a
-    duplicate then means that the plane has our event. A result store may still be processing it."""
+    """True if the next request may have been sent before, perhaps by a dead process. The answer "duplicate" then means
+    that the plane has our event. A result store may still be processing the earlier request."""
     is_rescue: bool = False
     """True if the plane has confirmed that it never processes the batch `rescues`. The set is then sent without asking
-    for the claim. The row does not have this value: the worker that reads the row asks the plane again."""
+    the plane for the claim. A row of the outbox does not have this value: the worker that reads the row asks the plane
+    again."""
     unstored: str = ""
-    """Reason why the result store did not take the result."""
+    """Reason why the result store did not take the result, or ""."""
     kind: str = ""
     """Kind of the command's tool, for the log. It is "" if an earlier version wrote the row."""
     size: int = 0
-    """Bytes of the request of events that was made last."""
+    """Size in bytes of the request body that `body` has returned last."""
     rules: DialectRules = field(init=False, repr=False)
     parts: tuple[EventRequest, ...] = field(init=False)
     part: EventRequest = field(init=False)
-    """The next request of events, or the last one if all are accepted. If there is a result to store, it is sent
-    first."""
+    """The next request of events, or the last request if all are accepted. A result for the result store is sent before
+    this request."""
     is_open: bool = field(init=False)
     """True if a request is left to be sent."""
     key: str = field(init=False)
@@ -122,7 +126,8 @@ class EventSet:
         return {"idempotency-key": self.idempotency_key} if self.idempotency_key is not None else {}
 
     def body(self) -> bytes:
-        """Return the body of the next request of events. A plane that compares tries gets the same body at each try."""
+        """Return the body of the next request of events. The body is the same at each try, because a plane may compare
+        the bodies of two tries."""
         if self.rescues is None:
             made = self.rules.body(self, self.worker_id, self.report, self.part, self.own_id)
         else:
@@ -144,14 +149,14 @@ class EventSet:
         return {**command_ids(self), "kind": self.kind} if self.kind else command_ids(self)
 
     def cut(self, max_bytes: int) -> bool:
-        """Take the result out of the events, so that it is stored first. If the store has already refused it, make the
-        set a failure of the command.
+        """Make the events smaller: move the result into a request to the result store. This request is sent first. If
+        the store has already refused the result, report a failure without the data instead.
 
         Args:
             max_bytes: size in bytes of the largest batch that the plane takes.
 
         Returns:
-            True if there was a result to take out.
+            True if there was a result to move.
         """
         if not self.unstored:
             return self.rules.cut(self.report, self.step, max_bytes)
@@ -162,14 +167,14 @@ class EventSet:
             self.report.response = None
         return True
 
-    # ── what becomes of it ──
+    # ── answers to the requests ──
 
     def accepted(self, answer: JsonValue) -> None:
         """Note that the next request was accepted.
 
         Args:
-            answer: the plane's answer as JSON. From the result store's answer the events get their reference; from
-                another answer the highest event id is noted.
+            answer: the plane's answer as JSON. The result store's answer has the reference for the events. Any other
+                answer has event ids, and the highest id is noted.
         """
         self.was_tried = False
         if self.report.upload is not None:
@@ -188,8 +193,8 @@ class EventSet:
         self.report.upload = None
 
     def not_stored(self, reason: str) -> None:
-        """Put the result into the event, because the store does not take it. On a plane whose events cannot have it,
-        make the set a failure of the command.
+        """Put the result into the event, because the result store does not take the result. On a plane whose events
+        cannot have a large result, make the set a failure of the command.
 
         A preview in place of the result would be a wrong value that nobody notices.
 
@@ -211,7 +216,7 @@ class EventSet:
             report.response = json_text.embed(self.rules.whole_result(upload.data))
 
     def _fail(self, text: str) -> None:
-        """Turn the report into a failure. No terminal event of the set has been accepted yet."""
+        """Turn the report into a failure. Call this only while no terminal event of the set has been accepted."""
         report = self.report
         report.status, report.context = "error", {"status": "error", "error": text}
         report.response = report.context
@@ -233,11 +238,11 @@ class EventSet:
         Args:
             batch: the plane's id of that batch.
         """
-        # Every process makes the same key: a worker may be killed after the plane has accepted this request.
+        # Every process makes the same key, so the plane takes only one rescue, even if a worker was killed.
         self.idempotency_key = f"{self.execution_id}:rescue:{batch}"
         self.rescues, self.is_rescue, self.was_tried = batch, True, False
 
-    # ── its row ──
+    # ── the row in the outbox ──
 
     def packed(self) -> tuple[bytes, bytes | None]:
         """Return the row for the outbox, and the data for the result store or None."""
@@ -254,7 +259,8 @@ class EventSet:
 
     @classmethod
     def unpacked(cls, row: bytes, data: bytes | None = None) -> EventSet:
-        """Return the set that a row has. Its next request counts as tried, because a dead process may have sent it.
+        """Return the event set in a row of the outbox. The set's next request counts as tried, because a dead process
+        may have sent it.
 
         Args:
             row: the row that `packed` returned. Unknown keys are ignored: a later version may have written them.

@@ -1,8 +1,8 @@
-"""A file of the outbox: a SQLite database (WAL) with terminal events, and a lock that ends with its process.
+"""A file of the outbox: a SQLite database (WAL) with terminal events. The file is locked until its process ends.
 
-A process that gets the lock of a dead process takes over its file. The rows stay in the file, and each is deleted once
-its events are accepted. A file that another user could have written is not opened. A file of another version is left
-for a worker that can read it.
+A process that gets the lock of a dead process takes over the dead process's file. The rows stay in this file. Each row
+is deleted once the plane has accepted its events. A file that another user could have written is not opened. A file of
+another version is left for a worker that can read it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ HAS_LOCKS: Final = fcntl is not None
 _VERSION: Final = 1
 """The `PRAGMA user_version` of a file that this worker writes."""
 _WITH_BATCHES: Final = 2
-"""Version of a file in which an earlier worker also stored accepted batches. They are deleted with the file."""
+"""Version of a file in which an earlier version of the worker also stored accepted batches. This worker deletes such
+batches with the file."""
 # `data` is for the result store. It has its own column, so that reading a row does not parse the data.
 _TABLE: Final = (
     "BEGIN; CREATE TABLE event_sets (key TEXT PRIMARY KEY, command_id TEXT NOT NULL, place TEXT NOT NULL,"
@@ -38,7 +39,8 @@ class OutboxRow(NamedTuple):
     key: str
     command_id: str
     place: str
-    """Address of the next request: a plane, or a plane's result store. Rows of other addresses do not wait for it."""
+    """Address of the next request: a plane, or a plane's result store. The rows for each address are sent
+    independently."""
     size: int
 
 
@@ -50,9 +52,10 @@ class OutboxFile:
         self._lock = lock
         self._lock_path = directory / f"{name}.lock"
         self.has_unread = False
-        """True if a row is damaged. After its last row the file is then renamed to `.unreadable`, not deleted."""
+        """True if a row is damaged. Once no other row is left, the file is renamed to `.unreadable`, not deleted."""
         self.stays = False
-        """True if the disk failed while a row was read. The file then stays, and another worker takes it over."""
+        """True if the disk failed while a row was read. The file is then not deleted, and another worker takes the file
+        over."""
         self._database = sqlite3.connect(self.path)
         try:
             version = require_version(self._database, self.path)
@@ -91,11 +94,11 @@ class OutboxFile:
 
     @classmethod
     def take_over(cls, lock_path: Path) -> OutboxFile | None:
-        """Open the outbox file of this lock if its process is dead. Return None if the process is alive, or if another
-        worker has taken the file over.
+        """Open the outbox file of this lock if the file's process is dead. Return None if the process is alive, or if
+        another worker has taken the file over.
 
         Raises:
-            PermissionError: other users can access the file, or a file that belongs to it.
+            PermissionError: other users can access the file, its lock, or SQLite's files beside it.
             OSError: the file has another version. It is left unchanged.
         """
         try:
@@ -142,7 +145,7 @@ class OutboxFile:
             is_empty: True if no row is left to be sent.
         """
         try:
-            if is_empty and self.has_unread:  # else the rows that are in the WAL only would be deleted with it
+            if is_empty and self.has_unread:  # otherwise rows that only the WAL has would be deleted
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.close()
             if is_empty and not self.stays:
@@ -160,7 +163,7 @@ class OutboxFile:
 
 
 def require_version(database: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file, or 0 for an empty file, whose process died before it wrote a row.
+    """Return the version of the file, or 0 for a file without a table. Such a file is new, or its process died early.
 
     Raises:
         OSError: the file has another version; the text says what to do.

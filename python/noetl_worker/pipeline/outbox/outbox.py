@@ -1,8 +1,8 @@
 """Terminal events that no plane has accepted yet, on disk, where they outlive the process that made them.
 
-Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, the sets are in
-memory only. If the process then dies, their messages are redelivered, because a message is acknowledged only after the
-plane has accepted the events.
+Each process has one file (`file.py`), and takes over the files of dead processes. If the disk fails, the terminal
+events are in memory only. If the process then dies, JetStream redelivers the commands' messages, because a message is
+acknowledged only after the plane has accepted the events.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from noetl_worker.pipeline.outbox.file import HAS_LOCKS, OutboxFile, OutboxRow
 
 MAX_BYTES: Final = 256 << 20
 MAX_ROWS: Final = 10_000
-"""Limits of one outbox. It is full at either of them. A plane that is up again accepts a full outbox in minutes."""
+"""Largest number of rows in one outbox. At MAX_ROWS or MAX_BYTES the outbox is full. A plane that is up again accepts a
+full outbox in minutes."""
 _ROOM_AGAIN: Final = 0.9
 """Fraction of the limits below which a full outbox has room again. With 1.0, pulling would stop and start often."""
 _MOST_FILES: Final = 32
-"""Most adopted files at a time. Each takes four descriptors, and a worker that keeps crashing leaves many files."""
+"""Largest number of adopted files at a time. Each file takes four descriptors, and a worker that keeps crashing leaves
+many files."""
 _FULL_ADVICE: Final = "see `events_not_accepted` for the reason: the worker pulls again once the plane accepts events"
 _UNWRITABLE_ADVICE: Final = (
     "make NOETL_WORKER_OUTBOX_DIR a writable directory with free space; until then outcomes are in memory only"
@@ -46,7 +48,7 @@ class _RowOnDisk(NamedTuple):
     file: OutboxFile
     size: int
     since: float
-    """Monotonic time when this process wrote the row first or, if a dead process wrote it, adopted the row."""
+    """Monotonic time when this process first wrote the row, or when it adopted the row of a dead process."""
 
 
 class Outbox:
@@ -58,7 +60,7 @@ class Outbox:
         when: when a command's terminal events are written: `always` (before they are first sent), `on_failure` (once
             the plane has not accepted them, or they have to wait) or `off`.
         directory: the directory that the workers of a machine share.
-        max_rows, max_bytes: limits. At either of them `is_full` is True, and no further row is written.
+        max_rows, max_bytes: limits. At either limit `is_full` is True, and no further row is written.
     """
 
     def __init__(self, when: str, directory: Path, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS) -> None:
@@ -72,7 +74,7 @@ class Outbox:
         self._rows_left: dict[OutboxFile, int] = {}
         """Adopted files, with the number of their rows that are still to be sent."""
         self._not_adopted: set[Path] = set()
-        """Locks of files that could not be taken over, so that each is logged once."""
+        """Locks of files that could not be taken over, so that each failure is logged once."""
         self._bytes = 0
         self.is_full = False
         """True if a limit is reached. The outcome of a further command would be in memory only."""
@@ -120,7 +122,8 @@ class Outbox:
         return True
 
     def accepted(self, event_set: EventSet) -> None:
-        """Write the rest of a set after one of its requests was accepted. If nothing is left, delete its row."""
+        """Write the rest of a set after one of its requests was accepted. If no request is left, delete the set's
+        row."""
         is_written = event_set.key in self._rows
         if event_set.is_open and (is_written or self.writes_first):
             self.write(event_set)
@@ -150,8 +153,8 @@ class Outbox:
     # ── the sets of dead processes ──
 
     def adopt(self) -> list[OutboxRow]:
-        """Take over the files of dead processes. Return their rows, which this process now has to send; `load` reads
-        one."""
+        """Take over the files of dead processes. Return their rows, which this process now has to send. `load` reads
+        the event set of a row."""
         if self._is_off:
             return []
         rows: list[OutboxRow] = []
@@ -189,8 +192,8 @@ class Outbox:
         return None
 
     def _take_over(self, lock: Path) -> list[OutboxRow]:
-        """Take over the file of this lock. Return its rows, or none if its process is alive or the file cannot be
-        read."""
+        """Take over the file of this lock, and return the file's rows. Return no rows if the file's process is alive or
+        the file cannot be read."""
         file: OutboxFile | None = None
         try:
             file = OutboxFile.take_over(lock)

@@ -1,6 +1,6 @@
 """A read-only view of this machine's outboxes, for operators and not for the worker.
 
-It creates and changes no file, and adopts nothing.
+Reading creates and changes no file, and takes over no file of a dead process.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class OutboxView:
 
 
 def read_outboxes(directory: Path) -> OutboxView:
-    """Return the outcomes in this directory. A missing directory has none.
+    """Return the outcomes in this directory. A missing directory has no outcomes.
 
     Raises:
-        OSError: other users can access it, or it cannot be read. The text says what to do.
+        OSError: other users can access the directory, or the directory cannot be read. The text says what to do.
     """
     try:
         require_own_directory(directory)
@@ -84,8 +84,8 @@ def _read(row: bytes, data: bytes | None) -> EventSet | None:
 
 
 def _is_owned(lock: Path) -> bool:
-    """Return whether a process holds the lock. The lock is taken for an instant to find out; a worker that wants it
-    tries again later."""
+    """Return whether a process holds the lock. This function takes the lock for an instant. A worker that fails to get
+    the lock at this instant tries again later."""
     if not HAS_LOCKS or not lock.exists():
         return False
     with lock.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Reporting to the plane: the result within its budget, the terminal events, and their sending."""
+"""Reporting to the plane: makes a result fit into events, and sends the terminal events."""

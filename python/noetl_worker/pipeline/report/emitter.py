@@ -1,8 +1,9 @@
-"""Reporting: sends a set of terminal events until the plane has accepted it.
+"""Reporting: sends the requests of an event set until the plane has accepted every request.
 
-The plane's rules say what an answer means (`judge`). If the plane does not accept a set, the set is written to the
-outbox and gives up its slot, because it may wait for long and is safe on disk. After LATE_S without an accepted event a
-set is late: it is sent only after the plane has confirmed that the command is still ours.
+The plane's rules give the meaning of an answer (`judge`). An event set that the plane does not accept is written to the
+outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. After LATE_S without
+an accepted event, the set is late. A late set is sent only after the plane has confirmed that this worker still has the
+command.
 """
 
 from __future__ import annotations
@@ -44,25 +45,26 @@ LATE_S: Final = 30.0
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_REPORT_S: Final = 0.5
-"""Seconds after which a command gives up its slot, while the plane answers the request with its last event. In this
-request the plane issues the next commands."""
+"""Seconds for which a command keeps its slot while the plane processes the request with the command's last event. In
+this request the Rust plane issues the next commands, which may take long."""
 
 
 _DROPPED_ADVICE: Final = "do nothing: another worker has the command, or it is over"
 
 
 class Emitter:
-    """Sends sets of terminal events. A worker has one Emitter and calls `deliver` concurrently."""
+    """Sends the event sets of all commands of a worker. A worker has one Emitter and calls `deliver` concurrently."""
 
     def __init__(self, outcomes: Mapping[Dialect, Outcomes], outbox: Outbox, stopping: Stopping | None = None) -> None:
         self.outcomes = outcomes
         self.outbox = outbox
         self.stopping: Final = stopping or Stopping()
         self._sending: dict[str, list[asyncio.Future[None]]] = {}
-        """Keys of the sets that are being sent. Each has the callers that wait to send a set with the same key."""
+        """Waiting callers of `deliver`, by the key of the event set that is being sent. Each waits to send a set with
+        the same key."""
         self.issuing: Final[dict[str, bool]] = {}
-        """Keys of the sets whose present request lets the plane issue the next commands. True if a delivery waits for
-        the answer; False for an adopted set."""
+        """Keys of the event sets for which the plane is issuing the next commands now. The value is True if a delivery
+        waits for the plane's answer, and False for an adopted outcome."""
 
     async def deliver(
         self,
@@ -86,9 +88,9 @@ class Emitter:
         key, is_second = event_set.key, event_set.key in self._sending
         try:
             while key in self._sending:
-                place = asyncio.get_running_loop().create_future()
-                self._sending[key].append(place)
-                await place
+                waiter = asyncio.get_running_loop().create_future()
+                self._sending[key].append(waiter)
+                await waiter
             self._sending[key] = []
             now = time.monotonic()
             is_uncertain = is_second or ownership.is_uncertain(now)
@@ -97,9 +99,9 @@ class Emitter:
                 await self._deliver(plane, event_set, ownership, sending, now)
             finally:
                 sending.come_back()
-                for place in self._sending.pop(key):  # the next caller goes on
-                    if not place.done():
-                        place.set_result(None)
+                for waiter in self._sending.pop(key):  # the next caller goes on
+                    if not waiter.done():
+                        waiter.set_result(None)
         except (asyncio.CancelledError, Interrupted):
             self.outbox.write(event_set)
             raise
@@ -167,7 +169,7 @@ class Emitter:
                 event_set.accepted(answer.json())
                 return
             sending.count(how)
-            # Without the store, the command would fail. So a store that is down is waited for longer.
+            # Without the result store, the command would fail. So the worker waits longer for a store that is down.
             costs_result = upload is not None and not event_set.rules.inlines_unstored_results
             is_over = sending.uncertainty.is_over(STORE_UNCERTAIN_S if costs_result else UNCERTAIN_S)
             is_refused = how is SendStatus.REFUSED or (how is not SendStatus.PASSING and is_over)
@@ -178,7 +180,7 @@ class Emitter:
                 await self._refused(plane, event_set, answer, sending)
                 return
             if answer is not None and MEANING[answer.status] is Meaning.AUTH:
-                # The plane would refuse the next claim too, so the client has the worker pause its pulling.
+                # The plane would refuse the next claim too, so the worker pauses pulling.
                 plane.client.auth_refused(plane.url)
             await self._wait(event_set, sending, answer, reason)
             now = time.monotonic()
@@ -204,8 +206,8 @@ class Emitter:
         await self.stopping.sleep(delay_s)
 
     async def _confirm(self, plane: Plane, event_set: EventSet, ownership: Ownership) -> None:
-        """Ask the plane whether the command is still ours. Raise ClaimLost if it is not, except if the events of this
-        set have finished it."""
+        """Ask the plane whether this worker still has the command. Raise ClaimLost if another worker has the command or
+        the command is over. If the events of this set have finished the command, do not raise."""
         try:
             await ownership.confirm()
         except ClaimLost as lost:
@@ -214,14 +216,15 @@ class Emitter:
                 raise
 
     def _write(self, event_set: EventSet, sending: Sending) -> None:
-        """Write the set to disk. If that succeeds, give up its slot."""
+        """Write the set to disk. If that succeeds, give up the command's slot."""
         # A row with a result that is still to be stored is up to date, and may be large: it is not written again.
         is_there = event_set.report.upload is not None and self.outbox.has(event_set)
         if is_there or self.outbox.write(event_set):
             sending.leave()
 
     async def _refused(self, plane: Plane, event_set: EventSet, answer: Response, sending: Sending) -> None:
-        """Take the result out of the events if they were too large for the plane. Otherwise raise ServerRefused."""
+        """Handle the final refusal of a request. If the events were too large for the plane, move the result out of the
+        events. Otherwise raise ServerRefused."""
         limit = event_set.rules.batch_limit(answer.body)
         if limit is not None:
             plane.server.batch_bytes = limit
@@ -231,7 +234,8 @@ class Emitter:
 
     @staticmethod
     async def _cut(event_set: EventSet, most: int) -> bool:
-        """Take the result out of the events, so that it is stored first. Return whether there was a result."""
+        """Move the result out of the events, to a request to the result store. Return False if the events have no
+        result."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
         advice = "do nothing: a success's result is stored first, and a failure keeps its text"
@@ -247,7 +251,7 @@ class Emitter:
 
         def is_slow() -> None:
             self._write(event_set, sending)
-            sending.leave()  # on disk or not: the command's own work is done
+            sending.leave()  # even if the disk fails: the command's own work is done
 
         def sent() -> None:
             nonlocal slow
@@ -264,7 +268,8 @@ class Emitter:
     async def _try(
         self, plane: Plane, event_set: EventSet, sent: bytes, patience_s: float | None, sending: Sending
     ) -> tuple[Response | None, SendStatus, str]:
-        """Send the next request once. Return the answer or None, what it means, and why the request is not accepted."""
+        """Send the next request once. Return the answer (None without one), the answer's meaning, and the reason why
+        the request is not accepted."""
         first_try, event_set.was_tried, part = not event_set.was_tried, True, event_set.part
         try:
             if part.has_own_id:

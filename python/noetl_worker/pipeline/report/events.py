@@ -1,8 +1,8 @@
 """Reporting: reports the start and the outcome of a command to the plane, in order.
 
-Each claimed command has one `CommandEvents`. `command.started` is held back for some milliseconds, so that a fast
-command needs one request only. The terminal events wait while the start is being sent. If the start was not sent or not
-accepted, they include it. So the start is never sent after the outcome.
+Each claimed command has one `CommandEvents`. The event `command.started` is held back for some milliseconds, so that a
+fast command needs one request only. While `command.started` is being sent, the terminal events wait. If the plane has
+not accepted `command.started`, the terminal events include it. So `command.started` is never sent after the outcome.
 """
 
 from __future__ import annotations
@@ -40,24 +40,26 @@ class CommandEvents:
     command: Command
     plane: Plane
     worker_id: str
-    """The worker's name in the claim."""
+    """Name under which this worker has claimed the command."""
     emitter: Emitter
     hold_s: float
     """Seconds for which `command.started` is held back."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Returns a block in which the command has no slot (Slots.waiting). It is open while terminal events wait
-    on disk, and while the request with the last event is slow."""
+    """Returns a block in which the command has no slot (Slots.waiting). The command enters the block while its terminal
+    events wait on disk, and while the request with its last event is slow."""
     warned: Warned = field(default_factory=Warned)
     """Warnings already logged, for each step of a playbook."""
     _is_held: bool = field(default=False, init=False)
-    """True from `start` until the plane has accepted the start, or the terminal events include it."""
+    """True from `start` until the plane has accepted `command.started`, or until the terminal events include this
+    event."""
     _is_started: bool = field(default=False, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
-    """Timer that reports the start. None if it is reported, or no more to be reported alone."""
+    """Timer that sends `command.started` in a request of its own. None if no such request is planned."""
     _starting: asyncio.Task[None] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Report the start, once, unless the command is over within `hold_s`. This neither waits nor raises."""
+        """Send `command.started` after `hold_s`, unless the command has ended by then. Only the first call has an
+        effect. This neither waits nor raises."""
         if self._is_started:
             return
         self._is_started = True
@@ -65,7 +67,7 @@ class CommandEvents:
         self._timer = asyncio.get_running_loop().call_later(self.hold_s, self._report_start)
 
     def _report_start(self) -> None:
-        """Report the start now, while the command runs."""
+        """Send `command.started` now, while the command runs."""
         self._timer = None
         self._starting = asyncio.create_task(self._send_started())
 
@@ -74,13 +76,14 @@ class CommandEvents:
         return f"{self.worker_id}/{self.command.event_id}" in self.emitter.issuing
 
     def abandon(self) -> None:
-        """Drop a start that was not sent yet."""
+        """Drop a `command.started` that was not sent yet."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     async def withdraw(self) -> bool:
-        """Drop a start that was not sent yet. Return True if no start was sent: the plane knows of none."""
+        """Drop a `command.started` that was not sent yet. Return True if the event was never sent, so that the plane
+        knows of no start."""
         self.abandon()
         if self._starting is not None:
             await asyncio.wait({self._starting})
@@ -106,7 +109,7 @@ class CommandEvents:
             log.warning("started_refused", **self.command.log_ids(), error=error_text, advice=_STARTED_ADVICE)
 
     async def _take_held(self) -> bool:
-        """Wait while the start is being sent. Return whether the terminal events must include the start."""
+        """Wait while `command.started` is being sent. Return whether the terminal events must include this event."""
         self.abandon()
         if self._starting is not None:
             await asyncio.wait({self._starting})  # a cancellation of this task must not cancel the request

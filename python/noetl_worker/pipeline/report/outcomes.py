@@ -1,4 +1,4 @@
-"""The interface to one plane's handling of terminal events."""
+"""Interface of the plane-specific handling of terminal events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from noetl_worker.remote.transport.transport import Response
 
 
 class Outcomes(Protocol):
-    """Handling of terminal events on one plane. All commands of a worker share it and call it concurrently."""
+    """Plane-specific handling of terminal events. All commands of a worker share one object for each plane, and call it
+    concurrently."""
 
     dialect: Dialect
 
@@ -26,9 +27,10 @@ class Outcomes(Protocol):
         """Note that the plane has accepted the next request of these events."""
 
     async def is_stored(self, plane: Plane, end: EventSet) -> bool:
-        """Return whether these events have finished the command, although their request had no answer.
+        """Return whether the plane has stored these events, although their request had no answer.
 
-        If so, the set has nothing left to be sent, or only a request that lets the plane go on.
+        If the plane has stored the events, the request is noted as accepted. On the Python plane, the set may instead
+        become a replacement of the stored batch. The replacement is still to be sent.
         """
 
     async def stop(self) -> None: ...

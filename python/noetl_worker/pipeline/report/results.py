@@ -1,8 +1,9 @@
-"""Reporting: makes the report of a tool's result. The result is redacted and measured; a large one is to be stored.
+"""Reporting: makes the report of a tool's result. The result is redacted, and its size is compared with the budget of
+an event.
 
 Both planes fail on events with large results (the Python plane silently loses a context above 102,400 bytes of compact
-JSON, protocol/results.md#limits). A result over this budget goes to the result store, and the event has a reference and
-a preview. The request that stores it is the first one of the terminal events (event_set.py).
+JSON, protocol/results.md#limits). A result over this budget goes to the result store. The event then has a reference
+and a preview. The result is stored before the terminal events are sent (event_set.py).
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _MAX_SKIPPED: Final = 20
 async def report(command: Command, result: ToolResult, decision: CaseDecision, rules: FitRules) -> Report:
     """Return the report of a tool that returned a result (docs/delivery.md).
 
-    A matched action other than `fail` handles the tool's error. An error that no case handled is reported as the
-    plane's own worker reports it, because playbooks are written for that. The Python plane gets call.error. The Rust
-    plane gets call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If a task of
-    a list raised the error, both planes get call.error (recorded: error-sql-sequence).
+    A matched action other than `fail` handles the tool's error. An error that no case handled is reported in the way of
+    the plane's own worker, because playbooks rely on it. The Python plane gets call.error. The Rust plane gets
+    call.done with the error's status, and the playbook goes on (protocol/events.md#rust-plane). If a task of a list
+    raised the error, both planes get call.error (recorded: error-sql-sequence).
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
@@ -77,7 +78,8 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
 
 
 async def report_failure(command: Command, failure: ToolResult, rules: FitRules) -> Report:
-    """Return the report of a command that raised an exception, before, in or after its tool. It becomes call.error."""
+    """Return the report of a command that raised an exception, before, in or after its tool. The plane gets
+    call.error."""
     message = failure.error.message if failure.error is not None else "failed without a message"
     fitted = await fit_result(command, failure, rules)
     kind = failure.error.kind if failure.error is not None else None
@@ -85,8 +87,8 @@ async def report_failure(command: Command, failure: ToolResult, rules: FitRules)
 
 
 def refused_report(refused: Report, error: ServerRefused) -> Report:
-    """Return the report of a failure without any result. It replaces a report whose events the plane will never
-    accept."""
+    """Return the report of a failure without any result. This report replaces a report whose events the plane will
+    never accept."""
     answer_text = redaction.excerpt(error.body, 500)  # a plane may quote the text it received
     text = f"the control plane refused the outcome of this command ({error.status}): {answer_text}"
     context = {"status": "error", "error": text}
@@ -98,8 +100,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
     The note is for people: no template can read it.
     """
-    is_told = isinstance(result.data, dict) and "stdout" in result.data
-    if is_told or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
+    has_output = isinstance(result.data, dict) and "stdout" in result.data
+    if has_output or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
         return report
     output = {"stdout": _redacted_end(result.stdout or "", rules), "stderr": _redacted_end(result.stderr or "", rules)}
     if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
@@ -108,7 +110,8 @@ def _add_output(command: Command, result: ToolResult, report: Report, rules: Fit
 
 
 def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Add a note for people, if it fits: the tries of a task list, or the start of a failed tool's answer."""
+    """Add a note for people, if the event has room for it: the tries of a task list, or the start of a failed tool's
+    answer."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
@@ -184,7 +187,7 @@ async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
         return replace(report, error=fit_text(refusal, rules), error_kind=_NULL_KIND)
     if fitted.size > rules.max_bytes:
         size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
-        return replace(report, error=f"{size}: name less there; the result of the step is kept", error_kind="resource")
+        return replace(report, error=f"{size}: let `exit` return less data", error_kind="resource")
     return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
 
 
@@ -210,7 +213,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         nulls = await _nulls(fitted.body)
         if result.status is ToolStatus.SUCCESS:
             # No plane can store U+0000, and another character would be a wrong value for later steps. In a failure,
-            # which only people read, it is replaced, and a warning says so.
+            # which only people read, U+0000 is replaced, and the report has a warning.
             return await _failed(command, result, fit_text(nulls.refusal("the result"), rules), _NULL_KIND, rules)
         body = nulls.without
         fitted = (await _fit(body, rules))._replace(redactions=fitted.redactions)
@@ -247,8 +250,8 @@ def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
 
 
 async def _drop_data(command: Command, result: ToolResult, reason: str, rules: FitRules) -> Report:
-    """Return the report without the result's data, which no later command could read. A success becomes a failure; a
-    failure keeps its text."""
+    """Return the report without the result's data, because the data are too large for a later command. A success
+    becomes a failure; a failure keeps its text."""
     bare = replace(result, data=None, stdout=None, stderr=None)
     if result.status is ToolStatus.SUCCESS:
         return await _failed(command, bare, reason, "resource", rules)
@@ -273,7 +276,7 @@ async def _run_off_loop_if_large(size: int, call: Callable[[], T]) -> T:
 def fit_text(text: str, rules: FitRules) -> str:
     """Return an error text that may leave the process: redacted, and without its middle if it is very long.
 
-    Of a huge text only the parts that stay are searched for secrets, because this runs on the event loop.
+    In a huge text, only the start and the end are searched for secrets, because this runs on the event loop.
     """
     half, left_out = _MAX_ERROR_CHARS // 2, len(text) - _MAX_ERROR_CHARS
     if len(text) > redaction.LARGE:

@@ -1,4 +1,4 @@
-"""The state of sending one set of terminal events, and who has the command."""
+"""State of sending one event set, and the check that this worker still has the command."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from noetl_worker.remote.plane.send_status import SendStatus
 
 
 class Ownership(Protocol):
-    """Knowledge of whether a command is still ours when its outcome is sent."""
+    """Tells whether this worker still has a command when the command's outcome is sent."""
 
     def is_uncertain(self, now: float) -> bool:
-        """Return whether another worker may have got the delivery or the claim.
+        """Return whether another worker may have got the message or the claim by now.
 
         Args:
             now: the present monotonic time.
         """
 
     async def confirm(self) -> None:
-        """Ask the plane which worker has the command. Raise ClaimLost if another has it, or if the command is over."""
+        """Ask the plane which worker has the command. Raise ClaimLost if another worker has the command, or if the
+        command is over."""
 
 
 @dataclass(slots=True)
 class Sending:
-    """Progress of sending one set: how long its command is known to be ours, the tries, and the slot."""
+    """State of sending one event set: until when this worker surely has the command, the tries, and the command's
+    slot."""
 
     known_until: float
-    """Monotonic time until which the command is known to be ours."""
+    """Monotonic time until which this worker surely has the command."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """Returns a block in which the command has no slot. None: no delivery waits for this set, and it has no slot."""
+    """Returns a block in which the command has no slot. None for an outcome that no delivery waits for: its command has
+    no slot."""
     left: AbstractContextManager[None] | None = None
     """The open block of `outside`, while the slot is given up."""
     tries: int = 0
@@ -59,7 +62,7 @@ class Sending:
         self.tries += 1
         if how is SendStatus.UNCERTAIN:
             self.uncertainty.add()
-        else:  # while a plane is down, it does not refuse the set: this time does not count as uncertainty
+        else:  # a plane that is down refuses no set: this time does not count as uncertainty
             self.uncertainty.reset()
 
     def reset(self) -> None:

@@ -15,10 +15,10 @@ from noetl_worker.remote.transport.transport import Response
 async def try_to_store(
     plane: Plane, event_set: EventSet, upload: Upload, patience_s: float | None
 ) -> tuple[Response | None, SendStatus, str]:
-    """Send a result to the store once. Return the answer or None, what it means, and why the result is not stored.
+    """Send a result to the result store once. Return the answer or None, its meaning, and why the result is not stored.
 
     The Python plane may still be processing a PUT that got no answer. A second PUT would delay every client for the
-    same time again (protocol/results.md#redaction), so it is not sent.
+    same time again (protocol/results.md#redaction). So the worker sends no second PUT.
     """
     execution_id, may_still_run = event_set.execution_id, event_set.rules.may_still_store
     if event_set.was_tried and may_still_run:
@@ -39,7 +39,7 @@ async def try_to_store(
     how = judge(answer)
     if how is SendStatus.ACCEPTED and not isinstance(fields_of(answer.json()).get("ref"), str):
         how = SendStatus.UNCERTAIN  # an answer without a `ref` is not the store's: the result is not stored
-    # A 413 is final, even from a proxy. A 404 of the plane itself means that it has no result store.
+    # A 413 is final, even from a proxy. A 404 of the plane itself means: no result store.
     if how is SendStatus.UNCERTAIN and (answer.status == 413 or not_found(answer)):
         how = SendStatus.REFUSED
     return answer, how, str(refusal("PUT result", answer))

@@ -1,1 +1,2 @@
-"""JetStream as the worker uses it: the connection, the stream and its durable, the pull loop, the four answers."""
+"""Use of JetStream by the worker: connection, stream of commands, durable consumer, pull loop, and acknowledgement of
+deliveries."""

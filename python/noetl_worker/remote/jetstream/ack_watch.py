@@ -1,5 +1,8 @@
-"""Watch for acknowledgements that NATS refuses. A worker that may not acknowledge would go on until the durable reaches
-max_ack_pending."""
+"""Detection of acknowledgements that NATS refuses.
+
+A login may lack the permission to acknowledge. JetStream then delivers finished commands again. At max_ack_pending
+unacknowledged messages JetStream delivers nothing more to the whole pool.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,24 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class AckWatch:
-    """Watch that begins when NATS refuses an acknowledgement, and ends when NATS accepts an acknowledgement."""
+    """Record of whether NATS refuses the acknowledgements of this worker. A refusal lasts until NATS accepts an
+    acknowledgement."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._outage = connection, Outage()
 
     @property
     def trouble(self) -> str | None:
-        """Reason why no command can be acknowledged, or None if no refusal is known."""
+        """Reason why the worker cannot acknowledge any command. None if NATS has refused no acknowledgement, or accepts
+        acknowledgements again."""
         return _REASON if self._outage.is_on else None
 
     async def look(self, durable: Durable) -> None:
-        """Try an acknowledgement without effect if an earlier one was refused. Log when refusals begin and end.
+        """Try an acknowledgement if NATS refused an earlier acknowledgement. Log when refusals begin and when refusals
+        end.
+
+        The tried acknowledgement names a message that does not exist. So the acknowledgement changes nothing in
+        JetStream.
 
         Raises:
             JetStreamError: there is no connection.

@@ -1,6 +1,7 @@
-"""Requests to JetStream's API, in JSON.
+"""Requests to JetStream's API, with plain JSON objects.
 
-An update through nats-py's own calls would drop the fields of a configuration that nats-py does not know.
+nats-py has methods for the same requests. But an update by nats-py drops configuration fields that nats-py does not
+know.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from noetl_worker.text import json_text
 PREFIX: Final = "$JS.API"
 TIMEOUT_S: Final = 5.0
 ALREADY_THERE: Final = frozenset({10058, 10013, 10148})
-"""JetStream's err_codes for a stream or durable that exists under this name with another configuration."""
+"""Error numbers (`err_code`) with which JetStream refuses to create a stream or durable. The name is already in use,
+with another configuration."""
 _NOT_FOUND: Final = 404
 _UNAVAILABLE: Final = 503
 _NOT_ENABLED: Final = "JetStream is not enabled on this NATS server or for this account: start the server with -js"
 
 
 class ApiRefused(JetStreamError):
-    """An error that JetStream answered. `code` is like an HTTP status, `err_code` is JetStream's own number."""
+    """Error for a request that JetStream refuses. `code` resembles an HTTP status (404); `err_code` is JetStream's own
+    error number (10059)."""
 
     def __init__(self, subject: str, error: Mapping[str, Any]) -> None:
         self.code: Final = int(error.get("code") or 0)
@@ -39,7 +42,10 @@ class ApiRefused(JetStreamError):
 
 
 def moment(text: str) -> float:
-    """Return the epoch seconds of a UTC time in RFC 3339. Python 3.10 reads a fraction of six digits only."""
+    """Return the epoch seconds of a UTC time in RFC 3339 (`2026-12-03T00:52:00.123456789Z`).
+
+    Python 3.10 cannot parse nine decimals, so the decimals are cut to six.
+    """
     seconds, _, fraction = text.rstrip("Z").partition(".")
     digits = (fraction[:6] or "0").ljust(6, "0")
     return datetime.fromisoformat(f"{seconds}.{digits}").replace(tzinfo=timezone.utc).timestamp()
@@ -77,14 +83,15 @@ async def ask(
 
 
 def _no_answer(client: Client, subject: str, error: BaseException) -> str:
-    """Return the text of the error. If NATS forbids the request, only the client's last error has the reason."""
+    """Return the error text for a request that JetStream did not answer. If NATS forbids the request, the refusal is in
+    `client.last_error`, not in `error`."""
     seen = str(client.last_error or "")
     if "permissions violation" in seen and (subject.lower() in seen.lower() or "subscription" in seen):
         refusal = seen.removeprefix("nats: ")
         return f'no answer from JetStream to {subject}, since NATS refuses it: "{refusal}"; give this login permission'
     return (
-        f"no answer from JetStream to {subject} ({error!r}): is the server well, and may this login publish to "
-        f"{PREFIX}.>?"
+        f"no answer from JetStream to {subject} ({error!r}): check that the server is well, and that this login may "
+        f"publish to {PREFIX}.>"
     )
 
 

@@ -1,4 +1,5 @@
-"""Mark of a bridge in the metadata of the stream of commands. It tells workers that a bridge fills the stream."""
+"""Mark that a bridge writes into the metadata of the stream of commands. The mark tells workers that a bridge publishes
+commands to the stream."""
 
 from __future__ import annotations
 
@@ -25,22 +26,23 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 @dataclass(frozen=True, slots=True)
 class BridgeMark:
-    """A bridge, as the metadata of a stream describe it."""
+    """Version and health address of a bridge, as written in the metadata of a stream."""
 
     version: str
     health_url: str = ""
-    """Address of the bridge's probes as others reach it; "" if none was set."""
+    """Address at which other machines reach the bridge's health probes. Empty if no address was configured for the
+    bridge."""
 
 
 def read_mark(config: Mapping[str, Any]) -> BridgeMark | None:
-    """Return the mark in a stream's configuration, or None without a mark."""
+    """Return the bridge's mark from a stream's configuration, or None if the configuration has no mark."""
     metadata = fields_of(config.get("metadata"))
     version = metadata.get(_VERSION)
     return BridgeMark(str(version), str(metadata.get(_HEALTH) or "")) if version else None
 
 
 async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | None:
-    """Return the mark of the stream of commands, or None without a stream or mark.
+    """Return the bridge's mark from the stream of commands. Return None if the stream does not exist or has no mark.
 
     Raises:
         JetStreamError: the stream cannot be read.
@@ -50,7 +52,8 @@ async def find_mark(connection: Connection, settings: Settings) -> BridgeMark | 
 
 
 async def put_mark(connection: Connection, settings: Settings, mark: BridgeMark) -> str:
-    """Put the mark on the stream of commands, and return the stream's name. A missing stream is made first.
+    """Put the mark of a bridge on the stream of commands, and return the stream's name. Make the stream if it is
+    missing.
 
     Raises:
         JetStreamError: the server is too old for metadata, or refuses the change.

@@ -1,4 +1,5 @@
-"""nats-py's client with fixes for `flush` and `drain`, callbacks for messages as they are read, and limits on input."""
+"""nats-py's client with corrected `flush` and `drain`, a callback for each received message, and limits on received
+data."""
 
 from __future__ import annotations
 
@@ -42,16 +43,16 @@ _NO_SEED_IN_CREDENTIALS: Final = "the credentials have no NKEY seed: is NATS_CRE
 
 
 class UnusableKey(Error):
-    """A login with an invalid key, so that connecting again cannot help."""
+    """Error for a login whose key is invalid. Every further attempt to connect with this key would fail."""
 
 
 class UnreadableAnswer(Error):
-    """A server's answer in an unknown form, or above a limit."""
+    """Error for a server's answer that is not a JSON object, or that exceeds a size limit."""
 
 
 class _Json:
-    """Replacement of nats-py's module `json`, with a limit on values, since nats-py parses answers on the event
-    loop."""
+    """Replacement for the module `json` inside nats-py. nats-py parses answers on the event loop, so the number of JSON
+    values is limited."""
 
     dumps: ClassVar = staticmethod(json.dumps)
 
@@ -60,7 +61,7 @@ class _Json:
         """Return the JSON object in `data`. Raises UnreadableAnswer if `data` has no object, or too many values."""
         raw = data.encode() if isinstance(data, str) else data or b""
         if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-            raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values")
+            raise UnreadableAnswer(f"the server's answer has more than {_MOST_VALUES:,} JSON values: ask for less")
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -75,8 +76,8 @@ for _module in (nats.js.client, nats.js.manager, nats.js.object_store, nats.prot
 
 
 class _HeaderParser(BytesParser):
-    """Parser of a stored message's headers. nats-py would use a mail parser, whose time grows with the square of the
-    length of a Content-Type."""
+    """Parser of a stored message's headers. nats-py's own parser is a mail parser: its time grows with the square of a
+    Content-Type's length."""
 
     def parsebytes(self, text: bytes | bytearray, headersonly: bool = False) -> Any:
         if len(text) > _LONGEST_HEADERS:
@@ -85,7 +86,8 @@ class _HeaderParser(BytesParser):
 
 
 class _Parser(Parser):
-    """Parser of the NATS protocol with limits. nats-py's own buffers a line, and a message, of any length."""
+    """Parser of the NATS protocol with limits on the length of a line and of a message. nats-py's parser has no such
+    limits."""
 
     nc: Client
 
@@ -118,8 +120,9 @@ class _Parser(Parser):
 class _Transport(TcpTransport):
     """Transport whose write to a broken connection raises OSError on every event loop.
 
-    uvloop raises RuntimeError instead, which neither the worker nor nats-py catches. The RuntimeError ended the task of
-    a pull or an ack before nats-py noticed the break, and would end nats-py's reconnect task silently.
+    uvloop raises RuntimeError instead, and nats-py does not catch RuntimeError. The RuntimeError ended the task of a
+    pull or an ack before nats-py noticed the broken connection. The RuntimeError would also end nats-py's reconnect
+    task, without a log line.
     """
 
     def write(self, payload: bytes) -> None:
@@ -136,13 +139,13 @@ class _Transport(TcpTransport):
 
 
 class Client(LibraryClient):
-    """nats-py's client, with a PING that follows all data written before it.
+    """nats-py's client, but each PING is sent after all data that were written before the PING.
 
-    nats-py (2.14 to 2.16) writes a PING at once, ahead of data that wait for its flusher. So `flush` returned before
-    the server had read a publish, and did not report that the publish was refused. `drain` of a subscription returned
-    before the server had read the UNSUB. A command delivered in between was dropped until its ack_wait was over. In
-    nats-py's order 48 of 800 drains lost a command; in this order 2 did, through a gap in the server.
-    tests/integration/test_connection.py checks the order on the wire.
+    nats-py (2.14 to 2.16) sends a PING at once, ahead of data that wait for its flusher. So `flush` returned before the
+    server had read a publish, and did not report a refused publish. `drain` of a subscription returned before the
+    server had read the UNSUB. A command delivered after such a `drain` was dropped until its ack_wait was over. With
+    nats-py's order, 48 of 800 drains lost a command. With the order here, 2 of 800 drains lost a command, through a gap
+    in the server. tests/integration/test_connection.py checks the order on the wire.
     """
 
     def __init__(self, names: Lookups = OWN) -> None:
@@ -151,16 +154,17 @@ class Client(LibraryClient):
         self.receivers: Final[dict[int, Callable[[Msg], None]]] = {}
         """Callbacks given to `receive`, by subscription number."""
         self.left: float = math.inf
-        """Number of bytes that the server may still send; infinite unless a caller sets a limit."""
+        """Number of bytes that this client still accepts from the server. Infinite unless a caller sets a limit."""
         self.has_had_too_much = False
         self._ps = _Parser(self)
         self._asked: Final[dict[asyncio.Future[Any], str]] = {}
-        """Subject of each open request, by the future that gets the server's refusal."""
+        """Subjects of the open requests. The key is a future that gets the server's refusal of the request."""
         self.is_ack_refused = False
-        """True if the server refused an acknowledgement since this flag was reset: the login may not publish it."""
+        """True if the server refused an acknowledgement since this flag was reset. The login then lacks the permission
+        to acknowledge."""
         self._answers_refused: str | None = None
-        """Server's error if this login may not subscribe to answers, so that every request stays unanswered; else
-        None."""
+        """Error text of the server if this login may not subscribe to answers, else None. Without this subscription no
+        request gets an answer."""
 
     async def _connect_to_server(self, s: Any) -> None:
         self._answers_refused, self.is_ack_refused = None, False  # permissions may have changed
@@ -169,10 +173,11 @@ class Client(LibraryClient):
             self._transport.__class__ = _Transport  # nats-py has no option for it
 
     async def _connect_to_first_address(self, s: Any) -> None:
-        """Connect to the first address of a server that answers. nats-py would look the name up with the event loop's
-        resolver.
+        """Connect to the first address of a server that answers.
 
-        A WebSocket still connects by name after the look-up, because TLS and the Host header need the name.
+        The worker resolves the server's name in its own threads (`Lookups`). nats-py would use the event loop's
+        resolver, which one silent name server can block. A WebSocket still connects by name, because TLS and the Host
+        header need the name.
         """
         port, is_web = s.uri.port, s.uri.scheme in ("ws", "wss")
         connect_to_server, s.last_attempt = super()._connect_to_server, time.monotonic()
@@ -185,10 +190,10 @@ class Client(LibraryClient):
         await asyncio.wait_for(connecting, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
-        """Log in, and turn any failure into an error after which nats-py connects again.
+        """Log in. Convert every failure into an error after which nats-py tries to connect again.
 
-        Any other error would silently end nats-py's reconnecting. This was seen with a key file that was being
-        rewritten, and with a server that sends another greeting.
+        Any other error would silently end nats-py's reconnecting. This happened while a key file was being rewritten,
+        and with a server that does not speak NATS.
         """
         try:
             await super()._process_connect_init()
@@ -214,14 +219,14 @@ class Client(LibraryClient):
         super()._setup_nkeys_seed_connect()
 
     def forget(self, subscription: Subscription) -> None:
-        """Remove a subscription that could not be ended. Otherwise a reconnect would subscribe again."""
+        """Remove a subscription that could not be ended. Otherwise nats-py would subscribe again after a reconnect."""
         self._remove_sub(subscription._id)
 
     async def receive(self, subject: str, receiver: Callable[[Msg], None]) -> Subscription:
         """Subscribe, and call `receiver` with each message as soon as the message is read.
 
-        An exception of `receiver` would end the connection. nats-py's own way, over a queue and a task, costs 19 more
-        calls for each message.
+        `receiver` must not raise: an exception would end the connection. nats-py's own delivery through a queue and a
+        task costs 19 more function calls for each message.
         """
         subscription = await self.subscribe(subject)
         self.receivers[subscription._id] = receiver
@@ -240,7 +245,8 @@ class Client(LibraryClient):
             await super()._process_msg(sid, subject, reply, data, headers)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """Return the headers, or None if they are unreadable. An error would let any publisher end the connection."""
+        """Return the headers, or None if the headers are unreadable. If this method raised an error, any publisher
+        could end the connection."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError):
@@ -295,15 +301,16 @@ class Client(LibraryClient):
     async def _process_pong(self) -> None:
         """Handle a PONG, even for a `flush` that was cancelled.
 
-        nats-py would set a result on the cancelled future. The error would silently end nats-py's reader, and the
-        connection would receive nothing until pings stay unanswered.
+        nats-py would set a result on the cancelled future, and the resulting error would silently end nats-py's reader.
+        The connection would then receive nothing until unanswered pings end the connection.
         """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """Flush written data, or raise Error without a connection. nats-py would return as if the data had arrived."""
+        """Flush written data to the server. Raise Error if there is no connection; nats-py would return as if the
+        server had the data."""
         if not self.is_connected:
             raise Error("there is no connection")
         await super().flush(timeout)
@@ -319,7 +326,8 @@ class Client(LibraryClient):
         await super()._close(status, do_cbs)
 
     def _end_flushes(self) -> None:
-        """Fail each open `flush` of a connection that ended. No PONG comes, and nats-py would wait for the timeout."""
+        """Fail each open `flush` of a connection that ended. Otherwise `flush` would wait for its timeout, because no
+        PONG comes any more."""
         for pong in self._pongs:
             if not pong.done():
                 pong.set_exception(Error("the connection ended"))
@@ -327,7 +335,7 @@ class Client(LibraryClient):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         if self.is_connected and self._transport is not None and self._pending_data_size > 0:
-            self._transport.writelines(self._pending)  # as nats-py's flusher would, which then finds nothing
+            self._transport.writelines(self._pending)  # nats-py's flusher then finds nothing to write
             self._pending, self._pending_data_size = [], 0
         await super()._send_ping(future)
 

@@ -1,7 +1,8 @@
 """Comparison of the existing stream and durable with the settings.
 
-The comparison has rows (ComparedField). A field with a setting has a row of its own and can be changed in place (tried
-against nats-server 2.15.1). The other fields that a worker needs, or that can lose messages, share one row.
+The comparison is a list of ComparedField. A configuration field with a setting has its own entry, and can be changed in
+place (tried against nats-server 2.15.1). All other fields that a worker needs, or that can lose messages, share one
+entry.
 """
 
 from __future__ import annotations
@@ -17,28 +18,33 @@ from noetl_worker.settings.settings import Settings
 NANOSECONDS: Final = 1_000_000_000
 MAX_AGE_S: Final = 3600
 PULL_EXPIRES_S: Final = 30
-"""Longest life, in seconds, of the worker's pull requests. A durable must allow it."""
+"""Longest time, in seconds, for which a pull request of the worker stays open. A durable's `max_expires` must allow
+this time."""
 MAX_PULL_BATCH: Final = 256
-"""Most messages of one of the worker's pull requests. A durable must allow it."""
+"""Largest number of messages in one pull request of the worker. A durable's `max_batch` must allow a pull request for
+all slots, up to this number."""
 UNLIMITED: Final = -1
-"""Value of max_deliver without a limit. At a limit JetStream would stop delivering a message, unseen by KEDA. The
-worker makes a dead letter of the message instead."""
+"""Value of `max_deliver` for unlimited deliveries. With a limit, JetStream would stop delivering a message, and KEDA
+would no longer count the message. The worker makes a dead letter of such a message instead."""
 IN_PLACE: Final = "in place"
-"""Change that `noetl-worker nats ensure --apply` makes."""
+"""Label of a difference that `noetl-worker nats ensure --apply` corrects."""
 BY_HAND: Final = "by hand"
-"""Change that somebody has to decide, or that JetStream refuses."""
+"""Label of a difference that an operator has to correct, for example because JetStream refuses the change."""
 SHOWN_NONE: Final = "none"
 _AS_MADE: Final = "as a worker makes it"
-_FULL: Final = "when full, it loses the oldest commands (discard old) or refuses new ones"
+_FULL: Final = "a full stream loses the oldest commands (discard old) or refuses new commands"
 _DURATIONS: Final = ("max_age", "max_expires", "inactive_threshold")
 SHARED_CONFIG: Final = {"retention": "limits", "storage": "file", "num_replicas": 1}
-"""Fields that are the same in the configuration of every stream that a worker makes."""
+"""Configuration fields that have the same value in every stream that a worker makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedField:
-    """Row of the comparison, for one configuration field or several. `have` is the server's value, or None if the
-    stream or durable does not exist; `wanted` is the value that the settings ask for."""
+    """Comparison of one configuration field, or of several fields together, with the settings.
+
+    `have` is the server's value, or None if the stream or durable does not exist. `wanted` is the value that the
+    settings ask for.
+    """
 
     field: str
     have: str | None
@@ -49,7 +55,7 @@ class ComparedField:
     """True if a difference forbids workers to start: a worker could not pull, or would claim another pool's
     commands."""
     patch: Mapping[str, Any] | None = None
-    """Patch of the configuration that corrects the field (see `patched`), or None if somebody has to change it."""
+    """Configuration change that corrects the field (see `patched`), or None if an operator has to correct the field."""
 
     @property
     def change(self) -> str:
@@ -58,7 +64,7 @@ class ComparedField:
 
     @property
     def is_accepted_difference(self) -> bool:
-        """True if the field differs, workers run nevertheless, and only somebody's decision can change it."""
+        """True if workers run in spite of the difference, and only an operator can correct the difference."""
         return not self.agrees and self.patch is None and not self.is_fatal
 
 
@@ -81,7 +87,7 @@ def filter_fields(filters: Sequence[str]) -> dict[str, Any]:
 
 
 def patched(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a configuration with the patch's values in it. A value None removes its key."""
+    """Return a copy of a configuration with the patch's values. A key whose value in the patch is None is removed."""
     return {name: value for name, value in {**config, **patch}.items() if value is not None}
 
 
@@ -129,7 +135,7 @@ def new_durable(settings: Settings, first: int | None = None) -> dict[str, Any]:
 
 
 class _Rule(NamedTuple):
-    """Check of one field that has no setting."""
+    """Requirement on a configuration field for which there is no setting, such as `ack_policy`."""
 
     field: str
     is_right: Callable[[Any], bool]
@@ -142,7 +148,7 @@ def _is_unlimited(value: Any) -> bool:
 
 
 def _allows(least: int) -> Callable[[Any], bool]:
-    """Return a check that a limit is unset or at least `least`."""
+    """Return a function that tells whether a limit is unset or at least `least`."""
     return lambda value: not value or value >= least
 
 
@@ -154,7 +160,7 @@ _STREAM_RULES: Final = (
     _Rule("max_msgs_per_subject", _is_unlimited, "commands that wait on a subject are lost"),
     _Rule("sealed", not_, "the stream takes no commands"),
 )
-_DEAD_LETTER_RULES: Final = (_Rule("discard", lambda value: value == "new", "when full, it loses old dead letters"),)
+_DEAD_LETTER_RULES: Final = (_Rule("discard", lambda value: value == "new", "a full stream loses old dead letters"),)
 
 
 def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
@@ -167,7 +173,7 @@ def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
         _Rule("max_batch", _allows(whole_pull), "a pull for all slots is refused", is_fatal=True),
         _Rule("headers_only", not_, "notifications come without their bodies", is_fatal=True),
         _Rule("priority_policy", lambda value: value in (None, "", "none"), "our pulls are refused", is_fatal=True),
-        _Rule("backoff", not_, "it replaces ack_wait"),
+        _Rule("backoff", not_, "the durable does not use ack_wait"),
         _Rule("inactive_threshold", not_, "the durable is deleted while no worker runs"),
     )
 
@@ -175,11 +181,11 @@ def _durable_rules(settings: Settings) -> tuple[_Rule, ...]:
 def stream_rows(
     config: Mapping[str, Any] | None, settings: Settings, *, is_made_bare: bool = False
 ) -> list[ComparedField]:
-    """Return rows for the fields of a stream that matter to a worker.
+    """Return the comparison of a stream with the settings, for the fields that matter to a worker.
 
     Args:
         config: configuration of the stream, or None if the stream does not exist.
-        is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
+        is_made_bare: accept a stream whose only subject is NATS_SUBJECT, as the Python plane makes the stream.
     """
     have = config if config is not None else {}
     subjects = [str(subject) for subject in have.get("subjects") or []]
@@ -200,13 +206,15 @@ def stream_rows(
 
 
 def dead_letter_rows(config: Mapping[str, Any]) -> list[ComparedField]:
-    """Return one row, which tells whether the stream of dead letters can lose a dead letter."""
+    """Return a comparison with one entry: whether the stream of dead letters can lose a dead letter."""
     return [_other_fields(config, _DEAD_LETTER_RULES)]
 
 
 def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[ComparedField]:
-    """Return rows for the fields of a durable that matter to a worker. `info` is its consumer info, or None if the
-    durable does not exist."""
+    """Return the comparison of a durable with the settings, for the fields that matter to a worker.
+
+    `info` is the durable's consumer info, or None if the durable does not exist.
+    """
     have = new_durable(settings) if info is None else info["config"]
     filters, ack_wait = config_filters(have), int(have.get("ack_wait") or 0)
     rows = [
@@ -224,20 +232,20 @@ def durable_rows(info: Mapping[str, Any] | None, settings: Settings) -> list[Com
             _seconds(ack_wait),
             f"{settings.ack_wait_s:g} s",
             ack_wait == int(settings.ack_wait_s * NANOSECONDS),
-            "how long a command of a dead worker waits for the next one",
+            "how long a command of a dead worker waits for another worker",
             patch={"ack_wait": int(settings.ack_wait_s * NANOSECONDS)},
         ),
         _limit(
             "max_ack_pending",
             have,
             settings.max_ack_pending,
-            "commands in flight over the whole pool; at the limit no worker gets any",
+            "commands in flight over the whole pool; at the limit no worker gets a command",
         ),
         _limit(
             "max_deliver",
             have,
             UNLIMITED,
-            "with a limit, a command that used it up stays undelivered and unseen",
+            "at a limit JetStream silently stops delivering the command",
         ),
         _other_fields(have, _durable_rules(settings)),
     ]
@@ -267,7 +275,8 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _absent(row: ComparedField) -> ComparedField:
-    """Return a copy of the row for a missing stream or durable: a difference without a server's value, never fatal."""
+    """Return a copy of the comparison for a stream or durable that does not exist. The copy is a difference without a
+    server's value, and never fatal."""
     return replace(row, have=None, agrees=False, is_fatal=False, patch=row.patch or {})
 
 

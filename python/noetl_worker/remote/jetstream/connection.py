@@ -31,17 +31,18 @@ CONNECT_TIMEOUT_S: Final = 3
 RETRY_S: Final = 0.5
 """Seconds to wait after the first failed attempt to connect. The wait doubles up to 5 s."""
 ATTEMPTS: Final = 5
-"""Attempts to connect, for a caller that does not wait until the server is up."""
+"""Most attempts to connect, for a caller that does not wait until the server is up."""
 CLOSE_S: Final = 2.0
 _CREDS: Final = (
     "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
     "-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
 )
-"""Format of a .creds file with a JWT and a seed."""
+"""Template of a .creds file. The login's JWT and seed are filled in."""
 _ENDS: Final = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
 """Errors that end an open connection."""
 _SHOWN: Final = ("NATS_CERT", "NOETL_TLS_CLIENT_CERT", "NATS_CREDS", "NATS_JWT")
-"""Settings whose expired credentials NATS refuses without a reason: the client sees only "unexpected EOF"."""
+"""Settings whose credentials are checked for expiry if a connect fails. NATS refuses expired credentials without a
+reason: the client sees only "unexpected EOF"."""
 _PENDING_BYTES: Final = 8 * 1024 * 1024
 _UNREACHABLE_ADVICE: Final = (
     "run `noetl-worker doctor`, which checks the way to the server and the login; the worker tries again"
@@ -64,14 +65,15 @@ class Connection:
 
         Args:
             read_tls: returns nats-py's TLS options from the current files.
-            is_beside: log outages at level debug, because another connection to the same servers reports them.
+            is_beside: log outages only at level debug. Another connection to the same servers logs the same outages.
         """
         self.name = name
         self.client: Client = Client()
         self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.last_error: Exception | None = None
-        """Last error that nats-py reported: the cause of a first connect that failed with "no servers" alone."""
+        """Last error that nats-py reported. After a failed first connect nats-py itself raises only "no servers", and
+        the cause is here."""
         self._read_tls = read_tls
         self._is_beside = is_beside
         self._outage, self._troubles = Outage(), Outage()
@@ -119,7 +121,8 @@ class Connection:
             )
 
     def _renew_tls(self) -> None:
-        """Read the TLS files again for the next attempt, since certificates can be replaced while the worker runs."""
+        """Read the TLS files again before the next attempt to connect, since certificates can be replaced while the
+        worker runs."""
         try:
             self.client.options.update(self._read_tls())
         except OSError as error:  # also ssl.SSLError: a file is half written, and a later attempt reads it
@@ -127,16 +130,16 @@ class Connection:
             log.warning("tls_files_unreadable", connection=self.name, error=describe(error), advice=advice)
 
     def _abandon(self) -> None:
-        """Close the socket of an attempt that failed.
+        """Close the socket of a failed attempt to connect.
 
-        When the server refuses CONNECT, or never answers it, nats-py replaces the open transport by the transport of
-        the next attempt. Each replaced transport would hold a file descriptor until a garbage collection.
+        After a refused or unanswered CONNECT, nats-py opens another transport without closing the earlier transport.
+        Each such transport would hold a file descriptor until a garbage collection.
         """
         if self.client._transport is not None:
             self.client._transport.close()  # type: ignore[no-untyped-call]
 
     async def _open(self, options: dict[str, Any]) -> None:
-        """Connect with one attempt, and allow reconnecting afterwards. If reconnecting were allowed from the start,
+        """Connect with a single attempt, and allow reconnecting afterwards. With reconnecting allowed from the start,
         nats-py would repeat its first connect for ever, even after a refusal."""
         self.client, self.last_error = Client(), None
         try:
@@ -176,9 +179,9 @@ class Connection:
 
 
 async def _close_within(closing: Coroutine[Any, Any, None], most_s: float) -> BaseException | None:
-    """Wait at most `most_s` seconds for `closing`, and return its error or None.
+    """Wait at most `most_s` seconds for `closing`. Return the error of `closing`, or None if `closing` succeeded.
 
-    asyncio.wait_for would also wait until nats-py has reacted to the cancellation, with a flush of up to 10 s.
+    `asyncio.wait_for` would wait longer: after the cancellation, nats-py still flushes for up to 10 s.
     """
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=most_s)
@@ -202,12 +205,8 @@ async def connect(
     Args:
         name: name of the connection in `nats server report connections`.
         attempts: most attempts to connect, or None to wait for a server that accepts the login.
-        is_beside: log outages at level debug, because another connection to the same servers reports them.
-        on_wait: called before each wait with the reason for it.
-
-    Raises:
-        SettingsError: a login or TLS file cannot be read, or has the wrong content.
-        NatsUnavailable: the server refused the login, or `attempts` are used up; the text says what to set.
+        is_beside: log outages only at level debug. Another connection to the same servers logs the same outages.
+        on_wait: called before each wait with the reason for the wait.
     """
     _require_files(settings)
     connection = Connection(name, partial(_tls, settings), is_beside=is_beside)
@@ -261,7 +260,7 @@ def _unavailable(settings: Settings, error: BaseException) -> str:
     ended = [name for name, ends_at in credential_ends(settings).items() if ends_at < time.time() and name in _SHOWN]
     if ended:
         return f"{', '.join(ended)} has expired, and NATS at {where} refuses it ({describe(error)}): renew it"
-    return f"no NATS at {where} ({describe(error)}): is NATS_URL right and the server up?"
+    return f"no NATS at {where} ({describe(error)}): check NATS_URL, and that the server is up"
 
 
 def _options(settings: Settings, connection: Connection) -> dict[str, Any]:
@@ -291,8 +290,8 @@ def _tls(settings: Settings) -> dict[str, Any]:
 
 
 def nats_login(settings: Settings) -> dict[str, Any]:
-    """Return the login: NATS_CREDS, else an NKEY seed (with a JWT), else user and password, else the URL's user-info
-    with percent-encoding undone, else the token.
+    """Return the login as arguments of nats-py's `connect`. The first of these settings is used: NATS_CREDS, an NKEY
+    seed (with a JWT), user and password, the user-info of NATS_URL (percent-decoded), the token.
 
     The published Rust worker has the same order (protocol/notification.md#login).
     """
@@ -311,7 +310,8 @@ def nats_login(settings: Settings) -> dict[str, Any]:
 
 
 def _key_setting(settings: Settings) -> tuple[str, str]:
-    """Return the name and the shown value of the setting that has the login's key."""
+    """Return the name of the setting that holds the login's key, and its value for an error text. A seed is shown as
+    `***`."""
     named = {"NATS_CREDS": settings.nats_creds, "NATS_NKEY": settings.nats_nkey}
     return next(((name, path) for name, path in named.items() if path), ("NATS_SEED", "***"))
 

@@ -1,4 +1,8 @@
-"""The stream of commands and its durable consumer: made if missing, checked if present, never made again silently."""
+"""The stream of commands and its durable consumer.
+
+The worker makes a missing stream or durable, and compares an existing stream or durable with the settings. The worker
+logs when it makes a deleted stream or durable again.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +33,10 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class _Logged(set[str]):
-    """Names of conditions that hold and were logged, so that each is logged once when it begins."""
+    """Names of conditions that are true now and were already logged. So a condition is logged only when it begins."""
 
     def begins(self, what: str, holds: bool) -> bool:
-        """Return whether the condition named `what` holds now and did not hold at the last call."""
+        """Return whether the condition named `what` is true now and was false at the last call."""
         is_new = holds and what not in self
         if holds:
             self.add(what)
@@ -53,8 +57,8 @@ class Durable:
     stream_config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     """Configuration of the stream, or None if this worker has just made the stream."""
     stream_created: str = field(default="", compare=False, repr=False)
-    """Creation time of the stream, as the server writes it. A stream that was made again has another time, and has lost
-    the messages."""
+    """Creation time of the stream, as the server writes the time. A stream that was deleted and made again has another
+    time, and has lost its messages."""
     logged: _Logged = field(default_factory=_Logged, compare=False, repr=False)
     unusable: Outage = field(default_factory=Outage, compare=False, repr=False)
 
@@ -62,7 +66,7 @@ class Durable:
         """Warn of each field of the stream that differs from the settings.
 
         Args:
-            is_made_bare: accept a stream that has the base subject alone, as the Python plane makes it.
+            is_made_bare: accept a stream whose only subject is NATS_SUBJECT, as the Python plane makes the stream.
         """
         if self.stream_config is None:
             return
@@ -79,19 +83,20 @@ class Found:
     stream_info: Mapping[str, Any] | None
     durable_info: Mapping[str, Any] | None
     dead_letters: Mapping[str, Any] | None = None
-    """Configuration of the stream of dead letters. None if it could not be read, or if there was no dead letter yet."""
+    """Configuration of the stream of dead letters. None if the stream could not be read, or does not exist yet."""
     dead_letters_unknown: str = ""
     """Reason why the stream of dead letters could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """State of a durable at one check."""
+    """State of a durable, as one check of the durable found it."""
 
     pending: int
-    """Messages of the durable that no worker has received yet."""
+    """Number of the durable's messages that no worker has received yet."""
     ack_pending: int
-    """Messages of the whole pool that were delivered, or returned with a delay, and are not acknowledged."""
+    """Number of delivered messages, over the whole pool, that no worker has acknowledged yet. Messages returned with a
+    delay count too."""
     durable: Durable
     """The durable with its current configuration."""
     pause_left_s: float = 0.0
@@ -108,9 +113,9 @@ async def ensure_durable(client: Client, settings: Settings) -> Durable:
 
     Raises:
         NatsUnavailable: JetStream is off, or does not answer.
-        JetStreamError: a worker must not use the durable, and the text says how to repair it. Its filters differ from
-            the settings (the worker would claim another pool's commands, protocol/notification.md#durable), it is no
-            pull consumer, or it refuses our pulls.
+        JetStreamError: a worker must not use the durable, and the text says how to repair the durable. The filters
+            differ from the settings (the worker would claim another pool's commands, protocol/notification.md#durable),
+            the durable is no pull consumer, or the durable refuses the worker's pull requests.
     """
     found = await _find_commands(client, settings)
     stream_info = found.stream_info or await _make_stream(client, found.stream, settings)
@@ -181,13 +186,16 @@ def _warn_of_dead_letters(found: Found) -> None:
 
 
 async def find(client: Client, settings: Settings) -> Found:
-    """Find the stream (NATS_STREAM, else the stream that owns NATS_SUBJECT), the durable and the stream of dead
-    letters. Make none of them."""
+    """Find the stream of commands, its durable and the stream of dead letters. Make nothing.
+
+    The stream of commands is NATS_STREAM, else the stream that owns NATS_SUBJECT.
+    """
     return await _with_dead_letters(client, await _find_commands(client, settings))
 
 
 async def _with_dead_letters(client: Client, found: Found) -> Found:
-    """Add the stream of dead letters to `found`. An error is recorded in `found`, not raised: dead letters are rare."""
+    """Add the configuration of the stream of dead letters to a copy of `found`. If reading fails, add the error text to
+    the copy instead: a worker rarely needs this stream."""
     try:
         stream = await owning_stream(client, DEAD_LETTER_SUBJECT)
         info = await ask_if_there(client, f"STREAM.INFO.{stream}") if stream is not None else None
@@ -252,7 +260,7 @@ async def _put_durable(client: Client, found: Found, config: Mapping[str, Any], 
 
 
 def _warn(event: str, name: str, rows: Sequence[ComparedField]) -> None:
-    """Log a warning for each row in which the server's value differs from the settings."""
+    """Log a warning for each configuration field in which the server's value differs from the settings."""
     for row in rows:
         if not row.agrees:
             log.warning(
@@ -297,9 +305,10 @@ def _durable(stream: str, info: Mapping[str, Any]) -> Durable:
 
 
 async def apply(client: Client, found: Found, settings: Settings, first: int | None = None) -> list[str]:
-    """Make what is missing (stream, durable, bucket), and change the fields that JetStream changes in place.
+    """Make the stream, the durable and the bucket of start notes if missing. Change the fields that JetStream can
+    change in place.
 
-    A change of the durable affects every worker that pulls from it. Return one line for each change.
+    A change of the durable affects every worker that pulls from the durable. Return one line of text for each change.
 
     Args:
         first: stream sequence at which a new durable begins, or None for the oldest message.
@@ -328,7 +337,8 @@ async def apply(client: Client, found: Found, settings: Settings, first: int | N
 
 
 def _changes(rows: Sequence[ComparedField]) -> list[ComparedField]:
-    """Return the rows that can be changed in place, or no rows while a fatal difference has to be corrected by hand."""
+    """Return the differences that can be corrected in place. Return no differences while an operator has to correct a
+    fatal difference."""
     differing = [row for row in rows if not row.agrees]
     if any(row.is_fatal and row.patch is None for row in differing):
         return []
@@ -347,7 +357,7 @@ def _row_text(row: ComparedField) -> str:
 
 
 async def look(client: Client, durable: Durable, settings: Settings) -> Look:
-    """Return the state of the durable. Log each change once, and set the gauges.
+    """Return the current state of the durable. Log each change of the durable once, and set the gauges.
 
     A durable that no worker can use is logged every minute.
 
@@ -385,7 +395,8 @@ async def look(client: Client, durable: Durable, settings: Settings) -> Look:
 
 
 def _watch_use(durable: Durable, info: Mapping[str, Any], settings: Settings) -> str | None:
-    """Return why no worker of this pool should use the durable, or None. Log when the durable becomes usable or not."""
+    """Return the reason why no worker of this pool should use the durable, or None. Log when the durable becomes
+    unusable, and when the durable becomes usable again."""
     wrong = next((row for row in comparison.durable_rows(info, settings) if row.is_fatal and not row.agrees), None)
     metrics.DURABLE_USABLE.labels(durable.stream, durable.name).set(wrong is None)
     if wrong is None:
@@ -420,8 +431,11 @@ def _watch_pause(durable: Durable, seen: Look) -> None:
 
 
 def _watch_limit(durable: Durable, seen: Look, *, is_ack_refused: bool) -> None:
-    """Warn when the durable reaches max_ack_pending, since JetStream then delivers to nobody. If all workers of the
-    pool have died, this lasts for ack_wait (protocol/jetstream.md#limit)."""
+    """Warn when the durable reaches max_ack_pending, since JetStream then delivers to nobody.
+
+    If all workers of the pool have died, JetStream delivers nothing until ack_wait is over
+    (protocol/jetstream.md#limit).
+    """
     limit = seen.durable.max_ack_pending
     is_full = 0 < limit <= seen.ack_pending
     labels = (durable.stream, durable.name)

@@ -1,4 +1,4 @@
-"""The stream of dead letters, which is made for the first dead letter and whose messages never expire."""
+"""Stream of dead letters. The worker makes the stream for the first dead letter. Dead letters never expire."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class DeadLetterStore:
-    """The stream that owns DEAD_LETTER_SUBJECT."""
+    """Store of dead letters: the stream that owns DEAD_LETTER_SUBJECT, with methods to store, count, read, delete and
+    publish again."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -47,9 +48,9 @@ class DeadLetterStore:
         self._count_due_at = 0.0
 
     async def publish(self, subject: str, data: bytes, message_id: str) -> None:
-        """Store one dead letter, and return when the server has it.
+        """Store one dead letter, and return when the server has the dead letter.
 
-        The server drops a second message of the same id within two minutes, the stream's duplicate window.
+        For two minutes (the stream's duplicate window) the server drops a second message with the same id.
 
         Raises:
             JetStreamError: the dead letter is not stored.
@@ -95,7 +96,7 @@ class DeadLetterStore:
     # ── for an operator ──
 
     async def stream(self) -> str | None:
-        """Return the stream's name, or None if it does not exist yet."""
+        """Return the name of the stream of dead letters, or None if the stream does not exist yet."""
         return await owning_stream(self._connection.client, DEAD_LETTER_SUBJECT)
 
     async def get(self, stream: str, sequence: int) -> StoredMessage | None:
@@ -126,13 +127,15 @@ class DeadLetterStore:
         return dict(state)
 
     async def put_back(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> tuple[str, int]:
-        """Publish a dead letter's message on its own subject, and return (stream, sequence) once JetStream has it.
+        """Publish the original message of a dead letter again. Return (stream, sequence) once JetStream has stored the
+        message.
 
         Args:
+            subject: subject of the original message.
             message_id: id of the message. The stream stores only one message with this id within its duplicate window.
 
         Raises:
-            JetStreamError: the message is not stored, or it is not known whether it is stored.
+            JetStreamError: the message is not stored, or nobody answered whether the message is stored.
         """
         headers = {**headers, "Nats-Msg-Id": message_id}
         try:

@@ -1,4 +1,4 @@
-"""Delivery of a message, and the answers to it."""
+"""Delivery of a message, and the worker's answers to JetStream: ack, nak, term."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from noetl_worker.text.secrets.redaction import excerpt
 
 TERM_TRIES: Final = 5
 TERM_TRY_S: Final = 1.0
-"""Seconds to wait for the confirmation of a term before the term is sent again. A killed server silently loses sent
-data, and a short wait then costs a slot one second, not five. The server confirms a repeated term like the first
-(tried)."""
+"""Seconds to wait for the server's confirmation of a term before the worker sends the term again.
+
+A killed server silently loses a term. With this short wait, the command's slot is then blocked for one second, not for
+five. The server confirms a repeated term like the first term (tried).
+"""
 _ACK: Final = b"+ACK"
 IN_PROGRESS: Final = b"+WPI"
 
@@ -53,10 +55,10 @@ class Delivery:
         self.received_at = received_at
         tokens = message.reply.split(".")
         self._fields = fields = tokens[2:] if len(tokens) == 9 else tokens[4:]
-        """Tokens of the ack subject from the stream's name on.
+        """Parts of the ack subject, split at the dots, from the stream's name on.
 
-        The subject is $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>,
-        or a longer one with <domain>.<account hash> after ACK.
+        The subject is $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>. A
+        longer subject has <domain>.<account hash> after ACK.
         """
         try:
             self.num_delivered, self.stream_sequence = int(fields[2]), int(fields[3])
@@ -64,8 +66,8 @@ class Delivery:
         except (IndexError, ValueError):
             raise JetStreamError(f"not a JetStream delivery (reply subject {message.reply!r})") from None
         self.tries = self.num_delivered
-        """Number of deliveries, not counting deliveries returned because the execution already had its share of the
-        slots."""
+        """Number of deliveries of the message that this worker took. A delivery does not count if the worker returned
+        it because the execution already used its limit of slots. Before that decision, the value is `num_delivered`."""
 
     @classmethod
     def without_message(cls) -> Delivery:
@@ -75,25 +77,30 @@ class Delivery:
         return cls(Client(), Msg(_client=Client(), reply=reply), now, wall_offset_s=time.time() - now)
 
     def age_s(self) -> float:
-        """Return the seconds since the stream stored the message, unaffected by a jump of this machine's wall clock.
-        After a jump, a fresh message would look old, and one server error would make the message a dead letter."""
+        """Return the seconds since the stream stored the message. A jump of this machine's wall clock does not change
+        the result.
+
+        Otherwise a fresh message would look old after a jump. One server error would then make the message a dead
+        letter.
+        """
         return max(0.0, time.monotonic() + self.wall_offset_s - self.published_at)
 
     @property
     def undelivered(self) -> int:
-        """Number of messages of the durable that no worker had received when this message was sent."""
+        """Number of messages of the durable that no worker had received when the server sent this message."""
         return int(self._fields[6])
 
     @property
     def message_id(self) -> str:
-        """Unique id of the message: the same at each delivery, and never reused, even if the stream is made again."""
+        """Unique id of the message, the same at each delivery. The id is never used again, even if the stream is
+        deleted and made again."""
         return f"{self._fields[0]}-{self.stream_sequence}-{self._fields[5]}"
 
     async def ack(self) -> None:
-        """Acknowledge the message, without a confirmation.
+        """Acknowledge the message, without waiting for a confirmation.
 
-        If the ack is lost, JetStream delivers the finished command again. The worker recognises it (in_flight.py), or
-        the plane answers the claim with 409.
+        If the ack is lost, JetStream delivers the finished command again. The worker recognises the finished command
+        (in_flight.py), or the plane answers the claim with 409.
 
         Raises:
             JetStreamError: the connection is closed.
@@ -101,15 +108,16 @@ class Delivery:
         await self._publish(_ACK)
 
     async def nak(self, delay_s: float) -> None:
-        """Return the message to the stream, for delivery after `delay_s`, which is 0 only at shutdown
-        (protocol/jetstream.md#acknowledging)."""
+        """Return the message to the stream. JetStream delivers the message again after `delay_s` seconds. Only at
+        shutdown is the delay 0 (protocol/jetstream.md#acknowledging)."""
         body = b'-NAK {"delay":%d}' % int(delay_s * 1_000_000_000) if delay_s > 0 else b"-NAK"
         await self._publish(body)
 
     async def term(self, reason: str) -> None:
-        """Stop all further deliveries, and return when the server has confirmed. The server's advisory has `reason`.
+        """Stop all further deliveries of the message, and return when the server has confirmed the stop. The server's
+        advisory contains `reason`.
 
-        The dead letter is stored before this call, and another delivery would store it a second time.
+        The worker stores the dead letter before this call. Another delivery would store the dead letter a second time.
 
         Raises:
             JetStreamError: the server did not confirm within 5 s; the message is delivered again.
@@ -122,8 +130,8 @@ class Delivery:
             except (nats.errors.Error, asyncio.TimeoutError, OSError) as error:
                 if left == 0 or not isinstance(error, asyncio.TimeoutError):
                     raise JetStreamError(
-                        f"NATS did not confirm the term of stream sequence {self.stream_sequence} ({error!r}): the "
-                        "message is delivered again"
+                        f"NATS did not confirm the term of stream sequence {self.stream_sequence} ({error!r}): do "
+                        "nothing, JetStream delivers the message again"
                     ) from error
 
     async def _publish(self, body: bytes) -> None:
@@ -131,5 +139,6 @@ class Delivery:
             await self._client.publish(self.reply, body)
         except (nats.errors.Error, OSError) as error:
             raise JetStreamError(
-                f"answer to stream sequence {self.stream_sequence} not sent ({error!r}): the message is delivered again"
+                f"the worker could not send its ack or nak of stream sequence {self.stream_sequence} ({error!r}): do "
+                "nothing, JetStream delivers the message again"
             ) from error

@@ -18,7 +18,8 @@ from noetl_worker.remote.jetstream.connection import Connection
 from noetl_worker.settings.settings import Settings
 
 ANSWERS_S: Final = 1.0
-"""Seconds to wait for answers. The number of workers is not known."""
+"""Seconds to wait for the workers' answers. The wait always lasts this long, because the number of workers is unknown.
+"""
 _LOOK_S: Final = 1.0
 _HEADROOM_BYTES: Final = 4096
 log = structlog.get_logger("noetl_worker.fleet")
@@ -32,7 +33,8 @@ def status_subject(settings: Settings) -> str:
 async def answer_until_cancelled(
     connection: Connection, settings: Settings, state: Callable[[], Awaitable[tuple[int, Any]]]
 ) -> None:
-    """Answer each status request with the body of GET /debug/inflight, which `state` returns, until cancelled."""
+    """Answer each status request until cancelled. `state` returns (status, body) of GET /debug/inflight; the answer is
+    this body."""
     subscribed: Client | None = None
 
     async def answer(asked: Msg) -> None:
@@ -65,9 +67,9 @@ def _fitting(body: Mapping[str, Any], most_bytes: int) -> bytes:
 
 
 async def ask_all(client: Client, settings: Settings) -> list[dict[str, Any]]:
-    """Ask all workers of this durable for their state, and return the answers in the order of the workers' ids.
+    """Ask all workers of this durable for their status. Return the answers in the order of the workers' ids.
 
-    Messages that are not a worker's answer are left out.
+    A message that is not a worker's answer is ignored.
     """
     found: list[dict[str, Any]] = []
 

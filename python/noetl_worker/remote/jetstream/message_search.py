@@ -30,11 +30,11 @@ class Search:
     """Matching messages, the newest first."""
     looked_at: int
     there: int
-    """Number of messages in the stream."""
+    """Number of messages in the stream. From `search_subject`: number of messages that the search has read."""
 
 
 async def search_newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:
-    """Search the newest `most` messages of a stream for those whose data `matches` accepts.
+    """Search the newest `most` messages of a stream for messages whose data `matches` accepts.
 
     Raises:
         JetStreamError: the stream does not exist, or this login may not read it.
@@ -52,7 +52,10 @@ async def search_newest(client: Client, stream: str, matches: Callable[[bytes], 
 
 
 async def read_each(client: Client, stream: str, numbers: Sequence[int]) -> AsyncIterator[StoredMessage]:
-    """Yield the messages of these sequences that exist, in this order. Several requests are under way at a time."""
+    """Yield the messages with these stream sequences, in the given order. Sequences without a message are left out.
+
+    Several requests run at the same time, to save time.
+    """
     for at in range(0, len(numbers), _AT_ONCE):
         asked = (get(client, stream, {"seq": number}) for number in numbers[at : at + _AT_ONCE])
         for message in await asyncio.gather(*asked):
@@ -61,7 +64,7 @@ async def read_each(client: Client, stream: str, numbers: Sequence[int]) -> Asyn
 
 
 async def search_subject(client: Client, stream: str, subject: str, matches: Callable[[bytes], bool]) -> Search:
-    """Search the messages of one subject, which may have wildcards, for those whose data `matches` accepts."""
+    """Search the messages of one subject for messages whose data `matches` accepts. The subject may have wildcards."""
     found: list[StoredMessage] = []
     looked_at, number = 0, 1
     while looked_at < _MOST_OF_A_SUBJECT:
@@ -75,14 +78,15 @@ async def search_subject(client: Client, stream: str, subject: str, matches: Cal
 
 
 async def last_message(client: Client, stream: str, subject: str) -> StoredMessage | None:
-    """Return the newest message of a subject, which may have wildcards."""
+    """Return the newest message of a subject, or None if the subject has no message. The subject may have wildcards."""
     return await get(client, stream, {"last_by_subj": subject})
 
 
 async def get(
     client: Client, stream: str, body: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S
 ) -> StoredMessage | None:
-    """Return the message that `body` asks JetStream for, or None if it does not exist. Raises JetStreamError."""
+    """Return the message that `body` selects, such as `{"seq": 7}`. Return None if this message does not exist. Raises
+    JetStreamError."""
     answer = await ask_if_there(client, f"STREAM.MSG.GET.{stream}", body, timeout_s=timeout_s)
     if answer is None:
         return None

@@ -1,4 +1,4 @@
-"""Counts of the commands that a durable never delivers, because its filters changed or it starts at a sequence."""
+"""Counts of the commands that a durable never delivers, because of changed filters or a late start sequence."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from noetl_worker.remote.jetstream.consumer import Found
 from noetl_worker.settings.nats import covers
 
 _COUNTED_S: Final = 5
-"""Seconds after which JetStream itself drops a consumer made for a count, if its deletion failed."""
+"""Seconds after which JetStream deletes an unused consumer that was made only to count messages. Needed if the worker's
+own deletion fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Counts of messages that a durable leaves out. Finished commands count too while the stream has them."""
+    """Numbers of messages that a durable never delivers. The messages of finished commands count too, while they are in
+    the stream."""
 
     behind: int
-    """Messages that match the filters but are never delivered, because the durable is already past them."""
+    """Number of messages that match the filters, but lie before the durable's position (`place`). The durable never
+    delivers such messages."""
     place: int
-    """Stream sequence up to which the durable has delivered."""
+    """Position of the durable: the stream sequence of the last message that the durable has passed."""
     first: int
-    """Oldest sequence of the stream."""
+    """Stream sequence of the oldest message in the stream."""
     unwanted: int = 0
-    """Messages that wait, match the old filters and do not match the new ones."""
+    """Number of messages after the durable's position that match the old filters, but not the new filters."""
 
 
 async def passed_over(client: Client, before: Found, after: Found) -> PassedOver | None:
-    """Count the messages that a change of the durable's filters left out. Return None if there are none.
+    """Count the messages that the durable does not deliver because of its new filters or its start sequence. Return
+    None if there are no such messages.
 
     Args:
-        before: state before the change.
-        after: state now.
+        before: stream and durable before the change.
+        after: stream and durable now.
 
     Raises:
         JetStreamError: the count failed. The change of the filters stays.
@@ -65,7 +69,8 @@ async def _count_before(client: Client, stream: str, filters: Sequence[str], pla
 
 
 async def _count(client: Client, stream: str, filters: Sequence[str], first: int) -> int:
-    """Return how many messages match these filters from this sequence on; without filters, all match."""
+    """Return the number of messages from sequence `first` on that match the filters. Without filters all messages
+    match."""
     config = {
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": first,

@@ -28,12 +28,13 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 class PauseTooLong(NoetlWorkerError):
-    """A pause that would lose commands. The text says which pause is possible."""
+    """Error for a pause that would lose commands. The text gives the longest possible pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A durable's pause as the server reports it. `left_s` is its remaining seconds, 0 without a pause."""
+    """Pause of a durable as the server reports the pause. `left_s` is the remaining time in seconds, or 0 without a
+    pause."""
 
     until: str
     left_s: float

@@ -1,9 +1,10 @@
 """Pull loop as NATS's ADR-37 describes it, on a plain subscription with a callback.
 
-nats-py's `fetch()` is not used: it stalls while a message waits, hides a deleted consumer, and loses its request when
-the server restarts (protocol/jetstream.md#pulling). The loop here sends the next pull request when half of the
-requested messages have come. It never requests more messages than there are free slots, so no worker holds a message
-that it cannot run.
+nats-py's `fetch()` is not used: `fetch()` stalls while a message waits, and hides the deletion of a consumer. `fetch()`
+also loses its pull request when the server restarts (protocol/jetstream.md#pulling).
+
+The loop here sends the next pull request when half of the requested messages have arrived. The loop requests at most as
+many messages as the worker has free slots. So no worker holds a message that the worker cannot run.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 _FRESH_S: Final = 10.0
 _FRESH_BACKOFF_S: Final = 0.5
-"""Longest back-off, in seconds, just after a reconnect. A restarted server answers "no responders" until it has read
-its streams, mostly for about a second; a longer back-off would only delay the commands."""
+"""Longest back-off, in seconds, just after a reconnect. A restarted server answers "no responders" while the server
+loads its streams, mostly for about a second. A longer back-off would only delay the commands."""
 _CHECK_S: Final = 1.0
-"""Seconds allowed for the first check of a durable. Later checks get more."""
+"""Seconds allowed for the check of a durable that the server reported missing. After a longer back-off, the check may
+last as long as the back-off."""
 _END_S: Final = 1.0
 """Longest wait, in seconds, for a server that does not answer when pulling ends."""
 _REFUSED_ADVICE: Final = (
@@ -67,9 +69,10 @@ STATUS_TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, the drain of a subscription. A cancellation still waits for `work`, for at most _END_S seconds.
+    """Await `work`, the drain of a subscription. After a cancellation still wait for `work`, for at most _END_S
+    seconds.
 
-    A cancelled drain would leave messages under way, which then wait for ack_wait.
+    If the drain were cut off, messages that the server has already sent would wait for ack_wait.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -96,42 +99,45 @@ class Puller:
     window: Callable[[], int]
     """Callable that returns the number of free slots."""
     deliver: Callable[[Delivery], None]
-    """Callback for each delivery, on the loop. It must not block."""
+    """Callback for each delivery. The callback runs on the event loop and must not block."""
     ensure: Callable[[], Awaitable[Durable]]
-    """Callable that checks a durable which the server reported missing, and makes a missing durable again."""
+    """Callable for a durable that the server reported missing. The callable checks the durable, and makes a missing
+    durable again."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Event that wakes the loop, for example when a slot becomes free."""
 
     def __post_init__(self) -> None:
         self._pulls: dict[str, int] = {}
-        """Number of messages still to come for each open pull request, by the request's reply subject."""
+        """Open pull requests: the number of messages that each request may still bring. The key is the request's reply
+        subject."""
         self._counter = 0
         self._inbox = self.connection.client.new_inbox()
         self._received_at = time.monotonic()
-        """Time of the server's last message or heartbeat."""
+        """Monotonic time of the last message or heartbeat from the server."""
         self._wall_offset_s = time.time() - time.monotonic()
         self._broken: str | None = None
         self._mendings = 0
         self._reconnected_at = float("-inf")
         self._paused = False
         self.newest_published_at = 0.0
-        """Epoch seconds at which the stream stored the newest message that came as a first delivery. Messages that
-        wait are newer."""
+        """Time in epoch seconds at which the stream stored the newest message received as a first delivery. Messages
+        not yet delivered are newer."""
         self.last_progress = time.monotonic()
         self.connection.on_reconnected.append(self._start_afresh)
 
     @property
     def outstanding(self) -> int:
-        """Messages requested and not received yet."""
+        """Number of messages that the worker has requested and not received yet."""
         return sum(self._pulls.values())
 
     def pause(self, paused: bool) -> None:
-        """Stop pulling if `paused`, for a drain or a refused login. Otherwise go on."""
+        """Stop pulling if `paused` is true (for a drain or a refused login), else resume pulling."""
         self._paused = paused
         self.wake.set()
 
     async def run(self) -> None:
-        """Pull until cancelled. While paused, no pull request is open; messages under way still go to `deliver`."""
+        """Pull until cancelled. While paused, no pull request is open; messages that the server has already sent still
+        go to `deliver`."""
         subscription: Subscription | None = None
         try:
             while True:
@@ -158,8 +164,8 @@ class Puller:
     async def _withdraw(self, subscription: Subscription | None) -> None:
         """Withdraw the open pull requests by ending the subscription to their answers.
 
-        Otherwise messages returned at a stop would come straight back to this worker, and the last of them would wait
-        for ack_wait instead of going to another worker at once.
+        With an open pull request, the server would deliver a returned message to this stopping worker again. The last
+        such message would wait for ack_wait, instead of going to another worker at once.
         """
         self._pulls.clear()
         client = self.connection.client
@@ -208,10 +214,11 @@ class Puller:
             log.warning("pull_failed", error=describe(error), advice=_PULLS_AGAIN)
 
     def _has_missed_beats(self) -> bool:
-        """Return whether the server missed two heartbeats of an open pull, and forget the open pulls if so.
+        """Return whether the server missed two heartbeats of an open pull request. If so, forget the open pull
+        requests.
 
-        The server has then lost the pull (a restart, a lost leader; ADR-37), or the subscription to its answers
-        (permissions that changed for a while).
+        The server has then lost the pull request (a restart, a lost leader; ADR-37). Or the server has ended the
+        subscription to the answers (permissions that changed for a while).
         """
         silent_s = time.monotonic() - self._received_at
         if not self._pulls or silent_s <= HEARTBEAT_S * MISSED_BEATS + 1:
@@ -255,7 +262,8 @@ class Puller:
             self._pull_ended(message.subject, status, (message.headers or {}).get("Description", ""))
 
     def _count(self) -> None:
-        """Count a message for the oldest open pull, as a message does not say which pull request it answers."""
+        """Count a received message as an answer to the oldest open pull request. A message does not tell to which
+        request it belongs."""
         for oldest in self._pulls:
             self._pulls[oldest] -= 1
             if self._pulls[oldest] <= 0:
@@ -272,12 +280,12 @@ class Puller:
         self.wake.set()
 
     async def _mend(self) -> None:
-        """Wait after a refused pull (0.1 s growing to 5 s, jitter), and check a durable that the server reported
-        missing."""
+        """Wait after a refused pull request (0.1 s growing to 5 s, jitter). If the server reported the durable missing,
+        check the durable."""
         is_fresh = time.monotonic() - self._reconnected_at < _FRESH_S
         most_s = _FRESH_BACKOFF_S if is_fresh else _MAX_BACKOFF_S
         base_s = backoff.delay_s(self._mendings + 1, _FIRST_BACKOFF_S, most_s, jitter=0.0)
-        if base_s < most_s or not is_fresh:  # at its limit, a fresh connection's back-off stays
+        if base_s < most_s or not is_fresh:  # just after a reconnect, the limit stays low
             self._mendings += 1
         await asyncio.sleep(backoff.delay_s(1, base_s, base_s, jitter=0.5))
         if self._broken == CHECK_DURABLE and self.connection.is_connected:

@@ -1,14 +1,17 @@
-"""Notes of commands that have started and not ended, to find a command that crashes every worker in which it runs.
+"""Notes in a NATS bucket about commands that have started and not ended. The notes reveal a command that crashes each
+of its workers.
 
-The number of deliveries does not show such a command: refusals, leases and drains raise that number too. So from the
-second delivery on, the worker notes a command's start before it reads the command, and removes the note after the
-command. Commands of every kind are noted: a template alone can block the event loop until a probe has the worker
-killed. The notes are in a bucket of NATS, because a dead worker can write nothing. A first delivery costs nothing.
+The number of deliveries does not reveal such a command: refusals, leases and drains raise that number too. So the
+worker notes the start of a command before the worker parses the command, and removes the note afterwards. Only the
+first delivery of a message is not noted, to save time.
 
-A note belongs to a command, not to a message: the Python plane publishes the command of a dead worker again in new
+Commands of every kind are noted: even a template can block the event loop until a failed probe ends the worker. The
+notes are outside the worker, because a dead worker cannot write anything.
+
+A note belongs to a command, not to a message. The Python plane publishes the command of a dead worker again in new
 messages, whose deliveries count from 1 (`test_copy_that_the_python_plane_publishes_is_no_first_delivery`).
 
-Anyone who may write to the bucket can forge notes, so notes beyond the number of possible starts are ignored.
+Anyone who may write to the bucket can forge notes. So the worker ignores notes beyond the number of possible starts.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from noetl_worker.text import json_text
 
 BUCKET: Final = "NOETL_COMMAND_STARTS"
 MOST_STARTS: Final = 3
-"""Number of starts of one command that its workers did not survive. The command then fails and is not started again."""
+"""Number of starts after which a command fails and is not started again, if the worker died after each start."""
 _STREAM: Final = f"KV_{BUCKET}"
 _SUBJECTS: Final = f"$KV.{BUCKET}.>"
 _CONFIG: Final = {
@@ -51,15 +54,15 @@ _CONFIG: Final = {
     "allow_direct": True,
     **SHARED_CONFIG,
 }
-"""Configuration of the bucket's stream, as the clients of NATS make it. A note expires after a day, when the message of
-its command has expired too."""
+"""Configuration of the bucket's stream, the same as NATS clients use for a bucket. A note expires after a day, later
+than the message of its command."""
 _TRY_S: Final = 2.0
 _PAUSE_S: Final = 60.0
-"""Seconds without notes after a failed request to the bucket. Without permission each request takes `_TRY_S` to
-fail."""
+"""Seconds without reading and writing notes, after a failed request to the bucket. A request without permission fails
+only after `_TRY_S` seconds."""
 _NEEDED: Final = (f"$JS.API.STREAM.CREATE.{_STREAM}", f"$JS.API.STREAM.MSG.GET.{_STREAM}", _SUBJECTS)
 _FULL: Final = 10077
-"""JetStream's err_code for a message that a limit of its stream refuses."""
+"""Error number (`err_code`) of JetStream for a message that would exceed a limit of its stream."""
 _NOTE_CHARS: Final = 200
 """Most characters of each text in a note: a worker's name, and a time."""
 _Notes = list[dict[str, str]]
@@ -72,7 +75,8 @@ log = structlog.get_logger("noetl_worker.remote.jetstream")
 
 
 async def ensure_bucket(client: Client) -> bool:
-    """Make the bucket if it is missing. Return whether this call made it. Raises JetStreamError if that fails."""
+    """Make the bucket of start notes if the bucket is missing. Return whether this call made the bucket. Raises
+    JetStreamError if that fails."""
     # STREAM.CREATE does not tell whether the stream existed. Every worker may ask STREAM.NAMES.
     if await owning_stream(client, _SUBJECTS) == _STREAM:
         return False
@@ -93,7 +97,8 @@ class Start:
         self._notes = notes
         self._slots = slots
         self.alone: Final = ExitStack()
-        """Context in which a command's last start runs without other commands. Closing it lets others run again."""
+        """Context that is open while the command's last allowed start runs without other commands. Closing the context
+        lets other commands run again."""
 
     @property
     def is_lost(self) -> bool:
@@ -110,13 +115,14 @@ class Start:
             )
 
     def waiting(self, kind: str | None = None) -> AbstractContextManager[None]:
-        """Let other commands run again, since this command may wait for one of them. Return `Slots.waiting`."""
+        """Let other commands run again, since this command may wait for another command. Return the context manager
+        `Slots.waiting(kind)`."""
         self.alone.close()
         return self._slots.waiting(kind)
 
 
 class StartNotes:
-    """Notes of the starts of commands in one worker.
+    """Reader and writer of the start notes of one worker.
 
     Args:
         worker: name of the worker in its notes.
@@ -133,13 +139,14 @@ class StartNotes:
     async def noted(
         self, command: Command, slots: Slots, possible: Callable[[int], Awaitable[int]]
     ) -> AsyncIterator[Start]:
-        """Note the start of a command, and remove its notes when the context ends.
+        """Note the start of a command, and remove the command's notes when the context ends.
 
-        The last possible start waits until no other command runs in this worker, so that no other command is blamed if
-        the worker then crashes.
+        The last allowed start waits until this worker runs no other command. If the worker then crashes, no other
+        command is blamed.
 
         Args:
-            possible: called with the number of notes, returns how many notes can be true. Further notes are ignored.
+            possible: gets the number of notes, and returns the number of possible starts. Notes beyond that number are
+                ignored.
         """
         key = f"{command.execution_id}.{command.event_id}"
         notes = await self._tried(self._read(key))
@@ -161,8 +168,8 @@ class StartNotes:
                 await self._tried(self._remove(key))
 
     async def _tried(self, asking: Any) -> Any:
-        """Return the result of `asking`, or None if `asking` failed or was skipped: a worker works without the bucket
-        too."""
+        """Return the result of `asking`, a request to the bucket. Return None if the request failed or was skipped,
+        because a worker must work without the bucket too."""
         if time.monotonic() < self._pause_until:
             asking.close()
             return None
@@ -192,7 +199,8 @@ class StartNotes:
             return []
 
     async def _write(self, key: str, notes: _Notes) -> None:
-        """Store the notes, and return when the server has them: the command may crash this process at once."""
+        """Store the notes, and return when the server has confirmed them. Without the confirmation, a crash caused by
+        the command could lose the notes."""
         jetstream, data = self._connection.client.jetstream(), json_text.dumps(notes)
         try:
             try:
@@ -214,15 +222,15 @@ class StartNotes:
         self._is_full = is_full
 
     async def _remove(self, key: str) -> None:
-        """Remove the notes of a command, without a confirmation. A note that stays expires, and counts only if the
-        command starts again."""
+        """Remove the notes of a command, without waiting for a confirmation. If the removal is lost, the notes expire.
+        Until then the notes count only if the command starts again."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await self._connection.client.publish(f"$KV.{BUCKET}.{key}", b"", headers=headers)
 
 
 def _parse_notes(data: bytes) -> _Notes:
-    """Return the notes in a message's data. Empty data mean that the notes were removed. Raise ValueError for data that
-    are not notes."""
+    """Return the notes in a message's data, or an empty list for empty data (removed notes). Raise ValueError for data
+    that are not notes."""
     found = json_text.loads(data) if data else []
     if not isinstance(found, list) or len(found) > MOST_STARTS:
         raise ValueError(f"not a list of at most {MOST_STARTS} notes")

@@ -1,6 +1,7 @@
-"""Trials of whether this login may publish or subscribe to a subject. A NATS server shows this in no other way.
+"""Tests of the login's permissions: each test publishes or subscribes once. A NATS server shows permissions in no other
+way.
 
-The server reports a refusal before it answers the flush that follows, so no further wait is needed.
+The server reports a refusal before the server answers the following flush. So no wait is needed after the flush.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from noetl_worker.remote.jetstream.connection import Connection
 async def refused_publish(
     connection: Connection, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> str | None:
-    """Publish a message, and return the server's refusal, or None if the server allows it.
+    """Publish a message. Return the server's refusal, or None if the server allows the publish.
 
     Raises:
         JetStreamError: the connection is gone.
@@ -28,7 +29,7 @@ async def refused_publish(
 
 
 async def refused_subscribe(connection: Connection, subject: str) -> str | None:
-    """Subscribe, unsubscribe, and return the server's refusal, or None if the server allows it.
+    """Subscribe and unsubscribe. Return the server's refusal, or None if the server allows the subscription.
 
     Raises:
         JetStreamError: the connection is gone.

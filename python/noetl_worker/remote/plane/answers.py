@@ -1,6 +1,8 @@
-"""Meanings of a control plane's HTTP statuses, in one table. A caller may override a row, but has no table of its own.
+"""Meanings of a control plane's HTTP statuses, in one table. A caller may treat single statuses differently, but has no
+table of its own.
 
-A body can say more than its status (a 409, a proxy's 404, a 500 around a 503). The caller reads the body.
+For some answers the body says more than the status: a 409, a proxy's 404, a 500 that wraps a 503. The caller reads the
+body of such an answer.
 """
 
 from __future__ import annotations
@@ -12,28 +14,29 @@ if TYPE_CHECKING:
     from noetl_worker.remote.transport.transport import Response
 
 MAX_RETRY_AFTER_S: Final = 30.0
-"""Longest Retry-After, in seconds, that the worker obeys. It also holds back heartbeats, so a longer wait would lose
-the worker's claims."""
+"""Longest Retry-After, in seconds, that the worker obeys. A Retry-After delays heartbeats too, so after a longer delay
+the worker would lose its claims."""
 _MAX_HEADER_S: Final = 3600.0
 
 
 class Meaning(Enum):
     ACCEPTED = "accepted"
     AUTH = "auth"
-    """Refused credentials: every request fails until the credentials are corrected, and may succeed afterwards."""
+    """Refused credentials: every request fails until an operator corrects the credentials. The same request may succeed
+    afterwards."""
     PASSING = "passing"
     """Temporary trouble: the same request may be accepted later."""
     OVERLOADED = "overloaded"
     """Temporary trouble of a plane that wants fewer requests."""
     UNCERTAIN = "uncertain"
-    """A fault of the plane, or a mistake of the worker."""
+    """Unclear answer: a fault of the plane, or a mistake of the worker."""
     REFUSED = "refused"
 
     __hash__ = object.__hash__
 
 
 class _Meanings(dict[int, Meaning]):
-    """Meanings by status. A status without a row is UNCERTAIN from 500 on, else REFUSED."""
+    """Meanings by status. A status that is not in the table is UNCERTAIN from 500 on, else REFUSED."""
 
     def __missing__(self, status: int) -> Meaning:
         return Meaning.UNCERTAIN if is_server_error(status) else Meaning.REFUSED
@@ -54,9 +57,9 @@ MEANING: Final = _Meanings(
     }
 )
 PASSES: Final = frozenset({Meaning.AUTH, Meaning.PASSING, Meaning.OVERLOADED})
-"""Meanings after which a request is repeated for as long as it takes."""
+"""Meanings of temporary trouble, after which the worker repeats the same request."""
 CUT_BY_A_PROXY: Final = frozenset({502, 504})
-"""Statuses of a proxy that gave up; the plane may still be at work."""
+"""Statuses of a proxy that stopped waiting for the plane's answer. The plane may still process the request."""
 
 
 def retry_after_s(answer: Response) -> float | None:
@@ -66,9 +69,11 @@ def retry_after_s(answer: Response) -> float | None:
 
 
 def not_found(answer: Response) -> bool:
-    """Return whether a 404 is the plane's own: {"detail": "command not found: 7"}, {"error": "...", "status": 404}.
+    """Return whether the plane itself answered 404: `{"detail": "command not found: 7"}` or `{"error": "not found",
+    "status": 404}`.
 
-    A proxy in front of a plane that is being rolled out answers 404 too, which says nothing about the object.
+    A proxy also answers 404 while the plane behind the proxy is replaced. A proxy's 404 does not mean that the
+    requested object is missing.
     """
     body = answer.json() if answer.status == 404 else None
     return isinstance(body, dict) and "not found" in str(body.get("detail", body.get("error", ""))).lower()
@@ -80,11 +85,11 @@ def is_page(answer: Response) -> bool:
 
 
 def is_outage(answer: Response) -> bool:
-    """Return whether an OVERLOADED answer comes from a proxy that reaches no plane, not from a busy plane."""
+    """Return whether an OVERLOADED answer comes from a proxy that cannot reach the plane, not from the plane itself."""
     return answer.status in CUT_BY_A_PROXY or not isinstance(answer.json(), dict)
 
 
 def floor_s(header_s: float | None) -> float:
-    """Return the least seconds to wait before the next try: the Retry-After, at most MAX_RETRY_AFTER_S, or 0 without
-    one."""
+    """Return the least seconds to wait before repeating a request: its Retry-After, at most MAX_RETRY_AFTER_S. Return 0
+    without a Retry-After."""
     return min(header_s or 0.0, MAX_RETRY_AFTER_S)

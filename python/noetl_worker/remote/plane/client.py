@@ -1,8 +1,8 @@
 """Every HTTP call of a worker to a control plane, for both dialects.
 
-`ControlPlaneClient` owns the transport and the credentials; `plane(server_url)` returns the plane that issued a
+`ControlPlaneClient` holds the transport and the credentials. `plane(server_url)` returns the plane that issued a
 command. Claims and events go to the server that the notification names (protocol/notification.md#message), if the
-settings name that server too (servers.py).
+settings name this server too (servers.py).
 """
 
 from __future__ import annotations
@@ -46,26 +46,28 @@ T = TypeVar("T")
 _JSON: Final = "application/json"
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _SENT: Final = metrics.PLANE_REQUESTS.own
-"""Counter of requests, raised without a call to save time."""
+"""Counter of requests to planes. Its value is increased directly, since a method call for each would cost time."""
 _CLAIM_TIMES, _EVENT_TIMES, _RESULT_TIMES, _REGISTRY_TIMES, _OTHER_TIMES = (
     metrics.PLANE_TIMES.labels(route) for route in metrics.PLANE_ROUTES
 )
 _SHORTEST_S: Final = metrics.PLANE_TIME_BUCKETS[0]
 BEAT_S: Final = 7.0
-"""Time limit of a heartbeat in seconds. Two heartbeats that hang then end within 30 s."""
+"""Time limit of a heartbeat request in seconds. With this limit, two unanswered heartbeats in a row end within 30 s."""
 CLAIM_PATIENCE_S: Final = 1.0
-"""Seconds for which a claim waits at its plane's gate. Then its message is returned. An outcome waits without limit."""
+"""Longest wait of a claim at its plane's gate, in seconds. After this wait the worker returns the message to the
+stream. The report of an outcome waits without a limit."""
 _EXCERPT_CHARS: Final = 2000
 _STREAMED_BYTES: Final = 1024 * 1024
-"""Most bytes of a body that is copied into one piece. A larger body is sent in parts, without a copy."""
+"""Largest request body, in bytes, that is joined into one bytes object. A larger body is sent in parts, uncopied."""
 _SLOWEST_BYTES_PER_S: Final = 1_000_000
 _CLAIM_PAGE: Final = 200
 _CLAIM_PAGES: Final = 10
-"""Most pages that are read to count a command's claims: the newest 2,000 claims of its execution."""
+"""Most pages of events that are read to count a command's claims. Together the pages have the newest 2,000 claims of
+the execution."""
 
 
 class ControlPlaneClient:
-    """Client of all planes, with the transport, the bearer token and the timeouts. It has a `Plane` for each server."""
+    """Client of all control planes: transport, bearer token and timeouts, with a `Plane` for each server."""
 
     def __init__(
         self,
@@ -86,23 +88,25 @@ class ControlPlaneClient:
         self.own_secrets: Final = settings.secrets()
         """Secrets that a tool can find in this process's environment, and must not disclose."""
         self.credentials_allow: Final = settings.credentials_allow
-        """Patterns of allowed credential aliases by pattern of playbook path, or None to allow all."""
+        """Patterns of the credential aliases that playbooks may use. The key is a pattern of playbook paths. None
+        allows all aliases."""
         self.servers: Final = servers or Servers(settings)
         self._planes: dict[str, Plane] = {}
         self.credential_cache: Final = CredentialCache()
         """Cache of the credentials that the planes gave to this client."""
         self.weak_secrets: Final[set[tuple[str, str]]] = set()
-        """Weak secrets of which a warning was logged (`credentials.py`)."""
+        """Credentials and keychain entries whose secret is too weak to be redacted, if a warning was already logged
+        (`credentials.py`)."""
 
     async def plane(self, server_url: str) -> Plane:
-        """Return the plane for a notification. `server_url` is the server in the notification, or "" if it names no
-        server.
+        """Return the plane for a notification. `server_url` is the server in the notification, or "" if no server is
+        named.
 
-        The dialect of a plane is determined once.
+        The dialect of a plane is determined at the first call.
 
         Raises:
             AuthRefused: the plane refuses the credentials, or refused them in the last AUTH_PAUSE_S seconds.
-            ControlPlaneError: the plane is unreachable or unknown.
+            ControlPlaneError: the plane cannot be reached, or the server is no control plane.
         """
         url = self.servers.choose_url(server_url)
         if url in self.servers.paused and (left_s := self.servers.pause_left_s(url)) > 0:
@@ -113,7 +117,7 @@ class ControlPlaneClient:
         return self._planes[url]
 
     def auth_refused(self, url: str) -> None:
-        """Handle a 401 or 403: stop pulling for the configured plane, or pause another plane alone."""
+        """Handle a 401 or 403. For the configured plane, stop pulling. For another plane, pause only that plane."""
         if url == self.servers.configured:
             self._on_auth_refused()
         else:
@@ -133,7 +137,7 @@ class ControlPlaneClient:
         """Return the health that the plane at this URL reports.
 
         Raises:
-            ControlPlaneError: the plane is unreachable or unknown, or refuses.
+            ControlPlaneError: the plane cannot be reached or refuses, or the server is no control plane.
         """
         answer = await self.send(
             "GET", f"{url}/api/health", timeout_s=timeout_s, gate=gate, patience_s=CLAIM_PATIENCE_S
@@ -166,15 +170,15 @@ class ControlPlaneClient:
         """Send a request and return its answer, whatever the status.
 
         Args:
-            headers: headers that replace the usual ones for this URL.
-            gate: gate of the plane, at which the request waits, and which notes its answer.
+            headers: headers that replace the usual headers for this URL.
+            gate: gate of the plane. The request waits at the gate, and the gate notes the answer.
             patience_s: longest wait at the gate in seconds; None: without limit.
-            on_sent: called when the gate lets the request pass. It then holds no place, and only `timeout_s` limits it.
-            times: histogram of the route, for answers that pass a gate.
+            on_sent: called when the gate lets the request pass and frees its place. Only `timeout_s` limits it then.
+            times: histogram of the route's request times, for requests with a gate.
             is_stored: returns whether a server error says that the plane has stored the request before.
 
         Raises:
-            TransportError: no answer came; NotSent also if the gate did not open in time.
+            TransportError: no answer came. NotSent is raised also if the gate did not open in time.
         """
         _SENT.value += 1
         all_headers = headers or self.headers_for(url)
@@ -256,10 +260,11 @@ class Plane:
         return await self._object("GET", url_path("api", "commands", event_id))
 
     def post_events(self, path: str, body: bytes, headers: Mapping[str, str], **options: Any) -> Awaitable[Response]:
-        """Send a request of events to `path`, with a body that event_set.py wrote, and with `options` of `send`.
+        """Send a POST with events to `path`. event_set.py wrote the body; `options` are further arguments of `send`.
 
-        A request in which the plane issues the next commands needs `on_sent`: the plane drops that work when the
-        request is cut off (protocol/events.md#rust-plane).
+        In some of these requests the plane issues the next commands. If such a request is cut off, the plane drops the
+        next commands (protocol/events.md#rust-plane). So such a request needs `on_sent`, which removes the usual time
+        limit.
         """
         options |= {"headers": {**self._headers, **headers}, "is_stored": self.rules.is_stored}
         return self.client.send("POST", self.url + path, body, gate=self.gate, times=_EVENT_TIMES, **options)
@@ -274,18 +279,19 @@ class Plane:
         return bool(answer.get("cancelled", answer.get("is_cancelled", False)))
 
     async def execute_playbook(self, body: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-        """Start an execution of {path or catalog_id, payload, parent_execution_id}, and return the answer."""
+        """Start an execution of {path or catalog_id, payload, parent_execution_id}. Return the plane's answer."""
         return await self._object("POST", "/api/execute", dict(body))
 
     async def catalog_entry(self, catalog_id: str) -> Mapping[str, JsonValue]:
-        """Return a registered resource {path, version, content, ...}, which `rules.playbook_in` reads."""
+        """Return a resource of the plane's catalog {path, version, content, ...}. `rules.playbook_in` reads the
+        playbook from the resource."""
         return await self._object("POST", "/api/catalog/resource", {"catalog_id": catalog_id})
 
     async def execution_status(self, execution_id: int) -> Mapping[str, JsonValue]:
         return await self._object("GET", url_path("api", "executions", execution_id, "status"))
 
     async def execution_detail(self, execution_id: int) -> Mapping[str, JsonValue]:
-        """Return an execution with all its events (Rust plane), or with the newest page of events (Python plane)."""
+        """Return an execution with all events (Rust plane), or with the newest page of events (Python plane)."""
         return await self._object("GET", url_path("api", "executions", execution_id))
 
     async def list_events(self, execution_id: int, **query: str | int) -> Mapping[str, JsonValue]:
@@ -293,8 +299,8 @@ class Plane:
         return await self._object("GET", url_path("api", "executions", execution_id, "events", **query))
 
     async def count_claims(self, execution_id: int, command_id: CommandId, most: int) -> int:
-        """Return how often a command was claimed, up to `most`, from the newest claims of its execution. Python plane
-        only."""
+        """Return how often a command was claimed, but at most `most`. Only the newest claims of the execution are read.
+        Python plane only."""
         count = 0
         query: dict[str, str | int] = {"event_type": "command.claimed", "page_size": _CLAIM_PAGE}
         for page in range(1, _CLAIM_PAGES + 1):
@@ -307,14 +313,14 @@ class Plane:
     # ── variables (protocol/executions.md#variables) ──
 
     async def get_var(self, execution_id: int, name: str) -> JsonValue:
-        """Return a variable's value, or None if it does not exist."""
+        """Return the value of a variable, or None if the variable does not exist."""
         row = await if_there(self._object("GET", url_path("api", "vars", execution_id, name))) or {}
         return row["value"] if "value" in row else row.get("var_value")
 
     async def set_vars(
         self, execution_id: int, variables: Mapping[str, JsonValue], source_step: str | None = None
     ) -> None:
-        """Set variables of an execution, in the form that its plane accepts."""
+        """Set variables of an execution. The layout of the request's body depends on the plane's dialect."""
         path = url_path("api", "vars", execution_id)
         _expect_json(f"POST {path}", await self._send("POST", path, self.rules.variables_body(variables, source_step)))
 
@@ -341,7 +347,10 @@ class Plane:
             return await self._result_call("PUT", path, body, extra_s=extra_s, patience_s=left_s)
 
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
-        """Return the value that a `noetl://...` reference names, and its JSON. `said` is the reference in the claim."""
+        """Return the value that a `noetl://...` reference names, and the value's JSON.
+
+        `said` is the reference object in the claim. An error text takes the time of storing from `said`.
+        """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)
         if self.rules.has_expired(answer):
@@ -362,9 +371,10 @@ class Plane:
         extra_s: float = 0.0,
         patience_s: float | None = None,
     ) -> Response:
-        """Call the result store through a gate of its own, as its outage must not hold up claims and events.
+        """Call the result store through its own gate. So an outage of the store does not hold up claims and events.
 
-        Its route differs between versions of the Python plane. The route that a server had last is tried first.
+        The path of the store differs between versions of the Python plane. The path at which this server's store
+        answered last is tried first.
         """
         limit_s, server = self.client.timeout_s + extra_s, self.server
         options: dict[str, Any] = {"timeout_s": limit_s, "patience_s": patience_s, "times": _RESULT_TIMES}
@@ -376,7 +386,8 @@ class Plane:
         return answer
 
     async def credential(self, alias: str, execution_id: int | None = None) -> Mapping[str, JsonValue]:
-        """Return the record {id, name, type, data, ...}. Raises CredentialError if there is none."""
+        """Return the credential {id, name, type, data, ...} with this alias. Raises CredentialError if the plane has no
+        such credential."""
         path = url_path("api", "credentials", alias, include_data="true", execution_id=execution_id)
         found = await if_there(self._object("GET", path))
         if found is None:
@@ -399,7 +410,7 @@ class Plane:
         return await self._beat("register", dict(body))
 
     async def heartbeat(self, name: str) -> bool:
-        """Send a heartbeat. Return False if the plane does not know this worker, which must then register again."""
+        """Send a heartbeat. Return False if the plane does not know this worker, which then must register again."""
         return await if_there(self._beat("heartbeat", {"name": name})) is not None
 
     async def _beat(self, what: str, body: JsonValue) -> Mapping[str, JsonValue]:
@@ -408,7 +419,7 @@ class Plane:
         return _expect(what, await answer)
 
     async def deregister(self, name: str) -> None:
-        """Remove a worker's row. A row that is already gone is no error."""
+        """Remove a worker's entry from the plane's registry. If the entry is already gone, do nothing."""
         # With `kind` beside `component_type` the planes answer 422.
         body = {"name": name, "component_type": "worker_pool"}
         await if_there(self._object("DELETE", "/api/worker/pool/deregister", body))
@@ -421,7 +432,8 @@ class Plane:
 
 
 async def if_there(asked: Awaitable[T]) -> T | None:
-    """Return the answer, or None if the plane says that the object does not exist. A proxy's 404 is raised."""
+    """Return the answer to a request. Return None if the plane says that the requested object does not exist. A proxy's
+    404 is raised as an error."""
     try:
         return await asked
     except ServerRefused as refused:
@@ -435,13 +447,14 @@ def _packed(body: JsonValue) -> Body | None:
 
 
 def _transfer_s(packed: Body | None) -> float:
-    """Return extra seconds for the deadline of a large request, such as events with a result. Return 0 for others."""
+    """Return the extra seconds for the time limit of a large request, such as events with a result. Return 0 for a
+    small request."""
     size = 0 if packed is None else len(packed) if isinstance(packed, bytes) else body_size(packed)
     return size / _SLOWEST_BYTES_PER_S if size > _STREAMED_BYTES else 0.0
 
 
 def refusal(what: str, answer: Response) -> ServerRefused:
-    """Return the error for an answer that refuses the request `what`."""
+    """Return the error for an answer that refuses a request. `what` names the request in the error text."""
     body = redaction.excerpt(answer.body, _EXCERPT_CHARS)
     text = f"{what}: {answer.status} {_excerpt(answer.body)}"
     if MEANING[answer.status] is Meaning.AUTH:
@@ -465,7 +478,8 @@ def _expect_json(what: str, answer: Response) -> JsonValue:
         return json_text.loads(answer.body)
     except DocumentError as error:
         raise ControlPlaneError(
-            f"{what}: {answer.status} with a body that is not JSON, perhaps a proxy's: {_excerpt(answer.body)}"
+            f"{what}: {answer.status} with a body that is not JSON, perhaps a proxy's: {_excerpt(answer.body)}; check "
+            "that the URL is a control plane's"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Rules of both dialects, by dialect."""
+"""Rules of both dialects. `RULES[Dialect.PYTHON]` are the rules of the Python plane."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Limit on concurrent requests to one control plane: additive increase, multiplicative decrease.
 
-A refusal (503, 429) or a missing answer halves the limit, and a slow answer cuts it by a quarter. The limit recovers
-within 30 s. A plane that refuses several times in a row is down: it gets one request at a time, at growing intervals,
-so that a fleet of workers does not keep it down.
+A refusal (503, 429) or a missing answer halves the limit. A slow answer reduces the limit by a quarter. The limit
+recovers within 30 s. A plane that refuses several times in a row counts as down. Such a plane gets one request at a
+time, at growing intervals. Otherwise a fleet of workers could keep the plane down.
 
-A server error (500) may be the fault of one execution. If several executions get server errors, with no other answer
-in between, the fault is the plane's, and the errors count as refusals.
+A server error (500) may be the fault of one execution. If several executions get server errors, with no other answer in
+between, the plane is at fault. The server errors then count as refusals.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Refusals in a row after which a plane is down. Only requests that were sent after the last refusal count. Also the
-number of executions with server errors after which these count as a refusal."""
+"""Number of refusals in a row after which a plane is down. A refusal counts only if its request was sent after the last
+refusal. Server errors (500) in the same number of executions count as one refusal."""
 FAILURES_WITHIN_S: Final = 10.0
-"""Seconds within which DOWN_AFTER executions must get server errors (500), so that the plane counts as refusing."""
+"""Seconds within which server errors (500) in DOWN_AFTER executions count as a refusal by the plane."""
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 5.0
 _SLOW_S: Final = 2.0
@@ -57,9 +57,10 @@ class Gate:
         self._refusals = 0
         self.is_down = False
         self.outages = 0
-        """Number of requests that got no answer. After each of them the plane may have been restarted."""
+        """Number of requests that got no answer. The plane may have been restarted after each such request."""
         self.failing: dict[Hashable, float] = {}
-        """Executions that got a server error since the last other answer, with the monotonic time of the error."""
+        """Executions that got a server error, with the monotonic time of the error. Emptied by an answer that is
+        neither a server error nor a refusal."""
         self._closed_until = -math.inf
         self._usual_s = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -74,7 +75,8 @@ class Gate:
         return max(1, int(self._reduced_to + (self.full - self._reduced_to) * share))
 
     def open_share(self) -> float:
-        """Return the limit as a share of `full`, above 0 and at most 1; smallest for a plane that is down."""
+        """Return the current limit divided by `full`: above 0 and at most 1. The result is smallest while the plane is
+        down."""
         return 1 / self.full if self.is_down else self.limit() / self.full
 
     # ── one request ──
@@ -98,14 +100,15 @@ class Gate:
 
     @asynccontextmanager
     async def place(self, patience_s: float | None) -> AsyncIterator[float | None]:
-        """Take a place at the gate for a `with` block. Yield the seconds left of `patience_s`, or None without a limit.
+        """Take a place at the gate for a `with` block. Yield the seconds of `patience_s` that remain after the wait, or
+        None without a limit.
 
         Raises:
             NotSent: no place is free within `patience_s` seconds.
         """
         since = time.monotonic()
         if not await self.enter(patience_s):
-            raise NotSent("not sent: the control plane is still busy with another such request; try again later")
+            raise NotSent("not sent: the control plane is still storing another large result; try again later")
         try:
             yield None if patience_s is None else max(0.0, patience_s - (time.monotonic() - since))
         finally:
@@ -127,13 +130,15 @@ class Gate:
             event_loop.give(self._waiting, None)
 
     def note_answer(self, answer: Response, sent_at: float, took_s: float | None, *, is_stored: bool) -> None:
-        """Note an answer of any status. `sent_at` is as in `refused`, `took_s` as in `answered`.
+        """Note an answer of any status.
 
-        Server errors, and successes that end a series of server errors, count only if the request belongs to an
-        execution. Heartbeats say nothing about commands.
+        A server error counts only if the request belongs to an execution, since heartbeats say nothing about commands.
+        During a series of server errors, a success counts only under the same condition.
 
         Args:
-            is_stored: the answer says that the plane has stored the request before, which is a success.
+            sent_at: monotonic time at which the request was sent.
+            took_s: seconds that the request took, or None if this time says nothing about the plane's load.
+            is_stored: the server error says that the plane has stored the request before. This counts as a success.
         """
         execution = OWNER.get()
         if MEANING[answer.status] is Meaning.OVERLOADED:
@@ -148,7 +153,7 @@ class Gate:
         """Record an answer of a plane that is not overloaded.
 
         Args:
-            took_s: seconds that the request took, or None if they say nothing about the plane's load.
+            took_s: seconds that the request took, or None if this time says nothing about the plane's load.
         """
         self._refusals, self.is_down = 0, False
         if self.failing:
@@ -161,7 +166,7 @@ class Gate:
             self._usual_s += _WEIGHT * (took_s - self._usual_s)
 
     def failed(self, sent_at: float, execution: Hashable) -> None:
-        """Note a server error that a request of an execution got. Errors of DOWN_AFTER executions are a refusal.
+        """Note a server error for a request of an execution. Server errors in DOWN_AFTER executions count as a refusal.
 
         Args:
             sent_at: monotonic time at which the request was sent.
@@ -179,7 +184,7 @@ class Gate:
         Args:
             sent_at: monotonic time at which the request was sent. Refusals of requests sent together count once.
             retry_after_s: Retry-After of the answer.
-            is_outage: no answer came, or only a proxy's; the plane may have been restarted.
+            is_outage: no answer came, or only an answer of a proxy. The plane may have been restarted.
         """
         self.outages += is_outage
         now = time.monotonic()
@@ -214,8 +219,11 @@ class Gate:
         return self.inside < self._reduced_to or self.inside < self.limit()
 
     async def _turn(self, left_s: float) -> None:
-        """Wait at most `left_s` seconds for a freed place, and no longer than until the gate's pause ends. Without a
-        pause, wait a second at most: the limit grows by itself."""
+        """Wait at most `left_s` seconds for a place that another request frees.
+
+        The wait ends earlier if the gate's pause ends. Without a pause the wait ends after a second, because the limit
+        grows with time.
+        """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         closed_s = self._closed_until - time.monotonic()

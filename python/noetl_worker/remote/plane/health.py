@@ -1,7 +1,8 @@
 """Health of a control plane from GET /api/health: its dialect, and whether its commands come over NATS.
 
-The Rust planes from 3.60.2 on answer `nats: "removed"`: they hand out commands over a feed of their own. A worker for
-such a plane needs a bridge (protocol/feed.md). Otherwise it would wait for ever and look healthy.
+The Rust planes from 3.60.2 on answer `nats: "removed"`: these planes hand out commands over their own feed, not over
+NATS. A worker for such a plane needs a bridge (protocol/feed.md). Without a bridge the worker would wait for ever and
+look healthy.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from noetl_worker.models.wire import Dialect, JsonValue
 from noetl_worker.remote.plane.dialects import RULES
 
 SERVED: Final = "Rust control planes up to 3.60.1, every Python one, and later Rust ones behind a bridge"
-"""Planes from which a worker can get commands."""
+"""Text for error messages: the control planes from which a worker can get commands."""
 START_BRIDGE: Final = "noetl-worker bridge --publish HOST:PORT"
-"""Command that brings the commands of a plane without NATS to workers."""
+"""Command line that starts a bridge. The bridge brings the commands of a plane without NATS to workers."""
 _REMOVED: Final = "removed"
 
 
@@ -24,17 +25,17 @@ _REMOVED: Final = "removed"
 class PlaneHealth:
     dialect: Dialect
     version: str | None = None
-    """Version of the plane. The Python plane does not report its own."""
+    """Version of the plane. None for the Python plane, which does not report a version."""
     nats: str | None = None
-    """State of NATS: connected, disconnected or removed. The Python plane does not report it."""
+    """State of NATS: connected, disconnected or removed. None for the Python plane, which does not report a state."""
 
     @property
     def has_no_nats(self) -> bool:
-        """True if the plane needs a bridge."""
+        """True if the plane no longer sends commands over NATS, so that workers need a bridge."""
         return self.nats == _REMOVED
 
     def missing_bridge(self, url: str) -> PlaneWithoutNats:
-        """Return the error for a plane that needs a bridge and has none."""
+        """Return the error for a plane that needs a bridge, if no bridge serves the plane."""
         return PlaneWithoutNats(
             f"{url} is a Rust control plane {self.version or 'of an unknown version'}, which no longer sends "
             f'commands over NATS (its /api/health says nats: "removed"), and the stream names no bridge: no command '

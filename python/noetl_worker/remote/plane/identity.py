@@ -1,7 +1,11 @@
-"""A worker's id in its claims. The two planes require opposite things of this id.
+"""Id of a worker in its claims. The two planes require the opposite: a new id for each process, or the same id for
+ever.
 
-Python plane: the same id is refused for 1,800 s after `command.started`, so an id lives as long as its process.
-Rust plane: a claim is for ever and the same id is always accepted, so the id must survive the process.
+Python plane: for 1,800 s after `command.started` the plane refuses a claim with the same id. So each process has a new
+id.
+
+Rust plane: a claim never expires, and a claim with the same id is always accepted. So the id must stay the same after a
+restart.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ log = structlog.get_logger("noetl_worker.identity")
 
 
 class Identity:
-    """A worker's id by dialect: `unique` for the Python plane, WORKER_ID as it is for the Rust plane."""
+    """Ids of a worker, one for each dialect: `unique` for the Python plane, WORKER_ID unchanged for the Rust plane."""
 
     def __init__(self, settings: Settings) -> None:
         stem = settings.worker_id or socket.gethostname() or "worker"
@@ -30,16 +34,19 @@ class Identity:
         self.stable: Final = settings.worker_id or None
 
     def name_for(self, dialect: Dialect) -> str:
-        """Return the worker_id of claims, and `name` of the registry row, on a plane of this dialect."""
+        """Return the worker's id on a plane of this dialect: `worker_id` in claims, `name` in the plane's registry."""
         return self.stable or self.unique if RULES[dialect].accepts_same_worker else self.unique
 
     def can_return(self, dialect: Dialect) -> bool:
-        """Return whether another process can take over the claims of this process."""
+        """Return whether another process can take over the claims of this process after its end."""
         return self.stable is not None or not RULES[dialect].accepts_same_worker
 
     def warn_if_unstable(self, dialect: Dialect) -> None:
-        """Warn if the plane would give away a live worker's commands, or would never give away a killed worker's
-        commands."""
+        """Warn about two mistakes in the settings.
+
+        With heartbeats that are too slow, the plane gives a live worker's commands to other workers. Without WORKER_ID,
+        the Rust plane never gives a killed worker's commands to another worker.
+        """
         stale_after_s = RULES[dialect].stale_after_s
         if self._heartbeat_interval_s >= stale_after_s:
             log.warning(

@@ -10,7 +10,11 @@ from noetl_worker.remote.transport.transport import Response
 
 
 def missing_result_note(answer: Response, said: Mapping[str, JsonValue], rules: DialectRules) -> str:
-    """Return a note for the error of a missing result: when the result was stored, if known, and what to do."""
+    """Return a note for the error about a missing result: when the result was stored (if the claim tells), and what to
+    do.
+
+    If the answer does not mean a missing result, return an empty text.
+    """
     if answer.status != 404 or rules.is_no_route(answer):
         return ""
     meta, until = said.get("meta"), said.get("expires_at")

@@ -1,4 +1,5 @@
-"""Results of earlier steps in a claim. The claim has each result under the step's name, in its plane's form."""
+"""Results of earlier steps in a claim. A claim has each result under its step's name; the layout depends on the plane's
+dialect."""
 
 from __future__ import annotations
 
@@ -13,21 +14,23 @@ STEPS = "steps"
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """A result of an earlier step of which the claim has only a reference and a preview."""
+    """Earlier step's result, of which the claim has only a reference and a preview. The result itself is in the result
+    store."""
 
     name: str
     ref: str
     reference: Mapping[str, JsonValue]
     size: int
-    """Size of the result in bytes, or 0 if the claim does not say it."""
+    """Size of the result in bytes, or 0 if the claim does not name the size."""
     summary: Mapping[str, JsonValue]
-    """The claim's value under the step's name."""
+    """Value in the claim under the step's name. This value contains the preview of the result."""
     record: Mapping[str, JsonValue]
-    """The claim's value for the step in `steps`, which only the Rust plane has."""
+    """Value in the claim under `steps` and the step's name. Only the Rust plane's claims have `steps`."""
 
 
 class Names(Protocol):
-    """Reader of earlier steps' results in the claims of one plane. By default no result is packed."""
+    """Reader of earlier steps' results in claims, with a subclass for each dialect. The defaults are for a plane
+    without packed results (python/store.py)."""
 
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
         """Return the names that templates see, made of a claim's variables and its step's input.
@@ -36,15 +39,16 @@ class Names(Protocol):
         """
 
     def has_packed(self, variables: Mapping[str, JsonValue]) -> bool:
-        """Return whether one of the variables is a packed result, which takes long to unpack."""
+        """Return whether one of the variables is a packed result. Unpacking such a result takes long."""
         return False
 
     def unpack(self, value: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result packed in this object, in the form of other results. Return other objects as they are."""
+        """Return the result that is packed in this object, in the layout of unpacked results. Return an object without
+        a packed result unchanged."""
         return value
 
     def referred(self, variables: Mapping[str, Any]) -> dict[str, Referred]:
-        """Return the results of which the claim has only a reference, by the names of their steps."""
+        """Return the results for which the claim has only a reference. The key is the name of the step."""
 
     def put(self, variables: dict[str, Any], earlier: Referred, stored: JsonValue) -> None:
         """Put the full result in place of the preview, everywhere in the claim's variables."""
@@ -53,7 +57,8 @@ class Names(Protocol):
 def read_reference(
     name: str, reference: Mapping[str, JsonValue], summary: Mapping[str, JsonValue], record: Mapping[str, JsonValue]
 ) -> Referred | None:
-    """Return the result that this reference names, or None if the reference does not name one in the result store."""
+    """Return the result that this reference names. Return None if the reference names nothing in the result store
+    (`noetl://...`)."""
     ref = reference.get("ref")
     if not isinstance(ref, str) or not ref.startswith("noetl://"):
         return None

@@ -1,4 +1,4 @@
-"""Retries while the control plane has passing trouble, which must not fail a command that was claimed."""
+"""Retries during temporary trouble of the control plane, so that such trouble does not fail a claimed command."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ MAX_DELAY_S: Final = 10.0
 UNCERTAIN_TRIES: Final = 6
 UNCERTAIN_S: Final = 30.0
 COMMAND_TRIES: Final = 20
-"""Tries for a request of a claimed command, in about a minute and a half. The delivery is kept alive meanwhile."""
+"""Number of tries for a request of a claimed command, over about a minute and a half. Meanwhile the worker extends the
+delivery of the command's message."""
 STORE_UNCERTAIN_S: Final = 900.0
-"""Seconds of uncertain answers after which a result is given up (Rust plane). A 500 may mean that the store is down."""
+"""Seconds of uncertain answers after which the worker gives up storing a result (Rust plane). The time is long, since a
+500 may mean that the store is down."""
 log = structlog.get_logger("noetl_worker.patience")
 
 
 class Uncertainty:
-    """Count of uncertain answers in a row: a 500 may be a fault of the plane or our mistake
+    """Series of uncertain answers. A 500, for example, may come from a fault of the plane or of the worker
     (protocol/events.md#python-plane).
 
-    Both the number of tries and the time count. When only tries counted, all tries were over in 3 s, and good results
-    failed while a plane restarted (seen in the simulator).
+    A series is over after enough tries and enough time. With a limit on tries alone, all tries were over in 3 s. Good
+    results then failed while a plane restarted (seen in the simulator).
     """
 
     _tries = 0
     _since = float("inf")
 
     def reset(self) -> None:
-        """Start to count again, after an answer that is certain."""
+        """Start a new series, after an answer with a clear meaning."""
         self._tries = 0
         self._since = float("inf")
 
@@ -45,7 +47,8 @@ class Uncertainty:
         self._since = min(self._since, time.monotonic())
 
     def is_over(self, most_s: float = UNCERTAIN_S) -> bool:
-        """Return whether uncertain answers have lasted so long that they count as a refusal."""
+        """Return whether the series has enough tries and lasts at least `most_s` seconds. Its answers then count as a
+        refusal."""
         return self._tries >= UNCERTAIN_TRIES and time.monotonic() - self._since >= most_s
 
 
@@ -61,11 +64,12 @@ async def retry_while_passing(
     max_tries: int | None = None,
     ids: Callable[[], Mapping[str, object]] = dict,
 ) -> T:
-    """Repeat `call` (0.1 s growing to 10 s, jitter) while the trouble is passing, and return its result.
+    """Repeat `call` while the plane's trouble is temporary, and return the result of `call`. The wait grows from about
+    0.1 s to at most 10 s, with jitter.
 
     Args:
         what: name of the call in the log.
-        max_tries: most tries; None goes on for as long as the command may run.
+        max_tries: most tries, or None to repeat for as long as the command may run.
         ids: returns the command's ids for the log.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Watches of the configured plane: whether it answers, and whether its commands reach NATS.
+"""Checks of the configured plane: whether the plane answers, and whether its commands reach NATS.
 
-Another version, which sends no commands over NATS, may replace the plane while the worker runs.
+While the worker runs, the plane may be replaced by a version that sends no commands over NATS.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from noetl_worker.remote.plane.answers import is_server_error
 from noetl_worker.remote.plane.client import ControlPlaneClient
 
 MISSED_BEATS: Final = 2
-"""Missed heartbeats in a row after which a plane counts as down. A roll-out alone can cost one heartbeat."""
+"""Number of unanswered heartbeats in a row after which a plane counts as down. Replacing the plane by a new version can
+already cost one heartbeat."""
 
 ASKED_EVERY_S: Final = 60.0
 _TIMEOUT_S: Final = 5.0
-"""Seconds allowed for the answer, since a plane that hangs must not hold up the worker's other checks."""
+"""Seconds allowed for the answer to GET /api/health. The worker's other checks wait for this answer."""
 _DOWN_ADVICE: Final = (
     "check the control plane, and the way to it with `noetl-worker doctor`. Nothing is lost: commands wait in the "
     "stream, outcomes in the outbox"
@@ -37,7 +38,8 @@ log = structlog.get_logger("noetl_worker")
 
 
 class PlaneWatch:
-    """Watch of whether the plane's commands reach NATS, by its GET /api/health. A missing answer changes nothing.
+    """Repeated check whether the plane's commands reach NATS, by the plane's GET /api/health. Without an answer the
+    last finding stays.
 
     Args:
         has_bridge: returns whether the stream of commands names a bridge. It is called only for a plane without NATS.
@@ -50,7 +52,8 @@ class PlaneWatch:
         """Reason why no command will come, or None if no such reason is known."""
 
     async def require_nats(self) -> None:
-        """Check at the worker's start that the plane's commands reach NATS. A plane that does not answer passes.
+        """Check at the worker's start that the plane's commands reach NATS. A plane that does not answer passes the
+        check.
 
         Raises:
             PlaneWithoutNats: the plane sends no commands over NATS, and no bridge brings them.
@@ -64,8 +67,8 @@ class PlaneWatch:
             log.debug("plane_health_unknown", error=str(error))
 
     async def check(self) -> None:
-        """Check again, every ASKED_EVERY_S seconds, whether the plane's commands reach NATS. Log once when they
-        stop."""
+        """Check whether the plane's commands reach NATS, at most every ASKED_EVERY_S seconds. Log once when commands no
+        longer reach NATS."""
         if time.monotonic() - self._asked_at < ASKED_EVERY_S:
             return
         before = self.trouble
@@ -93,7 +96,7 @@ class PlaneWatch:
 
 
 class HeartbeatWatch:
-    """Watch of whether the plane answers heartbeats. Used from the keepalive thread."""
+    """Record of whether the plane answers heartbeats, used by the keepalive thread."""
 
     def __init__(self, url: str, health: Health) -> None:
         self._url, self._health = url, health
@@ -110,7 +113,7 @@ class HeartbeatWatch:
     def failed(self, error: ControlPlaneError) -> bool:
         """Note a failed heartbeat, and return whether the plane is down.
 
-        The plane is not down if it answers and refuses, or if one heartbeat is missing.
+        A plane that answers with a refusal is not down. A plane that missed only one heartbeat is not yet down.
         """
         if _is_there(error):
             self.answered()
@@ -126,7 +129,7 @@ class HeartbeatWatch:
 
 
 def _is_there(error: ControlPlaneError) -> bool:
-    """Return whether the error is the refusal of a plane that works."""
+    """Return whether the error is a refusal by a working plane, not a missing answer or a server error."""
     is_down = isinstance(error, ServerRefused) and is_server_error(error.status)
     return not (is_down or isinstance(error, TransportError))
 

@@ -15,7 +15,7 @@ _PATH: Final = "/api/worker/pools"
 
 @dataclass(frozen=True, slots=True)
 class RegisteredWorker:
-    """A row of the registry. A field that the plane does not give is empty."""
+    """Entry of a worker in the registry of a plane. A field that the plane does not report is empty."""
 
     name: str
     status: str
@@ -33,7 +33,8 @@ class RegisteredWorker:
 async def registered_workers(
     client: ControlPlaneClient, durable: str, *, timeout_s: float | None = None
 ) -> list[RegisteredWorker]:
-    """Return the rows of a durable's workers, and the rows that name no durable, from the configured plane.
+    """Return the workers of a durable from the registry of the configured plane. Workers whose entry names no durable
+    are included.
 
     Raises:
         ControlPlaneError: the plane cannot be reached, or refuses.

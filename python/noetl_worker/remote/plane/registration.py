@@ -1,7 +1,7 @@
-"""A worker's row in a plane's registry: register, send heartbeats, register again if needed, deregister.
+"""Entry of a worker in a plane's registry: register, send heartbeats, register again if needed, deregister.
 
-The row's `name` is the worker's id in its claims. A worker without a fresh row loses its commands when their leases end
-(protocol/claim.md#leases).
+The entry's `name` is the worker's id in its claims. Without a fresh heartbeat in its entry, a worker loses its commands
+when their leases end (protocol/claim.md#leases).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from noetl_worker.settings.settings import Settings
 T = TypeVar("T")
 log = structlog.get_logger("noetl_worker.registration")
 REGISTER_AGAIN_S: Final = 1.0
-"""Seconds between tries to register, until the plane has accepted the row."""
+"""Seconds between tries to register, until the plane has accepted the worker's entry."""
 
 
 class Registration:
-    """A worker's row in a plane's registry. The keepalive thread uses it, with a transport of its own."""
+    """Entry of a worker in a plane's registry. The keepalive thread uses this object, with its own transport."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Registration:
         *,
         on_heartbeat: Callable[[float, float], None] = lambda *_: None,
     ) -> None:
-        """Prepare the row.
+        """Prepare the worker's entry, without sending it.
 
         Args:
-            on_heartbeat: called for each accepted heartbeat with the monotonic time at which it was sent, and with the
-                seconds after which the plane gives up a silent worker. The constructor makes the first call, with the
-                current time.
+            on_heartbeat: called for each accepted heartbeat. The first argument is the monotonic time at which the
+                heartbeat was sent. The second is the number of seconds after which the plane gives up a silent worker.
+                The constructor makes the first call, with the current time.
         """
         self._plane, self._watch, self._on_heartbeat = plane, watch, on_heartbeat
         self._trouble = Outage()
         self.is_registered = False
-        """True once the plane has accepted the row."""
+        """True once the plane has accepted the worker's entry."""
         on_heartbeat(time.monotonic(), plane.rules.stale_after_s)
         self._worker_id = worker_id
         self._body: dict[str, JsonValue] = {
@@ -92,7 +92,7 @@ class Registration:
             await asyncio.sleep(wait_s)
 
     async def register(self) -> bool:
-        """Register, and return whether the plane accepted. A failure is logged; the next heartbeat tries again."""
+        """Register, and return whether the plane accepted the entry. If not, log the failure; `run` tries again."""
         if await self._answered(self._plane.register(self._body)) is None:
             return False
         self.is_registered = True
@@ -100,8 +100,8 @@ class Registration:
         return True
 
     async def heartbeat(self) -> bool:
-        """Send a heartbeat. Register again if the plane does not know the row, for example after the plane was
-        restored."""
+        """Send a heartbeat. Register again if the plane does not know the worker, for example after the plane was
+        restored. Return whether the plane accepted."""
         if self._plane.rules.heartbeat_registers:
             return await self._answered(self._plane.register(self._body)) is not None
         is_known = await self._answered(self._plane.heartbeat(self._worker_id))
@@ -132,7 +132,7 @@ class Registration:
         return answer
 
     async def deregister(self) -> None:
-        """Deregister the worker if possible. Otherwise its row goes stale by itself."""
+        """Deregister the worker if possible. Otherwise the worker's entry becomes stale without heartbeats."""
         try:
             await self._plane.deregister(self._worker_id)
         except ControlPlaneError as error:

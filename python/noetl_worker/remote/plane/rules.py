@@ -1,4 +1,4 @@
-"""Interface of the rules of a plane's dialect, and what the rules of both dialects share."""
+"""Interface for the rules of a plane's dialect, with defaults and functions that both dialects use."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SINGLE: Final = "/api/events"
 BATCH: Final = "/api/events/batch"
 ENDS: Final = ("command.completed", "command.failed")
 NOTED: Final = "command.noted"
-"""Event with which the worker sends notes for people to the Python plane. The plane stores an event of any name, and
-acts only on actionable events (recorded: noted-batch)."""
+"""Name of the event with which the worker sends notes for people to the Python plane. The plane stores events of any
+name, and acts only on actionable events (recorded: noted-batch)."""
 
 _PROCESS: Final = uuid.uuid4().hex
 _NOT_IN_KEYS: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -33,16 +33,16 @@ _sets = itertools.count(1)
 
 
 def unique() -> str:
-    """Return a text that no other set of events has: a random text of this process, and a number."""
+    """Return a text that no other event set has: a random text of this process, and a number."""
     return f"{_PROCESS}{next(_sets):x}"
 
 
 def stored_name(name: str) -> str:
-    """Return the name of a result for the store, without characters that a key of NATS must not have.
+    """Return a name for a result in the store. Characters that NATS forbids in a key are replaced by `_`.
 
-    The Python plane makes a key of the name, and itself replaces only `/` and `:`. A result whose key NATS refuses goes
-    into the memory of one server (read in the plane's source). Equal names (all items of a loop) do not collide: the
-    plane appends an id (recorded: .../result/start/403da428).
+    The Python plane makes a NATS key of the name, and replaces only `/` and `:`. If NATS refuses the key, the plane
+    puts the result into one server's memory (read in the plane's source). Results with the same name (all items of a
+    loop) do not collide: the plane appends an id (recorded: .../result/start/403da428).
     """
     return _NOT_IN_KEYS.sub("_", name)
 
@@ -52,14 +52,14 @@ def read_preview(fitted: FittedResult) -> JsonValue:
 
 
 class EventRequest(NamedTuple):
-    """Request with terminal events of a command, before its body is written."""
+    """Request that reports terminal events of a command, before the worker writes the request's body."""
 
     path: str
     events: tuple[str, ...]
     """Names of the events, in order."""
     has_own_id: bool = False
     """True for a terminal event that is posted alone (Rust plane). The worker makes the id of this event. The plane
-    issues the next commands inside the request, and drops that work when the request is cut off
+    issues the next commands inside this request. If the request is cut off, the plane drops the next commands
     (protocol/events.md#rust-plane)."""
 
     @property
@@ -68,7 +68,7 @@ class EventRequest(NamedTuple):
 
 
 class CommandFields(Protocol):
-    """Fields of a command that its events carry."""
+    """Fields of a command that the command's events contain."""
 
     execution_id: int
     command_id: CommandId
@@ -84,7 +84,7 @@ class Post(NamedTuple):
 
 
 class DialectRules(Protocol):
-    """Rules of one plane's dialect. The values here hold unless a dialect overrides them."""
+    """Rules of one plane's dialect, such as limits, paths and contents of requests. The values are the defaults."""
 
     dialect: Dialect
     tools: ToolForm
@@ -92,36 +92,38 @@ class DialectRules(Protocol):
     # ── claims ──
 
     accepts_same_worker: bool = False
-    """True: a claim never expires, and the same worker id may claim again, after a restart too. False: a claim is a
-    lease, whose holder is refused once it has reported the start."""
+    """True: a claim never expires, and the same worker id may claim the command again, even after a restart. False: a
+    claim is a lease. After the holder has reported the start, the plane refuses a second claim by the holder."""
     claim_limit_s: float = math.inf
-    """Age of a claim, in seconds, at which the plane gives it to another worker, whatever the holder does."""
+    """Age of a claim, in seconds, from which another worker may get the command, even if the holder is healthy."""
     stale_after_s: float = math.inf
-    """Seconds without a heartbeat after which the plane gives a worker's claims to others."""
+    """Seconds without a heartbeat after which the plane gives a worker's commands to other workers."""
     heartbeat_registers: bool = False
     infers_completion: bool = False
-    """True if the plane calls an execution COMPLETED while no command is open, even between two steps."""
+    """True if the plane reports an execution as COMPLETED whenever no command is open, even between two steps."""
     keychain_is_credentials: bool = False
-    """True if a keychain entry is read as a credential of the execution (protocol/executions.md#credentials)."""
+    """True if the worker reads a keychain entry by the plane's credentials route, as a credential of the execution
+    (protocol/executions.md#credentials)."""
     makes_bare_stream: bool = False
-    """True if the plane makes the stream of commands itself, with the base subject alone, the only one it publishes to.
-    """
+    """True if the plane itself makes the stream of commands, with NATS_SUBJECT as its only subject. The plane then
+    publishes to no other subject."""
     copies_have_text_ids: bool = False
-    """True if a notification that is published again has the command id as text (protocol/notification.md#message)."""
+    """True if the plane writes the command id as text when the plane publishes a notification again
+    (protocol/notification.md#message)."""
 
     def is_health(self, body: JsonValue) -> bool:
         """Return whether a plane of this dialect answers GET /api/health with this body."""
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the playbook of a catalog's entry (protocol/executions.md#the-catalog).
+        """Return the playbook in an entry of the plane's catalog (protocol/executions.md#the-catalog).
 
         Raises:
             DocumentError: the playbook's text is not YAML.
-            ConfigurationError: no YAML reader is installed for it.
+            ConfigurationError: no YAML reader is installed.
         """
 
     def read_conflict(self, body: JsonValue, text: str, wait_s: float | None) -> ClaimAnswer:
-        """Return the meaning of a 409 to a claim.
+        """Return the meaning of a 409 that answers a claim.
 
         Args:
             text: description of the answer, for the log.
@@ -134,11 +136,11 @@ class DialectRules(Protocol):
         """Return the loop position in the `meta` of a claim, or None outside a loop."""
 
     step_input_wins: bool = False
-    """True if the step's input overrides the tool's own, key by key."""
+    """True if the step's input overrides the tool's own input, key by key. False: the tool's own input wins."""
     names: Names
     """Reader of the results of earlier steps in a claim."""
     variables_have_catalog_id: bool = False
-    """True if a claim's variables have the plane's own `catalog_id`, which no workload can replace."""
+    """True if the plane itself puts `catalog_id` into a claim's variables. No workload can replace this value."""
     ids_are_text: bool = False
     """True if templates see an execution's id as text."""
 
@@ -147,9 +149,10 @@ class DialectRules(Protocol):
     reports_output: bool = False
     """True if the plane's own worker reports the output (stdout) of a tool that succeeded."""
     loop_has_last_events: bool = False
-    """True if later steps see the last event of each item as the results of a loop."""
+    """True if the result of a loop, as later steps see it, consists of each item's last event."""
     error_fails_command: bool = False
-    """True if a tool's returned error that no case handled fails the command; otherwise the playbook goes on."""
+    """True if an error that a tool returned fails the command, unless a case handled the error. If false, the playbook
+    goes on."""
     inlines_unstored_results: bool = False
     """True if a result that the store refuses goes into the event in full, not as a preview."""
     may_still_store: bool = False
@@ -159,18 +162,20 @@ class DialectRules(Protocol):
     store_routes: tuple[str, ...] = ("/api/result",)
     """Possible paths of a server's result store."""
     store_fields: Mapping[str, JsonValue]
-    """Further fields of every PUT of a result."""
+    """Further fields in the body of every PUT of a result, such as `scope`."""
 
     def is_no_route(self, answer: Response) -> bool:
-        """Return whether the answer says that this path has no result store, and not only that a result is missing."""
+        """Return whether the answer says that there is no result store at this path. A missing result alone is not
+        enough."""
         return False
 
     def has_expired(self, answer: Response) -> bool:
-        """Return whether the answer says that a result has expired, but a second request may find it."""
+        """Return whether the answer says that a result has expired, but a second request may still find the result."""
         return False
 
     def is_in_memory(self, reference: Mapping[str, JsonValue]) -> bool:
-        """Return whether only the memory of one server has this stored result, which its next restart loses."""
+        """Return whether this stored result is only in the memory of one server. The next restart of that server loses
+        the result."""
         return False
 
     def is_packed(self, data: bytes) -> bool:
@@ -181,45 +186,48 @@ class DialectRules(Protocol):
         """Return the JSON of a stored result, packed or not.
 
         Raises:
-            ControlPlaneError: the packed form is damaged, or too large.
+            ControlPlaneError: the packed result is damaged, or too large.
         """
         return data
 
     def variables_body(self, variables: Mapping[str, JsonValue], source_step: str | None) -> dict[str, JsonValue]: ...
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """Return the value that an event or the store gets for this result."""
+        """Return the value that represents this result in an event or in the result store."""
 
     long_word_bytes: float = math.inf
-    """Smallest result, in bytes, that can have a long word."""
+    """Size, in bytes, of the smallest result that can have a long word. Infinite if long words do not matter to the
+    plane."""
 
     def has_long_word(self, data: bytes) -> bool:
-        """Return whether a word of this result is so long that an event with it would keep the plane from answering."""
+        """Return whether this result has a very long word. An event with such a word would keep the plane from
+        answering."""
         return False
 
     def inline(self, command: Command, result: ToolResult, fitted: FittedResult, body: JsonValue) -> Report:
         """Return the report of a result that fits into an event.
 
         Args:
-            body: the value of `result_body`, of which `fitted` was made.
+            body: the value from `result_body`. `fitted` was made of this value.
         """
 
     def takes_inline(self, report: Report, fitted: FittedResult, max_bytes: int) -> bool:
-        """Return whether the plane stores this report's context unchanged, if the limit of a context is `max_bytes`."""
+        """Return whether the plane stores this report's context unchanged. `max_bytes` is the limit of a context."""
         return True
 
     def reference_report(self, command: Command, result: ToolResult, fitted: FittedResult) -> Report:
         """Return the report of a result that does not fit into an event."""
 
     batch_bytes: int | None = None
-    """Most bytes of a batch of events, unless the plane has named another limit. None: no limit is known."""
+    """Most bytes of a batch of events, until a refusal by the plane names another limit. None: no limit is known."""
 
     def batch_limit(self, body: bytes) -> int | None:
         """Return the batch limit that the body of a refusal names, or None if the refusal has another reason."""
         return None
 
     def cut(self, report: Report, step: str, max_bytes: int) -> bool:
-        """Take the result out of a report that is too large for a batch of `max_bytes`, and have it stored.
+        """Take the result out of a report that is too large for a batch of `max_bytes`. The result goes to the result
+        store instead.
 
         Returns:
             True if the report had a result to take out.
@@ -227,19 +235,19 @@ class DialectRules(Protocol):
         return False  # results in the events are small enough
 
     max_stored_bytes: int = MAX_RESULT_BYTES - (64 << 10)
-    """Most bytes of a stored result. A later command gets the result in one answer, which has a limit."""
+    """Most bytes of a stored result. The plane sends the result to a later command in one answer, and the size of an
+    answer is limited."""
 
     def store_form(self, data: bytes) -> bytes:
-        """Return a tool's JSON in the store's form, which `whole_result` reads."""
+        """Return a tool's JSON in the format for the result store. `whole_result` reads this format."""
         return data
 
     def is_stored_alone(self, data: bytes) -> bool:
-        """Return whether storing these data takes the plane so long that only one such request is sent at a time."""
+        """Return whether the plane takes long to store these data. The worker sends only one such request at a time."""
         return False
 
     def storing_s(self, size: int) -> float:
-        """Return the most seconds that a plane takes to store a result of this size, beyond the usual time of a
-        request."""
+        """Return the most extra seconds for storing a result of this size, beyond a request's usual time."""
         return 0.0
 
     # ── events ──
@@ -248,7 +256,8 @@ class DialectRules(Protocol):
         """Return the request that reports only the start of a command."""
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
-        """Return the requests of the terminal events, in the order in which they must be accepted."""
+        """Return the requests of the terminal events, in order. The plane must accept a request before the next request
+        is sent."""
 
     def judge(self, answer: Response, *, first_try: bool = True, has_own_id: bool = False) -> SendStatus:
         """Return the meaning of the answer to a request with events.
@@ -259,7 +268,7 @@ class DialectRules(Protocol):
         """
 
     def is_stored(self, answer: Response) -> bool:
-        """Return whether a server error says that the plane has stored the event of the request before."""
+        """Return whether a server error says that the plane has already stored the event in the request."""
         return False
 
     def names_result(self, report: Report) -> bool:
@@ -273,11 +282,12 @@ class DialectRules(Protocol):
     def body(
         self, command: CommandFields, worker_id: str, report: Report, part: EventRequest, own_id: int = 0
     ) -> bytes:
-        """Return the JSON of one request. `own_id` is the id of its event if `part.has_own_id`."""
+        """Return the JSON body of the request `part`. If `part.has_own_id`, `own_id` is the id of its event."""
 
     def can_rescue(self, command: CommandFields) -> bool:
         """Return whether `rescue` can replace a batch that the plane stored but never processed."""
         return False
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
-        """Return the request body that replaces a batch which was never processed, if `can_rescue` allows it."""
+        """Return the body of a request that replaces a batch which the plane never processed. Only for a command with
+        `can_rescue`."""

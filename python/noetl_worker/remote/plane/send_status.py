@@ -1,4 +1,4 @@
-"""Meaning of the answer to a request with events, where it is the same on both planes (protocol/events.md)."""
+"""Meaning of a plane's answer to a request with events, as far as both planes agree (protocol/events.md)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ _REFUSALS: Final = frozenset({400, 409, 413, 422})
 class SendStatus(Enum):
     ACCEPTED = "accepted"
     PASSING = "passing"
-    """The plane has passing trouble: try again for as long as it takes."""
+    """Temporary trouble of the plane: the worker repeats the request without a limit."""
     UNCERTAIN = "uncertain"
-    """The plane has passing trouble, or the request is our mistake: try again for a while."""
+    """Unclear answer, from trouble of the plane or a mistake of the worker: the worker repeats the request for a
+    limited time."""
     REFUSED = "refused"
     """Final refusal: the same body will never be accepted."""
     NEW_ID = "new_id"
-    """Refused because another event has this id: try again with a new id (Rust plane)."""
+    """Refused because another event has the same id: the worker repeats the request with a new id (Rust plane)."""
     LOST = "lost"
     """The plane has stored the events but will never process them (Python plane)."""
     DUPLICATE = "duplicate"
-    """The plane had stored the events before under the same key, but perhaps not processed them (Python plane)."""
+    """The plane had already stored the events under the same key, but has perhaps not processed them (Python plane)."""
 
     __hash__ = object.__hash__
 
 
 NOT_CLEAR: Final = frozenset({SendStatus.NEW_ID, SendStatus.LOST, SendStatus.DUPLICATE})
-"""Statuses that only the plane's own records explain (pipeline/report/outcomes.py)."""
+"""Statuses that do not tell whether the plane has stored and processed the events. Only the plane's own records tell
+(pipeline/report/outcomes.py)."""
 
 
 def judge(answer: Response) -> SendStatus:

@@ -1,7 +1,7 @@
-"""Control planes that a worker knows: which of them it contacts, and the state of each.
+"""Control planes that a worker may contact, and the state of each plane.
 
-A notification names its server, and anyone who may publish to NATS can write a notification: a worker that contacted
-any server would run a stranger's commands. So only servers that the settings name are contacted.
+A notification names its server, and anyone who may publish to NATS can write a notification. A worker that contacted
+any named server would run a stranger's commands. So the worker contacts only servers that its settings name.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from noetl_worker.settings import values as setting_values
 from noetl_worker.settings.settings import Settings
 
 MAX_SERVERS: Final = 64
-"""Most URLs of notifications that are remembered. A fleet has fewer; forged notifications could name any number."""
+"""Most server URLs from notifications that the worker remembers. A fleet has fewer planes, but forged notifications
+could name any number."""
 CONNECTIONS_BESIDE_SLOTS: Final = 8
 AUTH_PAUSE_S: Final = 30.0
-"""Seconds for which a server that refused the credentials gets no claims. The messages that name the server wait."""
+"""Seconds for which the worker sends no claims to a server that refused the credentials. Meanwhile the messages of that
+server wait."""
 _MAX_URL_CHARS: Final = 300
 log = structlog.get_logger("noetl_worker")
 
 
 @dataclass(slots=True)
 class PlaneServer:
-    """State of one plane: its load limits, and the pace after its refusals."""
+    """State of one plane: the gates that limit requests to the plane, and the pace of retries."""
 
     gate: Gate
     store_gate: Gate
-    """Gate of the result store, whose outage must not hold up claims and events."""
+    """Gate of the result store. With a gate of its own, an outage of the store does not hold up claims and events."""
     retry_pace: RetryPace
     alone: Gate
-    """Gate before `store_gate` with one place, for results that take the plane long to store."""
+    """Gate that a large PUT passes before `store_gate`. The gate lets through one PUT at a time, since such a PUT holds
+    up the plane."""
     store_route: str = ""
-    """Path of the result store in the last answer of the store, or "" before the first."""
+    """Path at which the result store answered last. Empty before the first answer of the store."""
     batch_bytes: int | None = None
-    """Most bytes of a batch of events, as the plane named them in a refusal, or None."""
+    """Most bytes of a batch of events, if the plane named a limit when it refused a batch. Otherwise None."""
 
 
 class Servers:
-    """Control planes of one worker. Not thread-safe."""
+    """Table of the control planes of one worker: settings, state and URL of each plane. Not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.configured: Final = normal_url(settings.server_url)
@@ -53,18 +56,19 @@ class Servers:
         self._shown = tuple((_shown(url), url) for url in self._trusted)
         self.full: Final = settings.max_concurrent + CONNECTIONS_BESIDE_SLOTS
         self._known: dict[str, PlaneServer] = {}
-        """States by URL. Only servers named in the settings are kept, so this and `paused` are bounded."""
+        """States of the planes by URL. The table has only planes that the settings name, so it stays small."""
         self.paused: Final[dict[str, float]] = {}
-        """Servers that refused the credentials, with the monotonic time until which they get no claims."""
+        """Servers that refused the credentials, each with the monotonic time until which the server gets no claims."""
         self._logged: set[str] = set()
         self._asked: dict[str, str] = {}
-        """Trusted URLs by their spelling in notifications."""
+        """Trusted URLs. The key is the URL as a notification writes it, for example with `/api` at the end."""
 
     def choose_url(self, named: str) -> str:
-        """Return the URL to contact for a notification that names this server ("" if it names none).
+        """Return the URL to contact for a notification that names the server `named` ("" if the notification names no
+        server).
 
-        If the settings do not have the name, return the configured plane's URL, since the name may be an alias of that
-        plane. A forged command does no harm there, as the plane does not know the command.
+        If the settings do not name this server, return the configured plane's URL: the name may be an alias of the
+        configured plane. A forged command does no harm, because the configured plane does not know the command.
         """
         if named in self._asked:
             return self._asked[named]
@@ -78,7 +82,8 @@ class Servers:
         return self.configured
 
     def gets_token(self, url: str) -> bool:
-        """Return whether a request to this URL carries the bearer token: only servers of the settings get it."""
+        """Return whether a request to this URL carries the bearer token. Only servers that the settings name get the
+        token."""
         return any(url.startswith(f"{server}/") for server in self._trusted)
 
     def server_at(self, url: str) -> PlaneServer:
@@ -109,14 +114,12 @@ class Servers:
         return max(0.0, self.paused[url] - time.monotonic()) if url in self.paused else 0.0
 
     def open_share(self) -> float:
-        """Return the largest open share of the planes' gates, above 0 and at most 1.
-
-        A plane that is down must not hold up the commands of other planes.
-        """
+        """Return the largest `Gate.open_share` of all planes, above 0 and at most 1. So a plane that is down does not
+        hold up the commands of other planes."""
         return max((server.gate.open_share() for server in self._known.values()), default=1.0)
 
     def _log_untrusted(self, url: str) -> None:
-        """Warn of a URL that the settings do not name: once for each URL, for at most MAX_SERVERS URLs."""
+        """Warn of a URL that the settings do not name. Warn once for each URL, and of at most MAX_SERVERS URLs."""
         if url in self._logged or len(self._logged) > MAX_SERVERS:
             return
         self._logged.add(url)
@@ -136,11 +139,11 @@ class Servers:
         try:
             setting_values.url("http", "https")(url)
         except ValueError:
-            return "that is not the URL of a control plane: check who may publish command notifications"
+            return "check who may publish command notifications: `server_url` is no URL of a control plane"
         if url != _shown(url) or set(url) & {",", " "}:
-            return "if it is another control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS"
+            return "if `server_url` is another control plane of yours, name it in NOETL_WORKER_TRUSTED_SERVERS"
         line = f"NOETL_WORKER_TRUSTED_SERVERS={','.join([*others, url])}"
-        return f"if it is another control plane of yours, set {line}"
+        return f"if `server_url` is another control plane of yours, set {line}"
 
 
 def normal_url(url: str) -> str:

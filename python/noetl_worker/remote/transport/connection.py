@@ -1,7 +1,8 @@
-"""HTTP/1.1 client connection, for planes and for the tools that speak HTTP.
+"""HTTP/1.1 client connection, for planes and for the tools that use HTTP.
 
-A parser (httptools or h11) reads the bytes of an answer and calls the methods here. A subclass decides who gets the
-answer: `on_loop.py` returns it whole, `tools/http/connection.py` in pieces as they arrive.
+A parser (httptools or h11) reads the bytes of an answer and calls the methods of the connection. Subclasses differ in
+how they hand on the answer. `on_loop.py` returns the answer whole; `tools/http/connection.py` passes on each piece of
+the answer as it arrives.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from noetl_worker.remote.transport.transport import SOCKET_OPTIONS
 
 T = TypeVar("T")
 MAX_IDLE_S: Final = 4.0
-"""Longest idle time, in seconds, of a connection that is used again. uvicorn closes an idle connection after 5 s, and
-nobody knows whether it has processed a request that was sent at that moment."""
+"""Longest idle time, in seconds, of a connection that the worker uses again. uvicorn closes an idle connection after 5
+s. For a request sent at that moment, nobody knows whether uvicorn has processed the request."""
 NO_LIMIT_S: Final = math.inf
 
 
 class AnswerParser(Protocol):
-    """Parser of answers, with httptools' method names. It calls `on_header`, `on_headers_complete`, `on_body` and
-    `on_message_complete`, and raises for bytes that are not HTTP."""
+    """Interface of a parser of HTTP answers, with httptools' method names. Bytes that are not HTTP raise an exception.
+
+    The parser calls `on_header`, `on_headers_complete`, `on_body` and `on_message_complete` of the connection.
+    """
 
     def feed_data(self, data: bytes) -> None: ...
     def get_status_code(self) -> int: ...
@@ -29,7 +32,7 @@ class AnswerParser(Protocol):
 
 
 class Broken(Exception):
-    """A connection that can no longer be used. The text says what happened, `__cause__` says why."""
+    """Error for a connection that can no longer be used. The text says what happened; `__cause__` is the reason."""
 
     def __init__(self, why: str, cause: Exception | None = None) -> None:
         super().__init__(why)
@@ -37,11 +40,11 @@ class Broken(Exception):
 
 
 class Late(Broken):
-    """A connection whose deadline passed without a complete answer."""
+    """Error for a connection whose deadline passed without a complete answer."""
 
 
 class TooLarge(Broken):
-    """An answer above the size limit."""
+    """Error for an answer above the size limit."""
 
 
 class HttpConnection(asyncio.Protocol, Generic[T]):
@@ -50,8 +53,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
     _most_bytes: float
     """Largest content of one answer, in bytes."""
     _max_overhead: int
-    """Most bytes of one answer that are not content: head, interim answers, trailers, and chunk framing beyond one byte
-    per byte of content."""
+    """Most bytes of one answer that are not content: head, interim answers and trailers. Chunk framing counts only
+    beyond one byte for each byte of content."""
 
     _parser: AnswerParser
 
@@ -71,18 +74,18 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = NO_LIMIT_S
         self._writable: asyncio.Future[None] | None = None
-        """Future that exists while the server reads more slowly than we write."""
+        """Future that the worker waits for while the server reads more slowly than the worker writes, else None."""
         self.is_open = True
 
     def is_usable(self, now: float) -> bool:
-        """Return whether a request may be written: the connection is open, waits for no answer, and has not been idle
-        for too long."""
+        """Return whether a request may be written now. The connection must be open, without an unfinished answer, and
+        not idle for too long."""
         is_idle = self.is_open and not self._is_asked and now < self._deadline
         return is_idle and self._transport is not None and not self._transport.is_closing()
 
     def expect(self, deadline: float) -> asyncio.Future[T]:
-        """Return the future of the answer, which a subclass sets. The future raises Broken at `deadline`, a time by the
-        loop's clock, or when the connection breaks."""
+        """Return a future for the answer; the subclass sets its result. The future raises Broken at `deadline` (by the
+        loop's clock), or when the connection breaks."""
         self.waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer serves many requests: when it rings too early, it is set again.
@@ -152,16 +155,16 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._parser = self._new_parser()  # only now: a failed handshake leaves no cycle
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail the waiting request. asyncio calls this also when only the server has closed its side."""
+        """Fail the waiting request. asyncio calls this method even if only the server has closed its side."""
         self.is_open = False
         self._transport = None
         told = f": {error!r}" if error else ""
         self._end(Broken(f"the connection was closed before the answer was complete{told}", error))
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes to the parser. Close the connection if they cannot be read or exceed the limits."""
+        """Pass the bytes to the parser. Close the connection if the bytes cannot be read or exceed the limits."""
         if not self._is_asked:  # an extra answer, or a 408 before the server closes
-            self.close(Broken("data without a request"))
+            self.close(Broken("the server sent data that no request asked for"))
             return
         self._beside += len(data)  # `on_body` subtracts the content
         try:

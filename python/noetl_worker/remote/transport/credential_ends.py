@@ -1,4 +1,5 @@
-"""Expiry of the certificates and tokens that the settings name, for an alarm before they expire."""
+"""Expiry times of the certificates and tokens that the settings name. An alarm can then come before a certificate
+expires."""
 
 from __future__ import annotations
 
@@ -31,9 +32,9 @@ _UTC_TIME: Final = 0x17
 
 
 def credential_ends(settings: Settings) -> Mapping[str, float]:
-    """Return the expiry of each credential, in epoch seconds, by the name of its setting.
+    """Return the expiry of each credential, in epoch seconds. The key is the name of the credential's setting.
 
-    Credentials that are unset, cannot be read or never expire are left out.
+    A credential that is unset, cannot be read or never expires is left out.
     """
     given = {name: getattr(settings, _FIELDS[name]) for name in CREDENTIALS}
     texts = {
@@ -70,8 +71,8 @@ def _ends(text: str) -> Iterator[float]:
 
 
 def _not_after(der: bytes) -> float:
-    """Return the expiry of an X.509 certificate in epoch seconds (RFC 5280, 4.1). The module `ssl` reads it only from
-    the certificate of a connected peer."""
+    """Return the expiry of an X.509 certificate in epoch seconds (RFC 5280, 4.1). The module `ssl` can read the expiry
+    only from a connected peer's certificate."""
     _, tbs, _ = _value(_value(der)[1])
     tag, _, rest = _value(tbs)
     if tag == _EXPLICIT_0:  # the version

@@ -1,4 +1,5 @@
-"""h11 with the interface of httptools' parser: for pure-Python installs, and for tools, which write requests too."""
+"""Parser of HTTP answers by h11, with the interface of httptools' parser. Used where httptools is not installed, and by
+tools. The tools also write their requests with this parser."""
 
 from __future__ import annotations
 
@@ -11,16 +12,17 @@ from noetl_worker.remote.transport.transport import Response
 
 _Reader: TypeAlias = HttpConnection[Response] | HttpConnection[None]
 _ANY_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("host", "any")])
-"""Request shown to h11 before a plane's answer: h11 requires one, and any will do."""
+"""Placeholder for a request to a plane. h11 reads an answer only after a request, but the worker writes requests to a
+plane without h11."""
 _LONGEST_HEAD: Final = 100 * 1024
 
 
 class H11Parser:
-    """Parser of successive answers. Interim answers are left out.
+    """Parser of successive answers. Interim answers (`100 Continue`) are left out.
 
     Args:
         reader: receives the answers.
-        at_once: most pieces and interim answers that one `feed_data` reads before it sets `is_behind`. None: all.
+        at_once: most events (pieces of an answer) that one `feed_data` reads. `is_behind` is then True. None: no limit.
     """
 
     def __init__(self, reader: _Reader, at_once: int | None = None) -> None:
@@ -28,11 +30,13 @@ class H11Parser:
         self._at_once = at_once
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self.head: h11.Response | h11.InformationalResponse | None = None
-        """Head of the last answer. An informational answer (101) switches to a protocol that is not read here."""
+        """Head of the last answer, or None. After a 101 answer the connection uses another protocol, which this parser
+        does not read."""
         self._is_asked = False
-        """True from a request to the end of its answer. For a plane, `feed_data` supplies the request."""
+        """True from the start of a request to the end of its answer. For a plane, the first bytes of the answer set
+        this flag."""
         self.is_behind = False
-        """True if `feed_data` stopped before the end of its data; `feed_data(b"")` continues."""
+        """True if `feed_data` stopped before the end of its data. `feed_data(b"")` then reads the remaining data."""
 
     def write(self, part: h11.Request | h11.Data | h11.EndOfMessage) -> bytes:
         """Return the bytes of a request's next part. Raises h11.LocalProtocolError."""
@@ -54,7 +58,7 @@ class H11Parser:
         return state.our_state is h11.DONE and state.their_state is h11.DONE and not state.trailing_data[0]
 
     def feed_data(self, data: bytes) -> None:
-        """Read the next bytes. Raises h11.RemoteProtocolError if they are not HTTP."""
+        """Read the next bytes. Raises h11.RemoteProtocolError if the bytes are not HTTP."""
         if data:
             if not self._is_asked:
                 self._start()
@@ -76,7 +80,7 @@ class H11Parser:
         self._state.receive_data(b"")
 
     def _read_event(self) -> bool:
-        """Read one event. Return False if the received bytes hold no more."""
+        """Read one event of the answer. Return False if the received bytes contain no further event."""
         event, reader = self._state.next_event(), self._reader
         assert reader is not None
         if isinstance(event, h11.Data):
@@ -99,5 +103,5 @@ class H11Parser:
         return True
 
     def close(self) -> None:
-        """Drop the reader, which refers to this parser. Without the reference cycle both are freed at once."""
+        """Drop the reader. Reader and parser refer to each other; without this cycle Python frees both at once."""
         self._reader = None

@@ -1,7 +1,10 @@
-"""HTTP/1.1 to the control plane on the event loop itself: one future per request, and connections are reused.
+"""HTTP/1.1 client for control planes, on the event loop itself. Each request has one future, and connections are
+reused.
 
-A general client crosses threads or layers for every request; this one writes a head and a body and reads the answer
-(docs/performance.md has the figures). Proxies, Unix sockets and HTTP/2 are not needed to reach a plane.
+A general HTTP client hands each request through threads or layers. This client writes a head and a body, and reads the
+answer (docs/performance.md has the figures). Proxies, Unix sockets and HTTP/2 are not supported, because no plane needs
+them.
+
 `NotSent` is raised only if no byte was written; any later failure is `MaybeProcessed`.
 """
 
@@ -49,14 +52,15 @@ except ImportError:
     from noetl_worker.remote.transport.h11_parser import H11Parser as _Parser
 
 _LONGEST_WRITE: Final = 64 * 1024
-"""Most bytes of a body that is copied behind its head into one write. A longer body is written separately."""
+"""Largest body, in bytes, that is joined with its head into one write. A larger body is written separately, to avoid a
+copy."""
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 _CONTENT_LENGTH: Final = frozenset({b"content-length", b"Content-Length"})
 
 
 class Headers(Mapping[str, str]):
-    """Headers of an answer, with names in lower case. The headers of most answers are never read, so they are decoded
-    on first use."""
+    """Headers of an answer, with names in lower case. Headers are decoded on first use, because nobody reads the
+    headers of most answers."""
 
     __slots__ = ("_pairs", "_read")
 
@@ -98,7 +102,7 @@ class _PlaneConnection(HttpConnection[Response]):
 
     @staticmethod
     def write_all(connections: list[_PlaneConnection]) -> None:
-        """Write the request of each connection that is still open, and empty the list."""
+        """Write the waiting request of each connection that is still open. Then empty the list."""
         for connection in connections:
             request, transport = connection.unwritten, connection._transport
             if request and transport is not None and connection.is_open and not transport.is_closing():
@@ -107,7 +111,7 @@ class _PlaneConnection(HttpConnection[Response]):
         del connections[:]
 
     async def send_parts(self, request: tuple[bytes, ...]) -> None:
-        """Write a large request no faster than the server reads it. An early answer ends the writing."""
+        """Write a large request, no faster than the server reads it. If the answer comes early, stop writing."""
         assert self._transport is not None
         self._is_asked = True
         for part in body_parts(request):
@@ -185,12 +189,15 @@ class _Origin:
         self._open: set[_PlaneConnection] = set()
         self._opening = 0
         self.asking: list[_PlaneConnection] = []
-        """Connections whose requests are written together at the end of this iteration of the event loop. Otherwise the
-        server would sleep between two requests, and each waking costs the sender 10 to 20 µs."""
+        """Connections whose requests are written together at the end of this iteration of the event loop.
+
+        With separate writes, the server would sleep between two requests. Waking the server costs the sender 10 to 20
+        µs each time.
+        """
         self._waiting: deque[asyncio.Future[_PlaneConnection | None]] = deque()
 
     async def connection(self, deadline: float, now: float) -> _PlaneConnection:
-        """Return a connection to write to: the last used idle connection, else a new one.
+        """Return a connection for a request: the idle connection that was used last, else a new connection.
 
         Raises:
             TimeoutError, OSError, ssl.SSLError: no connection is free in time, or none can be opened.
@@ -332,7 +339,8 @@ def _basic(name: str | None, password: str | None) -> str:
 def _head(
     method: str, path: str, server: _Origin, headers: Mapping[str, str], body: Body | None
 ) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return a request and no parts, or the head of a large request and the parts to write after the head.
+    """Return a small request as (request, ()). For a large request return its head, and the parts to write after the
+    head.
 
     Raises:
         ValueError: a header has a line break, or the path has unsafe characters.

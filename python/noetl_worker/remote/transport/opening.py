@@ -1,4 +1,5 @@
-"""Transport to control planes, imported on first use."""
+"""Factory of the transport to control planes. The factory imports the transport only when called, since the import also
+loads an HTTP parser."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from noetl_worker.settings.values import TlsPaths
 
 
 class TlsFiles:
-    """TLS context of the files that `Settings.plane_tls` or `Settings.nats_tls` names."""
+    """TLS context made of the certificate files that `Settings.plane_tls` or `Settings.nats_tls` names."""
 
     def __init__(self, paths: TlsPaths) -> None:
         self._paths: Final = paths

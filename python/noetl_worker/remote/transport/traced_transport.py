@@ -10,7 +10,7 @@ from noetl_worker.remote.transport.transport import Body, Response, Transport
 
 
 class TracedTransport:
-    """Transport whose requests carry the trace of their command."""
+    """Transport that adds the trace headers of the current command to each request."""
 
     def __init__(self, below: Transport) -> None:
         self._below = below

@@ -1,7 +1,9 @@
-"""Interface below the control-plane client: a request returns one answer or raises one of two errors.
+"""Interface of the HTTP transport under the control-plane client. A request returns one answer or raises one of two
+errors.
 
-`on_loop.py` sends requests on the event loop itself; `local_run.py` and tests replace it. The errors say whether the
-request may have been processed: NotSent is safe to repeat, MaybeProcessed only with the same identity.
+`on_loop.py` sends requests on the event loop itself; `local_run.py` and tests replace `on_loop.py`. The errors say
+whether the plane may have processed the request. After NotSent a request is safe to repeat. After MaybeProcessed a
+request may be repeated only with the same identity (event id or Idempotency-Key).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from noetl_worker.text import json_text
 
 USER_AGENT = "noetl-worker"
 MAX_BODY_BYTES = MAX_RESULT_BYTES
-"""Largest answer that is read, to save memory. The Rust plane has the same limit (protocol/results.md#store)."""
+"""Most bytes of an answer that the worker reads, to limit memory. The Rust plane has the same limit
+(protocol/results.md#store)."""
 _NOT_READ: Final = object()
 Body: TypeAlias = bytes | tuple[bytes, ...]
 """Body of a request. A tuple's parts are sent one after the other and never joined, to avoid copying a large result."""
@@ -27,8 +30,8 @@ CONNECT_S: Final = 10.0
 """Seconds allowed for connecting, for a request without a time limit."""
 PROBE_S: Final = 15
 PROBES: Final = 4
-"""TCP keepalive: after PROBE_S without a byte the peer is probed up to PROBES times. Nothing else would end an
-unlimited request to a machine that has vanished."""
+"""Number of TCP keepalive probes to a silent peer, each after PROBE_S seconds. If no probe is answered, the connection
+ends. Otherwise a request without a time limit would never end after its peer has vanished."""
 SOCKET_OPTIONS: Final = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (
@@ -73,7 +76,7 @@ class Response:
         return self._value
 
     async def read(self) -> Response:
-        """Parse a large body in a thread, as it may hold all values of an execution. Return this answer."""
+        """Parse a large body in a thread, since parsing would block the event loop. Return this answer."""
         await off_loop(len(self.body), self.json)
         return self
 
@@ -82,11 +85,12 @@ class Transport(Protocol):
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeout_s: float | None
     ) -> Response:
-        """Send one request and return its answer. At most MAX_BODY_BYTES are read, whatever the headers say.
+        """Send one request and return its answer. At most MAX_BODY_BYTES of the answer are read, whatever its headers
+        say.
 
         Args:
-            timeout_s: limit for the whole request, a trickling body included. With None only connecting is limited
-                (CONNECT_S), and a vanished peer is still noticed (PROBE_S).
+            timeout_s: limit for the whole request, even if the body arrives slowly. With None only connecting has a
+                limit (CONNECT_S). TCP keepalive still ends a request to a vanished peer (PROBE_S).
 
         Raises:
             NotSent: the request did not leave.

@@ -1,4 +1,5 @@
-"""Path of a request, made of escaped segments, so that a text of a playbook or server cannot lead to another path."""
+"""Path of a request, made of escaped segments. Escaping prevents a text from a playbook or server from leading to
+another path."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from urllib.parse import quote, urlencode
 from noetl_worker.errors import ConfigurationError
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Match function for a segment with nothing to escape and no dot, as most segments are."""
+"""Match function for a path segment that needs no escaping and has no dot. Most segments match."""
 _CLAIM_SEGMENTS: Final = frozenset({"api", "commands", "claim"})
 """Segments of each claim's path, which need no check."""
 _LEADS_ELSEWHERE: Final = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
-"""Matches `.` and `..`, also within a segment: a proxy may read `%2F` as `/` before it resolves the dots."""
+"""Pattern for `.` and `..` in a segment, also beside an escaped slash. A proxy may decode `%2F` to `/` before the proxy
+resolves the dots."""
 
 
 def url_path(*segments: str | int, **query: str | int | None) -> str:

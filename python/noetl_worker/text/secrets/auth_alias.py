@@ -1,4 +1,4 @@
-"""The credential alias in an `auth` object, read the same way by the kinds that fetch it and by redaction."""
+"""The credential alias in an `auth` object. The tools and redaction find the alias by the same function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 _NAMES: Final = ("credential", "key", "alias")
 ALIAS_FIELDS: Final = frozenset({*_NAMES, "source"})
-"""Fields that only name the credential. The other fields of the object are its own data."""
+"""Fields of an `auth` object that only name a credential. Other fields of the object have values, such as a header."""
 
 
 def find_alias(auth: Mapping[str, Any]) -> Any:

@@ -1,8 +1,8 @@
-"""A cache of credentials from a control plane, kept for a minute, so that a loop of commands causes one request.
+"""A cache of credentials from a control plane. A loop of commands causes one request a minute for each credential.
 
-There is one cache per control-plane client, so one per worker. The key says who may see an entry (`credentials.py`).
-Entries are kept serialised, so that no command can change what the next one gets. Failures are never kept: a
-credential that was just registered works at once.
+There is one cache per control-plane client, so one per worker. The key of an entry says which commands may read the
+entry (`credentials.py`). Entries are stored as JSON, so that each command gets a copy and cannot change the entry.
+Failures are not cached: a credential that was just registered works at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from noetl_worker.models.wire import JsonValue
 from noetl_worker.text import json_text
 
 TTL_S: Final = 60.0
-"""Longest time for which a credential is used without asking again. differs-from-upstream: the Python worker keeps it
-for 300 s, and so would use a rotated or withdrawn credential for that long."""
+"""Longest time for which a credential is used without asking the plane again. differs-from-upstream: the Python worker
+caches a credential for 300 s. For that long it would use a rotated or withdrawn credential."""
 MAX_ENTRIES: Final = 256
 """Most entries, the same number as in the Python worker (protocol/executions.md#credentials). The least recently used
 entry goes first."""
@@ -27,11 +27,12 @@ Key: TypeAlias = tuple[str | int | None, ...]
 
 
 class Fetched(NamedTuple):
-    """A plane's answer and its lifetime."""
+    """A value that a plane returned, and the time for which the value may be cached."""
 
     value: JsonValue
     lifetime_s: float | None
-    """Seconds for which the value may be kept. None: the plane named no end. Zero or less: use it once."""
+    """Seconds for which the value may be cached. None: the plane gave no expiry time. Zero or less: the value is not
+    cached."""
 
 
 class CredentialCache:
@@ -61,7 +62,10 @@ class CredentialCache:
         return json_text.loads(packed)
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Drop entries that turned out to be wrong. An answer under way is still used, but not kept."""
+        """Drop the entries under these keys, because a service refused their credentials.
+
+        A fetch in progress still returns its value to the waiting callers. That value is not cached.
+        """
         for key in keys:
             self._entries.pop(key, None)
             self._flights.pop(key, None)

@@ -1,8 +1,10 @@
 """The forms in which a secret may be written: in JSON, SQL, HTML and URLs, quoted by a shell, in base64 and hex.
 
-A secret has only the forms that its characters cause: with letters and digits alone it is written as it is or encoded
-in base64 or hex; with a quote, a slash or a space it has a dozen more. Other forms are not covered, because there is
-no end to them: encodings of encodings, and percent-encodings of characters that all libraries leave as they are.
+The characters of a secret decide how many forms the secret has. A secret of letters and digits is written unchanged, in
+base64 or in hex. A secret with a quote, a slash or a space has a dozen more forms.
+
+Two kinds of forms are not covered, because there is no end to them. The first is an encoding of an encoding. The second
+is the percent-encoding of characters that all libraries leave unchanged.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _HTML_QUOTES: Final = ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39
 
 
 def written_forms(text: str) -> Iterator[str]:
-    """Yield the text and its quoted forms, some of them twice."""
+    """Yield a secret unchanged, and as JSON, SQL, HTML, URLs and shells quote the secret. Some forms come twice."""
     yield text
     yield text.strip()
     if not _PLAIN.fullmatch(text):
@@ -50,14 +52,16 @@ def written_forms(text: str) -> Iterator[str]:
 
 
 def encoded_forms(text: str) -> Iterator[str]:
-    """Yield the forms of the text in base64 and hex that are found even inside a longer encoded text."""
+    """Yield a secret in hex and base64. The base64 omits the characters that depend on neighbouring bytes, so that
+    base64 of a longer text contains it too."""
     raw = text.encode("utf-8", "replace")
     encoded = [raw.hex(), raw.hex().upper(), *_base64_cores(raw)]
     yield from (form for form in encoded if len(form) >= _MIN_ENCODED)
 
 
 def key_lines(text: str) -> Iterator[str]:
-    """Yield the lines of a key file, each of which is secret by itself."""
+    """Yield the long lines of a secret of several lines, such as a key file. Redaction hides each line, because output
+    may contain one line alone."""
     for line in text.splitlines():
         if len(line.strip()) >= _LINE_CHARS and not line.startswith("-----"):
             yield line.strip()
@@ -108,7 +112,8 @@ def _url_cases(form: str) -> Iterator[str]:
 
 
 def _base64_cores(raw: bytes) -> Iterator[str]:
-    """Yield the part of a base64 text that depends on `raw` alone, for each of the three possible offsets."""
+    """Yield the base64 of `raw` at each of the three possible offsets in a longer text. Characters that also depend on
+    neighbouring bytes are cut off."""
     for shift in range(3):
         start = (shift * 8 + 5) // 6  # the first digit without a bit of the bytes before
         end = (shift + len(raw)) * 8 // 6  # digits from here on share bits with the bytes after

@@ -1,8 +1,8 @@
 """The secret texts of one command, in every form they may have (`forms`), grouped by where they are replaced
 (`strength`).
 
-All values of a credential are secret unless their names say that they are an address or a user: a new kind of
-credential must not leak because its field has an odd name.
+A credential's field is public if its name means an address or a user, such as `host`. The value of every other field is
+secret: a new kind of credential must not leak because of an odd field name.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _PUBLIC_WORDS: Final = DESCRIBING_WORDS | frozenset({
     "server", "servers", "service", "source", "sslmode", "stage", "stream", "subject", "table", "tenant", "timeout",
     "topic", "user", "username", "warehouse", "zone",
 })  # fmt: skip
-"""Last words of credential fields that name a place or a user, not a secret. Such values stay readable in results."""
+"""Last words of the names of credential fields that are not secret, such as `host` or `username`. Results show the
+values of these fields."""
 _ALIAS_WORDS: Final = frozenset({"auth", "credential", "credentials", "authentication"})
-"""Last words of config fields whose text is an alias (`auth`, `pg_auth`). Errors have to name it, so it is not secret.
-"""
+"""Last words of the names of config fields whose text is an alias (`auth`, `pg_auth`). An alias is not secret, because
+errors have to name the alias."""
 _SCHEME: Final = re.compile(r"(?:Bearer|Basic|Token|ApiKey)[ \t]+(\S+)", re.IGNORECASE)
 _AUTH_VALUES: Final = frozenset({"value", "key", "api_key"})
 _USER_INFO: Final = re.compile(r"://[^/:@?#]*:(?!\d{1,5}/)(.+)", re.DOTALL)
-"""Pattern of the password in a URL, applied to a word up to its last `@`. Unlike in `redact`, a password may contain a
-slash. A URL with a slash in its password is invalid, and the error text would quote the URL. Digits before a slash are
-a port."""
+"""Pattern of the password in a URL, for the characters before the last `@`. The password may contain a slash, unlike in
+`redact`. Such a URL is invalid, and the error text would quote the password. Digits before a slash are a port."""
 _PARAMETER: Final = re.compile(r"[?&;]([\w.~-]+)=([^&;#\s\"'<>]+)")
 """Pattern of a parameter in a URL's query."""
 _SIGNATURE_WORDS: Final = frozenset({"sig", "signature", "hmac"})
 _MAYBE_SIGNATURES: Final = frozenset({"code", "key", "sign"})
-"""Names of parameters that are a key at some services and a plain word at others."""
+"""Names of URL parameters that contain a key at some services and an ordinary word at others."""
 _MIN_FLOAT_CHARS: Final = 6
-"""Least characters of a secret number with a point. Shorter ones (0.25, 1.5) are in every result."""
+"""Least characters of a decimal number that counts as a secret. Shorter numbers (0.25, 1.5) are in every result."""
 
 
 MOST_OF_A_COMMAND: Final = 1_000
@@ -63,29 +63,29 @@ _TOO_MANY: Final = (
 
 
 class _Meaning(NamedTuple):
-    """Meaning of a name in a config for the value under it."""
+    """Kind of value to expect in a config field, judged by the field's name: alias, secret or several secrets."""
 
     is_alias: bool
     """True if the value is an alias, or an object that names or contains a credential."""
     is_secret: bool
     is_several: bool
-    """True if the value is a secret text, or an object in which each text is a secret."""
+    """True for a plural name such as `api_keys`: each text in the value is a secret, but a number is only a count."""
 
 
 class KnownSecrets:
-    """A growing set of texts that must not leave the worker.
+    """A growing set of the texts of one command that must not leave the worker.
 
-    Measured: making the encoded forms of one secret takes 5 to 30 us. For each thousand secrets, redacting a text or
-    result takes 2 ms more with the Rust engine and 5 ms more with the Python engine, or 40 ms more for a large text.
+    Measured: making the encoded forms of one secret takes 5 to 30 us. A thousand secrets make the redaction of a text
+    or result 2 ms slower with the Rust engine. With the Python engine the redaction is 5 ms slower, or 40 ms for a
+    large text.
     """
 
     def __init__(self, own: Sequence[str] = (), *, most: int | None = None) -> None:
-        """Begin with the worker's own secrets, which the limit `most` does not count.
+        """Begin with the worker's own secrets. The limit `most` does not count the worker's own secrets.
 
         Args:
             own: the worker's own secrets, the same for every command of the process.
-            most: largest number of secrets. Adding one more raises ConfigurationError. None: without limit, for values
-                that are only shown.
+            most: largest number of the command's secrets. Adding one more raises ConfigurationError. None: no limit.
         """
         self._most, self._count = most, 0
         self._seen: dict[str, Strength] = {}
@@ -110,7 +110,7 @@ class KnownSecrets:
         return self._texts
 
     def add(self, text: str) -> bool:
-        """Add one secret. Return False if it is too weak, so that it is not replaced in data.
+        """Add one secret. Return False if the secret is too weak to be replaced in data.
 
         Texts under four characters are ignored: replacing every "1" protects nothing.
         """
@@ -136,7 +136,8 @@ class KnownSecrets:
         """Add the values of a credential. From an address, add only the password or signature.
 
         Returns:
-            The fields whose secret is too weak to be told from a word.
+            The names of the fields with a weak secret. A weak secret looks like an ordinary word and is not replaced in
+            data.
         """
         weak: list[str] = []
         for key, value in data.items():
@@ -154,14 +155,16 @@ class KnownSecrets:
         return weak
 
     def add_inline(self, config: object, *, most: int | None = None) -> bool:
-        """Add the secrets named in a tool's config: `password: ...`, a header, an `auth` object, but not an alias.
+        """Add the secrets that are written in a tool's config: `password: ...`, a header, a value in an `auth` object.
+
+        An alias in the config is not added, because an alias is no secret.
 
         Args:
             config: any values; a dataclass counts as an object.
-            most: most characters and members of objects and lists to look at. None: without limit.
+            most: most characters, object members and list items to search. None: no limit.
 
         Returns:
-            False if `most` was not enough. The secrets that were found until then are added.
+            False if the config has more than `most`. The secrets found until then are added.
         """
         waiting: list[tuple[str, Any]] = [("", config)]
         while waiting:
@@ -220,7 +223,7 @@ class KnownSecrets:
 
 
 class _Found:
-    """The texts to look for, each once, in the order in which they were found."""
+    """The texts that redaction searches for: all forms of all secrets, in order of addition and without duplicates."""
 
     def __init__(self, given: SecretTexts | None = None) -> None:
         given = given or SecretTexts()
@@ -244,7 +247,8 @@ class _Found:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield the text if it is long enough to look for, and also the token after the scheme of a header's value."""
+    """Yield a secret, and also the token in a secret such as `Bearer TOKEN`. A secret under four characters yields
+    nothing."""
     if len(text.strip()) < MIN_SECRET_CHARS or text in MARK:
         return
     yield text
@@ -263,7 +267,8 @@ def _texts_of_worker(texts: tuple[str, ...]) -> SecretTexts:
 
 
 def _is_signature(name: str, value: str) -> bool:
-    """Return True if a parameter gives access to its URL, judged by the name, and by the value for unclear names."""
+    """Return True if a URL's parameter gives access to the URL. An unclear name such as `key` needs a strong value,
+    too."""
     last = _last_word(name)
     if last in _SIGNATURE_WORDS or named_by(name) is Named.SECRET:
         return True
@@ -271,10 +276,10 @@ def _is_signature(name: str, value: str) -> bool:
 
 
 def _meaning(key: str) -> _Meaning:
-    """Return the meaning of a name in a config.
+    """Return the kind of value that a config field's name announces.
 
-    A field named just `tokens` may hold the words of a text. Its value is hidden in results, but the words are not
-    replaced elsewhere.
+    The name `tokens` alone announces no secrets, because the field may hold the words of a text. Results hide the value
+    of `tokens`, but other texts with the same words stay unchanged.
     """
     last, named = _last_word(key), named_by(key)
     is_several = last == "passwords" or (named is Named.SECRETS and key.lower() != "tokens")

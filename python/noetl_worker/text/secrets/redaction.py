@@ -1,8 +1,8 @@
-"""The redaction of all that leaves the worker except event bodies: exception texts, log lines, values of events.
+"""The redaction of exception texts, log lines and single values before they leave the worker.
 
-Event bodies go through `engine.fit_result`, which applies the same rules in one pass. Code that logs or stores values
-for a command gets the command's secrets from `known_here()`, in the command's task and in all tasks that this task
-starts.
+Event bodies are redacted elsewhere: `engine.fit_result` applies the same rules in one pass. Code that logs or stores
+values for a command gets the command's secrets from `known_here()`. `known_here()` works in the command's asyncio task
+and in all tasks that this task starts.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from noetl_worker.text import json_text
 LARGE: Final = 256 * 1024
 """Most characters that are redacted on the event loop; more go to a thread. The pure engine takes 0.3 s a megabyte."""
 _LONGEST_SECRET: Final = 8_192
-"""Most characters after the end of an excerpt that are searched for secrets too: a key file of 4 kB in hex. If a longer
-secret begins in an excerpt, only its single lines are found."""
+"""Characters after the end of an excerpt that are searched for secrets too. A secret may begin in the excerpt and end
+after the excerpt. The number is enough for a key file of 4 kB in hex. If a secret is longer, only its single lines are
+found."""
 _NONE: Final = SecretTexts()
 _KNOWN: Final[ContextVar[Callable[[], SecretTexts] | None]] = ContextVar("noetl_worker_known_secrets", default=None)
 
 
 remember: Final = _KNOWN.set
-"""Function that sets the source of `known_here` for this task and the tasks that it starts."""
+"""Function that registers a command's secrets for the current asyncio task and the tasks that it starts. The argument
+is a function without arguments, which `known_here` calls."""
 
 
 def known_here() -> SecretTexts:
@@ -44,10 +46,11 @@ def _secrets(anywhere: Sequence[str], words: Sequence[str], value: JsonValue) ->
 
 
 def redact_text(text: str, known: SecretTexts = _NONE) -> str:
-    """Redact a text for people. Short known secrets are replaced too if they are whole words.
+    """Redact a text that people will read, such as a log line. A short known secret is replaced only as a whole word.
 
-    Replaces known secrets of at least four characters, texts in the form of a credential (Bearer and Basic headers,
-    JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL), and the value of `password=...`.
+    Three things are replaced: known secrets of at least four characters; texts in the form of a credential (Bearer and
+    Basic headers, JWT, PEM, `sk-`, `ghp_`, `AIza`, `ya29.`, `xox*-`, the password of a URL); the value in
+    `password=...`.
     """
     import noetl_worker.engine.chosen as engine  # late: a bridge's own log lines do without it
 
@@ -55,15 +58,16 @@ def redact_text(text: str, known: SecretTexts = _NONE) -> str:
 
 
 def redact_value(value: JsonValue, known: SecretTexts = _NONE) -> JsonValue:
-    """Return a redacted copy of a JSON value: by key, known secret and shape, as `engine.fit_result` does.
+    """Return a redacted copy of a JSON value, by the rules of `engine.fit_result`.
 
-    Tuples and other non-JSON objects stay as they are; encode a value first if they may contain secrets.
+    Three things are replaced: values under secret keys, known secrets, and texts that look like a credential. Tuples
+    and other non-JSON objects stay unchanged; encode a value first if it may contain such objects.
     """
     return Redactor(_secrets(known.anywhere, known.words, value)).value(value)
 
 
 def redact_fields(fields: Mapping[str, Any], known: SecretTexts = _NONE) -> dict[str, JsonValue]:
-    """Redact the fields of a log line, as plain JSON: texts as `redact_text` does, all else as `redact_value` does."""
+    """Return the fields of a log line as redacted JSON. Short known secrets are replaced too, as in `redact_text`."""
     plain = json_text.plain(dict(fields))
     secrets = _secrets(known.anywhere, known.message_texts, plain)
     redacted: dict[str, JsonValue] = Redactor(secrets, free_text=True).value(plain)
@@ -71,9 +75,10 @@ def redact_fields(fields: Mapping[str, Any], known: SecretTexts = _NONE) -> dict
 
 
 def excerpt(text: str | bytes, chars: int) -> str:
-    """Return the first characters of a foreign text, redacted by `redact_text` before the cut.
+    """Return the first `chars` characters of a text from outside the worker, redacted before the cut.
 
-    Use it for every text that is cut for a message, a log line or a preview: half of a secret would not be recognized.
+    Use `excerpt` for every text that is cut for a message, a log line or a preview. After the cut, redaction would not
+    recognize half a secret.
     """
     most = chars + _LONGEST_SECRET
     if isinstance(text, bytes):
@@ -84,24 +89,28 @@ def excerpt(text: str | bytes, chars: int) -> str:
 
 
 def first_chars(text: str, most: int) -> str:
-    """Return the first `most` characters of a text. A mark replaces the beginning of a known secret before the cut."""
+    """Return the first `most` characters of a text. If the cut divides a known secret, a mark replaces the first half
+    of the secret."""
     return drop_half_at_end(text[:most].encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def drop_half_at_end(data: bytes) -> bytes:
-    """Return bytes that were cut at their end. A mark replaces the beginning of a known secret before the cut."""
+    """Return bytes that were cut at their end. If the cut divided a known secret, a mark replaces the first half of the
+    secret."""
     size = _half_at_end(data, _encoded(known_here().data_texts))
     return data[:-size] + MARK.encode() if size else data
 
 
 def drop_half_at_start(data: bytes) -> bytes:
-    """Return bytes that were cut at their start. A mark replaces the end of a known secret after the cut."""
+    """Return bytes that were cut at their start. If the cut divided a known secret, a mark replaces the second half of
+    the secret."""
     size = _half_at_end(data[::-1], (secret[::-1] for secret in _encoded(known_here().data_texts)))
     return MARK.encode() + data[size:] if size else data
 
 
 def _half_at_end(data: bytes, secrets: Iterable[bytes]) -> int:
-    """Return the largest number of last bytes that are the beginning of a secret."""
+    """Return how many bytes at the end of `data` are the beginning of a secret. If several secrets match, the longest
+    match counts."""
     longest = 0
     for secret in secrets:
         beginning = secret[: _least(secret)]
@@ -119,21 +128,22 @@ def _encoded(secrets: Sequence[str]) -> Iterator[bytes]:
 
 
 def _least(secret: bytes) -> int:
-    """Return the least bytes of a cut secret to replace. Fewer occur by chance and disclose little."""
+    """Return how many bytes of a secret must be left at a cut before a mark replaces them. Fewer bytes occur by chance
+    and disclose little."""
     return min(MIN_SECRET_CHARS, (len(secret) + 1) // 2)
 
 
 def remove_known(value: JsonValue, known: SecretTexts) -> JsonValue:
     """Return a copy of a value with a mark in place of each known secret in its texts and keys.
 
-    Other texts stay, whatever their keys and shapes are: in values that a playbook passes on, `auth: my_alias` is a
-    name and not a secret.
+    Other texts stay unchanged, even under a key such as `auth` or in the form of a credential. In values that a
+    playbook passes on, `auth: my_alias` is a name and not a secret.
     """
     return Redactor(_secrets(known.anywhere, known.words, value), known_only=True).value(value)
 
 
 async def remove_known_off_loop(value: JsonValue, known: SecretTexts) -> JsonValue:
-    """Return the copy that `remove_known` makes. A large value is copied in a thread, so that the event loop goes
-    on."""
+    """Return the copy that `remove_known` makes. A large value is copied in a thread, so that the event loop is not
+    blocked."""
     work = partial(remove_known, value, known)
     return await finished_off_loop(work) if is_larger(value, LARGE) else work()

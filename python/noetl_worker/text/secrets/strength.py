@@ -1,4 +1,4 @@
-"""The strength of a secret, which decides where it is replaced: one rule for all secrets.
+"""The strength of a secret. One rule for all secrets decides by the strength where a secret is replaced.
 
 A secret that looks like a word must not be replaced inside words: the password `demo` would destroy `demographics` in
 the data of the next step. A secret that no text contains by chance is replaced wherever it occurs.
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 _LEAST_BITS: Final = 40.0
-"""Least bits of a secret that is replaced in data. A weaker one looks like a word, a year or a row number."""
+"""Least bits of a secret that is replaced in data. A weaker secret looks like a word, a year or a row number."""
 _SAFE_BITS: Final = 64.0
-"""Least bits of a secret that is replaced anywhere."""
+"""Least bits of a secret that is replaced even inside a longer word."""
 _COMMON_BITS: Final = 10.0
-"""Bits of a common word."""
+"""Bits that each common word adds to the strength of a secret made of common words (`Demo-2024!`)."""
 _FEWEST_SIGNS: Final = 3
 """Least number of different characters in a secret. A line of `=` or `0` is no secret."""
 # The last pattern is a negated set, because a set that lists the characters beyond ASCII takes 10 ms to compile.
@@ -34,7 +34,8 @@ _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
 _LETTERS: Final = re.compile(r"[A-Z]?[^\x00-`{-\xde]{2,}|[A-Z\xc0-\xde]{2,}")
 _MAX_DIGITS: Final = 4
 _DATE: Final = re.compile(r"[0-9]{1,4}(?:[-./: T][0-9]{1,4})+Z?")
-"""Pattern of dates, times, IP addresses and telephone numbers. Only their digits count, since data is full of them."""
+"""Pattern of dates, times, IP addresses and telephone numbers. Data is full of such texts, so only their digits count
+for the strength."""
 _COMMON_WORDS: Final = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 """Words that occur in data anyway: names of things in a playbook, and passwords that everybody tries first."""
 
@@ -53,7 +54,10 @@ class Strength(Enum):
 
 
 def rate_strength(text: str) -> Strength:
-    """Return the strength by alphabet and length. If all words are common (`Demo-2024!`), each adds only 10 bits."""
+    """Return the strength of a secret, judged by its alphabet and length.
+
+    If all words of the secret are common (`Demo-2024!`), each word adds only 10 bits.
+    """
     if text.lower() in _COMMON_WORDS or len(set(text)) < _FEWEST_SIGNS:
         return Strength.COMMON
     words = _RUN_OF_LETTERS.findall(text)

@@ -1,4 +1,5 @@
-"""Calls of functions, methods, filters and tests, charged before they run. Only calls with a known cost are offered."""
+"""Calls of functions, methods, filters and tests in a template. Each call is charged to the rendering's budget before
+it runs. A call without a known cost is refused."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from noetl_worker.text.templates.keys import CheckedNamespace, new_object
 from noetl_worker.text.templates.limits import CALL_NODES, charge_format, counted, current_budget
 
 _OWN_NODES: Final = 14
-"""Cost of any filter or test, in addition to its work."""
+"""Cost of any filter or test in nodes of the budget, in addition to its work."""
 _GIVEN_NODES: Final = 4
-"""Cost of each argument. A call may spread a whole list into arguments (`*list`)."""
+"""Cost of each argument of a call in nodes of the budget. A call may spread a whole list into arguments (`*list`)."""
 _STEP_NODES: Final = 10
-"""Cost of an attribute or index in a field of `text.format`."""
+"""Cost of each `.name` or `[index]` in a format string for `text.format`, in nodes of the budget."""
 _MAX_PARTS: Final = 8
 _OWNERS: Final = (LoopContext, Cycler)
 _FUNCTIONS: Final = (BlockReference, Joiner, Undefined)
@@ -28,7 +29,8 @@ _SCOPE_ARGUMENTS: Final = {"_loop_vars", "_block_vars"}
 
 
 class Format:
-    """`text.format` or `text.format_map` in a type of its own, so that a call is recognized and charged."""
+    """The method `text.format` or `text.format_map` of one text. The type lets `charge_call` recognize the method and
+    charge its call."""
 
     def __init__(self, text: str, function: Callable[..., str]) -> None:
         self.text = text
@@ -41,10 +43,13 @@ class Format:
 def charge_call(
     context: Context, function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Charge any call in a template. Return the arguments to call with; iterators among them are charged by element.
+    """Charge a call in a template to the budget, and return the arguments for the call.
+
+    Iterators among the arguments become lists, and each element is charged. The elements of `loop(...)` are charged
+    while the loop runs.
 
     Raises:
-        SecurityError: the call is over the budget, or not offered.
+        SecurityError: the call exceeds the budget, or templates may not make this call.
     """
     budget = current_budget(context)
     if not _SCOPE_ARGUMENTS.isdisjoint(named):
@@ -95,15 +100,18 @@ _PASSED: Final[dict[str, Callable[[Context], tuple[Any, ...]]]] = {
     "environment": lambda context: (context.environment,),
     "eval_context": lambda context: (context.eval_ctx,),
 }
-"""First arguments that Jinja passes to filters and tests, by the kind that a filter or test declares."""
+"""Functions that make the extra first argument of a filter or test. A decorator such as `pass_context` asks Jinja for
+this argument. Key: the argument's kind, empty for no extra argument."""
 
 
 def charged(function: Callable[..., Any], cost: Cost, attribute_at: int | None = None) -> Callable[..., Any]:
-    """Return a filter or test that is charged before it runs. A value without a length is charged by element.
+    """Wrap a filter or test so that each call is charged to the budget before it runs.
+
+    An iterator given as value is charged element by element.
 
     Args:
         function: the filter or test.
-        cost: charges the call's work to the budget.
+        cost: function that charges the call's work to the budget.
         attribute_at: index of the argument that is an attribute to look up in each element, if there is one.
     """
     kind = getattr(function, "jinja_pass_arg", None)

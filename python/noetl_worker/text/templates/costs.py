@@ -19,15 +19,16 @@ _PIECE: Final = 60
 """Bytes of a short text and of its pointer in a list."""
 _MAX_DIGITS: Final = 400
 _MAX_OF_LINK: Final = 100
-"""Most characters of an argument of `urlize`, which writes the argument into each link. A list of schemes may have a
-tenth as many elements."""
+"""Most characters of an argument of `urlize`, which writes the argument into each link. A list of URL schemes may have
+a tenth of this number of elements."""
 _ENCODINGS: Final = (
     *("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1"),
     *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
 )
 """Encodings that take linear time for any text. Other encodings may take longer: punycode two minutes for 900 kB."""
 _ERRORS: Final = ("strict", "ignore", "replace")
-"""Error handlers that are offered. Other handlers write up to 90 characters in place of one."""
+"""Error handlers of `encode` and `decode` that templates may use. Other handlers write up to 90 characters in place of
+one character."""
 LAZY_NODES: Final = 12
 
 
@@ -39,8 +40,8 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 
 def _printed(budget: Budget, value: Any, size: int = 1) -> None:
-    """Charge a filter whose results are `size` times as large as the value's text. A list or object becomes text
-    first."""
+    """Charge a filter whose result has at most `size` times the bytes of the value's text. A list or object is
+    converted to text first."""
     if isinstance(value, str):
         budget.charge_value(value, PRINTED, size)
     else:
@@ -50,8 +51,8 @@ def _printed(budget: Budget, value: Any, size: int = 1) -> None:
 
 
 def _text(times: int = 1, per_sign: int = 0) -> Cost:
-    """Return the cost of a filter whose result is `times` as large as a text, with `per_sign` nodes for each
-    character."""
+    """Return a cost function for a filter whose result has at most `times` the bytes of its text. Each character costs
+    `per_sign` nodes more."""
 
     def cost(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
         for part in (value, *arguments, *named.values()):
@@ -65,27 +66,34 @@ def _text(times: int = 1, per_sign: int = 0) -> Cost:
 
 
 def _number(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the reading of a number. Python reads digits in quadratic time, and at most 4,300."""
+    """Charge the parsing of a number. Python parses at most 4,300 digits, in time that grows with the square of their
+    number."""
     _printed(budget, value, 2)
     if isinstance(value, str):
         budget.charge(len(value) // 4)
 
 
 def _case(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a change of case. CPython reserves three of the widest characters for each character of a non-ASCII
-    text."""
+    """Charge a change of case, such as `upper`. For each character of a non-ASCII text, CPython reserves the memory of
+    three of the widest characters."""
     _printed(budget, value, 1 if not isinstance(value, str) or value.isascii() else 4)
 
 
 def _case_by_place(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a change of case for which CPython reserves the same space for ASCII characters too."""
+    """Charge `capitalize`, `title` or `swapcase`. For these, CPython reserves the memory of three of the widest
+    characters for ASCII characters too."""
     _case(budget, value)
     if isinstance(value, str):
         budget.charge(size=14 * len(value))
 
 
 def _each(weight: int, size: int = 0) -> Cost:
-    """Return the cost of work on each element. A text's elements are its characters."""
+    """Return a cost function for work on each element of a list, an object or a text (its characters).
+
+    Args:
+        weight: quarters of a node for each element.
+        size: bytes for each element, in addition to a pointer.
+    """
 
     def cost(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
         if isinstance(value, Sized):
@@ -97,13 +105,15 @@ def _each(weight: int, size: int = 0) -> Cost:
 
 
 def _characters(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a list of a text's characters. Characters beyond Latin-1 are separate objects."""
+    """Charge a filter that makes a list of the characters of a text, such as `list`. Characters beyond Latin-1 are
+    separate objects."""
     wide = isinstance(value, str) and not value.isascii()
     _each(2, 80 if wide else 0)(budget, value)
 
 
 def _compared(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the comparison of elements with each other, repeatedly and in depth. Texts are compared by characters."""
+    """Charge a filter that compares elements with each other, such as `sort`. Nested elements are compared in depth,
+    and texts character by character."""
     budget.charge_value((value, *arguments, *named.values()), 12)
     if isinstance(value, Mapping):  # a list of the keys is made first
         budget.charge(6 * len(value))
@@ -117,13 +127,13 @@ def _each_sign(budget: Budget, value: Any) -> None:
 
 
 def _grouped(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge the look-up of an attribute in each element, and the comparison of the elements."""
+    """Charge `groupby`: the look-up of an attribute in each element, and the comparison of the elements."""
     _each(16)(budget, value)
     _compared(budget, value, *arguments, **named)
 
 
 def _compared_as_wholes(budget: Budget, value: Any, *arguments: Any, **named: Any) -> None:
-    """Charge a test that compares its operands, texts as wholes."""
+    """Charge a test that compares two values once, such as `eq`. Characters of a text are not charged one by one."""
     budget.charge_value((value, *arguments, *named.values()), 12)
 
 
@@ -134,7 +144,8 @@ def _looked_through(budget: Budget, value: Any, *arguments: Any, **named: Any) -
 
 
 def _searched_backwards(budget: Budget, value: str, sought: Any = "", *_: Any, **__: Any) -> None:
-    """Charge a search from the end of a text. Its time in CPython is not linear in the two texts."""
+    """Charge a search from the end of a text, such as `rfind`. In CPython its time may grow with the product of the two
+    lengths."""
     length = len(sought) if isinstance(sought, str) else 1
     budget.charge(1 + len(value) * max(length, 8) // 256, len(value))
 
@@ -184,7 +195,7 @@ def _replaced(budget: Budget, value: Any, old: Any = "", new: Any = "", *_: Any,
 
 
 def _pieces(budget: Budget, value: Any, separator: Any = None, *_: Any, **named: Any) -> None:
-    """Charge the splitting of a text into one text per separator."""
+    """Charge `split`, which makes a new text for each separator."""
     separator = named.get("sep", named.get("separator", separator))
     _printed(budget, value, 2)
     if isinstance(value, str):
@@ -208,7 +219,8 @@ def _lines(budget: Budget, value: str, *_: Any, **__: Any) -> None:
 
 
 def _joined(budget: Budget, value: Any, separator: Any = "", *attribute: Any, **named: Any) -> None:
-    """Charge the joining of elements as text with a separator, and the look-up of an attribute in each."""
+    """Charge the joining of elements to one text: the elements, the separators, and the look-up of `attribute` in each
+    element."""
     if attribute or named:
         _each(160)(budget, value)
     budget.charge_value(value, PRINTED, 2)
@@ -239,8 +251,8 @@ def _escaped(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
-    """Charge the writing of JSON, where a control character takes six bytes. An indent costs once per level and
-    element."""
+    """Charge the writing of JSON, in which a control character takes six bytes. With an indent, each element also costs
+    its indentation."""
     step = _length_of_indent(indent)
     if step > _MAX_DIGITS:
         raise SecurityError(f"an indent of over {_MAX_DIGITS}; give a smaller one")
@@ -250,7 +262,8 @@ def _as_json(budget: Budget, value: Any, indent: Any = None, **_: Any) -> None:
 
 
 def _levels(value: Any) -> int:
-    """Return the total indentation of a value's lines in indented JSON, in levels."""
+    """Return the number of indentation levels of all lines of a value's JSON, added up. Each level of a line takes the
+    bytes of one indent."""
     levels, waiting = 0, [(value, 1)]
     while waiting:
         item, level = waiting.pop()
@@ -262,7 +275,8 @@ def _levels(value: Any) -> int:
 
 
 def _parsed_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the parsing of JSON. A container takes thirty times its two characters. Other values become text first."""
+    """Charge the parsing of JSON. A list or object takes thirty times the memory of its two brackets. A value that is
+    no text is converted to text first."""
     _printed(budget, value, 2)
     if not isinstance(value, str):
         _printed(budget, value)
@@ -272,7 +286,7 @@ def _parsed_json(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
 
 
 def _tags(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge the removal of tags and comments, each of which is cut out of the text."""
+    """Charge `striptags`. Each removal of a tag or comment copies the text, so many tags cost much."""
     _printed(budget, value, 4)
     if isinstance(value, str):
         budget.charge(len(value) + value.count("<") * len(value) // 256)
@@ -285,7 +299,8 @@ def _rounded(budget: Budget, value: Any, precision: Any = 0, *_: Any, **__: Any)
 
 
 def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -> None:
-    """Charge `batch` and `slice`, which make lists of the elements and fill them up to the number asked for."""
+    """Charge `batch` and `slice`, which divide the elements into lists. `count` costs too, because the filters may add
+    as many lists or fill values."""
     count = named.get("linecount", named.get("slices", count))
     _each(8, 80)(budget, value)
     if isinstance(count, int):
@@ -335,7 +350,7 @@ _WORDS: Final = _text(2, per_sign=2)
 
 
 def lazily(budget: Budget, value: Any, *_: Any, **__: Any) -> None:
-    """Charge a filter that yields elements one by one. The work on each element is charged separately."""
+    """Charge a filter that yields elements one by one, such as `map`. Work on the elements is charged separately."""
     if isinstance(value, Sized):
         budget.charge(LAZY_NODES * len(value))
 
@@ -381,7 +396,8 @@ ATTRIBUTE_AT: Final = {
     "sort": 2,
     "map": 99,
 }
-"""Filters that look up an attribute in each element, with the index of that argument. `map` takes it only by name."""
+"""Index of the argument `attribute` in each filter that looks up an attribute in its elements. `map` has 99, because
+`map` takes `attribute` only by name."""
 
 TEST_COSTS: Final[dict[str, Cost]] = {
     **dict.fromkeys(("boolean", "callable", "defined", "escaped", "even", "false", "filter", "float"), _free),

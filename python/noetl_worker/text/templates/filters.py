@@ -1,7 +1,7 @@
 """The filters of NoETL's templates (protocol/tasks.md#templates), and the conversion of values to text.
 
-Where the workers of the two planes differ, the filter says which one it follows; `tests/tools/test_template.py` tests
-each choice.
+The Python plane's worker and the Rust plane's worker differ in some filters. The docstring of such a filter names the
+worker that the filter follows. `tests/tools/test_template.py` tests each choice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _FALSY_WORDS: Final = frozenset({"", "false", "0", "no", "none", "null", "off", 
 
 
 def truthy(value: JsonValue) -> bool:
-    """Return True if a condition's value holds: by Python's rules, and for a text by the planes' falsy words.
+    """Return True if the value of a condition counts as true. A text is false if it is one of the planes' falsy words;
+    for other values Python's rules hold.
 
     Args:
         value: any JSON value. Falsy texts, trimmed and in lower case, are: "" false 0 no none null off {} []
@@ -39,10 +40,10 @@ def truthy(value: JsonValue) -> bool:
 
 
 def to_text(value: Any) -> str:
-    """Return a value as text, as JSON writes it, but a string without quotes and undefined as nothing.
+    """Return a value as a template prints it: as in JSON, but a string has no quotes, and undefined is an empty text.
 
-    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. Such text ends
-    up in JSON bodies and SQL, which know only `null`, `true` and `false`.
+    differs-from-upstream: null prints `null`; the Rust worker prints `none`, the Python worker `None`. Printed values
+    end up in JSON bodies and SQL, which know only `null`, `true` and `false`.
     """
     if isinstance(value, str):
         return str.__str__(value)
@@ -54,7 +55,8 @@ def to_text(value: Any) -> str:
 
 
 JSON_SCALARS: Final = frozenset({str, int, bool, type(None)})
-"""Types whose lists are printed unchanged. Floats are not among them, since NaN has to become null."""
+"""Types of elements that need no conversion before their list is printed. Float is missing, since NaN has to become
+null."""
 
 
 def _printable(value: Any) -> Any:
@@ -202,7 +204,7 @@ def _lower(value: Any) -> Any:
 
 @pass_context
 def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    """Sum as Jinja does, but without copying the sum so far for each element if the elements are lists."""
+    """Sum as Jinja does, but add lists faster. Jinja copies the sum for each list; this filter extends one list."""
     items = value if attribute is None else map(make_attrgetter(context.environment, attribute), value)
     if not isinstance(start, (list, tuple)):
         return sum(items, start)

@@ -16,8 +16,8 @@ from jinja2.utils import Namespace
 _LONGEST: Final = 60
 """Most bits of an integer key. Many longer integers have the same hash."""
 MAX_NUMBERS: Final = 4_000
-"""Most number keys of one object. Numbers with different hashes can still be chosen so that the slots Python tries are
-taken. At this limit, the look-up of one key in an object of that size stays within the budget."""
+"""Most keys of one object that are numbers. An attacker can choose numbers with different hashes whose positions in
+Python's hash table still collide. At this limit, one look-up with such keys stays within the budget."""
 KEY_TYPES: Final = (str, int, float, type(None), Undefined)
 
 
@@ -59,7 +59,11 @@ class CheckedNamespace(Namespace):
 
 
 def distinct(value: Any) -> Any:
-    """Return a key that is equal for equal values only. Its hash comes from texts, so it cannot be predicted."""
+    """Return a hashable value that stands for `value` in a set, so that `unique` can find equal values.
+
+    Results are equal only for equal values. The hash of a result comes from texts, so a template's author cannot
+    predict it.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):

@@ -20,35 +20,41 @@ from jinja2.runtime import Context, Undefined
 from jinja2.utils import pass_context
 
 MAX_NODES: Final = 1_000_000
-"""Most nodes: elements visited, rounds of loops, calls. Each takes some 0.1 us, all together a tenth of a second."""
+"""Most nodes that one rendering may use. A node is a unit of work, some 0.1 us: an element visited, a round of a loop,
+a call. All nodes together take a tenth of a second."""
 MAX_BYTES: Final = 64_000_000
-"""Most bytes of all texts and lists made on the way to the result. The largest result that a plane takes is as large.
-"""
+"""Most bytes of all texts and lists that one rendering makes. A plane accepts results up to the same size."""
 MAX_TIME_S: Final = 2.0
 MAX_BITS: Final = 100_000
 """Most bits of an integer that a template may make."""
 PRINTED: Final = 6
-"""Nodes for each element of a value that becomes text."""
+"""Cost of each element of a value that is converted to text, in nodes of the budget."""
 CONTAINER_NODES: Final = 8
-"""Nodes for the visit of a list or object by Python code, or of an element in a list of mixed types."""
+"""Cost of visiting a list or object in Python code, in nodes of the budget. An element of a list with mixed types costs
+a multiple of this number."""
 _MAPPING_NODES: Final = 12
-"""Nodes for the visit of an object, including its keys and values."""
+"""Cost of visiting an object without its entries, in nodes of the budget. The entries are charged separately."""
 _ENTRY_NODES: Final = 4
-"""Least nodes for a key and its value, most of them for finding out the types."""
+"""Least cost of an entry of an object (a key and its value), in nodes of the budget. Most of the cost is finding the
+types."""
 _WRITTEN: Final = 8
-"""Factor for the bytes of a list or object that becomes text."""
+"""Factor for a list or object that is converted to text: each byte of the list or object is charged as this number of
+bytes."""
 ROUND_NODES: Final = 8
-"""Nodes for a round of a loop, in addition to half a node for each syntax node in the loop."""
+"""Cost of a round of a loop in nodes of the budget. Each syntax node inside the loop adds half a node to a round."""
 CALL_NODES: Final = 40
-"""Nodes for a call of a macro, or of a recursive loop."""
+"""Cost of a call of a macro or of a recursive loop, in nodes of the budget."""
 COMPILED_NODES: Final = 1_000
-"""Nodes for compiling a template, in addition to its tokens. A cached template costs nothing."""
+"""Cost of compiling a template in nodes of the budget, in addition to its tokens. A cached template costs nothing."""
 _TOKEN_NODES: Final = 150
-"""Nodes for compiling one token: some 25 us, most of it in Python's compiler, which takes 4 kB for it."""
+"""Cost of compiling one token in nodes of the budget. Compiling takes some 25 us and 4 kB a token, most of it in
+Python's compiler."""
 COUNTED: Final = "_counted"
-"""Filter that `count_loops` puts around a loop's elements. No playbook can name it (see `Environment`)."""
+"""Name of the filter that `count_loops` puts around a loop's elements, so that each round is charged. `Environment`
+refuses a template that uses this filter."""
 _LONG_BITS: Final = 64
-"""Most bits of an integer that costs nothing extra. Python writes the digits of longer ones in quadratic time."""
+"""Most bits of an integer that costs nothing extra. For longer integers, Python needs quadratic time to write the
+digits."""
 _POINTER: Final = 8
 _ENTRY: Final = 100
 """Approximate bytes of a key and its value in a dict."""
@@ -58,12 +64,15 @@ _NO_ITERATORS: Final = frozenset({str, int, float, bool, list, dict, tuple})
 _ONE_TEXT: Final = (str, bytes, int, float, type(None))
 _LISTS: Final = (list, tuple, set, frozenset, range, KeysView, ValuesView, ItemsView)
 _OPERANDS: Final = (int, float, str, list, tuple, dict, type(None), Undefined)
-"""Types that operators may have. Other types have no cost and are refused."""
+"""Types of values that templates may use with an operator. An operator with a value of another type has no known cost
+and is refused."""
 _KEYS: Final = (KeysView, set)
 _SOUGHT_NODES: Final = 80
-"""Nodes for the look-up of one key in an object (see `keys.MAX_NUMBERS`)."""
+"""Cost of looking up one key in an object, in nodes of the budget. The object may have as many keys as
+`keys.MAX_NUMBERS` allows."""
 _NESTED_NODES: Final = 32
-"""Nodes for a nested tuple. Hashing recurses, and a deep tuple would overflow the C stack."""
+"""Cost of each item of a tuple that contains tuples, in nodes of the budget. The cost limits the depth: hashing
+recurses, and a deep tuple would overflow the C stack."""
 _NUMBER: Final = re.compile(r"\d{1,18}")
 _FIELD: Final = re.compile(r"[%{]")
 _QUOTED: Final = re.compile(r"%[^a-zA-Z%]*[ra]|![ra]")
@@ -82,10 +91,10 @@ class Budget:
         self.heaviest_round = ROUND_NODES
 
     def charge(self, count: int = 0, size: int = 0) -> None:
-        """Charge nodes and bytes.
+        """Charge `count` nodes and `size` bytes.
 
         Raises:
-            SecurityError: the budget has less left.
+            SecurityError: the charge exceeds what the budget has left.
         """
         self._nodes -= count
         self._bytes -= size
@@ -98,7 +107,7 @@ class Budget:
         """Charge one round of a loop or one call of a macro.
 
         Raises:
-            SecurityError: the budget has less left, or the time is over.
+            SecurityError: the charge exceeds what the budget has left, or the rendering takes over MAX_TIME_S.
         """
         self.charge(count)
         if time.monotonic() > self._ends_at:
@@ -251,7 +260,7 @@ def charge_operation(budget: Budget, operator: str, left: Any, right: Any) -> No
     """Charge `left operator right` before it is computed.
 
     Raises:
-        SecurityError: the budget has less left, or an operand has a type without a cost.
+        SecurityError: the charge exceeds what the budget has left, or an operand has a type without a cost.
     """
     is_format = operator == "%" and isinstance(left, str)
     if operator == "-" and isinstance(left, _KEYS) and isinstance(right, (*_KEYS, list, tuple, dict)):

@@ -14,16 +14,18 @@ from noetl_worker.text.templates.sandbox import LENIENT
 
 _WORD: Final = re.compile(r"\w+")
 _FIRST_NAME: Final = re.compile(r"[.\[]")
-"""Pattern of the sign that ends the first name of a path."""
+"""Pattern of the character that ends the first name of a path: `.` or `[`."""
 _CODE: Final = ("code", "script")
 _CODE_B64: Final = ("code_b64", "code_base64")
 
 Path: TypeAlias = tuple[str | int, ...]
-"""A name, then literal keys and indexes: `a.b[0]`. It ends at a computed key or a slice."""
+"""Path of a value in templates: a name, then literal keys and indexes. `a.b[0]` is `("a", "b", 0)`. A path ends before
+a computed key or a slice."""
 
 
 def paths_in(text: str) -> set[Path]:
-    """Return the paths of a template, or an empty set if it does not parse. (Rendering says why.)"""
+    """Return the paths of a template. For a template with a syntax error, return an empty set; rendering reports the
+    error."""
     try:
         tree = LENIENT.parse(text)
     except TemplateError:
@@ -61,7 +63,8 @@ def split_lookup(node: nodes.Node | None) -> tuple[nodes.Node | None, list[str |
 def names_in(code: str, names: Iterable[str]) -> set[str]:
     """Return the names that occur in the code.
 
-    No pattern is made of each name: each would search the whole code, and `re` would keep it.
+    The code is split into words once. A regular expression for each name would search the whole code again, and `re`
+    would cache each expression.
     """
     words = set(_WORD.findall(code))
     return {name for name in names if name in words or (not _WORD.fullmatch(name) and name in code)}
@@ -82,7 +85,8 @@ def find_codes(fields: Mapping[str, JsonValue]) -> Iterator[str]:
 
 
 def places_in_code(config: JsonValue, places: Sequence[str]) -> list[str]:
-    """Return the `places` whose first name occurs in code, in a tool's config or in the configs of its tasks."""
+    """Return the paths of `places` whose first name occurs in code. The code is that of a tool's config and of its
+    tasks."""
     code = " ".join(_find_all_codes(config))
     names = {place: _FIRST_NAME.split(place, 1)[0] for place in places} if code else {}
     in_code = names_in(code, names.values())

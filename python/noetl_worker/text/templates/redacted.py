@@ -1,10 +1,11 @@
 """Values that the Python plane has replaced by "[REDACTED]" in its result store.
 
-The store keeps the fields of a command above 8 kB (protocol/command.md#python-plane) and large results. It replaces
-everything that looks like a secret, even a list under `authors` (read in its source;
-`authoring/dev/server/stored_form.py` has the rule). A tool that got "[REDACTED]" would succeed with a wrong value, or
-find no credential of that name. So the worker marks each replacement when it fetches the value, and reading a marked
-text fails.
+The store has large results, and the fields of a command above 8 kB (protocol/command.md#python-plane). The store
+replaces everything that looks like a secret, even a list under `authors` (read in the store's source;
+`authoring/dev/server/stored_form.py` has the rule).
+
+A tool that got "[REDACTED]" would succeed with a wrong value, or would find no credential named "[REDACTED]". So the
+worker marks each "[REDACTED]" when it fetches the value. A template that reads a marked text fails.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from noetl_worker.models.wire import JsonValue
 
 REDACTED: Final = "[REDACTED]"
 _ANSWER_HEADERS: Final = frozenset({"set-cookie", "www-authenticate", "set_cookie", "www_authenticate"})
-"""Headers of an HTTP answer. A playbook that passes on a whole answer does not need them."""
+"""Names of HTTP headers that may be "[REDACTED]" without an error. A playbook that passes on a whole HTTP answer does
+not need these headers."""
 _MOST_PLACES: Final = 5
 
 
 class RedactedValue(ToolError):
-    """A read of a value that the plane has redacted.
+    """Error for a template or config that reads a value which the plane has redacted.
 
-    It is no TemplateError, because a TemplateError in a task's rule only means that the rule does not hold.
+    The class does not derive from TemplateError. In the rule of a task, a TemplateError only means that the rule's
+    condition is false.
     """
 
     default_kind = "configuration"
 
 
 class RedactedText(str):
-    """The text "[REDACTED]" in place of a value."""
+    """The text "[REDACTED]" that the plane has put in place of a value. The type marks the text, so that reading the
+    text fails."""
 
     __slots__ = ("place",)
     place: str
@@ -49,10 +53,10 @@ def mark_redacted(value: Any, name: str) -> list[str]:
 
     Args:
         value: the value from the store; it is changed.
-        name: name of the value in templates; "" if its fields are names themselves.
+        name: name of the value in templates. Empty if templates use the value's own fields as names.
 
     Returns:
-        The places of the replaced texts, without headers of an HTTP answer.
+        The paths of the replaced texts, except headers of an HTTP answer.
     """
     found: list[str] = []
     waiting: list[tuple[Any, str]] = [(value, name)]
@@ -69,19 +73,21 @@ def mark_redacted(value: Any, name: str) -> list[str]:
 
 
 def mark_stored(value: Any, packed: bytes, name: str, *, redacts: bool) -> list[str]:
-    """Mark the redacted texts of a value from a store as `mark_redacted` does.
+    """Mark the redacted texts of a value from a store, as `mark_redacted` does.
+
+    Without "[REDACTED]" in `packed`, the value is not searched. That saves time for most values.
 
     Args:
         value: the value from the store; it is changed.
         packed: the same value as JSON, for a quick search.
         name: name of the value in templates.
-        redacts: True if the plane's store redacts at all (the plane's rules say so).
+        redacts: True if the store of this plane redacts values (the plane's rules say so).
     """
     return mark_redacted(value, name) if redacts and REDACTED.encode() in packed else []
 
 
 def members(holder: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each key or index of an object or list, its value, and the value's path as a template would write it."""
+    """Yield each key or index of an object or list, its value and its path. The path is written as in a template."""
     if isinstance(holder, dict):
         for key in list(holder):
             yield key, holder[key], f"{place}.{key}" if place else key
@@ -130,5 +136,6 @@ def _reason(places: Sequence[str]) -> str:
         f"the control plane has put {REDACTED} in place of {', '.join(places[:_MOST_PLACES])}{more}: it stores the "
         "fields of a command above 8 kB, and large results, and takes out what looks like a secret (an object or a "
         "list under a name like auth, token or authors; a text like `Basic ...`, a link with ?token=). Pass on less, "
-        "so that all fields stay below 8 kB, rename it, or name a credential (auth: its_alias) in place of its value"
+        "so that all fields stay below 8 kB, or rename the field, or name a credential (auth: its_alias) in place of "
+        "the secret"
     )

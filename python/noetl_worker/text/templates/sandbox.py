@@ -32,7 +32,8 @@ _SHORT: Final = 1_000
 
 
 class _StrictMissing(ChainableUndefined):
-    """An undefined value that may be looked into and given a default, but raises when it is used."""
+    """Undefined value of a strict rendering. A look-up of its fields and `| default(...)` work; any other use raises an
+    error."""
 
     __slots__ = ()
     __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error
@@ -41,7 +42,8 @@ class _StrictMissing(ChainableUndefined):
 
 
 class WithFallback(dict[str, Any]):
-    """An object whose missing keys are looked up in another object. It prints and contains only its own keys.
+    """An object whose missing keys are looked up in another object. `in` sees the keys of both objects; loops and
+    printing see only the object's own keys.
 
     Args:
         own: the object's own keys; they are copied.
@@ -71,9 +73,10 @@ class WithFallback(dict[str, Any]):
 
 
 class MissingSecret(ChainableUndefined):
-    """A missing keychain entry or a field of one. It is undefined, but raises when it is printed.
+    """Undefined value in place of a missing keychain entry, or of a field in the missing entry. Printing it raises an
+    error.
 
-    Printed as nothing, it would let a request with an empty bearer token leave the worker.
+    An ordinary undefined value prints nothing. Then a request with an empty bearer token would leave the worker.
     """
 
     __slots__ = ()
@@ -86,11 +89,12 @@ class MissingSecret(ChainableUndefined):
         )
 
     def alone(self) -> None:
-        """Return null, the value of a template that is nothing but this reference."""
+        """Return null: the value of a template that is only `{{ keychain.name }}`, for a missing entry."""
 
 
 class RequiredSecret(MissingSecret):
-    """A missing keychain entry on a plane that gives no null for it. `default` and `is defined` still work."""
+    """Undefined value in place of a missing keychain entry on the Rust plane. A template that is only a reference to
+    the entry raises an error instead of giving null. `default` and `is defined` still work."""
 
     __slots__ = ()
 
@@ -169,7 +173,8 @@ class TemplateScope(Context):
 
 
 class _Generator(CodeGenerator):
-    """A code generator in which only calls look up methods. All other attributes are keys. `~` joins by `to_text`."""
+    """Jinja's code generator, changed for NoETL. `value.name` looks up a key, and only a call `value.name()` looks up a
+    method. `~` converts its operands by `to_text`."""
 
     def _write_around(self, before: str, parts: Iterable[Any], after: str, frame: Frame) -> None:
         """Write `before`, then the Python code of each expression with a comma, then `after`."""
@@ -220,7 +225,8 @@ class _Generator(CodeGenerator):
         self._write_around("environment.concat_text(context, (", node.nodes, "))", frame)
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        """Compute only plain text while a template is compiled, since there is no budget for expressions yet."""
+        """Compute no expression while a template is compiled, because expressions have a budget only at rendering. Only
+        plain text is computed."""
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
@@ -231,7 +237,8 @@ class _Generator(CodeGenerator):
 
 
 class _Compared:
-    """A side of a comparison, a syntax node that only the generator sees."""
+    """Syntax node around an operand of a comparison. `_Generator` adds the node, so that the operand is charged before
+    it is compared."""
 
     def __init__(self, node: nodes.Expr) -> None:
         self.node = node
@@ -266,7 +273,8 @@ class Environment(ImmutableSandboxedEnvironment):
         self.globals["namespace"] = CheckedNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return the key for `value.name` without a call. `{{ workload.items }}` is data, not a method."""
+        """Return the value of the key `name` for `value.name` without a call. `{{ workload.items }}` is data, not a
+        method."""
         if isinstance(obj, SecretEntry):
             return obj.field(attribute)
         if isinstance(obj, dict):
@@ -282,7 +290,8 @@ class Environment(ImmutableSandboxedEnvironment):
         """Return the value of `step.result`: the key `result`, else the step's whole data, as older playbooks expect
         (protocol/command.md#names).
 
-        The whole data is returned only for a variable of the command, not for a row of a loop.
+        The whole data is returned only if `step` is a variable of the command. For a variable of a loop, `result` is an
+        ordinary key.
         """
         if type(obj) in (dict, WithFallback) and "result" not in obj and context.parent.get(name) is obj:
             return obj
@@ -298,7 +307,8 @@ class Environment(ImmutableSandboxedEnvironment):
         return check_read(super().getitem(obj, argument))
 
     def method(self, obj: Any, attribute: str) -> Any:
-        """Return the attribute for a call `value.name(...)`, so that `m.items()` works even with a key `items`."""
+        """Return the method for a call `value.name(...)`. `m.items()` calls the method even if the object has a key
+        `items`."""
         return super().getattr(obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -329,7 +339,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def compared(context: Context, value: Any) -> Any:
-        """Return a side of a comparison, and charge all its values, since the comparison may visit all."""
+        """Charge an operand of a comparison with all values in it, since the comparison may visit all. Return the
+        operand."""
         if isinstance(value, str):
             if len(value) > _SHORT:
                 current_budget(context).charge(1 + len(value) // 64)

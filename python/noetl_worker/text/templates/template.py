@@ -58,7 +58,8 @@ class PlainText(str):
 
 
 def has_template(value: JsonValue) -> bool:
-    """Return True if any text inside a value contains `{{` or `{%` and is not known to be data.
+    """Return True if any text inside a value contains `{{` or `{%`. A PlainText never counts, because it is never
+    rendered.
 
     Args:
         value: any JSON value; keys of objects and `PlainText` do not count.
@@ -99,7 +100,8 @@ def render(
 def _render(
     value: JsonValue, variables: Mapping[str, JsonValue], strict: bool, undefined: JsonValue, budget: Budget | None
 ) -> JsonValue:
-    """Render a value within a budget. `budget` is None for a single text; its budget is made only when needed."""
+    """Render a value within a budget. For a single text, `budget` is None, and a budget is made only if the text needs
+    a budget."""
     if isinstance(value, str):
         if isinstance(value, PlainText):
             return str(value)
@@ -122,7 +124,8 @@ def _render(
 
 
 def _strip_comments(text: str) -> str:
-    """Return a text without its comments `{# ... #}`. The text has no other template, and its `${#` is shell code."""
+    """Return a text without its comments `{# ... #}`, for a text that has neither `{{` nor `{%`. `${#` begins no
+    comment, because `${#list[@]}` is shell code."""
     kept, at = [], 0
     while (start := text.find("{#", at)) >= 0:
         end = text.find("#}", start + 2)
@@ -196,7 +199,8 @@ def _charged(pieces: Iterable[str], budget: Budget) -> Iterator[str]:
 
 
 def _charged_block(block: Callable[[Context], Iterator[str]], budget: Budget) -> Callable[[Context], Iterator[str]]:
-    """Return a block whose pieces are charged. A template may call a block any number of times (`self.name()`)."""
+    """Wrap a block of a template so that each piece of its output is charged. A template may print a block any number
+    of times (`self.name()`)."""
     return lambda context: _charged(block(context), budget)
 
 

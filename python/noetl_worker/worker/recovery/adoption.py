@@ -35,12 +35,12 @@ _REFUSED_ADVICE: Final = (
     "again only if its message is redelivered"
 )
 AT_ONCE: Final = 8
-"""Most outcomes for one address that are sent at the same time. Without a limit, ten thousand outcomes, or the large
-results of several full outboxes, would block the loop for seconds and fill the memory (both were seen)."""
+"""Largest number of outcomes that are sent to one address at the same time. Without this limit, ten thousand outcomes
+blocked the loop for seconds. Large results of several full outboxes filled the memory."""
 
 
 class Adoption:
-    """Adopts outcomes of dead processes and sends them, and sends again the outcomes that a plane lost.
+    """Sends the outcomes of dead processes. Also sends again the outcomes that a plane has lost.
 
     Args:
         batches: queues the outcomes that a plane lost.
@@ -53,7 +53,8 @@ class Adoption:
         self._emitter = emitter
         self._in_flight = in_flight
         self._waiting: dict[str, deque[OutboxRow]] = defaultdict(deque)
-        """Rows by the address of their next request. While one address is down, the rows of others are sent."""
+        """Rows by the address of their next request. While one address is down, the rows for other addresses are
+        sent."""
         self._senders: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         if batches is not None:
@@ -92,7 +93,7 @@ class Adoption:
         return task
 
     async def _send_all(self, place: str, waiting: deque[OutboxRow]) -> None:
-        """Send the rows for one address, one after another. AT_ONCE such tasks share the rows."""
+        """Send the rows for one address, one after another. Up to AT_ONCE tasks take rows from `waiting`."""
         try:
             while waiting:
                 await self._take(waiting.popleft())
@@ -141,8 +142,8 @@ class Adoption:
             work.add_done_callback(lambda _: lost.task_done())
 
     async def _send_again(self, lost: LostOutcome) -> None:
-        """Send a lost outcome again. The plane is first asked for the claim, except for a rescue: no other worker can
-        get its command."""
+        """Send a lost outcome again. The plane is first asked for the claim. A rescue needs no claim, because no other
+        worker can get the command of a rescue."""
         plane, end, batch = lost
         OWNER.set(end.execution_id)
         self._emitter.outbox.write(end)  # so that another process sends it if this one dies

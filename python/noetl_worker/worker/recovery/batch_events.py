@@ -1,7 +1,7 @@
 """Events about the Python plane's batches, from the event log of one execution.
 
-The form of the events of batches and of `command.completed`, with the worker's name, is recorded. `command.failed` is
-read in the same form. If it has no worker's name, it belongs to no worker.
+Recordings show the events of batches and `command.completed`, with the worker's name. This module expects
+`command.failed` in the same form. A `command.failed` without a worker's name belongs to no worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 async def ask_about_batch(what: str, ask: Callable[[], Awaitable[T | None]], event_set: EventSet) -> T | None:
-    """Return the plane's answer, or None if the plane gives none. Temporary errors are retried.
+    """Ask the plane, and return the plane's answer. Retry after temporary errors. After any other error, log a warning
+    and return None.
 
     Args:
         what: the subject of the question, for the log.
@@ -49,14 +50,15 @@ async def was_never_processed(plane: Plane, batch: str, event_set: EventSet) -> 
 
 
 class BatchEvents:
-    """The newest events of one execution. The events of a type are fetched once, when first needed."""
+    """The newest events about batches in one execution. The events of each type are fetched once, when first needed."""
 
     def __init__(self, plane: Plane, execution_id: int) -> None:
         self._plane, self._execution_id = plane, execution_id
         self._known: dict[str, Mapping[str, Any]] = {}
 
     async def has(self, event_type: str, batch: str) -> bool | None:
-        """Return whether this batch has an event of this type, or None if the fetched events are all newer."""
+        """Return whether this batch has an event of this type. Return None if this is unknown, because the plane has
+        shown only newer events."""
         events, has_more = await self._newest(event_type)
         if any(context_of(event).get("request_id") == batch for event in events):
             return True
@@ -69,8 +71,8 @@ class BatchEvents:
         return [str(context_of(event).get("request_id")) for event in events]
 
     async def find_batch(self, end: EventSet) -> str | None:
-        """Return the id of the batch with the terminal events of this set's claim. Return None if there is none, or
-        none among the fetched events."""
+        """Return the id of the batch that stored the terminal event of this set's claim. Return None if the fetched
+        events show no such batch."""
         stored, _ = await self._newest(end.part.last)
         claim = {"command_id": str(end.command_id), "worker_id": end.worker_id}
         for event in stored:
@@ -81,7 +83,7 @@ class BatchEvents:
         return None
 
     async def _newest(self, event_type: str) -> tuple[list[dict[str, Any]], bool]:
-        """Return the newest events of a type, the newest first, and whether the plane has older ones."""
+        """Return the newest events of a type, the newest first, and whether the plane has older events."""
         answer = self._known.get(event_type)
         if answer is None:
             answer = self._known[event_type] = await self._plane.list_events(

@@ -1,8 +1,8 @@
 """Detection of executions that stopped because the report of an outcome was cut off.
 
-The Rust plane issues the next commands inside the request that reports an outcome, and drops that work when the request
-is cut off (protocol/events.md#rust-plane). It then has the event, but the execution stays RUNNING for ever, and another
-request changes nothing. A worker cannot repair the execution, so it logs an error.
+The Rust plane issues the next commands inside the request that reports an outcome. If this request is cut off, the
+plane drops the next commands (protocol/events.md#rust-plane). The plane then has the outcome, but the execution stays
+RUNNING for ever, and another request changes nothing. A worker cannot repair the execution, so it logs an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class ExecutionWatch:
-    """Watches executions until they end or stand still. An execution that stands still is logged and counted once."""
+    """Watches executions until they end or stand still: RUNNING, with no open command and no new event for
+    STANDING_STILL_S. An execution that stands still is logged and counted once."""
 
     def __init__(self) -> None:
         self._watched: dict[int, asyncio.Task[None]] = {}
@@ -77,8 +78,8 @@ class ExecutionWatch:
 
 
 async def is_stored(plane: Plane, end: EventSet) -> bool:
-    """Return whether the plane has this set's terminal event under the id that the worker gave it. Return False also if
-    the plane does not show its events."""
+    """Return whether the plane has this set's terminal event under the id that the worker gave to the event. Return
+    False also if the plane does not show the execution's events."""
     ask = partial(plane.execution_detail, end.execution_id)
     try:
         execution = await retry_while_passing("the events of an execution", ask, ids=end.log_ids)
@@ -102,7 +103,7 @@ _ADVICE: Final = (
 
 
 def _open_commands(execution_id: int, events: list[dict[str, Any]]) -> set[str]:
-    """Return the commands that were issued and have not ended."""
+    """Return the ids of the commands that were issued and have not ended."""
     issued = [event for event in events if event.get("event_type") == "command.issued"]
     ended = [event for event in events if event.get("event_type") in ENDS]
     issued_ids = {f"{execution_id}:{event.get('node_name')}:{event.get('event_id')}" for event in issued}

@@ -1,4 +1,5 @@
-"""Terminal events on the Python plane. It may store a batch and never process it (protocol/batches.md#rescue)."""
+"""Terminal events on the Python plane. This plane may store a batch and never process the batch
+(protocol/batches.md#rescue)."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class PythonOutcomes:
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
         """Find out whether the plane has stored the events and will never process them.
 
-        The plane says so with a 503. If that answer was lost, the plane answers "duplicate" to the next try with the
-        same key, and the state of the batch tells it.
+        The plane says so in an answer 503. If this answer was lost, the plane answers "duplicate" to the next try with
+        the same key. The state of the batch then shows whether the plane will process the events.
         """
         body = answer.json()
         batch = unqueued_batch(body) or str(body.get("request_id"))

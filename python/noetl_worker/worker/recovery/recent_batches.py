@@ -1,15 +1,17 @@
 """Batches that the Python plane has accepted (202) and, as far as this worker knows, not yet processed.
 
-The plane answers before it processes a batch, and a restart of the plane loses its queue (seen: 40 of 502 commands,
-protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what became of
-them. In ordinary times it asks about some batches, every CHECK_S seconds or when many are remembered. After an outage,
-or once the plane does not know a batch, it asks about each batch. A batch that the plane does not know is sent again. A
-batch that the plane has stored and never processes is rescued: another request replaces it. For a command of a loop
-that is impossible, and the batch is logged. A drain waits for all batches. A killed worker forgets its batches.
+The plane answers before it processes a batch, and a restart of the plane loses the queued batches (seen: 40 of 502
+commands, protocol/batches.md#after-the-answer). So the worker remembers its latest batches until the plane says what
+became of them. In ordinary times the worker asks about some batches, every CHECK_S seconds or when many are remembered.
+After an outage, or once the plane does not know a batch, the worker asks about each batch. A batch that the plane does
+not know is sent again. A batch that the plane has stored and never processes is rescued: another request replaces it. A
+batch for a command of a loop cannot be rescued, so it is logged. A drain waits for all batches. A killed worker forgets
+its batches.
 
-The state of a batch does not show that it was lost: the plane reads it from the event log, where it stays `accepted`
-for ever. The order of batches shows it, because one engine processes the queue in order. A batch is lost if it was
-accepted before an outage and still waits although a later batch was complete one check earlier.
+The plane never says that a batch is lost: the state of a lost batch stays `accepted` for ever, because the plane reads
+the state from the event log. The order of batches shows a loss, because one engine processes the queue in order. A
+batch counts as lost if it was accepted before an outage and still waits, although a later batch was complete one check
+earlier.
 """
 
 from __future__ import annotations
@@ -36,20 +38,23 @@ from noetl_worker.remote.plane.python.batch_state import BatchState
 from noetl_worker.worker.recovery.batch_events import BatchEvents
 
 CHECK_S: Final = 15.0
-"""Seconds after a batch until the plane is asked about the remembered batches."""
+"""Seconds from a new batch until the worker asks the plane about the remembered batches."""
 OVERDUE_S: Final = 600.0
 """Seconds after which a waiting batch is overdue; the plane itself warns after 15 s. An overdue batch from before an
 outage counts as lost, even if no later batch is complete. Any other overdue batch is logged."""
 _OBJECT_BYTES: Final = 4096
 """Approximate size of a batch's Python objects, not counting the text of its events."""
 _BYTES_NAMED: Final = 1024
-"""Approximate size of a batch whose events were dropped."""
+"""Approximate size in bytes of a remembered batch whose events were dropped."""
 MAX_BYTES: Final = 8 * 1024 * 1024
-"""Room for about 1,500 usual batches; a plane holds at most 1,024 (protocol/batches.md#after-the-answer)."""
+"""Limit on the size of the remembered batches, with room for about 1,500 usual batches. A plane queues at most 1,024
+(protocol/batches.md#after-the-answer)."""
 MANY_BYTES: Final = 2 * 1024 * 1024
-"""Bytes of new batches after which the plane is asked at once which batches it has processed. Their memory is freed."""
+"""Bytes of new batches after which the worker asks at once which batches the plane has processed. Processed batches are
+forgotten, which frees memory."""
 _UNSEEN: Final = -1
-"""Count of outages for a batch that the plane already had: an outage may have happened since it was accepted."""
+"""Value of `_Accepted.outages` for a batch that the plane had accepted at an unknown earlier time. An outage may have
+happened since then."""
 _NOT_RESCUED_ADVICE: Final = (
     "look at the execution, and start it again if it stays RUNNING or lacks items of its loop: the control plane has "
     "stored the outcome of this command and never processes it. The worker does not send it again: for an item of a "
@@ -57,7 +62,7 @@ _NOT_RESCUED_ADVICE: Final = (
 )
 LOOK_ADVICE: Final = "look at the execution, and start it again if it stays RUNNING"
 _DRAIN_DELAYS_S: Final = (0.1, 1.0)
-"""First and longest pause between two questions during a drain."""
+"""First and longest pause in seconds between two requests about batches during a drain."""
 _FULL_ADVICE: Final = (
     "if the control plane is restarted now, look for executions that stay RUNNING: more batches wait for it than this "
     "worker can remember. noetl_worker_batches_not_watched_total counts the batches that it no longer watches"
@@ -69,7 +74,7 @@ log = structlog.get_logger("noetl_worker.events")
 
 
 class NamedOutcome(NamedTuple):
-    """The ids of an outcome whose events were dropped for lack of room."""
+    """The ids of an outcome whose events were dropped to save memory."""
 
     execution_id: int
     ids: Mapping[str, object]
@@ -80,7 +85,7 @@ class NamedOutcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """An accepted batch, with its events."""
+    """A batch that the plane has accepted, with its event set."""
 
     batch: str
     plane: Plane
@@ -90,7 +95,8 @@ class _Accepted:
     sent: int
     """Number of the batch's request in its set, from 0."""
     outages: int
-    """The plane's count of outages when the plane was last known to have the batch."""
+    """Number of the plane's outages when the plane was last known to have the batch. A higher number now shows an
+    outage since then."""
     seen_at: float = math.inf
     """Monotonic time when a check first saw the batch."""
     overtaken_at: float = math.inf
@@ -121,13 +127,13 @@ class LostOutcome(NamedTuple):
 
 
 class RecentBatches:
-    """The accepted batches of one worker.
+    """The batches of one worker that the plane has accepted, and may still lose.
 
     `lost` queues the outcomes to be sent again (worker/recovery/adoption.py).
 
     Args:
         most_bytes: limit on the size of the remembered batches.
-        many_bytes: number of new bytes after which the plane is asked at once.
+        many_bytes: bytes of new batches after which the worker asks the plane at once.
     """
 
     def __init__(self, *, most_bytes: int = MAX_BYTES, many_bytes: int = MANY_BYTES) -> None:
@@ -139,7 +145,7 @@ class RecentBatches:
         self._bytes = 0
         self._ask_above: float = many_bytes
         self._found_completed: set[str] = set()
-        """Batches that the plane has completed, as this check found. Other workers may have sent them."""
+        """Ids of the completed batches that the present check has found, also of other workers' batches."""
         self._has_logged_full = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,7 +154,7 @@ class RecentBatches:
         """Remember a batch that the plane has accepted.
 
         Args:
-            end: the set of events, before it notes that its next request was accepted.
+            end: the event set, before its own method `accepted` is called.
             answer: the plane's answer. Without a `request_id` the request was no batch.
         """
         if "request_id" not in answer:
@@ -192,7 +198,7 @@ class RecentBatches:
     # ── the end of the worker ──
 
     async def drain(self, stopping: Stopping, until: float) -> None:
-        """Ask until the plane has processed all batches, at most until the end of the grace period.
+        """Ask until the plane has processed all batches, at most until `until` or the end of the grace period.
 
         Args:
             until: monotonic time at which to stop asking.
@@ -277,7 +283,8 @@ class RecentBatches:
             await self._resolve_each(plane, batches)
 
     def _is_clear(self, batches: Sequence[_Accepted], outages: int) -> bool:
-        """Return whether the states of some batches suffice: no outage, no overdue and no lost batch."""
+        """Return whether the states of some batches suffice: no outage has happened, and no batch is overdue or
+        lost."""
         was_there = {accepted.outages for accepted in batches} == {outages}
         is_lost = any(accepted.was_before_outage and self._is_lost(accepted) for accepted in batches)
         return was_there and not batches[0].is_overdue and not is_lost
@@ -302,12 +309,12 @@ class RecentBatches:
                     accepted.outages = outages
 
     async def _has_resolved_by_some(self, batches: Sequence[_Accepted]) -> bool:
-        """Resolve batches by the states of the first, the middle and the last batch. Return False if these do not
-        suffice: the plane does not know one, or they were not processed in order.
+        """Resolve batches by the states of the first, the middle and the last batch. Return False if these states do
+        not suffice: the plane does not know one of the three batches, or batches were not processed in order.
 
-        The plane processes batches in order, so before a complete batch all are complete. But each process of a plane
-        has a queue of its own (read in its source): if one process loses its queue, later batches of another process
-        may be complete. So three batches are asked about, not one.
+        The plane processes batches in order, so all batches before a complete batch are complete. But each process of a
+        plane has a queue of its own (read in the plane's source). If one process loses its queue, later batches of
+        another process may be complete. So the worker asks about three batches, not one.
         """
         at = sorted({0, (len(batches) - 1) // 2, len(batches) - 1})
         states = [await _state(batches[one]) for one in at]
@@ -426,8 +433,8 @@ def _number(batch: str) -> int:
 
 
 def _check_failed(plane: Plane, batches: Sequence[_Accepted], error: ControlPlaneError) -> None:
-    """Log an error of the plane that is not temporary. Batches that are overdue are given up; the plane is asked again
-    about the others."""
+    """Log an error of the plane that is not temporary. Overdue batches are given up. The plane is asked again about the
+    other batches."""
     if is_passing(error):
         return
     log.warning("batch_check_failed", count=len(batches), server_url=plane.url, error=str(error), advice=_CHECK_ADVICE)

@@ -30,8 +30,8 @@ class RustOutcomes:
             end.own_id = self._ids.next_above(end.above)
 
     async def judge_by_records(self, plane: Plane, end: EventSet, answer: Response, how: SendStatus) -> SendStatus:
-        """Find out whether the event that already has this id is our own: a proxy may have sent the request twice. If
-        it is not, choose another id."""
+        """Find out whether the plane's event with this id is our own: a proxy may have sent the request twice. If the
+        event is not our own, choose another id."""
         del answer, how
         if await is_stored(plane, end):
             return SendStatus.ACCEPTED

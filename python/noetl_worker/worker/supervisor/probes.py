@@ -1,4 +1,4 @@
-"""The probes and metrics of a supervisor, which sum up those of all its workers."""
+"""The probes and metrics of a supervisor, which combine the probes and metrics of all its workers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ async def _asked(supervisor: Supervisor, path: str) -> list[tuple[WorkerProcess,
 
 
 def _hangs(worker: WorkerProcess) -> bool:
-    """Return whether the worker's present process has answered a probe before. Without an answer now, it hangs."""
+    """Return whether a worker that gives no answer now hangs. It hangs if its present process has answered a probe
+    before. Otherwise the process may still be starting."""
     return worker.running is not None and worker.running is worker.answered
 
 

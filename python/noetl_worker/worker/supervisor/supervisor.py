@@ -33,7 +33,8 @@ _AT_ONCE: Final = 130
 _FIRST_DELAY_S: Final = 0.5
 _MOST_DELAY_S: Final = 30.0
 _LASTED_S: Final = 60.0
-"""Seconds after its start from which a worker's death counts as the first in a row."""
+"""Lifetime in seconds of a process after which a death no longer counts as repeated: deaths in a row are counted from 1
+again."""
 _KEEPS_DYING: Final = 3
 _KILLED: Final = (
     "see dmesg, or the last state of the container: the worker was killed (SIGKILL), mostly for lack of memory. Give "
@@ -56,7 +57,7 @@ class WorkerProcess:
     answered: asyncio.subprocess.Process | None = None
     """The process that last answered a probe. A process that has not answered may still be starting."""
     answered_at: float = 0.0
-    """Monotonic time of that answer."""
+    """Monotonic time of the last answer to a probe."""
     starts: int = 0
     deaths: int = 0
     """Number of deaths in a row, each within _LASTED_S after the start."""
@@ -67,7 +68,7 @@ class WorkerProcess:
 
 
 def start_delay_s(deaths: int, draw: Callable[[], float] = random.random) -> float:
-    """Return the delay before a worker is restarted after some deaths in a row."""
+    """Return the seconds to wait before a worker is restarted after this number of deaths in a row."""
     return backoff.delay_s(deaths, _FIRST_DELAY_S, _MOST_DELAY_S, jitter=0.5, draw=draw)
 
 
@@ -99,7 +100,8 @@ class Supervisor:
         self._stops = 0
         self._stopping = asyncio.Event()
         self._refused: int | None = None
-        """The exit code of a worker that cannot start with these settings."""
+        """The exit code of a worker that cannot start with these settings. None while no worker has failed in this
+        way."""
 
     def request_stop(self) -> None:
         """Pass a stop signal on to the workers: the first drains them, the second cancels commands, the third ends all
@@ -120,7 +122,8 @@ class Supervisor:
             self._signal(worker, signal.SIGUSR1)
 
     async def run(self) -> int:
-        """Keep the workers running until a stop, or until one of them can never start."""
+        """Keep the workers running until a stop, or until a worker cannot start with these settings. Return the common
+        exit code."""
         log.info("supervisor_started", processes=len(self.workers), slots=self._settings.max_concurrent)
         codes = await asyncio.gather(*(self._restart_until_stopped(worker) for worker in self.workers))
         self.close()
@@ -208,8 +211,8 @@ class Supervisor:
     async def _start(
         self, worker: WorkerProcess, variables: Mapping[str, str]
     ) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        """Start a process. Return the process, and the socket on which it asks for the variables that are not in its
-        environment block."""
+        """Start a process. Return the process and a socket. On this socket the process asks for the variables that are
+        not in its environment block."""
         worker.starts += 1
         block, descriptors = variables, [] if worker.probes is None else [worker.probes.fileno()]
         mine, theirs = socket.socketpair()
@@ -247,8 +250,8 @@ class Supervisor:
 
 
 async def _give(channel: socket.socket, variables: Mapping[str, str]) -> None:
-    """Send the variables to a worker once it asks for them, which it does after hiding its memory. A worker may end
-    without asking."""
+    """Send the variables to a worker when the worker asks for them. A worker first hides its memory, then asks. A
+    worker may end without asking."""
     loop = asyncio.get_running_loop()
     with channel, contextlib.suppress(ConnectionError):
         if await loop.sock_recv(channel, 1):
@@ -262,8 +265,8 @@ def _probe_socket() -> socket.socket:
 
 
 def _worst(codes: list[int]) -> int:
-    """Return the common exit code: 130 if a worker has 130, else 4 if a worker has 4, else 6 if a worker has any other
-    code than 0, else 0.
+    """Return the common exit code of the workers. The code is 130 if a worker has 130, else 4 if a worker has 4. Any
+    other code than 0 gives 6.
 
     A worker that a signal ended before it could drain counts as 0, because it had done nothing yet.
     """

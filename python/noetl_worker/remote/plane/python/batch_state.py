@@ -8,10 +8,12 @@ from typing import Any, Final, NamedTuple
 from noetl_worker.models.wire import JsonValue, fields_of
 
 _BEFORE_THE_QUEUE: Final = ("ack_timeout", "enqueue_error")
-"""Error codes of a batch that the plane stored but never put into its queue, so that its engine did not run. The first
-is recorded, the second was read in the plane's source. `processing_error` and `processing_timeout` in that source are
-other cases: the engine may have run. A 503 with one of the codes here means that the request gave up waiting for the
-queue."""
+"""Error codes of a batch that the plane stored, but never put into its queue. The plane's engine has not run for such a
+batch. A 503 with such a code means that the plane stopped waiting for its queue.
+
+`ack_timeout` is recorded; `enqueue_error` was read in the plane's source. The codes `processing_error` and
+`processing_timeout` are not listed, because the engine may have run.
+"""
 
 
 class BatchState(NamedTuple):
@@ -32,16 +34,18 @@ class BatchState(NamedTuple):
 
     @property
     def was_never_processed(self) -> bool:
-        """True if the plane will never process the batch, not even if the request is sent again under the same key."""
+        """True if the plane will never process the batch. Sending the request again under the same Idempotency-Key does
+        not help."""
         return self.word == "failed" and self.error_code in _BEFORE_THE_QUEUE
 
 
 def unqueued_batch(refused: JsonValue) -> str | None:
-    """Return the id of the batch that the plane has stored but will never process, from the body of a 503, or None.
+    """Return the batch id from a 503's body if the plane will never process the stored batch. Return None for any other
+    body.
 
-    The plane also records this failure in the batch's state, unless the plane's database is down (read in its source).
-    With the database down, the state stays `accepted` for ever, and a request under the same key is answered as a
-    duplicate.
+    The plane also records this failure in the state of the batch, unless the plane's database is down (read in the
+    plane's source). With the database down, the state stays `accepted` for ever. A repeated request under the same key
+    is then answered as a duplicate.
     """
     detail = fields_of(fields_of(refused).get("detail"))
     if detail.get("code") not in _BEFORE_THE_QUEUE:

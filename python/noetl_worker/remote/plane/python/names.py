@@ -1,4 +1,4 @@
-"""Names in a claim of the Python plane."""
+"""Reader of earlier steps' results in a claim of the Python plane."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from noetl_worker.text import json_text
 from noetl_worker.text.templates.template import WithFallback
 
 _PLANES_OWN: Final = frozenset({"ctx", "event", "iter", "job", "loop", "output", "workload"})
-"""Names in a claim that are not the result of a step."""
+"""Names in a claim that the plane itself adds. Any other name is a variable or the result of a step."""
 _COPIES: Final = ("ctx", "workload")
 _LOOP_SIZE: Final = "__loop_collection_size"
 
 
 class PythonNames:
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the variables with the results of earlier steps unpacked or completed. In a loop, `iter` has the
-        loop's size."""
+        """Return the claim's variables with the complete results of earlier steps. In a loop, `iter` also has `_total`,
+        the number of items.
+
+        A packed result is unpacked. A result that the plane sent in two parts is completed (`_complete_result`).
+        """
         names = variables
         for name in variables:
             value = variables[name]
@@ -60,7 +63,7 @@ class PythonNames:
 
 
 def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None:
-    """Put a step's full result under its name, also in `ctx` and `workload`, which have copies of all names."""
+    """Put a step's full result under the step's name. Replace the copies of the result in `ctx` and `workload` too."""
     for copy in _COPIES:
         held = variables.get(copy)
         if isinstance(held, dict) and name in held:
@@ -69,7 +72,8 @@ def _put(variables: dict[str, Any], name: str, value: Mapping[str, Any]) -> None
 
 
 def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Return the reference in a step's value, or an empty object if the value has none, or has the full result too."""
+    """Return the reference in a step's value. Return an empty object if the value has no reference, or already has the
+    full result."""
     has_result = "data" in value and isinstance(value.get("_ref"), dict)
     if has_result or not value.keys() >= {"status", "context"}:
         return {}
@@ -78,17 +82,18 @@ def _reference(value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a stored result in the form of a result that the plane has just resolved (recorded:
+    """Return a stored result in the layout that the plane itself uses for a stored result in a claim (recorded:
     result-reference-claim-2)."""
     rows = {"rows": stored} if isinstance(stored, list) else {}
     return WithFallback({"data": stored, **rows, **fields_of(stored)}, {**summary, "context": stored})
 
 
 def _complete_result(value: JsonValue) -> JsonValue:
-    """Complete an earlier step's result. A list of tasks gets the result from the plane as scalars and `context`.
+    """Complete an earlier step's result that consists of plain values and an object `context`. The plane sends such
+    results to a list of tasks.
 
-    A name that the result lacks is looked up in `context`. If `context` has no `data`, `data` is the step itself, as
-    for a single tool of that plane (recorded: view-*, list-reads-*).
+    A name that the result lacks is looked up in `context`. If `context` has no `data`, then `data` is the result
+    itself, as for a single tool of that plane (recorded: view-*, list-reads-*).
     """
     context = value.get("context") if isinstance(value, dict) else None
     if not isinstance(context, dict) or not context.keys() >= value.keys() - {"context"}:

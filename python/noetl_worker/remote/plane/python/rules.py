@@ -1,7 +1,7 @@
-"""Dialect of the Python control plane (protocol/events.md#python-plane).
+"""Rules of the Python control plane's dialect (protocol/events.md#python-plane).
 
-An event set is one batch, with a text as execution id and an Idempotency-Key; only call.done and call.error are
-actionable, as recorded in `five-events-*`.
+All events of one end are one batch. The batch has the execution id as text, and is sent under an Idempotency-Key. Only
+call.done and call.error are actionable, as recorded in `five-events-*`.
 """
 
 from __future__ import annotations
@@ -36,31 +36,34 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _CONTEXT_BYTES: Final = 102_400
-"""Size in bytes above which the plane silently drops an event's context (protocol/results.md#limits). The plane counts
-the bytes of JSON with escaped non-ASCII characters, which are up to three times as long as sent (noetl v4, `utils.py`).
-"""
+"""Size in bytes above which the plane silently drops an event's context (protocol/results.md#limits). The plane
+measures JSON with escaped non-ASCII characters: up to three times the size that the worker sends (noetl v4,
+`utils.py`)."""
 _NAMES_OF_PLANE: Final = frozenset({"context", "reference", "ref", "_ref"})
-"""Names that the plane adds to a stored result under its step's name, unless the result has them (recorded:
-result-reference-claim-2)."""
+"""Names that the plane adds to a stored result under its step's name. The plane does not add a name that the result
+already has (recorded: result-reference-claim-2)."""
 _SHORT_TEXT_BYTES: Final = 500
-"""Size from which a text in a preview may be cut."""
+"""Size in bytes from which a text may be cut in a preview."""
 _FORBIDDEN: Final = "_internal_data"
-"""Key that an event may have only in its `response` (read in the plane's source). The plane answers 500 to the key in
-`result.context`, down to depth 8, or beside `result` (recorded: refused-*-internal-data*)."""
+"""Key that the plane accepts only inside an event's `response` (read in the plane's source). The plane answers 500 if
+the key is in `result.context`, down to depth 8, or beside `result` (recorded: refused-*-internal-data*)."""
 _IN_RESPONSE_ONLY: Final = frozenset({"data", "result", "rows", _FORBIDDEN})
-"""Names whose value is reported only in `response`, even if it is plain: a text can be a whole document."""
+"""Names in a result whose values go only into an event's `response`. Even a plain value under these names can be a
+whole document."""
 _NO_OBJECT: Final = _IN_RESPONSE_ONLY | {"context"}
 _CONTAINERS: Final = (dict, list)
 _JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), dict, list})
 _CUT: Final = "_truncated"
-"""Mark of a preview, or of a shortened list of tasks: the result store has the rest."""
+"""Key that marks a preview, or a shortened result of a list of tasks. The result store has the full result."""
 _MAX_RESPONSE_BYTES: Final = 500_000
-"""Most bytes of a result that is sent beside its reference. A larger one keeps the plane busy for over a second."""
+"""Most bytes of a result that goes into an event although the event also refers to the stored result. A larger result
+keeps the plane busy for over a second."""
 _COPIES: Final = 6
-"""Number of copies of a stored result that the plane puts into a later command (run on NoETL 4.0.0)."""
+"""Number of copies of a stored result that the plane puts into one later command (counted on NoETL 4.0.0). The copies
+limit the size of a stored result."""
 _FAILURE_FIELDS: Final = ("status", "error")
 _MARKS: Final = frozenset({_CUT, "_keys", "_count", "_len"})
-"""Names by which a preview describes what it has cut."""
+"""Keys with which a preview describes the values that were cut from the result."""
 _LIMIT: Final = re.compile(rb"payload exceeds configured limit \((\d+) bytes\)")
 _START: Final = ("command.started", "step.enter")
 _SUCCESS: Final = ("call.done", "step.exit", "command.completed")
@@ -71,7 +74,8 @@ _PARTS: Final[Mapping[tuple[bool, bool], tuple[EventRequest, ...]]] = {
     (True, False): (EventRequest(BATCH, _START + _SUCCESS),),
     (True, True): (EventRequest(BATCH, _START + _FAILURE),),
 }
-"""Requests by two flags: with the start of the command or not, and whether the command failed."""
+"""Requests that report a command. The key is a pair: whether the start is reported too, and whether the command failed.
+"""
 
 
 class PythonRules(DialectRules):
@@ -148,7 +152,8 @@ class PythonRules(DialectRules):
         return {"variables": dict(variables), "var_type": "user_defined", "source_step": source_step}
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """Return the `response` of the Python plane's worker: the tool's data, or the failure as an object."""
+        """Return the value that the Python plane's own worker sends as `response`: the tool's data, or an object that
+        describes the failure."""
         if result.status is ToolStatus.SUCCESS:
             return result.data
         failure: dict[str, JsonValue] = dict(result.data) if isinstance(result.data, dict) else {}
@@ -260,13 +265,16 @@ class PythonRules(DialectRules):
         return _batch(command, worker_id, events)
 
     def can_rescue(self, command: CommandFields) -> bool:
-        """Return False in a loop, where a rescue would repeat items that have run (protocol/batches.md#rescue), and for
-        a list of tasks, whose `step.exit` the plane ignores."""
+        """Return whether `rescue` can replace a batch that the plane never processed. Return False in a loop: a rescue
+        would repeat items that have run (protocol/batches.md#rescue).
+
+        Return False for a list of tasks too, because the plane ignores the `step.exit` of a list of tasks.
+        """
         return command.loop is None and not command.step.endswith(STEP_OF_TASKS)
 
     def rescue(self, command: CommandFields, worker_id: str, report: Report) -> bytes:
-        """Return a request with an actionable `step.exit` alone, to be sent under a new key. No other form works
-        (protocol/batches.md#rescue)."""
+        """Return a request with only an actionable `step.exit`, to be sent under a new Idempotency-Key. The plane
+        accepts no other replacement of an unprocessed batch (protocol/batches.md#rescue)."""
         word = "FAILED" if report.error is not None else "COMPLETED"
         payload, name = _exit(command, report, word, _result(word, report)), "step.exit"
         if _has_response(report):
@@ -276,7 +284,8 @@ class PythonRules(DialectRules):
 
 
 def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[str, Any]:
-    """Return fields for a `step.exit`: `result` with the full response in it, or `response` if that is too large.
+    """Return a field for a `step.exit`: `result` with the full response inside. If the response is too large for
+    `result`, return the field `response`.
 
     After a rescue, later steps see the `result` of this event, not the `response` of call.done.
     """
@@ -290,14 +299,15 @@ def payload_of_result(result: Mapping[str, Any], response: JsonValue) -> dict[st
 
 
 def _allowed(value: JsonValue) -> JsonValue:
-    """Return the value without the key that the plane refuses in a context."""
+    """Return a copy of the value without the key `_internal_data`. The plane refuses this key in a context."""
     if isinstance(value, dict):
         return {name: _allowed(child) for name, child in value.items() if name != _FORBIDDEN}
     return [_allowed(child) for child in value] if isinstance(value, list) else value
 
 
 def _is_json(data: JsonValue, depth: int = 2) -> bool:
-    """Return whether encoding as JSON would keep this value unchanged, as deep as `_plain_values` reads."""
+    """Return whether encoding as JSON would leave this value unchanged. Only the levels that `_plain_values` reads are
+    checked."""
     if not depth or type(data) is not dict:
         return type(data) in _JSON_TYPES
     for name in data:
@@ -310,11 +320,12 @@ def _is_json(data: JsonValue, depth: int = 2) -> bool:
 
 
 def _plain_values(data: JsonValue) -> JsonValue:
-    """Return the plain values of a result and of the objects in it, or None if there are none.
+    """Return the plain values of a result: values that are no objects or lists, at the top or one level below. Return
+    None if there are none.
 
-    All three terminal events repeat these values, as the events of the plane's own worker do (recorded). The full
-    result is only in `call.done`, as `response`, which templates, arcs and `set` of later steps read. With full copies
-    in all events, 100 bytes became 5 kB.
+    All three terminal events repeat these values, like the events of the plane's own worker (recorded). The full result
+    is only in `call.done`, as `response`. Templates, arcs and `set` of later steps read `response`. With full copies in
+    all events, a result of 100 bytes made 5 kB of events.
     """
     if not isinstance(data, dict):
         return None
@@ -335,10 +346,10 @@ def _scalars(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _stored(step: str, whole: bytes, preview: JsonValue, *, is_failure: bool) -> tuple[dict[str, JsonValue], Upload]:
-    """Return the context and the upload of a result that is stored.
+    """Return the context and the upload for a result that goes to the result store.
 
-    Context and upload have the small fields that were not cut, and the context also a failure's status and error. The
-    plane cannot render a template that needs a cut value, and leaves the template to the worker.
+    Context and upload both have the small fields that the preview did not cut. The context of a failure also has status
+    and error. If a template needs a cut value, the plane cannot render the template, and leaves it to the worker.
     """
     fields = fields_of(_allowed(preview))
     small = {name: value for name, value in fields.items() if name not in _MARKS and _is_whole(value)}
@@ -358,11 +369,11 @@ def _is_whole(value: JsonValue) -> bool:
 
 
 def _brief_tasks(whole: bytes, room: int) -> JsonValue:
-    """Shorten the result of a list of tasks to `room` bytes. Return None for a result that was cut before, or is not an
+    """Shorten the result of a list of tasks to `room` bytes. Return None if the result was cut before, or is not an
     object.
 
-    The tasks' variables are kept first, because no other event field has them, then the smaller results. The plane
-    leaves a template that needs a missing value to the worker, which reads the full result.
+    The tasks' variables stay first, because no other event field has these variables. Then the smaller results stay. If
+    a template needs a missing value, the plane leaves the template to the worker. The worker reads the full result.
     """
     data = json_text.loads_exact(whole)
     if not isinstance(data, dict) or _CUT in data:  # already cut to another limit
@@ -404,7 +415,8 @@ def _result(word: str, report: Report) -> dict[str, JsonValue]:
 
 
 def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return a failure's status and error text, as the plane's own worker reports them. `call.error` has the rest."""
+    """Return the result with a context of only status and error text, as the plane's own worker reports a failure.
+    `call.error` has the whole context."""
     context = result.get("context")
     if not isinstance(context, dict):
         return dict(result)
@@ -414,8 +426,8 @@ def _brief(result: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _noted(command: CommandFields, report: Report) -> dict[str, Any]:
     """Return a separate event with the report's notes for people, to be sent before the terminal events.
 
-    Notes in a terminal event's context would reach a calling playbook: the tool kind `agent` reads the context of a
-    child's last event. An event's `meta` is no place either, as the plane does not return it
+    In a terminal event's context, the notes would reach a calling playbook: the tool kind `agent` reads the context of
+    the child's last event. In an event's `meta`, nobody would see the notes, because the plane does not return `meta`
     (protocol/events.md#python-plane).
     """
     payload = {"command_id": command.command_id, "result": {"context": report.notes}}

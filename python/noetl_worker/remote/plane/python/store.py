@@ -1,8 +1,10 @@
-"""Result store of the Python plane, and the packed form of large results (protocol/results.md#redaction).
+"""Result store of the Python plane, and the packed format of large results (protocol/results.md#redaction).
 
-In its event loop the plane searches each value that it stores, hands out or puts into a command for secrets. The time
-grows with the square of a word's length (words end at spaces): 60 kB of hex keep the plane from answering for half a
-minute. So a result that is large or has a long word is packed into a text of short words.
+The plane searches each value for secrets: on storing, on returning, and before putting the value into a command. The
+search blocks the plane's event loop. The time of the search grows with the square of a word's length (words end at
+spaces). For 60 kB of hex the plane does not answer for half a minute.
+
+So the worker packs a result that is large or has a long word: compressed, and written as text of short words.
 """
 
 from __future__ import annotations
@@ -19,36 +21,39 @@ from noetl_worker.remote.transport.transport import MAX_BODY_BYTES, Response
 from noetl_worker.text import json_text
 
 ROUTES: Final = ("/api/result", "/api/api/result")
-"""Paths of the Python plane's store: v4.0.0 mounts it under a doubled prefix (protocol/results.md#store)."""
+"""Possible paths of the Python plane's result store. Version 4.0.0 serves the store under a doubled prefix
+(protocol/results.md#store)."""
 IN_MEMORY: Final = "memory"
-"""Value of `store` in the reference to a result that only one server's memory has, until that server is restarted."""
+"""Value of `store` in the reference to a result that only one server's memory has. A restart of that server loses the
+result."""
 BUDGET_S: Final = 0.25
-"""Longest time for which one PUT may hold up the plane."""
+"""Seconds for which one PUT may hold up the plane. PUTs that take longer are sent one at a time."""
 _S_PER_BYTE: Final = 0.5e-6
-"""Seconds for the search of a byte of ordinary words: 580 kB took 0.3 s."""
+"""Seconds that the plane's search needs for one byte of ordinary words: 580 kB took 0.3 s."""
 PACKED: Final = "_zlib_base64"
-"""Key of the packed text in a stored result."""
+"""Key under which a stored result has its packed text."""
 _PACKED_START: Final = b'{"_zlib_base64":'
 LONG_WORD: Final = 2_000
-"""Length in bytes from which a word costs the plane some hundredths of a second at each search."""
+"""Length in bytes from which one word costs the plane some hundredths of a second in each search for secrets."""
 _WORD_BYTES: Final = (string.ascii_letters + string.digits + "+.-").encode()
-"""Bytes that can be in the scheme of a link. The plane's search starts at each such byte and reads on to the end of the
-word, so a long word of them is slow."""
+"""Bytes that may be in the scheme of a link (`https` in `https://`). From each such byte the plane's search reads on to
+the end of the word. So a long word of such bytes is slow."""
 _WORDS: Final = bytes(ord("x") if code in _WORD_BYTES else ord(" ") for code in range(256))
 _ONE_WORD: Final = b"x" * LONG_WORD
 _NOTHING: Final[Mapping[str, JsonValue]] = {}
 _PIECE: Final = 20
-"""Characters of packed text without a space: the search is fast, and no piece looks like a key or token."""
+"""Number of characters between two spaces in packed text. The plane searches such short words fast, and takes none of
+them for a key or token."""
 _UNSEARCHED: Final = "}}"
-"""End of packed text. The plane takes a text that contains `}}` for code and does not search it (noetl v4,
-`sanitize.py`). `}}` begins no template, and base64 readers skip it."""
+"""End of packed text. The plane takes a text that contains `}}` for code, and does not search such a text (noetl v4,
+`sanitize.py`). `}}` begins no template, and base64 decoders skip `}}`."""
 _BYTES_PER_S: Final = 12_500
-"""Bytes per second of the slowest search that the deadline of a PUT allows for. The plane searches ordinary words 160
-times as fast."""
+"""Speed of the plane's slowest search, in bytes per second, from which the time limit of a PUT is computed. Ordinary
+words are searched 160 times as fast."""
 
 
 def has_long_word(data: bytes) -> bool:
-    """Return whether this JSON has a word of LONG_WORD bytes, which takes the plane long to search."""
+    """Return whether this JSON has a word of at least LONG_WORD bytes. The plane takes long to search such a word."""
     return len(data) >= LONG_WORD and _ONE_WORD in data.translate(_WORDS)
 
 
@@ -57,11 +62,11 @@ def is_over_budget(data: bytes) -> bool:
 
 
 def packed_for_store(data: bytes, beside: Mapping[str, JsonValue] = _NOTHING) -> bytes:
-    """Return JSON in a packed form that the plane searches quickly, however long the words of the JSON are.
+    """Return JSON in a packed format that the plane searches quickly, however long the words of the JSON are.
 
     Args:
         data: the JSON of a result.
-        beside: fields of the result that the plane's own templates may read.
+        beside: fields of the result that stay readable outside the packed text, for the plane's own templates.
     """
     text = base64.b64encode(zlib.compress(data, 1))
     words = b" ".join(text[at : at + _PIECE] for at in range(0, len(text), _PIECE)).decode()
@@ -85,7 +90,8 @@ def has_packed(values: Mapping[str, JsonValue]) -> bool:
 
 
 def unpacked(stored: JsonValue) -> bytes | None:
-    """Return the JSON of a packed result, or None for any other value. Raises ControlPlaneError if it is damaged."""
+    """Return the JSON of a packed result, or None for any other value. Raises ControlPlaneError if the packed text is
+    damaged or too large."""
     text = stored.get(PACKED) if isinstance(stored, dict) else None
     if not isinstance(text, str):
         return None
@@ -113,9 +119,10 @@ def is_no_route(answer: Response) -> bool:
 
 
 def has_expired(answer: Response) -> bool:
-    """Return whether the answer says that one server's memory has dropped a result, an hour after its PUT.
+    """Return whether the answer says that a result has expired in one server's memory. A result expires there an hour
+    after its PUT.
 
-    At the next request the plane looks into its NATS bucket, which keeps the data for two hours. A newer plane deletes
-    the data earlier, unless the deletion fails; an older plane never deletes the data.
+    A second request may find the result: the plane then looks into its NATS bucket, which keeps the data for two hours.
+    A newer plane deletes the data earlier, unless the deletion fails. An older plane does not delete the data.
     """
     return answer.status == 404 and b"TempRef expired" in answer.body

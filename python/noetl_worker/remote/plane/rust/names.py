@@ -1,4 +1,5 @@
-"""Names in a claim of the Rust plane: results by step, and their records under `steps`."""
+"""Reader of earlier steps' results in a claim of the Rust plane: results under the steps' names, and records of the
+steps under `steps`."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ _LOCATORS: Final = ("_ref", "_store", "_uri")
 
 class RustNames(Names):
     def make_template_names(self, variables: dict[str, Any], step_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the claim's variables, with a copy of all variables as `ctx`. If `workload` is missing, the copy is
-        `workload` too."""
+        """Return the claim's variables, with a copy of all variables as `ctx`. If the claim has no `workload`, the same
+        copy is `workload` too."""
         del step_input
         flat = dict(variables)
         return {"workload": flat, **variables, "ctx": flat}
@@ -40,10 +41,10 @@ class RustNames(Names):
 
 
 def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[str, Any]:
-    """Return a stored result in the form of a result that the claim has in full: the fields of the data, and `data`.
+    """Return a stored result in the layout of a result that the claim has in full: the fields of the data, and `data`.
 
-    The result of a sequence also has the fields of its tasks' results, beside the tasks' labels. An object whose only
-    field is an object looks like a sequence with one task, and is treated so, as in the published worker.
+    For a sequence, the fields of the tasks' results stand beside the tasks' labels. An object that has one field,
+    itself an object, counts as a sequence with one task. The published worker does the same.
     """
     data = stored["data"] if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else stored
     locators = {name: summary[name] for name in _LOCATORS if name in summary}
@@ -62,7 +63,7 @@ def _resolved(stored: JsonValue, summary: Mapping[str, JsonValue]) -> Mapping[st
 
 
 def _spliced(record: Mapping[str, Any], stored: JsonValue) -> dict[str, Any]:
-    """Return a step's record with the full result in place of the preview and the reference."""
+    """Return a step's record in which the full result replaces the preview and the reference."""
     context = fields_of(record.get("context"))
     result = {key: item for key, item in fields_of(context.get("result")).items() if key != "reference"}
     full = stored if isinstance(stored, dict) and stored.keys() >= {"status", "data"} else {"data": stored}

@@ -1,7 +1,8 @@
-"""Dialect of the Rust control plane: EE-3 events (protocol/events.md#rust-plane).
+"""Rules of the Rust control plane's dialect: EE-3 events (protocol/events.md#rust-plane).
 
-A fast command is reported by a batch (started, call.done) and by a single `command.completed` with `meta.command_id`,
-since the plane drops the `meta` of events in a batch (protocol/events.md#rust-plane).
+Two requests report a fast command: a batch (`command.started`, `call.done`), and `command.completed` alone. The plane
+drops the `meta` of events in a batch, but `command.completed` needs its `meta.command_id`
+(protocol/events.md#rust-plane).
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from noetl_worker.remote.transport.transport import Response
 from noetl_worker.text import json_text
 
 _UPDATES: Final = "_context_updates"
-"""Key in the result of a list of tasks, with the variables that the rules of the tasks have set."""
+"""Key in the result of a list of tasks. Its value has the variables that the tasks have set."""
 _MOST_UPDATES_BYTES: Final = 64 * 1024
-"""Most bytes of the variables that tasks have set, in an event that refers to a stored result. An event has 150 kB."""
+"""Most bytes of the variables that tasks have set, in an event that refers to a stored result. The whole event may have
+150 kB."""
 _LOST_UPDATES: Final = (
-    "later steps do not get the variables that the tasks have set: beside a result that is stored they may have "
-    f"{_MOST_UPDATES_BYTES} bytes; set less, or return less"
+    "later steps do not get the variables that the tasks have set: with a stored result, these variables may have "
+    f"{_MOST_UPDATES_BYTES} bytes; set smaller variables, or return a smaller result"
 )
 _STARTED: Final = "command.started"
 _COMPLETED: Final = EventRequest(SINGLE, ("command.completed",), has_own_id=True)
@@ -37,10 +39,11 @@ _FAILED: Final = EventRequest(SINGLE, ("command.failed",), has_own_id=True)
 
 
 def _parts(last: EventRequest, *before: str) -> Mapping[bool, tuple[EventRequest, EventRequest]]:
-    """Return the two requests of a report, without (False) and with (True) the start of the command.
+    """Return the two requests of a report, as a mapping: True with the start of the command, False without the start.
 
     Args:
-        before: names of the events that go before the last one.
+        last: request with the last event alone.
+        before: names of the events before the last event.
     """
     return {False: (EventRequest(BATCH, before), last), True: (EventRequest(BATCH, (_STARTED, *before)), last)}
 
@@ -78,7 +81,8 @@ class RustRules(DialectRules):
         return LoopPosition(iteration_index=meta.get("iteration_index")) if "iterator_step" in meta else None
 
     def playbook_in(self, entry: Mapping[str, JsonValue]) -> JsonValue:
-        """Read the playbook from the entry's text: `payload` has only the workload."""
+        """Read the playbook from the text `content` of the catalog's entry. The entry's `payload` has only the
+        workload."""
         try:
             from noetl_worker.text import yaml_text  # only when needed: a worker is installed without it
         except ImportError as error:
@@ -100,8 +104,10 @@ class RustRules(DialectRules):
         return {"variables": rows}
 
     def result_body(self, result: ToolResult) -> JsonValue:
-        """Return the result as JSON, with `data` even if there are none. Without `data`, later steps would get the
-        plane's own bookkeeping (recorded: rhai-types)."""
+        """Return the result as JSON. A success always has `data`, null if the tool returned no data.
+
+        Without `data`, later steps would get the plane's own bookkeeping as the result (recorded: rhai-types).
+        """
         body = result.to_json()
         if result.status is ToolStatus.SUCCESS:
             body.setdefault("data", None)
@@ -126,23 +132,26 @@ class RustRules(DialectRules):
         return Report(result.status.value, None, upload=upload, notes=notes)
 
     def started(self, command: CommandFields, worker_id: str) -> Post:
-        """Return the request that reports the start, as a batch: the plane makes the ids of a batch and returns them.
+        """Return the request that reports the start of a command. The request is a batch: the plane makes the ids of a
+        batch's events, and returns the ids.
 
-        A worker with a slow clock could make an id below the id of the plane's `command.claimed`, and no answer tells
-        that id. The execution would stay RUNNING for ever (protocol/events.md#ids).
+        With a slow clock, a worker could make an id below the id of the plane's `command.claimed`. No answer tells the
+        worker that id. The execution would then stay RUNNING for ever (protocol/events.md#ids).
         """
         payload = {"command_id": str(command.command_id)}
         return Post(BATCH, {}, _batch(command, worker_id, [_item(command, _STARTED, payload)]))
 
     def parts(self, report: Report, *, with_start: bool) -> tuple[EventRequest, ...]:
-        """Return two requests: a batch with all events but the last, whose ids the plane makes, and the last event
-        alone, with its `meta` and with an id that the worker makes, so that it cannot be stored twice.
+        """Return two requests: a batch with all events but the last, and the last event alone.
+
+        The plane makes the ids of the events in the batch. The last event has its `meta`, and an id that the worker
+        makes. With this id the plane cannot store the last event twice.
 
         call.done comes first: the plane's orchestrator runs on command.completed and needs the result by then
         (protocol/events.md#rust-plane). While another branch of the playbook ends, the orchestrator can miss a
-        call.done, and takes the result from command.completed. So command.completed has the result too. On server
-        3.54.0, with three branches of five steps, a value was lost in 17 of 120 executions without this copy, and in
-        none of 240 with the copy.
+        call.done. The orchestrator then takes the result from command.completed, so command.completed has the result
+        too. On server 3.54.0, with three branches of five steps, 17 of 120 executions lost a value without this copy.
+        With the copy, 0 of 240 executions lost a value.
         """
         if report.error is not None:
             return _FAILURE[with_start]
@@ -215,7 +224,7 @@ def _context(command: CommandFields, report: Report, name: str) -> dict[str, Jso
         context.update(step=command.step, status=report.exit.status, data=report.exit.data)
     elif name == "command.completed":
         context.update({"status": report.status, **report.notes})
-        if command.loop is None:  # a loop lists its items' results as they are in here (recorded)
+        if command.loop is None:  # in a loop, later steps get this whole context as the item's result (recorded)
             context["result"] = _result(report)
     elif name in ("call.error", "command.failed"):
         context.update({"call_index": 0} if name == "call.error" else report.notes, error=report.error)
