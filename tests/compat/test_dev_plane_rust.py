@@ -13,7 +13,7 @@ import pytest
 from compat.dev_plane_replay import PLAYBOOKS, Driver, Record, differences, records, substitute, substitute_path
 from compat.values_run import credentials
 from noetl_worker.authoring.dev.event_log import CommandRow
-from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.rust.event_ids import EventIds
@@ -115,8 +115,8 @@ class Replay:
         row = self._open(self.known[body["execution_id"]], body["step"], None)
         self._know(body["event_id"], row.event_id)
         self.known[body["command_id"]] = row.command_ref
-        issued = Issued(row.execution_id, row.event_id, row.command_ref, row.node, row.action, {}, {})
-        subject, given = self.driver.plane.form.notification(issued, "http://plane", "noetl.commands")
+        issued = IssuedCommand(row.execution_id, row.event_id, row.command_ref, row.node, row.action, {}, {})
+        subject, given = self.driver.plane.rules.notification(issued, "http://plane", "noetl.commands")
         wrong = list(differences(body, json.loads(given), record["case"]))
         if record["nats_subject"] != substitute_path(subject, {str(row.execution_id): str(body["execution_id"])}):
             wrong.append(f"{record['case']}: {record['nats_subject']} recorded, {subject} given")

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import DevControlPlane
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.cli.local_worker import local_worker
 from noetl_worker.models import Dialect
@@ -38,7 +38,7 @@ async def with_worker(dialect: Dialect) -> AsyncIterator[DevControlPlane]:
         yield plane
 
 
-async def claim(client: httpx.AsyncClient, command: Issued, worker_id: str = "w") -> httpx.Response:
+async def claim(client: httpx.AsyncClient, command: IssuedCommand, worker_id: str = "w") -> httpx.Response:
     return await client.post(f"/api/commands/{command.event_id}/claim", json={"worker_id": worker_id})
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.excerpts import EXCERPT, glance
+from noetl_worker.authoring.dev.excerpts import EXCERPT, summary
 from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
 from noetl_worker.authoring.dev.live_view import LineView, reported
 from noetl_worker.authoring.dev.orchestration.execution import Execution
@@ -37,8 +37,8 @@ from noetl_worker.authoring.dev.orchestration.playbook import Playbook
         ({"_prev": {"exit_code": 0, "stdout": "last"}, "results": {}}, "last"),
     ],
 )
-def test_glance_is_what_a_tool_s_result_comes_to(value: Any, said: str) -> None:
-    assert glance(value) == said
+def test_summary_is_what_a_tool_s_result_comes_to(value: Any, said: str) -> None:
+    assert summary(value) == said
 
 
 def test_last_line_of_a_run_says_whose_it_is_once_there_is_another_one() -> None:
@@ -58,9 +58,9 @@ def test_last_line_of_a_run_says_whose_it_is_once_there_is_another_one() -> None
     assert ends == ["", " (p: execution 8)", " (q: execution 9)"]
 
 
-def test_glance_is_one_line_of_limited_length() -> None:
+def test_summary_is_one_line_of_limited_length() -> None:
     for value in ({"stdout": "x" * 500, "exit_code": 0}, {"status_code": 200, "data": "x" * 500}, ["x" * 500]):
-        assert len(glance(value)) == EXCERPT
+        assert len(summary(value)) == EXCERPT
 
 
 def logged(event_type: str, context: dict[str, Any]) -> LoggedEvent:

@@ -10,20 +10,20 @@ import httpx
 import pytest
 
 from dev.served_plane import event, serving
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 
 
 async def report(
-    client: httpx.AsyncClient, command: Issued, *events: dict[str, Any], key: str | None = None
+    client: httpx.AsyncClient, command: IssuedCommand, *events: dict[str, Any], key: str | None = None
 ) -> httpx.Response:
     body = {"execution_id": str(command.execution_id), "worker_id": "w", "events": list(events)}
     return await client.post("/api/events/batch", json=body, headers={"Idempotency-Key": key} if key else {})
 
 
-def done(command: Issued, response: Any = None) -> list[dict[str, Any]]:
+def done(command: IssuedCommand, response: Any = None) -> list[dict[str, Any]]:
     """call.done, step.exit, command.completed of one command."""
     named = {"command_id": command.command_id}
     result = {"status": "COMPLETED", "context": {}}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dev.served_plane import claim, serving
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 
-def rust_event(issued: Issued, name: str, event_id: int, **meta: Any) -> dict[str, Any]:
+def rust_event(issued: IssuedCommand, name: str, event_id: int, **meta: Any) -> dict[str, Any]:
     result = {"status": "success", "context": {"data": {"n": 1}}}
     return {
         "event_id": event_id,

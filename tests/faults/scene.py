@@ -19,9 +19,9 @@ import nats
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL, House
 from integration.processes import Gate, WorkerProcess, guarded, until, worker_process
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
@@ -146,13 +146,13 @@ class Scene(House):
             found = [await client.jsm().consumer_info("NOETL_COMMANDS", name) for name in self.durables]
             return sum(int(info.num_pending or 0) + int(info.num_ack_pending or 0) for info in found)
 
-    async def running(self, gate: Gate, count: int = 1) -> list[Issued]:
+    async def running(self, gate: Gate, count: int = 1) -> list[IssuedCommand]:
         """Commands that have started, and wait at the gate."""
         issued = await self.plane.create_commands([RawCommand("shell", {"command": gate.command()})] * count)
         await until(lambda: gate.runs == count, f"{count} run")
         return issued
 
-    async def one_more(self) -> Issued:
+    async def one_more(self) -> IssuedCommand:
         """A command that has come to its end."""
         [one] = await self.plane.create_commands([RawCommand("noop")])
         await self.wait_terminal(one.event_id)
@@ -172,7 +172,7 @@ class Scene(House):
     def effects(self) -> Counter[str]:
         return Counter(self.effects_file.read_text().split()) if self.effects_file.exists() else Counter()
 
-    def ends(self, issued: Sequence[Issued], *event_types: str) -> Counter[str]:
+    def ends(self, issued: Sequence[IssuedCommand], *event_types: str) -> Counter[str]:
         """How many events of these types each command has."""
         found: Counter[str] = Counter()
         query = (  # asked ten times a second: the events themselves would have to be parsed
@@ -183,7 +183,7 @@ class Scene(House):
             found.update(dict(self.plane.log.db.execute(query, (execution_id, *event_types))))
         return found
 
-    async def wait_ended(self, issued: Sequence[Issued], *, within_s: float = PATIENCE_S) -> None:
+    async def wait_ended(self, issued: Sequence[IssuedCommand], *, within_s: float = PATIENCE_S) -> None:
         """Wait until each has a terminal event."""
 
         def ended() -> bool:
@@ -233,7 +233,7 @@ class Scene(House):
             now = await self.leftovers(worker)
             raise AssertionError(f"left behind: {now}, before: {before}") from None
 
-    async def assert_books(self, issued: Sequence[Issued], *, calls_at_most: int | None = 1) -> None:
+    async def assert_books(self, issued: Sequence[IssuedCommand], *, calls_at_most: int | None = 1) -> None:
         """The invariant: one terminal set each, no tool run without its claim, nothing unacknowledged.
 
         `calls_at_most` None: only the terminal event is counted, not the call event before it.
@@ -248,7 +248,7 @@ class Scene(House):
         assert over == {}, "side effects above claims"
         await self.wait_settled()
 
-    async def close_books(self, issued: Sequence[Issued]) -> None:
+    async def close_books(self, issued: Sequence[IssuedCommand]) -> None:
         """`assert_books`, then `stop_all`."""
         await self.assert_books(issued)
         await self.stop_all()

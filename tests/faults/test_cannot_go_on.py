@@ -8,13 +8,13 @@ from typing import Any
 from faults.proxy import Proxy, Way
 from faults.scene import Scene, inside, scene
 from integration.processes import Gate, WorkerProcess, last_words
-from noetl_worker.authoring.dev.forms.wire_form import Issued
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 
 CANNOT_GO_ON = 6
 SOON = {"WORKER_NATS_LAG_POLL_INTERVAL": "1", "NOETL_WORKER_ACK_WAIT_S": "3"}
 
 
-async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: Issued) -> dict[str, Any]:
+async def ended_and_replaced(home: Scene, worker: WorkerProcess, one: IssuedCommand) -> dict[str, Any]:
     """The line that the worker leaves; what ran in it has its one end, and its successor finds nothing undone."""
     assert await worker.exit_code() == CANNOT_GO_ON, worker.text[-3000:]
     await home.start_process("successor")

@@ -21,9 +21,9 @@ from faults.scene import QUICK, Scene, scene
 from faults.test_nats_outage import feeding
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, Probe, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from patience import PATIENCE_S
 
@@ -169,7 +169,7 @@ async def test_f09_leaders_change_and_a_node_of_three_is_lost_under_load(tmp_pat
         plane = await stack.enter_async_context(DevControlPlane(settings, nats_url=servers[0].url))
         home = Scene(servers[0], plane, directory=tmp_path, stack=stack)
         await home.start_process(NATS_URL=whole, NOETL_WORKER_ACK_WAIT_S="2")
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         async with await nats.connect(servers[0].url) as client, feeding(home, issued, per_s=100):
             await until(lambda: home.grants.total() > 50, "load")
             for subject in (f"CONSUMER.LEADER.STEPDOWN.{STREAM}.{DURABLE}", f"STREAM.LEADER.STEPDOWN.{STREAM}"):
@@ -263,7 +263,7 @@ async def lag_as_keda(client: httpx.AsyncClient, trigger: Mapping[str, str]) -> 
 
 
 async def lags_while_commands_come_and_end(
-    home: Scene, issued: list[Issued], lag: Callable[[], Awaitable[int]]
+    home: Scene, issued: list[IssuedCommand], lag: Callable[[], Awaitable[int]]
 ) -> list[tuple[int, int]]:
     """(the lag, how many commands were in flight at the plane all the while that it was read)."""
 

@@ -19,8 +19,8 @@ from faults.scene import Scene, scene
 from faults.test_nats_outage import feeding
 from faults.test_soak import grown_mb, slope_mb_per_h
 from integration.processes import WorkerProcess
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 PARTS: Final = 12
@@ -79,7 +79,7 @@ async def test_mixed_kinds_at_half_load_leave_nothing_behind(part: int, tmp_path
         await all_at_once(home)
         per_s = max(1, int(await all_at_once(home) / 2))
         before, threads, files = await home.leftovers(worker), threads_of(worker), len(list(tmp_path.iterdir()))
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         samples: list[tuple[float, float]] = []
         backlog: list[int] = []
         began = time.monotonic()

@@ -19,9 +19,9 @@ from faults.scene import Scene, inside, scene
 from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import ON_DISK, Gate, Probe, WorkerProcess, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 
 LOST_PUBLISHES: dict[str, Any] = {**ON_DISK, "pending_retry_s": 2.0, "reaper_interval_s": 0.5}
 """A plane that publishes again what a killed server had not written."""
@@ -35,7 +35,7 @@ def main_connection(worker: WorkerProcess, event: str) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def feeding(
-    home: Scene, issued: list[Issued], *, per_s: int, mix: Sequence[RawCommand] = (RawCommand("noop"),)
+    home: Scene, issued: list[IssuedCommand], *, per_s: int, mix: Sequence[RawCommand] = (RawCommand("noop"),)
 ) -> AsyncIterator[None]:
     """Commands of this mix, in turns, at this rate while the block runs."""
     turns = itertools.cycle(mix)
@@ -71,7 +71,7 @@ async def test_f06_worker_is_back_at_work_right_after_a_restart_of_nats_under_lo
 ) -> None:
     async with scene(tmp_path, plane=LOST_PUBLISHES) as home:
         worker = await home.start_process(WORKER_MAX_CONCURRENT="32", NOETL_WORKER_ACK_WAIT_S="2")
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         async with feeding(home, issued, per_s=LOAD_PER_S):
             await until(lambda: 2 * home.grants.total() > LOAD_PER_S, "load")
             await (home.nats.kill() if number is signal.SIGKILL else home.nats.stop())

@@ -20,8 +20,8 @@ from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import until
 from nats_client import connected
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.server.answers import HttpAnswer
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S
@@ -74,7 +74,7 @@ PAIRS, ROUNDS = 300, 5
 """The best of so many rounds: a machine that does something else meanwhile spoils one, a slow path spoils all."""
 
 
-async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[Issued], list[float], list[float]]:
+async def returned_and_done_ms(home: Scene, dialect: Dialect) -> tuple[list[IssuedCommand], list[float], list[float]]:
     """(commands, ms to a refused claim's NAK, ms to a granted command's ACK) from the claim's arrival, in turn."""
     asked_at, took_ms, refuse = 0.0, 0.0, False
     answered = asyncio.Event()

@@ -13,8 +13,8 @@ from faults.conftest import Measured
 from faults.scene import QUICK, Scene, beside_both_planes, children_of, is_there, scene
 from integration.house import TERMINAL
 from integration.processes import SHORT_LEASES, Gate, WorkerProcess, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3"}
@@ -25,7 +25,7 @@ def shell(command: str) -> RawCommand:
     return RawCommand("shell", {"command": command})
 
 
-async def one_running(home: Scene, command: RawCommand, gate: Gate) -> Issued:
+async def one_running(home: Scene, command: RawCommand, gate: Gate) -> IssuedCommand:
     """Issue it and wait until its tool runs and the plane has heard of the start."""
     [one] = await home.plane.create_commands([command])
     await until(lambda: gate.runs >= 1, "the tool's start")
@@ -57,7 +57,7 @@ async def test_f01_first_signal_lets_50_commands_finish_and_claims_no_other(
         name = (await worker.wait_logged("registered"))["worker_id"]
         issued = await home.plane.create_commands([home.effect(f"sleep {run_s}; ")] * 50)
         await until(lambda: home.grants.total() == 50, "50 in flight")
-        late: list[Issued] = []
+        late: list[IssuedCommand] = []
         asked = time.monotonic()
         worker.signal(number)
         for _ in range(20):
@@ -115,7 +115,7 @@ async def test_f02_command_longer_than_the_drain_comes_back_and_completes_elsewh
 # ── F3 ──
 
 
-async def taken_up(home: Scene, gate: Gate, one: Issued) -> None:
+async def taken_up(home: Scene, gate: Gate, one: IssuedCommand) -> None:
     """A successor runs what was returned, or left, to its one end; the books are closed."""
     gate.open()  # for a tool that its worker has left behind too
     await home.start_process("second", WORKER_ID="pod-0", **BEATS)
@@ -163,7 +163,7 @@ async def test_f03_third_signal_exits_at_once_even_when_a_tool_ignores_sigterm(
 # ── F4, F5 ──
 
 
-async def killed(home: Scene, gate: Gate, **variables: str) -> Issued:
+async def killed(home: Scene, gate: Gate, **variables: str) -> IssuedCommand:
     """A command whose worker is killed in the middle of its run."""
     first = await home.start_process("first", **variables)
     one = await one_running(home, shell(gate.command()), gate)

@@ -13,8 +13,8 @@ from faults.conftest import Measured
 from faults.scene import Leftovers, Scene, scene
 from faults.test_nats_outage import feeding
 from integration.processes import WorkerProcess
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 CHUNK = 2_000
@@ -101,7 +101,7 @@ async def steady(directory: Path, measured: Measured, *, span_s: float) -> None:
         _, before = await idle(home, worker)
         for _ in range(0, WARM_UP, CHUNK):
             await run_chunk(home)
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         samples, backlog = [], []
         began = time.monotonic()
         async with feeding(home, issued, per_s=PER_S):

@@ -12,15 +12,15 @@ from faults.conftest import Measured
 from faults.plug_in import KINDS, install_tools
 from faults.scene import QUICK, Scene, scene
 from integration.processes import SHORT_LEASES, Gate, Probe, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import free_port
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 BEATS = {"WORKER_HEARTBEAT_INTERVAL": "0.3", "NOETL_WORKER_ACK_WAIT_S": "1"}
 
 
-async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> Issued:
+async def paused_while_it_runs(home: Scene, gate: Gate, port: int | None = None) -> IssuedCommand:
     """A command whose tool has started in a worker that is paused; its peer is there, `home.processes` are both."""
     bind = {"WORKER_METRICS_BIND": f"127.0.0.1:{port}"} if port else {}
     paused = await home.start_process("paused", WORKER_ID="pod-0", **BEATS, **QUICK, **bind)

@@ -18,8 +18,8 @@ from holds import HOLDS_TIMES
 from integration.house import TERMINAL
 from integration.processes import until
 from integration.test_pipeline import BAD_NOTIFICATIONS
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.envelope import decode_notification
 from noetl_worker.errors import NotificationError
 from noetl_worker.models import Dialect
@@ -32,7 +32,7 @@ DEADLOCKED_THREAD = (
 )
 
 
-async def run_one(home: Scene, command: RawCommand) -> tuple[Issued, float]:
+async def run_one(home: Scene, command: RawCommand) -> tuple[IssuedCommand, float]:
     """(the command, seconds from its claim to its terminal event)"""
     [one] = await home.plane.create_commands([command])
     await home.plane.wait_until(lambda: home.plane.command(one.event_id).worker_id is not None)
@@ -41,7 +41,7 @@ async def run_one(home: Scene, command: RawCommand) -> tuple[Issued, float]:
     return one, time.monotonic() - claimed
 
 
-def told(home: Scene, one: Issued) -> str:
+def told(home: Scene, one: IssuedCommand) -> str:
     """Everything that the plane was told of a command's end, as text."""
     events = home.plane.events_of_command(one.event_id, "call.done", "call.error", "step.exit", *TERMINAL)
     return json.dumps([[event.result, event.error, event.context] for event in events], default=str)

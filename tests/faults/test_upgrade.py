@@ -13,8 +13,8 @@ import pytest
 from faults.scene import Scene, scene
 from integration.house import TERMINAL
 from integration.processes import INSIDE, SHORT_LEASES, Gate, WorkerProcess, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 
 BEFORE = os.environ.get("TESTS_UPGRADE_FROM", "")
@@ -35,7 +35,7 @@ async def started(home: Scene, name: str, *, before: bool = False, **given: str)
     return await home.start_process(name, **variables)
 
 
-async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[Issued]:
+async def killed_with_outcomes(home: Scene, worker: WorkerProcess, gate: Gate) -> list[IssuedCommand]:
     """Commands that this worker runs while the plane is down, and is killed with their outcomes on disk."""
     issued = await home.running(gate, EACH)
     async with home.plane.outage():

@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.remote.plane.identity import Identity
@@ -126,7 +126,7 @@ class House:
         async with self.client() as client:
             await client.jetstream().publish(subject, data, headers=headers)
 
-    def notification(self, issued: Issued, **more: object) -> dict[str, Any]:
+    def notification(self, issued: IssuedCommand, **more: object) -> dict[str, Any]:
         """The body of one for this command, for whoever publishes it himself."""
         ids = {"execution_id": issued.execution_id, "event_id": issued.event_id, "command_id": issued.command_id}
         return {**ids, "step": issued.node, "server_url": self.plane.url, **more}
@@ -154,7 +154,7 @@ class House:
             info = await client.jsm().consumer_info("NOETL_COMMANDS", "noetl_worker")
             return int(info.num_pending or 0) + int(info.num_ack_pending or 0)
 
-    async def ran(self, *commands: RawCommand) -> list[Issued]:
+    async def ran(self, *commands: RawCommand) -> list[IssuedCommand]:
         """These commands, when each has a terminal event and JetStream has nothing waiting or unacknowledged."""
         issued = await self.plane.create_commands(commands)
         await self.wait_terminal(*(one.event_id for one in issued))

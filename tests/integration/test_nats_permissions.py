@@ -75,7 +75,7 @@ async def test_login_that_may_not_acknowledge_makes_the_worker_not_ready_until_i
                     config = server.log_path.with_name("nats-server.conf")
                     config.write_text(config.read_text().replace(lacking, users(permissions())))
                     os.kill(server.pid or 0, signal.SIGHUP)
-                    await worker.wait_logged("acks_taken")
+                    await worker.wait_logged("acks_accepted_again")
                     await until(probe.is_ready, "ready again")
             finally:
                 await home.close()

@@ -187,7 +187,7 @@ def test_last_names_the_reason_of_the_newest_run_of_this_playbook(playbook: Path
         (b"not a database" * 100, 0o600, "file is not a database; if it recurs, move the file"),
     ],
 )
-def test_kept_runs_that_cannot_be_read_are_one_line(
+def test_stored_runs_that_cannot_be_read_are_one_line(
     playbook: Path, tmp_path: Path, contents: bytes, mode: int, reason: str
 ) -> None:
     file = tmp_path / "state" / "noetl-worker" / "dev" / "runs.sqlite3"

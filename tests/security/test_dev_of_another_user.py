@@ -26,7 +26,7 @@ from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
 from noetl_worker.authoring.dev.server.route_table import route_table
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.cli.dev import reporting
-from noetl_worker.cli.kept_plane import kept_plane
+from noetl_worker.cli.stored_run import stored_run_plane
 from noetl_worker.errors import JetStreamError
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
@@ -254,7 +254,7 @@ async def test_login_of_nats_is_in_no_kept_run_and_on_no_page(tmp_path: Path, st
 async def test_kept_run_is_read_by_the_command_that_asked_alone(tmp_path: Path) -> None:
     """Another user reads the kept run that `why`, `report` or `replay` looks at."""
     assert await session(written(tmp_path), io.StringIO()) == 0
-    async with kept_plane("last") as kept, httpx.AsyncClient(verify=False) as client:
+    async with stored_run_plane("last") as kept, httpx.AsyncClient(verify=False) as client:
         assert kept is not None
         asked = f"{kept.flags['NOETL_SERVER_URL']}/api/executions/{kept.name}"
         assert (await client.get(asked)).status_code == 401

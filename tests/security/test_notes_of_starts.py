@@ -13,8 +13,8 @@ from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from integration.house import House, house
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.plane import RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.models import Dialect
 from noetl_worker.observability import metrics
 from noetl_worker.remote.jetstream.start_notes import BUCKET, MOST_STARTS, ensure_bucket
@@ -33,7 +33,7 @@ MALFORMED = {
 }
 
 
-async def write(home: House, issued: Issued, data: bytes) -> None:
+async def write(home: House, issued: IssuedCommand, data: bytes) -> None:
     async with home.client() as client:
         await ensure_bucket(client)
         await client.jetstream().publish(f"$KV.{BUCKET}.{issued.execution_id}.{issued.event_id}", data)

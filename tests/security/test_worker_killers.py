@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 from faults.scene import inside
 from integration.house import House, house
 from integration.processes import SHORT_LEASES, Gate, Probe, WorkerProcess, starting_process, until
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import NatsServer, free_port
 from noetl_worker.authoring.dev.plane import DevControlPlane, RawCommand
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models import Dialect
 from noetl_worker.models.slots import Slots
@@ -68,7 +68,7 @@ async def killed_until_told(
         variables["WORKER_METRICS_BIND"] = f"127.0.0.1:{probe.port}"
     killed = 0
     async with house(dialect, plane=SHORT_LEASES, worker=False) as home:
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         while killed <= 1 + MOST_STARTS:
             async with starting_process(home, directory, f"worker-{killed}", **variables) as worker:
                 await worker.wait_logged("pulling")
@@ -200,7 +200,7 @@ def notes_in(said: list[Msg]) -> list[list[dict[str, str]]]:
     return [json.loads(one) for one in written]
 
 
-async def delivered_twice(home: House, command: RawCommand) -> Issued:
+async def delivered_twice(home: House, command: RawCommand) -> IssuedCommand:
     """A command whose first claim the plane refuses; its end."""
     home.refuse_first_claims()
     [issued] = await home.plane.create_commands([command])

@@ -224,9 +224,12 @@ def test_what_cannot_be_read_is_told_by_kind(tmp_path: Path) -> None:
     problem = f"{tmp_path}/none cannot be read: No such file or directory; {advice}"
     assert (str(missing), missing.kind) == (problem, "not_found")
     folder = refused({"uri": f"file://{tmp_path}"})
-    assert (str(folder), folder.kind) == (f"{tmp_path} cannot be read: it is no regular file; {advice}", "client_error")
+    assert (str(folder), folder.kind) == (
+        f"{tmp_path} cannot be read: the path is no regular file; {advice}",
+        "client_error",
+    )
     os.mkfifo(tmp_path / "pipe")
-    problem = f"{tmp_path}/pipe cannot be read: it is no regular file; {advice}"
+    problem = f"{tmp_path}/pipe cannot be read: the path is no regular file; {advice}"
     assert str(refused({"uri": f"{tmp_path}/pipe"})) == problem
     (tmp_path / "large").write_bytes(b"x" * 11)
     large = refused({"uri": f"{tmp_path}/large", "max_bytes": 10})

@@ -25,7 +25,7 @@ class FeedLag:
     """Measures every few seconds how many commands wait in the feed and in JetStream (WORKER_NATS_LAG_POLL_INTERVAL).
 
     Args:
-        url: metrics of upstream's writer; "" if the feed is not measured.
+        url: URL of the metrics page of upstream's writer, the program that fills the feed; "" not to measure the feed.
         stream: the stream of commands.
     """
 

@@ -101,8 +101,8 @@ def dev(
     try:
         overrides = dict(parse_override(text) for text in set_ or ())
         with with_extra_local():
-            from noetl_worker.authoring.dev.kept.step_inputs import step_with
             from noetl_worker.authoring.dev.session import run_playbook
+            from noetl_worker.authoring.dev.stored_runs.step_inputs import step_with
             from noetl_worker.cli.local_worker import local_worker
             from noetl_worker.process import event_loop
 

@@ -73,21 +73,21 @@ def _number(name: str) -> int | None:
 
 
 async def _replay(flags: SettingFlags, name: str, *, dry: bool, as_json: bool) -> int:
-    from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
+    from noetl_worker.cli.stored_run import settings_to_ask, stored_run_plane
 
-    async with kept_plane(name) as kept:
+    async with stored_run_plane(name) as stored:
         event_id = _number(name)
-        if kept is not None:
-            command = kept.command or kept.newest_command
+        if stored is not None:
+            command = stored.command or stored.newest_command
             event_id = command.event_id if command is not None else None
         if event_id is None:
             allowed = "the event_id of a command.issued, any id of a stored run of `dev`, or `last` if one is stored"
             raise SettingsError("ID", name, allowed)
-        settings = settings_to_ask(flags, kept)
-        return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_kept=kept is not None)
+        settings = settings_to_ask(flags, stored)
+        return await _replay_at(settings, event_id, dry=dry, as_json=as_json, is_stored=stored is not None)
 
 
-async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_kept: bool) -> int:
+async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: bool, is_stored: bool) -> int:
     from noetl_worker.authoring.local_run import LocalRun, WithholdingTransport
     from noetl_worker.cli.views.local_run import print_requests, run_here
     from noetl_worker.models.claim import Claimed
@@ -110,7 +110,7 @@ async def _replay_at(settings: Settings, event_id: int, *, dry: bool, as_json: b
         )
         if dry:
             return await _show_config(local_run, body, envelope)
-        if is_kept:
+        if is_stored:
             _say_what_is_lost(body, envelope)
         say(f"{body['action']} of step {envelope.step}, execution {envelope.execution_id}: run here", err=True)
         done = await run_here(local_run, body, envelope, "noetl-worker replay")
@@ -135,7 +135,7 @@ def _say_what_is_lost(body: Any, envelope: Envelope) -> None:
         meta, step = body.get("meta") or {}, envelope.step.removesuffix(":task_sequence")
         item = meta.get("loop_iteration_index", meta.get("iteration_index"))
         named = step if item is None else f"'{step}[{item}]'"
-        what = f"its {lost} has {MARK} in place of a secret, which is not kept"
+        what = f"its {lost} has {MARK} in place of a secret, which is not stored"
         how = f"use dev FILE --step {named} --run {envelope.execution_id}"
         say(f"noetl-worker replay: {what}: {how}", err=True)
 

@@ -80,14 +80,14 @@ async def _read(flags: SettingFlags, name: str, source: str) -> tuple[ExecutionR
         name: id of the execution, or `last`.
         source: argument that has the name, for errors.
     """
-    from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
+    from noetl_worker.cli.stored_run import settings_to_ask, stored_run_plane
 
-    async with kept_plane(name) if flags[_SERVER] is None else nullcontext() as kept:
-        name = kept.name if kept else name
-        if not name.isdecimal() or (kept and kept.command):
+    async with stored_run_plane(name) if flags[_SERVER] is None else nullcontext() as stored:
+        name = stored.name if stored else name
+        if not name.isdecimal() or (stored and stored.command):
             raise SettingsError(source, name, "the id of an execution, or `last` if a run of `dev` is stored")
-        settings = settings_to_ask(flags, kept)
-        return await _read_run(settings, int(name), is_interrupted=kept is not None and kept.is_interrupted)
+        settings = settings_to_ask(flags, stored)
+        return await _read_run(settings, int(name), is_interrupted=stored is not None and stored.is_interrupted)
 
 
 async def _read_run(

@@ -57,15 +57,15 @@ def why(
 
 async def _ask(flags: SettingFlags, name: str, execution: int | None, messages: int) -> Story:
     from noetl_worker.cli.diagnosis import Diagnosis
-    from noetl_worker.cli.kept_plane import kept_plane, settings_to_ask
+    from noetl_worker.cli.stored_run import settings_to_ask, stored_run_plane
 
-    async with kept_plane(name) as kept:
-        settings = settings_to_ask(flags, kept)
-        if kept and kept.command is not None:
-            execution = kept.command.execution_id
-        diagnosis = Diagnosis(settings, kept.name if kept else name, execution_id=execution, most=messages)
-        story = await (diagnosis.ask_plane_alone(is_interrupted=kept.is_interrupted) if kept else diagnosis.ask())
-        if not (kept or story.is_known):
+    async with stored_run_plane(name) as stored:
+        settings = settings_to_ask(flags, stored)
+        if stored and stored.command is not None:
+            execution = stored.command.execution_id
+        diagnosis = Diagnosis(settings, stored.name if stored else name, execution_id=execution, most=messages)
+        story = await (diagnosis.ask_plane_alone(is_interrupted=stored.is_interrupted) if stored else diagnosis.ask())
+        if not (stored or story.is_known):
             story.conclusion = f"no stored run of dev has the id {name}, and {story.conclusion}"
         return story
 

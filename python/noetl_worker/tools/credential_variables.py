@@ -92,7 +92,7 @@ async def granted(auth: str | Mapping[str, Any] | None, context: ToolContext, *,
 
 
 def check_auth(auth: str | Mapping[str, Any] | None) -> None:
-    """Check the entries of `auth` without fetching a credential. Raises ConfigurationError as `granted` does."""
+    """Raise ConfigurationError if an entry of `auth` has neither an alias nor values. Fetch no credential."""
     for name, entry in _entries(auth).items():
         _alias(name, entry)
 

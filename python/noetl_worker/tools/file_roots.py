@@ -95,7 +95,7 @@ def open_regular(real: Path) -> BinaryIO:
     descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "the path is no regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

@@ -18,7 +18,7 @@ def excerpt(value: JsonValue, limit: int = EXCERPT) -> str:
     return cut(dumps(value).decode(errors="replace"), limit)
 
 
-def glance(value: JsonValue, limit: int = EXCERPT) -> str:
+def summary(value: JsonValue, limit: int = EXCERPT) -> str:
     """Summarise a step's result in one line of at most `limit` characters.
 
     For a program the line is its output, for an HTTP request the answer, for a query the rows. Any other result is
@@ -35,7 +35,7 @@ def glance(value: JsonValue, limit: int = EXCERPT) -> str:
         count = value["row_count"] if value.get("columns") else value.get("affected_rows")
         return cut(f"{count} rows {excerpt(value['rows'], limit) if value['rows'] else ''}".rstrip(), limit)
     if "_prev" in value and "results" in value:
-        return glance(value["_prev"], limit)
+        return summary(value["_prev"], limit)
     return excerpt(value, limit)
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from noetl_worker.authoring.dev.excerpts import excerpt, glance, printable
+from noetl_worker.authoring.dev.excerpts import excerpt, printable, summary
 from noetl_worker.authoring.dev.orchestration.execution import Position
 from noetl_worker.authoring.dev.places import FilePlaces
 from noetl_worker.models.wire import JsonValue
@@ -91,7 +91,7 @@ class Failure:
             first, *more = shown.splitlines() or [""]
             said = f"{fields['status_code'] or ''} {first}".strip()
             return [said, *more] if said else more
-        answer = glance({name: item for name, item in fields.items() if name not in _DESCRIPTION}, BODY)
+        answer = summary({name: item for name, item in fields.items() if name not in _DESCRIPTION}, BODY)
         return [answer] if answer else []
 
     def _printed(self) -> list[str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from noetl_worker.authoring.dev.database import moment
 from noetl_worker.authoring.dev.event_log import LoggedEvent
-from noetl_worker.authoring.dev.excerpts import cut, duration, glance, one_line, printable
+from noetl_worker.authoring.dev.excerpts import cut, duration, one_line, printable, summary
 from noetl_worker.authoring.dev.failures import About, Failure, failure_lines
 from noetl_worker.authoring.dev.orchestration.execution import Execution, Position
 from noetl_worker.authoring.run_page.tasks import passed_failure
@@ -142,7 +142,7 @@ class Timeline:
         _, began_at = self._claimed.get(ref, (run, event.created_at))
         seconds = max(0.0, event.created_at - began_at)
         value, error = reported(event)
-        run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else glance(value)
+        run.text = one_line(about.places.in_file(error.splitlines()[0], run.step)) if error else summary(value)
         if error is None:
             run.done += 1
             run.passed += bool(passed)
@@ -368,7 +368,7 @@ def closing_lines(
         lines.append(f"  nothing follows: {why}the real plane keeps the execution running for ever")
     if execution.error and (where or not any(run.failed for run in runs)):
         lines.append(f"  error: {at}{execution.error}")
-    if execution.status == "COMPLETED" and (last := glance(execution.last_result, 400)):
+    if execution.status == "COMPLETED" and (last := summary(execution.last_result, 400)):
         lines.append(f"{_RESULT}{last}")
     if is_interrupted:  # the last line, which the user sees best: the commands that were stopped
         running = [

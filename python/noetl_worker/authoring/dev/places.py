@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from noetl_worker.authoring.dev.orchestration.spot import Spot
+from noetl_worker.authoring.dev.orchestration.location import Location
 from noetl_worker.authoring.dev.positions import PlaybookText, read_text
 from noetl_worker.authoring.outline import Path, mapping, step_parts, step_tools
 
@@ -29,15 +29,16 @@ class FilePlaces:
 
     def step_place(self, step: str) -> str:
         """Return `file:line` of a step, or "" for an unknown step."""
-        return self.spot_place(Spot(step, ("step",))) if step in self.steps else ""
+        return self.location_text(Location(step, ("step",))) if step in self.steps else ""
 
-    def spot_place(self, spot: Spot) -> str:
+    def location_text(self, location: Location) -> str:
         """Return `file:line` of a part of the playbook; "" for a playbook without a file.
 
         If the part does not exist, return the line of the nearest part around the missing part.
         """
-        path = (*self.steps.get(spot.step, ()), *spot.path)
-        place = (self.read.find_below(path, spot.template) if spot.template else None) or self.read.key_place(path)
+        path = (*self.steps.get(location.step, ()), *location.path)
+        found = self.read.find_below(path, location.template) if location.template else None
+        place = found or self.read.key_place(path)
         return f"{self.file}:{place.line}" if self.file else ""
 
     def in_file(self, text: str, step: str, task: str = "") -> str:

@@ -14,11 +14,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from noetl_worker.authoring.dev.event_log import CommandRow, LoggedEvent
-from noetl_worker.authoring.dev.forms.wire_form import Issued
 from noetl_worker.authoring.dev.nats_server import CommandStream
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import read_playbook
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand
 from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.authoring.dev.server.own_requests import OwnAddresses, OwnRequests
 from noetl_worker.authoring.dev.server.route_table import route_table
@@ -159,7 +159,7 @@ class DevControlPlane(PlaneState):
 
     async def create_commands(
         self, commands: Iterable[RawCommand], *, one_execution: bool = True, publish: bool = True
-    ) -> list[Issued]:
+    ) -> list[IssuedCommand]:
         """Issue commands that belong to no playbook. 500 commands take about 20 ms.
 
         Args:
@@ -168,7 +168,7 @@ class DevControlPlane(PlaneState):
             publish: False publishes no notifications, as if they had been lost.
         """
         execution: Execution | None = None
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         for command in commands:
             if execution is None or not one_execution:
                 entry = self.catalog.find(path="raw") or self.catalog.add("raw", "{}")
@@ -178,7 +178,7 @@ class DevControlPlane(PlaneState):
         await self.dispatcher.flush()
         return issued
 
-    def _raw(self, execution: Execution, command: RawCommand) -> Issued:
+    def _raw(self, execution: Execution, command: RawCommand) -> IssuedCommand:
         context: dict[str, JsonValue] = {
             "tool_config": {} if command.tool_config is None else command.tool_config,
             "input": dict(command.input or {}),
@@ -187,7 +187,7 @@ class DevControlPlane(PlaneState):
             context["cases"] = list(command.cases)
         if command.render_context is not None:
             context["render_context"] = dict(command.render_context)
-        issued = self.form.raw(execution, command.step, command.action, context, self.log.ids)
+        issued = self.rules.raw(execution, command.step, command.action, context, self.log.ids)
         execution.open_commands[str(issued.command_id)] = command.step.partition(":")[0]
         return replace(issued, meta={**issued.meta, **(command.meta or {})})
 

@@ -18,18 +18,18 @@ from rich.console import Console
 from noetl_worker.authoring.dev.credential_files import LocalCredential, local_credentials
 from noetl_worker.authoring.dev.event_log import LoggedEvent
 from noetl_worker.authoring.dev.failures import About
-from noetl_worker.authoring.dev.kept.rows import stored_rows
-from noetl_worker.authoring.dev.kept.runs import KeptRuns
 from noetl_worker.authoring.dev.live_view import JsonView, LineView, View
 from noetl_worker.authoring.dev.nats_server import NatsServer
 from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.location import Location, RefusedPart, RefusedTemplate
 from noetl_worker.authoring.dev.orchestration.playbook import NO_CURSOR, Playbook, read_file_text
-from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, RefusedTemplate, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.places import FilePlaces, places_in
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.positions import read_text
 from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.stored_runs.rows import stored_rows
+from noetl_worker.authoring.dev.stored_runs.runs import StoredRuns
 from noetl_worker.authoring.dev.watch import playbooks_in_folder
 from noetl_worker.authoring.outline import kinds_in, step_parts
 from noetl_worker.errors import NoetlWorkerError, PlaybookError
@@ -175,7 +175,7 @@ def _kept(plane: DevControlPlane, known: Sequence[LocalCredential]) -> Iterator[
         for execution in plane.executions.all():
             if execution.parent_execution_id is None:
                 try:
-                    if not KeptRuns().keep(execution.execution_id, stored_rows(plane, execution, data)):
+                    if not StoredRuns().store(execution.execution_id, stored_rows(plane, execution, data)):
                         _warn(execution, "the run is larger than the space for all stored runs; use smaller data")
                 except (NoetlWorkerError, OSError, sqlite3.Error) as error:
                     _warn(execution, str(error))
@@ -226,7 +226,7 @@ async def _run(
     try:
         execution = plane.execution(await plane.execute(path, alone=alone))
     except (RefusedPart, RefusedTemplate) as error:
-        raise PlaybookError(f"{shown.place(path, error.spot)}: {error}") from error
+        raise PlaybookError(f"{shown.place(path, error.location)}: {error}") from error
     shown.begin(execution, fields)
     is_interrupted = True
     try:
@@ -278,15 +278,15 @@ class _Shown:
         """Show the summary of an execution. After an interrupted execution, nothing more is shown."""
         self._is_interrupted = is_interrupted
         self._ended.add(execution.execution_id)
-        spot = execution.refused
+        location = execution.refused
         if execution.stands_still and not execution.error:
-            spot = Spot(execution.current_step or "", ("next",))
-        where = self.place(execution.path, spot) if spot is not None else ""
+            location = Location(execution.current_step or "", ("next",))
+        where = self.place(execution.path, location) if location is not None else ""
         self._view.summary(execution, is_interrupted=is_interrupted, where=where)
 
-    def place(self, path: str, spot: Spot) -> str:
+    def place(self, path: str, location: Location) -> str:
         """Return `file:line` of a part of the playbook with this `metadata.path`; "" for a playbook without a file."""
-        return self._places.get(path, FilePlaces()).spot_place(spot)
+        return self._places.get(path, FilePlaces()).location_text(location)
 
     async def follow_others(self) -> None:
         """Show the summary of each execution that another program starts. When cancelled, show open executions as

@@ -73,7 +73,8 @@ class _Reader:
         self._size = 0
         """Size in bytes of all pieces in open groups."""
         self._has_tables = False
-        """True if the pattern's size depends on the version of Unicode."""
+        """True if the pattern has a class from Unicode's tables, such as `\\w`. The compiled size of such a pattern
+        depends on the version of Unicode."""
 
     def pattern(self) -> regex_code.Code:
         while self._at < len(self._source):

@@ -51,7 +51,7 @@ class AckWatch:
         await refused_publish(self._connection, f"{subject}.1.0.0.0.0", IN_PROGRESS)
         if not client.is_ack_refused:
             if (line := self._outage.note_success()) is not None:
-                log.info("acks_taken", durable=durable.name, **line)
+                log.info("acks_accepted_again", durable=durable.name, **line)
         elif (line := self._outage.note_failure(_REASON)) is not None:
             advice = (
                 f"let this login publish to {subject}.> (docs/operate.md#permissions-in-nats); `noetl-worker doctor` "

@@ -53,8 +53,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
     _most_bytes: float
     """Largest content of one answer, in bytes."""
     _max_overhead: int
-    """Most bytes of one answer that are not content: head, interim answers and trailers. Chunk framing counts only
-    beyond one byte for each byte of content."""
+    """Most bytes of one answer beside its content: head, interim answers, trailers and chunk framing. With each byte of
+    content, one more byte of chunk framing is allowed."""
 
     _parser: AnswerParser
 
@@ -68,7 +68,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         self._content = bytearray()
         self._size = 0
         self._has_head = False
-        self._beside = 0
+        self._overhead = 0
         self._deadline = 0.0
         """Time, by the loop's clock, at which the current wait ends or the idle connection expires."""
         self._timer: asyncio.TimerHandle | None = None
@@ -137,8 +137,8 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         size = len(part)
         self._content += part
         self._size += size
-        left = self._beside - 2 * size
-        self._beside = left if left > 0 else 0
+        left = self._overhead - 2 * size
+        self._overhead = left if left > 0 else 0
         if self._size > self._most_bytes:
             raise TooLarge(f"the answer is larger than {self._most_bytes} bytes")
 
@@ -166,7 +166,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
         if not self._is_asked:  # an extra answer, or a 408 before the server closes
             self.close(Broken("the server sent data that no request asked for"))
             return
-        self._beside += len(data)  # `on_body` subtracts the content
+        self._overhead += len(data)  # `on_body` subtracts the content
         try:
             self._parser.feed_data(data)
         except Exception as error:  # a parser may raise anything; httptools wraps errors of callbacks
@@ -174,7 +174,7 @@ class HttpConnection(asyncio.Protocol, Generic[T]):
             unread = Broken(f"the answer cannot be read: {cause!r}", error)
             self.close(cause if isinstance(cause, TooLarge) else unread)
             return
-        if self._beside > self._max_overhead:
+        if self._overhead > self._max_overhead:
             self.close(Broken(f"the answer has more than {self._max_overhead} bytes beside its content"))
 
     def pause_writing(self) -> None:

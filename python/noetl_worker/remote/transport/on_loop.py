@@ -145,7 +145,7 @@ class _PlaneConnection(HttpConnection[Response]):
         return parser
 
     def on_headers_complete(self) -> None:
-        if self._beside > self._max_overhead and sum(map(len, chain(*self._pairs))) > self._max_overhead:
+        if self._overhead > self._max_overhead and sum(map(len, chain(*self._pairs))) > self._max_overhead:
             raise ValueError(f"the head is larger than {self._max_overhead} bytes")
         for name, value in self._pairs:
             # With another spelling of the name, `on_body` refuses a large answer.
@@ -160,7 +160,7 @@ class _PlaneConnection(HttpConnection[Response]):
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             return
         waiter, self.waiter = self.waiter, None
-        self._is_asked, self._beside = False, 0
+        self._is_asked, self._overhead = False, 0
         if waiter is None:
             raise ValueError("a second answer")
         if not waiter.done():

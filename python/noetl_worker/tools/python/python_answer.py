@@ -98,7 +98,7 @@ class Conversation:
 
 
 class Request:
-    """A request on its way to a command. Bytes that do not fit into the socket are sent when there is room."""
+    """A request that the worker sends to a command's process. Bytes that do not fit into the socket are sent later."""
 
     def __init__(self, channel: socket.socket, frame: bytes) -> None:
         self._channel = channel

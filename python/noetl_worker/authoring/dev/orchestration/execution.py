@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from noetl_worker.authoring.dev.orchestration.location import Location
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook
-from noetl_worker.authoring.dev.orchestration.spot import Spot
 from noetl_worker.models.wire import JsonValue
 
 Status = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
@@ -89,7 +89,7 @@ class Execution:
     arcs-none-match)."""
     ended_at: float | None = None
     error: str | None = None
-    refused: Spot | None = None
+    refused: Location | None = None
     """The part of the playbook that the plane could not execute; None if no such part caused the error."""
     is_failed: bool = False
     """True if a command has failed or the plane could not go on. The execution will end FAILED."""

@@ -27,7 +27,7 @@ from noetl_worker.text.templates.template import only_expression
 
 _NAME: Final = re.compile(r"\s*\{\{\s*(\w+)\s*\}\}\s*")
 ONE_NAME: Final = re.compile(r"\s*\{\{\s*[\w.]+\s*\}\}\s*")
-"""A template that is one dotted name: `{{ start.total }}`."""
+"""Pattern of a template that is only one dotted name: `{{ start.total }}`. Such a template keeps its value's type."""
 _EXPRESSION: Final = re.compile(r"\s*\{\{-?(.*?)-?\}\}\s*", re.DOTALL)
 _NUMBER_OR_LIST: Final = re.compile(r"-?\d+(\.\d+)?|\[.*\]", re.DOTALL)
 

@@ -24,8 +24,8 @@ from jinja2 import Environment as Syntax
 from jinja2 import TemplateSyntaxError, Undefined, nodes
 from jinja2.environment import TemplateExpression
 
+from noetl_worker.authoring.dev.orchestration.location import RefusedTemplate
 from noetl_worker.authoring.dev.orchestration.python_templates import compiled, python_value
-from noetl_worker.authoring.dev.orchestration.spot import RefusedTemplate
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, with_scalars
 from noetl_worker.text.templates.filters import to_text

@@ -1,7 +1,7 @@
 """The decision about what follows when a command has ended: arcs, `set`, loops, and the end of the execution.
 
-The router reads and changes only the Execution: no database, no clock, no network. For each plane, a `Form` has the
-rules in which the planes differ.
+The router reads and changes only the Execution: no database, no clock, no network. For each plane, a `RoutingRules` has
+the rules in which the planes differ.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Protocol
 
 from noetl_worker.authoring.dev.orchestration.empty_names import Asked
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
+from noetl_worker.authoring.dev.orchestration.location import Location, RefusedPart
 from noetl_worker.authoring.dev.orchestration.playbook import END, Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, render_fields
-from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.models.wire import Dialect, JsonValue
 
@@ -70,7 +70,7 @@ class Decision:
     """Number of steps without a tool that this decision entered."""
 
 
-class Form(Protocol):
+class RoutingRules(Protocol):
     """The rules of one plane: how it stores results, what templates see, and which steps it enters."""
 
     dialect: Dialect
@@ -150,8 +150,8 @@ class Form(Protocol):
 class Router:
     """Decides what follows in the executions of one plane. All state is in the executions."""
 
-    def __init__(self, form: Form) -> None:
-        self._form = form
+    def __init__(self, rules: RoutingRules) -> None:
+        self._rules = rules
 
     def begin(self, execution: Execution, alone: StepAlone | None = None) -> Decision:
         """Return the decision at the start of an execution: its first commands.
@@ -162,30 +162,30 @@ class Router:
         Raises:
             RefusedPart: the only step is a loop, and its inputs give the loop no items.
         """
-        turn = _Turn(self._form, execution)
-        first = execution.playbook.first(self._form.dialect)
+        builder = _DecisionBuilder(self._rules, execution)
+        first = execution.playbook.first(self._rules.dialect)
         if alone is not None:
             for name, value in alone.results(execution.playbook).items():
-                self._form.keep(execution, name, CommandOutcome(name, True, value))
+                self._rules.keep(execution, name, CommandOutcome(name, True, value))
             execution.playbook = alone.playbook_alone(execution.playbook)
             first = execution.playbook.steps[alone.step]
         if first is not None:
-            turn.enter(first, turn.scope(None, "command_creation", first), None)
-        if alone is not None and first is not None and first.loop is not None and not turn.decision.commands:
+            builder.enter(first, builder.scope(None, "command_creation", first), None)
+        if alone is not None and first is not None and first.loop is not None and not builder.decision.commands:
             what = "give other inputs" if alone.names else "give --run last or --with FILE"
             reason = f"--step {first.name}: loop.in gave no items ({first.loop.collection}): {what}"
-            raise RefusedPart(reason, Spot(first.name, ("loop", "in")))
-        return turn.settled()
+            raise RefusedPart(reason, Location(first.name, ("loop", "in")))
+        return builder.settled()
 
     def advance(self, execution: Execution, outcome: CommandOutcome) -> Decision:
         """Decide what follows the end of a command."""
-        turn = _Turn(self._form, execution)
-        self._form.begin_event(execution)
+        builder = _DecisionBuilder(self._rules, execution)
+        self._rules.begin_event(execution)
         position = None
         if outcome.command_ref is not None:
             execution.open_commands.pop(outcome.command_ref, None)
             position = execution.positions.pop(outcome.command_ref, None)
-        if position is None or self._form.keeps_ctx_of_items:
+        if position is None or self._rules.keeps_ctx_of_items:
             execution.variables.update(outcome.merged)
         execution.last_result = outcome.value
         if outcome.fails_execution:
@@ -196,11 +196,11 @@ class Router:
             execution.current_step = step.name
             execution.ends_with_a_sequence = step.is_sequence
             if position is not None:
-                turn.advance_loop(step, position, outcome)
+                builder.advance_loop(step, position, outcome)
             else:
-                self._form.keep(execution, step.name, outcome)
-                turn.leave(step, outcome)
-        return turn.settled()
+                self._rules.keep(execution, step.name, outcome)
+                builder.leave(step, outcome)
+        return builder.settled()
 
     def fail(self, execution: Execution, command_ref: str, error: str | None) -> Decision:
         """Return the decision after a `command.failed` without a `call.error`: no step follows."""
@@ -209,27 +209,27 @@ class Router:
         step = execution.open_commands.pop(command_ref, None)
         execution.current_step = step or execution.current_step
         execution.positions.pop(command_ref, None)
-        return _Turn(self._form, execution).settled()
+        return _DecisionBuilder(self._rules, execution).settled()
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _DecisionBuilder:
     """A decision that the router is making. Each method adds commands and notices to the decision."""
 
-    form: Form
+    rules: RoutingRules
     execution: Execution
     decision: Decision = field(default_factory=Decision)
 
     @property
     def asked(self) -> Asked:
-        return Asked(self.execution, self.form.dialect)
+        return Asked(self.execution, self.rules.dialect)
 
     def scope(
         self, outcome: CommandOutcome | None, event: str, step: Step, **payload: JsonValue
     ) -> dict[str, JsonValue]:
         """Return the names and values that templates see at this event."""
         output = outcome.output if outcome is not None else None
-        return self.form.scope(
+        return self.rules.scope(
             self.execution, output=output, event={"name": event, "step": step.name, "payload": payload}
         )
 
@@ -251,25 +251,25 @@ class _Turn:
         execution, decision = self.execution, self.decision
         if step.name not in execution.completed_steps:
             execution.completed_steps.append(step.name)
-        if step.loop is None or not self.form.sets_after_each_item:
+        if step.loop is None or not self.rules.sets_after_each_item:
             scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
             self.asked.note_set(step, "set", step.set, scope)
-            self.form.set_of_step(execution, step.set, scope)
-        if self.form.ctx_beats_set:
+            self.rules.set_of_step(execution, step.set, scope)
+        if self.rules.ctx_beats_set:
             execution.variables.update(outcome.merged)
         scope = self.scope(outcome, outcome.event_type, step, response=outcome.value)
         chosen, passed_over = self._choose(step, scope)
-        decision.notices.extend(self.form.notices_of_choice(execution, chosen, passed_over))
+        decision.notices.extend(self.rules.notices_of_choice(execution, chosen, passed_over))
         targets = [arc.step for arc in chosen]
-        decision.leads_nowhere = bool(step.arcs) and not self.form.ends_between_steps
+        decision.leads_nowhere = bool(step.arcs) and not self.rules.ends_between_steps
         for index, arc in enumerate(chosen):
             self.asked.note_set(step, "next.set", arc.set, scope)
-            added = self.form.set_of_arc(execution, arc, scope)
+            added = self.rules.set_of_arc(execution, arc, scope)
             target = execution.playbook.steps.get(arc.step)
             if target is None:  # `end`, or an unknown name, which the real plane ignores (recorded: missing-step)
                 decision.leads_nowhere = False
                 continue
-            if not self.form.may_enter(execution, target):
+            if not self.rules.may_enter(execution, target):
                 continue
             decision.leads_nowhere = False  # `enter` may set the flag again
             trigger = Trigger(
@@ -289,7 +289,7 @@ class _Turn:
             if not is_taken:
                 self.asked.note_arc(step, index, arc.when, scope)
             where = f"step '{step.name}', next.arcs[{index}].when"
-            if not is_taken and holds(arc.when, scope, where, self.form.dialect):
+            if not is_taken and holds(arc.when, scope, where, self.rules.dialect):
                 chosen.append(arc)
             else:
                 passed_over.append(arc)
@@ -299,7 +299,7 @@ class _Turn:
         if step.name == END and step.tool is None:
             return
         self.execution.entered.add(step.name)
-        if self.form.is_passed_over(step, scope):
+        if self.rules.is_passed_over(step, scope):
             self.decision.notices.append(Notice("step.skipped", step.name, "SKIPPED"))
             self._pass_through(step, trigger)
         elif step.loop is not None and step.tool is not None:
@@ -317,7 +317,7 @@ class _Turn:
         self._refuse(step, f": {error}", *path)
 
     def _refuse(self, step: Step, error: str, *path: str) -> None:
-        self.execution.error, self.execution.refused = f"step '{step.name}'{error}", Spot(step.name, path)
+        self.execution.error, self.execution.refused = f"step '{step.name}'{error}", Location(step.name, path)
 
     def _pass_through(self, step: Step, trigger: Trigger | None) -> None:
         self.decision.passes += 1
@@ -333,13 +333,13 @@ class _Turn:
     def _enter_loop(self, step: Step, loop: Loop, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         execution = self.execution
         self.asked.note_loop(step, loop.collection, scope)
-        items = self.form.items(loop.collection, render_fields(loop.collection, scope, self.form.dialect))
+        items = self.rules.items(loop.collection, render_fields(loop.collection, scope, self.rules.dialect))
         if items is None:
-            execution.is_failed |= self.form.fails_without_list
-            self.decision.leads_nowhere = not self.form.fails_without_list
+            execution.is_failed |= self.rules.fails_without_list
+            self.decision.leads_nowhere = not self.rules.fails_without_list
             self._refuse(step, f": loop.in is not a list: {loop.collection}", "loop", "in")
             return
-        limit = _limit(render_fields(loop.max_in_flight, scope, self.form.dialect))
+        limit = _limit(render_fields(loop.max_in_flight, scope, self.rules.dialect))
         if limit is None and loop.max_in_flight is not None:
             execution.is_failed = True
             error = f": loop.spec.max_in_flight gives no number: {loop.max_in_flight}"
@@ -351,7 +351,7 @@ class _Turn:
             epoch_id=f"loop_{execution.execution_id}_{execution.loop_count}",
             items=items,
             is_parallel=loop.is_parallel,
-            limit=self.form.in_flight(replace(loop, max_in_flight=limit), len(items)),
+            limit=self.rules.in_flight(replace(loop, max_in_flight=limit), len(items)),
             next_index=loop.only or 0,
             end=len(items) if loop.only is None else loop.only + 1,
         )
@@ -359,14 +359,14 @@ class _Turn:
             self._fill(run, step, scope, trigger)
         elif trigger is None:  # recorded (loop-empty-status-final), seen on the real Rust plane: RUNNING for ever
             self._stand_still(step, "the first step is a loop without items", "loop", "in")
-        elif self.form.goes_on_after_no_items:
+        elif self.rules.goes_on_after_no_items:
             self._close_loop(step, run, trigger.batch_request_id)
 
     def _fill(self, run: LoopRun, step: Step, scope: Mapping[str, JsonValue], trigger: Trigger | None) -> None:
         """Add commands for the next items, up to the loop's limit of open commands."""
         while run.in_flight < run.limit and run.next_index < run.end and not run.is_stopped:
             position = Position(run.next_index, run.items[run.next_index], run)
-            seen = self.form.with_item(scope, position)
+            seen = self.rules.with_item(scope, position)
             self.asked.note_command(step, seen)
             self.decision.commands.append(StepCommand(step, seen, position, trigger))
             run.next_index += 1
@@ -375,12 +375,12 @@ class _Turn:
     def advance_loop(self, step: Step, position: Position, outcome: CommandOutcome) -> None:
         run = position.run
         run.in_flight -= 1
-        run.results[position.index] = self.form.loop_item(outcome)
+        run.results[position.index] = self.rules.loop_item(outcome)
         if outcome.fails_execution:
             run.failed += 1
-        self.form.keep_item(self.execution, step.name, outcome)
-        if self.form.sets_after_each_item:
-            self.form.set_of_step(self.execution, step.set, self.scope(outcome, "loop_init", step))
+        self.rules.keep_item(self.execution, step.name, outcome)
+        if self.rules.sets_after_each_item:
+            self.rules.set_of_step(self.execution, step.set, self.scope(outcome, "loop_init", step))
         if run.is_over:
             self._close_loop(step, run, outcome.batch_request_id)
             return
@@ -393,13 +393,13 @@ class _Turn:
         After a failed item nothing follows (recorded: loop-item-fails).
         """
         execution = self.execution
-        value = self.form.keep_loop(execution, step.name, run)
+        value = self.rules.keep_loop(execution, step.name, run)
         execution.last_result = value
         if run.failed:
             if step.name not in execution.completed_steps:
                 execution.completed_steps.append(step.name)
             return
-        if self.form.reports_end_of_loop:
+        if self.rules.reports_end_of_loop:
             self.decision.notices.append(Notice("loop.done", step.name, "completed"))
         self.leave(step, CommandOutcome(step.name, True, value, event_type="loop.done", batch_request_id=request_id))
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from noetl_worker.authoring.dev.database import Ids, moment
-from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
+from noetl_worker.authoring.dev.orchestration.location import Location, RefusedPart
 from noetl_worker.authoring.dev.server.answers import HttpAnswer, answer, detail, required, rust_error
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -81,7 +81,7 @@ class Credentials:
                 return row["data"]
         hint = f"give --credential {name}=FILE, or write credentials.yaml beside the playbook"
         reason = f"keychain: {entry}: no credential is named '{name}': {hint}"
-        raise RefusedPart(reason, Spot(path=("keychain", index)))
+        raise RefusedPart(reason, Location(path=("keychain", index)))
 
     def _shown(self, row: Mapping[str, JsonValue], *, with_data: bool) -> Mapping[str, JsonValue]:
         utc = "Z" if self._is_rust else "+00:00"

@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from noetl_worker.authoring.dev.event_log import CommandRow, EventLog, LoggedEvent
-from noetl_worker.authoring.dev.forms.wire_form import Issued, WireForm
 from noetl_worker.authoring.dev.nats_server import CommandStream
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.router import Decision
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand, PlaneRules
 from noetl_worker.authoring.dev.server.results import Results
 from noetl_worker.authoring.dev.settings import PlaneSettings
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -24,8 +24,8 @@ class Dispatcher:
     Commands and events are stored at once. Notifications wait for `flush`, which is called after every request.
     """
 
-    def __init__(self, settings: PlaneSettings, log: EventLog, form: WireForm, results: Results) -> None:
-        self._settings, self._log, self._form, self._results = settings, log, form, results
+    def __init__(self, settings: PlaneSettings, log: EventLog, rules: PlaneRules, results: Results) -> None:
+        self._settings, self._log, self._rules, self._results = settings, log, rules, results
         self._outgoing: list[tuple[int, str, bytes]] = []
         """Event id, subject and body of each notification that is not published yet."""
         self.server_url = ""
@@ -44,9 +44,9 @@ class Dispatcher:
             LoggedEvent(ids.next(), number, event_type, node, status, at, result={"status": status.upper()})
             for event_type, node, status in decision.notices
         ]
-        issued: list[Issued] = []
+        issued: list[IssuedCommand] = []
         for command in decision.commands:
-            built = self._form.issue(execution, command, ids)
+            built = self._rules.issue(execution, command, ids)
             ref = str(built.command_id)
             execution.open_commands[ref] = command.step.name
             if command.position is not None:
@@ -59,7 +59,7 @@ class Dispatcher:
             self.finish(execution)
         return len(issued)
 
-    def issue(self, commands: Sequence[Issued], *, caused_by: int | None = None, publish: bool = True) -> None:
+    def issue(self, commands: Sequence[IssuedCommand], *, caused_by: int | None = None, publish: bool = True) -> None:
         """Store commands with their `command.issued` events, and queue their notifications.
 
         Args:
@@ -90,7 +90,7 @@ class Dispatcher:
         if logged:
             self._log.append(logged)
 
-    def _externalised(self, command: Issued) -> Issued:
+    def _externalised(self, command: IssuedCommand) -> IssuedCommand:
         if self._settings.dialect is Dialect.RUST:
             return command
         step = command.node.partition(":")[0]
@@ -101,9 +101,9 @@ class Dispatcher:
 
     # ── notifications ───────────────────────────────────────────────────────────────────────────
 
-    def queue(self, command: Issued) -> None:
+    def queue(self, command: IssuedCommand) -> None:
         """Queue a command's notification for the next `flush`."""
-        subject, body = self._form.notification(command, self.server_url, self._settings.subject)
+        subject, body = self._rules.notification(command, self.server_url, self._settings.subject)
         self._outgoing.append((command.event_id, subject, body))
 
     def requeue(self, row: CommandRow, *, as_text: bool) -> None:
@@ -114,7 +114,7 @@ class Dispatcher:
         """
         is_number = self._settings.dialect is Dialect.PYTHON and not as_text
         command_id = int(row.command_ref) if is_number else row.command_ref
-        self.queue(Issued(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))
+        self.queue(IssuedCommand(row.execution_id, row.event_id, command_id, row.node, row.action, {}, {}))
 
     async def flush(self) -> None:
         """Publish the queued notifications. If NATS cannot be reached, `Reaper.recover` publishes them later."""
@@ -129,7 +129,7 @@ class Dispatcher:
     def fail(self, execution: Execution, error: Exception) -> None:
         """End an execution as failed because of an error in the plane itself."""
         execution.is_failed, execution.error = True, str(error) or type(error).__name__
-        execution.refused = getattr(error, "spot", execution.refused)
+        execution.refused = getattr(error, "location", execution.refused)
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from noetl_worker.authoring.dev.event_log import EventLog
 from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.location import Location, RefusedPart
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.orchestration.router import Router
-from noetl_worker.authoring.dev.orchestration.spot import RefusedPart, Spot
 from noetl_worker.authoring.dev.orchestration.step_alone import StepAlone
 from noetl_worker.authoring.dev.registration.rust_types import refused_by_rust
 from noetl_worker.authoring.dev.registration.shapes import Refusal
@@ -132,7 +132,7 @@ class Executions:
                 run alone.
         """
         if self._is_rust and (refusal := self._refusal_of_rust(entry)):
-            raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Spot(path=refusal.path))
+            raise RefusedPart(f"the Rust plane refuses it: {refusal.text}", Location(path=refusal.path))
         execution = self.open(entry, payload, parent_execution_id, alone)
         try:
             execution.keychain = {

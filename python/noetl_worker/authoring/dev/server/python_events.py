@@ -244,9 +244,10 @@ class PythonEvents:
         )
 
     def _resolved(self, result: Mapping[str, JsonValue], reference: Mapping[str, JsonValue]) -> JsonValue:
-        """Return the result for the next step if a worker reported a reference (recorded: result-reference-claim-2).
+        """Return the value that later steps get for a step whose worker reported a reference to the result store
+        (recorded: result-reference-claim-2).
 
-        The result is the report, with the data from the result store added.
+        The value has the reported fields, the reference, and the data from the result store.
         """
         stored = self._results.find(str(reference.get("ref")))
         data = loads(stored) if stored is not None else None

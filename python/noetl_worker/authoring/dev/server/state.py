@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from noetl_worker.authoring.dev.event_log import EventLog
-from noetl_worker.authoring.dev.forms.python_form import PythonForm
-from noetl_worker.authoring.dev.forms.rust_form import RustForm
-from noetl_worker.authoring.dev.forms.wire_form import WireForm
 from noetl_worker.authoring.dev.orchestration.router import Router
+from noetl_worker.authoring.dev.plane_rules.python_rules import PythonPlaneRules
+from noetl_worker.authoring.dev.plane_rules.rules import PlaneRules
+from noetl_worker.authoring.dev.plane_rules.rust_rules import RustPlaneRules
 from noetl_worker.authoring.dev.server.batches import Batches
 from noetl_worker.authoring.dev.server.catalog import Catalog
 from noetl_worker.authoring.dev.server.claims import Claims
@@ -46,15 +46,15 @@ class PlaneState:
         chosen = self.settings
         self.log: Final = EventLog(chosen)
         ids = self.log.ids
-        self.form: Final[WireForm] = RustForm() if chosen.dialect is Dialect.RUST else PythonForm()
+        self.rules: Final[PlaneRules] = RustPlaneRules() if chosen.dialect is Dialect.RUST else PythonPlaneRules()
         self.results: Final = Results(chosen, ids)
         self.registry: Final = RuntimeRegistry(chosen, ids)
         self.variables: Final = Variables(chosen)
         self.credentials: Final = Credentials(chosen, ids)
         self.keychain: Final = Keychain(chosen, self.credentials)
         self.catalog: Final = Catalog(chosen, ids)
-        router = Router(self.form)
-        self.dispatcher: Final = Dispatcher(chosen, self.log, self.form, self.results)
+        router = Router(self.rules)
+        self.dispatcher: Final = Dispatcher(chosen, self.log, self.rules, self.results)
         self.executions: Final = Executions(chosen, self.log, self.catalog, self.keychain, router, self.dispatcher)
         self.inspection: Final = Inspection(chosen, self.log, self.executions)
         self.claims: Final = Claims(chosen, self.log, self.registry, self.executions)

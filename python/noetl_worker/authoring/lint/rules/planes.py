@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.orchestration.python_templates import ONE_NAME
 from noetl_worker.authoring.dev.orchestration.rendering import UNKNOWN_FILTERS
+from noetl_worker.authoring.dev.plane_rules.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.registration.python_model import KINDS
 from noetl_worker.authoring.dev.template_names import Reading, Word
 from noetl_worker.authoring.lint.findings import Inspected

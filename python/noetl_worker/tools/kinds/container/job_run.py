@@ -62,7 +62,9 @@ class JobRun:
             if created:
                 await self.delete()
             raise
-        self._context.logger.info(f"{self._kind}_job", job=self.name, namespace=created["metadata"].get("namespace"))
+        self._context.logger.info(
+            f"{self._kind}_job_created", job=self.name, namespace=created["metadata"].get("namespace")
+        )
         return created
 
     async def ended(

@@ -13,7 +13,8 @@ error would show our code. A persistent secret would be a file in our home direc
 _WITHOUT_THREADS: Final = ({"threads": 1, "async_threads": 0}, {"threads": 1})
 """Settings with which DuckDB starts no thread; versions before 2.0 have no `async_threads`."""
 _READ_WHEN_OPENED: Final = ("HOME", "TZ")
-"""Environment variables that an instance reads when it is opened."""
+"""Environment variables that DuckDB reads only when an instance is opened. A command with another value of one of these
+variables cannot use a prepared instance."""
 
 
 class PreparedInstance:

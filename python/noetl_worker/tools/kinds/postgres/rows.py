@@ -104,8 +104,9 @@ class _Results:
     def __init__(self, connection: Any, batch: Batch) -> None:
         self.error: Exception | None = None
         self._connection = connection
-        self._kept = 0
-        """Bytes received up to the last row that was not dropped."""
+        self._received = 0
+        """Value of `exchange.received` after the last row that the result keeps. Rows above `max_rows` are dropped, and
+        their bytes do not count."""
         self._psycopg = library()
         self._status = self._psycopg.pq.ExecStatus
         self._encoding = connection.info.encoding
@@ -146,9 +147,9 @@ class _Results:
             self._parts.append((result, wanted))
             self._wanted += wanted
             self._values += wanted * result.nfields
-            self._kept = self._connection.exchange.received
+            self._received = self._connection.exchange.received
         else:
-            self._connection.exchange.received = self._kept
+            self._connection.exchange.received = self._received
 
     def end_of_rows(self, result: Any, command: str, count: int | None) -> None:
         parts, self._parts, self._wanted = self._parts, [], 0

@@ -1,4 +1,4 @@
-"""Runs of `dev` are kept for `why`, `report` and `replay`: what of them, where, and how many."""
+"""Runs of `dev` are stored for `why`, `report` and `replay`: what of them, where, and how many."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from closed_port import closed_port
 from dev.shown_session import interrupted_session
 from integration.processes import Ended, typed
-from noetl_worker.authoring.dev.kept.runs import KeptRow, KeptRuns
-from noetl_worker.cli.kept_plane import kept_plane
+from noetl_worker.authoring.dev.stored_runs.runs import StoredRow, StoredRuns
+from noetl_worker.cli.stored_run import stored_run_plane
 from noetl_worker.models import Dialect
 from patience import PATIENCE_S, until
 from unit.outboxes import unsearchable
@@ -38,7 +38,7 @@ workflow:
 
 
 class Failed(NamedTuple):
-    """A kept run of FAILS."""
+    """A stored run of FAILS."""
 
     dialect: Dialect
     state: Path
@@ -62,7 +62,7 @@ def ran(folder: Path, text: str, *flags: str) -> list[dict[str, object]]:
 @pytest.fixture(scope="module", params=Dialect, ids=[one.value for one in Dialect])
 def kept_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Failed:
     """One run for the tests that only look at it."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("stored")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_STATE_HOME", str(folder / "state"))
         begin, *_, failed, _ = ran(folder, FAILS, "--dialect", request.param.value)
@@ -128,9 +128,9 @@ def test_replay_takes_any_id_of_a_kept_run_or_last_and_reports_nothing(failed_ru
         assert all(line.startswith("not sent: ") for line in done.out.splitlines() if "/api/" in line)
 
 
-def test_kept_runs_are_their_users_alone(failed_run: Failed) -> None:
-    kept = failed_run.state / "noetl-worker" / "dev"
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (kept, *kept.iterdir())}
+def test_stored_runs_are_their_users_alone(failed_run: Failed) -> None:
+    stored = failed_run.state / "noetl-worker" / "dev"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (stored, *stored.iterdir())}
     assert modes == {"dev": 0o700, "runs.sqlite3": 0o600}
 
 
@@ -141,7 +141,7 @@ def test_replay_says_which_input_lacks_a_secret_before_it_runs(tmp_path: Path, d
     said = typed("replay", str(failed["event_id"])).err_lines
     place = "input.pw" if dialect is Dialect.PYTHON else "args.pw"
     assert said[:2] == [
-        f"noetl-worker replay: its {place} has [REDACTED] in place of a secret, which is not kept: "
+        f"noetl-worker replay: its {place} has [REDACTED] in place of a secret, which is not stored: "
         f"use dev FILE --step 'two[1]' --run {begin['execution_id']}",
         f"python of step two, execution {begin['execution_id']}: run here",
     ]
@@ -190,9 +190,9 @@ def test_nothing_that_is_secret_is_in_the_kept_file(tmp_path: Path, state: Path)
         f"    tool: {{kind: python, auth: db, input: {{t: 'it is {{{{ workload.password }}}}'}}, code: {code!r}}}\n"
     )
     assert ran(tmp_path, text)[-1]["status"] == "COMPLETED"
-    kept = (state / "runs.sqlite3").read_bytes()
-    assert b"REDACTED" in kept
-    assert [name for name, secret in secrets.items() if secret.encode() in kept] == []
+    stored = (state / "runs.sqlite3").read_bytes()
+    assert b"REDACTED" in stored
+    assert [name for name, secret in secrets.items() if secret.encode() in stored] == []
 
 
 def test_link_in_place_of_the_kept_runs_is_said_to_be_no_regular_file(tmp_path: Path, state: Path) -> None:
@@ -218,8 +218,8 @@ async def test_place_of_kept_runs_that_cannot_be_looked_at_is_named(
 ) -> None:
     state.mkdir(parents=True)
     with unsearchable(state.parent):
-        async with kept_plane("last") as kept:
-            assert kept is None
+        async with stored_run_plane("last") as stored:
+            assert stored is None
     said = "the stored runs of dev cannot be read, so the control plane is asked: [Errno 13] Permission denied"
     assert said in capsys.readouterr().err
 
@@ -231,7 +231,7 @@ async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path
     shown = io.StringIO()
     async with interrupted_session(tmp_path / "p.yaml", shown):
         await until(lambda: "start | on" in shown.getvalue(), "the step")
-    [run] = KeptRuns().newest(5)
+    [run] = StoredRuns().newest(5)
     assert f"execution {run} " in shown.getvalue()
     said = await asyncio.to_thread(why, "last")
     assert said.out.splitlines()[0] == f"execution {run} of p was interrupted"
@@ -240,8 +240,8 @@ async def test_interrupted_run_is_kept_and_said_to_be_interrupted(tmp_path: Path
     assert "INTERRUPTED" in (tmp_path / "run.html").read_text()
 
 
-def row(size: int = 1) -> KeptRow:
-    return KeptRow("events", "7", b" " * size)
+def row(size: int = 1) -> StoredRow:
+    return StoredRow("events", "7", b" " * size)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
@@ -261,18 +261,18 @@ def test_run_whose_output_nobody_reads_ends_quietly_and_is_kept(tmp_path: Path, 
 
 
 def test_oldest_run_goes_when_there_are_too_many(tmp_path: Path) -> None:
-    kept = KeptRuns(tmp_path / "few", most_runs=2)
-    assert all(kept.keep(run, [row()]) for run in (3, 1, 2))
-    assert kept.newest(5) == [2, 1]
-    assert len(kept.find("7")) == 1
+    stored = StoredRuns(tmp_path / "few", most_runs=2)
+    assert all(stored.store(run, [row()]) for run in (3, 1, 2))
+    assert stored.newest(5) == [2, 1]
+    assert len(stored.find("7")) == 1
 
 
 def test_oldest_runs_go_when_they_are_too_large(tmp_path: Path) -> None:
-    kept = KeptRuns(tmp_path / "small", most_bytes=1 << 20)
-    assert [kept.keep(run, [row(300_000)]) for run in range(1, 6)] == [True] * 5
-    assert kept.newest(9) == [5, 4, 3]
+    stored = StoredRuns(tmp_path / "small", most_bytes=1 << 20)
+    assert [stored.store(run, [row(300_000)]) for run in range(1, 6)] == [True] * 5
+    assert stored.newest(9) == [5, 4, 3]
     assert (tmp_path / "small" / "runs.sqlite3").stat().st_size <= 1 << 20
-    assert not kept.keep(6, [row(2 << 20)])
+    assert not stored.store(6, [row(2 << 20)])
 
 
 def test_name_of_a_step_is_no_picture_in_what_is_shown(tmp_path: Path) -> None:

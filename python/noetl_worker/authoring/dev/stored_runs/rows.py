@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from noetl_worker.authoring.dev.database import insert_into
-from noetl_worker.authoring.dev.kept.runs import KeptRow
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.plane import DevControlPlane
 from noetl_worker.authoring.dev.server.catalog import CatalogEntry
 from noetl_worker.authoring.dev.settings import PlaneSettings
+from noetl_worker.authoring.dev.stored_runs.runs import StoredRow
 from noetl_worker.engine import chosen as engine
 from noetl_worker.models.fit import FitRules
 from noetl_worker.models.wire import Dialect, JsonValue
@@ -37,7 +37,7 @@ _NO_LIMIT: Final = 1 << 40
 
 def stored_rows(
     plane: DevControlPlane, execution: Execution, credentials: Iterable[Mapping[str, JsonValue]]
-) -> Iterator[KeptRow]:
+) -> Iterator[StoredRow]:
     """Yield the rows of an execution and of its child executions, without secrets.
 
     Args:
@@ -55,11 +55,11 @@ def stored_rows(
         known.add_inline(value)
     rules = FitRules.of(known.texts(), max_bytes=_NO_LIMIT)
 
-    def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> KeptRow:
+    def row(kind: str, name: object, columns: Mapping[str, JsonValue]) -> StoredRow:
         """Make a redacted row. Columns of bytes (JSON) are stored under `json`, all other columns under `plain`."""
         value = {key: embed(item) for key, item in columns.items() if isinstance(item, bytes)}
         plain = {key: item for key, item in columns.items() if key not in value}
-        return KeptRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)
+        return StoredRow(kind, str(name), engine.fit_result(dumps({"plain": plain, "json": value}), rules).body)
 
     for catalog_id, entry in playbooks.items():
         if entry is not None:
@@ -76,7 +76,7 @@ def stored_rows(
 
 
 @asynccontextmanager
-async def serve_stored_run(rows: Sequence[KeptRow]) -> AsyncIterator[DevControlPlane]:
+async def serve_stored_run(rows: Sequence[StoredRow]) -> AsyncIterator[DevControlPlane]:
     """Serve a stored run from a new plane without other runs, and yield the plane.
 
     The plane has a port of its own, requires a token, and does not use NATS.

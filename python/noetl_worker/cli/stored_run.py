@@ -18,10 +18,10 @@ from noetl_worker.text.json_text import loads
 
 if TYPE_CHECKING:
     from noetl_worker.authoring.dev.event_log import CommandRow
-    from noetl_worker.authoring.dev.kept.runs import KeptRow
+    from noetl_worker.authoring.dev.stored_runs.runs import StoredRow
 
 
-class KeptPlane(NamedTuple):
+class StoredRunPlane(NamedTuple):
     flags: SettingFlags
     """Settings (address, dialect and token) by which a command asks this plane."""
     name: str
@@ -35,7 +35,7 @@ class KeptPlane(NamedTuple):
 
 
 @asynccontextmanager
-async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
+async def stored_run_plane(name: str) -> AsyncIterator[StoredRunPlane | None]:
     """Provide a control plane that serves the stored run of `dev` with this id. Yield None if no stored run has the id.
 
     If the caller's block then raises TransportError, the error's text also says that no stored run has the id.
@@ -51,7 +51,7 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
             text = f"no stored run of dev has the id {name}, and no control plane answers (NOETL_SERVER_URL): {error}"
             raise type(error)(text) from error
         return
-    from noetl_worker.authoring.dev.kept.rows import serve_stored_run
+    from noetl_worker.authoring.dev.stored_runs.rows import serve_stored_run
 
     async with serve_stored_run(rows) as plane:
         # The dialect is given and not asked for: this plane has no NATS, so its /api/health says it is unhealthy.
@@ -67,16 +67,16 @@ async def kept_plane(name: str) -> AsyncIterator[KeptPlane | None]:
         newest = issued[-1] if issued else None
         root = next(loads(row.contents)["plain"] for row in rows if row.kind == "executions")
         is_interrupted = root["status"] == "RUNNING" and not root["stands_still"]
-        yield KeptPlane(flags, command.command_ref if command else name, command, newest, is_interrupted)
+        yield StoredRunPlane(flags, command.command_ref if command else name, command, newest, is_interrupted)
 
 
-def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
+def settings_to_ask(flags: SettingFlags, stored: StoredRunPlane | None) -> Settings:
     """Return the settings for asking the stored run; without a stored run, for asking the control plane in `flags`.
 
     If that control plane is a running `dev` of this user, the settings get the token of `dev`. A token in `flags` has
     precedence.
     """
-    settings = load_settings(flags={**flags, **kept.flags} if kept else flags)
+    settings = load_settings(flags={**flags, **stored.flags} if stored else flags)
     if settings.internal_api_token:
         return settings
     try:
@@ -87,7 +87,7 @@ def settings_to_ask(flags: SettingFlags, kept: KeptPlane | None) -> Settings:
     return load_settings(flags={**flags, "NOETL_INTERNAL_API_TOKEN_FILE": str(file)}) if file else settings
 
 
-def _find_run(name: str) -> tuple[str, Sequence[KeptRow]]:
+def _find_run(name: str) -> tuple[str, Sequence[StoredRow]]:
     """Return an id, and the rows of the stored run that contains this id; no rows if there is no such run.
 
     `last` is replaced by the id of the newest run.
@@ -95,11 +95,11 @@ def _find_run(name: str) -> tuple[str, Sequence[KeptRow]]:
     try:
         if not state_directory("dev").exists():  # else libraries of `dev` are loaded, which may be missing
             return name, ()
-        from noetl_worker.authoring.dev.kept.runs import LAST, KeptRuns
+        from noetl_worker.authoring.dev.stored_runs.runs import LAST, StoredRuns
 
-        kept = KeptRuns()
-        name = str(next(iter(kept.newest(1)), name)) if name == LAST else name
-        return name, kept.find(name)
+        stored = StoredRuns()
+        name = str(next(iter(stored.newest(1)), name)) if name == LAST else name
+        return name, stored.find(name)
     except (NoetlWorkerError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
         say(f"noetl-worker: the stored runs of dev cannot be read, so the control plane is asked: {error}", err=True)
         return name, ()

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from noetl_worker.authoring.dev.kept.runs import LAST, KeptRow, KeptRuns
 from noetl_worker.authoring.dev.orchestration.playbook import Playbook, parse_yaml
 from noetl_worker.authoring.dev.orchestration.step_alone import ItemPlace, StepAlone
+from noetl_worker.authoring.dev.stored_runs.runs import LAST, StoredRow, StoredRuns
 from noetl_worker.engine.pure.redact import MARK
 from noetl_worker.errors import PlaybookError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
@@ -125,13 +125,13 @@ def _names_in_run(
     Leave out a name of the workload whose stored value is redacted. The step then gets the value from the playbook's
     workload.
     """
-    kept = KeptRuns()
+    stored = StoredRuns()
     try:
-        found, place = _saw(kept, run, step, item, playbook, dialect)
+        found, place = _saw(stored, run, step, item, playbook, dialect)
     except _NotSeen as error:
         raise PlaybookError(f"--run {run}: {error}") from error
     except (OSError, sqlite3.Error) as error:
-        what = f"{kept.file}: {error}; if it recurs, move the file" if isinstance(error, sqlite3.Error) else error
+        what = f"{stored.file}: {error}; if it recurs, move the file" if isinstance(error, sqlite3.Error) else error
         raise PlaybookError(f"--run {run}: the stored runs cannot be read: {what}") from error
     names = {key: value for key, value in _flat(found).items() if key not in _OF_THE_RUN}
     lost = [key for key, value in names.items() if MARK.encode() in dumps(value)]
@@ -139,33 +139,33 @@ def _names_in_run(
 
 
 def _saw(
-    kept: KeptRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
+    stored: StoredRuns, run: str, step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """Return the names and values that the step saw in this run; for `last`, in the newest run with this step.
 
     Raises _NotSeen if no such run has these names and values. The text says why, for the newest run.
     """
     reasons = []
-    for name in _matching_runs(kept, playbook, dialect) if run == LAST else [run]:
+    for name in _matching_runs(stored, playbook, dialect) if run == LAST else [run]:
         try:
-            return _seen_in(kept.find(name), step, item, playbook, dialect)
+            return _seen_in(stored.find(name), step, item, playbook, dialect)
         except _NotSeen as error:
             reasons.append(str(error))
-    ids = ", ".join(islice(_matching_runs(kept, playbook, dialect), _MOST_NAMED))
+    ids = ", ".join(islice(_matching_runs(stored, playbook, dialect), _MOST_NAMED))
     none = f"no run of {playbook.path} with --dialect {dialect.value} is stored"
     raise _NotSeen("; ".join([*reasons[:1], f"the newest runs are {ids}" if ids else none]))
 
 
-def _matching_runs(kept: KeptRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
+def _matching_runs(stored: StoredRuns, playbook: Playbook, dialect: Dialect) -> Iterator[str]:
     """Yield the ids of the stored runs of this playbook on this dialect, the newest first."""
-    for run in map(str, kept.newest(_MOST_RUNS)):
-        executions = map(_plain, kept.find(run, "executions"))
+    for run in map(str, stored.newest(_MOST_RUNS)):
+        executions = map(_plain, stored.find(run, "executions"))
         if any((one["dialect"], one["path"]) == (dialect.value, playbook.path) for one in executions):
             yield run
 
 
 def _seen_in(
-    rows: Sequence[KeptRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
+    rows: Sequence[StoredRow], step: str, item: int | None, playbook: Playbook, dialect: Dialect
 ) -> tuple[dict[str, JsonValue], ItemPlace | None]:
     """Return the names and values that the step saw in this run. Raises _NotSeen if this run did not run the step."""
     runs = [_plain(row) for row in rows if row.kind == "executions"]
@@ -188,7 +188,7 @@ def _seen_in(
     raise _NotSeen(f"the run has no step {step}, only {ran}")
 
 
-class _KeptCommand(NamedTuple):
+class _StoredCommand(NamedTuple):
     execution_id: int
     step: str
     item: int | None
@@ -197,16 +197,16 @@ class _KeptCommand(NamedTuple):
     context: Mapping[str, JsonValue]
 
 
-def _commands(rows: Sequence[KeptRow]) -> Iterator[_KeptCommand]:
+def _commands(rows: Sequence[StoredRow]) -> Iterator[_StoredCommand]:
     for row in rows:
         if row.kind == "commands":
             plain, value = _plain(row), loads(row.contents)["json"]
             meta, step = value["meta"], plain["node"].removesuffix(":task_sequence")
             item = meta.get("loop_iteration_index", meta.get("iteration_index"))
-            yield _KeptCommand(plain["execution_id"], step, item, meta, value["context"])
+            yield _StoredCommand(plain["execution_id"], step, item, meta, value["context"])
 
 
-def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
+def _place(command: _StoredCommand, rows: Sequence[StoredRow]) -> ItemPlace:
     """Return the index of a command's loop item, and the number of items in the loop.
 
     The Rust plane writes the loop's size into the command's meta, the Python plane into the command's inputs.
@@ -218,7 +218,7 @@ def _place(command: _KeptCommand, rows: Sequence[KeptRow]) -> ItemPlace:
     return ItemPlace(command.item, size)
 
 
-def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]:
+def _resolved(value: JsonValue, rows: Sequence[StoredRow]) -> dict[str, JsonValue]:
     """Return the object `value`. If `value` is only a reference, return the stored object.
 
     The Python plane stores large objects separately (protocol/command.md#python-plane).
@@ -228,6 +228,6 @@ def _resolved(value: JsonValue, rows: Sequence[KeptRow]) -> dict[str, JsonValue]
     return fields_of(value)
 
 
-def _plain(row: KeptRow) -> dict[str, Any]:
+def _plain(row: StoredRow) -> dict[str, Any]:
     plain: dict[str, Any] = loads(row.contents)["plain"]
     return plain

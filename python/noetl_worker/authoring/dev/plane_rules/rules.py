@@ -9,12 +9,12 @@ from typing import Protocol
 from noetl_worker.authoring.dev.database import Ids
 from noetl_worker.authoring.dev.orchestration.execution import Execution
 from noetl_worker.authoring.dev.orchestration.rendering import render_fields
-from noetl_worker.authoring.dev.orchestration.router import Form, StepCommand
+from noetl_worker.authoring.dev.orchestration.router import RoutingRules, StepCommand
 from noetl_worker.models.wire import CommandId, Dialect, JsonValue
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCommand:
     """A command with all that a claim's answer contains."""
 
     execution_id: int
@@ -27,13 +27,15 @@ class Issued:
     meta: Mapping[str, JsonValue]
 
 
-class WireForm(Form, Protocol):
-    """All rules of one plane: how an execution goes on (`Form`), and what its commands and notifications contain."""
+class PlaneRules(RoutingRules, Protocol):
+    """All rules of one plane: how an execution goes on (`RoutingRules`), and what commands and messages contain."""
 
-    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> IssuedCommand:
         """Return a command of a playbook's step, with new ids (protocol/command.md)."""
 
-    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
+    def raw(
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids
+    ) -> IssuedCommand:
         """Return a command that belongs to no playbook, with new ids.
 
         Args:
@@ -42,7 +44,7 @@ class WireForm(Form, Protocol):
             context: the command's `tool_config` and `input`.
         """
 
-    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+    def notification(self, issued: IssuedCommand, server_url: str, subject: str) -> tuple[str, bytes]:
         """Return the subject and body of the NATS message that announces a command."""
 
 

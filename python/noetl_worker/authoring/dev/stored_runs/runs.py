@@ -31,7 +31,7 @@ COMMIT
 _FILE: Final = "runs.sqlite3"
 
 
-class KeptRow(NamedTuple):
+class StoredRow(NamedTuple):
     """A stored row of a finished run, for example an event or a command."""
 
     kind: str
@@ -41,7 +41,7 @@ class KeptRow(NamedTuple):
     """The row's columns as JSON."""
 
 
-class KeptRuns:
+class StoredRuns:
     """The file with finished runs of `dev`.
 
     Every method raises OSError or sqlite3.Error if the file cannot be used. Every method raises PlaybookError if
@@ -52,7 +52,7 @@ class KeptRuns:
         self.file: Final = (directory or state_directory("dev")) / _FILE
         self._most_runs, self._most_bytes = most_runs, most_bytes
 
-    def keep(self, run: int, rows: Iterable[KeptRow]) -> bool:
+    def store(self, run: int, rows: Iterable[StoredRow]) -> bool:
         """Store a run under its execution id. Return False if this run alone exceeds the limit of the file's size."""
         self._make()
         with self._opened() as database, database:
@@ -62,7 +62,7 @@ class KeptRuns:
                 database.execute("DELETE FROM rows WHERE run = (SELECT run FROM rows ORDER BY rowid LIMIT 1)")
             return database.execute("SELECT 1 FROM rows WHERE run = ?", (run,)).fetchone() is not None
 
-    def find(self, name: str, kind: str | None = None) -> list[KeptRow]:
+    def find(self, name: str, kind: str | None = None) -> list[StoredRow]:
         """Return the rows of a run, or only the rows of one kind; [] if the run is not stored.
 
         Args:
@@ -73,7 +73,7 @@ class KeptRuns:
         with self._opened() as database:
             found = database.execute("SELECT run FROM rows WHERE id = ? LIMIT 1", (name,)).fetchone()
             wanted = "SELECT kind, id, contents FROM rows WHERE run = ? AND kind = coalesce(?, kind) ORDER BY rowid"
-            return [KeptRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
+            return [StoredRow(*row) for row in database.execute(wanted, (*found, kind))] if found is not None else []
 
     def newest(self, most: int) -> list[int]:
         """Return the execution ids of the newest runs, the newest first.

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from noetl_worker.authoring.dev.database import Ids
-from noetl_worker.authoring.dev.forms.rust_task_texts import LEFT_TO_WORKER, names_of_plane
-from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.rendering import holds, is_there, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, listed_items, names_set, write
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand, basic_meta, rendered_tool
+from noetl_worker.authoring.dev.plane_rules.rust_task_texts import LEFT_TO_WORKER, names_of_plane
 from noetl_worker.authoring.dev.template_names import read_template
 from noetl_worker.authoring.outline import texts_below
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
@@ -25,7 +25,7 @@ _ROUTING_ONLY = ("output", "ctx")
 """Names that only the plane uses, to render templates itself. The plane does not send these names with a command."""
 
 
-class RustForm:
+class RustPlaneRules:
     """The Rust plane's rules for results, templates and commands.
 
     Templates see the data of a step `x` as `x`, and the worker's report about the step as `steps.x`.
@@ -140,7 +140,7 @@ class RustForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> IssuedCommand:
         step = command.step
         context: dict[str, JsonValue] = {
             "args": {},
@@ -161,14 +161,16 @@ class RustForm:
         issued = _issued(execution, step.name, step.kind, context, ids.next(), suffix=f":i{index}")
         return replace(issued, meta={**issued.meta, **of_item})
 
-    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
+    def raw(
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids
+    ) -> IssuedCommand:
         merged = {"args": {}, "render_context": {"workload": {}}, **context}
         given = merged.pop("input")
         if given and isinstance(merged["tool_config"], dict):
             merged["tool_config"] = {**merged["tool_config"], "args": given}
         return _issued(execution, node, action, merged, ids.next())
 
-    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+    def notification(self, issued: IssuedCommand, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {
             "command_id": issued.command_id,
             "event_id": issued.event_id,
@@ -182,10 +184,10 @@ class RustForm:
 
 def _issued(
     execution: Execution, node: str, kind: str, context: Mapping[str, JsonValue], event_id: int, suffix: str = ""
-) -> Issued:
+) -> IssuedCommand:
     command_id = f"{execution.execution_id}:{node}:{event_id}{suffix}"
     meta = dict(sorted(basic_meta(execution, node, kind, command_id).items()))
-    return Issued(execution.execution_id, event_id, command_id, node, kind, context, meta)
+    return IssuedCommand(execution.execution_id, event_id, command_id, node, kind, context, meta)
 
 
 def _set(target: dict[str, JsonValue], block: Mapping[str, JsonValue], scope: Mapping[str, JsonValue]) -> None:

@@ -11,7 +11,7 @@ from noetl_worker.errors import PlaybookError, TemplateError
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Location:
     """The location of a part of a playbook: its step, and its path in the step."""
 
     step: str = ""
@@ -24,16 +24,16 @@ class Spot:
 
 
 class RefusedPart(PlaybookError):
-    """Error for a playbook that a plane does not execute because of one part. `spot` locates the part."""
+    """Error for a playbook that a plane does not execute because of one part. `location` locates the part."""
 
-    def __init__(self, reason: str, spot: Spot) -> None:
+    def __init__(self, reason: str, location: Location) -> None:
         super().__init__(reason)
-        self.spot = spot
+        self.location = location
 
 
 class RefusedTemplate(TemplateError):
-    """Error for a template that the Rust plane cannot render. `spot` has the template's text."""
+    """Error for a template that the Rust plane cannot render. `location` has the template's text."""
 
     def __init__(self, reason: str, template: str) -> None:
         super().__init__(reason)
-        self.spot = Spot(template=template)
+        self.location = Location(template=template)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from noetl_worker.authoring.dev.database import Ids, moment
-from noetl_worker.authoring.dev.forms.wire_form import Issued, basic_meta, rendered_tool
 from noetl_worker.authoring.dev.orchestration.execution import CommandOutcome, Execution, LoopRun, Position
 from noetl_worker.authoring.dev.orchestration.playbook import Arc, Loop, Step
 from noetl_worker.authoring.dev.orchestration.python_templates import ONE_NAME, ListResult
 from noetl_worker.authoring.dev.orchestration.rendering import python_set, render_fields
 from noetl_worker.authoring.dev.orchestration.router import Notice, StepCommand, listed_items, names_set, write
+from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand, basic_meta, rendered_tool
 from noetl_worker.errors import TemplateError
 from noetl_worker.models.wire import Dialect, JsonValue, fields_of
 from noetl_worker.text.json_text import dumps
@@ -22,7 +22,7 @@ from noetl_worker.text.json_text import dumps
 _NO_OUTPUT = {"status": "ok", "data": None, "ref": None, "error": None}
 
 
-class PythonForm:
+class PythonPlaneRules:
     """The Python plane's rules for results, templates and commands.
 
     In templates, `ctx.x` and `workload.x` are the variable `x`. `x` alone is the result of a step `x`, or else the
@@ -170,7 +170,7 @@ class PythonForm:
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────
 
-    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> Issued:
+    def issue(self, execution: Execution, command: StepCommand, ids: Ids) -> IssuedCommand:
         step, scope = command.step, {**command.scope, "output": _output(command)}
         node = f"{step.name}:task_sequence" if step.is_sequence else step.name
         given = render_fields(dict(step.input), scope, Dialect.PYTHON)
@@ -188,9 +188,11 @@ class PythonForm:
             context["cases"] = list(step.cases)
         command_id, event_id = ids.next(), ids.next()
         meta = _meta(execution, command, node, command_id)
-        return Issued(execution.execution_id, event_id, command_id, node, step.kind, context, meta)
+        return IssuedCommand(execution.execution_id, event_id, command_id, node, step.kind, context, meta)
 
-    def raw(self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids) -> Issued:
+    def raw(
+        self, execution: Execution, node: str, action: str, context: Mapping[str, JsonValue], ids: Ids
+    ) -> IssuedCommand:
         merged = {
             "spec": {"next_mode": "exclusive"},
             "render_context": {
@@ -201,9 +203,9 @@ class PythonForm:
         }
         command_id, event_id = ids.next(), ids.next()
         meta = basic_meta(execution, node, action, command_id)
-        return Issued(execution.execution_id, event_id, command_id, node, action, merged, meta)
+        return IssuedCommand(execution.execution_id, event_id, command_id, node, action, merged, meta)
 
-    def notification(self, issued: Issued, server_url: str, subject: str) -> tuple[str, bytes]:
+    def notification(self, issued: IssuedCommand, server_url: str, subject: str) -> tuple[str, bytes]:
         body = {
             "execution_id": issued.execution_id,
             "event_id": issued.event_id,
