@@ -100,7 +100,9 @@ class Diagnosis:
         return self._conclude(f"nothing is known of it: {why}")
 
     async def ask_plane_alone(self, *, is_interrupted: bool) -> Story:
-        """Ask only the control plane. The caller has started this plane to serve a stored run of `dev`.
+        """Return what the control plane knows about the command, without asking NATS, workers and outbox.
+
+        The caller has started this plane to serve a stored run of `dev`.
 
         Args:
             is_interrupted: the run was interrupted, though the plane shows the run as running.

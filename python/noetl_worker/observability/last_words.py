@@ -53,7 +53,7 @@ REASONS: Final[Mapping[str, FailureReason]] = {
         EXIT_AT_ONCE, "nothing is lost: the worker's commands are redelivered; next time send one signal and wait"
     ),
 }
-"""All values of `reason`. docs/log-events.md lists them."""
+"""All values of the field `reason` of the log event `worker_failed`. docs/log-events.md lists the values."""
 
 
 def reason_for(error: BaseException) -> str:

@@ -88,7 +88,7 @@ def make_provider(environment: Mapping[str, str], *, worker_id: str) -> TracerPr
         attributes["service.name"] = "noetl-worker"
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    log.info("traces_exported", sampler=environment.get("OTEL_TRACES_SAMPLER", "parentbased_always_on"))
+    log.info("trace_export_enabled", sampler=environment.get("OTEL_TRACES_SAMPLER", "parentbased_always_on"))
     return provider
 
 

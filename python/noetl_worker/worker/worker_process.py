@@ -38,7 +38,7 @@ _EXIT_FUNCTIONS_S: Final = 2.0
 
 
 def run_process(flags: Mapping[str, str | None]) -> int:
-    """Run the worker, or its supervisor if `processes` is above 1. If the process cannot start, return its exit code.
+    """Run the worker, or its supervisor if `processes` is above 1, until it stops. Return the exit code.
 
     Args:
         flags: the text of each setting's flag by the setting's variable, or None for a flag that was not given.

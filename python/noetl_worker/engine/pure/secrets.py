@@ -155,8 +155,8 @@ class _Index:
         """Link from each secret to the prefix that is replaced if the secret itself ends inside a word; -1 if there is
         none."""
         self._anywhere = none[:]
-        """Link from each secret to its longest prefix that is replaced wherever the prefix occurs; -1 if there is
-        none."""
+        """Link from each secret to the longest other secret that it begins with and that is replaced even inside words;
+        -1 if there is none."""
         self._link()
         shortest = min(map(len, self._heads), default=_STRIDE)
         self._width = width = max(MIN_SECRET_CHARS, min(_WIDEST, shortest // 2))

@@ -28,11 +28,11 @@ _MAY_BE_BROKEN: Final = re.compile(
     r"\n(?:(?<=[\w+/-]{40}\n)|(?<=[\w+/-]{40}\r\n)|(?=(?:[0-9a-fA-F]{6,16}:?)? {1,2}[0-9a-fA-F]{2,8} ))", re.ASCII
 )
 _MAY_BE_ONE_LINE: Final = re.compile(r"(?:0{7,16}:?)? {1,2}[0-9a-fA-F]{2,8} ")
-"""Pattern of a hex dump of up to 16 bytes, or of the first line of a longer dump."""
+"""Pattern of a hex dump's first line. A text of one line is searched for a dump only if this pattern matches."""
 
 
 class _Piece(NamedTuple):
-    """The part of an encoded text that is on one line."""
+    """Line of a text in base64 or hex. A secret may go over several lines, so redaction searches the joined lines."""
 
     digits: str
     """The encoded characters, without the addresses and blanks of a hex dump."""

@@ -81,7 +81,9 @@ class OutboxFile:
         lock = born.open("wb")
         try:
             if not take_lock(lock):
-                raise OSError(f"another process has the lock of {born}: use a file system that supports flock")
+                raise OSError(
+                    f"the new file {born} is locked already, so flock does not work here: use a file system with flock"
+                )
             born.rename(lock_path)
             make_file(directory / f"{name}.sqlite3")  # SQLite gives its side files the same mode
             return cls(directory, name, lock)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 RECOVERY_S: Final = 30.0
 DOWN_AFTER: Final = 3
-"""Number of refusals in a row after which a plane is down. A refusal counts only if its request was sent after the last
-refusal. Server errors (500) in the same number of executions count as one refusal."""
+"""Number of refusals in a row after which a plane counts as down. A refusal counts only if its request was sent after
+the refusal before. Server errors (500) in DOWN_AFTER different executions count as one refusal."""
 FAILURES_WITHIN_S: Final = 10.0
 """Seconds within which server errors (500) in DOWN_AFTER executions count as a refusal by the plane."""
 FIRST_PAUSE_S: Final = 0.5

@@ -210,7 +210,7 @@ def current_budget(context: Context) -> Budget:
 
 
 def text_size(text: str | bytes) -> int:
-    """Return the most bytes that a text takes in memory, or that bytes take when they are printed."""
+    """Return an upper limit of the memory of a text, in bytes. For bytes, of the text that printing them gives."""
     return len(text) if isinstance(text, str) and text.isascii() else 4 * len(text)
 
 

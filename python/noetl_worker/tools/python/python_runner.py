@@ -260,7 +260,7 @@ class _Fork:
 
 
 class _Child:
-    """A running command of a template, with the interface of `process.Group`."""
+    """A command in a process that a template process has forked. Has the interface of `process.Group`."""
 
     def __init__(self, template: _Template, number: int, request: Request, answer: PythonAnswer) -> None:
         self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()

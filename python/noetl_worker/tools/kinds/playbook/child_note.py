@@ -41,4 +41,4 @@ class ChildNote:
         try:
             await self._context.worker.control_plane.set_vars({self._name: noted})
         except ControlPlaneError as error:
-            self._context.logger.warning("child_not_noted", error=str(error), advice=_ADVICE)
+            self._context.logger.warning("child_id_not_stored", error=str(error), advice=_ADVICE)

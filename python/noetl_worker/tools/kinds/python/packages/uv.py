@@ -101,5 +101,6 @@ class Uv:
             raise ToolError(text, kind="process", retryable=True)
         said = excerpt(_CAUSE.sub(": ", strip_login(run.stderr.strip())).removeprefix("error: "), _LONGEST)
         if _OUT_OF_REACH.search(said):
-            raise ToolError(f"the index of packages cannot be reached: {said}", kind="connection", retryable=True)
+            text = f"the index of packages cannot be reached: {said}; check its URL, and the network to it"
+            raise ToolError(text, kind="connection", retryable=True)
         raise ConfigurationError(f"the packages cannot be {done}: {said}", field="deps.packages", tool="python")
