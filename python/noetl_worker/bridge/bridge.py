@@ -105,7 +105,7 @@ class Bridge:
     # ── the life ──
 
     async def run(self) -> int:
-        """Work until a stop is asked for.
+        """Work until a stop is asked for. Return the exit code of the process.
 
         Raises:
             JetStreamError, SettingsError: the bridge cannot start; the text says what to do.

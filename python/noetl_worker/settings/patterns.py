@@ -1,4 +1,4 @@
-"""Allow-lists: lists of name patterns (with `*` and `?`), each under a name."""
+"""Allow-lists of settings, such as credentials that playbooks may use: patterns (with `*`, `?`) under each name."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ReadingError(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """The names in one template."""
+    """The names and words that one template uses, for checks without rendering the template."""
 
     path: Path
     text: str

@@ -91,8 +91,10 @@ def _closer(container: dict[str, JsonValue] | list[JsonValue]) -> str:
 
 
 class DocumentReader:
-    """The parser that specifies the errors. It reads from left to right, and the first mistake decides the error
-    code."""
+    """Slow JSON parser for texts that the fast parser refuses. Both engines report the error code of this parser.
+
+    The parser reads from left to right. The first mistake decides the error code.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -92,7 +92,7 @@ class ClaimOwnership:
                 case Claimed() | HeldByThisWorker():
                     return
                 case HeldByOther() if self.age_s > self.plane.rules.claim_limit_s and not self.is_expired(now):
-                    log.warning("claim_given_away", **self.log_ids(), age_s=round(self.age_s), advice=_AGE_ADVICE)
+                    log.warning("claim_taken_over", **self.log_ids(), age_s=round(self.age_s), advice=_AGE_ADVICE)
                     return
                 case HeldByOther() | AlreadyFinished():
                     raise ClaimLost(claim)

@@ -94,8 +94,11 @@ class Inputs:
         return input_names(self.fields_of(self.command.kind))
 
     def _find_inputs(self, config: Mapping[str, JsonValue]) -> tuple[list[_Given], list[_Given]]:
-        """Return the inputs that are still in the config, in two lists: the objects inside `spec`, and the texts at the
-        top level. Each text is a template that should render to an object."""
+        """Return the inputs that have to be taken out of the config, as pairs of field and value, in two lists.
+
+        The first list has the objects inside `spec`. The second list has the texts at the top level: each text is a
+        template that should render to an object.
+        """
         if "args" not in config and "input" not in config and "spec" not in config:
             return [], []
         names = self._inputs

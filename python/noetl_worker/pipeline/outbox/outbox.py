@@ -70,7 +70,7 @@ class Outbox:
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._own: OutboxFile | None = None
         self._rows: dict[str, _RowOnDisk] = {}
-        """Rows by the key of their set, the oldest first."""
+        """Rows of the files by the key of the event set in the row, the oldest first."""
         self._rows_left: dict[OutboxFile, int] = {}
         """Adopted files, with the number of their rows that are still to be sent."""
         self._not_adopted: set[Path] = set()

@@ -30,7 +30,7 @@ class Search:
     """Matching messages, the newest first."""
     looked_at: int
     there: int
-    """Number of messages in the stream. From `search_subject`: number of messages that the search has read."""
+    """Number of messages in the stream. If `search_subject` made this object: number of messages that were read."""
 
 
 async def search_newest(client: Client, stream: str, matches: Callable[[bytes], bool], *, most: int) -> Search:

@@ -349,7 +349,7 @@ class Plane:
     async def stored_result(self, ref: str, said: Mapping[str, JsonValue] = _NOTHING) -> tuple[JsonValue, bytes]:
         """Return the value that a `noetl://...` reference names, and the value's JSON.
 
-        `said` is the reference object in the claim. An error text takes the time of storing from `said`.
+        `said` is the reference object in the claim. If no value is stored, the error tells when `said` was stored.
         """
         path = url_path("resolve", ref=ref)
         answer = await self._result_call("GET", path)

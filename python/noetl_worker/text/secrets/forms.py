@@ -37,7 +37,8 @@ _SAFE_IN_URLS: Final = (
     "!$&'()*+,;=:@/?#[]%",  # requote_uri: escapes only characters that no URL may contain
 )
 _HTML_QUOTES: Final = ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39;"}, {'"': "&quot;", "'": "&apos;"})
-"""Escapes of quotes in HTML and XML: by html.escape; by markupsafe and Go; by XML."""
+"""Ways to escape quotes: first that of html.escape, then that of markupsafe and Go, then that of XML. A secret is
+searched for in each form."""
 
 
 def written_forms(text: str) -> Iterator[str]:

@@ -309,7 +309,9 @@ def _filled(budget: Budget, value: Any, count: Any = 1, *_: Any, **named: Any) -
 
 def _encoded(budget: Budget, value: str, encoding: Any = "utf-8", errors: Any = "strict", *_: Any, **__: Any) -> None:
     if not isinstance(encoding, str) or encoding.lower().replace("_", "-") not in _ENCODINGS:
-        raise SecurityError(f"the encodings of a template are {', '.join(_ENCODINGS)}: take another in a python step")
+        raise SecurityError(
+            f"a template can encode only as {', '.join(_ENCODINGS)}: use a python step for another encoding"
+        )
     if errors not in _ERRORS:
         raise SecurityError(f"errors of an encoding are {', '.join(_ERRORS)}: take others in a python step")
     _printed(budget, value, 2)

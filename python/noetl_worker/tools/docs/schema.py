@@ -27,7 +27,7 @@ have no flag to ignore case."""
 
 
 def _or_text(schemas: list[dict[str, Any]], pattern: str, description: str) -> dict[str, Any]:
-    """Return a schema for a value of `schemas`, for text that spells such a value, or for a template."""
+    """Return a schema that accepts a value of `schemas`, text that spells such a value (`pattern`), or a template."""
     text = {"type": "string", "pattern": rf"^\s*{pattern}\s*$|{_TEMPLATE}"}
     return {"anyOf": [*schemas, text], "description": description}
 

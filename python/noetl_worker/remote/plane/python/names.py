@@ -22,7 +22,8 @@ class PythonNames:
         """Return the claim's variables with the complete results of earlier steps. In a loop, `iter` also has `_total`,
         the number of items.
 
-        A packed result is unpacked. A result that the plane sent in two parts is completed (`_complete_result`).
+        A result that a worker stored compressed (key `PACKED`) is decompressed. A result that the plane sent in two
+        parts is completed (`_complete_result`).
         """
         names = variables
         for name in variables:

@@ -391,7 +391,9 @@ def transport_failure(error: httpx.HTTPError | ssl.SSLError, request: httpx.Requ
     data: dict[str, JsonValue] = {"url": place, "status_code": None}
     text = f"{request.method} {place}: {type(error).__name__}: {error}"
     if isinstance(error, httpx.LocalProtocolError):
-        raise ConfigurationError(f"http: the request to {place} cannot be sent: {error}") from error
+        raise ConfigurationError(
+            f"http: the request to {place} cannot be sent: {error}; correct the step's url, headers or body"
+        ) from error
     if isinstance(error, (httpx.TooManyRedirects, httpx.UnsupportedProtocol)):
         return ToolResult.failure(text, kind="client_error", code=type(error).__name__, data=data)
     if isinstance(error, httpx.DecodingError):

@@ -31,7 +31,7 @@ class ChildNote:
         try:
             noted = await self._context.worker.control_plane.get_var(self._name)
         except ControlPlaneError as error:
-            self._context.logger.warning("child_note_unread", error=str(error), advice=_ADVICE)
+            self._context.logger.warning("child_id_not_read", error=str(error), advice=_ADVICE)
             return None
         return int(noted) if isinstance(noted, str) and noted.isdecimal() else None
 
