@@ -10,6 +10,7 @@ from functools import partial
 from noetl_worker.authoring.dev.event_log import CommandRow, EventLog, LoggedEvent
 from noetl_worker.authoring.dev.nats_server import CommandStream
 from noetl_worker.authoring.dev.orchestration.execution import Execution
+from noetl_worker.authoring.dev.orchestration.location import RefusedPart, RefusedTemplate
 from noetl_worker.authoring.dev.orchestration.router import Decision
 from noetl_worker.authoring.dev.plane_rules.rules import IssuedCommand, PlaneRules
 from noetl_worker.authoring.dev.server.results import Results
@@ -129,7 +130,8 @@ class Dispatcher:
     def fail(self, execution: Execution, error: Exception) -> None:
         """End an execution as failed because of an error in the plane itself."""
         execution.is_failed, execution.error = True, str(error) or type(error).__name__
-        execution.refused = getattr(error, "location", execution.refused)
+        if isinstance(error, RefusedPart | RefusedTemplate):
+            execution.refused = error.location
         self.apply(execution, Decision(is_over=True))
 
     def finish(self, execution: Execution) -> None:
