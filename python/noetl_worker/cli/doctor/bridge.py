@@ -43,7 +43,7 @@ async def examine(client: ControlPlaneClient, settings: Settings) -> list[Findin
 async def _check_health(client: ControlPlaneClient, mark: BridgeMark) -> Finding:
     check, wanted = "bridge is ready", "200 at /readyz of the bridge"
     if not mark.health_url:
-        return unknown(check, "the stream lacks its address", wanted, "NOETL_BRIDGE_HEALTH of the bridge")
+        return unknown(check, "the stream lacks the bridge's address", wanted, "NOETL_BRIDGE_HEALTH of the bridge")
     url = f"{mark.health_url}/readyz"
     try:
         answer = await client.send("GET", url, timeout_s=_TIMEOUT_S)

@@ -37,7 +37,7 @@ from noetl_worker.settings.settings import Settings
 _REACHED: Final = "a server that takes this login"
 _OTHER_POOL: Final = (
     "set NATS_FILTER_SUBJECT to the filters that were found, or NATS_CONSUMER to the durable of this pool: the durable "
-    "that was found belongs to another pool"
+    "that was found may belong to another pool"
 )
 """Advice for a durable that belongs to another pool. `nats ensure` would change its filters, and that pool would get no
 commands."""
