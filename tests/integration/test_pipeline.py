@@ -132,7 +132,8 @@ async def test_command_of_another_pool_is_never_claimed_nor_told_as_failed_and_e
         assert home.terminal_events(foreign.event_id) == []
         [dead_letter] = await home.dead_letters()
         assert (dead_letter["kind"], dead_letter["num_delivered"]) == ("pool_not_served", 6)
-        assert dead_letter["reason"] == "another pool's command: it is for pool 'shared', this worker serves: gpu"
+        cause = "the command is for pool 'shared', and this worker serves: gpu"
+        assert dead_letter["reason"] == f"another pool's command: {cause}"
         assert (dead_letter["step"], json.loads(dead_letter["notification"])) == ("start", body)
 
 

@@ -85,7 +85,7 @@ def test_recorded_notifications_of_both_planes_are_told_apart_by_pool() -> None:
     shared, gpu = pools(NOETL_WORKER_POOL_SEGMENTS="shared"), pools(NATS_FILTER_SUBJECT="noetl.commands.gpu.>")
     for subject, named in ((rust_subject, rust_pool), (rust_subject, None), (POOL_SUBJECT, python_pool)):
         assert cause(shared, named, subject) is None
-        assert cause(gpu, named, subject) == "it is for pool 'shared', this worker serves: gpu"
+        assert cause(gpu, named, subject) == "the command is for pool 'shared', and this worker serves: gpu"
     assert cause(gpu, python_pool, python_subject) is None, "it names no pool"
     assert cause(gpu, "gpu", POOL_SUBJECT) is None, "what it says itself goes before its subject"
     assert cause(gpu, "shared", "noetl.commands.gpu.7") is not None

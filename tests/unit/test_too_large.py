@@ -40,7 +40,7 @@ async def test_result_that_is_too_large_as_it_is_stored_fails_its_step(
     monkeypatch.setattr(type(RULES[dialect]), "max_stored_bytes", len(stored.data) - 1)
     report = await report_of(DATA, dialect)
     assert report.error is not None
-    assert f", {len(stored.data)} as it is stored, more than the {len(stored.data) - 1} bytes" in report.error
+    assert f" ({len(stored.data)} bytes stored), more than the {len(stored.data) - 1} bytes" in report.error
     assert (report.error_kind, report.upload) == ("resource", None)
 
 

@@ -2,10 +2,11 @@
 
     bytes - receiving - claiming - preparing - waiting - running - deciding - reporting - answering
 
-Each stage has a package or module of its own, called from here or from `ClaimedCommand`. A message is acknowledged only
-after the plane has accepted the command's terminal events. A failure after the claim is reported by exactly one set of
-terminal events. One task runs all stages of a delivery. `stages.py` says what happens to each stage when the worker
-stops.
+Each stage has a package or module of its own, called from here or from `ClaimedCommand`. The message of a claimed
+command is acknowledged only after the plane has accepted the command's terminal events, or has answered that the
+command is over. A command that fails is reported by one set of terminal events. A command that lacked resources of this
+machine may be returned instead. One task runs all stages of a delivery. `stages.py` says what happens to each stage
+when the worker stops.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Executor:
             self.traces.begin(progress, delivery, notification)
         if (
             (pools := self.pools) is not None
-            and (notification.pool or delivery.subject) not in pools.welcome  # saves most commands a call
+            and (notification.pool or delivery.subject) not in pools.welcome  # most commands need no `refusal`
             and (refusal := pools.refusal(notification.pool, delivery.subject)) is not None
         ):
             if refusal.is_passed_over:

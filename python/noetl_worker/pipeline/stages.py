@@ -10,6 +10,8 @@
 | reporting | the worker tries once more within REPORT_S; the outbox stores an outcome that is not accepted |
 | reporting, if the plane issues the next commands before it answers | the request may run until the hard stop |
 
+A command that no worker could claim again is reported as failed, not returned (`handover.return_claimed`).
+
 Only this module cancels a command's task. `executor.py` and `claimed_command.py` catch the cancellation (`absorb`).
 """
 
@@ -86,7 +88,8 @@ class Progress:
         return known.log_ids() if known is not None else {}
 
     def spent(self) -> dict[str, object]:
-        """Return log fields: the command's attempt and deliveries, and the seconds spent in each stage so far."""
+        """Return log fields: the command's attempt and deliveries, and its seconds in the queue, in the claim, in
+        preparing and in the tool, as far as known."""
         delivery, command, now = self.delivery, self.command, time.monotonic()
         if delivery is None or command is None:
             return {}

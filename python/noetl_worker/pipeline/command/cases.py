@@ -39,8 +39,8 @@ def match_cases(
     """Return the first case whose conditions all hold.
 
     Args:
-        cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`, in values or in JSON. Anything but a
-            list counts as no cases.
+        cases: in playbook order, as `[{"when": [Condition], "then": CaseAction}]`: a Python list, or JSON bytes.
+            Anything but a list counts as no cases.
         variables: values by name, for a left side without template marks (`left: count`). The tool's result is not a
             variable.
         data: the tool's `data` (not its envelope); None when the tool returned none.

@@ -125,8 +125,9 @@ class ClaimedCommand:
         """Return how many of the noted starts to believe. Other programs may write false notes.
 
         Each earlier delivery of this message may have started the command once. The first delivery of a message writes
-        no note, unless the message is a copy. Deliveries of other messages may have started the command before the copy
-        was published. The plane's recorded claims, without the present claim, limit those starts.
+        no note, unless the message is a copy. Before a copy was published, deliveries of other messages may have
+        started the command too. So for a copy, the limit is the number of claims that the plane has recorded, without
+        the present claim, if this number is larger.
 
         Args:
             noted: number of noted starts (`StartNotes`).
@@ -149,7 +150,8 @@ class ClaimedCommand:
 
     async def run(self) -> Disposition:
         """Run the tool, match the cases, and report the outcome. Return the answer for JetStream. If the worker stops
-        before the outcome is reported, the answer returns the command to the stream."""
+        before the outcome is reported, the answer returns the command to the stream. If no worker could claim the
+        command again, a failure is reported instead."""
         progress = self.progress
         try:
             try:
@@ -255,7 +257,7 @@ class ClaimedCommand:
             return await self._run_tool(dispatch)
 
     async def _run_tool(self, dispatch: Dispatch) -> ToolResult:
-        try:  # without the context manager `before_any_effect`, which would cost each command eight calls
+        try:  # not `with before_any_effect(...)`, which takes eight more calls for each command
             prepared = await dispatch.prepare()
         except (OSError, RuntimeError, MemoryError, ToolError) as error:
             raise_shortage("no room to prepare the command", error)

@@ -2,7 +2,7 @@
 
 Fields arrive as objects, as JSON text, or as references to the result store (protocol/command.md#python-plane). A task
 sequence's `tool_config` is {"tasks": [...]} on one plane and a list on the other. Keys for the worker only (`cases`,
-`input`, the loop's bookkeeping) are removed from the config, so a tool sees only its own fields.
+`input`) are removed from the config, and the loop's bookkeeping from the input, so a tool sees only its own fields.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from noetl_worker.text.templates.template import PlainText, has_template
 
 _REFERENCE_KINDS: Final = frozenset({"result_ref", "temp_ref"})
 _STORED_CONTEXT: Final = "__context_ref__"
-"""Key of the reference that the Rust plane sends in place of a context over 512 kB. The context in the claim has no
-other key if the plane could not read its own result store (source of server 3.54.0). A worker that ignored the
-reference would then run the command without its input."""
+"""Key of the reference that the Rust plane sends in place of a context over 512 kB. If the plane could not read its
+own result store, the context in the claim has no other key (source of server 3.54.0). So the worker follows the
+reference. Otherwise the command would run without its input."""
 _NAMES: Final = "render_context"
 _MAX_HOPS: Final = 4
-"""Largest number of references in a chain of references to references. A longer chain counts as an endless loop."""
+"""Number of references and JSON texts in a row from which a field counts as an endless loop."""
 _CASES: Final = ("cases", "case")
 _LOOP: Final = "__loop_"
 _MOST_COMPARED: Final = 10_000_000
@@ -171,7 +171,7 @@ async def _resolved(value: JsonValue, name: str, command: Command, plane: Plane,
         else:
             return value
     raise ConfigurationError(
-        f"the command's {name} is a chain of more than {_MAX_HOPS} references: let the earlier step return the value"
+        f"the command's {name} is a chain of {_MAX_HOPS} or more references: let the earlier step return the value"
     )
 
 
@@ -231,8 +231,8 @@ def _input(step_input: Mapping[str, Any], config: dict[str, Any], rules: Dialect
 async def _with_data_marked(
     fields: list[dict[str, Any]], variables: Mapping[str, JsonValue], size: int
 ) -> list[dict[str, Any]]:
-    """Return the tool's config and input with every text that came from data marked as PlainText. PlainText is never
-    rendered.
+    """Return the tool's config and input. Each text that came from data is marked: it becomes a PlainText, which is
+    never rendered.
 
     The plane has rendered the config of a single tool. So a text with template marks is either data from a value, or a
     template that the plane could not render.
@@ -257,7 +257,7 @@ def _template_like_data(fields: JsonValue, variables: Mapping[str, JsonValue]) -
 
 
 def _marked(fields: Sequence[dict[str, Any]], data: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the config and the input. A text with template marks becomes PlainText if it consists of texts in `data`.
+    """Return the config and the input. A text becomes PlainText if its template marks come from texts in `data`.
 
     Args:
         fields: the config and the input.

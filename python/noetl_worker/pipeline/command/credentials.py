@@ -1,7 +1,8 @@
 """Resolution of credential aliases and keychain references to secrets, just before the tool runs.
 
 A secret never enters a stored context. A secret that cannot be resolved never becomes an empty text: the command fails
-with an error that names the secret. Every secret given to a tool is redacted in everything that leaves the worker.
+with an error that names the secret. Only a missing keychain entry may become null. A secret given to a tool is redacted
+in everything that leaves the worker, unless the secret is too weak: a short text or a common word.
 
 A cached secret is given only to commands with the same cache key. The key of a credential contains the execution's id,
 because the plane answers for that execution. The key of a keychain entry contains the id of the catalog entry. For the
@@ -161,7 +162,7 @@ class CommandCredentials:
 
     async def _entry(self, name: str) -> JsonValue:
         """Return the value of the keychain entry `name`. If the plane has no such entry, log a warning and return None.
-        Raise CredentialError for an empty entry."""
+        Raise CredentialError for an entry without a usable value."""
         if self._is_by_credentials:
             return await self._entry_by_credentials(name)
         command = self._command

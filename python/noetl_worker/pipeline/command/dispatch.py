@@ -140,7 +140,8 @@ class Dispatch:
         # A template may have inserted a secret. Without templates, the config's text shows whether it has one.
         text = json_text.dumps(config) if marks.secrets and not marks.templates else b""
         may_name_secrets = marks.secrets and (marks.templates or read_marks(text).secrets)
-        # `add_inline` finds each secret in a URL. It may miss a secret under a key like `password`.
+        # A config with secrets is not cached. `add_inline` may miss a secret under a key like `password`, so such a key
+        # counts as a secret, and so does an `@`, which may stand in a URL with a password.
         has_words = may_name_secrets and (
             marks.templates or b"@" in text or read_marks(text.replace(b"://", b"")).secrets
         )

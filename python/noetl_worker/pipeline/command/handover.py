@@ -1,7 +1,7 @@
 """Returning commands when the worker stops, and checking that a claim is still ours.
 
-An interrupted command has not failed: the worker returns the command and reports no failure. If the outcome of a
-command is already being sent, the stop adds no second outcome.
+An interrupted command has not failed, so the worker returns the command. Only a command that no worker could claim
+again is reported as failed. If the outcome of a command is already being sent, the stop adds no second outcome.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _AGE_ADVICE: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class ClaimOwnership:
-    """Ownership (report/sending.py) of one command by this worker's claim: whether the command still belongs to it."""
+    """Implementation of Ownership (report/sending.py) for one command that this worker has claimed."""
 
     plane: Plane
     event_id: int
@@ -79,10 +79,10 @@ class ClaimOwnership:
         """Ask the plane which worker has the command, until the answer is clear. Raise ClaimLost if another worker has
         the command, or if the command is over.
 
-        ClaimLost is also raised when the plane keeps answering that it knows no such command (a lost or restored
-        database). There is one exception. A plane may give a claim to another worker only because the claim is old.
-        Both workers then report, and the plane accepts the first outcome. If both workers gave up, the plane would get
-        no outcome.
+        ClaimLost is also raised when the plane keeps refusing the claim, or keeps answering that it knows no such
+        command (a lost or restored database). ClaimLost is not raised when the plane gave the command to another worker
+        only because this worker's claim is old. Both workers then report, and the plane accepts the first outcome. If
+        both workers gave up, the plane would get no outcome.
         """
         tries = 0
         while True:
@@ -145,7 +145,10 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
     failure of the command instead, and return the ack."""
     dialect = events.command.dialect
     if not identity.can_return(dialect):
-        text = "interrupted: the worker stopped before the command was done: set WORKER_ID to have it resumed"
+        text = (
+            "interrupted: the worker stopped before the command was done: set WORKER_ID, so that a worker with "
+            "the same id can run the command again"
+        )
         failure = Report(status="error", context={"status": "error", "error": text}, error=text)
         try:
             await events.finish(failure, ownership)
@@ -155,6 +158,7 @@ async def return_claimed(events: CommandEvents, identity: Identity, ownership: C
                 "interruption_not_reported",
                 **events.command.log_ids(),
                 error=repr(error),
-                advice="set WORKER_ID, and look at the execution: without WORKER_ID no worker can resume this command",
+                advice="set WORKER_ID, and look at the execution: without WORKER_ID no worker can run this command "
+                "again",
             )
     return acknowledge.interrupted(dialect, ownership.age_s, ownership.lease_s)

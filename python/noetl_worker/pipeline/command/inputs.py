@@ -146,9 +146,9 @@ def _read_templates(
     config: Mapping[str, JsonValue], given: Mapping[str, JsonValue]
 ) -> tuple[set[str] | None, Mapping[str, JsonValue]]:
     """Return the names of the keychain entries that templates in `config` and `given` use (None if no template mentions
-    the keychain). Return also the values of `given` without templates.
+    the keychain). Return also the values of `given` that have no templates.
 
-    The values of `given` with templates are not rendered yet, so other templates must not see these values.
+    A value of `given` that has templates is not rendered yet, so other templates must not see this value.
     """
     plain = {name: value for name, value in given.items() if not template.has_template(value)}
     return keychain_names_in([config, given]), plain

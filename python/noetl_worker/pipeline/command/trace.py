@@ -1,9 +1,10 @@
 """The trace of one delivery: a `process` span, with a child span for each stage that `_SPANS` names.
 
 The child spans are `claiming`, `running KIND`, `deciding`, `reporting` and `answering`. Names and attributes follow
-OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or in the `trace`
-of the body). Without a `traceparent`, the commands of an execution share a trace, because every worker derives the same
-trace id from plane and execution. Such a trace has no common parent span, since no process would send that span.
+OpenTelemetry's messaging conventions. The trace continues the notification's `traceparent` (a header, or a field of
+`trace` in the body). Without a `traceparent`, the commands of an execution share a trace, because every worker derives
+the same trace id from plane and execution. Such a trace has no common parent span, since no process would send that
+span.
 """
 
 from __future__ import annotations
@@ -238,8 +239,8 @@ def _written(at: SpanContext) -> dict[str, str]:
 
 def _carrier(headers: Mapping[str, str] | None, notification: Envelope | None) -> dict[str, str]:
     """Return the fields in which the propagator looks for the parent span: the notification's trace fields and the
-    message's headers. Names are in lower case, because nats-py keeps the sender's case. If both have a field, the
-    header counts."""
+    message's headers. The names of headers are put into lower case, because nats-py keeps the sender's case. If a
+    header and a trace field have the same name, the header counts."""
     found: dict[str, str] = {}
     if notification is not None and notification.trace:
         found.update((name, value) for name, value in notification.trace.items() if isinstance(value, str))

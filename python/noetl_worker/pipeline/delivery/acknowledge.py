@@ -1,7 +1,8 @@
 """Answering: chooses the answer to JetStream for each message: ack, nak with a delay, or term.
 
-Most naks have a random delay that grows with the number of deliveries. Only a stopping worker's nak has no delay. In
-production, naks without a delay once redelivered a failing message a thousand times a second.
+Most naks have a random delay that grows with the number of deliveries. Only `returned` has no delay: the nak of a
+worker that stops before its claim is granted. In production, naks without a delay once redelivered a failing message a
+thousand times a second.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ REPORTED: Final = Disposition(DispositionKind.REPORTED)
 MAX_DELAY_S: Final = 30.0
 MAX_SERVER_ERROR_AGE_S: Final = 2880.0
 """Age in seconds from which a message counts as old (`_is_old`). An old message that fails again becomes a dead letter,
-because the stream deletes a message after an hour (protocol/notification.md#stream)."""
+or its command is reported as failed. Otherwise the stream would delete the message, an hour after it was published
+(protocol/notification.md#stream)."""
 MIN_SERVER_ERRORS: Final = 6
 """Fewest deliveries of a message that counts as old. A message with fewer deliveries may only have waited while all
 workers were down."""
@@ -64,7 +66,8 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
     """Return the answer for a claim that did not give us the command.
 
     Args:
-        num_delivered: the number of deliveries of the message so far, with this one.
+        num_delivered: the number of deliveries of the message so far, with this one. Deliveries
+            that were returned because of `over_share` do not count (`Delivery.tries`).
         message_age_s: seconds since the message was published.
         at_least_s: shortest delay after a server error (retry_pace.py).
     """
@@ -89,14 +92,14 @@ def answer_to_claim(  # noqa: RET503 - the last row does not return
         case ClaimRefused():
             return Disposition(DispositionKind.CLAIM_REFUSED, claim.reason)
         case Claimed():
-            raise AssertionError("a command that is ours has no answer before its end")
+            raise AssertionError("a granted claim is not answered: the command's outcome decides the answer")
         case _:
             assert_never(claim)
 
 
 def _held(kind: DispositionKind, held: HeldByOther | HeldByThisWorker, num_delivered: int) -> Disposition:
-    """Return the nak for a command that a process has claimed already. This process may die, so the next delivery
-    claims the command again."""
+    """Return the nak for a command that was claimed before, by another worker or with this worker's id. The process
+    with the earlier claim may die, so the next delivery claims the command again."""
     return Disposition(kind, held.reason, max(floor_s(held.retry_after_s), _growing_s(num_delivered, 2.0)))
 
 

@@ -106,9 +106,10 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
     """Return a dead letter as JSON.
 
     {kind, reason, subject, stream_sequence, num_delivered, worker_id, kept_at, notification, notification_bytes, ...}:
-    `notification` is the complete message as text. If the message is not UTF-8 or has more than 64 KiB, `notification`
-    is only its start, and `notification_base64` has the complete bytes, if they are at most 512 KiB. `headers` is left
-    out when empty. A header with a credential is dropped, and its name is listed in `headers_left_out`.
+    `notification` is the complete message as text. If the message is not UTF-8, has a U+FFFD or has more than 64 KiB,
+    `notification` is only its start. `notification_base64` then has the complete bytes, if they are at most 512 KiB.
+    `headers` is left out when empty. A header with a credential is dropped, and its name is listed in
+    `headers_left_out`.
 
     Args:
         data: the message.
@@ -133,8 +134,8 @@ def pack(data: bytes, headers: Mapping[str, str] | None, **fields: object) -> by
 
 
 def _exact_text(data: bytes) -> str | None:
-    """Return the bytes as text. Return None if the bytes are too long, or if the text would not encode to the same
-    bytes."""
+    """Return the bytes as text. Return None if the bytes are too long, are not UTF-8, or have a U+FFFD: a reader could
+    not tell this character from a replaced byte."""
     if len(data) > _MAX_TEXT_BYTES:
         return None
     try:
@@ -186,7 +187,7 @@ class DeadLetter:
         fields = json_text.loads(body)
         if not isinstance(fields, dict) or not all(isinstance(fields.get(name), str) for name in _REQUIRED):
             names = ", ".join(_REQUIRED)
-            text = f"not a dead letter of noetl-worker, which has the texts {names}: look at it, then delete it"
+            text = f"not a dead letter of noetl-worker ({names} must be texts): look at the message, then delete it"
             raise DocumentError("json_syntax", text)
         text = str(fields.get("notification") or "")
         headers, left_out = fields.get("headers"), fields.get("headers_left_out")

@@ -83,7 +83,7 @@ class InFlight:
         self._finished.add(command_id if type(command_id) is int else _key(command_id))
 
     def _forget_old(self, now: float) -> None:
-        """Start a new period of `remember_s`: drop the commands that finished before the last period."""
+        """Start a new period of `remember_s`. Drop the commands that finished before the period that ends now."""
         is_older = now - self._turned_at >= 2 * self._remember_s
         self._finished_before = set() if is_older else self._finished
         self._finished, self._turned_at = set(), now

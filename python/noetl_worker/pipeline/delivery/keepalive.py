@@ -50,8 +50,8 @@ class _Beat:
     last_sent: float
     """Monotonic time of the delivery, or of the last in_progress that reached the server."""
     expired: bool = False
-    """True once an `in_progress` was late: another worker may have the command. Later messages in time do not change
-    this."""
+    """True once an `in_progress` or a heartbeat was late, so that another worker may have the command. The value stays
+    True, even if all later ones are in time."""
     deliveries: int = 1
     """Number of deliveries with this reply subject. Two are possible, since a recreated durable counts from 1 again."""
 
@@ -103,7 +103,7 @@ class InProgress:
 
     async def extend_until(self, stop: asyncio.Event, connection: Connection, settings: Settings) -> None:
         """Extend each delivery by an `in_progress` before ack_wait ends, until `stop` is set."""
-        while not stop.is_set():  # a cancellation that comes together with a flush's answer is lost (cpython #86296)
+        while not stop.is_set():  # not `while True`: `flush` can lose a cancellation (cpython #86296)
             await asyncio.sleep(min(1.0, self.ack_wait_s / 12))
             if connection.client.is_closed:  # nats-py does not reconnect after some errors (an expired login)
                 if (line := self._closed.note_failure(repr(connection.last_error))) is not None:
@@ -249,7 +249,7 @@ class Keepalive:
                     task.result()
         finally:
             await event_loop.end(*tasks)
-            await asyncio.gather(*tasks, return_exceptions=True)  # the other tasks' errors were raised above
+            await asyncio.gather(*tasks, return_exceptions=True)  # the first error was raised above
             if self._registered is not None and self._registered.is_registered:
                 await _deregister(self._registered)
             await connection.close()

@@ -67,12 +67,13 @@ class Pools:
                 "system_pool_passed_over",
                 subject=subject,
                 filters=self._settings.filters,
-                advice="start workers for the pool `system`: they run this command. By default a Rust plane "
+                advice="check that the pool `system` has workers: only they run this command. By default a Rust plane "
                 "advances executions through such commands: it needs a system pool that runs wasm, or "
-                "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks below system/ here, name the pool "
-                "in NOETL_WORKER_POOL_SEGMENTS",
+                "NOETL_ORCHESTRATE_PLUGIN_DRIVE=false on the plane. To run playbooks below system/ on this worker, "
+                "name the pool `system` in NOETL_WORKER_POOL_SEGMENTS",
             )
-        return PoolRefusal(f"it is for pool {SYSTEM_POOL!r}, which the settings do not name", is_passed_over=True)
+        cause = f"the command is for pool {SYSTEM_POOL!r}, which the settings do not name"
+        return PoolRefusal(cause, is_passed_over=True)
 
     def _foreign(self, pool: str, subject: str) -> PoolRefusal:
         metrics.FOREIGN_POOL.inc()
@@ -90,4 +91,4 @@ class Pools:
                 "NOETL_WORKER_POOL_SEGMENTS; else restore the durable's filters with `noetl-worker nats ensure "
                 "--apply`, and give each pool its own durable (NATS_CONSUMER)",
             )
-        return PoolRefusal(f"it is for pool {shown!r}, this worker serves: {ours}")
+        return PoolRefusal(f"the command is for pool {shown!r}, and this worker serves: {ours}")

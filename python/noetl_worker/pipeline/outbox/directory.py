@@ -75,9 +75,9 @@ def _require(path: Path, what: str, is_kind: Callable[[int], bool], *, forbidden
         raise PermissionError(f"{path} is not a {what}: move it away")
     if found.st_uid != os.geteuid():
         raise PermissionError(
-            f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: name a directory in "
-            "NOETL_WORKER_OUTBOX_DIR (for dev: XDG_STATE_HOME) that belongs to the worker; a missing directory is "
-            "created for it"
+            f"{what} {path} belongs to user {found.st_uid}, not to {os.geteuid()}: set "
+            "NOETL_WORKER_OUTBOX_DIR (for dev: XDG_STATE_HOME) to a directory of the worker's user, or to a new path, "
+            "where the worker creates a directory"
         )
     if found.st_mode & forbidden:
         mode = stat.S_IMODE(found.st_mode)

@@ -225,10 +225,10 @@ class EventSet:
         self.part = self.parts[self.sent]
 
     def copy_before_request(self, sent: int) -> EventSet:
-        """Return a copy of the set that sends a request and all later requests again.
+        """Return a copy of the set that sends the last requests again, from the request `sent` on.
 
         Args:
-            sent: the number of the first request that is sent again, from 0.
+            sent: the number of the first request that is sent again; the numbers begin at 0.
         """
         return replace(self, sent=sent, own_id=0, was_tried=False, is_rescue=self.rescues is not None)
 

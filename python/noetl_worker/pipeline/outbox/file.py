@@ -176,7 +176,7 @@ def require_version(database: sqlite3.Connection, path: Path) -> int:
     if version not in (_VERSION, _WITH_BATCHES):
         raise OSError(
             f"{path} is an outbox of version {version}, and this worker reads versions {_VERSION} and {_WITH_BATCHES}: "
-            "start a worker of the version that wrote it with this directory, until the file is gone"
+            "start a worker of the version that wrote the file, for this directory, until the file is gone"
         )
     return int(version)
 

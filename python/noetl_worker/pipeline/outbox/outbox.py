@@ -85,7 +85,7 @@ class Outbox:
     # ── the sets of this process ──
 
     def oldest_s(self) -> float:
-        """Return the age of the oldest row in seconds, or 0 if there is no row."""
+        """Return the seconds since this process wrote or adopted its oldest row, or 0 if there is no row."""
         return time.monotonic() - next(iter(self._rows.values())).since if self._rows else 0.0
 
     @property

@@ -1,9 +1,9 @@
 """Reporting: sends the requests of an event set until the plane has accepted every request.
 
 The plane's rules give the meaning of an answer (`judge`). An event set that the plane does not accept is written to the
-outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. After LATE_S without
-an accepted event, the set is late. A late set is sent only after the plane has confirmed that this worker still has the
-command.
+outbox. The command then gives up its slot, because the set is safe on disk and may wait for long. LATE_S after
+the worker began to send the set, the set is late. A late set is sent only after the plane has confirmed that this
+worker still has the command. The set is late again LATE_S after this answer.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from noetl_worker.text.secrets import redaction
 
 log = structlog.get_logger("noetl_worker.events")
 LATE_S: Final = 30.0
-"""Seconds without an accepted event after which the plane may have given the claim to another worker
-(protocol/claim.md#leases: a stale holder)."""
+"""Seconds from the first request of an event set, or from the plane's last confirmation of the claim, after which the
+plane may have given the claim to another worker (protocol/claim.md#leases: a stale holder)."""
 _MAX_DELAY_S: Final = 10.0
 _MAX_REASON_CHARS: Final = 500
 SLOW_REPORT_S: Final = 0.5
@@ -76,7 +76,8 @@ class Emitter:
         """Send the set and return when it is accepted.
 
         Args:
-            outside: returns a block in which the command has no slot. None: the command has no slot.
+            outside: returns a context manager that gives up the command's slot while it is open. None: the command
+                has no slot.
 
         Raises:
             ServerRefused: the plane will never accept this set.
@@ -238,7 +239,10 @@ class Emitter:
         result."""
         if not await finished_off_loop(partial(event_set.cut, most)):
             return False
-        advice = "do nothing: a success's result is stored first, and a failure keeps its text"
+        advice = (
+            "do nothing: the result goes to the result store. If the store refused the result before, the command is "
+            "reported as failed, without the result"
+        )
         log.info("result_left_out_of_event", **event_set.log_ids(), bytes=event_set.size, limit=most, advice=advice)
         event_set.was_tried = False
         return True

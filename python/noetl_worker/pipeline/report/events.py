@@ -1,8 +1,9 @@
 """Reporting: reports the start and the outcome of a command to the plane, in order.
 
 Each claimed command has one `CommandEvents`. The event `command.started` is held back for some milliseconds, so that a
-fast command needs one request only. While `command.started` is being sent, the terminal events wait. If the plane has
-not accepted `command.started`, the terminal events include it. So `command.started` is never sent after the outcome.
+fast command needs no request for this event alone. While `command.started` is being sent, the terminal events wait. If
+the plane has not accepted `command.started`, the terminal events include it. So `command.started` is never sent after
+the outcome.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _STARTED_TIMEOUT_S: Final = 5.0
 _STARTED_ADVICE: Final = "do nothing: the tool runs on, and the start is sent again with the outcome"
 _MEMORY_ADVICE: Final = (
     "let the step return less, or see in the control plane's log why its store did not take this result (NATS takes 1 "
-    "MiB, compressed): one server of the plane has it in memory only, and loses it at a restart"
+    "MiB, compressed): the result is in the memory of one server of the plane only, and a restart loses it"
 )
 
 
@@ -45,8 +46,8 @@ class CommandEvents:
     hold_s: float
     """Seconds for which `command.started` is held back."""
     outside: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Returns a block in which the command has no slot (Slots.waiting). The command enters the block while its terminal
-    events wait on disk, and while the request with its last event is slow."""
+    """Returns a context manager (Slots.waiting) that gives up the command's slot while it is open. It is open while the
+    terminal events wait on disk, and while the request with the last event is slow."""
     warned: Warned = field(default_factory=Warned)
     """Warnings already logged, for each step of a playbook."""
     _is_held: bool = field(default=False, init=False)
@@ -122,7 +123,8 @@ class CommandEvents:
         Raises:
             ServerRefused: the plane will never accept the events.
             ClaimLost: the events were late, and the command is no longer ours.
-            asyncio.CancelledError: the worker stops. The message was not acknowledged and will be redelivered.
+            Interrupted, asyncio.CancelledError: the worker stops. The message was not acknowledged and will be
+                redelivered.
         """
         try:
             with_start = await self._take_held()

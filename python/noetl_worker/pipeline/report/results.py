@@ -151,12 +151,12 @@ def _drop_texts(note: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _redacted_start(text: str, chars: int, rules: FitRules) -> str:
-    """Return the redacted start of a text. The text is redacted before it is cut: half a secret would not be found."""
+    """Return the redacted start of a text. A longer part is redacted, then cut: half a secret would not be found."""
     return _clean(redaction.first_chars(text, 4 * chars), rules)[:chars]
 
 
 def _redacted_end(text: str, rules: FitRules) -> str:
-    """Return the redacted end of a text. The text is redacted before it is cut: half a secret would not be found."""
+    """Return the redacted end of a text. A longer part is redacted, then cut: half a secret would not be found."""
     if len(text) > 2 * _MAX_OUTPUT_CHARS:
         end = text[-2 * _MAX_OUTPUT_CHARS :].encode("utf-8", "surrogatepass")
         text = redaction.drop_half_at_start(end).decode("utf-8", "surrogatepass")
@@ -187,7 +187,9 @@ async def _add_exit(report: Report, action: Exit, rules: FitRules) -> Report:
         return replace(report, error=fit_text(refusal, rules), error_kind=_NULL_KIND)
     if fitted.size > rules.max_bytes:
         size = f"the data of this case's exit have {fitted.size} bytes, and an event takes {rules.max_bytes}"
-        return replace(report, error=f"{size}: let `exit` return less data", error_kind="resource")
+        return replace(
+            report, error=f"{size}: let `exit` return less data; the result of the step is kept", error_kind="resource"
+        )
     return replace(report, exit=Exit(_clean(action.status, rules)[:_MAX_REASON_CHARS], json_text.embed(fitted.body)))
 
 
@@ -202,7 +204,7 @@ async def fit_result(command: Command, result: ToolResult, rules: FitRules) -> R
         The report. Its `error` is set only if a success cannot be reported, so that the command fails. In all other
         cases the caller decides whether the command failed.
     """
-    if result.error is not None:  # a message is redacted more strictly than data: `password=...` too
+    if result.error is not None:  # in a message, unlike in data, the value of `password=...` is redacted
         result = replace(result, error=replace(result.error, message=fit_text(result.error.message, rules)))
     dialect, nulls = RULES[command.dialect], None
     body = dialect.result_body(result)
@@ -242,7 +244,7 @@ async def _failed(command: Command, result: ToolResult, error: str, kind: str, r
 
 
 def _too_large(command: Command, size: int, most: int, stored: int = 0) -> str:
-    form = f", {stored} as it is stored" if stored else ""
+    form = f" ({stored} bytes stored)" if stored else ""
     return (
         f"the result of step {command.step!r} has {size} bytes{form}, more than the {most} bytes that a later command "
         f"can be given: {LESS_ADVICE}"

@@ -34,10 +34,10 @@ class Sending:
     known_until: float
     """Monotonic time until which this worker surely has the command."""
     outside: Callable[[], AbstractContextManager[None]] | None = None
-    """Returns a block in which the command has no slot. None for an outcome that no delivery waits for: its command has
-    no slot."""
+    """Returns a context manager (Slots.waiting) that gives up the command's slot while it is open. None for an outcome
+    that no delivery waits for: its command has no slot."""
     left: AbstractContextManager[None] | None = None
-    """The open block of `outside`, while the slot is given up."""
+    """The open context manager from `outside`, while the slot is given up."""
     tries: int = 0
     uncertainty: Uncertainty = field(default_factory=Uncertainty)
 
