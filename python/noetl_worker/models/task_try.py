@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class TaskTry:
+class TaskTry(NamedTuple):
     task: str
     kind: str
     attempt: int

@@ -53,12 +53,12 @@ async def report(command: Command, result: ToolResult, decision: CaseDecision, r
     """
     fitted = await fit_result(command, result, rules)
     if (result.stdout or result.stderr) and result.status is ToolStatus.SUCCESS:
-        fitted = _add_output(command, result, fitted, rules)
+        _add_output(command, result, fitted, rules)
     if result.tries or result.status is not ToolStatus.SUCCESS:
-        fitted = _add_tries(command, result, fitted, rules)
+        _add_tries(command, result, fitted, rules)
     action = decision.action
     if action is not None or decision.skipped:
-        fitted = replace(fitted, notes={**fitted.notes, **_notes(decision, rules)})
+        fitted.notes = {**fitted.notes, **_notes(decision, rules)}
     if type(action) is Fail:
         return replace(fitted, error=fit_text(action.message, rules), error_kind=None)
     if fitted.error is not None:
@@ -95,37 +95,40 @@ def refused_report(refused: Report, error: ServerRefused) -> Report:
     return Report(status="error", context=context, response=context, error=text, notes=refused.notes)
 
 
-def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Return the report with the end of the printed output as a note, if the report has no output otherwise.
-
-    The note is for people: no template can read it.
-    """
+def _add_output(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+    """Add the end of the printed output as a note for people, if the report has no output otherwise."""
     has_output = isinstance(result.data, dict) and "stdout" in result.data
     if has_output or RULES[command.dialect].reports_output or command.kind in SEQUENCES:
-        return report
+        return
     output = {"stdout": _redacted_end(result.stdout or "", rules), "stderr": _redacted_end(result.stderr or "", rules)}
-    if not json_text.fits(json_text.dumps([report.context, output]), rules.max_bytes):
-        return report
-    return replace(report, notes={**report.notes, "output": output})
+    _add_notes(report, {"output": output}, rules)
 
 
-def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> Report:
-    """Add a note for people, if the event has room for it: the tries of a task list, or the start of a failed tool's
-    answer."""
+def _add_tries(command: Command, result: ToolResult, report: Report, rules: FitRules) -> None:
+    """Add a note for people: the tries of a task list, or the start of a failed tool's answer."""
     dialect = RULES[command.dialect]
     if not result.tries:
         answer = answer_beginning(result.data) if dialect.error_fails_command else ""
         answer = _redacted_start(answer, _MAX_ANSWER_CHARS, rules)
-        options: list[dict[str, JsonValue]] = [{"answer": answer}] if answer else []
+        if answer:
+            _add_notes(report, {"answer": answer}, rules)
     elif command.loop is not None and dialect.loop_has_last_events and not any(one.error for one in result.tries):
-        options = []  # the plane would give the notes of all items to later steps, as part of the loop's result
+        return  # the plane would give the notes of all items to later steps, as part of the loop's result
     else:
         tries = [_try_note(one, rules) for one in result.tries]
-        options = [{"tasks": tries}, {"tasks": [_drop_texts(one) for one in tries]}]
-    for notes in options:
-        if json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
-            return replace(report, notes={**report.notes, **notes})
-    return report
+        if not _add_notes(report, {"tasks": tries}, rules):
+            _add_notes(report, {"tasks": [_drop_texts(one) for one in tries]}, rules)
+
+
+def _add_notes(report: Report, notes: Mapping[str, JsonValue], rules: FitRules) -> bool:
+    """Add notes to a report, if an event has room for them beside the report's context. Return False if it has not.
+
+    Notes are for people: no template can read them.
+    """
+    if not json_text.fits(json_text.dumps([report.context, notes]), rules.max_bytes):
+        return False
+    report.notes = {**report.notes, **notes}
+    return True
 
 
 def _try_note(one: TaskTry, rules: FitRules) -> dict[str, JsonValue]:

@@ -8,8 +8,8 @@ from typing import Final
 
 from noetl_worker.models.task_try import TaskTry
 from noetl_worker.models.tool_result import ToolResult, ToolStatus
-from noetl_worker.models.wire import fields_of
-from noetl_worker.text.answer_text import MAX_CHARS, PRINTED, answer_beginning
+from noetl_worker.models.wire import JsonValue, fields_of
+from noetl_worker.text.answer_text import MAX_CHARS, answer_beginning
 
 _MOST: Final = 100
 """Maximum number of attempts in a report. After more attempts, the report has the first 50 and the newest 50."""
@@ -27,13 +27,18 @@ class Tries:
     ) -> None:
         """Add one attempt of a task. `began` and `ended` are times of `time.monotonic`. `then` is the action after the
         attempt, such as `retry`."""
-        at, took = (int(1000 * seconds) for seconds in (began - self._started, ended - began))
         error = answer = ""
         if result.status is not ToolStatus.SUCCESS:
             error = result.error.message if result.error is not None else f"ended with {result.status.value}"
             answer = answer_beginning(result.data)
-        printed = [(getattr(result, name) or fields_of(result.data).get(name) or "") for name in PRINTED]
-        ends = [text[-MAX_CHARS:] if isinstance(text, str) else "" for text in printed]
-        self.entries.append(TaskTry(task, kind, attempt, at, took, then, error, answer, *ends))
+        fields = fields_of(result.data)
+        stdout = _end(result.stdout or fields.get("stdout"))
+        stderr = _end(result.stderr or fields.get("stderr"))
+        at_ms, duration_ms = int(1000 * (began - self._started)), int(1000 * (ended - began))
+        self.entries.append(TaskTry(task, kind, attempt, at_ms, duration_ms, then, error, answer, stdout, stderr))
         if len(self.entries) > _MOST:
             del self.entries[_MOST // 2]
+
+
+def _end(output: JsonValue) -> str:
+    return output[-MAX_CHARS:] if isinstance(output, str) else ""
